@@ -1,0 +1,1 @@
+"""The only package that speaks HTTP: middleware, relay, routes, pages and the CLI."""
