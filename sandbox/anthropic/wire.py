@@ -1,0 +1,131 @@
+"""One response on its way out: paced, cut anew, held back, broken off, and aware of a client that left.
+
+The rule it keeps: a client that leaves is noticed at once, also in a pause, and from then on every call
+raises `ClientGoneError`. It leans on uvicorn's `send` to reach the socket for a cut; under another server a
+cut is an exception, which closes the connection too.
+"""
+
+import asyncio
+from typing import Protocol, cast
+
+from starlette.types import Message, Receive, Send
+
+from sandbox.anthropic.frames import Headers
+from sandbox.anthropic.script import Script
+
+_FLUSH_TIMEOUT_S = 5.0  # for a client that does not read, before its socket is aborted
+_BREATH_WRITES = 64  # a long answer without pauses lets others in between
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection."""
+
+
+class _Transport(Protocol):
+    def write(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+async def _leave(receive: Receive) -> None:
+    """Return when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Wire:
+    """The way to one client; made after the request's body has been read."""
+
+    def __init__(self, receive: Receive, send: Send, script: Script) -> None:
+        """Begin to watch the client."""
+        self._send = send
+        self._script = script
+        self._held = bytearray()
+        self._writes = 0
+        self._leaving = asyncio.create_task(_leave(receive))
+
+    async def pause(self, delay_ms: int) -> None:
+        """Wait, unless the client leaves."""
+        if delay_ms:
+            await asyncio.wait({self._leaving}, timeout=delay_ms / 1000)
+        self._check()
+
+    async def hang(self) -> None:
+        """Wait for the client to leave, which raises."""
+        await self._leaving
+        self._check()
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the response's head."""
+        self._check()
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, frame: bytes) -> None:
+        """Send a frame, in the shape that the script wants."""
+        self._check()
+        if self._script.crlf:
+            frame = frame.replace(b"\n", b"\r\n")
+        if self._script.coalesce:
+            self._held += frame
+        elif self._script.chunk_bytes:
+            self._held += frame
+            await self._send_chunks(self._script.chunk_bytes)
+        else:
+            await self._put(frame)
+
+    async def flush(self) -> None:
+        """Send what is still held back."""
+        if self._held and self._script.chunk_bytes:
+            await self._send_chunks(self._script.chunk_bytes)
+        if self._held:
+            rest = bytes(self._held)
+            self._held.clear()
+            await self._put(rest)
+
+    async def end(self, last: bytes = b"") -> None:
+        """End the body, after what is held back and the `last` bytes."""
+        await self.flush()
+        self._check()
+        self.release()
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def cut(self, frame: bytes, *, chunked: bool = True) -> None:
+        """Close the socket after the first half of a frame, inside the HTTP chunk (or the body) it began."""
+        await self.flush()
+        self._check()
+        transport = cast("_Transport | None", getattr(getattr(self._send, "__self__", None), "transport", None))
+        if transport is None:
+            raise ConnectionAbortedError("scripted cut")
+        size = b"%x\r\n" % len(frame) if chunked else b""
+        transport.write(size + frame[: len(frame) // 2])
+        transport.close()
+        await asyncio.wait({self._leaving}, timeout=_FLUSH_TIMEOUT_S)
+        if not self._leaving.done():
+            transport.abort()
+            await self._leaving
+
+    def release(self) -> None:
+        """Stop watching; before the body's end, which the server reports like a client that left."""
+        self._leaving.cancel()
+
+    async def _send_chunks(self, size: int) -> None:
+        """Send whole chunks of what is held back, each in a turn of the loop of its own."""
+        while len(self._held) >= size:
+            chunk = bytes(self._held[:size])
+            del self._held[:size]
+            await self._put(chunk)
+            await asyncio.sleep(0)
+
+    async def _put(self, body: bytes) -> None:
+        """Hand bytes to the server."""
+        self._check()
+        message: Message = {"type": "http.response.body", "body": body, "more_body": True}
+        await self._send(message)
+        self._writes += 1
+        if self._writes % _BREATH_WRITES == 0:
+            await asyncio.sleep(0)
+
+    def _check(self) -> None:
+        """Raise if the client has left."""
+        if self._leaving.done():
+            raise ClientGoneError

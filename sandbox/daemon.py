@@ -1,0 +1,205 @@
+"""One server process that lives in one folder: what Postgres and Valkey on a laptop have in common.
+
+The folder belongs to one living parent at a time (a lock that the kernel drops with the parent). What a killed
+parent left running is found by the server's own pid file and ended before the next start. The server has a
+session of its own, so the terminal's Ctrl-C reaches the parent only, and the parent stops it. Every wait here
+is bounded; what does not come up says so with the last line of its log.
+"""
+
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+HOST = "127.0.0.1"
+PORTS = range(20_000, 32_000)  # below every system's ephemeral range: no outgoing connection can sit on one
+PORT_TRIES = 50
+START_S = 60.0
+STOP_S = 30.0
+POLL_S = 0.02
+
+
+class ServerUnavailable(Exception):
+    """A server of the sandbox cannot run here; the message says why, and the way out, in a line."""
+
+
+class Daemon:
+    """One server process and the folder it keeps: lock, port, password, log."""
+
+    def __init__(self, name: str, home: Path, *, data: Path, pid_file: Path, port: int | None) -> None:
+        self.name = name
+        self.home = home
+        self.log = home / f"{name}.log"
+        self._data = data
+        self._pid_file = pid_file
+        self._pinned_port = port
+        self._port_file = home / "port"
+        self._lock: IO[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        if self._process is None:
+            raise ServerUnavailable(f"{self.name} in {self.home} is not running")
+        return self._process.pid
+
+    def claim(self) -> None:
+        """Take the folder for this process, and end what a killed parent left running in it."""
+        if self._process is not None:
+            raise ServerUnavailable(f"{self.name} in {self.home} is already running")
+        self.home.mkdir(parents=True, exist_ok=True)
+        lock = (self.home / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise ServerUnavailable(f"{self.home} is in use by process {holder}: stop that one first") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+        self._end_orphan()
+
+    def secret(self) -> str:
+        """The server's password: made once, readable by its owner only."""
+        path = self.home / "password"
+        with suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(24))
+        return path.read_text()
+
+    def pick_port(self) -> int:
+        """The pinned port, else the one of the last start, else a free one."""
+        if self._pinned_port is not None:
+            if not _is_free(self._pinned_port):
+                raise ServerUnavailable(f"port {self._pinned_port} for {self.name} is taken: stop what listens there")
+            return self._pinned_port
+        with suppress(FileNotFoundError, ValueError):
+            last = int(self._port_file.read_text())
+            if _is_free(last):
+                return last
+        for _ in range(PORT_TRIES):
+            port = secrets.choice(PORTS)
+            if _is_free(port):
+                self._port_file.write_text(str(port))
+                return port
+        raise ServerUnavailable(f"no free port for {self.name} between {PORTS.start} and {PORTS.stop}")
+
+    def launch(self, command: list[str], ready: Callable[[], bool]) -> None:
+        """Start the server and return once it is `ready`; nothing is left behind if it never is."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd="/",
+                env=bare_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self._await(ready)
+        except BaseException:
+            self.kill()
+            raise
+
+    def end(self, first: signal.Signals) -> None:
+        """Stop the server with its own signal for that, and by force if it does not obey; free the folder.
+
+        Where this object started none, what a killed parent left running in the folder is ended.
+        """
+        if self._process is None and self._pid_file.exists():
+            self.claim()
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGCONT)  # a paused one would not hear it
+                self._process.send_signal(first)
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self.release()
+
+    def kill(self) -> None:
+        """Pull the plug: SIGKILL to the server and all its children; nothing is flushed."""
+        if self._process is not None:
+            with suppress(psutil.NoSuchProcess):
+                _kill_tree(psutil.Process(self._process.pid))
+            self._process.wait(STOP_S)
+        self.release()
+
+    def release(self) -> None:
+        """Forget the process and let the folder go."""
+        self._process = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def last_words(self) -> str:
+        """The last line of the log, for an error message."""
+        with suppress(FileNotFoundError):
+            lines = self.log.read_text(errors="replace").strip().splitlines()
+            if lines:
+                return lines[-1].strip()
+        return "its log is empty"
+
+    def _await(self, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_S
+        while not ready():
+            if self._process is None or self._process.poll() is not None:
+                raise ServerUnavailable(f"{self.name} did not come up: {self.last_words()} ({self.log})")
+            if time.monotonic() > deadline:
+                raise ServerUnavailable(f"{self.name} was not ready in {START_S:.0f} s: {self.last_words()}")
+            time.sleep(POLL_S)
+
+    def _end_orphan(self) -> None:
+        try:
+            orphan = psutil.Process(int(self._pid_file.read_text().split()[0]))
+            if Path(orphan.cwd()) != self._data.resolve():
+                return  # the number was given to another process since
+        except (OSError, ValueError, IndexError, psutil.Error):
+            return
+        with suppress(psutil.NoSuchProcess):
+            orphan.resume()
+            orphan.send_signal(signal.SIGINT)  # a fast, clean stop to Postgres and Valkey alike
+            try:
+                orphan.wait(STOP_S)
+            except psutil.TimeoutExpired:
+                _kill_tree(orphan)
+
+
+def bare_environment() -> dict[str, str]:
+    """What a server needs of the environment: no PG* setting and no secret of the parent reaches it."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _kill_tree(root: psutil.Process) -> None:
+    root.suspend()  # so that it neither starts nor restarts a child meanwhile
+    family = [*root.children(recursive=True), root]
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(family, timeout=STOP_S)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,128 @@
+"""Everything on this machine: starts what is not configured, and ends what it started, in the reverse order.
+
+Real servers out of wheels (Postgres, Valkey), simulators for the providers. Data stays in the home folder, so a
+second start finds it. What cannot be started says so in a line (`ServerUnavailable`).
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, cast
+
+from sandbox.daemon import ServerUnavailable
+
+_START_S = 30
+_STOP_S = 10
+_PACE_MS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing that Naka leans on: its name, whether it is the real one, and where it is."""
+
+    name: str
+    real: bool
+    where: str
+
+
+@dataclass(slots=True)
+class Laptop:
+    """What runs: the settings that lead to it (as environment variables), and the processes to watch."""
+
+    environment: dict[str, str] = field(default_factory=dict)
+    parts: list[Part] = field(default_factory=list)
+    children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+
+@contextmanager
+def laptop(
+    home: Path, configured: Mapping[str, str], *, anthropic_key: str, tell: Callable[[str], None]
+) -> Iterator[Laptop]:
+    """Starts what `configured` (DATABASE_URL, REDIS_URL, ANTHROPIC_API_KEY, ...) does not name.
+
+    `tell` is called with what is being done. Raises ServerUnavailable.
+    """
+    running = Laptop()
+    with ExitStack() as stack:
+        _postgres(running, stack, home, configured, tell)
+        _valkey(running, stack, home, configured, tell)
+        _anthropic(running, stack, home, configured, anthropic_key, tell)
+        yield running
+
+
+def _postgres(
+    running: Laptop, stack: ExitStack, home: Path, configured: Mapping[str, str], tell: Callable[[str], None]
+) -> None:
+    if configured.get("DATABASE_URL"):
+        running.parts.append(Part("Postgres", real=True, where="DATABASE_URL"))
+        return
+    tell("starting Postgres" if (home / "postgres" / "data").exists() else "setting up Postgres")
+    from sandbox.postgres import Postgres  # noqa: PLC0415 - the extra may be missing where it is not needed
+
+    server = Postgres(home / "postgres")
+    running.environment["DATABASE_URL"] = server.start()
+    stack.callback(server.stop)
+    running.parts.append(Part("Postgres", real=True, where=str(home / "postgres")))
+
+
+def _valkey(
+    running: Laptop, stack: ExitStack, home: Path, configured: Mapping[str, str], tell: Callable[[str], None]
+) -> None:
+    if configured.get("REDIS_URL"):
+        running.parts.append(Part("Redis", real=True, where="REDIS_URL"))
+        return
+    tell("starting Valkey")
+    from sandbox.valkey import Valkey  # noqa: PLC0415 - as above
+
+    server = Valkey(home / "valkey")
+    running.environment["REDIS_URL"] = server.start()
+    stack.callback(server.stop)
+    running.parts.append(Part("Valkey", real=True, where=str(home / "valkey")))
+
+
+def _anthropic(
+    running: Laptop,
+    stack: ExitStack,
+    home: Path,
+    configured: Mapping[str, str],
+    key: str,
+    tell: Callable[[str], None],
+) -> None:
+    if configured.get("ANTHROPIC_API_KEY"):
+        running.parts.append(Part("Anthropic", real=True, where=configured["ANTHROPIC_BASE_URL"]))
+        return
+    tell("starting the Anthropic simulator")
+    log = stack.enter_context((home / "anthropic.log").open("ab"))
+    command = [sys.executable, "-m", "sandbox.anthropic", "--port", "0", "--api-key", key, "--pace-ms", str(_PACE_MS)]
+    process, url = start_simulator("the Anthropic simulator", command, log)
+    stack.callback(stop_process, process)
+    running.children["the Anthropic simulator"] = process
+    running.environment |= {"ANTHROPIC_API_KEY": key, "ANTHROPIC_BASE_URL": url}
+    running.parts.append(Part("Anthropic", real=False, where=url))
+
+
+def start_simulator(name: str, command: list[str], log: IO[bytes]) -> tuple[subprocess.Popen[bytes], str]:
+    """Starts a simulator in a session of its own; answers the process and the URL that it prints."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+    )
+    with cast("IO[bytes]", process.stdout) as out:
+        line = out.readline().decode().strip()
+    if not line.startswith("listening on "):
+        stop_process(process)
+        raise ServerUnavailable(f"{name} did not start: see {log.name}")
+    return process, line.removeprefix("listening on ")
+
+
+def stop_process(process: subprocess.Popen[bytes], *, within_s: float = _STOP_S) -> None:
+    """SIGTERM, and SIGKILL when that is not enough."""
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(_START_S)

