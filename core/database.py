@@ -1,0 +1,114 @@
+"""Postgres: the declarative base of all models, and the ways to connect.
+
+Sessions (SQLAlchemy) serve what is off the hot path: tenancy, plans, reports. The journal's lanes own a plain
+asyncpg connection each, because they run two prepared statements and nothing else. Both come from one URL.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy import MetaData
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+
+from core.errors import Unavailable
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+CONNECTION_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+"""What asyncpg raises when the server is away, going, or full: an outage, not a mistake of ours."""
+
+
+class Base(DeclarativeBase):
+    """The base of every table; a model lives in the package that owns it."""
+
+    metadata = MetaData(naming_convention=NAMING)
+
+
+class Database:
+    """The engine of this process and its sessions. `session()` turns an outage into `Unavailable`."""
+
+    def __init__(self, url: str, *, pool_size: int = 5, timeout_s: float = 5) -> None:
+        self.engine: AsyncEngine = create_async_engine(
+            make_url(url).set(drivername="postgresql+asyncpg"),
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_timeout=timeout_s,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={"timeout": timeout_s, "command_timeout": 60, "server_settings": {"application_name": "naka"}},
+        )
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """One short transaction: committed at the end of the block, rolled back by any error."""
+        try:
+            async with self._sessions() as session, session.begin():
+                yield session
+        except (*CONNECTION_ERRORS, OperationalError, InterfaceError) as error:
+            raise Unavailable("the database does not answer") from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise Unavailable("the database does not answer") from error
+            raise
+
+    async def close(self) -> None:
+        """Closes every connection of the pool."""
+        await self.engine.dispose()
+
+
+class Connections:
+    """A small pool of plain asyncpg connections, for what is too rare for a lane and too raw for a session."""
+
+    def __init__(self, url: str, *, max_size: int = 4, timeout_s: float = 5) -> None:
+        self._dsn = asyncpg_dsn(url)
+        self._max_size = max_size
+        self._timeout_s = timeout_s
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def start(self) -> None:
+        """Connects. Raises one of CONNECTION_ERRORS when Postgres is not there."""
+        self._pool = await asyncpg.create_pool(
+            self._dsn, min_size=1, max_size=self._max_size, timeout=self._timeout_s, command_timeout=60
+        )
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        if self._pool is not None:
+            await self._pool.close()
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Any]:
+        """A connection for the block. Raises Unavailable when there is none, or when it breaks."""
+        if self._pool is None:
+            raise Unavailable("the database is not connected")
+        try:
+            async with self._pool.acquire(timeout=self._timeout_s) as connection:
+                yield connection
+        except CONNECTION_ERRORS as error:
+            raise Unavailable("the database does not answer") from error
+
+
+def asyncpg_dsn(url: str) -> str:
+    """The same URL in the form asyncpg takes: without SQLAlchemy's driver suffix."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)

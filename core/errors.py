@@ -1,0 +1,36 @@
+"""The two errors every package may meet: what is asked for does not exist, or what we lean on is away.
+
+Errors with a meaning of their own live beside the operation that raises them; the HTTP status of each is in
+one table, `api/problems.py`.
+"""
+
+
+class NakaError(Exception):
+    """The root of this project's errors. Its text may be shown to the caller: never a secret, never an internal."""
+
+
+class NotFound(NakaError):
+    """No such thing, or not yours to see: the two answer alike."""
+
+
+class Conflict(NakaError):
+    """What is to be made exists already."""
+
+
+class Invalid(NakaError):
+    """The values do not make sense together, in a way that their types could not say."""
+
+
+class Unavailable(NakaError):
+    """Postgres or Redis does not answer. Nothing was admitted; the caller may come back.
+
+    `retry_after_s` is what `Retry-After` will say.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class InDoubt(Unavailable):
+    """The connection broke while a commit was under way, and its outcome could not be looked up yet."""

@@ -1,0 +1,93 @@
+"""Settings: built once at the entry point from the environment (and `.env` in development) and passed down.
+
+No other module reads the environment. Names are the environment's own, in lower case; units stand at the end
+of a name. `Settings.refuse_in_production` is the last word on what may serve real customers.
+"""
+
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+SANDBOX_ANTHROPIC_KEY = "sandbox-anthropic-key"
+"""The key `naka up` gives the Anthropic simulator. Never a real credential; refused in production."""
+
+
+def _split_commas(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class SettingsError(Exception):
+    """The configuration cannot work; the message names the setting and never a secret's value."""
+
+
+class Settings(BaseSettings):
+    """Everything the environment decides. See `.env.example` for each line in words."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+
+    naka_env: Literal["development", "production"] = "development"
+    database_url: str = ""
+    redis_url: str = ""
+
+    anthropic_api_key: SecretStr = SecretStr("")
+    anthropic_base_url: str = "https://api.anthropic.com"
+    upstream_connect_timeout_s: float = Field(5, gt=0, le=60)
+    upstream_read_timeout_s: float = Field(60, gt=0, le=600)
+    upstream_open_timeout_s: float = Field(90, gt=0, le=600)
+    upstream_retries: int = Field(2, ge=0, le=5)
+    upstream_max_connections: int = Field(1000, ge=1, le=100_000)
+
+    chat_model: str = "claude-sonnet-4-6"
+    chat_max_tokens: int = Field(2048, ge=1, le=128_000)
+    chat_system: str = "You are a concise assistant."
+    chat_keepalive_s: float = Field(15, gt=0, le=300)
+
+    request_deadline_s: int = Field(600, ge=1, le=3600)
+    request_body_max_bytes: int = Field(1_000_000, ge=1024, le=32_000_000)
+    min_grant_tokens: int = Field(64, ge=1, le=4096)
+    count_calls_per_minute: int = Field(30, ge=0, le=10_000)
+
+    cors_origins: Annotated[list[str], NoDecode, BeforeValidator(_split_commas)] = ["http://localhost:3000"]
+    timezone: str = "Asia/Kolkata"
+
+    redis_timeout_s: float = Field(0.5, gt=0, le=30)
+    database_pool_size: int = Field(5, ge=1, le=100)
+    database_timeout_s: float = Field(5, gt=0, le=60)
+    directory_ttl_s: float = Field(10, ge=0, le=300)
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "json"
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, value: str, _: ValidationInfo) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f"no such time zone: {value}") from error
+        return value
+
+    def require_servers(self) -> None:
+        """Raises SettingsError when something that `naka serve` cannot do without is missing."""
+        missing = [
+            name.upper()
+            for name, value in (
+                ("database_url", self.database_url),
+                ("redis_url", self.redis_url),
+                ("anthropic_api_key", self.anthropic_api_key.get_secret_value()),
+            )
+            if not value
+        ]
+        if missing:
+            raise SettingsError(f"not set: {', '.join(missing)} (`naka up` starts what is missing on this machine)")
+        if self.naka_env == "production":
+            self.refuse_in_production()
+
+    def refuse_in_production(self) -> None:
+        """Raises SettingsError when a secret of the sandbox would serve production."""
+        if self.anthropic_api_key.get_secret_value() == SANDBOX_ANTHROPIC_KEY:
+            raise SettingsError("ANTHROPIC_API_KEY is the sandbox's: production needs the real one")
+        if self.anthropic_base_url.startswith("http://"):
+            raise SettingsError("ANTHROPIC_BASE_URL is not https: production does not send a key in the clear")

@@ -1,0 +1,201 @@
+"""Making and ending tenants, users and keys. Each call runs in the caller's transaction and writes its audit entry.
+
+Ids of another tenant raise NotFound with the same words as ids that do not exist.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core.errors import Conflict, Invalid, NotFound
+from core.ids import uuid7
+from core.tenancy.audit import Actor, record
+from core.tenancy.keys import NewKey, generate_key
+from core.tenancy.models import ApiKey, Tenant, User
+from core.tenancy.principal import Scope
+
+DEFAULT_SCOPES = (Scope.CHAT, Scope.USAGE_READ)
+
+
+async def create_tenant(session: AsyncSession, actor: Actor, *, slug: str, name: str) -> Tenant:
+    """A new tenant. Raises Conflict when the slug is taken."""
+    tenant_id = uuid7()
+    made = await session.scalar(
+        insert(Tenant).values(id=tenant_id, slug=slug, name=name).on_conflict_do_nothing().returning(Tenant.id)
+    )
+    if made is None:
+        raise Conflict("a tenant with this slug exists")
+    record(
+        session,
+        actor,
+        "tenant.create",
+        tenant_id=tenant_id,
+        target=f"tenant:{tenant_id}",
+        after={"slug": slug, "name": name},
+    )
+    return await session.get_one(Tenant, tenant_id)
+
+
+async def find_tenant(session: AsyncSession, tenant: UUID | str) -> Tenant:
+    """By id, or by slug. Raises NotFound."""
+    where = Tenant.id == tenant if isinstance(tenant, UUID) else Tenant.slug == tenant
+    found = await session.scalar(select(Tenant).where(where))
+    if found is None:
+        raise NotFound("no such tenant")
+    return found
+
+
+async def create_user(session: AsyncSession, actor: Actor, tenant_id: UUID, *, external_id: str) -> User:
+    """A new user of the tenant. Raises NotFound for the tenant, Conflict when `external_id` is taken in it."""
+    await find_tenant(session, tenant_id)
+    user_id = uuid7()
+    made = await session.scalar(
+        insert(User)
+        .values(tenant_id=tenant_id, id=user_id, external_id=external_id)
+        .on_conflict_do_nothing()
+        .returning(User.id)
+    )
+    if made is None:
+        raise Conflict("the tenant has a user with this external_id")
+    after = {"external_id": external_id}
+    record(session, actor, "user.create", tenant_id=tenant_id, target=f"user:{user_id}", after=after)
+    return await session.get_one(User, (tenant_id, user_id))
+
+
+async def find_user(session: AsyncSession, user_id: UUID, *, tenant_id: UUID | None) -> User:
+    """By id, within `tenant_id` unless that is None (any tenant). Raises NotFound."""
+    query = select(User).where(User.id == user_id)
+    if tenant_id is not None:
+        query = query.where(User.tenant_id == tenant_id)
+    found = await session.scalar(query)
+    if found is None:
+        raise NotFound("no such user")
+    return found
+
+
+async def create_key(
+    session: AsyncSession,
+    actor: Actor,
+    user: User,
+    *,
+    name: str,
+    scopes: list[Scope],
+    models: list[str] | None,
+    expires_at: datetime | None,
+    live: bool,
+) -> tuple[ApiKey, NewKey]:
+    """A new key of the user; the second value has the plaintext, which is nowhere else.
+
+    Raises Invalid when it would have ended already.
+    """
+    now = await session.scalar(select(func.clock_timestamp()))
+    if now is None or (expires_at is not None and expires_at <= now):
+        raise Invalid("expires_at lies in the past")
+    secret = generate_key(live=live)
+    key = ApiKey(
+        tenant_id=user.tenant_id,
+        id=uuid7(),
+        user_id=user.id,
+        name=name,
+        hash=secret.hash,
+        prefix=secret.prefix,
+        scopes=sorted({scope.value for scope in scopes}),
+        models=None if models is None else sorted(set(models)),
+        expires_at=expires_at,
+    )
+    session.add(key)
+    record(session, actor, "key.create", tenant_id=user.tenant_id, target=f"key:{key.id}", after=describe_key(key))
+    await session.flush()
+    await session.refresh(key)
+    return key, secret
+
+
+async def find_key(session: AsyncSession, key_id: UUID, *, tenant_id: UUID | None) -> ApiKey:
+    """By id, within `tenant_id` unless that is None (any tenant), locked for a change. Raises NotFound."""
+    query = select(ApiKey).where(ApiKey.id == key_id).with_for_update()
+    if tenant_id is not None:
+        query = query.where(ApiKey.tenant_id == tenant_id)
+    found = await session.scalar(query)
+    if found is None:
+        raise NotFound("no such key")
+    return found
+
+
+async def revoke_key(session: AsyncSession, actor: Actor, key: ApiKey) -> None:
+    """Ends the key at once; a second time changes nothing.
+
+    Once committed, no request opens with it: metering's open takes a share lock on the key's row, so it either
+    committed before, or sees this.
+    """
+    if key.revoked_at is not None:
+        return
+    before = describe_key(key)
+    key.revoked_at = await session.scalar(select(func.clock_timestamp()))
+    await session.flush()
+    record(
+        session,
+        actor,
+        "key.revoke",
+        tenant_id=key.tenant_id,
+        target=f"key:{key.id}",
+        before=before,
+        after=describe_key(key),
+    )
+
+
+async def rotate_key(
+    session: AsyncSession, actor: Actor, key: ApiKey, *, overlap_s: int, live: bool
+) -> tuple[ApiKey, NewKey]:
+    """A successor with the same name, scopes, models and expiry.
+
+    The old key ends after `overlap_s` seconds, or at its own expiry if that is sooner. Raises Invalid when the key is
+    revoked or expired already.
+    """
+    now = await session.scalar(select(func.clock_timestamp()))
+    if now is None or key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+        raise Invalid("a key that has ended cannot be rotated")
+    user = await session.get_one(User, (key.tenant_id, key.user_id))
+    made = await create_key(
+        session,
+        actor,
+        user,
+        name=key.name,
+        scopes=[Scope(scope) for scope in key.scopes],
+        models=key.models,
+        expires_at=key.expires_at,
+        live=live,
+    )
+    before = describe_key(key)
+    if overlap_s == 0:
+        key.revoked_at = now
+    else:
+        ends_at = now + timedelta(seconds=overlap_s)
+        key.expires_at = ends_at if key.expires_at is None else min(key.expires_at, ends_at)
+    await session.flush()
+    record(
+        session,
+        actor,
+        "key.rotate",
+        tenant_id=key.tenant_id,
+        target=f"key:{key.id}",
+        before=before,
+        after={**describe_key(key), "successor": str(made[0].id)},
+    )
+    return made
+
+
+def describe_key(key: ApiKey) -> dict[str, Any]:
+    """A key as the audit log shows it: everything but what could authenticate."""
+    return {
+        "user_id": str(key.user_id),
+        "name": key.name,
+        "prefix": key.prefix,
+        "scopes": list(key.scopes),
+        "models": None if key.models is None else list(key.models),
+        "expires_at": None if key.expires_at is None else key.expires_at.isoformat(),
+        "revoked_at": None if key.revoked_at is None else key.revoked_at.isoformat(),
+    }

@@ -1,0 +1,57 @@
+"""The shape of an API key: `nk_live_` or `nk_test_`, 256 random bits, a checksum. Pure.
+
+The checksum (CRC-32, as the big forges use it) refuses a typo without a look-up; it is no secret. What is stored
+is the SHA-256 of the whole key: 256 random bits need no slow hash.
+"""
+
+import hashlib
+import secrets
+import zlib
+from dataclasses import dataclass
+
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_SECRET_LENGTH = 43  # 62**43 > 2**256
+_CHECKSUM_LENGTH = 6  # 62**6 > 2**32
+_PREFIXES = ("nk_live_", "nk_test_")
+_VISIBLE_LENGTH = len(_PREFIXES[0]) + 6
+KEY_LENGTH = len(_PREFIXES[0]) + _SECRET_LENGTH + _CHECKSUM_LENGTH
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key just made. `plaintext` is shown once and kept nowhere."""
+
+    plaintext: str
+    hash: bytes
+    prefix: str
+
+
+def generate_key(*, live: bool) -> NewKey:
+    """A new random key."""
+    body = _PREFIXES[0 if live else 1] + _base62(secrets.randbits(256), _SECRET_LENGTH)
+    plaintext = body + _checksum(body)
+    return NewKey(plaintext, hash_key(plaintext), plaintext[:_VISIBLE_LENGTH])
+
+
+def hash_key(plaintext: str) -> bytes:
+    """What is stored and looked up: 32 bytes."""
+    return hashlib.sha256(plaintext.encode()).digest()
+
+
+def is_well_formed(text: str) -> bool:
+    """Whether `text` can be a key at all: right prefix, length and checksum."""
+    if len(text) != KEY_LENGTH or not text.startswith(_PREFIXES) or not text.isascii():
+        return False
+    return text[-_CHECKSUM_LENGTH:] == _checksum(text[:-_CHECKSUM_LENGTH])
+
+
+def _checksum(body: str) -> str:
+    return _base62(zlib.crc32(body.encode()), _CHECKSUM_LENGTH)
+
+
+def _base62(number: int, length: int) -> str:
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, 62)
+        digits.append(_ALPHABET[digit])
+    return "".join(reversed(digits))

@@ -1,0 +1,79 @@
+"""The tables of tenancy. `tenant_id` comes first in every key, so that the schema can be sharded by tenant."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, LargeBinary, Text, UniqueConstraint, func
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.database import Base
+
+TimestampTz = TIMESTAMP(timezone=True)
+
+
+class Tenant(Base):
+    """A customer of the operator. `plan_code` and `plan_version` name the plan it is on, if any."""
+
+    __tablename__ = "tenants"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    slug: Mapped[str] = mapped_column(Text, unique=True)
+    name: Mapped[str] = mapped_column(Text)
+    plan_code: Mapped[str | None] = mapped_column(Text)
+    plan_version: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.now())
+
+
+class User(Base):
+    """An end user, or a service, of a tenant; `external_id` is the tenant's own name for it."""
+
+    __tablename__ = "users"
+    __table_args__ = (UniqueConstraint("tenant_id", "external_id"), Index(None, "id"))
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    external_id: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.now())
+
+
+class ApiKey(Base):
+    """A key: its SHA-256, the prefix a person may see, and what it may do until when."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"]),
+        Index(None, "hash"),
+        Index(None, "id"),
+        Index(None, "tenant_id", "user_id"),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID]
+    name: Mapped[str] = mapped_column(Text)
+    hash: Mapped[bytes] = mapped_column(LargeBinary)
+    prefix: Mapped[str] = mapped_column(Text)
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    models: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    expires_at: Mapped[datetime | None] = mapped_column(TimestampTz)
+    revoked_at: Mapped[datetime | None] = mapped_column(TimestampTz)
+    created_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.now())
+
+
+class AuditEntry(Base):
+    """One admin change: who, what, before, after. Never updated, never a secret in it."""
+
+    __tablename__ = "audit_log"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.now())
+    actor: Mapped[str] = mapped_column(Text)
+    actor_key_id: Mapped[UUID | None]
+    action: Mapped[str] = mapped_column(Text)
+    target: Mapped[str] = mapped_column(Text)
+    before: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    after: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    request_id: Mapped[str | None] = mapped_column(Text)

@@ -1,0 +1,1 @@
+"""The schema, as alembic's revisions. `naka migrate` brings a database to the newest one."""

@@ -1,0 +1,43 @@
+"""Runs the revisions on an async engine. The URL comes from `naka migrate`, or from DATABASE_URL for alembic itself."""
+
+import asyncio
+import os
+
+from alembic import context
+from sqlalchemy import Connection, pool
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+import metering.models  # noqa: F401 - as above
+from core.database import Base
+
+_LOCK = 0x6E616B61  # "naka": two migrations at once wait for each other
+
+
+def _include(name: str | None, kind: str, _: object) -> bool:
+    return not (kind == "table" and name is not None and name.startswith("usage_requests_"))
+
+
+def _migrate(connection: Connection) -> None:
+    context.configure(
+        connection=connection, target_metadata=Base.metadata, include_name=_include, compare_server_default=False
+    )
+    with context.begin_transaction():
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        context.run_migrations()
+
+
+async def _online() -> None:
+    url = context.config.attributes.get("url") or os.environ["DATABASE_URL"]
+    engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"), poolclass=pool.NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(_migrate)
+    await engine.dispose()
+
+
+if context.is_offline_mode():
+    context.configure(dialect_name="postgresql", target_metadata=Base.metadata)
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    asyncio.run(_online())
