@@ -1,0 +1,179 @@
+"""Group commit: whatever is queued while the last batch commits is the next batch. No timer, no wait when idle.
+
+A lane owns one connection and does one thing. What goes wrong is told apart:
+
+- the server refuses the batch (a row poisons it): each row is tried alone, and only the poisoned one fails;
+- two batches collided (deadlock, serialization): the batch is tried again;
+- the connection broke: nobody knows whether the batch was committed. The lane hands the batch to `in_doubt`, which
+  looks it up on a new connection before anyone is told.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import asyncpg
+
+from core.database import CONNECTION_ERRORS
+from core.errors import InDoubt, NakaError, Unavailable
+from core.logs import get_logger
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+Run = Callable[[Connection, list[Item]], Awaitable[list[Answer]]]
+
+_COLLISIONS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_COLLISION_TRIES = 5
+# The lanes run a few statements by key on tables of any size: a plan made while a table was small must not scan it.
+_PLANNER = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
+
+log = get_logger(__name__)
+
+
+class Poisoned(NakaError):
+    """Postgres refuses this row whatever else is in its batch: a mistake of ours, and loud."""
+
+
+class Lane(Generic[Item, Answer]):
+    """One queue, one connection, one statement at a time, at most `max_batch` rows in it."""
+
+    def __init__(
+        self,
+        name: str,
+        dsn: str,
+        run: Run[Item, Answer],
+        in_doubt: Run[Item, Answer],
+        *,
+        timeout_s: float,
+        retry_s: float | None,
+        max_batch: int = 128,
+    ) -> None:
+        """`retry_s`: how long to wait between tries when Postgres is away; None: fail at once with Unavailable."""
+        self._name = name
+        self._dsn = dsn
+        self._run = run
+        self._in_doubt = in_doubt
+        self._timeout_s = timeout_s
+        self._retry_s = retry_s
+        self._max_batch = max_batch
+        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._connection: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Starts the lane's task."""
+        self._task = asyncio.create_task(self._work(), name=f"lane-{self._name}")
+
+    async def stop(self, *, grace_s: float = 10) -> None:
+        """Finishes what is queued, within `grace_s`, and closes the connection."""
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+        except TimeoutError:
+            log.critical("lane_stopped_with_rows", lane=self._name, rows=len(self._waiting))
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._fail_waiting()
+        await self._disconnect()
+
+    @property
+    def depth(self) -> int:
+        """Rows that wait for a batch."""
+        return len(self._waiting)
+
+    def submit(self, item: Item) -> "asyncio.Future[Answer]":
+        """Queues a row. The future has its answer once its batch has committed; cancelling it takes nothing back."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        self._idle.clear()
+        self._wake.set()
+        return future
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
+            await self._commit(batch)
+            if not self._waiting:
+                self._wake.clear()
+                self._idle.set()
+
+    async def _commit(self, batch: list[tuple[Item, "asyncio.Future[Answer]"]]) -> None:
+        items = [item for item, _ in batch]
+        try:
+            answers = await self._answers(items)
+        except Unavailable as error:
+            _fail(batch, error)
+        except asyncpg.PostgresError as error:
+            if len(batch) > 1:
+                log.warning("batch_poisoned", lane=self._name, rows=len(batch), error=type(error).__name__)
+                for row in batch:
+                    await self._commit([row])
+            else:
+                log.critical("row_poisoned", lane=self._name, error=type(error).__name__, item=repr(items[0]))
+                _fail(batch, Poisoned("the journal refuses this row"))
+        except Exception as error:  # noqa: BLE001 - a lane must outlive any mistake: nobody else would answer
+            log.critical("lane_failed", lane=self._name, error=repr(error))
+            _fail(batch, error)
+        else:
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+
+    async def _answers(self, items: list[Item]) -> list[Answer]:
+        """Runs the batch until its outcome is known.
+
+        Raises, when `retry_s` is None, Unavailable if it was never sent, InDoubt if nobody can say what became of it.
+        """
+        run, collisions = self._run, 0
+        while True:
+            try:
+                connection = await self._connect()
+                return await run(connection, items)
+            except _COLLISIONS:
+                collisions += 1
+                if collisions == _COLLISION_TRIES:
+                    raise
+            except CONNECTION_ERRORS as error:
+                if self._connection is not None:
+                    run = self._in_doubt  # it was sent: from now on it is looked up, not sent again
+                await self._disconnect()
+                log.warning("lane_disconnected", lane=self._name, error=type(error).__name__)
+                if self._retry_s is None and run is self._run:
+                    raise Unavailable("the journal does not answer") from error
+                if self._retry_s is None and collisions == _COLLISION_TRIES:
+                    raise InDoubt("the journal does not answer") from error
+                collisions += 1
+                await asyncio.sleep(self._retry_s or 0.2)
+
+    async def _connect(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = None
+            settings = {"application_name": f"naka-{self._name}", **_PLANNER}
+            self._connection = await asyncpg.connect(
+                self._dsn, timeout=self._timeout_s, command_timeout=self._timeout_s, server_settings=settings
+            )
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+    def _fail_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        _fail(waiting, Unavailable("this process stops"))
+
+
+def _fail(batch: list[tuple[Item, "asyncio.Future[Answer]"]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)

@@ -1,0 +1,151 @@
+"""The journal's gateway to Postgres: requests are opened, settled and looked up here, in group commits.
+
+Postgres has the last word on every open, and knows every request before the provider does. Away: opens fail with
+`Unavailable` and nothing is admitted; settlements wait and are tried again for as long as this process lives.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from core.clock import to_datetime
+from core.ids import uuid7
+from metering.commits import Connection, Lane
+from metering.records import OpenRequest, Settlement
+
+_SQL = Path(__file__).parent / "sql"
+_SHARDS = 32
+_SETTLE_RETRY_S = 0.25
+
+
+class Opened(Enum):
+    """What became of a request that asked to be opened."""
+
+    OPEN = "open"
+    EPOCH_MOVED = "epoch"
+    KEY_ENDED = "key"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRequest:
+    """What Postgres knows of a request: its state, and its seven counts as Redis adds them to a window."""
+
+    state: str
+    user_id: UUID
+    counts: tuple[int, ...]
+
+
+@cache
+def sql(name: str) -> str:
+    """A statement of `metering/sql`."""
+    return (_SQL / f"{name}.sql").read_text()
+
+
+class Journal:
+    """Two lanes, so that settlements do not queue behind opens. One per process."""
+
+    def __init__(self, dsn: str, *, timeout_s: float) -> None:
+        self.process_id = uuid7()
+        self._shard = self.process_id.int % _SHARDS
+        self.opens: Lane[OpenRequest, Opened] = Lane(
+            "open", dsn, self._open, self._open_in_doubt, timeout_s=timeout_s, retry_s=None
+        )
+        self.settlements: Lane[Settlement, bool] = Lane(
+            "settle", dsn, self._settle, self._settle, timeout_s=timeout_s, retry_s=_SETTLE_RETRY_S
+        )
+
+    def start(self) -> None:
+        """Starts both lanes."""
+        self.opens.start()
+        self.settlements.start()
+
+    async def stop(self) -> None:
+        """Finishes what is queued."""
+        await self.opens.stop()
+        await self.settlements.stop()
+
+    async def _open(self, connection: Connection, batch: list[OpenRequest]) -> list[Opened]:
+        rows = await connection.fetch(sql("open"), *_columns(_OPEN, batch), self.process_id)
+        opened = {row["id"] for row in rows}
+        bounced = [request for request in batch if request.id not in opened]
+        good: dict[UUID, bool] = {}
+        if bounced:
+            opened_at = [to_datetime(request.opened_ms) for request in bounced]
+            keys = [[request.tenant_id for request in bounced], [request.key_id for request in bounced], opened_at]
+            good = {row["key_id"]: row["key_is_good"] for row in await connection.fetch(sql("bounced"), *keys)}
+        return [
+            Opened.OPEN
+            if request.id in opened
+            else (Opened.EPOCH_MOVED if good.get(request.key_id) else Opened.KEY_ENDED)
+            for request in batch
+        ]
+
+    async def _open_in_doubt(self, connection: Connection, batch: list[OpenRequest]) -> list[Opened]:
+        """The connection broke during `_open`: what was not committed is made void, and asks again."""
+        known = await void_unknown(connection, [(request.tenant_id, request.id, request.user_id) for request in batch])
+        return [Opened.OPEN if known[request.id].state == "open" else Opened.EPOCH_MOVED for request in batch]
+
+    async def _settle(self, connection: Connection, batch: list[Settlement]) -> list[bool]:
+        rows = await connection.fetch(sql("settle"), *_columns(_SETTLE, batch), self._shard)
+        settled = {row["id"] for row in rows}
+        return [settlement.id in settled for settlement in batch]
+
+
+async def void_unknown(connection: Connection, requests: Sequence[tuple[UUID, UUID, UUID]]) -> dict[UUID, KnownRequest]:
+    """What stands for each (tenant, id, user), after those that Postgres did not know were made void."""
+    tenants, ids, users = (list(column) for column in zip(*requests, strict=True))
+    await connection.execute(sql("void"), tenants, ids, users)
+    return await states(connection, tenants, ids)
+
+
+async def states(connection: Connection, tenants: list[UUID], ids: list[UUID]) -> dict[UUID, KnownRequest]:
+    """What Postgres knows of these requests, by id."""
+    rows = await connection.fetch(sql("states"), tenants, ids)
+    return {row["id"]: KnownRequest(row["state"], row["user_id"], tuple(row.values())[4:]) for row in rows}
+
+
+_OPEN = (
+    lambda r: r.tenant_id,
+    lambda r: r.id,
+    lambda r: r.user_id,
+    lambda r: r.key_id,
+    lambda r: r.epoch,
+    lambda r: r.price_id,
+    lambda r: r.plan_version,
+    lambda r: r.period_id,
+    lambda r: r.day,
+    lambda r: to_datetime(r.opened_ms),
+    lambda r: to_datetime(r.deadline_ms),
+    lambda r: r.model,
+    lambda r: r.held_prompt_tokens,
+    lambda r: r.held_output_tokens,
+    lambda r: r.held_nano_usd,
+)
+_SETTLE = (
+    lambda s: s.tenant_id,
+    lambda s: s.id,
+    lambda s: s.outcome.value,
+    lambda s: s.source.value,
+    lambda s: s.model,
+    lambda s: s.model_known,
+    lambda s: s.stop_reason,
+    lambda s: s.upstream_request_id,
+    lambda s: s.upstream_message_id,
+    lambda s: s.output_chars,
+    lambda s: s.requests,
+    lambda s: s.usage.input_tokens,
+    lambda s: s.usage.output_tokens,
+    lambda s: s.usage.cache_read_tokens,
+    lambda s: s.usage.cache_write_5m_tokens,
+    lambda s: s.usage.cache_write_1h_tokens,
+    lambda s: s.cost_nano_usd,
+)
+
+
+def _columns(getters: Iterable[Any], batch: Sequence[Any]) -> list[list[Any]]:
+    """A batch of records as one array for each parameter of its statement."""
+    return [[get(record) for record in batch] for get in getters]

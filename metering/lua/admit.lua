@@ -1,0 +1,158 @@
+-- May this request start, and how much may it answer? Every window of the user and of its tenant in one step.
+--
+-- KEYS[1] the tenant's hash, KEYS[2] the user's hash (one hash tag: one slot of a cluster)
+-- ARGV[1] MessagePack of the question:
+--   [run, user, day, day_starts_ms, day_ends_ms, period, period_starts_ms, period_ends_ms, id_tail,
+--    prompt, prompt_nano, likely, likely_nano, asked, smallest, output_rate_nano, ttl_ms]
+--   prompt = the most tokens it can be, likely = what it probably is; nano = nano-USD at the dearest rate
+-- ARGV[2] MessagePack of the entitlement: [user_concurrency, tenant_concurrency, [[scope, window, meter, bound], ...]]
+--
+-- Fields of a hash:
+--   e           the epoch of the tenant under which the hash was built; r the run of the Redis that it was built in
+--   u:<user>    (tenant's hash) the epoch in which that user's hash was built
+--   c           requests that run now; k the names of the newest windows, so that older ones can be dropped
+--   m:<minute> d:<day> p:<period>   a window: 11 doubles, what was used and what is held:
+--               used requests, input, output, cache_read, cache_write_5m, cache_write_1h, nano-USD;
+--               held requests, prompt, output, nano-USD
+--   h:<id>      a hold: 5 doubles (prompt, output, nano-USD, deadline_ms, minute), then "<day>|<period>|<user>"
+--   x           no hold is older than this deadline: when it has passed, somebody looks for holds that lapsed
+--
+-- Answers (lapsed = 1: a hold may be past its deadline, look for it):
+--          {'ok', now_ms, id, epoch, granted, lapsed, room...}, room = what is left of each limit after this hold, in order
+--          {'no', now_ms, cause, limit, ends_ms, count, lapsed}:
+--                     cause 'used' | 'held' | 'never' (would not fit an empty window);
+--                     limit = the index of the limit (0: the user's concurrency, -1: the tenant's)
+--                     count = 1 when a prompt of the likely size would be granted: worth an exact count
+--          {'rebuild', epoch}, {'user', epoch}: the shadow is not whole; {'clock', now_ms}: ask with these windows
+
+local ask = cmsgpack.unpack(ARGV[1])
+local entitlement = cmsgpack.unpack(ARGV[2])
+local run, user = ask[1], ask[2]
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local minute = math.floor(now / 60000)
+
+local IDLE_S = 45 * 86400 -- longer than a period: a hash that lapses holds nothing that still counts
+local names = {'m:' .. minute, 'd:' .. ask[3], 'p:' .. ask[6]}
+local ends = {(minute + 1) * 60000, ask[5], ask[8]}
+local tenant_row = redis.call('HMGET', KEYS[1], 'e', 'r', 'u:' .. user, 'c', 'k', 'x', names[1], names[2], names[3])
+local user_row = redis.call('HMGET', KEYS[2], 'e', 'c', 'k', 'x', names[1], names[2], names[3])
+
+local epoch = tenant_row[1]
+if not epoch or tenant_row[2] ~= run then return {'rebuild', epoch or '0'} end
+if user_row[1] ~= epoch then
+  if tenant_row[3] == epoch then return {'rebuild', epoch} end
+  return {'user', epoch}
+end
+if now < ask[4] or now >= ask[5] or now < ask[7] or now >= ask[8] then return {'clock', now} end
+
+local EMPTY = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+local FORMAT = '>ddddddddddd'
+local function window(packed)
+  if not packed then return EMPTY end
+  return {struct.unpack(FORMAT, packed)}
+end
+local windows = {
+  {window(user_row[5]), window(user_row[6]), window(user_row[7])},
+  {window(tenant_row[7]), window(tenant_row[8]), window(tenant_row[9])},
+}
+local oldest = {tonumber(user_row[4]), tonumber(tenant_row[6])}
+local GRACE_MS = 5000 -- a stream ends at its deadline; its settlement comes a moment later
+local lapsed = 0
+for scope = 1, 2 do
+  if oldest[scope] and now > oldest[scope] + GRACE_MS then lapsed = 1 end
+end
+local active = {tonumber(user_row[2] or 0), tonumber(tenant_row[4] or 0)}
+
+for scope = 1, 2 do
+  local most = entitlement[scope]
+  if most >= 0 and active[scope] + 1 > most then
+    return {'no', now, most == 0 and 'never' or 'held', 1 - scope, now + 1000, 0, lapsed}
+  end
+end
+
+local limits = entitlement[3]
+local asked, smallest, rate = ask[14], math.min(ask[14], ask[15]), ask[16]
+
+-- What a limit's meter says of a window: what was used, what is held, and what this request adds at least.
+local function count(w, meter, prompt, prompt_nano)
+  if meter == 1 then return w[1], w[8], 1, 0 end
+  if meter == 3 then return w[3], w[10], 0, 1 end
+  if meter == 7 then return w[7], w[11], prompt_nano, rate end
+  if meter == 8 then return w[2] + w[3] + w[4] + w[5] + w[6], w[9] + w[10], prompt, 1 end
+  if meter == 9 then return w[5] + w[6], w[9], prompt, 0 end
+  return w[meter], w[9], prompt, 0
+end
+
+-- The output tokens that fit into `room`, when each costs `each` of it.
+local function fit(room, each)
+  if room < 0 then return -1 end
+  if each == 0 then return asked end
+  return math.floor(room / each)
+end
+
+-- The grant for a prompt of this size; or nil, the cause, the limit, and when to come back.
+local function judge(prompt, prompt_nano)
+  local fit_used, fit_now = asked, asked
+  local spent, latest, tightest = 0, 0, 0
+  for index = 1, #limits do
+    local scope, kind, meter, bound = unpack(limits[index])
+    local used, held, fixed, each = count(windows[scope][kind], meter, prompt, prompt_nano)
+    if fit(bound - fixed, each) < smallest then return nil, 'never', index, ends[kind] end
+    local if_idle = fit(bound - used - fixed, each)
+    if if_idle < smallest and ends[kind] > latest then spent, latest = index, ends[kind] end
+    if if_idle < fit_used then fit_used = if_idle end
+    local at_once = fit(bound - used - held - fixed, each)
+    if at_once < fit_now then fit_now, tightest = at_once, index end
+  end
+  if spent > 0 then return nil, 'used', spent, latest end
+  -- The end of a window may cut an answer short, down to the smallest grant. Other answers that still run (and hold
+  -- more than they will use) may not cut it to less than half of what it could have once they are done.
+  if fit_now < math.max(smallest, math.floor(fit_used / 2)) then return nil, 'held', tightest, now + 1000 end
+  return fit_now
+end
+
+local prompt, prompt_nano = ask[10], ask[11]
+local granted, cause, limit, ends_ms = judge(prompt, prompt_nano)
+if not granted then
+  local worth_counting = ask[12] < prompt and judge(ask[12], ask[13])
+  return {'no', now, cause, limit, ends_ms, worth_counting and 1 or 0, lapsed}
+end
+
+local nano = prompt_nano + granted * rate
+local id = string.format('%04x%08x', math.floor(now / 4294967296), now % 4294967296) .. ask[9]
+local hold = struct.pack('>ddddd', prompt, granted, nano, now + ask[17], minute) .. ask[3] .. '|' .. ask[6] .. '|' .. user
+local newest = names[1] .. ' ' .. names[2] .. ' ' .. names[3]
+local olds = {user_row[3], tenant_row[5]}
+local keys = {KEYS[2], KEYS[1]}
+for scope = 1, 2 do
+  local fields = {'c', active[scope] + 1, 'h:' .. id, hold}
+  if not oldest[scope] then
+    fields[#fields + 1] = 'x'
+    fields[#fields + 1] = string.format('%.0f', now + ask[17])
+  end
+  for kind = 1, 3 do
+    local w = windows[scope][kind]
+    w = {w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8] + 1, w[9] + prompt, w[10] + granted, w[11] + nano}
+    windows[scope][kind] = w
+    fields[#fields + 1] = names[kind]
+    fields[#fields + 1] = struct.pack(FORMAT, unpack(w))
+  end
+  if olds[scope] ~= newest then
+    fields[#fields + 1] = 'k'
+    fields[#fields + 1] = newest
+    for old in string.gmatch(olds[scope] or '', '%S+') do
+      if old ~= names[1] and old ~= names[2] and old ~= names[3] then redis.call('HDEL', keys[scope], old) end
+    end
+    if scope == 1 then redis.call('EXPIRE', KEYS[2], IDLE_S) end
+  end
+  redis.call('HSET', keys[scope], unpack(fields))
+end
+
+local answer = {'ok', now, id, epoch, granted, lapsed}
+for index = 1, #limits do
+  local scope, kind, meter, bound = unpack(limits[index])
+  local used, held = count(windows[scope][kind], meter, 0, 0)
+  answer[#answer + 1] = bound - used - held
+end
+return answer

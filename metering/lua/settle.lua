@@ -1,0 +1,37 @@
+-- What a request really used takes the place of its hold, in the windows where the hold was.
+--
+-- KEYS[1] the tenant's hash, KEYS[2] the user's
+-- ARGV[1] the request's id (32 hex digits)
+-- ARGV[2] MessagePack of [requests, input, output, cache_read, cache_write_5m, cache_write_1h, nano-USD]
+--
+-- A hash without the hold is left alone: it was settled before, or rebuilt from Postgres, which knew better.
+-- A window that is over is gone, and so is what it held. Answers the number of holds released (0 to 2).
+
+local used = cmsgpack.unpack(ARGV[2])
+local FORMAT = '>ddddddddddd'
+local released = 0
+for _, key in ipairs(KEYS) do
+  local hold = redis.call('HGET', key, 'h:' .. ARGV[1])
+  if hold then
+    local prompt, output, nano, _, minute, rest = struct.unpack('>ddddd', hold)
+    local day, period = string.match(string.sub(hold, rest), '^(.-)|(.-)|')
+    local names = {'m:' .. string.format('%.0f', minute), 'd:' .. day, 'p:' .. period}
+    local rows = redis.call('HMGET', key, 'c', names[1], names[2], names[3])
+    local fields = {'c', math.max(tonumber(rows[1] or 0) - 1, 0)}
+    for kind = 1, 3 do
+      local packed = rows[kind + 1]
+      if packed then
+        local w = {struct.unpack(FORMAT, packed)}
+        for index = 1, 7 do w[index] = w[index] + used[index] end
+        w[8], w[9], w[10], w[11] = w[8] - 1, w[9] - prompt, w[10] - output, w[11] - nano
+        w[12] = nil
+        fields[#fields + 1] = names[kind]
+        fields[#fields + 1] = struct.pack(FORMAT, unpack(w))
+      end
+    end
+    redis.call('HSET', key, unpack(fields))
+    redis.call('HDEL', key, 'h:' .. ARGV[1])
+    released = released + 1
+  end
+end
+return released

@@ -1,0 +1,164 @@
+"""The tables of metering. The journal, the rollup and the meters are written by `metering/sql`, in batches.
+
+`usage_requests` is partitioned by month over its own id (a UUIDv7), so `(tenant_id, id)` is its primary key and old
+months can be dropped whole. It has no foreign keys: the statement that opens a request joins the key's row under a
+lock, and a check per row would only repeat that.
+"""
+
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, SmallInteger, Text, UniqueConstraint, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.database import Base
+from core.tenancy.models import TimestampTz
+
+
+class TenantEpoch(Base):
+    """The epoch that a request of the tenant must be granted under, to be opened."""
+
+    __tablename__ = "tenant_epochs"
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(BigInteger)
+
+
+class LimitRow(Base):
+    """What was set for a user, or for the tenant itself (`subject_id` is the tenant's id). Overrides the plan."""
+
+    __tablename__ = "limit_sets"
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    subject_id: Mapped[UUID] = mapped_column(primary_key=True)
+    limits: Mapped[list[Any]] = mapped_column(JSONB)
+    concurrency: Mapped[int | None]
+
+
+class EntitlementRow(Base):
+    """What billing says that a tenant is entitled to; written there, read here."""
+
+    __tablename__ = "entitlements"
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger)
+    plan_version: Mapped[str] = mapped_column(Text)
+    limits: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
+class PriceRow(Base):
+    """A model's price from a moment on. Never edited: a new price is a new row."""
+
+    __tablename__ = "prices"
+    __table_args__ = (UniqueConstraint("model", "effective_from"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(Text)
+    effective_from: Mapped[datetime] = mapped_column(TimestampTz)
+    created_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.now())
+
+
+class PriceBandRow(Base):
+    """The rates of a price, nano-USD per token, for prompts of more than `over_prompt_tokens`."""
+
+    __tablename__ = "price_bands"
+    __table_args__ = (ForeignKeyConstraint(["price_id"], ["prices.id"], ondelete="CASCADE"),)
+
+    price_id: Mapped[UUID] = mapped_column(primary_key=True)
+    over_prompt_tokens: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    input_rate: Mapped[int] = mapped_column(BigInteger)
+    output_rate: Mapped[int] = mapped_column(BigInteger)
+    cache_read_rate: Mapped[int] = mapped_column(BigInteger)
+    cache_write_5m_rate: Mapped[int] = mapped_column(BigInteger)
+    cache_write_1h_rate: Mapped[int] = mapped_column(BigInteger)
+
+
+class Counts:
+    """The columns that are summed everywhere, under the names of the API's `U`."""
+
+    requests: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    input_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    output_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    cache_read_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    cache_write_5m_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    cache_write_1h_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    cost_nano_usd: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+
+COUNT_COLUMNS = (
+    "requests",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+    "cost_nano_usd",
+)
+
+
+class UsageRequest(Counts, Base):
+    """One request: opened before the provider hears of it, settled or void in the end.
+
+    `requests` is 1 once the provider has begun to answer, else 0: what failed before that is billed nothing.
+    `source` says how the counts are known: `final`, `counted` or `estimated`.
+    """
+
+    __tablename__ = "usage_requests"
+    __table_args__ = (
+        Index("ix_usage_requests_open", "tenant_id", "id", postgresql_where="state = 'open'"),
+        Index("ix_usage_requests_user", "tenant_id", "user_id", "id"),
+        {"postgresql_partition_by": "RANGE (id)"},
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID]
+    key_id: Mapped[UUID | None]
+    process_id: Mapped[UUID | None]
+    state: Mapped[str] = mapped_column(Text)
+    epoch: Mapped[int | None] = mapped_column(BigInteger)
+    price_id: Mapped[UUID | None]
+    plan_version: Mapped[str | None] = mapped_column(Text)
+    period_id: Mapped[str | None] = mapped_column(Text)
+    day: Mapped[date | None]
+    opened_at: Mapped[datetime | None] = mapped_column(TimestampTz)
+    deadline_at: Mapped[datetime | None] = mapped_column(TimestampTz)
+    model_asked: Mapped[str | None] = mapped_column(Text)
+    held_prompt_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    held_output_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    held_nano_usd: Mapped[int | None] = mapped_column(BigInteger)
+    settled_at: Mapped[datetime | None] = mapped_column(TimestampTz)
+    outcome: Mapped[str | None] = mapped_column(Text)
+    source: Mapped[str | None] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(Text)
+    model_known: Mapped[bool | None]
+    stop_reason: Mapped[str | None] = mapped_column(Text)
+    upstream_request_id: Mapped[str | None] = mapped_column(Text)
+    upstream_message_id: Mapped[str | None] = mapped_column(Text)
+    output_chars: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class UsageDaily(Counts, Base):
+    """The rollup that reports read: settled requests by user, day, period, key and model."""
+
+    __tablename__ = "usage_daily"
+    __table_args__ = (Index(None, "tenant_id", "day"),)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    period_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    key_id: Mapped[UUID] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(Text, primary_key=True)
+
+
+class UsageMeter(Counts, Base):
+    """The running total of a tenant's period, in shards that no two busy processes share. Bills read it."""
+
+    __tablename__ = "usage_meters"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    period_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    shard: Mapped[int] = mapped_column(SmallInteger, primary_key=True)

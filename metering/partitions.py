@@ -1,0 +1,32 @@
+"""The months of `usage_requests`: made ahead of time, so that an open never finds its partition missing."""
+
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+from core.clock import now_ms, to_datetime, to_ms
+from core.ids import uuid7_floor
+
+_MONTHS_AHEAD = 2
+
+
+def months_around(at_ms: int) -> list[tuple[str, int, int]]:
+    """(partition, first millisecond, first of the next) of the month before, this one and those ahead; in UTC."""
+    first = to_datetime(at_ms).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    starts = [(first - timedelta(days=1)).replace(day=1)]
+    while len(starts) < _MONTHS_AHEAD + 3:
+        starts.append((starts[-1] + timedelta(days=32)).replace(day=1))
+    return [(f"usage_requests_{start:%Y_%m}", to_ms(start), to_ms(end)) for start, end in pairwise(starts)]
+
+
+async def ensure_partitions(connection: Any, at_ms: int | None = None) -> None:
+    """Makes the months that are missing, on an asyncpg connection. Safe to run in several processes at once."""
+    for name, starts_ms, ends_ms in months_around(now_ms() if at_ms is None else at_ms):
+        if await connection.fetchval("SELECT to_regclass($1)", name) is not None:
+            continue
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtext('naka_partitions'))")
+            await connection.execute(
+                f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF usage_requests"
+                f" FOR VALUES FROM ('{uuid7_floor(starts_ms)}') TO ('{uuid7_floor(ends_ms)}')"
+            )

@@ -1,0 +1,257 @@
+"""The quota's gateway to Redis: whether a request may start, and what the windows say.
+
+One hash per user and one per tenant, under the tenant's hash tag, so that the scripts run on a Redis Cluster as they
+are. Everything here is a shadow of Postgres and may be lost; the epoch tells when it was. Counts are doubles in Redis:
+exact up to 2**53 (`core.money.MAX_EXACT_DOUBLE`).
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from core.ids import random_tail
+from metering.limits import Entitlement
+from metering.redis_lane import RedisLane, load_script
+from metering.windows import Window
+
+_WINDOW = struct.Struct(">11d")
+_HOLD = struct.Struct(">5d")
+COUNTS = 7
+"""A window's counts: requests, input, output, cache read, cache write 5 min, cache write 1 h, nano-USD."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaAsk:
+    """What a request wants to hold. Tokens; money in nano-USD at the dearest rates that can apply."""
+
+    tenant_id: UUID
+    user_id: UUID
+    day: Window
+    period: Window
+    prompt_bound: int
+    prompt_nano_usd: int
+    prompt_likely: int
+    likely_nano_usd: int
+    asked_output: int
+    smallest_output: int
+    output_rate: int
+    ttl_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Granted: `room` is what is left of each limit, this hold taken off, in the order of the entitlement."""
+
+    now_ms: int
+    id: UUID
+    epoch: int
+    granted_output: int
+    lapsed: bool
+    room: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No. `cause`: `used`, `held` (by requests that still run), or `never` (an empty window would not fit it).
+
+    `limit` is the index of the limit, or None for a concurrency (`of_user` says whose).
+    """
+
+    now_ms: int
+    cause: str
+    limit: int | None
+    of_user: bool
+    ends_ms: int
+    worth_counting: bool
+    lapsed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The shadow is not whole: the tenant's hash (or, `user_only`, the user's) is built from Postgres first."""
+
+    epoch: int
+    user_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OtherTime:
+    """Redis's clock is in another day or period than the question: ask with the windows of `now_ms`."""
+
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class WindowState:
+    """A window as Redis has it: seven used counts, and what is held (requests, prompt, output, nano-USD)."""
+
+    used: tuple[int, ...] = (0,) * COUNTS
+    held: tuple[int, ...] = (0,) * 4
+
+    def pack(self) -> bytes:
+        """The field's value."""
+        return _WINDOW.pack(*self.used, *self.held)
+
+    @classmethod
+    def unpack(cls, packed: bytes | None) -> "WindowState":
+        """Of a field's value; a window that is not there is empty."""
+        if packed is None:
+            return cls()
+        numbers = tuple(int(number) for number in _WINDOW.unpack(packed))
+        return cls(numbers[:COUNTS], numbers[COUNTS:])
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a request holds, and in which windows."""
+
+    prompt: int
+    output: int
+    nano_usd: int
+    deadline_ms: int
+    minute: int
+    day: str
+    period: str
+    user_id: UUID
+
+    def pack(self) -> bytes:
+        """The field's value, as admit.lua writes it."""
+        numbers = _HOLD.pack(self.prompt, self.output, self.nano_usd, self.deadline_ms, self.minute)
+        return numbers + f"{self.day}|{self.period}|{self.user_id.hex}".encode()
+
+
+def tenant_key(tenant_id: UUID) -> str:
+    """The key of a tenant's hash. The braces are the hash tag of Redis Cluster."""
+    return f"naka:{{{tenant_id.hex}}}"
+
+
+def user_key(tenant_id: UUID, user_id: UUID) -> str:
+    """The key of a user's hash, in its tenant's slot."""
+    return f"naka:{{{tenant_id.hex}}}:{user_id.hex}"
+
+
+class Quota:
+    """The scripts, as functions. One per process."""
+
+    def __init__(self, lane: RedisLane) -> None:
+        self.lane = lane
+        self._admit = load_script("admit")
+        self._settle = load_script("settle")
+        self._build_tenant = load_script("build_tenant")
+        self._build_user = load_script("build_user")
+        self._lapsed = load_script("lapsed")
+
+    async def admit(self, ask: QuotaAsk, entitlement: Entitlement) -> Held | Refused | Stale | OtherTime:
+        """Checks every window of the user and the tenant, and takes the hold, in one step. Raises Unavailable."""
+        run_id = self.lane.run_id or await self.lane.connect()
+        question = msgspec.msgpack.encode(
+            [
+                run_id,
+                ask.user_id.hex,
+                ask.day.name,
+                ask.day.starts_ms,
+                ask.day.ends_ms,
+                ask.period.name,
+                ask.period.starts_ms,
+                ask.period.ends_ms,
+                random_tail(),
+                ask.prompt_bound,
+                ask.prompt_nano_usd,
+                ask.prompt_likely,
+                ask.likely_nano_usd,
+                ask.asked_output,
+                ask.smallest_output,
+                ask.output_rate,
+                ask.ttl_ms,
+            ]
+        )
+        keys = (tenant_key(ask.tenant_id), user_key(ask.tenant_id, ask.user_id))
+        return _verdict(await self.lane.call(self._admit, keys, question, entitlement.packed))
+
+    async def settle(self, tenant_id: UUID, user_id: UUID, request_id: UUID, counts: Sequence[int]) -> int:
+        """Puts `counts` (seven) in place of the request's hold, where there still is one. Raises Unavailable.
+
+        Answers how many of the two hashes had the hold.
+        """
+        keys = (tenant_key(tenant_id), user_key(tenant_id, user_id))
+        packed = msgspec.msgpack.encode(list(counts))
+        released: int = await self.lane.call(self._settle, keys, request_id.hex, packed)
+        return released
+
+    async def build_tenant(self, tenant_id: UUID, epoch: int, run_id: str, fields: dict[str, Any]) -> bool:
+        """Writes the tenant's hash of a new epoch. False when another process has built this or a newer one."""
+        flat = [part for pair in fields.items() for part in pair]
+        return bool(await self.lane.call(self._build_tenant, (tenant_key(tenant_id),), epoch, run_id, *flat))
+
+    async def build_user(self, tenant_id: UUID, user_id: UUID, epoch: int, run_id: str, fields: dict[str, Any]) -> bool:
+        """Writes a user's hash, if the tenant's still is of this epoch and the user's was not built in it."""
+        flat = [part for pair in fields.items() for part in pair]
+        keys = (tenant_key(tenant_id), user_key(tenant_id, user_id))
+        return bool(await self.lane.call(self._build_user, keys, epoch, run_id, user_id.hex, *flat))
+
+    async def lapsed(self, key: str, again_ms: int) -> list[tuple[UUID, UUID]]:
+        """The holds of one hash whose deadline has passed: (request, user). They are looked at again in `again_ms`."""
+        flat = await self.lane.call(self._lapsed, (key,), again_ms)
+        return [(UUID(flat[i].decode()), UUID(flat[i + 1].decode())) for i in range(0, len(flat), 2)]
+
+    async def now_ms(self) -> int:
+        """Redis's clock."""
+        seconds, micros = await self.lane.command("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def read(
+        self, tenant_id: UUID, user_id: UUID, windows: Sequence[str]
+    ) -> tuple["HashState", "HashState"] | Stale:
+        """The user's hash and its tenant's: what runs now, and the states of `windows`. Raises Unavailable."""
+        run_id = self.lane.run_id or await self.lane.connect()
+        mark = f"u:{user_id.hex}"
+        of_tenant = self.lane.command("HMGET", tenant_key(tenant_id), "e", "r", mark, "c", *windows)
+        of_user = self.lane.command("HMGET", user_key(tenant_id, user_id), "e", "c", *windows)
+        (epoch, run, built, active, *tenant), (user_epoch, user_active, *user) = await of_tenant, await of_user
+        if epoch is None or run.decode() != run_id:
+            return Stale(int(epoch or 0), user_only=False)
+        if user_epoch != epoch:
+            return Stale(int(epoch), user_only=built != epoch)
+        return HashState.of(user_active, user), HashState.of(active, tenant)
+
+
+@dataclass(frozen=True, slots=True)
+class HashState:
+    """What one hash says: the requests that run now, and each window that was asked for."""
+
+    active: int
+    windows: tuple[WindowState, ...]
+
+    @classmethod
+    def of(cls, active: bytes | None, packed: Sequence[bytes | None]) -> "HashState":
+        """Of the fields' values."""
+        return cls(int(active or 0), tuple(WindowState.unpack(value) for value in packed))
+
+
+def _verdict(answer: list[Any]) -> Held | Refused | Stale | OtherTime:
+    kind: bytes = answer[0]
+    match kind:
+        case b"ok":
+            now_ms, id_hex, epoch, granted, lapsed = answer[1:6]
+            return Held(now_ms, UUID(id_hex.decode()), int(epoch), granted, bool(lapsed), tuple(answer[6:]))
+        case b"no":
+            now_ms, cause, limit, ends_ms, worth_counting, lapsed = answer[1:]
+            return Refused(
+                now_ms,
+                cause.decode(),
+                limit - 1 if limit > 0 else None,
+                limit == 0,
+                ends_ms,
+                bool(worth_counting),
+                bool(lapsed),
+            )
+        case b"clock":
+            return OtherTime(answer[1])
+        case b"rebuild" | b"user":
+            return Stale(int(answer[1]), user_only=kind == b"user")
+        case _:
+            raise AssertionError(f"admit.lua answered {kind!r}")

@@ -1,0 +1,27 @@
+-- Opens a batch of requests: a row each, if the epoch it was granted under still is the tenant's and its key is good.
+--
+-- The share locks make this the last word: whoever moves the epoch (a rebuild) or revokes the key holds its row
+-- exclusively, and either waits for this batch or is seen by it (a locked row is read again, as it is now).
+-- Returns the ids that were opened; the others are asked about with bounced.sql.
+WITH asked AS (
+  SELECT *
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::uuid[], $7::text[], $8::text[],
+                $9::date[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::bigint[], $14::bigint[],
+                $15::bigint[])
+      AS a (tenant_id, id, user_id, key_id, epoch, price_id, plan_version, period_id, day, opened_at, deadline_at,
+            model_asked, held_prompt_tokens, held_output_tokens, held_nano_usd)
+), good AS MATERIALIZED (
+  SELECT a.*
+    FROM asked a
+    JOIN tenant_epochs e ON e.tenant_id = a.tenant_id AND e.epoch = a.epoch
+    JOIN api_keys k ON k.tenant_id = a.tenant_id AND k.id = a.key_id AND k.user_id = a.user_id
+                   AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > a.opened_at)
+     FOR SHARE OF e, k
+)
+INSERT INTO usage_requests
+       (tenant_id, id, user_id, key_id, process_id, state, epoch, price_id, plan_version, period_id, day, opened_at,
+        deadline_at, model_asked, held_prompt_tokens, held_output_tokens, held_nano_usd)
+SELECT tenant_id, id, user_id, key_id, $16::uuid, 'open', epoch, price_id, plan_version, period_id, day, opened_at,
+       deadline_at, model_asked, held_prompt_tokens, held_output_tokens, held_nano_usd
+  FROM good
+RETURNING id

@@ -1,0 +1,60 @@
+-- Settles a batch: the rows, the daily rollup and the meters, in one transaction, by what the update really changed.
+--
+-- A row that is settled already is not open, so nothing moves twice however often this runs. The rollup's rows are
+-- touched in one order by every process; a process has meter rows ($18, its shard) of its own.
+-- Returns the ids that were settled now.
+WITH known AS (
+  SELECT *
+    FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::boolean[], $7::text[], $8::text[],
+                $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[],
+                $16::bigint[], $17::bigint[])
+      AS a (tenant_id, id, outcome, source, model, model_known, stop_reason, upstream_request_id, upstream_message_id,
+            output_chars, requests, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,
+            cache_write_1h_tokens, cost_nano_usd)
+), settled AS (
+  UPDATE usage_requests r
+     SET state = 'settled', settled_at = clock_timestamp(), outcome = a.outcome, source = a.source,
+         model = a.model, model_known = a.model_known, stop_reason = a.stop_reason,
+         upstream_request_id = a.upstream_request_id, upstream_message_id = a.upstream_message_id,
+         output_chars = a.output_chars, requests = a.requests, input_tokens = a.input_tokens,
+         output_tokens = a.output_tokens, cache_read_tokens = a.cache_read_tokens,
+         cache_write_5m_tokens = a.cache_write_5m_tokens, cache_write_1h_tokens = a.cache_write_1h_tokens,
+         cost_nano_usd = a.cost_nano_usd
+    FROM known a
+   WHERE r.tenant_id = a.tenant_id AND r.id = a.id AND r.state = 'open'
+  RETURNING r.tenant_id, r.id, r.user_id, r.key_id, r.day, r.period_id, r.model, r.requests, r.input_tokens,
+            r.output_tokens, r.cache_read_tokens, r.cache_write_5m_tokens, r.cache_write_1h_tokens, r.cost_nano_usd
+), daily AS (
+  INSERT INTO usage_daily AS d
+         (tenant_id, user_id, day, period_id, key_id, model, requests, input_tokens, output_tokens, cache_read_tokens,
+          cache_write_5m_tokens, cache_write_1h_tokens, cost_nano_usd)
+  SELECT tenant_id, user_id, day, period_id, key_id, model, sum(requests), sum(input_tokens), sum(output_tokens),
+         sum(cache_read_tokens), sum(cache_write_5m_tokens), sum(cache_write_1h_tokens), sum(cost_nano_usd)
+    FROM settled
+   GROUP BY tenant_id, user_id, day, period_id, key_id, model
+   ORDER BY tenant_id, user_id, day, period_id, key_id, model
+      ON CONFLICT (tenant_id, user_id, day, period_id, key_id, model) DO UPDATE
+     SET requests = d.requests + excluded.requests, input_tokens = d.input_tokens + excluded.input_tokens,
+         output_tokens = d.output_tokens + excluded.output_tokens,
+         cache_read_tokens = d.cache_read_tokens + excluded.cache_read_tokens,
+         cache_write_5m_tokens = d.cache_write_5m_tokens + excluded.cache_write_5m_tokens,
+         cache_write_1h_tokens = d.cache_write_1h_tokens + excluded.cache_write_1h_tokens,
+         cost_nano_usd = d.cost_nano_usd + excluded.cost_nano_usd
+), meters AS (
+  INSERT INTO usage_meters AS m
+         (tenant_id, period_id, shard, requests, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,
+          cache_write_1h_tokens, cost_nano_usd)
+  SELECT tenant_id, period_id, $18::smallint, sum(requests), sum(input_tokens), sum(output_tokens),
+         sum(cache_read_tokens), sum(cache_write_5m_tokens), sum(cache_write_1h_tokens), sum(cost_nano_usd)
+    FROM settled
+   GROUP BY tenant_id, period_id
+   ORDER BY tenant_id, period_id
+      ON CONFLICT (tenant_id, period_id, shard) DO UPDATE
+     SET requests = m.requests + excluded.requests, input_tokens = m.input_tokens + excluded.input_tokens,
+         output_tokens = m.output_tokens + excluded.output_tokens,
+         cache_read_tokens = m.cache_read_tokens + excluded.cache_read_tokens,
+         cache_write_5m_tokens = m.cache_write_5m_tokens + excluded.cache_write_5m_tokens,
+         cache_write_1h_tokens = m.cache_write_1h_tokens + excluded.cache_write_1h_tokens,
+         cost_nano_usd = m.cost_nano_usd + excluded.cost_nano_usd
+)
+SELECT id FROM settled
