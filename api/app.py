@@ -1,0 +1,119 @@
+"""The application: the parts, the layers around them, and the routes.
+
+Layers from outside in: the request's id and last net, CORS, the toll; then `/chat`, a plain ASGI application, or
+FastAPI with the rest.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.chat import chat_ask
+from api.context import RequestContextMiddleware
+from api.openapi import describe
+from api.problems import answer_with_problem
+from api.relay import ChatRelay
+from api.routes import admin, health, pages, usage
+from api.runtime import Runtime, build_runtime
+from api.tracking import UsageTrackingMiddleware
+from core.errors import NakaError
+from core.settings import Settings
+
+_STATIC = Path(__file__).parent / "pages" / "static"
+
+
+class Naka(FastAPI):
+    """FastAPI, with our layers around all of it and `/chat` beside it.
+
+    A piece of text passes through every layer there is, so the stream does not go through FastAPI's own.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(
+            title="Naka",
+            summary="Meters, limits and bills an AI chat on Claude.",
+            version="0.1.0",
+            lifespan=partial(_lifespan, runtime),
+            docs_url=None,
+            redoc_url=None,
+        )
+        self.state.runtime = runtime
+        self._runtime = runtime
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The layers, from the inside out."""
+        runtime, settings = self._runtime, self._runtime.settings
+        relay = ChatRelay(runtime.upstream, settings, runtime.silence)
+        beside = _Beside({("POST", "/chat"): relay}, super().build_middleware_stack())
+        toll = UsageTrackingMiddleware(
+            beside,
+            metered={("POST", "/chat"): partial(chat_ask, settings=settings, upstream=runtime.upstream)},
+            directory=runtime.directory,
+            admission=runtime.admission,
+            settlements=runtime.settlements,
+            max_body_bytes=settings.request_body_max_bytes,
+        )
+        cors = CORSMiddleware(
+            toll,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-api-key"],
+            expose_headers=["x-request-id", "ratelimit", "ratelimit-policy", "retry-after"],
+            max_age=600,
+        )
+        return RequestContextMiddleware(cors, max_body_bytes=settings.request_body_max_bytes)
+
+
+class _Beside:
+    """Routes that do not need FastAPI, by (method, path); all else is FastAPI's."""
+
+    def __init__(self, routes: Mapping[tuple[str, str], ASGIApp], otherwise: ASGIApp) -> None:
+        self._routes = routes
+        self._otherwise = otherwise
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on."""
+        app = self._routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        await (app or self._otherwise)(scope, receive, send)
+
+
+def create_app(settings: Settings) -> Naka:
+    """The whole application over one runtime, which its lifespan starts and stops."""
+    app = Naka(build_runtime(settings))
+    for module in (usage, admin, health, pages):
+        app.include_router(module.router)
+    app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    app.add_route("/chat", _post_only, methods=["POST"], include_in_schema=False)
+    for error in (NakaError, HTTPException, RequestValidationError):
+        app.add_exception_handler(error, answer_with_problem)
+    describe(app)
+    return app
+
+
+async def _post_only(_: Request) -> Response:
+    """Never called: a POST goes to the relay. It makes any other method on `/chat` a 405."""
+    raise NotImplementedError
+
+
+@asynccontextmanager
+async def _lifespan(runtime: Runtime, _: FastAPI) -> AsyncIterator[None]:
+    await runtime.start()
+    partitions = asyncio.create_task(runtime.keep_partitions())
+    try:
+        yield
+    finally:
+        partitions.cancel()
+        with suppress(asyncio.CancelledError):
+            await partitions
+        await runtime.stop()

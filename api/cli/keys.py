@@ -1,0 +1,86 @@
+"""`naka key`: API keys. A secret is printed once, when its key is made."""
+
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from api.cli.session import AsJson, Desk, at_desk, show, show_all
+from api.cli.users import UserId
+from api.routes.admin.keys import KeyItem, KeyMade, NewKey, Rotation, is_live, issue_key
+from core.tenancy.accounts import DEFAULT_SCOPES, find_key, find_user, revoke_key, rotate_key
+from core.tenancy.lists import list_keys
+from core.tenancy.principal import Scope
+
+app = typer.Typer(no_args_is_help=True, help="Keys: what a request comes with.")
+
+KeyId = Annotated[UUID, typer.Argument(metavar="KEY_ID", help="A key's id.")]
+Scopes = Annotated[list[Scope] | None, typer.Option("--scope", help="What it may do; chat and usage:read by default.")]
+Models = Annotated[list[str] | None, typer.Option("--model", help="Only this model; repeat for more.")]
+Expiry = Annotated[str | None, typer.Option("--expires-at", help="When it ends, as 2031-01-01T00:00:00Z.")]
+
+
+@app.command()
+def create(
+    user_id: UserId,
+    name: Annotated[str, typer.Argument(help="What it is for.")],
+    scope: Scopes = None,
+    model: Models = None,
+    expires_at: Expiry = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key of a user, and print it: once."""
+    new = NewKey.model_validate(
+        {"name": name, "scopes": scope or list(DEFAULT_SCOPES), "models": model or None, "expires_at": expires_at}
+    )
+
+    async def work(desk: Desk) -> KeyMade:
+        user = await find_user(desk.session, user_id, tenant_id=None)
+        desk.changed.append(user.tenant_id)
+        return KeyMade.with_secret(await issue_key(desk.session, desk.actor, user, new, desk.settings))
+
+    show(at_desk(work), as_json=as_json)
+
+
+@app.command("list")
+def list_all(user_id: UserId, *, as_json: AsJson = False) -> None:
+    """List the keys of a user."""
+
+    async def work(desk: Desk) -> list[KeyItem]:
+        user = await find_user(desk.session, user_id, tenant_id=None)
+        return [KeyItem.of(key) for key in await list_keys(desk.session, user)]
+
+    show_all(at_desk(work), ["id", "prefix", "name", "scopes", "expires_at", "revoked_at"], as_json=as_json)
+
+
+@app.command()
+def revoke(key_id: KeyId, *, as_json: AsJson = False) -> None:
+    """End a key at once."""
+
+    async def work(desk: Desk) -> KeyItem:
+        key = await find_key(desk.session, key_id, tenant_id=None)
+        await revoke_key(desk.session, desk.actor, key)
+        desk.changed.append(key.tenant_id)
+        return KeyItem.of(key)
+
+    show(at_desk(work), as_json=as_json)
+
+
+@app.command()
+def rotate(
+    key_id: KeyId,
+    overlap_s: Annotated[int, typer.Option(help="For how many seconds the old key goes on.")] = 0,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Make a successor of a key, and print it: once."""
+    wish = Rotation(overlap_s=overlap_s)
+
+    async def work(desk: Desk) -> KeyMade:
+        key = await find_key(desk.session, key_id, tenant_id=None)
+        desk.changed.append(key.tenant_id)
+        live = is_live(desk.settings)
+        return KeyMade.with_secret(await rotate_key(desk.session, desk.actor, key, overlap_s=wish.overlap_s, live=live))
+
+    show(at_desk(work), as_json=as_json)

@@ -1,0 +1,50 @@
+"""`naka serve` and `naka migrate`."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+from sqlalchemy import text
+
+from api.cli.session import load_database_settings, load_settings
+from core.database import Database
+from core.logs import configure_logs
+from core.settings import Settings
+
+Host = Annotated[str, typer.Option(help="The address to listen on.")]
+Port = Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen on; 0 takes a free one.")]
+
+
+def serve(host: Host = "127.0.0.1", port: Port = 8000) -> None:
+    """Serve the API and the pages."""
+    from api import server  # noqa: PLC0415 - the other commands need not wait for the whole application
+    from api.app import create_app  # noqa: PLC0415
+
+    settings = load_settings()
+    settings.require_servers()
+    asyncio.run(_check(settings))
+    configure_logs(level=settings.log_level, as_json=settings.log_format == "json")
+    listener = server.listen(host, port)
+    named = f"[{host}]" if ":" in host else host
+    typer.echo(f"Naka listens on http://{named}:{listener.getsockname()[1]}", err=True)
+    server.serve(create_app(settings), listener)
+
+
+def migrate() -> None:
+    """Bring the database to this version's schema."""
+    from migrations import upgrade  # noqa: PLC0415 - as above
+
+    settings = load_database_settings()
+    asyncio.run(_check(settings, "SELECT 1"))
+    upgrade.migrate(settings.database_url)
+    typer.echo("the database has this version's schema", err=True)
+
+
+async def _check(settings: Settings, question: str = "SELECT count(*) FROM usage_requests LIMIT 0") -> None:
+    """Raises what the database raises, before a server would say it with a stack trace."""
+    database = Database(settings.database_url, pool_size=1, timeout_s=settings.database_timeout_s)
+    try:
+        async with database.session() as session:
+            await session.execute(text(question))
+    finally:
+        await database.close()

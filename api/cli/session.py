@@ -1,0 +1,184 @@
+"""One command, one transaction: settings, a session, who acts, and who hears of it afterwards.
+
+Commands read as the operations that they run. What changed is published after the commit when Redis is configured;
+Redis away costs nothing but the age of a cache.
+"""
+
+import asyncio
+import getpass
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import typer
+from pydantic import BaseModel, ValidationError
+from redis.asyncio import Redis
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core.changes import Changes
+from core.database import Database
+from core.logs import configure_logs
+from core.settings import Settings, SettingsError
+from core.tenancy.audit import Actor
+
+T = TypeVar("T")
+HOME = Path(".naka")
+_REDIS_TIMEOUT_S = 2
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+
+@dataclass
+class Desk:
+    """What a command works with. `changed` collects the tenants whose caches are to be dropped; None: everybody's."""
+
+    session: AsyncSession
+    actor: Actor
+    settings: Settings
+    changed: list[UUID | None] = field(default_factory=list)
+
+
+def load_settings() -> Settings:
+    """From the environment and `.env`; without a database there, that of `naka up` in this folder.
+
+    Raises SettingsError.
+    """
+    settings = _read_settings(Path(".env"))
+    started = HOME / "env"
+    if not settings.database_url and settings.naka_env == "development" and started.is_file():
+        settings = _read_settings(started, Path(".env"))  # the later file wins
+    return settings
+
+
+def load_database_settings() -> Settings:
+    """The same, with a database for sure. Raises SettingsError."""
+    settings = load_settings()
+    if not settings.database_url:
+        raise SettingsError("DATABASE_URL is not set, and no `naka up` was started in this folder")
+    return settings
+
+
+def at_desk(work: Callable[[Desk], Awaitable[T]]) -> T:
+    """Runs `work` in one transaction and tells the other processes what it changed."""
+    configure_logs(level="warning", as_json=False)  # to standard error: the output is the answer alone
+    return asyncio.run(_at_desk(work, load_database_settings()))
+
+
+async def _at_desk(work: Callable[[Desk], Awaitable[T]], settings: Settings) -> T:
+    database = Database(settings.database_url, pool_size=1, timeout_s=settings.database_timeout_s)
+    try:
+        async with database.session() as session:
+            desk = Desk(session, Actor(f"cli:{_me()}"), settings)
+            result = await work(desk)
+    finally:
+        await database.close()
+    if desk.changed and settings.redis_url:
+        await _publish(settings.redis_url, desk.changed)
+    return result
+
+
+async def _publish(url: str, changed: Sequence[UUID | None]) -> None:
+    try:
+        redis = Redis.from_url(url, socket_connect_timeout=_REDIS_TIMEOUT_S, socket_timeout=_REDIS_TIMEOUT_S)
+    except ValueError as error:
+        raise SettingsError("done, but REDIS_URL is not the URL of a Redis: servers will notice later") from error
+    try:
+        for tenant_id in dict.fromkeys(changed):
+            await Changes(redis).publish(tenant_id)
+    finally:
+        await redis.aclose()
+
+
+def show(item: BaseModel, *, as_json: bool) -> None:
+    """Prints one thing: JSON, or its fields below each other."""
+    if as_json:
+        typer.echo(item.model_dump_json())
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in item.model_dump(mode="json").items():
+        table.add_row(f"[bold]{escape(name)}[/bold]", escape(_text(value)))
+    _console().print(table)
+
+
+def show_all(items: Sequence[BaseModel], columns: Sequence[str], *, as_json: bool) -> None:
+    """Prints a list: JSON with every field, or a table of `columns`."""
+    rows = [item.model_dump(mode="json") for item in items]
+    if as_json:
+        typer.echo(msgspec.json.encode(rows).decode())
+        return
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(escape(_text(row[column])) for column in columns))
+    _console().print(table)
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an operator is told of an error: what to look at, never a secret."""
+    match error:
+        case ValidationError():
+            found = (f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
+            return "; ".join(found)
+        case ArgumentError():
+            return "DATABASE_URL is not the URL of a database"
+        case DBAPIError():
+            return _of_postgres(error.orig.__cause__ if error.orig is not None else None)
+        case asyncpg.PostgresError() | OSError() | asyncpg.InterfaceError():
+            return _of_postgres(error)
+        case _:
+            return " ".join(str(error).split())
+
+
+def _of_postgres(error: BaseException | None) -> str:
+    match error:
+        case asyncpg.UndefinedTableError() | asyncpg.UndefinedColumnError():
+            return "the database has not this version's schema: run `naka migrate`"
+        case asyncpg.InvalidCatalogNameError():
+            return "there is no such database: see DATABASE_URL"
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return "the database refuses this user or password: see DATABASE_URL"
+        case None:
+            return "the database failed"
+        case _:
+            return f"the database does not answer: {type(error).__name__}"
+
+
+def _read_settings(*files: Path) -> Settings:
+    try:
+        return Settings(_env_file=files, _env_ignore_empty=True)
+    except ValidationError as error:
+        named = "; ".join(f"{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors() if item["loc"])
+        raise SettingsError(named or "the settings do not make sense") from error
+
+
+def _me() -> str:
+    with suppress(OSError, KeyError):
+        return getpass.getuser()
+    return f"uid {os.getuid()}"
+
+
+def _console() -> Console:
+    """Long ids are not cut where nobody looks: a pipe is as wide as it needs to be."""
+    console = Console()
+    return console if console.is_terminal else Console(width=10_000)
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case list() if all(isinstance(part, str) for part in value):
+            return " ".join(value)
+        case list() | dict():
+            return msgspec.json.encode(value).decode()
+        case _:
+            return str(value)

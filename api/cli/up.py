@@ -1,0 +1,170 @@
+"""`naka up`: everything on this machine, with one command.
+
+Starts what is not configured, migrates, makes the demo tenant once, serves, and says what is real and what is
+simulated. Data stays in the home folder. Ctrl-C stops all of it, cleanly. What goes wrong is one clear line.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from api.cli.demo import demo_keys, write_private
+from core.database import Database
+from core.settings import SANDBOX_ANTHROPIC_KEY, Settings
+from migrations.upgrade import migrate
+from sandbox.daemon import ServerUnavailable
+from sandbox.laptop import Laptop, laptop, stop_process
+
+_READY_S = 60
+_STOP_S = 40
+_HOST = "127.0.0.1"
+_console = Console(stderr=True, highlight=False)
+
+
+class _Stopped(Exception):
+    """SIGINT or SIGTERM."""
+
+
+def up(
+    port: Annotated[int, typer.Option(help="Where the API listens.", min=1, max=65535)] = 8000,
+    home: Annotated[Path, typer.Option(help="Where data and logs stay.")] = Path(".naka"),
+) -> None:
+    """Start everything on this machine: servers, simulators, the API."""
+    home = home.resolve()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        _run(port, home)
+    except _Stopped:
+        pass
+    except (ServerUnavailable, OSError) as error:
+        _console.print(f"[red]naka up:[/] {error}")
+        raise typer.Exit(1) from None
+    _console.print("stopped")
+
+
+def _run(port: int, home: Path) -> None:
+    _need_free(port)
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings = Settings()
+    configured = {
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "ANTHROPIC_API_KEY": settings.anthropic_api_key.get_secret_value(),
+        "ANTHROPIC_BASE_URL": settings.anthropic_base_url,
+    }
+    with ExitStack() as stack:
+        with _console.status("starting") as status:
+
+            def tell(doing: str) -> None:
+                status.update(doing)
+                if not _console.is_terminal:
+                    _console.print(doing)
+
+            running = stack.enter_context(laptop(home, configured, anthropic_key=SANDBOX_ANTHROPIC_KEY, tell=tell))
+            stack.callback(_console.print, "stopping")
+            environment = configured | running.environment
+            tell("bringing the database up to date")
+            migrate(environment["DATABASE_URL"])
+            tell("looking for the demo tenant")
+            keys = asyncio.run(_demo(environment["DATABASE_URL"], home / "demo.json"))
+            url = f"http://{_HOST}:{port}"
+            write_private(home / "env", "".join(f"{name}={value}\n" for name, value in environment.items()))
+            tell("starting the API")
+            api = _serve(port, home, environment)
+            stack.callback(stop_process, api, within_s=_STOP_S)
+            running.children["the API"] = api
+            _await_ready(url, api, home)
+            sandbox = {"webhook_secret": None, "razorpay_url": None}
+            demo = {"url": url, **keys, **sandbox, "anthropic_url": environment["ANTHROPIC_BASE_URL"]}
+            write_private(home / "demo.json", json.dumps(demo, indent=2) + "\n")
+        _banner(url, keys, running, home)
+        _watch(running, home)
+
+
+def _stop(_: int, __: FrameType | None) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # an impatient second one must not interrupt the stopping
+    raise _Stopped
+
+
+def _need_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            raise ServerUnavailable(f"port {port} is taken: stop what listens there, or use --port") from None
+
+
+async def _demo(url: str, file: Path) -> dict[str, str]:
+    database = Database(url)
+    try:
+        return await demo_keys(database, file)
+    finally:
+        await database.close()
+
+
+def _serve(port: int, home: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    with (home / "api.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "api.cli", "serve", "--host", _HOST, "--port", str(port)],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _await_ready(url: str, api: "subprocess.Popen[bytes]", home: Path) -> None:
+    deadline = time.monotonic() + _READY_S
+    while time.monotonic() < deadline:
+        if api.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=2):  # noqa: S310 - our own loopback URL
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise ServerUnavailable(f"the API did not start: see {home / 'api.log'}")
+
+
+def _banner(url: str, keys: dict[str, str], running: Laptop, home: Path) -> None:
+    _console.print()
+    _console.print(f"[bold]Naka[/] is up: [bold]{url}[/]")
+    for part in running.parts:
+        kind = "[green]real[/]     " if part.real else "[yellow]simulated[/]"
+        _console.print(f"  {part.name:10} {kind}  {part.where}", soft_wrap=True)
+    _console.print(f"\nKeys for trying it, and for scripts: {home / 'demo.json'}", soft_wrap=True)
+    _console.print(f"Chat page: {url}/   (key: {keys['chat_key']})", soft_wrap=True)
+    _console.print("Ask from a terminal:\n", soft_wrap=True)
+    command = (
+        f"curl -N {url}/chat -H 'authorization: Bearer {keys['chat_key']}' "
+        "-H 'content-type: application/json' -d '{\"message\": \"What is a toll post?\"}'"
+    )
+    _console.print(f"  {command}\n", soft_wrap=True, markup=False)
+    _console.print("Ctrl-C stops everything; the data stays.")
+
+
+def _watch(running: Laptop, home: Path) -> None:
+    """Until somebody says stop, or a process ends that should not."""
+    while True:
+        time.sleep(0.5)
+        for name, process in running.children.items():
+            if process.poll() is not None:
+                raise ServerUnavailable(f"{name} has ended by itself: see the logs in {home}")

@@ -1,0 +1,185 @@
+"""Anthropic's event stream, read as it arrives: bytes in, typed events out.
+
+Chunk borders may fall anywhere, inside a character or a line end. A frame is told by its blank line; it is chosen by
+its event name and then really decoded (typed, by msgspec), never searched for text. Unknown events, delta types and
+fields are ignored: Anthropic reserves the right to add them (facts: versioning). The buffer is bounded.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from metering.tokens import ReportedUsage
+
+MAX_FRAME_BYTES = 1 << 20
+
+
+class BadStream(Exception):
+    """What arrived is not an event stream of Anthropic's: bad JSON, or a frame without end."""
+
+
+class Text(msgspec.Struct, frozen=True):
+    """A piece of the answer."""
+
+    text: str
+
+
+class Thinking(msgspec.Struct, frozen=True):
+    """A piece of thinking: generated and paid for, not relayed."""
+
+    text: str
+
+
+class MessageStart(msgspec.Struct, frozen=True):
+    """The answer begins; every input count is known."""
+
+    id: str
+    model: str
+    usage: ReportedUsage
+
+
+class MessageDelta(msgspec.Struct, frozen=True):
+    """Cumulative counts; with a stop reason they are final."""
+
+    stop_reason: str | None
+    usage: ReportedUsage
+
+
+class MessageStop(msgspec.Struct, frozen=True):
+    """The upstream's own end."""
+
+
+class UpstreamErrorEvent(msgspec.Struct, frozen=True):
+    """The stream broke off with an error."""
+
+    type: str
+
+
+Event = Text | Thinking | MessageStart | MessageDelta | MessageStop | UpstreamErrorEvent
+
+
+class _Delta(msgspec.Struct):
+    type: str
+    text: str = ""
+    thinking: str = ""
+    partial_json: str = ""
+
+
+class _BlockDelta(msgspec.Struct):
+    delta: _Delta
+
+
+class _Named(msgspec.Struct):
+    type: str
+
+
+class _NamedDelta(msgspec.Struct):
+    delta: _Named
+
+
+class _Start(msgspec.Struct):
+    message: MessageStart
+
+
+class _Stop(msgspec.Struct):
+    stop_reason: str | None = None
+
+
+class _MessageDelta(msgspec.Struct):
+    delta: _Stop
+    usage: ReportedUsage | None = None
+
+
+class _ErrorBody(msgspec.Struct):
+    type: str = "api_error"
+
+
+class _Error(msgspec.Struct):
+    error: _ErrorBody
+
+
+_KNOWN_DELTAS = frozenset({"text_delta", "thinking_delta", "input_json_delta"})
+_block_delta = msgspec.json.Decoder(_BlockDelta).decode
+_named_delta = msgspec.json.Decoder(_NamedDelta).decode
+_message_start = msgspec.json.Decoder(_Start).decode
+_message_delta = msgspec.json.Decoder(_MessageDelta).decode
+_error = msgspec.json.Decoder(_Error).decode
+
+
+class EventReader:
+    """One stream. `feed` each chunk and take the events that it completes."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> Iterator[Event]:
+        """The events that are whole now, in order. Raises BadStream."""
+        data = self._rest + chunk if self._rest else chunk
+        if b"\r" in data:
+            if data.endswith(b"\r"):  # half of a CRLF, perhaps: decided with the next chunk
+                self._rest = data
+                self._check()
+                return
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *frames, self._rest = data.split(b"\n\n")
+        self._check()
+        for frame in frames:
+            event = _decode(frame)
+            if event is not None:
+                yield event
+
+    def _check(self) -> None:
+        if len(self._rest) > MAX_FRAME_BYTES:
+            raise BadStream("a frame without end")
+
+
+def _decode(frame: bytes) -> Event | None:
+    name, data = _fields(frame)
+    try:
+        match name:
+            case b"content_block_delta":
+                return _of_delta(data)
+            case b"message_start":
+                return _message_start(data).message
+            case b"message_delta":
+                told = _message_delta(data)
+                return MessageDelta(told.delta.stop_reason, told.usage or ReportedUsage())
+            case b"message_stop":
+                return MessageStop()
+            case b"error":
+                return UpstreamErrorEvent(_error(data).error.type)
+            case _:
+                return None
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadStream(f"an event {name.decode(errors='replace')} that cannot be read") from error
+    except UnicodeDecodeError as error:
+        raise BadStream("an event that is not UTF-8") from error
+
+
+def _of_delta(data: bytes) -> Event | None:
+    try:
+        delta = _block_delta(data).delta
+    except msgspec.ValidationError:
+        if _named_delta(data).delta.type in _KNOWN_DELTAS:
+            raise
+        return None  # a type of the future may use our names for something else
+    match delta.type:
+        case "text_delta":
+            return Text(delta.text)
+        case "thinking_delta":
+            return Thinking(delta.thinking)
+        case "input_json_delta":
+            return Thinking(delta.partial_json)
+        case _:
+            return None
+
+
+def _fields(frame: bytes) -> tuple[bytes, bytes]:
+    """The event name and the data of a frame, by the rules of server-sent events."""
+    name, data = b"", []
+    for line in frame.split(b"\n"):
+        if line.startswith(b"data:"):
+            data.append(line[6:] if line[5:6] == b" " else line[5:])
+        elif line.startswith(b"event:"):
+            name = line[6:].removeprefix(b" ")
+    return name, data[0] if len(data) == 1 else b"\n".join(data)

@@ -1,0 +1,34 @@
+"""The `RateLimit` and `RateLimit-Policy` headers of a metered answer (IETF draft-ietf-httpapi-ratelimit-headers).
+
+One item per limit: `"user-tokens-day";q=100000;w=86400;qu="tokens"`, and `"user-tokens-day";r=62000;t=3600`. What is
+left counts this request's hold as used.
+"""
+
+from metering.admission import Grant
+from metering.limits import Entitlement
+from metering.windows import WindowKind
+
+_WINDOW_S = {WindowKind.MINUTE: 60, WindowKind.DAY: 86_400}
+
+
+def rate_limit_headers(grant: Grant) -> dict[str, str]:
+    """Both headers; none when nothing limits the user."""
+    entitlement = grant.entitlement
+    if not entitlement.limits:
+        return {}
+    now_ms = grant.request.opened_ms
+    states = [
+        f'"{limit.name}";r={max(0, limit.room_in_unit(room))};t={-(-(ends_ms - now_ms) // 1000)}'
+        for limit, room, ends_ms in zip(entitlement.limits, grant.room, grant.window_ends_ms, strict=True)
+    ]
+    return {"ratelimit-policy": policy(entitlement), "ratelimit": ", ".join(states)}
+
+
+def policy(entitlement: Entitlement) -> str:
+    """The limits themselves. A period has no fixed length, so it states none."""
+    items = []
+    for limit in entitlement.limits:
+        window_s = _WINDOW_S.get(limit.window)
+        length = "" if window_s is None else f";w={window_s}"
+        items.append(f'"{limit.name}";q={limit.limit}{length};qu="{limit.unit}"')
+    return ", ".join(items)

@@ -1,0 +1,227 @@
+"""`POST /chat`: Claude's answer as server-sent events. It knows nothing of keys, quotas or money.
+
+The upstream is opened, and its `message_start` awaited, before our own head is sent. Then every piece of text is
+passed on as it arrives, several in one write if they came in one read, never held back. What is learnt goes to the
+recorder on the scope; without one it streams all the same. `done` comes after `message_stop` and only then; whatever
+breaks later is `event: error`. When the client leaves, the upstream is closed at once.
+"""
+
+import asyncio
+import time
+from typing import Any, cast
+
+from starlette.types import Receive, Scope, Send
+
+from api.chat import ChatBody, read_chat
+from api.events import (
+    BadStream,
+    Event,
+    EventReader,
+    MessageDelta,
+    MessageStart,
+    MessageStop,
+    Text,
+    Thinking,
+    UpstreamErrorEvent,
+)
+from api.frames import DONE, TextFramer, error_frame
+from api.problems import problem_of, problem_response
+from api.silence import Silence, Watched
+from api.upstream import BROKEN, ChatPrompt, Upstream, UpstreamFault, UpstreamStream, fault, fault_of_event
+from core.clock import now_ms
+from core.errors import NakaError
+from core.settings import Settings
+from metering.recorder import UsageRecorder
+from metering.records import Outcome
+
+RECORDER = "naka.recorder"
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class ChatRelay:
+    """The ASGI application behind the route. One per process."""
+
+    def __init__(self, upstream: Upstream, settings: Settings, silence: Silence) -> None:
+        self._upstream = upstream
+        self._settings = settings
+        self._silence = silence
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request. Before the head, a fault is an HTTP status; after it, the error event."""
+        try:
+            body = await read_chat(scope, receive, max_bytes=self._settings.request_body_max_bytes)
+            recorder: UsageRecorder | None = scope.get(RECORDER)
+            if recorder is None:
+                deadline_ms = now_ms() + self._settings.request_deadline_s * 1000
+                recorder = UsageRecorder(self._settings.chat_max_tokens, deadline_ms)
+            await _Exchange(self, body, recorder, send).run(scope, receive)
+        except NakaError as error:
+            await problem_response(error, scope)(scope, receive, send)
+
+    def prompt(self, body: ChatBody) -> ChatPrompt:
+        """What is asked upstream for a body."""
+        return body.prompt(self._settings)
+
+    @property
+    def upstream(self) -> Upstream:
+        """The client."""
+        return self._upstream
+
+    @property
+    def silence(self) -> Silence:
+        """Who watches for it."""
+        return self._silence
+
+
+class _Exchange:
+    """One answer, from the question to its end."""
+
+    def __init__(self, relay: ChatRelay, body: ChatBody, recorder: UsageRecorder, send: Send) -> None:
+        self._relay = relay
+        self._body = body
+        self._recorder = recorder
+        self._send = send
+        self._reader = EventReader()
+        self._framer = TextFramer()
+        self._head_sent = False
+        self._ended = False
+        self._finished = False
+        self._fault: BadStream | UpstreamFault | None = None
+        self._client_gone = False
+
+    async def run(self, scope: Scope, receive: Receive) -> None:
+        """Streams until the end, the deadline, or the client's leaving."""
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        watcher = asyncio.create_task(self._watch(receive, task))
+        left_s = max(0, self._recorder.deadline_ms - now_ms()) / 1000
+        try:
+            async with asyncio.timeout(left_s):
+                await self._stream()
+        except asyncio.CancelledError:
+            if not self._client_gone:
+                self._note(Outcome.SHUTDOWN)
+                raise
+            task.uncancel()
+            self._note(Outcome.CLIENT_GONE)
+        except TimeoutError:
+            self._note(Outcome.DEADLINE)
+            await self._fail(scope, fault("upstream_timeout", status=504))
+        except UpstreamFault as error:
+            await self._fail(scope, error)
+        except BadStream:
+            await self._fail(scope, fault("upstream_broken"))
+        finally:
+            watcher.cancel()
+
+    async def _stream(self) -> None:
+        recorder = self._recorder
+        stream = await self._relay.upstream.open(
+            self._relay.prompt(self._body), recorder.granted_output_tokens, sent=self._was_sent
+        )
+        try:
+            recorder.upstream_request_id = stream.request_id
+            with self._relay.silence.watch(self._comment, stream.give_up) as watched:
+                await self._pump(stream, watched)
+        except BROKEN as error:
+            code, status = ("upstream_timeout", 504) if stream.gave_up else ("upstream_broken", 502)
+            raise fault(code, status=status) from error
+        finally:
+            stream.close()
+
+    def _was_sent(self) -> None:
+        self._recorder.outcome = Outcome.UPSTREAM_REFUSED
+
+    async def _pump(self, stream: UpstreamStream, watched: Watched) -> None:
+        while chunk := await stream.read():
+            watched.heard = time.monotonic()
+            frames = self._take(chunk)
+            if self._recorder.started is not None and not self._head_sent:
+                await self._send_head()
+            if frames:
+                watched.wrote = watched.heard
+                await self._send({"type": "http.response.body", "body": frames, "more_body": True})
+            if self._fault is not None:
+                raise self._fault
+            if self._ended:
+                break
+        if not self._ended:
+            raise fault("upstream_broken")
+        await self._finish(self._framer.rest() + DONE)
+        await stream.finish()
+
+    def _take(self, chunk: bytes) -> bytes:
+        """The frames of the text in `chunk`. Everything else is noted, also a fault that comes after the text."""
+        recorder, frames = self._recorder, b""
+        try:
+            for event in self._reader.feed(chunk):
+                if type(event) is Text:
+                    recorder.output_chars += len(event.text)
+                    frames += self._framer.frame(event.text)
+                else:
+                    self._note_event(event)
+        except (BadStream, UpstreamFault) as error:
+            self._fault = error
+        return frames
+
+    def _note_event(self, event: Event) -> None:
+        recorder = self._recorder
+        match event:
+            case Thinking():
+                recorder.output_chars += len(event.text)
+            case MessageStart():
+                recorder.outcome = Outcome.UPSTREAM_BROKE
+                recorder.started = event.usage
+                recorder.model = event.model
+                recorder.upstream_message_id = event.id
+            case MessageDelta():
+                recorder.latest = event.usage if recorder.latest is None else recorder.latest.then(event.usage)
+                if event.stop_reason is not None:
+                    recorder.stop_reason = event.stop_reason
+                    recorder.finished = True
+            case MessageStop():
+                if recorder.started is None:
+                    raise fault("upstream_broken")
+                self._ended = True
+                recorder.finished = True
+                refused = recorder.stop_reason == "refusal" and recorder.output_chars == 0
+                recorder.outcome = Outcome.REFUSED if refused else Outcome.COMPLETED
+            case UpstreamErrorEvent():
+                raise fault_of_event(event.type)
+            case Text():
+                pass  # taken where it is framed
+
+    async def _send_head(self) -> None:
+        self._head_sent = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+
+    async def _finish(self, last: bytes) -> None:
+        """The last write. Whoever stands between may hold it until the books are closed."""
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+        self._finished = True
+
+    async def _fail(self, scope: Scope, error: UpstreamFault) -> None:
+        """Before the head: a status. After it: the error event."""
+        if not self._head_sent:
+            raise error
+        await self._finish(self._framer.rest() + error_frame(problem_of(error, scope).body))
+
+    async def _comment(self, comment: bytes) -> None:
+        if self._head_sent and not self._finished:
+            await self._send({"type": "http.response.body", "body": comment, "more_body": True})
+
+    def _note(self, outcome: Outcome) -> None:
+        """How it ended, unless it had ended before: a complete answer stays complete whoever leaves then."""
+        if not self._ended:
+            self._recorder.outcome = outcome
+
+    async def _watch(self, receive: Receive, task: "asyncio.Task[Any]") -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self._client_gone = True
+                task.cancel()
+                return

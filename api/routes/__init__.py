@@ -1,0 +1,1 @@
+"""The routes beside `/chat`: a module for each thing they are about."""

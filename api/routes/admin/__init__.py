@@ -1,0 +1,20 @@
+"""The admin API: what an operator and a tenant's admin set up and look up, a module for each thing.
+
+A tenant's admin sees its own tenant. An id of another tenant answers as an id that does not exist, to the byte; who may
+call at all is decided before any id is looked up. Each request is one transaction, with its audit entry in it; the
+other processes are told after the commit.
+"""
+
+from fastapi import APIRouter, Depends, Response
+
+from api.routes.admin import audit, keys, limits, plans, prices, reports, requests, tenants, users
+
+
+def _not_kept(response: Response) -> None:
+    """No cache on the way keeps an admin's answer: some hold a key."""
+    response.headers["cache-control"] = "no-store"
+
+
+router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(_not_kept)])
+for module in (tenants, users, keys, limits, plans, prices, requests, reports, audit):
+    router.include_router(module.router)

@@ -1,0 +1,53 @@
+"""The audit log: who changed what, when, from what to what."""
+
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from api.routes.access import RuntimeDep, TenantAdmin
+from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
+from api.routes.admin.scope import TenantWanted, confine
+from core.tenancy.audit import PLATFORM
+from core.tenancy.lists import list_audit
+from core.tenancy.models import AuditEntry
+
+router = APIRouter()
+
+
+class AuditItem(BaseModel):
+    """One change. `tenant_id` is null for what concerns no single tenant: a price, a plan."""
+
+    id: UUID
+    tenant_id: UUID | None
+    at: datetime
+    actor: str
+    actor_key_id: UUID | None
+    action: str
+    target: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    request_id: str | None
+
+    @classmethod
+    def of(cls, entry: AuditEntry) -> Self:
+        """As it is answered."""
+        shown = cls.model_validate(entry, from_attributes=True)
+        return shown.model_copy(update={"tenant_id": None}) if entry.tenant_id == PLATFORM else shown
+
+
+@router.get("/audit")
+async def audit_log(
+    principal: TenantAdmin,
+    runtime: RuntimeDep,
+    tenant_id: TenantWanted = None,
+    cursor: Cursor = None,
+    size: PageSize = DEFAULT_SIZE,
+) -> Page[AuditItem]:
+    """Changes, newest first."""
+    async with runtime.database.session() as session:
+        wanted = await confine(session, principal, tenant_id)
+        rows = await list_audit(session, tenant_id=wanted, before=cursor, limit=size + 1)
+    return page(rows, size, AuditItem.of)

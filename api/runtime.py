@@ -1,0 +1,142 @@
+"""The parts of one API process, put together once. Nothing else builds them."""
+
+import asyncio
+from dataclasses import dataclass
+
+import asyncpg
+from redis.asyncio import Redis
+
+from api.silence import Silence
+from api.upstream import Upstream
+from core.changes import Changes
+from core.database import Connections, Database, asyncpg_dsn
+from core.errors import Unavailable
+from core.logs import get_logger
+from core.settings import Settings
+from core.tenancy.directory import Directory
+from metering.admission import Admission, AdmissionRules
+from metering.entitlements import Entitlements
+from metering.epochs import Epochs
+from metering.journal import Journal
+from metering.lapses import Lapses
+from metering.partitions import ensure_partitions
+from metering.prices import PriceList
+from metering.quota import Quota
+from metering.redis_lane import RedisLane
+from metering.settlement import Settlements
+from metering.standing import Standings
+from metering.windows import Calendar
+
+_PARTITION_CHECK_S = 3600
+_PRICE_TTL_S = 60
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Everything that lives as long as the process."""
+
+    settings: Settings
+    database: Database
+    redis: "Redis"
+    changes: Changes
+    directory: Directory
+    calendar: Calendar
+    prices: PriceList
+    entitlements: Entitlements
+    journal: Journal
+    quota: Quota
+    lapses: Lapses
+    admission: Admission
+    settlements: Settlements
+    standings: Standings
+    upstream: Upstream
+    silence: Silence
+    pool: Connections
+
+    async def start(self) -> None:
+        """Connects and starts what runs by itself. Raises what Postgres raises when it is not there."""
+        await self.pool.start()
+        async with self.pool.acquire() as connection:
+            await ensure_partitions(connection)
+        self.changes.subscribe(self.directory.forget)
+        self.changes.subscribe(self.entitlements.forget)
+        self.changes.subscribe(self.prices.forget)
+        self.journal.start()
+        self.quota.lane.start()
+        self.silence.start()
+        await self.changes.start()
+
+    async def keep_partitions(self) -> None:
+        """Makes the months ahead, for as long as the process lives."""
+        while True:
+            await asyncio.sleep(_PARTITION_CHECK_S)
+            try:
+                async with self.pool.acquire() as connection:
+                    await ensure_partitions(connection)
+            except (asyncpg.PostgresError, Unavailable) as error:
+                log.warning("partitions_not_checked", error=type(error).__name__)
+
+    async def stop(self) -> None:
+        """Settles what is left, then closes everything, in the order of dependence."""
+        await self.silence.stop()
+        await self.settlements.stop()
+        await self.lapses.stop()
+        await self.journal.stop()
+        await self.changes.stop()
+        await self.quota.lane.stop()
+        await self.upstream.close()
+        await self.redis.aclose()
+        await self.pool.close()
+        await self.database.close()
+
+
+def build_runtime(settings: Settings) -> Runtime:
+    """Puts the parts together; connects nothing yet."""
+    database = Database(
+        settings.database_url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s
+    )
+    dsn = asyncpg_dsn(settings.database_url)
+    pool = Connections(settings.database_url, timeout_s=settings.database_timeout_s)
+    redis = Redis.from_url(settings.redis_url, socket_connect_timeout=settings.redis_timeout_s)
+    calendar = Calendar(settings.timezone)
+    prices = PriceList(database, ttl_s=_PRICE_TTL_S)
+    entitlements = Entitlements(database, ttl_s=settings.directory_ttl_s)
+    journal = Journal(dsn, timeout_s=settings.database_timeout_s)
+    quota = Quota(RedisLane(settings.redis_url, timeout_s=settings.redis_timeout_s))
+    epochs = Epochs(pool, quota, calendar)
+    lapses = Lapses(pool, quota)
+    rules = AdmissionRules(
+        smallest_grant=settings.min_grant_tokens,
+        ttl_ms=settings.request_deadline_s * 1000,
+        counts_per_minute=settings.count_calls_per_minute,
+    )
+    return Runtime(
+        settings=settings,
+        database=database,
+        redis=redis,
+        changes=Changes(redis),
+        directory=Directory(database, ttl_s=settings.directory_ttl_s),
+        calendar=calendar,
+        prices=prices,
+        entitlements=entitlements,
+        journal=journal,
+        quota=quota,
+        lapses=lapses,
+        admission=Admission(
+            quota=quota,
+            journal=journal,
+            epochs=epochs,
+            lapses=lapses,
+            entitlements=entitlements,
+            prices=prices,
+            calendar=calendar,
+            rules=rules,
+        ),
+        settlements=Settlements(journal, quota, prices),
+        standings=Standings(quota, epochs, entitlements, calendar),
+        upstream=Upstream(settings),
+        silence=Silence(comment_after_s=settings.chat_keepalive_s, give_up_after_s=settings.upstream_read_timeout_s),
+        pool=pool,
+    )

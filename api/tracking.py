@@ -1,0 +1,136 @@
+"""`UsageTrackingMiddleware`: who asks, may they, and what did it come to? Pure ASGI, around the metered routes.
+
+It authenticates, reads the body, asks for a grant, puts a recorder on the scope, calls the application, and settles
+in its own `finally`, whatever happened inside: the only place that runs exactly once per request. The last write of
+an answer waits for the commit, so whoever saw the end of it is in the books. A body that the route would refuse goes
+through unmetered, to get its 422; nothing is stored for it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.body import ClientLeft, InvalidBody, read_body, replay
+from api.problems import REQUEST_ID, problem_response
+from api.ratelimit import rate_limit_headers
+from api.relay import RECORDER
+from core.errors import NakaError
+from core.logs import get_logger
+from core.tenancy.directory import Directory
+from core.tenancy.principal import Principal, Unauthenticated
+from core.tenancy.principal import Scope as KeyScope
+from metering.admission import Admission, Ask, Grant
+from metering.recorder import UsageRecorder
+from metering.records import Settlement
+from metering.settlement import Settlements
+
+PRINCIPAL = "naka.principal"
+AskOf = Callable[[bytes], Ask]
+
+log = get_logger(__name__)
+
+
+class UsageTrackingMiddleware:
+    """`metered` maps (method, path) to the function that reads an `Ask` out of a body (raising InvalidBody)."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metered: Mapping[tuple[str, str], AskOf],
+        directory: Directory,
+        admission: Admission,
+        settlements: Settlements,
+        max_body_bytes: int,
+    ) -> None:
+        self._app = app
+        self._metered = metered
+        self._directory = directory
+        self._admission = admission
+        self._settlements = settlements
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes what is not metered; else admits, runs, settles."""
+        ask_of = self._metered.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if ask_of is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            principal = await self._authenticate(scope)
+            body = await read_body(scope, receive, max_bytes=self._max_body_bytes)
+            receive = replay(body, receive)
+            ask = _ask(ask_of, body)
+            grant = None if ask is None else await self._admit(principal, ask)
+        except ClientLeft:
+            return
+        except NakaError as error:
+            await problem_response(error, scope)(scope, receive, send)
+            return
+        if grant is None:
+            await self._app(scope, receive, send)
+        else:
+            await self._run(grant, scope, receive, send)
+
+    async def _authenticate(self, scope: Scope) -> Principal:
+        principal = await self._directory.authenticate(key_of(scope))
+        principal.require(KeyScope.CHAT)
+        scope[PRINCIPAL] = principal
+        return principal
+
+    async def _admit(self, principal: Principal, ask: Ask) -> Grant:
+        try:
+            return await self._admission.admit(principal, ask)
+        except Unauthenticated:
+            self._directory.forget(principal.tenant_id)  # Postgres knew better than our cache
+            raise
+
+    async def _run(self, grant: Grant, scope: Scope, receive: Receive, send: Send) -> None:
+        recorder = UsageRecorder(grant.request.held_output_tokens, grant.request.deadline_ms)
+        scope[RECORDER] = recorder
+        scope[REQUEST_ID] = str(grant.request.id)
+        books = _Books(lambda: self._settlements.begin(grant, recorder))
+
+        async def send_settled(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(rate_limit_headers(grant))
+            elif not message.get("more_body"):
+                await books.closed()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_settled)
+        finally:
+            await books.closed()
+
+
+class _Books:
+    """Settles once, and whoever waits is not what decides whether it happens."""
+
+    def __init__(self, begin: Callable[[], "asyncio.Task[Settlement]"]) -> None:
+        self._begin = begin
+        self._task: asyncio.Task[Settlement] | None = None
+
+    def closed(self) -> Awaitable[Settlement]:
+        """Resolves once the settlement has committed. Cancelling the wait does not cancel the settlement."""
+        if self._task is None:
+            self._task = self._begin()
+        return asyncio.shield(self._task)
+
+
+def _ask(ask_of: AskOf, body: bytes) -> Ask | None:
+    try:
+        return ask_of(body)
+    except InvalidBody:
+        return None
+
+
+def key_of(scope: Scope) -> str | None:
+    """The API key of a request: `Authorization: Bearer ...` or `x-api-key`."""
+    headers = Headers(scope=scope)
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    return headers.get("x-api-key")

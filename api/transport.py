@@ -1,0 +1,92 @@
+"""The SDK's HTTP client over aiohttp: what the SDK asks of it, and no more.
+
+The SDK brings an aiohttp transport of its own under httpx2's client. Measured per separately arriving piece, the four
+generators that this stacks on aiohttp's reader, and the timer that aiohttp arms for each read, cost as much as the
+rest of the relay (docs/decisions/0002). So this client sends with aiohttp directly and hands the reader out in the
+response's `extensions`. There are no redirects, cookies or proxies here. Silence on a stream is for its reader to
+watch (`api.silence`), not for a timer per read.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import httpx2
+
+READER = "naka.reader"
+"""The name of the aiohttp response among the extensions of a streamed httpx2 response."""
+
+
+class AiohttpClient(httpx2.AsyncClient):
+    """One per process. `connect_timeout_s` bounds both the wait for a free connection and the making of one."""
+
+    def __init__(self, *, max_connections: int, keepalive_s: float, connect_timeout_s: float) -> None:
+        super().__init__(transport=_Unused(), trust_env=False)
+        self._max_connections = max_connections
+        self._keepalive_s = keepalive_s
+        self._timeout: Any = aiohttp.ClientTimeout(
+            total=None, connect=connect_timeout_s, sock_connect=connect_timeout_s, sock_read=None
+        )
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, request: httpx2.Request, *, stream: bool = False, **_: Any) -> httpx2.Response:
+        """Sends once and answers when the head has arrived; with `stream` the body is left to its reader.
+
+        Raises aiohttp's errors as they are; the SDK makes them its APIConnectionError.
+        """
+        session = self._session or self._connect()
+        answer = await session.request(
+            request.method,
+            str(request.url),
+            headers=request.headers,
+            data=request.content,
+            allow_redirects=False,
+            timeout=self._timeout,
+        )
+        if stream:
+            return httpx2.Response(
+                answer.status,
+                headers=answer.raw_headers,
+                stream=_Body(answer),
+                request=request,
+                extensions={READER: answer},
+            )
+        async with answer:
+            return httpx2.Response(
+                answer.status, headers=answer.raw_headers, content=await answer.read(), request=request
+            )
+
+    async def aclose(self) -> None:
+        """Closes every connection."""
+        await super().aclose()
+        if self._session is not None:
+            await self._session.close()
+
+    def _connect(self) -> aiohttp.ClientSession:
+        """The session is made where the loop runs, on the first request."""
+        connector = aiohttp.TCPConnector(
+            limit=self._max_connections, keepalive_timeout=self._keepalive_s, ssl=httpx2.create_ssl_context()
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+        )
+        return self._session
+
+
+class _Body(httpx2.AsyncByteStream):
+    """The body for whoever wants it the ordinary way: the SDK reads the bodies of errors so."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._answer.content.iter_any():
+            yield chunk
+
+    async def aclose(self) -> None:
+        self._answer.release()
+        await self._answer.wait_for_close()
+
+
+class _Unused(httpx2.AsyncBaseTransport):
+    """httpx2 wants a transport, and would make one with a TLS context of its own."""

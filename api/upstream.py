@@ -1,0 +1,281 @@
+"""Anthropic: the only module that knows its SDK. One client for the process, over aiohttp.
+
+A stream is opened before anything is said to our own client, so that its faults become real HTTP statuses. Retried
+is only what cannot have been paid for: an answer with a retryable status, or a connection that was never made. A
+request that was sent and not answered is not sent again. All tries share one deadline. The SDK's own retries are off.
+Sources: facts on Anthropic's API, sections 1, 3 and 6.
+"""
+
+import asyncio
+import contextlib
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import aiohttp
+import anthropic
+import httpx2
+from anthropic import AsyncAnthropic, omit
+
+from api.transport import READER, AiohttpClient
+from core.errors import NakaError
+from core.logs import get_logger
+from core.settings import Settings
+
+_KEEPALIVE_S = 60
+_FIRST_WAIT_S = 0.5
+_LONGEST_WAIT_S = 8.0
+_LINGER_S = 0.5
+_COME_BACK_S = 5
+_RETRYABLE = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+
+log = get_logger(__name__)
+
+
+class UpstreamFault(NakaError):
+    """Anthropic did not answer as it should. `status` is the HTTP status that our client gets for it.
+
+    `code` is stable; the text says nothing of our account or of Anthropic's words.
+    """
+
+    def __init__(self, message: str, *, status: int, code: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """One question; `system` is sent only if it says something."""
+
+    model: str
+    system: str
+    message: str
+
+
+class UpstreamStream:
+    """An answer under way: its bytes as they arrive. Close it in any case."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self._answer: aiohttp.ClientResponse = response.extensions[READER]
+        self._content = self._answer.content
+        self.request_id: str | None = response.headers.get("request-id")
+        self.gave_up = False
+        """Whether the upstream was silent for too long, and `give_up` was called."""
+
+    async def read(self) -> bytes:
+        """What has arrived, as soon as something has; nothing at the end. Breaks with one of `BROKEN`."""
+        chunk: bytes = await self._content.readany()
+        return chunk
+
+    def give_up(self) -> None:
+        """Hangs up under the reader's hands: its `read` breaks."""
+        self.gave_up = True
+        self._answer.close()
+
+    async def finish(self) -> None:
+        """Reads past the end, so that the connection serves the next request; gives up on one that lingers."""
+        if not self._content.at_eof():
+            with contextlib.suppress(*BROKEN, TimeoutError):
+                async with asyncio.timeout(_LINGER_S):
+                    while await self._content.readany():
+                        pass
+
+    def close(self) -> None:
+        """Hangs up at once, unless everything was read."""
+        self._answer.release()
+
+
+BROKEN = (aiohttp.ClientError, OSError)
+"""What a stream can break with after its head."""
+
+
+class Upstream:
+    """The client. One per process; close it at the end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._retries = settings.upstream_retries
+        self._open_timeout_s = settings.upstream_open_timeout_s
+        self._client = AsyncAnthropic(
+            api_key=settings.anthropic_api_key.get_secret_value(),
+            base_url=settings.anthropic_base_url,
+            max_retries=0,
+            open_telemetry=False,
+            http_client=AiohttpClient(
+                max_connections=settings.upstream_max_connections,
+                keepalive_s=_KEEPALIVE_S,
+                connect_timeout_s=settings.upstream_connect_timeout_s,
+            ),
+        )
+        self._create = self._client.messages.with_streaming_response.create
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._client.close()
+
+    async def open(self, prompt: ChatPrompt, max_tokens: int, *, sent: Callable[[], None]) -> UpstreamStream:
+        """A stream whose head has arrived with status 200. Raises UpstreamFault.
+
+        `sent` is called before each try: from then on Anthropic may have heard of it.
+        """
+        try:
+            async with asyncio.timeout(self._open_timeout_s) as deadline:
+                return await self._open(prompt, max_tokens, deadline, sent)
+        except TimeoutError as error:
+            raise _timed_out() from error
+
+    async def _open(
+        self, prompt: ChatPrompt, max_tokens: int, deadline: asyncio.Timeout, sent: Callable[[], None]
+    ) -> UpstreamStream:
+        tries = 0
+        while True:
+            sent()
+            manager = self._create(
+                model=prompt.model,
+                max_tokens=max_tokens,
+                system=prompt.system or omit,
+                messages=[{"role": "user", "content": prompt.message}],
+                stream=True,
+                extra_headers={"accept-encoding": "identity"},
+            )
+            try:
+                response = await manager.__aenter__()
+            except anthropic.APIError as error:
+                wait_s = _wait_before_retry(error, tries)
+                left_s = (deadline.when() or 0) - asyncio.get_running_loop().time()
+                if wait_s is None or tries >= self._retries or wait_s >= left_s:
+                    raise _fault(error) from error
+                tries += 1
+                log.warning("upstream_retry", tries=tries, wait_s=round(wait_s, 2), error=type(error).__name__)
+                await asyncio.sleep(wait_s)
+            else:
+                return UpstreamStream(response.http_response)
+
+    async def count_tokens(self, prompt: ChatPrompt) -> int:
+        """The size of the prompt in tokens, by Anthropic's free count. Raises UpstreamFault."""
+        try:
+            async with asyncio.timeout(self._open_timeout_s):
+                counted = await self._client.messages.count_tokens(
+                    model=prompt.model,
+                    system=prompt.system or omit,
+                    messages=[{"role": "user", "content": prompt.message}],
+                )
+        except (anthropic.APIError, *BROKEN) as error:
+            raise _fault(error) from error
+        except TimeoutError as error:
+            raise _timed_out() from error
+        return counted.input_tokens
+
+
+def _wait_before_retry(error: anthropic.APIError, tries: int) -> float | None:
+    """Seconds to wait before the next try; None when there must be none."""
+    backoff = min(_FIRST_WAIT_S * 2**tries, _LONGEST_WAIT_S) * random.uniform(0.75, 1)  # noqa: S311 - jitter
+    if isinstance(error, anthropic.APIStatusError):
+        told = error.response.headers.get("x-should-retry")
+        if told == "false" or (told != "true" and error.status_code not in _RETRYABLE):
+            return None
+        retry_after = _retry_after_s(error.response.headers)
+        if retry_after is None:
+            return None if error.status_code == httpx2.codes.TOO_MANY_REQUESTS else backoff
+        return max(retry_after, 0.05)
+    return backoff if _never_connected(error) else None
+
+
+def _never_connected(error: BaseException | None) -> bool:
+    """Whether the connection was never made, so that nothing was sent.
+
+    The transport maps a dropped connection to a ConnectError too; only the original tells them apart.
+    """
+    while error is not None:
+        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _retry_after_s(headers: httpx2.Headers) -> float | None:
+    """Seconds that the provider asks to wait; None when it says nothing we can read."""
+    for name, scale in (("retry-after-ms", 1000), ("retry-after", 1)):
+        try:
+            return float(headers[name]) / scale
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+_BY_STATUS = {
+    401: (502, "upstream_credentials"),
+    402: (502, "upstream_account"),
+    403: (502, "upstream_credentials"),
+    404: (502, "upstream_model"),
+    408: (504, "upstream_timeout"),
+    409: (503, "upstream_busy"),
+    413: (413, "input_too_large"),
+    429: (503, "upstream_rate_limited"),
+    503: (503, "upstream_overloaded"),
+    504: (504, "upstream_timeout"),
+    529: (503, "upstream_overloaded"),
+}
+_BY_EVENT = {
+    "overloaded_error": (503, "upstream_overloaded"),
+    "rate_limit_error": (503, "upstream_rate_limited"),
+    "timeout_error": (504, "upstream_timeout"),
+    "authentication_error": (502, "upstream_credentials"),
+    "permission_error": (502, "upstream_credentials"),
+    "billing_error": (502, "upstream_account"),
+    "invalid_request_error": (502, "upstream_rejected"),
+    "not_found_error": (502, "upstream_model"),
+    "request_too_large": (413, "input_too_large"),
+}
+_WORDS = {
+    "upstream_credentials": "the model's provider refuses this service's credentials",
+    "upstream_account": "the model's provider refuses this service's account",
+    "upstream_model": "the model's provider does not know this model",
+    "upstream_busy": "the model's provider is busy",
+    "upstream_rate_limited": "the model's provider asks to slow down",
+    "upstream_overloaded": "the model's provider is overloaded",
+    "upstream_timeout": "the model's provider did not answer in time",
+    "upstream_rejected": "the model's provider refuses this request",
+    "upstream_unreachable": "the model's provider cannot be reached",
+    "upstream_broken": "the model's provider broke off",
+    "input_too_large": "the message is larger than the model takes",
+}
+
+
+def _fault(error: BaseException) -> UpstreamFault:
+    """What our client is told of an SDK error. The details go to the log, without its words."""
+    if isinstance(error, anthropic.APIStatusError):
+        rejected = (502, "upstream_broken" if error.response.is_server_error else "upstream_rejected")
+        status, code = _BY_STATUS.get(error.status_code, rejected)
+        retry_after = _retry_after_s(error.response.headers)
+        log.warning(
+            "upstream_status",
+            status=error.status_code,
+            type=error.type,
+            upstream_request_id=error.response.headers.get("request-id"),
+        )
+        wait_s = _COME_BACK_S if retry_after is None else max(1, math.ceil(retry_after))
+        return fault(code, status=status, retry_after_s=wait_s)
+    if isinstance(error, anthropic.APITimeoutError | TimeoutError):
+        return _timed_out()
+    log.warning("upstream_unreachable", error=type(error).__name__)
+    return fault("upstream_unreachable", status=502)
+
+
+def fault_of_event(error_type: str) -> UpstreamFault:
+    """What our client is told of an `error` event."""
+    status, code = _BY_EVENT.get(error_type, (502, "upstream_broken"))
+    return fault(code, status=status)
+
+
+def fault(code: str, *, status: int = 502, retry_after_s: int = _COME_BACK_S) -> UpstreamFault:
+    """A fault in the words of its code. Only a 503 says when to come back."""
+    wait_s = retry_after_s if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return UpstreamFault(_WORDS[code], status=status, code=code, retry_after_s=wait_s)
+
+
+def _timed_out() -> UpstreamFault:
+    return fault("upstream_timeout", status=504)
