@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import redis
 
+from migrations.upgrade import migrate
 from sandbox import postgres as postgres_wheel
 from sandbox import valkey as valkey_wheel
 from sandbox.daemon import ServerUnavailable
@@ -69,6 +70,23 @@ def postgres_url(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
     """An empty database of this worker's own."""
     name = f"naka_{worker}"
     yield servers.create_database(shared_servers.postgres, name)
+    servers.drop_database(shared_servers.postgres, name)
+
+
+@pytest.fixture(scope="session")
+def database_template(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
+    """The name of a migrated database that nobody writes to: `database_url` copies it."""
+    name = f"naka_template_{worker}"
+    migrate(servers.create_database(shared_servers.postgres, name))
+    yield name
+    servers.drop_database(shared_servers.postgres, name)
+
+
+@pytest.fixture
+def database_url(shared_servers: servers.Servers, worker: str, database_template: str) -> Iterator[str]:
+    """A migrated database of this test's own: the price list is in it, and nothing else."""
+    name = f"naka_test_{worker}"
+    yield servers.create_database(shared_servers.postgres, name, template=database_template)
     servers.drop_database(shared_servers.postgres, name)
 
 

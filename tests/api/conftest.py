@@ -1,0 +1,73 @@
+"""The application in this process, on a database of the test's own, and accounts to call it with."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+from api.app import create_app
+from core.settings import Settings
+from core.tenancy.principal import Scope
+from tests.harness import Account, Books
+
+
+@dataclass(frozen=True)
+class Api:
+    """The application, a client of it, and its books."""
+
+    app: FastAPI
+    http: httpx2.AsyncClient
+    books: Books
+
+    async def call(
+        self, account: Account | None, method: str, path: str, *, expect: int | None = None, **how: Any
+    ) -> httpx2.Response:
+        """Calls `/v1/admin` + `path` with the account's key; fails with the body when it is not `expect`."""
+        headers = {} if account is None else account.headers
+        answer = await self.http.request(method, f"/v1/admin{path}", headers=headers, **how)
+        assert expect in (None, answer.status_code), f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer
+
+    async def platform_admin(self) -> Account:
+        """The operator, in a tenant of its own."""
+        return await self.books.account(scopes=[Scope.PLATFORM_ADMIN])
+
+    async def tenant_admin(self, tenant_id: UUID | None = None) -> Account:
+        """An admin of a new tenant, or of the one given."""
+        return await self.books.account(scopes=[Scope.TENANT_ADMIN], tenant_id=tenant_id)
+
+    async def audit(self, tenant_id: UUID) -> list[str]:
+        """The actions in the tenant's log that were made over HTTP, oldest first."""
+        rows = await self.books.fetch(
+            "SELECT action FROM audit_log WHERE tenant_id = $1 AND actor LIKE 'key:%' ORDER BY id", tenant_id
+        )
+        return [row["action"] for row in rows]
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str) -> Settings:
+    """Settings of an application whose provider is never called."""
+    return Settings(
+        _env_file=None,
+        database_url=database_url,
+        redis_url=redis_url,
+        anthropic_api_key="never-used",
+    )
+
+
+@pytest.fixture
+async def api(settings: Settings) -> AsyncIterator[Api]:
+    """The application, started."""
+    app = create_app(settings)
+    books = Books(settings.database_url)
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=transport, base_url="http://naka.test") as http,
+    ):
+        yield Api(app, http, books)
+    await books.close()

@@ -1,0 +1,184 @@
+"""Every admin operation that the API describes, with keys that may not, and with ids that are not one's own."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from core.clock import now_ms
+from core.ids import uuid7
+from core.tenancy.principal import Scope
+from metering.limits import Limit, LimitSet, Meter
+from metering.windows import WindowKind
+from tests.api.conftest import Api
+from tests.harness import Account, Books
+
+LIMITS = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 1000),))
+ID_TABLES = {"tenant_id": "tenants", "user_id": "users", "key_id": "api_keys"}
+TABLES = ("tenants", "users", "api_keys", "limit_sets", "entitlements", "audit_log", "usage_requests", "usage_daily")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the document, with an example of its body."""
+
+    method: str
+    path: str
+    body: Any = None
+    ids: list[tuple[str, str]] = field(default_factory=list)
+    """(where, name) of each parameter that is an id of something."""
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    async def send(self, api: Api, account: Account | None, ids: dict[str, UUID]) -> Any:
+        """Calls it: path ids from `ids`, and each query id only if it is there."""
+        path = re.sub(r"{(\w+)}", lambda name: str(ids[name[1]]), self.path)
+        query = {name: str(ids[name]) for where, name in self.ids if where == "query" and name in ids}
+        how = {} if self.body is None else {"json": self.body}
+        headers = {} if account is None else account.headers
+        return await api.http.request(self.method, path, params=query, headers=headers, **how)
+
+
+def operations(api: Api) -> Iterator[Operation]:
+    """All of them under `/v1/admin`, as the document has them."""
+    document = api.app.openapi()
+    for path, methods in document["paths"].items():
+        if not path.startswith("/v1/admin"):
+            continue
+        for method, operation in methods.items():
+            ids = [
+                (parameter["in"], parameter["name"])
+                for parameter in operation.get("parameters", [])
+                if parameter["name"].endswith("_id")
+            ]
+            yield Operation(method.upper(), path, _example(document, operation), ids)
+
+
+def _example(document: dict[str, Any], operation: dict[str, Any]) -> Any:
+    if "requestBody" not in operation:
+        return None
+    reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    return document["components"]["schemas"][reference.rpartition("/")[2]]["examples"][0]
+
+
+async def neighbour(api: Api) -> dict[str, UUID]:
+    """A tenant with one of everything; its ids by the name of the parameter."""
+    victim = await api.books.account(limits=LIMITS, tenant_limits=LIMITS)
+    await api.books.fetch(
+        "INSERT INTO usage_requests (tenant_id, id, user_id, key_id, state) VALUES ($1, $2, $3, $4, 'settled')",
+        victim.tenant_id,
+        uuid7(now_ms()),
+        victim.user_id,
+        victim.key_id,
+    )
+    await api.books.fetch(
+        "INSERT INTO usage_daily (tenant_id, user_id, day, period_id, key_id, model, requests)"
+        " VALUES ($1, $2, current_date, '2026-11', $3, 'm', 1)",
+        victim.tenant_id,
+        victim.user_id,
+        victim.key_id,
+    )
+    return {"tenant_id": victim.tenant_id, "user_id": victim.user_id, "key_id": victim.key_id}
+
+
+async def dump(books: Books, tenant_id: UUID) -> dict[str, list[asyncpg.Record]]:
+    """Everything that the database has of a tenant."""
+    column = {"tenants": "id"}
+    return {
+        table: sorted(
+            await books.fetch(
+                f"SELECT t.*::text AS row FROM {table} t WHERE {column.get(table, 'tenant_id')} = $1", tenant_id
+            )  # noqa: S608
+        )
+        for table in TABLES
+    }
+
+
+def comparable(answer: Any) -> tuple[Any, ...]:
+    """All of an answer but what differs from one request to the next."""
+    headers = {name: value for name, value in answer.headers.items() if name not in ("x-request-id", "date")}
+    body = re.sub(r'"request_id":"[^"]*"', '"request_id":"-"', answer.text)
+    return answer.status_code, headers, body
+
+
+async def test_the_document_has_the_operations(api: Api) -> None:
+    found = list(operations(api))
+    assert len(found) >= 23
+    assert {name for operation in found for _, name in operation.ids} == {"tenant_id", "user_id", "key_id", "price_id"}
+    assert all(operation.body for operation in found if operation.method in ("POST", "PUT"))
+
+
+async def test_a_neighbours_id_is_an_unknown_id(api: Api) -> None:
+    admin = await api.tenant_admin()
+    mine = {"tenant_id": admin.tenant_id, "user_id": admin.user_id, "key_id": admin.key_id, "price_id": uuid7()}
+    theirs = await neighbour(api)
+    before = await dump(api.books, theirs["tenant_id"])
+    asked = 0
+    for operation in operations(api):
+        for where, name in operation.ids:
+            if name not in theirs:
+                continue
+            fixed = {other: mine[other] for place, other in operation.ids if place == "path"}
+            foreign = await operation.send(api, admin, {**fixed, name: theirs[name]})
+            unknown = await operation.send(api, admin, {**fixed, name: uuid7()})
+
+            assert comparable(foreign) == comparable(unknown), f"{operation} {where} {name}"
+            assert foreign.status_code in (403, 404), f"{operation} {where} {name}: {foreign.text}"
+            asked += 1
+    assert asked >= 17
+    assert await dump(api.books, theirs["tenant_id"]) == before
+
+
+async def test_a_neighbours_user_is_unknown_beside_ones_own_tenant(api: Api) -> None:
+    admin = await api.tenant_admin()
+    theirs = await neighbour(api)
+    operation = next(found for found in operations(api) if found.path == "/v1/admin/requests")
+    ids = {"tenant_id": admin.tenant_id}
+    foreign = await operation.send(api, admin, {**ids, "user_id": theirs["user_id"]})
+    unknown = await operation.send(api, admin, {**ids, "user_id": uuid7()})
+    assert comparable(foreign) == comparable(unknown)
+    assert foreign.status_code == 404
+
+
+async def test_nothing_of_a_neighbour_is_in_a_list(api: Api) -> None:
+    admin = await api.tenant_admin()
+    mine = {"tenant_id": admin.tenant_id, "user_id": admin.user_id, "key_id": admin.key_id}
+    theirs = await neighbour(api)
+    listed = 0
+    for operation in operations(api):
+        if operation.method == "GET":
+            paths = {name: mine[name] for where, name in operation.ids if where == "path"}
+            answer = await operation.send(api, admin, paths)
+            assert answer.status_code in (200, 403), str(operation)
+            assert not any(str(found) in answer.text for found in theirs.values()), str(operation)
+            listed += answer.status_code == 200
+    assert listed >= 10
+
+
+async def test_only_an_admin_may(api: Api) -> None:
+    reader = await api.books.account(scopes=[Scope.CHAT, Scope.USAGE_READ])
+    ids = {"tenant_id": reader.tenant_id, "user_id": reader.user_id, "key_id": reader.key_id, "price_id": uuid7()}
+    before = await dump(api.books, reader.tenant_id)
+    for operation in operations(api):
+        wrong = Account(reader.tenant_id, reader.user_id, reader.key_id, f"{reader.key[:-1]}~")
+        for account, status in ((None, 401), (wrong, 401), (reader, 403)):
+            answer = await operation.send(api, account, ids)
+            assert answer.status_code == status, f"{operation}: {answer.text}"
+            assert answer.headers["content-type"] == "application/problem+json"
+    assert await dump(api.books, reader.tenant_id) == before
+
+
+async def test_every_operation_is_for_the_operator(api: Api) -> None:
+    operator = await api.platform_admin()
+    ids = {**await neighbour(api), "price_id": uuid7()}
+    for operation in sorted(
+        operations(api), key=lambda found: (found.method == "DELETE", found.path != "/v1/admin/plans")
+    ):
+        answer = await operation.send(api, operator, ids)
+        expected = {200, 201, 204} if "price_id" not in operation.path else {404}
+        assert answer.status_code in expected, f"{operation}: {answer.text}"
+        assert "price_id" in operation.path or answer.headers["cache-control"] == "no-store", str(operation)

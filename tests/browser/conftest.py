@@ -1,0 +1,115 @@
+"""A real Chromium, a page to open in it, and everything that page did which it should not.
+
+`page_url` is the one place that says which server the stories run against: here the stub, elsewhere the real one.
+Needs Chromium (`CHROMIUM`, else found on the path) and the `playwright` package; without them the stories are
+skipped with the reason, or fail when `REQUIRE_BROWSER=1`. The browser lives as long as one test module: Playwright's
+sync API keeps an event loop running, which pytest-asyncio would trip over in the modules after it.
+"""
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+PATIENCE_MS = 5_000
+
+
+@pytest.fixture(scope="session")
+def client_origin() -> Iterator[str]:
+    """Another origin, as a product's frontend has: a static server for `examples/`. The server has to allow it (CORS)."""
+    handler = functools.partial(QuietFiles, directory=ROOT / "examples")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://localhost:{server.server_port}"
+        server.shutdown()
+
+
+class QuietFiles(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def page_url(client_origin: str) -> Iterator[str]:
+    """The server that the stories run against, without a trailing slash."""
+    stub = [sys.executable, str(Path(__file__).with_name("stub.py")), client_origin]
+    with subprocess.Popen(stub, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="session")
+def chat_key() -> str:
+    """A key that `page_url` accepts."""
+    return "nk_test_stub_key"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    try:
+        from playwright.sync_api import sync_playwright  # noqa: PLC0415 - the package is optional
+    except ImportError:
+        missing("the playwright package is not installed")
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        missing("no chromium on the path, and CHROMIUM does not name one")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield running
+        running.close()
+
+
+def missing(reason: str) -> None:
+    if os.environ.get("REQUIRE_BROWSER") == "1":
+        pytest.fail(f"REQUIRE_BROWSER=1, but {reason}")
+    pytest.skip(reason)
+
+
+@dataclass
+class Watch:
+    """What the page did behind the reader's back."""
+
+    console: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+    urls: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture
+def tab(browser, watch: Watch) -> Iterator:
+    """An empty tab of a browser without a past. Console errors, page errors and every request end up in `watch`."""
+    context = browser.new_context(viewport={"width": 1100, "height": 760}, locale="en-GB")
+    context.set_default_timeout(PATIENCE_MS)
+    tab = context.new_page()
+    tab.on("console", lambda line: watch.console.append(line.text) if line.type in {"error", "warning"} else None)
+    tab.on("pageerror", lambda error: watch.console.append(str(error)))
+    tab.on("request", lambda request: (watch.urls.append(request.url), watch.hosts.add(urlsplit(request.url).netloc)))
+    yield tab
+    context.close()
+
+
+@pytest.fixture
+def chat(tab, page_url: str, chat_key: str):
+    """The chat page, with a key."""
+    tab.goto(page_url)
+    tab.get_by_label("API key", exact=True).fill(chat_key)
+    return tab

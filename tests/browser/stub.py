@@ -1,0 +1,187 @@
+"""A stand-in for the real server: the chat contract, the page and its CSP, and a message that asks for each mishap.
+
+Run by `conftest.py` as a process of its own (`python stub.py <allowed origin>`); prints its URL, then serves until
+it is terminated. It knows nothing of Naka's Python code, only of its contract.
+
+    limit N | held N     429 with Retry-After: N         status N     that status, before the head
+    break                words, then `event: error`      cut          words, then the end without `done`
+    forever              words until the client leaves   silent       `done` and nothing else
+    shred                hard text, one byte a chunk     anything     a short answer
+"""
+
+import asyncio
+import base64
+import contextlib
+import json
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.templating import Jinja2Templates
+
+PAGES = Path(__file__).parents[2] / "api" / "pages"
+KEY = "nk_test_stub_key"
+CSP = "default-src 'self'"
+HARD_TEXT = "  two blanks\n\n<b>not bold</b> & “quotes” 😀 नाका\n: no comment\ndata: no field\n\ttab, end"
+ANSWER = "A toll post stands at the gate.\n\nIt counts what passes, stops what may not, and sends the bill at the end of the month."
+TOKENS_A_DAY = 50_000
+TOKENS_PER_ANSWER = 1_234
+
+templates = Jinja2Templates(PAGES / "templates")
+seen: dict[str, list[str]] = {"left": [], "urls": []}
+requests_settled = 0
+
+
+def frame(text: str, event: str = "") -> bytes:
+    lines = [f"event: {event}"] if event else []
+    lines += [f"data: {line}" for line in text.split("\n")]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def problem(status: int, code: str, detail: str) -> dict[str, str | int]:
+    return {"type": f"urn:naka:{code}", "title": code.replace("_", " ").capitalize(), "status": status,
+            "detail": detail, "code": code, "request_id": "019ab1c2-0000-7000-8000-000000000001"}  # fmt: skip
+
+
+def refusal(status: int, code: str, detail: str, **headers: str) -> JSONResponse:
+    return JSONResponse(problem(status, code, detail), status, headers, media_type="application/problem+json")
+
+
+def wrong_key(request: Request) -> JSONResponse | None:
+    if request.headers.get("authorization") == f"Bearer {KEY}":
+        return None
+    return refusal(401, "unauthorized", "The key is not known.")
+
+
+async def chat(request: Request) -> Response:
+    if refused := wrong_key(request):
+        return refused
+    message = (await request.json())["message"]
+    verb, _, argument = message.partition(" ")
+    match verb:
+        case "limit":
+            return refusal(
+                429, "limit_reached", "The daily tokens of this user are used up.", **{"Retry-After": argument}
+            )
+        case "held":
+            return refusal(429, "held", "Other requests hold what is left.", **{"Retry-After": argument})
+        case "status":
+            return refusal(int(argument), "refused", "As the stub was asked.")
+        case _:
+            return StreamingResponse(
+                answer(verb), media_type="text/event-stream", headers={"Cache-Control": "no-cache, no-transform"}
+            )
+
+
+async def answer(verb: str):
+    match verb:
+        case "break":
+            yield frame("Half of an ans")
+            await asyncio.sleep(0.05)
+            yield frame(json.dumps(problem(502, "upstream_error", "The provider broke off.")), "error")
+            return
+        case "cut":
+            yield frame("Half of an ans") + b"data: never closed"
+            return
+        case "forever":
+            async for piece in endless():
+                yield piece
+        case "shred":
+            for byte in b"\xef\xbb\xbf: hello\r\n\r\n" + frame(HARD_TEXT):
+                yield bytes([byte])
+                await asyncio.sleep(0)
+        case "silent":
+            pass
+        case _:
+            yield b": keep-alive\n\n"
+            for word in ANSWER.split(" "):
+                yield frame(word if word.startswith("A") else f" {word}")
+                await asyncio.sleep(0.01)
+    settle()
+    yield frame("", "done")
+
+
+async def endless():
+    try:
+        for number in range(1000):
+            yield frame(f"word{number} ")
+            await asyncio.sleep(0.03)
+    finally:
+        seen["left"].append("forever")
+        settle()
+
+
+def settle() -> None:
+    global requests_settled
+    requests_settled += 1
+
+
+async def usage(request: Request) -> Response:
+    counts = {"requests": requests_settled, "input_tokens": 1_000 * requests_settled, "output_tokens": 234 * requests_settled,
+              "cache_read_tokens": 0, "cache_write_5m_tokens": 0, "cache_write_1h_tokens": 0, "cost_nano_usd": 0}  # fmt: skip
+    return wrong_key(request) or JSONResponse({"totals": counts, "days": []})
+
+
+async def limits(request: Request) -> Response:
+    used = TOKENS_PER_ANSWER * requests_settled
+    window = {"scope": "user", "held": 0, "resets_at": "2030-01-01T00:00:00Z"}
+    windows = [
+        window | {"meter": "tokens", "window": "minute", "limit": 10, "used": 0, "remaining": 10},
+        window
+        | {"meter": "tokens", "window": "day", "limit": TOKENS_A_DAY, "used": used, "remaining": TOKENS_A_DAY - used},
+        window | {"meter": "spend", "window": "day", "limit": 5, "used": 0, "remaining": 5},
+    ]
+    return wrong_key(request) or JSONResponse({"windows": windows, "concurrency": {"limit": 4, "active": 0}})
+
+
+async def page(request: Request) -> Response:
+    return templates.TemplateResponse(
+        request, "chat.html", {"model": "claude-sonnet-4-6"}, headers={"Content-Security-Policy": CSP}
+    )
+
+
+async def no_icon(_: Request) -> Response:
+    """Browsers ask for it unbidden; a 404 would be an error in the console of every first visit."""
+    return Response(status_code=204)
+
+
+async def raw(request: Request) -> Response:
+    """The given bytes as an event stream, for the browser's own EventSource to parse."""
+    return Response(base64.urlsafe_b64decode(request.path_params["data"]), media_type="text/event-stream")
+
+
+async def what_was_seen(_: Request) -> Response:
+    return JSONResponse(seen)
+
+
+def app(origin: str) -> Starlette:
+    return Starlette(
+        routes=[
+            Route("/", page),
+            Route("/favicon.ico", no_icon),
+            Route("/chat", chat, methods=["POST"]),
+            Route("/v1/usage", usage),
+            Route("/v1/limits", limits),
+            Route("/stub/raw/{data}", raw),
+            Route("/stub/seen", what_was_seen),
+            Mount("/static", StaticFiles(directory=PAGES / "static")),
+        ],
+        middleware=[
+            Middleware(CORSMiddleware, allow_origins=[origin], allow_methods=["POST"],
+                       allow_headers=["Authorization", "Content-Type"], expose_headers=["Retry-After", "X-Request-Id"]),
+        ],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+        uvicorn.Server(uvicorn.Config(app(sys.argv[1]), log_level="warning")).run(sockets=[listener])

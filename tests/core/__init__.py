@@ -1,0 +1,1 @@
+"""Settings, tenancy, keys."""

@@ -1,0 +1,343 @@
+"""What the stories are told with: the API as a process of its own, the simulator, accounts, and the books.
+
+Everything is real: HTTP over loopback, Postgres, Valkey, processes that can be killed. A test makes accounts of its
+own and never looks at another's, so the stories of a worker share one API and one database.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx2
+
+from core.database import Database, asyncpg_dsn
+from core.ids import uuid7
+from core.tenancy.accounts import DEFAULT_SCOPES, create_key, create_tenant, create_user
+from core.tenancy.audit import Actor
+from core.tenancy.models import User
+from core.tenancy.principal import Scope
+from metering.entitlements import set_limits
+from metering.limits import LimitSet
+from metering.models import COUNT_COLUMNS
+
+ROOT = Path(__file__).parents[1]
+SIMULATOR_KEY = "simulator-key"
+ACTOR = Actor("test")
+START_S = 60
+TOKEN_FIELDS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens")
+LEDGER_FIELDS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_5m",
+    "cache_creation_1h",
+)
+"""The ledger's names of TOKEN_FIELDS."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user with a key."""
+
+    tenant_id: UUID
+    user_id: UUID
+    key_id: UUID
+    key: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request of this account carries."""
+        return {"authorization": f"Bearer {self.key}"}
+
+
+@dataclass
+class Answer:
+    """An answer of `/chat`, read to its end."""
+
+    status: int
+    headers: httpx2.Headers
+    pieces: list[str] = field(default_factory=list)
+    done: bool = False
+    error: dict[str, Any] | None = None
+    raw: bytes = b""
+
+    @property
+    def text(self) -> str:
+        """All pieces."""
+        return "".join(self.pieces)
+
+    @property
+    def retry_after_s(self) -> int:
+        """What the Retry-After header says."""
+        return int(self.headers["retry-after"])
+
+
+def parse_sse(body: bytes) -> list[tuple[str, str]]:
+    """(event, data) of each event, by the WHATWG's rules for event streams: a reader of our own, to be strict."""
+    text = body.decode().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    events, name, data = [], "", []
+    for line in text.split("\n")[:-1]:
+        if not line:
+            if data:
+                events.append((name or "message", "\n".join(data)))
+            name, data = "", []
+            continue
+        key, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if key == "event":
+            name = value
+        elif key == "data":
+            data.append(value)
+    return events
+
+
+def read_answer(response: httpx2.Response, body: bytes) -> Answer:
+    """An answer out of a whole body."""
+    answer = Answer(response.status_code, response.headers, raw=body)
+    if not response.headers.get("content-type", "").startswith("text/event-stream"):
+        answer.error = json.loads(body) if body else None
+        return answer
+    for event, data in parse_sse(body):
+        if event == "message":
+            answer.pieces.append(data)
+        elif event == "done":
+            answer.done = True
+        elif event == "error":
+            answer.error = json.loads(data)
+    return answer
+
+
+def scripted(message: str = "hello", **script: Any) -> str:
+    """A message that tells the simulator what to do."""
+    return f"{message} [[sim {json.dumps(script)}]]"
+
+
+class Simulator:
+    """The provider's simulator, as a process."""
+
+    def __init__(self) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "sandbox.anthropic",
+            "--port",
+            "0",
+            "--api-key",
+            SIMULATOR_KEY,
+            "--pace-ms",
+            "0",
+        ]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().decode().strip().removeprefix("listening on ")
+        self.process.stdout.close()
+
+    def stop(self) -> None:
+        """Ends the process."""
+        _stop(self.process)
+
+    def ledger(self, ref: str | None = None) -> list[dict[str, Any]]:
+        """What was served: the messages, all or those with this `ref`; without the counts of tokens."""
+        return [row for row in self._rows(ref) if row["kind"] == "messages"]
+
+    def counts(self, ref: str | None = None) -> list[dict[str, Any]]:
+        """The calls of count_tokens."""
+        return [row for row in self._rows(ref) if row["kind"] == "count_tokens"]
+
+    def _rows(self, ref: str | None) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        since = 0
+        while True:
+            url = f"{self.url}/_sim/ledger?since={since}" + (f"&ref={ref}" if ref else "")
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                page = json.load(answer)
+            rows += page["items"]
+            if not page["items"] or page["next"] == since:
+                return rows
+            since = page["next"]
+
+
+class Api:
+    """The API, as a process: `naka serve` on a port of its own."""
+
+    def __init__(self, environment: dict[str, str], log: Path, *, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "api.cli", "serve", "--host", "127.0.0.1", "--port", str(self.port)],
+                cwd=ROOT,
+                env=inherited | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
+
+    def await_ready(self) -> "Api":
+        """Returns once it is ready; fails with its log when it ends or never is."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self.url}/readyz", timeout=5):
+                    return self
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError(f"the API did not start: {self.log.read_text()[-3000:]}")
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        """SIGTERM; answers the exit code."""
+        return _stop(self.process)
+
+
+def environment(database_url: str, redis_url: str, simulator_url: str, **settings: str) -> dict[str, str]:
+    """The settings of an API under test."""
+    return {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "ANTHROPIC_API_KEY": SIMULATOR_KEY,
+        "ANTHROPIC_BASE_URL": simulator_url,
+        "LOG_LEVEL": "warning",
+        **settings,
+    }
+
+
+class Books:
+    """Reads what Postgres has, and makes accounts."""
+
+    def __init__(self, database_url: str) -> None:
+        self._dsn = asyncpg_dsn(database_url)
+        self.database = Database(database_url)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self.database.close()
+
+    async def account(
+        self,
+        *,
+        limits: LimitSet | None = None,
+        tenant_limits: LimitSet | None = None,
+        scopes: Sequence[Scope] = DEFAULT_SCOPES,
+        models: list[str] | None = None,
+        tenant_id: UUID | None = None,
+    ) -> Account:
+        """A new user with a key, in a new tenant unless one is given."""
+        async with self.database.session() as session:
+            if tenant_id is None:
+                slug = f"t-{uuid7().hex[-20:]}"
+                tenant_id = (await create_tenant(session, ACTOR, slug=slug, name=slug)).id
+            user = await create_user(session, ACTOR, tenant_id, external_id=f"u-{uuid7().hex[-20:]}")
+            made = await self._key(session, user, scopes, models)
+            if limits is not None:
+                await set_limits(session, ACTOR, tenant_id, user.id, limits)
+            if tenant_limits is not None:
+                await set_limits(session, ACTOR, tenant_id, tenant_id, tenant_limits)
+        return made
+
+    @staticmethod
+    async def _key(session: Any, user: User, scopes: Sequence[Scope], models: list[str] | None) -> Account:
+        key, secret = await create_key(
+            session, ACTOR, user, name="test", scopes=list(scopes), models=models, expires_at=None, live=False
+        )
+        return Account(user.tenant_id, user.id, key.id, secret.plaintext)
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """Rows of any query."""
+        async with self.connection() as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(query, *args)
+            return rows
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """A plain connection."""
+        connection = await asyncpg.connect(self._dsn)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def requests(self, account: Account) -> list[asyncpg.Record]:
+        """The request rows of the account's user, oldest first."""
+        return await self.fetch(
+            "SELECT * FROM usage_requests WHERE tenant_id = $1 AND user_id = $2 ORDER BY id",
+            account.tenant_id,
+            account.user_id,
+        )
+
+    async def sums(self, table: str, tenant_id: UUID) -> Counter[str]:
+        """The seven counts of a tenant, summed over `usage_requests`, `usage_daily` or `usage_meters`."""
+        columns = ", ".join(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in COUNT_COLUMNS)
+        (row,) = await self.fetch(f"SELECT {columns} FROM {table} WHERE tenant_id = $1", tenant_id)
+        return Counter({name: int(row[name]) for name in COUNT_COLUMNS})
+
+    async def settled(self, account: Account, count: int, *, within_s: float = 10) -> list[asyncpg.Record]:
+        """The account's rows, once `count` of them are settled."""
+        deadline = time.monotonic() + within_s
+        while True:
+            rows = [row for row in await self.requests(account) if row["state"] == "settled"]
+            if len(rows) >= count or time.monotonic() > deadline:
+                assert len(rows) == count, f"{len(rows)} of {count} settled"
+                return rows
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def client(url: str, **options: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client with patience."""
+    limits = httpx2.Limits(max_connections=400, max_keepalive_connections=400)
+    async with httpx2.AsyncClient(base_url=url, timeout=60, limits=limits, **options) as made:
+        yield made
+
+
+async def chat(http: httpx2.AsyncClient, account: Account, message: str = "hello", **body: Any) -> Answer:
+    """Asks and reads the answer to its end."""
+    async with http.stream("POST", "/chat", json={"message": message, **body}, headers=account.headers) as response:
+        return read_answer(response, await response.aread())
+
+
+def free_port() -> int:
+    """A port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(api: Api) -> Iterator[Api]:
+    """The API, ready, and stopped at the end however the block ends."""
+    try:
+        yield api.await_ready()
+    finally:
+        api.stop()
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> int:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait(10)

@@ -1,0 +1,1 @@
+"""One story a file, told over HTTP with real servers and real processes."""

@@ -1,0 +1,72 @@
+"""The servers of the stories: one API, one simulator and one database per worker; books for each test."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from migrations.upgrade import migrate
+from tests import servers
+from tests.harness import Api, Books, Simulator, client, environment, running
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Iterator[Simulator]:
+    """The provider."""
+    simulator = Simulator()
+    yield simulator
+    simulator.stop()
+
+
+@pytest.fixture(scope="session")
+def story_database(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
+    """A migrated database that the stories of this worker share."""
+    name = f"naka_stories_{worker}"
+    url = servers.create_database(shared_servers.postgres, name)
+    migrate(url)
+    yield url
+    servers.drop_database(shared_servers.postgres, name)
+
+
+@pytest.fixture(scope="session")
+def story_environment(story_database: str, redis_url: str, simulator: Simulator) -> dict[str, str]:
+    """The settings of the stories' API."""
+    return environment(story_database, redis_url, simulator.url)
+
+
+@pytest.fixture(scope="session")
+def api(story_environment: dict[str, str], run_folder: Path, worker: str) -> Iterator[Api]:
+    """The API that the stories of this worker share; a story that harms its API starts one of its own."""
+    with running(Api(story_environment, run_folder / f"api-{worker}.log")) as made:
+        yield made
+
+
+@pytest.fixture
+def start_api(
+    story_environment: dict[str, str], run_folder: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Api]]:
+    """Starts an API of this test's own; keywords are settings that differ, in upper case."""
+    with ExitStack() as stack:
+
+        def start(**settings: str) -> Api:
+            log = run_folder / f"{request.node.name[:40]}.log"
+            return stack.enter_context(running(Api(story_environment | settings, log)))
+
+        yield start
+
+
+@pytest.fixture
+async def books(story_database: str) -> AsyncIterator[Books]:
+    """The stories' database."""
+    books = Books(story_database)
+    yield books
+    await books.close()
+
+
+@pytest.fixture
+async def http(api: Api) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of the shared API."""
+    async with client(api.url) as made:
+        yield made

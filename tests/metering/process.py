@@ -1,0 +1,154 @@
+"""Metering as one process has it, without HTTP: what the tests of this folder start, ask and kill.
+
+Everything is real. `Books` (tests.harness) reads what Postgres has; `shadow` and `books_say` put what Redis counts
+beside what the rows of Postgres add up to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from core.database import Connections, Database, asyncpg_dsn
+from core.tenancy.principal import Principal
+from metering.admission import Admission, AdmissionRules, Ask, Grant
+from metering.entitlements import Entitlements
+from metering.epochs import Epochs
+from metering.journal import Journal
+from metering.lapses import Lapses
+from metering.models import COUNT_COLUMNS
+from metering.prices import PriceList
+from metering.quota import HashState, Quota, Stale, WindowState
+from metering.recorder import UsageRecorder
+from metering.records import Outcome, Settlement
+from metering.redis_lane import RedisLane
+from metering.settlement import Settlements
+from metering.tokens import CacheCreation, ReportedUsage, Usage
+from metering.windows import Calendar
+from tests.harness import Account, Books
+
+MODEL = "claude-sonnet-4-6"
+SMALLEST_GRANT = 16
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process's worth of metering, started."""
+
+    database: Database
+    pool: Connections
+    lane: RedisLane
+    quota: Quota
+    journal: Journal
+    epochs: Epochs
+    lapses: Lapses
+    admission: Admission
+    settlements: Settlements
+
+    async def admit(self, account: Account, *, max_tokens: int = 100, prompt_bytes: int = 68) -> Grant:
+        """Asks for `account`; a prompt of 68 bytes is held as 100 tokens."""
+        return await self.admission.admit(principal(account), Ask(MODEL, max_tokens, prompt_bytes))
+
+    async def settle(self, grant: Grant, usage: Usage) -> Settlement:
+        """The request ended well and used `usage`."""
+        return await self.settlements.begin(grant, recorder(usage))
+
+    async def stop(self) -> None:
+        """As the API does it."""
+        await self.settlements.stop()
+        await self.lapses.stop()
+        await self.journal.stop()
+        await self.lane.stop()
+        await self.pool.close()
+        await self.database.close()
+
+
+async def start_process(
+    database_url: str, redis_url: str, *, ttl_ms: int = 60_000, redis_timeout_s: float = 5
+) -> Process:
+    """A process of its own; keep its entitlements for no time at all, so that a test may change limits."""
+    database = Database(database_url)
+    pool = Connections(database_url)
+    lane = RedisLane(redis_url, timeout_s=redis_timeout_s)
+    quota = Quota(lane)
+    journal = Journal(asyncpg_dsn(database_url), timeout_s=10)
+    calendar = Calendar("Asia/Kolkata")
+    epochs, lapses, prices = Epochs(pool, quota, calendar), Lapses(pool, quota), PriceList(database, ttl_s=60)
+    admission = Admission(
+        quota=quota,
+        journal=journal,
+        epochs=epochs,
+        lapses=lapses,
+        entitlements=Entitlements(database, ttl_s=0),
+        prices=prices,
+        calendar=calendar,
+        rules=AdmissionRules(smallest_grant=SMALLEST_GRANT, ttl_ms=ttl_ms, counts_per_minute=60),
+    )
+    await pool.start()
+    lane.start()
+    journal.start()
+    settlements = Settlements(journal, quota, prices)
+    return Process(database, pool, lane, quota, journal, epochs, lapses, admission, settlements)
+
+
+def principal(account: Account) -> Principal:
+    """Who asks."""
+    return Principal(account.tenant_id, account.user_id, account.key_id, frozenset({"chat"}))
+
+
+def recorder(usage: Usage) -> UsageRecorder:
+    """A message that was answered whole, as the relay leaves it."""
+    writes = usage.cache_write_5m_tokens + usage.cache_write_1h_tokens
+    started = ReportedUsage(
+        usage.input_tokens,
+        1,
+        writes,
+        usage.cache_read_tokens,
+        CacheCreation(usage.cache_write_5m_tokens, usage.cache_write_1h_tokens),
+    )
+    latest = ReportedUsage(output_tokens=usage.output_tokens)
+    return UsageRecorder(0, 0, outcome=Outcome.COMPLETED, started=started, latest=latest, finished=True, model=MODEL)
+
+
+States = tuple[tuple[int, tuple[WindowState, ...]], tuple[int, tuple[WindowState, ...]]]
+"""(requests that run, (minute, day, period)) of the user and of its tenant."""
+
+
+async def shadow(quota: Quota, grant: Grant, user_id: UUID | None = None) -> States:
+    """What Redis says of the windows of `grant`."""
+    request = grant.request
+    names = [f"m:{request.opened_ms // 60_000}", f"d:{request.day}", f"p:{request.period_id}"]
+    answer = await quota.read(request.tenant_id, user_id or request.user_id, names)
+    assert not isinstance(answer, Stale), answer
+    of_user, of_tenant = answer
+    return _plain(of_user), _plain(of_tenant)
+
+
+async def books_say(books: Books, grant: Grant, user_id: UUID | None = None) -> States:
+    """What the rows of Postgres add up to in the windows of `grant`."""
+    request = grant.request
+    rows = await books.fetch("SELECT * FROM usage_requests WHERE tenant_id = $1", request.tenant_id)
+    user = user_id or request.user_id
+
+    def states(chosen: Sequence[dict[str, object]]) -> tuple[int, tuple[WindowState, ...]]:
+        minute = [row for row in chosen if row["id"].int >> 80 >= request.opened_ms // 60_000 * 60_000]  # type: ignore[attr-defined]
+        day = [row for row in chosen if row["day"] == request.day]
+        period = [row for row in chosen if row["period_id"] == request.period_id]
+        running = sum(row["state"] == "open" for row in chosen)
+        return running, tuple(_sum(window) for window in (minute, day, period))
+
+    dicts = [dict(row) for row in rows if row["state"] != "void"]
+    return states([row for row in dicts if row["user_id"] == user]), states(dicts)
+
+
+def _sum(rows: Sequence[dict[str, object]]) -> WindowState:
+    settled = [row for row in rows if row["state"] == "settled"]
+    held = [row for row in rows if row["state"] == "open"]
+    names = ("held_prompt_tokens", "held_output_tokens", "held_nano_usd")
+    return WindowState(
+        tuple(sum(int(str(row[name])) for row in settled) for name in COUNT_COLUMNS),
+        (len(held), *(sum(int(str(row[name])) for row in held) for name in names)),
+    )
+
+
+def _plain(state: HashState) -> tuple[int, tuple[WindowState, ...]]:
+    return state.active, state.windows
