@@ -5,13 +5,14 @@ its event name and then really decoded (typed, by msgspec), never searched for t
 fields are ignored: Anthropic reserves the right to add them (facts: versioning). The buffer is bounded.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from metering.tokens import ReportedUsage
 
 MAX_FRAME_BYTES = 1 << 20
+_DELTA = b"event: content_block_delta\ndata: "
 
 
 class BadStream(Exception):
@@ -112,8 +113,14 @@ class EventReader:
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, chunk: bytes) -> Iterator[Event]:
+    def feed(self, chunk: bytes) -> Iterable[Event]:
         """The events that are whole now, in order. Raises BadStream."""
+        if not self._rest and _is_one_delta(chunk):  # nearly every read of an answer that comes at Claude's own pace
+            event = _read(b"content_block_delta", chunk[len(_DELTA) : -2])
+            return () if event is None else (event,)
+        return self._feed(chunk)
+
+    def _feed(self, chunk: bytes) -> Iterator[Event]:
         data = self._rest + chunk if self._rest else chunk
         if b"\r" in data:
             if data.endswith(b"\r"):  # half of a CRLF, perhaps: decided with the next chunk
@@ -133,8 +140,21 @@ class EventReader:
             raise BadStream("a frame without end")
 
 
+def _is_one_delta(chunk: bytes) -> bool:
+    """Whether the chunk is one whole frame of two lines, as Anthropic writes a delta."""
+    return (
+        chunk.startswith(_DELTA)
+        and chunk.endswith(b"\n\n")
+        and chunk.find(b"\n", len(_DELTA)) == len(chunk) - 2
+        and b"\r" not in chunk
+    )
+
+
 def _decode(frame: bytes) -> Event | None:
-    name, data = _fields(frame)
+    return _read(*_fields(frame))
+
+
+def _read(name: bytes, data: bytes) -> Event | None:
     try:
         match name:
             case b"content_block_delta":

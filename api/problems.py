@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from api.body import BodyTooLarge, InvalidBody, WrongMediaType
-from api.upstream import UpstreamFault
+from api.faults import UpstreamFault
 from core.errors import Conflict, Invalid, NakaError, NotFound, Unavailable
 from core.tenancy.principal import Forbidden, Unauthenticated
 from metering.admission import QuotaExceeded, TooLarge
@@ -101,8 +101,9 @@ def problem_response(error: Exception, scope: Scope) -> Response:
 
 
 async def answer_with_problem(request: Request, error: Exception) -> Response:
-    """The exception handler of the application."""
-    return problem_response(error, request.scope)
+    """The exception handler of the application. FastAPI makes a 400 of whatever broke its reading of a body."""
+    cause = error.__cause__
+    return problem_response(cause if isinstance(cause, BodyTooLarge) else error, request.scope)
 
 
 def _invalid(item: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, cast
 from starlette.types import Receive, Scope, Send
 
 from api.chat import ChatBody, read_chat
+from api.context import PIECES
 from api.events import (
     BadStream,
     Event,
@@ -24,10 +25,11 @@ from api.events import (
     Thinking,
     UpstreamErrorEvent,
 )
+from api.faults import UpstreamFault, fault, fault_of_event
 from api.frames import DONE, TextFramer, error_frame
 from api.problems import problem_of, problem_response
 from api.silence import Silence, Watched
-from api.upstream import BROKEN, ChatPrompt, Upstream, UpstreamFault, UpstreamStream, fault, fault_of_event
+from api.upstream import BROKEN, ChatPrompt, Upstream, UpstreamStream
 from core.clock import now_ms
 from core.errors import NakaError
 from core.settings import Settings
@@ -58,7 +60,7 @@ class ChatRelay:
             if recorder is None:
                 deadline_ms = now_ms() + self._settings.request_deadline_s * 1000
                 recorder = UsageRecorder(self._settings.chat_max_tokens, deadline_ms)
-            await _Exchange(self, body, recorder, send).run(scope, receive)
+            await _Exchange(self, body, recorder, send, scope.get(PIECES, send)).run(scope, receive)
         except NakaError as error:
             await problem_response(error, scope)(scope, receive, send)
 
@@ -80,11 +82,12 @@ class ChatRelay:
 class _Exchange:
     """One answer, from the question to its end."""
 
-    def __init__(self, relay: ChatRelay, body: ChatBody, recorder: UsageRecorder, send: Send) -> None:
+    def __init__(self, relay: ChatRelay, body: ChatBody, recorder: UsageRecorder, send: Send, pass_on: Send) -> None:
         self._relay = relay
         self._body = body
         self._recorder = recorder
         self._send = send
+        self._pass_on = pass_on
         self._reader = EventReader()
         self._framer = TextFramer()
         self._head_sent = False
@@ -99,8 +102,8 @@ class _Exchange:
         watcher = asyncio.create_task(self._watch(receive, task))
         left_s = max(0, self._recorder.deadline_ms - now_ms()) / 1000
         try:
-            async with asyncio.timeout(left_s):
-                await self._stream()
+            async with asyncio.timeout(left_s) as deadline:
+                await self._stream(deadline)
         except asyncio.CancelledError:
             if not self._client_gone:
                 self._note(Outcome.SHUTDOWN)
@@ -117,7 +120,7 @@ class _Exchange:
         finally:
             watcher.cancel()
 
-    async def _stream(self) -> None:
+    async def _stream(self, deadline: asyncio.Timeout) -> None:
         recorder = self._recorder
         stream = await self._relay.upstream.open(
             self._relay.prompt(self._body), recorder.granted_output_tokens, sent=self._was_sent
@@ -125,7 +128,7 @@ class _Exchange:
         try:
             recorder.upstream_request_id = stream.request_id
             with self._relay.silence.watch(self._comment, stream.give_up) as watched:
-                await self._pump(stream, watched)
+                await self._pump(stream, watched, deadline)
         except BROKEN as error:
             code, status = ("upstream_timeout", 504) if stream.gave_up else ("upstream_broken", 502)
             raise fault(code, status=status) from error
@@ -135,21 +138,24 @@ class _Exchange:
     def _was_sent(self) -> None:
         self._recorder.outcome = Outcome.UPSTREAM_REFUSED
 
-    async def _pump(self, stream: UpstreamStream, watched: Watched) -> None:
+    async def _pump(self, stream: UpstreamStream, watched: Watched, deadline: asyncio.Timeout) -> None:
         while chunk := await stream.read():
             watched.heard = time.monotonic()
             frames = self._take(chunk)
             if self._recorder.started is not None and not self._head_sent:
                 await self._send_head()
             if frames:
+                if not self._head_sent:
+                    raise fault("upstream_broken")  # words before message_start: who knows what they cost
                 watched.wrote = watched.heard
-                await self._send({"type": "http.response.body", "body": frames, "more_body": True})
+                await self._pass_on({"type": "http.response.body", "body": frames, "more_body": True})
             if self._fault is not None:
                 raise self._fault
             if self._ended:
                 break
         if not self._ended:
             raise fault("upstream_broken")
+        deadline.reschedule(None)  # the answer is whole; what is left has bounds of its own
         await self._finish(self._framer.rest() + DONE)
         await stream.finish()
 
@@ -211,7 +217,7 @@ class _Exchange:
 
     async def _comment(self, comment: bytes) -> None:
         if self._head_sent and not self._finished:
-            await self._send({"type": "http.response.body", "body": comment, "more_body": True})
+            await self._pass_on({"type": "http.response.body", "body": comment, "more_body": True})
 
     def _note(self, outcome: Outcome) -> None:
         """How it ended, unless it had ended before: a complete answer stays complete whoever leaves then."""

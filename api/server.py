@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from api.problems import problem_of
+from api.problems import REQUEST_ID, problem_of
+from core.ids import uuid7
 
 _GRACE_S = 30
 _KEEP_ALIVE_S = 75  # longer than the usual 60 s of a load balancer, which must be the one to close
@@ -26,13 +27,15 @@ class NakaProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answers what could not be parsed, and closes. `msg` is the parser's and not for the caller."""
         del msg
-        problem = problem_of(HTTPException(HTTPStatus.BAD_REQUEST), {})
+        request_id = str(uuid7())
+        problem = problem_of(HTTPException(HTTPStatus.BAD_REQUEST), {REQUEST_ID: request_id})
         body = msgspec.json.encode(problem.body)
         lines = [
             b"HTTP/1.1 400 Bad Request",
             *(name + b": " + value for name, value in self.server_state.default_headers),
             b"content-type: application/problem+json",
             b"content-length: %d" % len(body),
+            b"x-request-id: %b" % request_id.encode(),
             b"connection: close",
             b"",
             body,

@@ -9,6 +9,7 @@ through unmetered, to get its 422; nothing is stored for it.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -91,6 +92,8 @@ class UsageTrackingMiddleware:
         recorder = UsageRecorder(grant.request.held_output_tokens, grant.request.deadline_ms)
         scope[RECORDER] = recorder
         scope[REQUEST_ID] = str(grant.request.id)
+        structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID])
+        structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID])
         books = _Books(lambda: self._settlements.begin(grant, recorder))
 
         async def send_settled(message: Message) -> None:

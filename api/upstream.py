@@ -12,15 +12,14 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 
 import aiohttp
 import anthropic
 import httpx2
 from anthropic import AsyncAnthropic, omit
 
+from api.faults import COME_BACK_S, UpstreamFault, fault
 from api.transport import READER, AiohttpClient
-from core.errors import NakaError
 from core.logs import get_logger
 from core.settings import Settings
 
@@ -28,23 +27,9 @@ _KEEPALIVE_S = 60
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 8.0
 _LINGER_S = 0.5
-_COME_BACK_S = 5
 _RETRYABLE = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 
 log = get_logger(__name__)
-
-
-class UpstreamFault(NakaError):
-    """Anthropic did not answer as it should. `status` is the HTTP status that our client gets for it.
-
-    `code` is stable; the text says nothing of our account or of Anthropic's words.
-    """
-
-    def __init__(self, message: str, *, status: int, code: str, retry_after_s: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +185,11 @@ def _retry_after_s(headers: httpx2.Headers) -> float | None:
     """Seconds that the provider asks to wait; None when it says nothing we can read."""
     for name, scale in (("retry-after-ms", 1000), ("retry-after", 1)):
         try:
-            return float(headers[name]) / scale
+            seconds = float(headers[name]) / scale
         except (KeyError, ValueError):
             continue
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
     return None
 
 
@@ -219,30 +206,6 @@ _BY_STATUS = {
     504: (504, "upstream_timeout"),
     529: (503, "upstream_overloaded"),
 }
-_BY_EVENT = {
-    "overloaded_error": (503, "upstream_overloaded"),
-    "rate_limit_error": (503, "upstream_rate_limited"),
-    "timeout_error": (504, "upstream_timeout"),
-    "authentication_error": (502, "upstream_credentials"),
-    "permission_error": (502, "upstream_credentials"),
-    "billing_error": (502, "upstream_account"),
-    "invalid_request_error": (502, "upstream_rejected"),
-    "not_found_error": (502, "upstream_model"),
-    "request_too_large": (413, "input_too_large"),
-}
-_WORDS = {
-    "upstream_credentials": "the model's provider refuses this service's credentials",
-    "upstream_account": "the model's provider refuses this service's account",
-    "upstream_model": "the model's provider does not know this model",
-    "upstream_busy": "the model's provider is busy",
-    "upstream_rate_limited": "the model's provider asks to slow down",
-    "upstream_overloaded": "the model's provider is overloaded",
-    "upstream_timeout": "the model's provider did not answer in time",
-    "upstream_rejected": "the model's provider refuses this request",
-    "upstream_unreachable": "the model's provider cannot be reached",
-    "upstream_broken": "the model's provider broke off",
-    "input_too_large": "the message is larger than the model takes",
-}
 
 
 def _fault(error: BaseException) -> UpstreamFault:
@@ -257,24 +220,12 @@ def _fault(error: BaseException) -> UpstreamFault:
             type=error.type,
             upstream_request_id=error.response.headers.get("request-id"),
         )
-        wait_s = _COME_BACK_S if retry_after is None else max(1, math.ceil(retry_after))
+        wait_s = COME_BACK_S if retry_after is None else max(1, math.ceil(retry_after))
         return fault(code, status=status, retry_after_s=wait_s)
     if isinstance(error, anthropic.APITimeoutError | TimeoutError):
         return _timed_out()
     log.warning("upstream_unreachable", error=type(error).__name__)
     return fault("upstream_unreachable", status=502)
-
-
-def fault_of_event(error_type: str) -> UpstreamFault:
-    """What our client is told of an `error` event."""
-    status, code = _BY_EVENT.get(error_type, (502, "upstream_broken"))
-    return fault(code, status=status)
-
-
-def fault(code: str, *, status: int = 502, retry_after_s: int = _COME_BACK_S) -> UpstreamFault:
-    """A fault in the words of its code. Only a 503 says when to come back."""
-    wait_s = retry_after_s if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return UpstreamFault(_WORDS[code], status=status, code=code, retry_after_s=wait_s)
 
 
 def _timed_out() -> UpstreamFault:

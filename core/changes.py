@@ -15,7 +15,7 @@ from core.logs import get_logger
 
 CHANNEL = "naka:changes"
 EVERYTHING = "*"
-_RETRY_S = 0.5
+_RETRY_S = 0.1
 
 log = get_logger(__name__)
 
@@ -47,9 +47,9 @@ class Changes:
 
     async def stop(self) -> None:
         """Stops listening."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        while self._task is not None and not self._task.done():
+            self._task.cancel()  # again and again: redis-py may swallow one while it connects or subscribes
+            await asyncio.wait({self._task}, timeout=_RETRY_S)
 
     async def _listen(self) -> None:
         while True:

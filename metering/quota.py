@@ -147,10 +147,8 @@ class Quota:
 
     async def admit(self, ask: QuotaAsk, entitlement: Entitlement) -> Held | Refused | Stale | OtherTime:
         """Checks every window of the user and the tenant, and takes the hold, in one step. Raises Unavailable."""
-        run_id = self.lane.run_id or await self.lane.connect()
         question = msgspec.msgpack.encode(
             [
-                run_id,
                 ask.user_id.hex,
                 ask.day.name,
                 ask.day.starts_ms,
@@ -170,7 +168,7 @@ class Quota:
             ]
         )
         keys = (tenant_key(ask.tenant_id), user_key(ask.tenant_id, ask.user_id))
-        return _verdict(await self.lane.call(self._admit, keys, question, entitlement.packed))
+        return _verdict(await self.lane.call(self._admit, keys, question, entitlement.packed, needs_run=True))
 
     async def settle(self, tenant_id: UUID, user_id: UUID, request_id: UUID, counts: Sequence[int]) -> int:
         """Puts `counts` (seven) in place of the request's hold, where there still is one. Raises Unavailable.

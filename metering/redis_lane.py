@@ -1,7 +1,8 @@
 """The one connection to Redis that admission uses, with natural batching: whatever waits goes in the next pipeline.
 
 It is one connection because an epoch belongs to one run of one Redis: the run id is read at each connect, on the
-very connection that the scripts then run on, so a script can never be told the run of another server. Scripts are
+very connection that the scripts then run on, and goes into a call when it is sent, so a script can never be told the
+run of another server. Scripts are
 called by their digest and loaded when the server does not know them. Away or slow past the time-out: `Unavailable`.
 """
 
@@ -74,9 +75,12 @@ class RedisLane:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._disconnect()
 
-    def call(self, script: Script, keys: Sequence[str], *args: Any) -> "asyncio.Future[Any]":
-        """The answer of a script. Raises Unavailable."""
-        return self._queue(_Call(("EVALSHA", script.digest, len(keys), *keys, *args), self._future(), script=script))
+    def call(
+        self, script: Script, keys: Sequence[str], *args: Any, needs_run: bool = False
+    ) -> "asyncio.Future[Any]":
+        """The answer of a script; with `needs_run` its last argument is the run it is sent to. Raises Unavailable."""
+        command = ("EVALSHA", script.digest, len(keys), *keys, *args)
+        return self._queue(_Call(command, self._future(), needs_run, script))
 
     def command(self, *command: Any) -> "asyncio.Future[Any]":
         """The answer of a plain command. Raises Unavailable."""
@@ -119,7 +123,8 @@ class RedisLane:
 
     async def _pipeline(self, batch: list[_Call]) -> None:
         connection = await self._connected()
-        await connection.send_packed_command(connection.pack_commands([call.command for call in batch]))
+        commands = [(*call.command, self.run_id) if call.needs_run else call.command for call in batch]
+        await connection.send_packed_command(connection.pack_commands(commands))
         unknown = []
         for call in batch:
             try:

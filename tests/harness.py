@@ -89,7 +89,8 @@ class Answer:
 def parse_sse(body: bytes) -> list[tuple[str, str]]:
     """(event, data) of each event, by the WHATWG's rules for event streams: a reader of our own, to be strict."""
     text = body.decode().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    events, name, data = [], "", []
+    events: list[tuple[str, str]] = []
+    name, data = "", list[str]()
     for line in text.split("\n")[:-1]:
         if not line:
             if data:
@@ -121,7 +122,7 @@ def read_answer(response: httpx2.Response, body: bytes) -> Answer:
     return answer
 
 
-def scripted(message: str = "hello", **script: Any) -> str:
+def scripted(message: str = "hello", /, **script: Any) -> str:
     """A message that tells the simulator what to do."""
     return f"{message} [[sim {json.dumps(script)}]]"
 

@@ -4,8 +4,8 @@ Its keys are in the home folder's `demo.json`, readable by its owner only. The o
 of its own, `operator`.
 """
 
-import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID
 
@@ -37,10 +37,9 @@ _LIMITS = PlanLimits(
 _KEYS = ("chat_key", "tenant_admin_key", "platform_admin_key")
 
 
-async def demo_keys(database: Database, file: Path) -> dict[str, str]:
-    """The demo's three keys: those of `file`, as far as they still are good, else new ones."""
+async def demo_keys(database: Database, known: Mapping[str, str]) -> dict[str, str]:
+    """The demo's three keys: those that are `known`, as far as they still are good, else new ones."""
     directory = Directory(database, ttl_s=0)
-    known = json.loads(file.read_text()) if file.exists() else {}
     keys = {name: known[name] for name in _KEYS if name in known and await _is_good(directory, known[name])}
     if len(keys) == len(_KEYS):
         return keys

@@ -76,12 +76,11 @@ def _run(port: int, home: Path) -> None:
                     _console.print(doing)
 
             running = stack.enter_context(laptop(home, configured, anthropic_key=SANDBOX_ANTHROPIC_KEY, tell=tell))
-            stack.callback(_console.print, "stopping")
             environment = configured | running.environment
             tell("bringing the database up to date")
             migrate(environment["DATABASE_URL"])
             tell("looking for the demo tenant")
-            keys = asyncio.run(_demo(environment["DATABASE_URL"], home / "demo.json"))
+            keys = asyncio.run(_demo(environment["DATABASE_URL"], _known(home / "demo.json")))
             url = f"http://{_HOST}:{port}"
             write_private(home / "env", "".join(f"{name}={value}\n" for name, value in environment.items()))
             tell("starting the API")
@@ -93,7 +92,10 @@ def _run(port: int, home: Path) -> None:
             demo = {"url": url, **keys, **sandbox, "anthropic_url": environment["ANTHROPIC_BASE_URL"]}
             write_private(home / "demo.json", json.dumps(demo, indent=2) + "\n")
         _banner(url, keys, running, home)
-        _watch(running, home)
+        try:
+            _watch(running, home)
+        finally:
+            _console.print("stopping")
 
 
 def _stop(_: int, __: FrameType | None) -> None:
@@ -111,10 +113,19 @@ def _need_free(port: int) -> None:
             raise ServerUnavailable(f"port {port} is taken: stop what listens there, or use --port") from None
 
 
-async def _demo(url: str, file: Path) -> dict[str, str]:
+def _known(file: Path) -> dict[str, str]:
+    """What an earlier start wrote; nothing, where that was cut short."""
+    try:
+        known: dict[str, str] = json.loads(file.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return known
+
+
+async def _demo(url: str, known: dict[str, str]) -> dict[str, str]:
     database = Database(url)
     try:
-        return await demo_keys(database, file)
+        return await demo_keys(database, known)
     finally:
         await database.close()
 

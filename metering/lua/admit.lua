@@ -2,10 +2,11 @@
 --
 -- KEYS[1] the tenant's hash, KEYS[2] the user's hash (one hash tag: one slot of a cluster)
 -- ARGV[1] MessagePack of the question:
---   [run, user, day, day_starts_ms, day_ends_ms, period, period_starts_ms, period_ends_ms, id_tail,
+--   [user, day, day_starts_ms, day_ends_ms, period, period_starts_ms, period_ends_ms, id_tail,
 --    prompt, prompt_nano, likely, likely_nano, asked, smallest, output_rate_nano, ttl_ms]
 --   prompt = the most tokens it can be, likely = what it probably is; nano = nano-USD at the dearest rate
 -- ARGV[2] MessagePack of the entitlement: [user_concurrency, tenant_concurrency, [[scope, window, meter, bound], ...]]
+-- ARGV[3] the run of the Redis that this is sent to: the lane adds it when it sends, not when it was asked
 --
 -- Fields of a hash:
 --   e           the epoch of the tenant under which the hash was built; r the run of the Redis that it was built in
@@ -27,14 +28,14 @@
 
 local ask = cmsgpack.unpack(ARGV[1])
 local entitlement = cmsgpack.unpack(ARGV[2])
-local run, user = ask[1], ask[2]
+local run, user = ARGV[3], ask[1]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local minute = math.floor(now / 60000)
 
 local IDLE_S = 45 * 86400 -- longer than a period: a hash that lapses holds nothing that still counts
-local names = {'m:' .. minute, 'd:' .. ask[3], 'p:' .. ask[6]}
-local ends = {(minute + 1) * 60000, ask[5], ask[8]}
+local names = {'m:' .. minute, 'd:' .. ask[2], 'p:' .. ask[5]}
+local ends = {(minute + 1) * 60000, ask[4], ask[7]}
 local tenant_row = redis.call('HMGET', KEYS[1], 'e', 'r', 'u:' .. user, 'c', 'k', 'x', names[1], names[2], names[3])
 local user_row = redis.call('HMGET', KEYS[2], 'e', 'c', 'k', 'x', names[1], names[2], names[3])
 
@@ -44,7 +45,7 @@ if user_row[1] ~= epoch then
   if tenant_row[3] == epoch then return {'rebuild', epoch} end
   return {'user', epoch}
 end
-if now < ask[4] or now >= ask[5] or now < ask[7] or now >= ask[8] then return {'clock', now} end
+if now < ask[3] or now >= ask[4] or now < ask[6] or now >= ask[7] then return {'clock', now} end
 
 local EMPTY = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 local FORMAT = '>ddddddddddd'
@@ -72,7 +73,7 @@ for scope = 1, 2 do
 end
 
 local limits = entitlement[3]
-local asked, smallest, rate = ask[14], math.min(ask[14], ask[15]), ask[16]
+local asked, smallest, rate = ask[13], math.min(ask[13], ask[14]), ask[15]
 
 -- What a limit's meter says of a window: what was used, what is held, and what this request adds at least.
 local function count(w, meter, prompt, prompt_nano)
@@ -112,16 +113,16 @@ local function judge(prompt, prompt_nano)
   return fit_now
 end
 
-local prompt, prompt_nano = ask[10], ask[11]
+local prompt, prompt_nano = ask[9], ask[10]
 local granted, cause, limit, ends_ms = judge(prompt, prompt_nano)
 if not granted then
-  local worth_counting = ask[12] < prompt and judge(ask[12], ask[13])
+  local worth_counting = ask[11] < prompt and judge(ask[11], ask[12])
   return {'no', now, cause, limit, ends_ms, worth_counting and 1 or 0, lapsed}
 end
 
 local nano = prompt_nano + granted * rate
-local id = string.format('%04x%08x', math.floor(now / 4294967296), now % 4294967296) .. ask[9]
-local hold = struct.pack('>ddddd', prompt, granted, nano, now + ask[17], minute) .. ask[3] .. '|' .. ask[6] .. '|' .. user
+local id = string.format('%04x%08x', math.floor(now / 4294967296), now % 4294967296) .. ask[8]
+local hold = struct.pack('>ddddd', prompt, granted, nano, now + ask[16], minute) .. ask[2] .. '|' .. ask[5] .. '|' .. user
 local newest = names[1] .. ' ' .. names[2] .. ' ' .. names[3]
 local olds = {user_row[3], tenant_row[5]}
 local keys = {KEYS[2], KEYS[1]}
@@ -129,7 +130,7 @@ for scope = 1, 2 do
   local fields = {'c', active[scope] + 1, 'h:' .. id, hold}
   if not oldest[scope] then
     fields[#fields + 1] = 'x'
-    fields[#fields + 1] = string.format('%.0f', now + ask[17])
+    fields[#fields + 1] = string.format('%.0f', now + ask[16])
   end
   for kind = 1, 3 do
     local w = windows[scope][kind]

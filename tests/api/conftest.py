@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from api.app import create_app
+from core.logs import configure_logs
 from core.settings import Settings
 from core.tenancy.principal import Scope
 from tests.harness import Account, Books
@@ -62,6 +63,7 @@ def settings(database_url: str, redis_url: str) -> Settings:
 @pytest.fixture
 async def api(settings: Settings) -> AsyncIterator[Api]:
     """The application, started."""
+    configure_logs(level="error", as_json=True)
     app = create_app(settings)
     books = Books(settings.database_url)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from starlette.requests import ClientDisconnect
 
 from api.routes.admin.reports import cell
 from core.clock import to_ms
@@ -212,7 +211,6 @@ async def test_a_report_that_nobody_reads_on_gives_its_connection_back(api: Api)
         "server": ("naka.test", 80),
         "client": ("127.0.0.1", 1),
     }
-    with pytest.raises(ClientDisconnect):
-        await api.app(scope, receive, send)  # type: ignore[arg-type]
+    await api.app(scope, receive, send)  # type: ignore[arg-type]
     assert sent[0]["status"] == 200
     assert api.app.state.runtime.database.engine.pool.checkedout() == 0

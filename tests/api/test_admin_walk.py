@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-
 from core.clock import now_ms
 from core.ids import uuid7
 from core.tenancy.principal import Scope
@@ -17,7 +15,6 @@ from tests.api.conftest import Api
 from tests.harness import Account, Books
 
 LIMITS = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 1000),))
-ID_TABLES = {"tenant_id": "tenants", "user_id": "users", "key_id": "api_keys"}
 TABLES = ("tenants", "users", "api_keys", "limit_sets", "entitlements", "audit_log", "usage_requests", "usage_daily")
 
 
@@ -85,17 +82,14 @@ async def neighbour(api: Api) -> dict[str, UUID]:
     return {"tenant_id": victim.tenant_id, "user_id": victim.user_id, "key_id": victim.key_id}
 
 
-async def dump(books: Books, tenant_id: UUID) -> dict[str, list[asyncpg.Record]]:
+async def dump(books: Books, tenant_id: UUID) -> dict[str, list[str]]:
     """Everything that the database has of a tenant."""
-    column = {"tenants": "id"}
-    return {
-        table: sorted(
-            await books.fetch(
-                f"SELECT t.*::text AS row FROM {table} t WHERE {column.get(table, 'tenant_id')} = $1", tenant_id
-            )  # noqa: S608
-        )
-        for table in TABLES
-    }
+    found = {}
+    for table in TABLES:
+        column = "id" if table == "tenants" else "tenant_id"
+        rows = await books.fetch(f"SELECT t.*::text AS row FROM {table} t WHERE {column} = $1", tenant_id)
+        found[table] = sorted(row["row"] for row in rows)
+    return found
 
 
 def comparable(answer: Any) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ sync API keeps an event loop running, which pytest-asyncio would trip over in th
 
 import functools
 import http.server
+import importlib
 import os
 import shutil
 import subprocess
@@ -16,9 +17,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Request
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -28,7 +33,7 @@ PATIENCE_MS = 5_000
 
 @pytest.fixture(scope="session")
 def client_origin() -> Iterator[str]:
-    """Another origin, as a product's frontend has: a static server for `examples/`. The server has to allow it (CORS)."""
+    """Another origin, as a product's frontend has: a static server for `examples/`; the API has to allow it (CORS)."""
     handler = functools.partial(QuietFiles, directory=ROOT / "examples")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -37,6 +42,8 @@ def client_origin() -> Iterator[str]:
 
 
 class QuietFiles(http.server.SimpleHTTPRequestHandler):
+    """Files, without a line in the log for each."""
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -60,21 +67,21 @@ def chat_key() -> str:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator:
+def browser() -> "Iterator[Browser]":
     try:
-        from playwright.sync_api import sync_playwright  # noqa: PLC0415 - the package is optional
+        playwright_api = importlib.import_module("playwright.sync_api")
     except ImportError:
         missing("the playwright package is not installed")
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         missing("no chromium on the path, and CHROMIUM does not name one")
-    with sync_playwright() as playwright:
+    with playwright_api.sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield running
         running.close()
 
 
-def missing(reason: str) -> None:
+def missing(reason: str) -> NoReturn:
     if os.environ.get("REQUIRE_BROWSER") == "1":
         pytest.fail(f"REQUIRE_BROWSER=1, but {reason}")
     pytest.skip(reason)
@@ -88,6 +95,11 @@ class Watch:
     hosts: set[str] = field(default_factory=set)
     urls: list[str] = field(default_factory=list)
 
+    def request(self, request: "Request") -> None:
+        """Notes where it went."""
+        self.urls.append(request.url)
+        self.hosts.add(urlsplit(request.url).netloc)
+
 
 @pytest.fixture
 def watch() -> Watch:
@@ -95,20 +107,20 @@ def watch() -> Watch:
 
 
 @pytest.fixture
-def tab(browser, watch: Watch) -> Iterator:
+def tab(browser: "Browser", watch: Watch) -> "Iterator[Page]":
     """An empty tab of a browser without a past. Console errors, page errors and every request end up in `watch`."""
     context = browser.new_context(viewport={"width": 1100, "height": 760}, locale="en-GB")
     context.set_default_timeout(PATIENCE_MS)
     tab = context.new_page()
     tab.on("console", lambda line: watch.console.append(line.text) if line.type in {"error", "warning"} else None)
     tab.on("pageerror", lambda error: watch.console.append(str(error)))
-    tab.on("request", lambda request: (watch.urls.append(request.url), watch.hosts.add(urlsplit(request.url).netloc)))
+    tab.on("request", watch.request)
     yield tab
     context.close()
 
 
 @pytest.fixture
-def chat(tab, page_url: str, chat_key: str):
+def chat(tab: "Page", page_url: str, chat_key: str) -> "Page":
     """The chat page, with a key."""
     tab.goto(page_url)
     tab.get_by_label("API key", exact=True).fill(chat_key)

@@ -15,6 +15,8 @@ import contextlib
 import json
 import socket
 import sys
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import uvicorn
@@ -31,13 +33,25 @@ PAGES = Path(__file__).parents[2] / "api" / "pages"
 KEY = "nk_test_stub_key"
 CSP = "default-src 'self'"
 HARD_TEXT = "  two blanks\n\n<b>not bold</b> & “quotes” 😀 नाका\n: no comment\ndata: no field\n\ttab, end"
-ANSWER = "A toll post stands at the gate.\n\nIt counts what passes, stops what may not, and sends the bill at the end of the month."
+ANSWER = (
+    "A toll post stands at the gate.\n\n"
+    "It counts what passes, stops what may not, and sends the bill at the end of the month."
+)
 TOKENS_A_DAY = 50_000
 TOKENS_PER_ANSWER = 1_234
 
 templates = Jinja2Templates(PAGES / "templates")
-seen: dict[str, list[str]] = {"left": [], "urls": []}
-requests_settled = 0
+
+
+@dataclass
+class Seen:
+    """What happened here: the answers whose reader left, and how many were settled."""
+
+    left: list[str] = field(default_factory=list)
+    settled: int = 0
+
+
+seen = Seen()
 
 
 def frame(text: str, event: str = "") -> bytes:
@@ -81,7 +95,7 @@ async def chat(request: Request) -> Response:
             )
 
 
-async def answer(verb: str):
+async def answer(verb: str) -> AsyncIterator[bytes]:
     match verb:
         case "break":
             yield frame("Half of an ans")
@@ -105,33 +119,35 @@ async def answer(verb: str):
             for word in ANSWER.split(" "):
                 yield frame(word if word.startswith("A") else f" {word}")
                 await asyncio.sleep(0.01)
-    settle()
+    seen.settled += 1
     yield frame("", "done")
 
 
-async def endless():
+async def endless() -> AsyncIterator[bytes]:
     try:
         for number in range(1000):
             yield frame(f"word{number} ")
             await asyncio.sleep(0.03)
     finally:
-        seen["left"].append("forever")
-        settle()
-
-
-def settle() -> None:
-    global requests_settled
-    requests_settled += 1
+        seen.left.append("forever")
+        seen.settled += 1
 
 
 async def usage(request: Request) -> Response:
-    counts = {"requests": requests_settled, "input_tokens": 1_000 * requests_settled, "output_tokens": 234 * requests_settled,
-              "cache_read_tokens": 0, "cache_write_5m_tokens": 0, "cache_write_1h_tokens": 0, "cost_nano_usd": 0}  # fmt: skip
+    counts = {
+        "requests": seen.settled,
+        "input_tokens": 1_000 * seen.settled,
+        "output_tokens": 234 * seen.settled,
+        "cache_read_tokens": 0,
+        "cache_write_5m_tokens": 0,
+        "cache_write_1h_tokens": 0,
+        "cost_nano_usd": 0,
+    }
     return wrong_key(request) or JSONResponse({"totals": counts, "days": []})
 
 
 async def limits(request: Request) -> Response:
-    used = TOKENS_PER_ANSWER * requests_settled
+    used = TOKENS_PER_ANSWER * seen.settled
     window = {"scope": "user", "held": 0, "resets_at": "2030-01-01T00:00:00Z"}
     windows = [
         window | {"meter": "tokens", "window": "minute", "limit": 10, "used": 0, "remaining": 10},
@@ -159,7 +175,7 @@ async def raw(request: Request) -> Response:
 
 
 async def what_was_seen(_: Request) -> Response:
-    return JSONResponse(seen)
+    return JSONResponse(asdict(seen))
 
 
 def app(origin: str) -> Starlette:
@@ -183,5 +199,6 @@ def app(origin: str) -> Starlette:
 
 if __name__ == "__main__":
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+        sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
+        sys.stdout.flush()
         uvicorn.Server(uvicorn.Config(app(sys.argv[1]), log_level="warning")).run(sockets=[listener])

@@ -7,27 +7,41 @@ browser itself; that line alone is allowed.
 import base64
 import json
 import re
+from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 import pytest
 
-ANSWER = "A toll post stands at the gate.\n\nIt counts what passes, stops what may not, and sends the bill at the end of the month."
+from tests.browser.conftest import Watch
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+ANSWER = (
+    "A toll post stands at the gate.\n\n"
+    "It counts what passes, stops what may not, and sends the bill at the end of the month."
+)
 HARD_TEXT = "  two blanks\n\n<b>not bold</b> & “quotes” 😀 नाका\n: no comment\ndata: no field\n\ttab, end"
 
 # name: (bytes, the events they hold as [type, data])
-STREAMS = {
+STREAMS: dict[str, tuple[bytes, list[list[str]]]] = {
     "LF": (b"data: a\n\ndata: b\n\n", [["message", "a"], ["message", "b"]]),
     "CR": (b"data: a\r\rdata: b\r\r", [["message", "a"], ["message", "b"]]),
     "CRLF": (b"data: a\r\n\r\ndata: b\r\n\r\n", [["message", "a"], ["message", "b"]]),
-    "line ends mixed": (b"data: a\r\n\ndata: b\n\r\ndata: c\r\r\n", [["message", "a"], ["message", "b"], ["message", "c"]]),
+    "line ends mixed": (b"data: a\r\n\ndata: b\n\r\ndata: c\r\r\n",
+                        [["message", "a"], ["message", "b"], ["message", "c"]]),
     "several lines": (b"data: eins\ndata: zwei\r\ndata:\rdata: vier\n\n", [["message", "eins\nzwei\n\nvier"]]),
     "characters of 2 to 4 bytes": ("event: é\ndata: é€😀नाका\u2028\x85x\n\n".encode(), [["é", "é€😀नाका\u2028\x85x"]]),
     "broken UTF-8": (b"data: \xff\xf0\x9f!\n\n", [["message", "��!"]]),
     "comments": (b": beat\n\n:\n:data: x\ndata: a\n: in the middle\ndata: b\n\n", [["message", "a\nb"]]),
     "BOM": (b"\xef\xbb\xbfdata: a\n\ndata: b\n\n", [["message", "a"], ["message", "b"]]),
     "a second BOM is text": (b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\ndata: \xef\xbb\xbfb\n\n", [["message", "\ufeffb"]]),
-    "fields without colon": (b"data\n\ndata\ndata\n\nevent\ndata: a\n\n", [["message", ""], ["message", "\n"], ["message", "a"]]),
-    "one blank goes": (b"data:a\n\ndata: a\n\ndata:  a \n\ndata:\ta\n\n", [["message", "a"], ["message", "a"], ["message", " a "], ["message", "\ta"]]),
+    "fields without colon": (b"data\n\ndata\ndata\n\nevent\ndata: a\n\n",
+                             [["message", ""], ["message", "\n"], ["message", "a"]]),
+    "one blank goes": (b"data:a\n\ndata: a\n\ndata:  a \n\ndata:\ta\n\n",
+                       [["message", "a"], ["message", "a"], ["message", " a "], ["message", "\ta"]]),
     "colons in the value": (b"data: a: b:c\n\ndata::\n\n", [["message", "a: b:c"], ["message", ":"]]),
     "done": (b"data: a\n\nevent: done\ndata: \n\n", [["message", "a"], ["done", ""]]),
     "no data, no event": (b"event: lost\n\nid: 1\n\ndata: a\n\n", [["message", "a"]]),
@@ -43,7 +57,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_sse_reader_gives_the_same_events_wherever_the_stream_is_cut(tab, page_url, name):
+def test_sse_reader_gives_the_same_events_wherever_the_stream_is_cut(tab: "Page", page_url: str, name: str) -> None:
     data, expected = STREAMS[name]
     tab.goto(page_url)
     wrong = tab.evaluate(
@@ -58,7 +72,8 @@ def test_sse_reader_gives_the_same_events_wherever_the_stream_is_cut(tab, page_u
                 const stream = new ReadableStream({ start(c) { chunks.forEach((x) => c.enqueue(x)); c.close(); } });
                 const events = [];
                 for await (const { type, data } of readEvents(stream)) events.push([type, data]);
-                if (JSON.stringify(events) !== JSON.stringify(expected)) wrong.push([chunks.map((c) => c.length), events]);
+                if (JSON.stringify(events) !== JSON.stringify(expected))
+                    wrong.push([chunks.map((c) => c.length), events]);
             }
             return wrong.slice(0, 3);
         }""",
@@ -67,7 +82,7 @@ def test_sse_reader_gives_the_same_events_wherever_the_stream_is_cut(tab, page_u
     assert wrong == []
 
 
-def test_sse_expectations_are_those_of_the_browsers_own_parser(tab, page_url):
+def test_sse_expectations_are_those_of_the_browsers_own_parser(tab: "Page", page_url: str) -> None:
     tab.goto(page_url)
     for name, (data, expected) in STREAMS.items():
         encoded = base64.urlsafe_b64encode(data).decode()
@@ -82,7 +97,7 @@ def test_sse_expectations_are_those_of_the_browsers_own_parser(tab, page_url):
         assert events == expected, name
 
 
-def test_sse_reader_gives_up_on_a_silent_stream_and_closes_it(tab, page_url):
+def test_sse_reader_gives_up_on_a_silent_stream_and_closes_it(tab: "Page", page_url: str) -> None:
     tab.goto(page_url)
     story = tab.evaluate(
         """async () => {
@@ -100,16 +115,16 @@ def test_sse_reader_gives_up_on_a_silent_stream_and_closes_it(tab, page_url):
     assert story == ["a", "closed", "The stream fell silent."]
 
 
-def ask(page, message: str) -> None:
+def ask(page: "Page", message: str) -> None:
     page.get_by_label("Your message").fill(message)
     page.get_by_role("button", name="Send").click()
 
 
-def wait_for_end(page) -> None:
+def wait_for_end(page: "Page") -> None:
     page.locator('article[data-state="ended"]').last.wait_for()
 
 
-def test_page_streams_an_answer_and_says_what_it_used(chat, watch, page_url, chat_key):
+def test_page_streams_an_answer_and_says_what_it_used(chat: "Page", watch: Watch, page_url: str, chat_key: str) -> None:
     chat.add_init_script(
         "window.violations = []; addEventListener('securitypolicyviolation', (e) => violations.push(e.blockedURI))"
     )
@@ -137,7 +152,7 @@ def test_page_streams_an_answer_and_says_what_it_used(chat, watch, page_url, cha
     assert watch.console == []
 
 
-def test_text_arrives_whole_and_is_never_markup(chat, watch):
+def test_text_arrives_whole_and_is_never_markup(chat: "Page", watch: Watch) -> None:
     ask(chat, "shred")
     wait_for_end(chat)
     assert chat.locator(".answer").text_content() == HARD_TEXT
@@ -146,27 +161,28 @@ def test_text_arrives_whole_and_is_never_markup(chat, watch):
     assert watch.console == []
 
 
-def test_stop_keeps_the_words_and_closes_the_stream(chat, watch, page_url):
-    left_before = len(seen(page_url)["left"])
+def test_stop_keeps_the_words_and_closes_the_stream(chat: "Page", watch: Watch, page_url: str) -> None:
+    left_before = readers_left(page_url)
     ask(chat, "forever")
     chat.locator(".answer", has_text="word5").wait_for()
     chat.get_by_role("button", name="Stop").click()
     wait_for_end(chat)
-    words = chat.locator(".answer").text_content()
+    words = chat.locator(".answer").text_content() or ""
     assert words.startswith("word0 word1 word2 ")
     chat.locator(".meta", has_text=re.compile(r"^Stopped\. This message used 1,234 tokens")).wait_for()
     assert chat.locator(".answer").text_content() == words, "nothing is written after the stop"
-    assert len(seen(page_url)["left"]) == left_before + 1, "the server saw the reader leave"
+    assert readers_left(page_url) == left_before + 1, "the server saw the reader leave"
     assert chat.get_by_role("button", name="Send").is_visible()
     assert watch.console == []
 
 
-def seen(page_url: str) -> dict[str, list[str]]:
+def readers_left(page_url: str) -> int:
+    """How many readers the stub saw leave."""
     with urlopen(f"{page_url}/stub/seen") as response:
-        return json.load(response)
+        return len(json.load(response)["left"])
 
 
-def test_a_wrong_key_is_named_and_asked_for_again(chat, chat_key, watch):
+def test_a_wrong_key_is_named_and_asked_for_again(chat: "Page", chat_key: str, watch: Watch) -> None:
     key = chat.get_by_label("API key", exact=True)
     key.fill("nk_test_mistyped")
     ask(chat, "hello")
@@ -183,7 +199,7 @@ def test_a_wrong_key_is_named_and_asked_for_again(chat, chat_key, watch):
 
 
 @pytest.mark.parametrize("key", ["", "nk_test_“quoted”"])
-def test_a_key_that_cannot_be_one_is_never_sent(tab, page_url, watch, key):
+def test_a_key_that_cannot_be_one_is_never_sent(tab: "Page", page_url: str, watch: Watch, key: str) -> None:
     tab.goto(page_url)
     tab.get_by_label("API key", exact=True).fill(key)
     ask(tab, "hello")
@@ -192,7 +208,7 @@ def test_a_key_that_cannot_be_one_is_never_sent(tab, page_url, watch, key):
     assert watch.console == []
 
 
-def test_key_is_hidden_until_it_is_shown(chat):
+def test_key_is_hidden_until_it_is_shown(chat: "Page") -> None:
     key = chat.get_by_label("API key", exact=True)
     assert key.get_attribute("type") == "password"
     chat.get_by_role("button", name="Show key").click()
@@ -201,14 +217,14 @@ def test_key_is_hidden_until_it_is_shown(chat):
     assert key.get_attribute("type") == "password"
 
 
-def test_a_limit_says_when_to_come_back_and_opens_by_itself(chat, watch):
+def test_a_limit_says_when_to_come_back_and_opens_by_itself(chat: "Page", watch: Watch) -> None:
     ask(chat, "limit 2")
     chat.get_by_role("alert").get_by_text(
         re.compile(r"You have reached your limit\. You can send again at \d\d?:\d\d")
     ).wait_for()
     send = chat.get_by_role("button", name="Send")
     assert send.is_disabled()
-    assert re.fullmatch("Ready in [12] s", chat.get_by_role("timer").text_content())
+    assert re.fullmatch("Ready in [12] s", chat.get_by_role("timer").text_content() or "")
     chat.get_by_label("Your message").press("Enter")
     assert sum(url.endswith("/chat") for url in watch.urls) == 1, "Enter does not go round the closed button"
 
@@ -231,7 +247,7 @@ def test_a_limit_says_when_to_come_back_and_opens_by_itself(chat, watch):
     ("status 503", "not available right now"),
     ("status 504", "took too long"),
 ])  # fmt: skip
-def test_every_refusal_has_words_and_gives_the_message_back(chat, message, words):
+def test_every_refusal_has_words_and_gives_the_message_back(chat: "Page", message: str, words: str) -> None:
     ask(chat, message)
     chat.get_by_role("alert").get_by_text(re.compile(words)).wait_for()
     assert chat.get_by_label("Your message").input_value() == message
@@ -241,7 +257,7 @@ def test_every_refusal_has_words_and_gives_the_message_back(chat, message, words
 @pytest.mark.parametrize(
     ("message", "words"), [("break", "Claude did not answer"), ("cut", "The connection broke off")]
 )
-def test_an_answer_that_breaks_off_keeps_what_came(chat, watch, message, words):
+def test_an_answer_that_breaks_off_keeps_what_came(chat: "Page", watch: Watch, message: str, words: str) -> None:
     ask(chat, message)
     chat.get_by_role("alert").get_by_text(words).wait_for()
     assert chat.locator(".answer").text_content() == "Half of an ans"
@@ -250,20 +266,20 @@ def test_an_answer_that_breaks_off_keeps_what_came(chat, watch, message, words):
     assert watch.console == []
 
 
-def test_an_answer_without_words_is_not_an_error(chat, watch):
+def test_an_answer_without_words_is_not_an_error(chat: "Page", watch: Watch) -> None:
     ask(chat, "silent")
     chat.locator(".meta", has_text="Claude gave no answer to this.").wait_for()
     assert chat.get_by_role("alert").is_hidden()
     assert watch.console == []
 
 
-def test_an_unreachable_server_is_said(chat):
+def test_an_unreachable_server_is_said(chat: "Page") -> None:
     chat.context.set_offline(True)
     ask(chat, "hello")
     chat.get_by_role("alert").get_by_text("Check your network").wait_for()
 
 
-def test_page_follows_the_answer_unless_the_reader_scrolled_up(chat):
+def test_page_follows_the_answer_unless_the_reader_scrolled_up(chat: "Page") -> None:
     chat.set_viewport_size({"width": 375, "height": 420})
     at_end = "thread.scrollHeight - thread.scrollTop - thread.clientHeight < 48"
     ask(chat, "forever")
@@ -277,7 +293,7 @@ def test_page_follows_the_answer_unless_the_reader_scrolled_up(chat):
 
 
 @pytest.mark.parametrize("width", [320, 375, 1100])
-def test_nothing_sticks_out_sideways(chat, width):
+def test_nothing_sticks_out_sideways(chat: "Page", width: int) -> None:
     chat.set_viewport_size({"width": width, "height": 640})
     ask(chat, "x" * 400)
     wait_for_end(chat)
@@ -285,14 +301,17 @@ def test_nothing_sticks_out_sideways(chat, width):
     ask(chat, "limit 7425")
     chat.get_by_role("alert").get_by_text("You have reached your limit").wait_for()
     assert chat.evaluate(
-        "[...document.querySelectorAll('body *:not(.unseen)')].every((e) => e.getBoundingClientRect().right <= innerWidth)"
+        "[...document.querySelectorAll('body *:not(.unseen)')]"
+        ".every((e) => e.getBoundingClientRect().right <= innerWidth)"
     )
     assert chat.evaluate(
         "thread.scrollWidth <= thread.clientWidth && document.documentElement.scrollHeight <= innerHeight"
     )
 
 
-def test_example_client_works_from_another_origin(tab, watch, client_origin, page_url, chat_key):
+def test_example_client_works_from_another_origin(
+    tab: "Page", watch: Watch, client_origin: str, page_url: str, chat_key: str
+) -> None:
     tab.goto(f"{client_origin}/client.html")
     assert tab.get_by_label("Server").input_value() == "http://localhost:8000"
     tab.get_by_label("Server").fill(page_url)
@@ -310,7 +329,9 @@ def test_example_client_works_from_another_origin(tab, watch, client_origin, pag
     ("break", "", "Half of an ans\n[The provider broke off.]"),
     ("cut", "", "Half of an ans\n[the answer broke off]"),
 ])  # fmt: skip
-def test_example_client_tells_every_ending(tab, client_origin, page_url, chat_key, message, key, end):
+def test_example_client_tells_every_ending(
+    tab: "Page", client_origin: str, page_url: str, chat_key: str, message: str, key: str, end: str
+) -> None:
     tab.goto(f"{client_origin}/client.html")
     tab.get_by_label("Server").fill(page_url)
     tab.get_by_label("API key").fill(key or chat_key)

@@ -8,6 +8,7 @@ import { readEvents } from "./sse.js";
 
 const SILENCE_MS = 45_000; // the server breaks silence every 15 s: three missed beats are a dead line
 const SETTLE_WAITS_MS = [0, 500, 1500, 3000]; // a stopped answer is in the books a moment after it was stopped
+const HEAD_START_MS = 250; // how long a message waits for the look into the books that goes before it
 const LOW_SHARE = 0.1; // of a window's limit, from which on the line about what is left warns
 const $ = (id) => document.getElementById(id);
 let running = null; // the AbortController of the answer that is being written
@@ -28,6 +29,7 @@ const WORDS = {
 
 function wordsFor(status, code) {
   if (code === "limit_reached") return `You have reached your limit.${opensAt_ms ? ` You can send again ${clock(opensAt_ms)}.` : ""}`;
+  if (code === "blocked") return "No requests are allowed right now. Ask whoever looks after your account.";
   if (code === "held") return "Your other answers are still being written. You can send again in a moment.";
   return WORDS[status] ?? (status < 500 ? "This message was not accepted. Change it and send it again."
                                         : "Something went wrong on our side. Send it again.");
@@ -115,8 +117,10 @@ async function send() {
   setMessage("");
   $("message").focus();
   $("status").textContent = "Claude is answering.";
-  const before = read("/v1/usage", key); // first, but not awaited: the answer does not wait for it
+  const before = read("/v1/usage", key);
   try {
+    // A quick answer may be in the books before a look that went out with it; a slow look must not keep the answer.
+    await Promise.race([before, new Promise((go) => setTimeout(go, HEAD_START_MS))]);
     await stream(message, key, turn);
     if (!turn.words.data) turn.meta.textContent = "Claude gave no answer to this.";
     $("status").textContent = turn.words.data || turn.meta.textContent; // read out whole, not in pieces

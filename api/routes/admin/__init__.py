@@ -15,6 +15,10 @@ def _not_kept(response: Response) -> None:
     response.headers["cache-control"] = "no-store"
 
 
-router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(_not_kept)])
+_NO_TEXT = {
+    "description": "The body is not UTF-8",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(_not_kept)], responses={400: _NO_TEXT})
 for module in (tenants, users, keys, limits, plans, prices, requests, reports, audit):
     router.include_router(module.router)

@@ -17,8 +17,10 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from sqlalchemy import Row, Select
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from api.body import ClientLeft
 from api.routes.access import RuntimeDep, TenantAdmin
 from api.routes.admin.scope import TenantWanted, confine
 from api.routes.usage import Counts, FromDay, ToDay, date_range
@@ -73,9 +75,12 @@ class StreamedReport(StreamingResponse):
         return response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends it; a client that leaves ends the query."""
-        async with aclosing(self._chunks):
-            await super().__call__(scope, receive, send)
+        """Sends it; a client that leaves ends the query. Raises ClientLeft then, if the server tells."""
+        try:
+            async with aclosing(self._chunks):
+                await super().__call__(scope, receive, send)
+        except ClientDisconnect as error:
+            raise ClientLeft from error
 
     _chunks: AsyncGenerator[str, None]
 
@@ -86,10 +91,8 @@ class StreamedReport(StreamingResponse):
     responses={
         200: {
             "description": "The report",
-            "content": {
-                "application/json": {"schema": Report.model_json_schema(ref_template="#/components/schemas/{model}")},
-                "text/csv": {"schema": {"type": "string"}, "example": "day,requests,input_tokens,...\r\n"},
-            },
+            "model": Report,
+            "content": {"text/csv": {"schema": {"type": "string"}, "example": "day,requests,input_tokens,...\r\n"}},
         }
     },
 )

@@ -1,0 +1,1 @@
+"""Benchmarks: CPU time and ratios within one run. Absolute figures of a shared machine mean nothing."""

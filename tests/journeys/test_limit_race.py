@@ -1,0 +1,72 @@
+"""Two hundred requests of one user at once against ten thousand tokens: never one token more, and hardly one less."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import httpx2
+import pytest
+
+from metering.limits import Limit, LimitSet, Meter
+from metering.windows import WindowKind
+from tests.harness import TOKEN_FIELDS, Account, Answer, Books, Simulator, chat, scripted
+
+LIMIT = 10_000
+AT_ONCE = 200
+SMALLEST_GRANT = 64
+
+
+@pytest.mark.slow
+async def test_the_limit_is_used_up_and_never_passed(
+    http: httpx2.AsyncClient, books: Books, simulator: Simulator
+) -> None:
+    limits = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, LIMIT),))
+    account = await books.account(limits=limits)
+    message = scripted(ref=account.key_id.hex, words=120)
+
+    first_refusals = await asyncio.gather(*(_until_refused_for_good(http, account, message) for _ in range(AT_ONCE)))
+
+    served = simulator.ledger(account.key_id.hex)
+    used = sum(entry["input_tokens"] + entry["output_tokens"] for entry in served)
+    rows = await books.requests(account)
+    assert used == sum(row[name] for row in rows for name in TOKEN_FIELDS)
+    assert used <= LIMIT
+    prompt = served[0]["input_tokens"]
+    assert LIMIT - used < _hold_of_smallest(prompt, message), f"{LIMIT - used} tokens left unused"
+    assert {row["state"] for row in rows} == {"settled"}
+
+    held = [answer for answers in first_refusals for answer in answers if _code(answer) == "held"]
+    spent = [answer for answers in first_refusals for answer in answers if _code(answer) == "limit_reached"]
+    assert held, "nobody was ever told to come back in a moment"
+    assert len(spent) == AT_ONCE, "everybody is told in the end that the limit is used up"
+    assert {answer.retry_after_s for answer in held} <= {1, 2}
+    (window,) = (await http.get("/v1/limits", headers=account.headers)).json()["windows"]
+    until_midnight = (datetime.fromisoformat(window["resets_at"]) - datetime.now(UTC)).total_seconds()
+    assert all(until_midnight - 1 <= answer.retry_after_s <= until_midnight + 60 for answer in spent)
+    assert (window["used"], window["held"], window["remaining"]) == (used, 0, LIMIT - used)
+
+
+async def _until_refused_for_good(http: httpx2.AsyncClient, account: Account, message: str) -> list[Answer]:
+    """A client that does as it is told: comes back after a moment, gives up when the window is used up."""
+    refusals = []
+    while True:
+        answer = await chat(http, account, message)
+        if answer.status == 200:
+            assert answer.done
+            continue
+        assert answer.status == 429, answer.error
+        refusals.append(answer)
+        if _code(answer) == "limit_reached":
+            return refusals
+        await asyncio.sleep(answer.retry_after_s)
+
+
+def _code(answer: Answer) -> str:
+    assert answer.error is not None
+    return str(answer.error["code"])
+
+
+def _hold_of_smallest(prompt: int, message: str) -> int:
+    """What the smallest grant holds: the prompt as counted, with the slack for a count, and the smallest answer."""
+    counted = prompt + prompt // 50 + 8
+    by_bytes = len(message.encode()) + len(b"You are a concise assistant.") + 32
+    return max(counted, by_bytes) + SMALLEST_GRANT

@@ -1,0 +1,47 @@
+"""Once a revocation is answered, no request opens with the key, on any worker, whatever each has cached."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from core.tenancy.principal import Scope
+from tests.harness import Account, Api, Books, Simulator, chat, client, scripted
+
+
+@pytest.mark.chaos
+async def test_no_request_opens_after_a_revocation(
+    api: Api, start_api: Callable[..., Api], books: Books, simulator: Simulator
+) -> None:
+    other = start_api(DIRECTORY_TTL_S="300")  # a worker that would trust its cache for long
+    admin = await books.account(scopes=[Scope.TENANT_ADMIN])
+    for _ in range(3):
+        victim = await books.account(tenant_id=admin.tenant_id)
+        asked: list[tuple[float, int]] = []
+        ended = asyncio.Event()
+        urls = (api.url, other.url) * 4
+        askers = [asyncio.create_task(_keep_asking(url, victim, asked, ended)) for url in urls]
+        await asyncio.sleep(0.5)
+        async with client(api.url) as http:
+            revoked = await http.delete(f"/v1/admin/keys/{victim.key_id}", headers=admin.headers)
+        answered_at = time.monotonic()
+        opened_then = {row["id"] for row in await books.requests(victim)}
+        await asyncio.sleep(0.5)
+        ended.set()
+        await asyncio.gather(*askers)
+
+        assert revoked.status_code == 204
+        assert {status for _, status in asked} == {200, 401}
+        assert {status for began, status in asked if began > answered_at} == {401}
+        assert {row["id"] for row in await books.requests(victim)} == opened_then, "a request opened afterwards"
+        assert len(simulator.ledger(victim.key_id.hex)) == len(opened_then)
+
+
+async def _keep_asking(url: str, account: Account, asked: list[tuple[float, int]], ended: asyncio.Event) -> None:
+    """Asks again and again; notes when each request began and what became of it."""
+    async with client(url) as http:
+        while not ended.is_set():
+            began = time.monotonic()
+            answer = await chat(http, account, scripted(ref=account.key_id.hex, words=2))
+            asked.append((began, answer.status))

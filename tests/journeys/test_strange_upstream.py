@@ -1,0 +1,165 @@
+"""A provider that does what the simulator cannot: answers that are cut, garbled or no answers at all.
+
+Whatever it sends, our client gets one of the documented errors, and the request is settled.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from metering.limits import LimitSet
+from tests.harness import TOKEN_FIELDS, Api, Books, chat, client, free_port
+
+LIMITS = LimitSet((), concurrency=1)
+OK = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nrequest-id: req_strange\r\n"
+STREAM = f"{OK}connection: close\r\n\r\n"
+LONGER = f"{OK}content-length: 99999\r\n\r\n"  # than what is sent: the connection is cut
+USAGE = '{"input_tokens": 25, "output_tokens": 1}'
+START = f'event: message_start\ndata: {{"message": {{"id": "msg_1", "model": "m", "usage": {USAGE}}}}}\n\n'
+TEXT = 'event: content_block_delta\ndata: {"delta": {"type": "text_delta", "text": "ten chars!"}}\n\n'
+FINAL = 'event: message_delta\ndata: {"delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 90}}\n\n'
+STOP = 'event: message_stop\ndata: {"type": "message_stop"}\n\n'
+DEEP = f'event: content_block_delta\ndata: {{"deep": {"[" * 9999}\n\n'
+NO_BODY = "content-length: 0\r\nconnection: close\r\n\r\n"
+
+BEFORE_THE_HEAD = [
+    # what the provider says, then what our client gets, and how often the provider is asked
+    ("", 502, "upstream_unreachable", 1),
+    ("HTTP/1.1 200 OK\r\ncontent-ty", 502, "upstream_unreachable", 1),
+    ("SSH-2.0-OpenSSH_9.9\r\n\r\n", 502, "upstream_unreachable", 1),
+    (STREAM, 502, "upstream_broken", 1),
+    (LONGER, 502, "upstream_broken", 1),
+    (f"{LONGER}{START[:40]}", 502, "upstream_broken", 1),
+    (f"{STREAM}<html>welcome to the hotel</html>\n\n", 502, "upstream_broken", 1),
+    (f"{STREAM}event: message_start\ndata: {{\n\n", 502, "upstream_broken", 1),
+    (f"{STREAM}{DEEP}", 502, "upstream_broken", 1),
+    (f"{STREAM}data: {'x' * (1 << 21)}", 502, "upstream_broken", 1),
+    (f"{STREAM}{TEXT}", 502, "upstream_broken", 1),
+    (f"{STREAM}{STOP}", 502, "upstream_broken", 1),
+    (f"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:9/\r\n{NO_BODY}", 502, "upstream_rejected", 1),
+    (f"HTTP/1.1 401 No\r\nx-should-retry: true\r\nretry-after-ms: 1\r\n{NO_BODY}", 502, "upstream_credentials", 3),
+    (f"HTTP/1.1 529 No\r\nx-should-retry: false\r\n{NO_BODY}", 503, "upstream_overloaded", 1),
+    (f"HTTP/1.1 429 No\r\nretry-after: nan\r\n{NO_BODY}", 503, "upstream_rate_limited", 1),
+    (f"HTTP/1.1 429 No\r\nretry-after: inf\r\n{NO_BODY}", 503, "upstream_rate_limited", 1),
+    (f"HTTP/1.1 429 No\r\nretry-after: -7\r\n{NO_BODY}", 503, "upstream_rate_limited", 1),
+    (f"HTTP/1.1 429 No\r\nretry-after: Mon, 23 Nov 2026 00:00:00 GMT\r\n{NO_BODY}", 503, "upstream_rate_limited", 1),
+]
+AFTER_THE_HEAD = [
+    # what the provider says, what our client reads before the error, and the output and its source in the books
+    (f"{LONGER}{START}", "", 0, "estimated"),
+    (f"{LONGER}{START}{TEXT}{TEXT[:60]}", "ten chars!", 3, "estimated"),
+    (f"{STREAM}{START}{TEXT}{DEEP}", "ten chars!", 3, "estimated"),
+    (f"{STREAM}{START}{TEXT}data: {'x' * (1 << 21)}", "ten chars!", 3, "estimated"),
+    (f"{LONGER}{START}{TEXT}{FINAL}", "ten chars!", 90, "final"),
+    (f"{STREAM}{START}{TEXT}{FINAL}", "ten chars!", 90, "final"),
+]
+
+
+class Provider:
+    """Says the same few bytes to whoever asks, and closes; thinks before it, or lingers, for as long as told."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.says = ""
+        self.think_s = 0.0
+        self.linger_s = 0.0
+        self.asked = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        (length,) = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+        await reader.readexactly(int(length.partition(b":")[2]))
+        self.asked += 1
+        await asyncio.sleep(self.think_s)
+        writer.write(self.says.encode())
+        await asyncio.sleep(self.linger_s)
+        writer.close()
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Provider]:
+    made = Provider()
+    server = await asyncio.start_server(made, "127.0.0.1", made.port)
+    yield made
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.fixture
+async def strange(start_api: Callable[..., Api], provider: Provider) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of an API whose provider is that one."""
+    api = await asyncio.to_thread(start_api, ANTHROPIC_BASE_URL=f"http://127.0.0.1:{provider.port}")
+    async with client(api.url) as http:
+        yield http
+    assert "Traceback" not in api.log.read_text()
+
+
+async def test_before_the_head(strange: httpx2.AsyncClient, provider: Provider, books: Books) -> None:
+    for says, status, code, asks in BEFORE_THE_HEAD:
+        account = await books.account(limits=LIMITS)
+        provider.says, provider.asked = says, 0
+
+        answer = await chat(strange, account, uuid4().hex)
+
+        assert answer.error is not None, says
+        assert (answer.status, answer.error["code"], provider.asked) == (status, code, asks), says
+        assert answer.headers.get("retry-after") in ({"5"} if status == 503 else {None}), says
+        (row,) = await books.requests(account)
+        assert (row["state"], row["outcome"], row["source"]) == ("settled", "upstream_refused", "final"), says
+        assert [row[name] for name in ("requests", *TOKEN_FIELDS, "cost_nano_usd")] == [0] * 7, says
+        assert (await strange.get("/v1/limits", headers=account.headers)).json()["concurrency"]["active"] == 0
+
+
+async def test_after_the_head(strange: httpx2.AsyncClient, provider: Provider, books: Books) -> None:
+    for says, text, output, source in AFTER_THE_HEAD:
+        account = await books.account(limits=LIMITS)
+        provider.says, provider.asked = says, 0
+
+        answer = await chat(strange, account, uuid4().hex)
+
+        assert answer.error is not None, says
+        assert (answer.status, answer.error["code"], answer.text) == (200, "upstream_broken", text), says
+        assert (answer.done, provider.asked) == (False, 1), says
+        (row,) = await books.requests(account)
+        assert (row["state"], row["outcome"], row["source"]) == ("settled", "upstream_broke", source), says
+        assert (row["requests"], row["input_tokens"], row["output_tokens"]) == (1, 25, output), says
+        assert row["upstream_request_id"] == "req_strange"
+        assert (await strange.get("/v1/limits", headers=account.headers)).json()["concurrency"]["active"] == 0
+
+
+async def test_an_upstream_that_lingers_after_its_end_holds_nobody_up(
+    strange: httpx2.AsyncClient, provider: Provider, books: Books
+) -> None:
+    account = await books.account(limits=LIMITS)
+    provider.says, provider.linger_s = f"{LONGER}{START}{TEXT}{FINAL}{STOP}", 30
+
+    async with asyncio.timeout(10):
+        for _ in range(2):
+            answer = await chat(strange, account, "hello")
+            assert (answer.text, answer.done, answer.error) == ("ten chars!", True, None)
+
+    rows = await books.requests(account)
+    assert [(row["outcome"], row["source"], row["output_tokens"]) for row in rows] == [("completed", "final", 90)] * 2
+    provider.linger_s = 0
+
+
+async def test_a_deadline_while_the_upstream_lingers_changes_nothing(
+    start_api: Callable[..., Api], provider: Provider, books: Books
+) -> None:
+    account = await books.account(limits=LIMITS)
+    provider.says, provider.think_s, provider.linger_s = f"{LONGER}{START}{TEXT}{FINAL}{STOP}", 1.75, 30
+    url = f"http://127.0.0.1:{provider.port}"
+    api = await asyncio.to_thread(start_api, ANTHROPIC_BASE_URL=url, REQUEST_DEADLINE_S="2")
+
+    async with client(api.url) as http:
+        answer = await chat(http, account, "hello")
+        await asyncio.sleep(1)
+
+    provider.linger_s = 0
+    if answer.done:  # else this machine was too slow, and the deadline came first
+        assert "request_failed" not in api.log.read_text()
+    (row,) = await books.requests(account)
+    assert row["outcome"] == ("completed" if answer.done else "deadline")
