@@ -93,7 +93,6 @@ class UsageTrackingMiddleware:
         scope[RECORDER] = recorder
         scope[REQUEST_ID] = str(grant.request.id)
         structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID])
-        structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID])
         books = _Books(lambda: self._settlements.begin(grant, recorder))
 
         async def send_settled(message: Message) -> None:

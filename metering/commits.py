@@ -103,7 +103,11 @@ class Lane(Generic[Item, Answer]):
         while True:
             await self._wake.wait()
             batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
-            await self._commit(batch)
+            try:
+                await self._commit(batch)
+            except asyncio.CancelledError:
+                _fail(batch, InDoubt("this process stops"))
+                raise
             if not self._waiting:
                 self._wake.clear()
                 self._idle.set()

@@ -3,6 +3,7 @@
 An entry is never edited, so a request priced twice is priced alike; a new price is a new entry with a later date.
 """
 
+import contextlib
 import time
 from collections.abc import Iterable
 from datetime import datetime
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import to_ms
 from core.database import Database
-from core.errors import Conflict, Invalid, NotFound
+from core.errors import Conflict, Invalid, NotFound, Unavailable
 from core.ids import uuid7
 from core.tenancy.audit import PLATFORM, Actor, record
 from metering.models import PriceBandRow, PriceRow
@@ -42,11 +43,19 @@ class PriceList:
 
     async def book(self) -> PriceBook:
         """The list as it is known now. Raises Unavailable when it was never read."""
-        if self._book is None or time.monotonic() - self._read_at > self._ttl_s:
-            async with self._database.session() as session:
-                self._book = PriceBook(await read_prices(session))
-            self._read_at = time.monotonic()
+        if self._book is None:
+            self._book = await self._read()
+        elif time.monotonic() - self._read_at > self._ttl_s:
+            self._read_at = time.monotonic()  # whoever asks meanwhile gets the old one
+            with contextlib.suppress(Unavailable):
+                self._book = await self._read()
         return self._book
+
+    async def _read(self) -> PriceBook:
+        async with self._database.session() as session:
+            book = PriceBook(await read_prices(session))
+        self._read_at = time.monotonic()
+        return book
 
     def forget(self, tenant_id: UUID | None) -> None:
         """Reads anew next time, when the news concerned everybody."""
@@ -56,11 +65,15 @@ class PriceList:
 
 async def read_prices(session: AsyncSession) -> list[Price]:
     """Every entry, oldest first."""
-    bands: dict[UUID, list[Band]] = {}
-    for row in await session.scalars(select(PriceBandRow).order_by(PriceBandRow.over_prompt_tokens)):
-        bands.setdefault(row.price_id, []).append(Band(*(getattr(row, field) for field in _BAND_FIELDS)))
-    prices = await session.scalars(select(PriceRow).order_by(PriceRow.effective_from, PriceRow.model))
-    return [Price(row.id, row.model, to_ms(row.effective_from), tuple(bands[row.id])) for row in prices]
+    query = (
+        select(PriceRow, PriceBandRow)
+        .join(PriceBandRow, PriceBandRow.price_id == PriceRow.id)
+        .order_by(PriceRow.effective_from, PriceRow.model, PriceBandRow.over_prompt_tokens)
+    )
+    bands: dict[PriceRow, list[Band]] = {}
+    for price, band in (await session.execute(query)).all():
+        bands.setdefault(price, []).append(Band(*(getattr(band, field) for field in _BAND_FIELDS)))
+    return [Price(row.id, row.model, to_ms(row.effective_from), tuple(bands[row])) for row in bands]
 
 
 async def require_priced(session: AsyncSession, models: Iterable[str]) -> None:

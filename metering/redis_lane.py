@@ -58,6 +58,7 @@ class RedisLane:
         self._timeout_s = timeout_s
         self._connection: AbstractConnection | None = None
         self._waiting: list[_Call] = []
+        self._sent: list[_Call] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.run_id = ""
@@ -70,14 +71,13 @@ class RedisLane:
     async def stop(self) -> None:
         """Finishes what is queued and closes the connection."""
         if self._task is not None:
-            await asyncio.gather(*(call.answer for call in self._waiting), return_exceptions=True)
+            queued = [call.answer for call in (*self._sent, *self._waiting)]
+            await asyncio.gather(*queued, return_exceptions=True)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._disconnect()
 
-    def call(
-        self, script: Script, keys: Sequence[str], *args: Any, needs_run: bool = False
-    ) -> "asyncio.Future[Any]":
+    def call(self, script: Script, keys: Sequence[str], *args: Any, needs_run: bool = False) -> "asyncio.Future[Any]":
         """The answer of a script; with `needs_run` its last argument is the run it is sent to. Raises Unavailable."""
         command = ("EVALSHA", script.digest, len(keys), *keys, *args)
         return self._queue(_Call(command, self._future(), needs_run, script))
@@ -105,6 +105,7 @@ class RedisLane:
         while True:
             await self._wake.wait()
             batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
+            self._sent = batch
             try:
                 async with asyncio.timeout(self._timeout_s * 2):
                     await self._pipeline(batch)

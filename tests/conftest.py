@@ -134,7 +134,7 @@ def private_home(
 
     By the keeper of the shared servers, which is why there has to be one.
     """
-    assert shared_servers
+    del shared_servers  # wanted for its keeper alone
     name = re.sub(r"\W+", "-", request.node.name)[:40]
 
     def make() -> Path:

@@ -82,7 +82,7 @@ def _run(port: int, home: Path) -> None:
             tell("looking for the demo tenant")
             keys = asyncio.run(_demo(environment["DATABASE_URL"], _known(home / "demo.json")))
             url = f"http://{_HOST}:{port}"
-            write_private(home / "env", "".join(f"{name}={value}\n" for name, value in environment.items()))
+            write_private(home / "env", "".join(f"{name}={value}\n" for name, value in running.environment.items()))
             tell("starting the API")
             api = _serve(port, home, environment)
             stack.callback(stop_process, api, within_s=_STOP_S)
