@@ -11,14 +11,18 @@ COME_BACK_S = 5
 class UpstreamFault(NakaError):
     """Anthropic did not answer as it should. `status` is the HTTP status that our client gets for it.
 
-    `code` is stable; the text says nothing of our account or of Anthropic's words.
+    `code` is stable; the text says nothing of our account or of Anthropic's words. `sent` is False where Anthropic
+    cannot have heard of the request.
     """
 
-    def __init__(self, message: str, *, status: int, code: str, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int, code: str, retry_after_s: int | None = None, sent: bool = True
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.retry_after_s = retry_after_s
+        self.sent = sent
 
 
 _WORDS = {
@@ -47,10 +51,10 @@ _BY_EVENT = {
 }
 
 
-def fault(code: str, *, status: int = 502, retry_after_s: int = COME_BACK_S) -> UpstreamFault:
+def fault(code: str, *, status: int = 502, retry_after_s: int = COME_BACK_S, sent: bool = True) -> UpstreamFault:
     """A fault in the words of its code. Only a 503 says when to come back."""
     wait_s = retry_after_s if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return UpstreamFault(_WORDS[code], status=status, code=code, retry_after_s=wait_s)
+    return UpstreamFault(_WORDS[code], status=status, code=code, retry_after_s=wait_s, sent=sent)
 
 
 def fault_of_event(error_type: str) -> UpstreamFault:

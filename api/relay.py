@@ -114,6 +114,8 @@ class _Exchange:
             self._note(Outcome.DEADLINE)
             await self._fail(scope, fault("upstream_timeout", status=504))
         except UpstreamFault as error:
+            if not error.sent:
+                self._note(Outcome.NOT_SENT)
             await self._fail(scope, error)
         except BadStream:
             await self._fail(scope, fault("upstream_broken"))
@@ -122,9 +124,9 @@ class _Exchange:
 
     async def _stream(self, deadline: asyncio.Timeout) -> None:
         recorder = self._recorder
-        stream = await self._relay.upstream.open(
-            self._relay.prompt(self._body), recorder.granted_output_tokens, sent=self._was_sent
-        )
+        recorder.outcome = Outcome.UPSTREAM_REFUSED  # until it says something else
+        prompt = self._relay.prompt(self._body)
+        stream = await self._relay.upstream.open(prompt, recorder.granted_output_tokens)
         try:
             recorder.upstream_request_id = stream.request_id
             with self._relay.silence.watch(self._comment, stream.give_up) as watched:
@@ -134,9 +136,6 @@ class _Exchange:
             raise fault(code, status=status) from error
         finally:
             stream.close()
-
-    def _was_sent(self) -> None:
-        self._recorder.outcome = Outcome.UPSTREAM_REFUSED
 
     async def _pump(self, stream: UpstreamStream, watched: Watched, deadline: asyncio.Timeout) -> None:
         while chunk := await stream.read():

@@ -2,6 +2,7 @@
 
 import socket
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -15,6 +16,8 @@ from core.ids import uuid7
 _GRACE_S = 30
 _KEEP_ALIVE_S = 75  # longer than the usual 60 s of a load balancer, which must be the one to close
 _BACKLOG = 2048
+_MAX_HEAD_BYTES = 64 * 1024
+_LINGER_S = 1
 
 
 class AddressTaken(Exception):
@@ -22,11 +25,42 @@ class AddressTaken(Exception):
 
 
 class NakaProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose own refusals are problems too."""
+    """HTTP/1.1 whose own refusals are problems too, and whose request heads have an end."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = True
+        self._head_bytes = 0
+        self._refused = False
+
+    def data_received(self, data: bytes) -> None:
+        """Parses; a head that is not whole after `_MAX_HEAD_BYTES` is refused."""
+        if self._refused:
+            return
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refused = True  # what still comes is read and dropped: a reset would overtake the answer
+            self._answer_400()
+            self.loop.call_later(_LINGER_S, self.transport.close)
+
+    def on_message_begin(self) -> None:
+        """A new request: its head is counted from here."""
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._in_head = False
+        super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answers what could not be parsed, and closes. `msg` is the parser's and not for the caller."""
         del msg
+        self._answer_400()
+        self.transport.close()
+
+    def _answer_400(self) -> None:
         request_id = str(uuid7())
         problem = problem_of(HTTPException(HTTPStatus.BAD_REQUEST), {REQUEST_ID: request_id})
         body = msgspec.json.encode(problem.body)
@@ -41,7 +75,6 @@ class NakaProtocol(HttpToolsProtocol):
             body,
         ]
         self.transport.write(b"\r\n".join(lines))
-        self.transport.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

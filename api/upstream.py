@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import aiohttp
@@ -101,23 +100,17 @@ class Upstream:
         """Closes every connection."""
         await self._client.close()
 
-    async def open(self, prompt: ChatPrompt, max_tokens: int, *, sent: Callable[[], None]) -> UpstreamStream:
-        """A stream whose head has arrived with status 200. Raises UpstreamFault.
-
-        `sent` is called before each try: from then on Anthropic may have heard of it.
-        """
+    async def open(self, prompt: ChatPrompt, max_tokens: int) -> UpstreamStream:
+        """A stream whose head has arrived with status 200. Raises UpstreamFault."""
         try:
             async with asyncio.timeout(self._open_timeout_s) as deadline:
-                return await self._open(prompt, max_tokens, deadline, sent)
+                return await self._open(prompt, max_tokens, deadline)
         except TimeoutError as error:
             raise _timed_out() from error
 
-    async def _open(
-        self, prompt: ChatPrompt, max_tokens: int, deadline: asyncio.Timeout, sent: Callable[[], None]
-    ) -> UpstreamStream:
+    async def _open(self, prompt: ChatPrompt, max_tokens: int, deadline: asyncio.Timeout) -> UpstreamStream:
         tries = 0
         while True:
-            sent()
             manager = self._create(
                 model=prompt.model,
                 max_tokens=max_tokens,
@@ -148,11 +141,14 @@ class Upstream:
                     system=prompt.system or omit,
                     messages=[{"role": "user", "content": prompt.message}],
                 )
-        except (anthropic.APIError, *BROKEN) as error:
-            raise _fault(error) from error
         except TimeoutError as error:
             raise _timed_out() from error
-        return counted.input_tokens
+        except (anthropic.APIError, *BROKEN, ValueError) as error:
+            raise _fault(error) from error
+        tokens = getattr(counted, "input_tokens", None)  # the SDK passes on what is not JSON as it came
+        if not isinstance(tokens, int) or tokens < 0:
+            raise fault("upstream_broken")
+        return tokens
 
 
 def _wait_before_retry(error: anthropic.APIError, tries: int) -> float | None:
@@ -225,7 +221,7 @@ def _fault(error: BaseException) -> UpstreamFault:
     if isinstance(error, anthropic.APITimeoutError | TimeoutError):
         return _timed_out()
     log.warning("upstream_unreachable", error=type(error).__name__)
-    return fault("upstream_unreachable", status=502)
+    return fault("upstream_unreachable", sent=not _never_connected(error))
 
 
 def _timed_out() -> UpstreamFault:

@@ -6,6 +6,7 @@ Messages API, streaming).
 """
 
 from dataclasses import dataclass, fields
+from typing import Annotated
 
 import msgspec
 
@@ -37,20 +38,24 @@ class Usage:
 NO_USAGE = Usage()
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+"""A count as it arrives. What is not one (negative, or beyond anything a price could multiply) breaks the stream."""
+
+
 class CacheCreation(msgspec.Struct, frozen=True):
     """The split of cache writes; only `message_start` has it."""
 
-    ephemeral_5m_input_tokens: int = 0
-    ephemeral_1h_input_tokens: int = 0
+    ephemeral_5m_input_tokens: Count = 0
+    ephemeral_1h_input_tokens: Count = 0
 
 
 class ReportedUsage(msgspec.Struct, frozen=True):
     """A `usage` object as it arrives; null and absent are the same: not said."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
+    cache_read_input_tokens: Count | None = None
     cache_creation: CacheCreation | None = None
 
     def then(self, later: "ReportedUsage") -> "ReportedUsage":

@@ -187,9 +187,11 @@ async def test_what_is_not_http(api: Api, account: Account, data: bytes) -> None
 @pytest.mark.parametrize("header", ["authorization: Bearer {}", "x-api-key: {}", "x-junk: {}"])
 async def test_a_huge_header(api: Api, account: Account, header: str) -> None:
     assert account.key
-    huge = head("POST /chat", JSON_TYPE, "content-length: 2", header.format("x" * 200_000)) + b"{}"
+    huge = head("POST /chat", JSON_TYPE, "content-length: 2", header.format("x" * 2_000_000)) + b"{}"
+    large = head("POST /chat", JSON_TYPE, "content-length: 2", header.format("x" * 60_000)) + b"{}"
 
-    send(api, huge).is_problem(401, "unauthenticated")
+    send(api, huge).is_problem(400, "bad_request")
+    send(api, large).is_problem(401, "unauthenticated")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Whatever it sends, our client gets one of the documented errors, and the request
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from uuid import uuid4
 
 import httpx2
@@ -59,24 +60,32 @@ AFTER_THE_HEAD = [
 
 
 class Provider:
-    """Says the same few bytes to whoever asks, and closes; thinks before it, or lingers, for as long as told."""
+    """Says the same few bytes to whoever asks, and closes; thinks before it, or lingers until it is hung up on."""
 
     def __init__(self) -> None:
         self.port = free_port()
         self.says = ""
         self.think_s = 0.0
-        self.linger_s = 0.0
+        self.lingers = False
         self.asked = 0
+        self.talks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talk = asyncio.current_task()
+        assert talk is not None
+        self.talks.add(talk)
+        talk.add_done_callback(self.talks.discard)
         head = await reader.readuntil(b"\r\n\r\n")
         (length,) = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
         await reader.readexactly(int(length.partition(b":")[2]))
         self.asked += 1
         await asyncio.sleep(self.think_s)
         writer.write(self.says.encode())
-        await asyncio.sleep(self.linger_s)
-        writer.close()
+        with suppress(ConnectionError):
+            if self.lingers:
+                await reader.read()
+            writer.close()
+            await writer.wait_closed()
 
 
 @pytest.fixture
@@ -84,6 +93,9 @@ async def provider() -> AsyncIterator[Provider]:
     made = Provider()
     server = await asyncio.start_server(made, "127.0.0.1", made.port)
     yield made
+    if made.talks:  # nobody keeps a connection that was not read to its end
+        _, kept = await asyncio.wait(made.talks, timeout=10)
+        assert not kept
     server.close()
     await server.wait_closed()
 
@@ -134,7 +146,7 @@ async def test_an_upstream_that_lingers_after_its_end_holds_nobody_up(
     strange: httpx2.AsyncClient, provider: Provider, books: Books
 ) -> None:
     account = await books.account(limits=LIMITS)
-    provider.says, provider.linger_s = f"{LONGER}{START}{TEXT}{FINAL}{STOP}", 30
+    provider.says, provider.lingers = f"{LONGER}{START}{TEXT}{FINAL}{STOP}", True
 
     async with asyncio.timeout(10):
         for _ in range(2):
@@ -143,14 +155,13 @@ async def test_an_upstream_that_lingers_after_its_end_holds_nobody_up(
 
     rows = await books.requests(account)
     assert [(row["outcome"], row["source"], row["output_tokens"]) for row in rows] == [("completed", "final", 90)] * 2
-    provider.linger_s = 0
 
 
 async def test_a_deadline_while_the_upstream_lingers_changes_nothing(
     start_api: Callable[..., Api], provider: Provider, books: Books
 ) -> None:
     account = await books.account(limits=LIMITS)
-    provider.says, provider.think_s, provider.linger_s = f"{LONGER}{START}{TEXT}{FINAL}{STOP}", 1.75, 30
+    provider.says, provider.think_s, provider.lingers = f"{LONGER}{START}{TEXT}{FINAL}{STOP}", 1.75, True
     url = f"http://127.0.0.1:{provider.port}"
     api = await asyncio.to_thread(start_api, ANTHROPIC_BASE_URL=url, REQUEST_DEADLINE_S="2")
 
@@ -158,7 +169,6 @@ async def test_a_deadline_while_the_upstream_lingers_changes_nothing(
         answer = await chat(http, account, "hello")
         await asyncio.sleep(1)
 
-    provider.linger_s = 0
     if answer.done:  # else this machine was too slow, and the deadline came first
         assert "request_failed" not in api.log.read_text()
     (row,) = await books.requests(account)

@@ -226,7 +226,7 @@ async def test_a_provider_that_nobody_reaches(start_api: Callable[..., Api], boo
             assert [json.loads(line)["tries"] for line in retries] == [1, 2]
             assert {json.loads(line)["request_id"] for line in retries} == {answer.headers["x-request-id"]}
             assert_says_nothing(answer, account, api, canary)
-            await assert_billed_nothing(http, books, account, "upstream_refused")
+            await assert_billed_nothing(http, books, account, "not_sent")
 
 
 async def test_a_provider_that_is_silent(start_api: Callable[..., Api], books: Books, simulator: Simulator) -> None:
