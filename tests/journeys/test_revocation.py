@@ -45,3 +45,20 @@ async def _keep_asking(url: str, account: Account, asked: list[tuple[float, int]
             began = time.monotonic()
             answer = await chat(http, account, scripted(ref=account.key_id.hex, words=2))
             asked.append((began, answer.status))
+
+
+@pytest.mark.chaos
+async def test_a_worker_that_missed_the_news_opens_nothing(
+    start_api: Callable[..., Api], books: Books, simulator: Simulator
+) -> None:
+    api = start_api(DIRECTORY_TTL_S="300")
+    victim = await books.account()
+    ref = victim.key_id.hex
+    async with client(api.url) as http:
+        assert (await chat(http, victim, scripted(ref=ref))).done  # now the worker knows the key, for five minutes
+        await books.fetch("UPDATE api_keys SET revoked_at = now() WHERE id = $1", victim.key_id)
+
+        refused = await chat(http, victim, scripted(ref=ref))
+
+    assert refused.status == 401
+    assert len(await books.requests(victim)) == len(simulator.ledger(ref)) == 1
