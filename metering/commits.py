@@ -177,6 +177,7 @@ class Lane(Generic[Item, Answer]):
     def _fail_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
         _fail(waiting, Unavailable("this process stops"))
+        self._idle.set()
 
 
 def _fail(batch: list[tuple[Item, "asyncio.Future[Answer]"]], error: Exception) -> None:

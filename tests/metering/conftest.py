@@ -5,6 +5,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from metering.quota import Quota
+from metering.redis_lane import RedisLane
 from migrations.upgrade import migrate
 from tests import servers
 from tests.harness import Books
@@ -46,3 +48,12 @@ async def start(metering_database: str, redis_url: str) -> AsyncIterator[Callabl
 async def process(start: Callable[..., Awaitable[Process]]) -> Process:
     """One process on the worker's Redis."""
     return await start()
+
+
+@pytest.fixture
+async def quota(redis_url: str) -> AsyncIterator[Quota]:
+    """The scripts alone, on the worker's Redis."""
+    lane = RedisLane(redis_url, timeout_s=10)
+    lane.start()
+    yield Quota(lane)
+    await lane.stop()

@@ -1,0 +1,72 @@
+"""The scripts on a Redis Cluster, as they are: every key of a tenant lies in one slot."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from core.ids import uuid7
+from metering.quota import WindowState, tenant_key, user_key
+from metering.tokens import Usage
+from sandbox.valkey import Valkey
+from tests.harness import Books
+from tests.metering.process import Process, books_say, shadow
+
+START_S = 20
+
+
+@pytest.fixture
+def cluster(private_valkey: Callable[..., Valkey]) -> Iterator[redis.Redis]:
+    """A cluster of one node that has all slots."""
+    server = private_valkey(cluster_enabled="yes", cluster_require_full_coverage="no", appendonly="no")
+    with redis.Redis.from_url(server.url) as client:
+        ask(client, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        deadline = time.monotonic() + START_S
+        while b"cluster_state:ok" not in ask(client, "CLUSTER", "INFO", NEVER_DECODE=True):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield client
+
+
+def slot(cluster: redis.Redis, key: str) -> int:
+    return int(ask(cluster, "CLUSTER", "KEYSLOT", key))
+
+
+def ask(client: redis.Redis, *command: object, **options: object) -> Any:
+    return client.execute_command(*command, **options)  # type: ignore[no-untyped-call]
+
+
+def test_a_tenants_keys_share_a_slot(cluster: redis.Redis) -> None:
+    slots = set()
+    for _ in range(20):
+        tenant = uuid7()
+        of_tenant = slot(cluster, tenant_key(tenant))
+        assert {slot(cluster, user_key(tenant, uuid7())) for _ in range(5)} == {of_tenant}
+        slots.add(of_tenant)
+    assert len(slots) > 10  # and tenants spread
+    with pytest.raises(redis.ResponseError, match="same slot"):  # this server would have told
+        ask(cluster, "DEL", tenant_key(uuid7()), tenant_key(uuid7()), tenant_key(uuid7()))
+
+
+async def test_a_life_on_a_cluster(
+    cluster: redis.Redis, start: Callable[..., Awaitable[Process]], books: Books
+) -> None:
+    url = cluster.connection_pool.connection_kwargs
+    process = await start(redis=f"redis://:{url['password']}@{url['host']}:{url['port']}/0", ttl_ms=1)
+    account = await books.account()
+    first = await process.admit(account)  # the tenant's hash and the user's are built
+    assert await shadow(process.quota, first) == await books_say(books, first)
+    await process.settle(first, Usage(1, 2, 3, 4, 5))
+    second = await process.admit(account)
+    assert (await shadow(process.quota, second))[0][1][1].used[:6] == (1, 1, 2, 3, 4, 5)
+    assert await shadow(process.quota, second) == await books_say(books, second)
+    await books.fetch("UPDATE usage_requests SET state = 'void' WHERE id = $1", second.request.id)
+    assert await process.lapses.look(account.tenant_id, account.user_id) == 1
+    after = await shadow(process.quota, second)
+    assert after == await books_say(books, second)
+    assert [state.held for state in after[0][1]] == [(0, 0, 0, 0)] * 3
+    for key in (tenant_key(account.tenant_id), user_key(account.tenant_id, account.user_id)):
+        assert isinstance(cluster.hget(key, f"d:{second.request.day}"), bytes)
+        assert WindowState.unpack(cluster.hget(key, f"d:{second.request.day}")) == after[0][1][1]  # type: ignore[arg-type]
