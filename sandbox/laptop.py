@@ -97,6 +97,7 @@ def _anthropic(
     tell("starting the Anthropic simulator")
     log = stack.enter_context((home / "anthropic.log").open("ab"))
     command = [sys.executable, "-m", "sandbox.anthropic", "--port", "0", "--api-key", key, "--pace-ms", str(_PACE_MS)]
+    command.append("--with-parent")
     process, url = start_simulator("the Anthropic simulator", command, log)
     stack.callback(stop_process, process)
     running.children["the Anthropic simulator"] = process
@@ -105,9 +106,9 @@ def _anthropic(
 
 
 def start_simulator(name: str, command: list[str], log: IO[bytes]) -> tuple[subprocess.Popen[bytes], str]:
-    """Starts a simulator in a session of its own; answers the process and the URL that it prints."""
+    """Starts a simulator in a session of its own, which ends with us; answers the process and the URL it prints."""
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
     )
     with cast("IO[bytes]", process.stdout) as out:
         line = out.readline().decode().strip()

@@ -8,15 +8,19 @@ from sqlalchemy import text
 
 from api.cli.session import load_database_settings, load_settings
 from core.database import Database
+from core.lifeline import end_with_parent
 from core.logs import configure_logs
 from core.settings import Settings
 
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
+WithParent = Annotated[bool, typer.Option("--with-parent", help="End when standard input does.", hidden=True)]
 Port = Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen on; 0 takes a free one.")]
 
 
-def serve(host: Host = "127.0.0.1", port: Port = 8000) -> None:
+def serve(host: Host = "127.0.0.1", port: Port = 8000, *, with_parent: WithParent = False) -> None:
     """Serve the API and the pages."""
+    if with_parent:
+        end_with_parent()
     from api import server  # noqa: PLC0415 - the other commands need not wait for the whole application
     from api.app import create_app  # noqa: PLC0415
 

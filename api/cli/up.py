@@ -133,9 +133,9 @@ async def _demo(url: str, known: dict[str, str]) -> dict[str, str]:
 def _serve(port: int, home: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
     with (home / "api.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "api.cli", "serve", "--host", _HOST, "--port", str(port)],
+            [sys.executable, "-m", "api.cli", "serve", "--host", _HOST, "--port", str(port), "--with-parent"],
             env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,

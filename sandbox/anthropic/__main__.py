@@ -10,6 +10,7 @@ from types import FrameType
 
 import uvicorn
 
+from core.lifeline import end_with_parent
 from sandbox.anthropic import create_app
 
 _BACKLOG = 4096
@@ -44,7 +45,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="0: any free one")
     parser.add_argument("--api-key", required=True, help="the one key that is let in")
     parser.add_argument("--pace-ms", type=int, default=25, help="milliseconds before each piece of an answer")
+    parser.add_argument("--with-parent", action="store_true", help="end when standard input does")
     options = parser.parse_args()
+    if options.with_parent:
+        end_with_parent()
     config = uvicorn.Config(
         create_app(options.api_key, pace_ms=options.pace_ms),
         host=options.host,

@@ -163,4 +163,5 @@ def test_a_missing_wheel_names_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_each_worker_has_a_database_of_its_own(redis_url: str, shared_servers: servers.Servers, worker: str) -> None:
     number = int(worker.removeprefix("gw")) if worker.startswith("gw") else 0
     assert redis_url == servers.at_path(shared_servers.redis, str(number))
-    assert ask(redis_url, "DBSIZE") == 0
+    ask(redis_url, "SET", "whose", worker)
+    assert ask(servers.at_path(shared_servers.redis, str(number + 32)), "GET", "whose") is None

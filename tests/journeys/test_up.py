@@ -1,0 +1,134 @@
+"""`naka up` as a newcomer meets it: it answers, keeps its data, stops cleanly, and says in one line what is wrong."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.harness import ROOT, free_port, parse_sse
+
+START_S = 90
+CLEAN = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(("DATABASE_", "REDIS_", "ANTHROPIC_", "PYTEST", "NAKA_"))
+}
+
+pytestmark = pytest.mark.slow
+
+
+class Up:
+    """`naka up`, started in a folder of its own."""
+
+    def __init__(self, home: Path, port: int) -> None:
+        self.home = home
+        self.log = home.parent / "up.log"
+        self.url = f"http://127.0.0.1:{port}"
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "api.cli", "up", "--port", str(port), "--home", str(home)],
+                cwd=ROOT,
+                env=CLEAN,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
+
+    def await_banner(self) -> dict[str, Any]:
+        """What `demo.json` says, once everything is up."""
+        deadline = time.monotonic() + START_S
+        while "Ctrl-C" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+        demo: dict[str, Any] = json.loads((self.home / "demo.json").read_text())
+        return demo
+
+    def get(self, path: str, key: str) -> Any:
+        """The JSON of a route."""
+        request = urllib.request.Request(self.url + path, headers={"x-api-key": key})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+
+@contextmanager
+def up(home: Path, port: int) -> Iterator[Up]:
+    started = Up(home, port)
+    try:
+        yield started
+    finally:
+        started.process.terminate()
+        started.process.wait(60)
+
+
+@pytest.mark.chaos
+def test_first_start_second_start_and_a_start_after_a_kill(private_home: Callable[[], Path]) -> None:
+    home, port = private_home() / "naka", free_port()
+    with up(home, port) as first:
+        demo = first.await_banner()
+        assert demo["url"] == first.url
+        words = first.log.read_text()
+        assert re.search(r"Postgres +real", words)
+        assert re.search(r"Valkey +real", words)
+        assert re.search(r"Anthropic +simulated", words)
+        (command,) = re.findall(r"^ +(curl -N .*)$", words, re.MULTILINE)
+        streamed = subprocess.run(["bash", "-c", command], capture_output=True, check=True, timeout=60).stdout
+        assert parse_sse(streamed)[-1] == ("done", "")
+        used = first.get("/v1/usage", demo["chat_key"])["totals"]
+        served = _ledger(demo["anthropic_url"])
+        assert used["requests"] == len(served) == 1
+        assert used["input_tokens"] == served[0]["input_tokens"]
+        assert used["output_tokens"] == served[0]["output_tokens"]
+        children = psutil.Process(first.process.pid).children(recursive=True)
+        first.process.send_signal(signal.SIGINT)
+        assert first.process.wait(60) == 0
+        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    for file in ("demo.json", "env"):
+        assert (home / file).stat().st_mode & 0o077 == 0
+
+    with up(home, port) as second:
+        assert second.await_banner() == demo | {"anthropic_url": second.await_banner()["anthropic_url"]}
+        assert second.get("/v1/usage", demo["chat_key"])["totals"] == used
+        second.process.kill()
+        second.process.wait(10)
+
+    with up(home, port) as third:
+        third.await_banner()
+        assert third.get("/v1/usage", demo["chat_key"])["totals"] == used
+
+
+def test_what_is_wrong_is_said_in_one_line(private_home: Callable[[], Path]) -> None:
+    home, port = private_home() / "naka", free_port()
+    with up(home, port) as running:
+        running.await_banner()
+        taken = _fails("--port", str(port), "--home", str(home / "other"))
+        used = _fails("--port", str(free_port()), "--home", str(home))
+
+    assert taken == f"naka up: port {port} is taken: stop what listens there, or use --port"
+    assert re.fullmatch(r"naka up: .*/postgres is in use by process \d+: stop that one first", used)
+
+
+def _fails(*options: str) -> str:
+    """The last line of a start that cannot work."""
+    command = [sys.executable, "-m", "api.cli", "up", *options]
+    ended = subprocess.run(command, cwd=ROOT, env=CLEAN, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    return " ".join(ended.stderr[ended.stderr.index("naka up:") :].split())
+
+
+def _ledger(url: str) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"{url}/_sim/ledger", timeout=30) as answer:
+        items: list[dict[str, Any]] = json.load(answer)["items"]
+        return items
