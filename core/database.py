@@ -11,7 +11,8 @@ from typing import Any
 import asyncpg
 from sqlalchemy import MetaData
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
@@ -30,10 +31,11 @@ CONNECTION_ERRORS = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
+    asyncpg.InternalClientError,  # what is said when the server closed the connection while it was idle
+    asyncpg.OperatorInterventionError,  # shutting down, starting up, cancelled
+    asyncpg.InsufficientResourcesError,  # no connection, memory or disk left
+    asyncpg.PostgresSystemError,  # its own I/O failed
+    asyncpg.ReadOnlySQLTransactionError,  # a replica, in the middle of a failover
 )
 """What asyncpg raises when the server is away, going, or full: an outage, not a mistake of ours."""
 
@@ -65,10 +67,10 @@ class Database:
         try:
             async with self._sessions() as session, session.begin():
                 yield session
-        except (*CONNECTION_ERRORS, OperationalError, InterfaceError) as error:
+        except (*CONNECTION_ERRORS, PoolTimeoutError) as error:
             raise Unavailable("the database does not answer") from error
         except DBAPIError as error:
-            if error.connection_invalidated:
+            if error.connection_invalidated or _is_outage(error):
                 raise Unavailable("the database does not answer") from error
             raise
 
@@ -107,6 +109,16 @@ class Connections:
                 yield connection
         except CONNECTION_ERRORS as error:
             raise Unavailable("the database does not answer") from error
+
+
+def _is_outage(error: DBAPIError) -> bool:
+    """Whether the driver's own error, which SQLAlchemy wraps twice, was an outage."""
+    cause: BaseException | None = error.orig
+    while cause is not None:
+        if isinstance(cause, CONNECTION_ERRORS):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def asyncpg_dsn(url: str) -> str:

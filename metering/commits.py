@@ -28,8 +28,6 @@ Run = Callable[[Connection, list[Item]], Awaitable[list[Answer]]]
 
 _COLLISIONS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _COLLISION_TRIES = 5
-# asyncpg's word for a statement that meets the server's farewell on a connection that it still takes for open.
-_BROKEN = (*CONNECTION_ERRORS, asyncpg.InternalClientError)
 # The lanes run a few statements by key on tables of any size: a plan made while a table was small must not scan it.
 _PLANNER = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
 
@@ -148,7 +146,7 @@ class Lane(Generic[Item, Answer]):
                 collisions += 1
                 if collisions == _COLLISION_TRIES:
                     raise
-            except _BROKEN as error:
+            except CONNECTION_ERRORS as error:
                 if self._connection is not None:
                     run = self._in_doubt  # it was sent: from now on it is looked up, not sent again
                 await self._disconnect()

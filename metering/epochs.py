@@ -53,12 +53,15 @@ class Epochs:
 
     async def _build_tenant(self, tenant_id: UUID, seen_epoch: int) -> None:
         run_id = await self._quota.lane.connect()
+        built = await self._quota.epoch(tenant_id, run_id)
+        if built is not None and built > seen_epoch:
+            return  # somebody was quicker; another epoch would only bounce what was granted since
         now_ms = await self._quota.now_ms()
         async with self._pool.acquire() as connection, connection.transaction():
             epoch = await connection.fetchval(sql("bump_epoch"), tenant_id, seen_epoch)
             rows = await self._shadow(connection, tenant_id, None, now_ms)
-        built = await self._quota.build_tenant(tenant_id, epoch, run_id, fields_of(rows))
-        log.info("shadow_rebuilt", tenant_id=str(tenant_id), epoch=epoch, seen=seen_epoch, written=built)
+        written = await self._quota.build_tenant(tenant_id, epoch, run_id, fields_of(rows))
+        log.info("shadow_rebuilt", tenant_id=str(tenant_id), epoch=epoch, seen=seen_epoch, written=written)
 
     async def _build_user(self, tenant_id: UUID, user_id: UUID, epoch: int) -> None:
         run_id = await self._quota.lane.connect()

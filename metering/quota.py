@@ -196,6 +196,11 @@ class Quota:
         flat = await self.lane.call(self._lapsed, (key,), again_ms)
         return [(UUID(flat[i].decode()), UUID(flat[i + 1].decode())) for i in range(0, len(flat), 2)]
 
+    async def epoch(self, tenant_id: UUID, run_id: str) -> int | None:
+        """The epoch of the tenant's hash; None when there is none that was built in this run."""
+        epoch, run = await self.lane.command("HMGET", tenant_key(tenant_id), "e", "r")
+        return int(epoch) if epoch is not None and run.decode() == run_id else None
+
     async def now_ms(self) -> int:
         """Redis's clock."""
         seconds, micros = await self.lane.command("TIME")

@@ -35,10 +35,12 @@ class Settlements:
         task.add_done_callback(self._running.discard)
         return task
 
-    async def stop(self) -> None:
-        """Waits for all that runs."""
-        while self._running:
-            await asyncio.gather(*self._running, return_exceptions=True)
+    async def stop(self, *, within_s: float = 10) -> None:
+        """Waits for what runs; what Postgres does not take within `within_s` is left open there, loudly."""
+        if self._running:
+            _, left = await asyncio.wait(self._running, timeout=within_s)
+            if left:
+                log.critical("settlements_left_open", requests=len(left))
 
     @property
     def running(self) -> int:

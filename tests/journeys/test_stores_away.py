@@ -1,0 +1,138 @@
+"""Postgres or Redis is away: nothing is admitted, no good key is called wrong, and it comes back by itself."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from metering.limits import Limit, LimitSet, Meter
+from metering.windows import WindowKind
+from migrations.upgrade import migrate
+from sandbox.postgres import Postgres
+from sandbox.valkey import Valkey
+from tests.harness import Account, Answer, Api, Books, Simulator, chat, client, environment, running, scripted
+
+pytestmark = pytest.mark.chaos
+LIMITS = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 1_000_000),))
+
+
+@pytest.fixture
+def postgres(private_postgres: Callable[..., Postgres]) -> Postgres:
+    server = private_postgres()
+    migrate(server.url)
+    return server
+
+
+@pytest.fixture
+def valkey(private_valkey: Callable[..., Valkey]) -> Valkey:
+    return private_valkey(appendonly="no")
+
+
+@pytest.fixture
+async def own_books(postgres: Postgres) -> AsyncIterator[Books]:
+    books = Books(postgres.url)
+    yield books
+    await books.close()
+
+
+@pytest.fixture
+async def own_http(
+    postgres: Postgres, valkey: Valkey, simulator: Simulator, run_folder: Path
+) -> AsyncIterator[httpx2.AsyncClient]:
+    settings = environment(postgres.url, valkey.url, simulator.url, DIRECTORY_TTL_S="0.2")
+    api = await asyncio.to_thread(lambda: Api(settings, run_folder / "away.log").await_ready())
+    with running(api):
+        async with client(api.url) as http:
+            yield http
+
+
+async def test_postgres_goes_and_comes_back(
+    postgres: Postgres, own_books: Books, own_http: httpx2.AsyncClient, simulator: Simulator
+) -> None:
+    account = await own_books.account(limits=LIMITS)
+    ref = account.key_id.hex
+    assert (await chat(own_http, account, scripted(ref=ref))).done
+
+    await asyncio.to_thread(postgres.stop)
+    for _ in range(3):
+        _assert_unavailable(await chat(own_http, account, scripted(ref=ref)))
+        assert (await own_http.get("/v1/usage", headers=account.headers)).status_code == 503
+    assert (await own_http.get("/readyz")).json() == {"status": "not_ready", "postgres": False, "redis": True}
+    assert (await own_http.get("/healthz")).status_code == 200
+    assert len(simulator.ledger(ref)) == 1, "the provider heard of a request that nobody had written down"
+
+    await asyncio.to_thread(postgres.start)
+    await _until_done(own_http, account, scripted(ref=ref))
+    await _assert_books_equal_ledger(own_books, own_http, account, simulator)
+
+
+async def test_postgres_goes_in_the_middle_of_a_stream(
+    postgres: Postgres, own_books: Books, own_http: httpx2.AsyncClient, simulator: Simulator
+) -> None:
+    account = await own_books.account(limits=LIMITS)
+    ref = account.key_id.hex
+    asked = asyncio.create_task(chat(own_http, account, scripted(ref=ref, words=60, piece_delay_ms=60)))
+    for _ in range(500):
+        if simulator.ledger(ref):
+            break
+        await asyncio.sleep(0.02)
+
+    await asyncio.to_thread(postgres.stop)
+    await asyncio.sleep(2)
+    assert simulator.ledger(ref)[0]["state"] == "completed", "the stream went on without Postgres"
+    assert not asked.done(), "done was said before the books were closed"
+    await asyncio.to_thread(postgres.start)
+
+    assert (await asked).done
+    await _assert_books_equal_ledger(own_books, own_http, account, simulator)
+
+
+async def test_redis_goes_and_comes_back_empty(
+    valkey: Valkey, own_books: Books, own_http: httpx2.AsyncClient, simulator: Simulator
+) -> None:
+    account = await own_books.account(limits=LIMITS)
+    ref = account.key_id.hex
+    assert (await chat(own_http, account, scripted(ref=ref, words=50))).done
+
+    await asyncio.to_thread(valkey.kill)
+    _assert_unavailable(await chat(own_http, account, scripted(ref=ref)))
+    assert (await own_http.get("/readyz")).json() == {"status": "not_ready", "postgres": True, "redis": False}
+    await asyncio.to_thread(valkey.start)
+
+    await _until_done(own_http, account, scripted(ref=ref))
+    await _assert_books_equal_ledger(own_books, own_http, account, simulator)
+
+
+def _assert_unavailable(answer: Answer) -> None:
+    assert answer.status == 503
+    assert answer.error is not None
+    assert answer.error["code"] == "unavailable"
+    assert answer.retry_after_s >= 1
+
+
+async def _until_done(http: httpx2.AsyncClient, account: Account, message: str) -> None:
+    """Asks until it is answered; what is refused meanwhile says to come back."""
+    deadline = time.monotonic() + 20
+    while True:
+        answer = await chat(http, account, message)
+        if answer.status == 200:
+            assert answer.done
+            return
+        _assert_unavailable(answer)
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.2)
+
+
+async def _assert_books_equal_ledger(
+    books: Books, http: httpx2.AsyncClient, account: Account, simulator: Simulator
+) -> None:
+    """Postgres has what the provider served, Redis says the same, and nothing is held."""
+    served = simulator.ledger(account.key_id.hex)
+    rows = await books.settled(account, len(served))
+    used = sum(entry["input_tokens"] + entry["output_tokens"] for entry in served)
+    assert sum(row["input_tokens"] + row["output_tokens"] for row in rows) == used
+    (window,) = (await http.get("/v1/limits", headers=account.headers)).json()["windows"]
+    assert (window["used"], window["held"]) == (used, 0)
