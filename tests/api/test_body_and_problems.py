@@ -81,7 +81,7 @@ async def account(books: Books) -> AsyncIterator[Account]:
         b'{"message": "xylophone \\udc00\\ud800"}',
         b'{"message": "hi", "system": "xylophone \\ud800"}',
         b'{"message": "hi", "model": "xylophone \\ud800"}',
-        b'{"message": "xylophone", "deep": ' + b"[" * 1900 + b"]" * 1900 + b"}",
+        b'{"message": "xylophone", "deep": ' + b"[" * 1900 + b"}",  # closed, it is JSON to some interpreters
         b'{"message": ' + b'{"a":' * 600 + b"1" + b"}" * 600 + b"}",
         b'{"message": "xylophone"} {}',
         b'\xef\xbb\xbf{"message": "xylophone"}',
