@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 from api.body import BodyTooLarge, InvalidBody, WrongMediaType
 from api.faults import UpstreamFault
+from api.ratelimit import refusal_headers
 from core.errors import Conflict, Invalid, NakaError, NotFound, Unavailable
 from core.tenancy.principal import Forbidden, Unauthenticated
 from metering.admission import QuotaExceeded, TooLarge
@@ -58,6 +59,7 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
             headers["retry-after"] = str(error.retry_after_s)
             if error.limit is not None:
                 extra["limit"] = error.limit.name
+                headers |= refusal_headers(error.limit, error.retry_after_s)
         case UpstreamFault():
             status, code, detail = error.status, error.code, str(error)
             if error.retry_after_s is not None:

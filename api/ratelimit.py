@@ -5,7 +5,7 @@ left counts this request's hold as used.
 """
 
 from metering.admission import Grant
-from metering.limits import Entitlement
+from metering.limits import EffectiveLimit, Entitlement
 from metering.windows import WindowKind
 
 _WINDOW_S = {WindowKind.MINUTE: 60, WindowKind.DAY: 86_400}
@@ -24,11 +24,18 @@ def rate_limit_headers(grant: Grant) -> dict[str, str]:
     return {"ratelimit-policy": policy(entitlement), "ratelimit": ", ".join(states)}
 
 
+def refusal_headers(limit: EffectiveLimit, retry_after_s: int) -> dict[str, str]:
+    """Both headers of a refusal: the limit that refused, with nothing left of it until then."""
+    return {"ratelimit-policy": _policy_item(limit), "ratelimit": f'"{limit.name}";r=0;t={retry_after_s}'}
+
+
 def policy(entitlement: Entitlement) -> str:
-    """The limits themselves. A period has no fixed length, so it states none."""
-    items = []
-    for limit in entitlement.limits:
-        window_s = _WINDOW_S.get(limit.window)
-        length = "" if window_s is None else f";w={window_s}"
-        items.append(f'"{limit.name}";q={limit.limit}{length};qu="{limit.unit}"')
-    return ", ".join(items)
+    """The limits themselves."""
+    return ", ".join(_policy_item(limit) for limit in entitlement.limits)
+
+
+def _policy_item(limit: EffectiveLimit) -> str:
+    """One limit. A period has no fixed length, so it states none."""
+    window_s = _WINDOW_S.get(limit.window)
+    length = "" if window_s is None else f";w={window_s}"
+    return f'"{limit.name}";q={limit.limit}{length};qu="{limit.unit}"'

@@ -43,6 +43,9 @@ async def test_the_limit_is_used_up_and_never_passed(
     until_midnight = (datetime.fromisoformat(window["resets_at"]) - datetime.now(UTC)).total_seconds()
     assert all(until_midnight - 1 <= answer.retry_after_s <= until_midnight + 60 for answer in spent)
     assert (window["used"], window["held"], window["remaining"]) == (used, 0, LIMIT - used)
+    for answer in (*held, *spent):
+        assert answer.headers["ratelimit-policy"] == f'"user-tokens-day";q={LIMIT};w=86400;qu="tokens"'
+        assert answer.headers["ratelimit"] == f'"user-tokens-day";r=0;t={answer.retry_after_s}'
 
 
 async def _until_refused_for_good(http: httpx2.AsyncClient, account: Account, message: str) -> list[Answer]:
