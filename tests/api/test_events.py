@@ -28,7 +28,7 @@ Sent = tuple[str, dict[str, Any], Event | None]
 """An event's name and payload, and what is to be read out of it."""
 
 TEXTS = st.text(st.one_of(st.sampled_from("\r\n {}\u2028"), st.characters(exclude_categories=["Cs"])), max_size=12)
-COUNTS = st.one_of(st.none(), st.integers(0, 2**40))
+COUNTS = st.one_of(st.none(), st.integers(0, 10**12))
 JSONS = st.recursive(st.none() | st.booleans() | st.integers() | TEXTS, lambda inner: st.lists(inner, max_size=3))
 
 
@@ -255,3 +255,11 @@ def test_several_reports_are_one(start: tuple[Any, ReportedUsage], deltas: list[
     assert told.cache_read_tokens == (last("cache_read_input_tokens") or 0)
     assert told.cache_write_5m_tokens + told.cache_write_1h_tokens == (sums if writes is None else writes)
     assert told.cache_write_5m_tokens <= split.ephemeral_5m_input_tokens
+
+
+@pytest.mark.parametrize("count", [-1, 10**12 + 1, 2**63, 2**64, 1.5, "7"])
+def test_a_count_that_is_none_breaks_the_stream(count: object) -> None:
+    for name in ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"):
+        body = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {name: count}}
+        with pytest.raises(BadStream):
+            list(EventReader().feed(f"event: message_delta\ndata: {json.dumps(body)}\n\n".encode()))
