@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from migrations.upgrade import migrate
 from sandbox import postgres as postgres_wheel
@@ -22,6 +23,11 @@ from sandbox.daemon import ServerUnavailable
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests import servers
+
+# A noisy machine is slow now and then, which is no finding. CI draws the same examples each time, a person others.
+settings.register_profile("naka", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("naka"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "naka")
 
 RUN = pytest.StashKey[servers.Run]()
 FOLDER = pytest.StashKey[Path]()
