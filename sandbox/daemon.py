@@ -91,12 +91,9 @@ class Daemon:
             last = int(self._port_file.read_text())
             if _is_free(last):
                 return last
-        for _ in range(PORT_TRIES):
-            port = secrets.choice(PORTS)
-            if _is_free(port):
-                self._port_file.write_text(str(port))
-                return port
-        raise ServerUnavailable(f"no free port for {self.name} between {PORTS.start} and {PORTS.stop}")
+        port = free_port()
+        self._port_file.write_text(str(port))
+        return port
 
     def launch(self, command: list[str], ready: Callable[[], bool]) -> None:
         """Start the server and return once it is `ready`; nothing is left behind if it never is."""
@@ -193,6 +190,15 @@ def _kill_tree(root: psutil.Process) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(family, timeout=STOP_S)
+
+
+def free_port() -> int:
+    """A port that nobody listens on, and that no outgoing connection can take. Raises ServerUnavailable."""
+    for _ in range(PORT_TRIES):
+        port = secrets.choice(PORTS)
+        if _is_free(port):
+            return port
+    raise ServerUnavailable(f"no free port between {PORTS.start} and {PORTS.stop}")
 
 
 def _is_free(port: int) -> bool:

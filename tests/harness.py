@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -33,6 +32,7 @@ from core.tenancy.principal import Scope
 from metering.entitlements import set_limits
 from metering.limits import LimitSet
 from metering.models import COUNT_COLUMNS
+from sandbox.daemon import free_port
 
 ROOT = Path(__file__).parents[1]
 SIMULATOR_KEY = "simulator-key"
@@ -315,14 +315,6 @@ async def chat(http: httpx2.AsyncClient, account: Account, message: str = "hello
     """Asks and reads the answer to its end."""
     async with http.stream("POST", "/chat", json={"message": message, **body}, headers=account.headers) as response:
         return read_answer(response, await response.aread())
-
-
-def free_port() -> int:
-    """A port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

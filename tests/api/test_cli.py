@@ -18,7 +18,8 @@ import pytest
 
 from api.cli import main
 from core.database import asyncpg_dsn
-from tests.harness import Books, free_port
+from sandbox.daemon import free_port
+from tests.harness import Books
 
 
 @dataclass

@@ -25,9 +25,10 @@ from pathlib import Path
 from metering.limits import Limit, LimitSet, Meter
 from metering.windows import WindowKind
 from migrations.upgrade import migrate
+from sandbox.daemon import free_port
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
-from tests.harness import ROOT, SIMULATOR_KEY, Account, Api, Books, Simulator, environment, free_port, running
+from tests.harness import ROOT, SIMULATOR_KEY, Account, Api, Books, Simulator, environment, running
 
 STREAMS = 8
 IN_FLIGHT = 32

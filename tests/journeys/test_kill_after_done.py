@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Api, Books, Simulator, free_port, scripted
+from sandbox.daemon import free_port
+from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Api, Books, Simulator, scripted
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "4"))
 DONE = b"event: done\ndata: \n\n"

@@ -12,7 +12,8 @@ import httpx2
 import pytest
 
 from metering.limits import LimitSet
-from tests.harness import TOKEN_FIELDS, Api, Books, chat, client, free_port
+from sandbox.daemon import free_port
+from tests.harness import TOKEN_FIELDS, Api, Books, chat, client
 
 LIMITS = LimitSet((), concurrency=1)
 OK = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nrequest-id: req_strange\r\n"

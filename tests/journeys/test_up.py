@@ -16,7 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.harness import ROOT, free_port, parse_sse
+from sandbox.daemon import free_port
+from tests.harness import ROOT, parse_sse
 
 START_S = 90
 CLEAN = {

@@ -10,6 +10,7 @@ import redis
 from core.ids import uuid7
 from metering.quota import WindowState, tenant_key, user_key
 from metering.tokens import Usage
+from sandbox.daemon import free_port
 from sandbox.valkey import Valkey
 from tests.harness import Books
 from tests.metering.process import Process, books_say, shadow
@@ -20,7 +21,10 @@ START_S = 20
 @pytest.fixture
 def cluster(private_valkey: Callable[..., Valkey]) -> Iterator[redis.Redis]:
     """A cluster of one node that has all slots."""
-    server = private_valkey(cluster_enabled="yes", cluster_require_full_coverage="no", appendonly="no")
+    bus = str(free_port())  # by default 10,000 above the port: where outgoing connections sit
+    server = private_valkey(
+        cluster_enabled="yes", cluster_port=bus, cluster_require_full_coverage="no", appendonly="no"
+    )
     with redis.Redis.from_url(server.url) as client:
         ask(client, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         deadline = time.monotonic() + START_S
