@@ -4,6 +4,7 @@ One item per limit: `"user-tokens-day";q=100000;w=86400;qu="tokens"`, and `"user
 left counts this request's hold as used.
 """
 
+from core.money import ceil_div
 from metering.admission import Grant
 from metering.limits import EffectiveLimit, Entitlement
 from metering.windows import WindowKind
@@ -18,7 +19,7 @@ def rate_limit_headers(grant: Grant) -> dict[str, str]:
         return {}
     now_ms = grant.request.opened_ms
     states = [
-        f'"{limit.name}";r={max(0, limit.room_in_unit(room))};t={-(-(ends_ms - now_ms) // 1000)}'
+        f'"{limit.name}";r={max(0, limit.room_in_unit(room))};t={ceil_div(ends_ms - now_ms, 1000)}'
         for limit, room, ends_ms in zip(entitlement.limits, grant.room, grant.window_ends_ms, strict=True)
     ]
     return {"ratelimit-policy": policy(entitlement), "ratelimit": ", ".join(states)}

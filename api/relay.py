@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from starlette.types import Receive, Scope, Send
 
-from api.chat import ChatBody, read_chat
+from api.chat import read_chat
 from api.context import PIECES
 from api.events import (
     BadStream,
@@ -60,31 +60,29 @@ class ChatRelay:
             if recorder is None:
                 deadline_ms = now_ms() + self._settings.request_deadline_s * 1000
                 recorder = UsageRecorder(self._settings.chat_max_tokens, deadline_ms)
-            await _Exchange(self, body, recorder, send, scope.get(PIECES, send)).run(scope, receive)
+            prompt = body.prompt(self._settings)
+            pass_on = scope.get(PIECES, send)
+            exchange = _Exchange(self._upstream, self._silence, prompt, recorder, send, pass_on)
+            await exchange.run(scope, receive)
         except NakaError as error:
             await problem_response(error, scope)(scope, receive, send)
-
-    def prompt(self, body: ChatBody) -> ChatPrompt:
-        """What is asked upstream for a body."""
-        return body.prompt(self._settings)
-
-    @property
-    def upstream(self) -> Upstream:
-        """The client."""
-        return self._upstream
-
-    @property
-    def silence(self) -> Silence:
-        """Who watches for it."""
-        return self._silence
 
 
 class _Exchange:
     """One answer, from the question to its end."""
 
-    def __init__(self, relay: ChatRelay, body: ChatBody, recorder: UsageRecorder, send: Send, pass_on: Send) -> None:
-        self._relay = relay
-        self._body = body
+    def __init__(
+        self,
+        upstream: Upstream,
+        silence: Silence,
+        prompt: ChatPrompt,
+        recorder: UsageRecorder,
+        send: Send,
+        pass_on: Send,
+    ) -> None:
+        self._upstream = upstream
+        self._silence = silence
+        self._prompt = prompt
         self._recorder = recorder
         self._send = send
         self._pass_on = pass_on
@@ -125,11 +123,10 @@ class _Exchange:
     async def _stream(self, deadline: asyncio.Timeout) -> None:
         recorder = self._recorder
         recorder.outcome = Outcome.UPSTREAM_REFUSED  # until it says something else
-        prompt = self._relay.prompt(self._body)
-        stream = await self._relay.upstream.open(prompt, recorder.granted_output_tokens)
+        stream = await self._upstream.open(self._prompt, recorder.granted_output_tokens)
         try:
             recorder.upstream_request_id = stream.request_id
-            with self._relay.silence.watch(self._comment, stream.give_up) as watched:
+            with self._silence.watch(self._comment, stream.give_up) as watched:
                 await self._pump(stream, watched, deadline)
         except BROKEN as error:
             code, status = ("upstream_timeout", 504) if stream.gave_up else ("upstream_broken", 502)

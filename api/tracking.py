@@ -27,7 +27,6 @@ from metering.recorder import UsageRecorder
 from metering.records import Settlement
 from metering.settlement import Settlements
 
-PRINCIPAL = "naka.principal"
 AskOf = Callable[[bytes], Ask]
 
 log = get_logger(__name__)
@@ -78,7 +77,6 @@ class UsageTrackingMiddleware:
     async def _authenticate(self, scope: Scope) -> Principal:
         principal = await self._directory.authenticate(key_of(scope))
         principal.require(KeyScope.CHAT)
-        scope[PRINCIPAL] = principal
         return principal
 
     async def _admit(self, principal: Principal, ask: Ask) -> Grant:

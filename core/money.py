@@ -4,10 +4,7 @@ The only roundings of the project live here, half up, as an accountant expects. 
 half to even and its `//` goes down; neither is used on money elsewhere.
 """
 
-NANO_USD_PER_USD = 1_000_000_000
 NANO_USD_PER_MICRO_USD = 1_000
-TOKENS_PER_MTOK = 1_000_000
-MAX_BIGINT = 2**63 - 1
 # Redis's Lua counts in doubles: every integer up to here is exact. As nano-USD this is 9 million dollars a window.
 MAX_EXACT_DOUBLE = 2**53 - 1
 

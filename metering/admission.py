@@ -15,6 +15,7 @@ from uuid import UUID
 from core.clock import now_ms
 from core.errors import InDoubt, NakaError, Unavailable
 from core.logs import get_logger
+from core.money import ceil_div
 from core.tenancy.principal import Forbidden, Principal, Unauthenticated
 from metering.entitlements import Entitlements
 from metering.epochs import Epochs
@@ -242,7 +243,7 @@ class Admission:
 
 def _refusal(refused: Refused, entitlement: Entitlement) -> NakaError:
     """The error of a refusal: what was too little, and when to come back."""
-    wait_s = max(1, -(-(refused.ends_ms - refused.now_ms) // 1000))
+    wait_s = max(1, ceil_div(refused.ends_ms - refused.now_ms, 1000))
     if refused.limit is None:
         whose = "this user" if refused.of_user else "this tenant"
         if refused.cause == "never":

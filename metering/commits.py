@@ -84,11 +84,6 @@ class Lane(Generic[Item, Answer]):
         self._fail_waiting()
         await self._disconnect()
 
-    @property
-    def depth(self) -> int:
-        """Rows that wait for a batch."""
-        return len(self._waiting)
-
     def submit(self, item: Item) -> "asyncio.Future[Answer]":
         """Queues a row. The future has its answer once its batch has committed; cancelling it takes nothing back."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

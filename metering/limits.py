@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
-from core.money import MAX_EXACT_DOUBLE, NANO_USD_PER_MICRO_USD
+from core.money import MAX_EXACT_DOUBLE, NANO_USD_PER_MICRO_USD, ceil_div
 from metering.windows import WindowKind
 
 
@@ -93,7 +93,7 @@ class EffectiveLimit:
 
     def in_unit(self, counted: int) -> int:
         """A count of the window in the unit of `limit`, spend rounded up: the part of a micro-USD is used."""
-        return -(-counted // NANO_USD_PER_MICRO_USD) if self.meter is Meter.SPEND else counted
+        return ceil_div(counted, NANO_USD_PER_MICRO_USD) if self.meter is Meter.SPEND else counted
 
     def room_in_unit(self, room: int) -> int:
         """What is left of the window, in the unit of `limit`, rounded down."""

@@ -42,11 +42,6 @@ class Settlements:
             if left:
                 log.critical("settlements_left_open", requests=len(left))
 
-    @property
-    def running(self) -> int:
-        """Settlements under way."""
-        return len(self._running)
-
     async def _settle(self, grant: Grant, recorder: UsageRecorder) -> Settlement:
         settlement = await self._measure(grant, recorder)
         await self._journal.settlements.submit(settlement)

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import msgspec
 
+from core.money import ceil_div
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -115,4 +117,4 @@ def bound_of_count(counted_tokens: int) -> int:
 
 def estimate_output(characters: int) -> int:
     """Output tokens of `characters` of relayed text when nobody counted them: one for each four, rounded up."""
-    return -(-characters // 4)
+    return ceil_div(characters, 4)
