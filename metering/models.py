@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, SmallInteger, Text, UniqueConstraint, func
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database import Base
@@ -18,12 +18,16 @@ from core.tenancy.models import TimestampTz
 
 
 class TenantEpoch(Base):
-    """The epoch that a request of the tenant must be granted under, to be opened."""
+    """The epoch that a request of the tenant must be granted under, to be opened.
+
+    With `fallback_until` the tenant is admitted by Postgres, and goes back to Redis no sooner than then.
+    """
 
     __tablename__ = "tenant_epochs"
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     epoch: Mapped[int] = mapped_column(BigInteger)
+    fallback_until: Mapped[datetime | None] = mapped_column(TimestampTz)
 
 
 class LimitRow(Base):
@@ -102,13 +106,16 @@ class UsageRequest(Counts, Base):
     """One request: opened before the provider hears of it, settled or void in the end.
 
     `requests` is 1 once the provider has begun to answer, else 0: what failed before that is billed nothing.
-    `source` says how the counts are known: `final`, `counted` or `estimated`.
+    `source` says how the counts are known: `final`, `counted` or `estimated`. A row that was recovered while its
+    process may only have slept is settled, and its hold counts until `hold_until` all the same.
     """
 
     __tablename__ = "usage_requests"
     __table_args__ = (
         Index("ix_usage_requests_open", "tenant_id", "id", postgresql_where="state = 'open'"),
         Index("ix_usage_requests_user", "tenant_id", "user_id", "id"),
+        Index("ix_usage_requests_process", "process_id", postgresql_where="state = 'open'"),
+        Index("ix_usage_requests_held", "tenant_id", "id", postgresql_where="hold_until IS NOT NULL"),
         {"postgresql_partition_by": "RANGE (id)"},
     )
 
@@ -138,6 +145,82 @@ class UsageRequest(Counts, Base):
     upstream_request_id: Mapped[str | None] = mapped_column(Text)
     upstream_message_id: Mapped[str | None] = mapped_column(Text)
     output_chars: Mapped[int | None] = mapped_column(BigInteger)
+    hold_until: Mapped[datetime | None] = mapped_column(TimestampTz)
+
+
+class UsageEntry(Counts, Base):
+    """What was learnt or decided after a request was settled: signed differences, never edited.
+
+    `revision`: a better measurement of the request. `correction`: an admin's word on a request, on top of what was
+    measured. `credit`: to a user, for no single request (`key_id` is nil, `model` empty). `repair`: a meter that had
+    drifted from its rows; it moves the meter and no row.
+    """
+
+    __tablename__ = "usage_entries"
+    __table_args__ = (
+        Index(
+            "uq_usage_entries_reference",
+            "tenant_id",
+            "reference",
+            unique=True,
+            postgresql_where="reference IS NOT NULL",
+        ),
+        Index("ix_usage_entries_request", "tenant_id", "request_id", postgresql_where="request_id IS NOT NULL"),
+        Index("ix_usage_entries_period", "tenant_id", "period_id"),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(Text)
+    request_id: Mapped[UUID | None]
+    user_id: Mapped[UUID | None]
+    key_id: Mapped[UUID | None]
+    model: Mapped[str | None] = mapped_column(Text)
+    period_id: Mapped[str] = mapped_column(Text)
+    day: Mapped[date | None]
+    source: Mapped[str | None] = mapped_column(Text)
+    outcome: Mapped[str | None] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(Text)
+    actor_key_id: Mapped[UUID | None]
+    reason: Mapped[str] = mapped_column(Text)
+    reference: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.clock_timestamp())
+
+
+class ProcessRow(Base):
+    """A process that opens requests: its beat, and how far its open streams were at that beat (metering.heartbeat)."""
+
+    __tablename__ = "processes"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    host: Mapped[str] = mapped_column(Text)
+    pid: Mapped[int]
+    beat: Mapped[int] = mapped_column(BigInteger)
+    started_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.clock_timestamp())
+    beat_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.clock_timestamp())
+    ended_at: Mapped[datetime | None] = mapped_column(TimestampTz)
+    progress: Mapped[Any] = mapped_column(JSON)
+
+
+class OutputDensity(Base):
+    """How much text a model's output token makes, measured on answers that ended well (metering.density)."""
+
+    __tablename__ = "output_densities"
+
+    model: Mapped[str] = mapped_column(Text, primary_key=True)
+    output_chars: Mapped[int] = mapped_column(BigInteger)
+    output_tokens: Mapped[int] = mapped_column(BigInteger)
+
+
+class ReconciliationRow(Base):
+    """One run of the check of the books, and what it found."""
+
+    __tablename__ = "reconciliations"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    ran_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.clock_timestamp())
+    drifts: Mapped[int]
+    report: Mapped[dict[str, Any]] = mapped_column(JSONB)
 
 
 class UsageDaily(Counts, Base):

@@ -19,6 +19,7 @@ class Outcome(StrEnum):
     CLIENT_GONE = "client_gone"  # the client left
     DEADLINE = "deadline"  # we ended it: it ran into its deadline
     SHUTDOWN = "shutdown"  # we ended it: this process stops
+    LOST = "lost"  # its process died: settled from what its last heartbeat said
 
 
 class Source(StrEnum):
