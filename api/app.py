@@ -4,9 +4,8 @@ Layers from outside in: the request's id and last net, CORS, the toll; then `/ch
 FastAPI with the rest.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from api.context import RequestContextMiddleware
 from api.openapi import describe
 from api.problems import answer_with_problem
 from api.relay import ChatRelay
-from api.routes import admin, health, pages, usage
+from api.routes import admin, health, metrics, pages, usage
 from api.runtime import Runtime, build_runtime
 from api.tracking import UsageTrackingMiddleware
 from core.errors import NakaError
@@ -90,9 +89,11 @@ class _Beside:
 
 def create_app(settings: Settings) -> Naka:
     """The whole application over one runtime, which its lifespan starts and stops."""
-    app = Naka(build_runtime(settings))
+    runtime = build_runtime(settings)
+    app = Naka(runtime)
     for module in (usage, admin, health, pages):
         app.include_router(module.router)
+    app.include_router(metrics.build_router(runtime))
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     app.add_route("/chat", _post_only, methods=["POST"], include_in_schema=False)
     for error in (NakaError, HTTPException, RequestValidationError):
@@ -109,11 +110,7 @@ async def _post_only(_: Request) -> Response:
 @asynccontextmanager
 async def _lifespan(runtime: Runtime, _: FastAPI) -> AsyncIterator[None]:
     await runtime.start()
-    partitions = asyncio.create_task(runtime.keep_partitions())
     try:
         yield
     finally:
-        partitions.cancel()
-        with suppress(asyncio.CancelledError):
-            await partitions
         await runtime.stop()

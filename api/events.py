@@ -6,6 +6,7 @@ fields are ignored: Anthropic reserves the right to add them (facts: versioning)
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 import msgspec
 
@@ -31,11 +32,15 @@ class Thinking(msgspec.Struct, frozen=True):
     text: str
 
 
+Word = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00]*\Z", max_length=200)]
+"""A name that goes into the books: Postgres takes no NUL. A stream that has one breaks."""
+
+
 class MessageStart(msgspec.Struct, frozen=True):
     """The answer begins; every input count is known."""
 
-    id: str
-    model: str
+    id: Word
+    model: Word
     usage: ReportedUsage
 
 
@@ -83,7 +88,7 @@ class _Start(msgspec.Struct):
 
 
 class _Stop(msgspec.Struct):
-    stop_reason: str | None = None
+    stop_reason: Word | None = None
 
 
 class _MessageDelta(msgspec.Struct):

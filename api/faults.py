@@ -1,4 +1,7 @@
-"""What can go wrong at Anthropic, in the words and statuses that our client gets. Pure; the SDK is not known here."""
+"""What can end an answer before its time, in the words and statuses that our client gets.
+
+That is all that goes wrong at Anthropic, and our own stop. Pure; the SDK is not known here.
+"""
 
 from http import HTTPStatus
 
@@ -37,6 +40,7 @@ _WORDS = {
     "upstream_unreachable": "the model's provider cannot be reached",
     "upstream_broken": "the model's provider broke off",
     "input_too_large": "the message is larger than the model takes",
+    "shutting_down": "this server is being stopped; ask again, another will answer",
 }
 _BY_EVENT = {
     "overloaded_error": (503, "upstream_overloaded"),

@@ -3,10 +3,12 @@
 The upstream is opened, and its `message_start` awaited, before our own head is sent. Then every piece of text is
 passed on as it arrives, several in one write if they came in one read, never held back. What is learnt goes to the
 recorder on the scope; without one it streams all the same. `done` comes after `message_stop` and only then; whatever
-breaks later is `event: error`. When the client leaves, the upstream is closed at once.
+breaks later is `event: error`, our own stop too. When the client leaves, the upstream is closed at once. Every way in
+which a stream can end, and what it comes to: docs/endings.md.
 """
 
 import asyncio
+import contextlib
 import time
 from typing import Any, cast
 
@@ -33,10 +35,12 @@ from api.upstream import BROKEN, ChatPrompt, Upstream, UpstreamStream
 from core.clock import now_ms
 from core.errors import NakaError
 from core.settings import Settings
-from metering.recorder import UsageRecorder
+from metering.recorder import MAX_TEXT_CHARS, UsageRecorder
 from metering.records import Outcome
 
 RECORDER = "naka.recorder"
+_LAST_WORD_S = 2.0
+"""How long a client that reads slowly may hold up our own stop."""
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -61,11 +65,10 @@ class ChatRelay:
                 deadline_ms = now_ms() + self._settings.request_deadline_s * 1000
                 recorder = UsageRecorder(self._settings.chat_max_tokens, deadline_ms)
             prompt = body.prompt(self._settings)
-            pass_on = scope.get(PIECES, send)
-            exchange = _Exchange(self._upstream, self._silence, prompt, recorder, send, pass_on)
-            await exchange.run(scope, receive)
         except NakaError as error:
             await problem_response(error, scope)(scope, receive, send)
+            return
+        await _Exchange(self._upstream, self._silence, prompt, recorder, scope, receive, send).run()
 
 
 class _Exchange:
@@ -77,48 +80,62 @@ class _Exchange:
         silence: Silence,
         prompt: ChatPrompt,
         recorder: UsageRecorder,
+        scope: Scope,
+        receive: Receive,
         send: Send,
-        pass_on: Send,
     ) -> None:
         self._upstream = upstream
         self._silence = silence
         self._prompt = prompt
         self._recorder = recorder
+        self._scope = scope
+        self._receive = receive
         self._send = send
-        self._pass_on = pass_on
+        self._pass_on: Send = scope.get(PIECES, send)
         self._reader = EventReader()
         self._framer = TextFramer()
         self._head_sent = False
         self._ended = False
+        self._last: bytes | None = None
         self._finished = False
         self._fault: BadStream | UpstreamFault | None = None
         self._client_gone = False
 
-    async def run(self, scope: Scope, receive: Receive) -> None:
-        """Streams until the end, the deadline, or the client's leaving."""
+    async def run(self) -> None:
+        """Streams until the end, the deadline, the client's leaving or our own stop, and says so if that is due."""
         task = cast("asyncio.Task[None]", asyncio.current_task())
-        watcher = asyncio.create_task(self._watch(receive, task))
+        try:
+            error = await self._until_its_end(task)
+        except asyncio.CancelledError:
+            if not self._client_gone:
+                await self._take_leave()
+                raise
+            self._note(Outcome.CLIENT_GONE)
+            if task.uncancel():
+                raise  # by our own stop, too
+        else:
+            if error is not None:
+                await self._fail(error)
+
+    async def _until_its_end(self, task: "asyncio.Task[Any]") -> UpstreamFault | None:
+        """What the client is to be told of how it ended; None when it has been told all."""
+        watcher = asyncio.create_task(self._watch(task))
         left_s = max(0, self._recorder.deadline_ms - now_ms()) / 1000
         try:
             async with asyncio.timeout(left_s) as deadline:
                 await self._stream(deadline)
-        except asyncio.CancelledError:
-            if not self._client_gone:
-                self._note(Outcome.SHUTDOWN)
-                raise
-            task.uncancel()
-            self._note(Outcome.CLIENT_GONE)
         except TimeoutError:
             self._note(Outcome.DEADLINE)
-            await self._fail(scope, fault("upstream_timeout", status=504))
+            return fault("upstream_timeout", status=504)
         except UpstreamFault as error:
             if not error.sent:
                 self._note(Outcome.NOT_SENT)
-            await self._fail(scope, error)
+            return error
         except BadStream:
-            await self._fail(scope, fault("upstream_broken"))
+            return fault("upstream_broken")
         finally:
-            watcher.cancel()
+            watcher.cancel()  # whoever leaves from here on changes nothing
+        return None
 
     async def _stream(self, deadline: asyncio.Timeout) -> None:
         recorder = self._recorder
@@ -152,7 +169,8 @@ class _Exchange:
         if not self._ended:
             raise fault("upstream_broken")
         deadline.reschedule(None)  # the answer is whole; what is left has bounds of its own
-        await self._finish(self._framer.rest() + DONE)
+        self._last = self._framer.rest() + DONE
+        await self._finish(self._last)
         await stream.finish()
 
     def _take(self, chunk: bytes) -> bytes:
@@ -162,11 +180,16 @@ class _Exchange:
             for event in self._reader.feed(chunk):
                 if type(event) is Text:
                     recorder.output_chars += len(event.text)
+                    recorder.pieces.append(event.text)
                     frames += self._framer.frame(event.text)
                 else:
                     self._note_event(event)
+                    if self._ended:
+                        break
         except (BadStream, UpstreamFault) as error:
             self._fault = error
+        if recorder.output_chars > MAX_TEXT_CHARS:
+            recorder.forget_text()
         return frames
 
     def _note_event(self, event: Event) -> None:
@@ -174,6 +197,7 @@ class _Exchange:
         match event:
             case Thinking():
                 recorder.output_chars += len(event.text)
+                recorder.pieces.append(event.text)
             case MessageStart():
                 recorder.outcome = Outcome.UPSTREAM_BROKE
                 recorder.started = event.usage
@@ -183,18 +207,24 @@ class _Exchange:
                 recorder.latest = event.usage if recorder.latest is None else recorder.latest.then(event.usage)
                 if event.stop_reason is not None:
                     recorder.stop_reason = event.stop_reason
-                    recorder.finished = True
+                    self._conclude()
             case MessageStop():
                 if recorder.started is None:
                     raise fault("upstream_broken")
                 self._ended = True
-                recorder.finished = True
-                refused = recorder.stop_reason == "refusal" and recorder.output_chars == 0
-                recorder.outcome = Outcome.REFUSED if refused else Outcome.COMPLETED
+                recorder.outcome = Outcome.COMPLETED
+                self._conclude()
             case UpstreamErrorEvent():
                 raise fault_of_event(event.type)
             case Text():
                 pass  # taken where it is framed
+
+    def _conclude(self) -> None:
+        """The provider is at its end. A refusal without a word stays one, whatever breaks or leaves afterwards."""
+        recorder = self._recorder
+        recorder.finished = recorder.latest is not None and recorder.latest.output_tokens is not None
+        if recorder.stop_reason == "refusal" and recorder.output_chars == 0:
+            recorder.outcome = Outcome.REFUSED
 
     async def _send_head(self) -> None:
         self._head_sent = True
@@ -205,11 +235,22 @@ class _Exchange:
         await self._send({"type": "http.response.body", "body": last, "more_body": False})
         self._finished = True
 
-    async def _fail(self, scope: Scope, error: UpstreamFault) -> None:
+    async def _fail(self, error: UpstreamFault) -> None:
         """Before the head: a status. After it: the error event."""
-        if not self._head_sent:
-            raise error
-        await self._finish(self._framer.rest() + error_frame(problem_of(error, scope).body))
+        if self._head_sent:
+            await self._finish(self._framer.rest() + error_frame(problem_of(error, self._scope).body))
+        else:
+            await problem_response(error, self._scope)(self._scope, self._receive, self._send)
+
+    async def _take_leave(self) -> None:
+        """This process stops. Whoever listens is told, in a moment; a whole answer gets its `done` all the same."""
+        self._note(Outcome.SHUTDOWN)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORD_S):
+                if self._last is None:
+                    await self._fail(fault("shutting_down", status=503))
+                elif not self._finished:
+                    await self._finish(self._last)
 
     async def _comment(self, comment: bytes) -> None:
         if self._head_sent and not self._finished:
@@ -217,12 +258,12 @@ class _Exchange:
 
     def _note(self, outcome: Outcome) -> None:
         """How it ended, unless it had ended before: a complete answer stays complete whoever leaves then."""
-        if not self._ended:
+        if not self._ended and self._recorder.outcome is not Outcome.REFUSED:
             self._recorder.outcome = outcome
 
-    async def _watch(self, receive: Receive, task: "asyncio.Task[Any]") -> None:
+    async def _watch(self, task: "asyncio.Task[Any]") -> None:
         while True:
-            message = await receive()
+            message = await self._receive()
             if message["type"] == "http.disconnect":
                 self._client_gone = True
                 task.cancel()

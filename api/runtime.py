@@ -1,6 +1,5 @@
 """The parts of one API process, put together once. Nothing else builds them."""
 
-import asyncio
 from dataclasses import dataclass
 
 import asyncpg
@@ -11,23 +10,32 @@ from api.upstream import Upstream
 from core.changes import Changes
 from core.database import Connections, Database, asyncpg_dsn
 from core.errors import Unavailable
+from core.ids import uuid7
 from core.logs import get_logger
 from core.settings import Settings
 from core.tenancy.directory import Directory
 from metering.admission import Admission, AdmissionRules
+from metering.counting import OutputCounter
+from metering.density import Densities
 from metering.entitlements import Entitlements
 from metering.epochs import Epochs
+from metering.fallback import Fallback
+from metering.heartbeat import Heartbeat
 from metering.journal import Journal
 from metering.lapses import Lapses
 from metering.partitions import ensure_partitions
 from metering.prices import PriceList
 from metering.quota import Quota
+from metering.recovery import Recovery
+from metering.redis_grants import RedisGrants
 from metering.redis_lane import RedisLane
+from metering.replay import Replay
+from metering.running import Running
 from metering.settlement import Settlements
+from metering.spool import Spool
 from metering.standing import Standings
 from metering.windows import Calendar
 
-_PARTITION_CHECK_S = 3600
 _PRICE_TTL_S = 60
 
 log = get_logger(__name__)
@@ -48,8 +56,14 @@ class Runtime:
     journal: Journal
     quota: Quota
     lapses: Lapses
+    fallback: Fallback
     admission: Admission
     settlements: Settlements
+    running: Running
+    spool: Spool
+    heartbeat: Heartbeat
+    recovery: Recovery
+    replay: Replay
     standings: Standings
     upstream: Upstream
     silence: Silence
@@ -63,33 +77,39 @@ class Runtime:
         self.changes.subscribe(self.directory.forget)
         self.changes.subscribe(self.entitlements.forget)
         self.changes.subscribe(self.prices.forget)
+        await self.heartbeat.start()
         self.journal.start()
+        self.fallback.start()
         self.quota.lane.start()
+        self.recovery.start()
+        self.replay.start()
         self.silence.start()
         await self.changes.start()
-
-    async def keep_partitions(self) -> None:
-        """Makes the months ahead, for as long as the process lives."""
-        while True:
-            await asyncio.sleep(_PARTITION_CHECK_S)
-            try:
-                async with self.pool.acquire() as connection:
-                    await ensure_partitions(connection)
-            except (asyncpg.PostgresError, Unavailable) as error:
-                log.warning("partitions_not_checked", error=type(error).__name__)
 
     async def stop(self) -> None:
         """Settles what is left, then closes everything, in the order of dependence."""
         await self.silence.stop()
+        await self.recovery.stop()
         await self.settlements.stop()
         await self.lapses.stop()
+        await self.fallback.stop()
         await self.journal.stop()
+        await self._settle_orphans()
+        await self.replay.stop()
+        await self.heartbeat.stop()
         await self.changes.stop()
         await self.quota.lane.stop()
         await self.upstream.close()
         await self.redis.aclose()
         await self.pool.close()
         await self.database.close()
+
+    async def _settle_orphans(self) -> None:
+        """What Postgres opened for requests that were cancelled meanwhile. It is away: another's recovery does it."""
+        try:
+            await self.recovery.recover_orphans()
+        except (asyncpg.PostgresError, Unavailable) as error:
+            log.warning("orphans_left", error=type(error).__name__)
 
 
 def build_runtime(settings: Settings) -> Runtime:
@@ -103,15 +123,22 @@ def build_runtime(settings: Settings) -> Runtime:
     calendar = Calendar(settings.timezone)
     prices = PriceList(database, ttl_s=_PRICE_TTL_S)
     entitlements = Entitlements(database, ttl_s=settings.directory_ttl_s)
-    journal = Journal(dsn, timeout_s=settings.database_timeout_s)
+    process_id, running, densities = uuid7(), Running(), Densities()
+    spool = Spool(settings.spool_dir, process_id)
+    journal = Journal(dsn, timeout_s=settings.database_timeout_s, process_id=process_id, refuge=spool)
     quota = Quota(RedisLane(settings.redis_url, timeout_s=settings.redis_timeout_s))
     epochs = Epochs(pool, quota, calendar)
+    fallback = Fallback(
+        dsn, process_id=process_id, running=running, calendar=calendar, timeout_s=settings.database_timeout_s
+    )
     lapses = Lapses(pool, quota)
     rules = AdmissionRules(
         smallest_grant=settings.min_grant_tokens,
         ttl_ms=settings.request_deadline_s * 1000,
         counts_per_minute=settings.count_calls_per_minute,
     )
+    upstream = Upstream(settings)
+    counter = OutputCounter(upstream.count_output, densities)
     return Runtime(
         settings=settings,
         database=database,
@@ -124,19 +151,30 @@ def build_runtime(settings: Settings) -> Runtime:
         journal=journal,
         quota=quota,
         lapses=lapses,
+        fallback=fallback,
         admission=Admission(
-            quota=quota,
-            journal=journal,
-            epochs=epochs,
-            lapses=lapses,
+            RedisGrants(quota, journal, epochs, lapses, running=running, calendar=calendar),
+            fallback,
             entitlements=entitlements,
             prices=prices,
-            calendar=calendar,
             rules=rules,
         ),
-        settlements=Settlements(journal, quota, prices),
-        standings=Standings(quota, epochs, entitlements, calendar),
-        upstream=Upstream(settings),
+        settlements=Settlements(journal, quota, prices, pool, running=running, spool=spool, counter=counter),
+        running=running,
+        spool=spool,
+        heartbeat=Heartbeat(pool, running, densities, process_id, every_s=settings.heartbeat_s),
+        recovery=Recovery(
+            pool,
+            quota,
+            prices,
+            densities,
+            process_id=process_id,
+            running=running,
+            dead_after_s=settings.dead_after_s,
+        ),
+        replay=Replay(pool, quota, settings.spool_dir, spool=spool, running=running),
+        standings=Standings(quota, epochs, entitlements, calendar, pool),
+        upstream=upstream,
         silence=Silence(comment_after_s=settings.chat_keepalive_s, give_up_after_s=settings.upstream_read_timeout_s),
         pool=pool,
     )

@@ -1,80 +1,148 @@
-"""uvicorn as Naka runs it: what is not HTTP at all is refused in the same one shape as every other error."""
+"""uvicorn as Naka runs it: it starts, serves, and stops without losing what it admitted.
 
+The stop, on SIGTERM or Ctrl-C: *draining* (`/readyz` is red, everything is served, each answer ends its connection),
+then *closing* (the listener is gone, running answers go on for the grace), then *ending* (they are cancelled, and
+waited for, so that each settles itself), then the lifespan's own shutdown. A second signal goes to the ending at
+once. No signal makes the exit code anything but 0; only a shutdown that failed does.
+
+Workers that replace each other share one listening socket (`inherit`) rather than each having its own with
+SO_REUSEPORT: there, what waits in the queue of the socket that closes is reset by the kernel; here, the queue belongs
+to both, and also outlives a moment without any worker.
+"""
+
+import asyncio
+import signal
 import socket
-from http import HTTPStatus
-from typing import Any
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
-import msgspec
 import uvicorn
 from fastapi import FastAPI
-from starlette.exceptions import HTTPException
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import HANDLED_SIGNALS
 
-from api.problems import REQUEST_ID, problem_of
-from core.ids import uuid7
+from api.protocol import NakaProtocol, Phase, State
+from core.errors import NakaError
+from core.logs import get_logger
 
-_GRACE_S = 30
 _KEEP_ALIVE_S = 75  # longer than the usual 60 s of a load balancer, which must be the one to close
 _BACKLOG = 2048
-_MAX_HEAD_BYTES = 64 * 1024
-_LINGER_S = 1
+_TICK_S = 0.05
+_PATIENCE_S = 1  # a connection that was accepted last may have its first request on the way; and a last write, too
+_END_S = 5  # how long cancelled requests may take to settle, before the runtime's own stop waits for the settlements
+
+log = get_logger(__name__)
 
 
 class AddressTaken(Exception):
     """Something else listens there, or it is not an address of this machine."""
 
 
-class NakaProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose own refusals are problems too, and whose request heads have an end."""
+class NotAListener(NakaError):
+    """What was passed in is not a listening TCP socket."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._in_head = True
-        self._head_bytes = 0
-        self._refused = False
 
-    def data_received(self, data: bytes) -> None:
-        """Parses; a head that is not whole after `_MAX_HEAD_BYTES` is refused."""
-        if self._refused:
-            return
-        self._head_bytes += len(data)
-        super().data_received(data)
-        if self._in_head and self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refused = True  # what still comes is read and dropped: a reset would overtake the answer
-            self._answer_400()
-            self.loop.call_later(_LINGER_S, self.transport.close)
+class _Server(uvicorn.Server):
+    """uvicorn's server with a stop of our own; see the module."""
 
-    def on_message_begin(self) -> None:
-        """A new request: its head is counted from here."""
-        self._in_head, self._head_bytes = True, 0
-        super().on_message_begin()
+    server_state: State
 
-    def on_headers_complete(self) -> None:
-        """The head is whole."""
-        self._in_head = False
-        super().on_headers_complete()
+    def __init__(
+        self, config: uvicorn.Config, app: FastAPI, announce: Callable[[], None], *, drain_s: float, grace_s: float
+    ) -> None:
+        super().__init__(config)
+        self.server_state = State()
+        self._app = app
+        self._announce = announce
+        self._drain_s = drain_s
+        self._grace_s = grace_s
+        self._drain_ends = 0.0
+        self._hurried = False
 
-    def send_400_response(self, msg: str) -> None:
-        """Answers what could not be parsed, and closes. `msg` is the parser's and not for the caller."""
-        del msg
-        self._answer_400()
-        self.transport.close()
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are ours until the process ends, and not raised again: a stop that was asked for is no failure."""
+        for number in HANDLED_SIGNALS:
+            signal.signal(number, self.handle_exit)
+        try:
+            yield
+        finally:
+            for number in HANDLED_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
 
-    def _answer_400(self) -> None:
-        request_id = str(uuid7())
-        problem = problem_of(HTTPException(HTTPStatus.BAD_REQUEST), {REQUEST_ID: request_id})
-        body = msgspec.json.encode(problem.body)
-        lines = [
-            b"HTTP/1.1 400 Bad Request",
-            *(name + b": " + value for name, value in self.server_state.default_headers),
-            b"content-type: application/problem+json",
-            b"content-length: %d" % len(body),
-            b"x-request-id: %b" % request_id.encode(),
-            b"connection: close",
-            b"",
-            body,
-        ]
-        self.transport.write(b"\r\n".join(lines))
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the stop, another one hurries it."""
+        del sig, frame
+        self._hurried = self.should_exit
+        self.should_exit = True
+        if not self._hurried:
+            self._drain_ends = time.monotonic() + self._drain_s
+            self.server_state.phase = Phase.DRAINING
+            self._app.state.draining = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts the runtime, then accepts; says so then and not before."""
+        await super().startup(sockets)
+        self._announce()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether the listener is to be closed: signalled, and drained."""
+        if not await super().on_tick(counter):
+            return False
+        for connection in self._connections():
+            connection.end_keep_alive()
+        return self._is_over(self._drain_ends)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """After the drain: no new connections, the grace, the end of what still runs, and the lifespan's."""
+        self.server_state.phase = Phase.CLOSING
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        closed_at = time.monotonic()
+        await self._let_finish(closed_at)
+        await self._end_running(closed_at)
+        await self.lifespan.shutdown()
+
+    async def _let_finish(self, closed_at: float) -> None:
+        state = self.server_state
+        await asyncio.sleep(_TICK_S)  # whoever was accepted in the last moment has become a connection by then
+        self._end_idle(closed_at)
+        while (state.connections or state.tasks) and not self._is_over(closed_at + self._grace_s):
+            await asyncio.sleep(_TICK_S)
+            self._end_idle(closed_at)
+
+    async def _end_running(self, closed_at: float) -> None:
+        """Cancels, and waits until the cancelled have ended: each settles in its own `finally`."""
+        state = self.server_state
+        state.phase = Phase.ENDING
+        await asyncio.sleep(0)  # what was started in this moment has begun by then, and can answer for itself
+        if state.tasks:
+            log.warning("requests_cut_short", requests=len(state.tasks))
+        for task in list(state.tasks):
+            task.cancel()
+        began = time.monotonic()
+        while time.monotonic() - began < (_END_S if state.tasks else _PATIENCE_S):
+            if not state.tasks and not state.connections:
+                return
+            self._end_idle(closed_at)
+            await asyncio.sleep(_TICK_S)
+        if state.tasks:
+            log.error("requests_do_not_end", requests=len(state.tasks))
+
+    def _end_idle(self, closed_at: float) -> None:
+        patient = time.monotonic() < closed_at + _PATIENCE_S
+        for connection in self._connections():
+            connection.end_if_idle(patient=patient)
+
+    def _connections(self) -> Sequence[NakaProtocol]:
+        return [connection for connection in self.server_state.connections if isinstance(connection, NakaProtocol)]
+
+    def _is_over(self, ends_at: float) -> bool:
+        return self._hurried or time.monotonic() >= ends_at
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -93,8 +161,23 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: FastAPI, listener: socket.socket) -> None:
-    """Serves until SIGTERM or Ctrl-C, then gives running answers their grace."""
+def inherit(fd: int) -> socket.socket:
+    """The listening socket that whoever started us left open, shared with whom we replace. Raises NotAListener."""
+    try:
+        listener = socket.socket(fileno=fd)
+        is_tcp = listener.family in (socket.AF_INET, socket.AF_INET6) and listener.type == socket.SOCK_STREAM
+        if is_tcp and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return listener
+    except OSError as error:
+        raise NotAListener(f"file descriptor {fd}: {error.strerror}") from error
+    listener.detach()  # not ours to close
+    raise NotAListener(f"file descriptor {fd} is not a listening TCP socket")
+
+
+def serve(
+    app: FastAPI, listener: socket.socket, *, drain_s: float, grace_s: float, announce: Callable[[], None]
+) -> None:
+    """Serves until it is told to stop, and then stops as the module says. `announce` is called once it serves."""
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -105,7 +188,9 @@ def serve(app: FastAPI, listener: socket.socket) -> None:
         server_header=False,
         date_header=True,
         backlog=_BACKLOG,
-        timeout_graceful_shutdown=_GRACE_S,
         timeout_keep_alive=_KEEP_ALIVE_S,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    server = _Server(config, app, announce, drain_s=drain_s, grace_s=grace_s)
+    server.run(sockets=[listener])
+    if server.lifespan.shutdown_failed:
+        sys.exit(1)

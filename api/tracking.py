@@ -2,8 +2,9 @@
 
 It authenticates, reads the body, asks for a grant, puts a recorder on the scope, calls the application, and settles
 in its own `finally`, whatever happened inside: the only place that runs exactly once per request. The last write of
-an answer waits for the commit, so whoever saw the end of it is in the books. A body that the route would refuse goes
-through unmetered, to get its 422; nothing is stored for it.
+a whole answer waits for the commit, so whoever saw its `done` is in the books. That of an answer that broke off does
+not: its text may have to be counted first. A body that the route would refuse goes through unmetered, to get its 422;
+nothing is stored for it.
 """
 
 import asyncio
@@ -23,11 +24,11 @@ from core.tenancy.directory import Directory
 from core.tenancy.principal import Principal, Unauthenticated
 from core.tenancy.principal import Scope as KeyScope
 from metering.admission import Admission, Ask, Grant
-from metering.recorder import UsageRecorder
-from metering.records import Settlement
+from metering.records import Outcome, Settlement
 from metering.settlement import Settlements
 
 AskOf = Callable[[bytes], Ask]
+_WHOLE = frozenset({Outcome.COMPLETED, Outcome.REFUSED})
 
 log = get_logger(__name__)
 
@@ -87,7 +88,7 @@ class UsageTrackingMiddleware:
             raise
 
     async def _run(self, grant: Grant, scope: Scope, receive: Receive, send: Send) -> None:
-        recorder = UsageRecorder(grant.request.held_output_tokens, grant.request.deadline_ms)
+        recorder = self._settlements.recorder(grant)
         scope[RECORDER] = recorder
         scope[REQUEST_ID] = str(grant.request.id)
         structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID])
@@ -97,7 +98,9 @@ class UsageTrackingMiddleware:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(rate_limit_headers(grant))
             elif not message.get("more_body"):
-                await books.closed()
+                books.begin()
+                if recorder.started is None or recorder.outcome in _WHOLE:
+                    await books.closed()
             await send(message)
 
         try:
@@ -113,11 +116,15 @@ class _Books:
         self._begin = begin
         self._task: asyncio.Task[Settlement] | None = None
 
-    def closed(self) -> Awaitable[Settlement]:
-        """Resolves once the settlement has committed. Cancelling the wait does not cancel the settlement."""
+    def begin(self) -> "asyncio.Task[Settlement]":
+        """What stands in the recorder now is settled, unless it was begun before."""
         if self._task is None:
             self._task = self._begin()
-        return asyncio.shield(self._task)
+        return self._task
+
+    def closed(self) -> Awaitable[Settlement]:
+        """Resolves once the settlement is safe. Cancelling the wait does not cancel the settlement."""
+        return asyncio.shield(self.begin())
 
 
 def _ask(ask_of: AskOf, body: bytes) -> Ask | None:

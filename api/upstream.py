@@ -3,13 +3,15 @@
 A stream is opened before anything is said to our own client, so that its faults become real HTTP statuses. Retried
 is only what cannot have been paid for: an answer with a retryable status, or a connection that was never made. A
 request that was sent and not answered is not sent again. All tries share one deadline. The SDK's own retries are off.
-Sources: facts on Anthropic's API, sections 1, 3 and 6.
+Text is counted by the free count-tokens call: a prompt before it is sent, an answer that broke off. That call has
+bounds of its own. Sources: facts on Anthropic's API, sections 1, 3 and 6.
 """
 
 import asyncio
 import contextlib
 import math
 import random
+import time
 from dataclasses import dataclass
 
 import aiohttp
@@ -26,6 +28,13 @@ _KEEPALIVE_S = 60
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 8.0
 _LINGER_S = 0.5
+_COUNT_S = 5.0
+_COUNTS_AT_ONCE = 8
+_COUNTS_WAITING = 256  # what 8 at once can do in 5 s, at 150 ms each
+_SMALLEST = "a"  # one token to any tokenizer
+_OVERHEAD_TTL_S = 3600.0
+_MAX_OVERHEAD_TOKENS = 1024
+_MAX_MODELS = 64
 _RETRYABLE = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 
 log = get_logger(__name__)
@@ -95,6 +104,9 @@ class Upstream:
             ),
         )
         self._create = self._client.messages.with_streaming_response.create
+        self._counts = asyncio.Semaphore(_COUNTS_AT_ONCE)
+        self._counts_asked = 0
+        self._overheads: dict[str, tuple[float, int]] = {}
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -136,11 +148,52 @@ class Upstream:
         """The size of the prompt in tokens, by Anthropic's free count. Raises UpstreamFault."""
         try:
             async with asyncio.timeout(self._open_timeout_s):
-                counted = await self._client.messages.count_tokens(
-                    model=prompt.model,
-                    system=prompt.system or omit,
-                    messages=[{"role": "user", "content": prompt.message}],
-                )
+                return await self._count(prompt)
+        except TimeoutError as error:
+            raise _timed_out() from error
+
+    async def count_output(self, model: str, text: str) -> int:
+        """The tokens of `text` as output: its count as a message, less what a message of one token counts beyond it.
+
+        Within `_COUNT_S`, waiting for a turn included; at once when too many wait. A difference that cannot be the
+        text's (a token is at least a byte) is a fault: Anthropic calls its counts estimates, and a proxy may answer
+        anything. Raises UpstreamFault.
+        """
+        if self._counts_asked >= _COUNTS_WAITING:
+            raise fault("upstream_busy", status=503)
+        self._counts_asked += 1
+        try:
+            async with asyncio.timeout(_COUNT_S), self._counts:
+                overhead = await self._message_overhead(model)
+                tokens = await self._count(ChatPrompt(model, "", text)) - overhead
+        except TimeoutError as error:
+            raise _timed_out() from error
+        finally:
+            self._counts_asked -= 1
+        if not 0 < tokens <= len(text.encode("utf-8", "replace")):
+            raise fault("upstream_broken")
+        return tokens
+
+    async def _message_overhead(self, model: str) -> int:
+        """What the count of a message has on top of its text; measured now and then, by model."""
+        now = time.monotonic()
+        measured_at, overhead = self._overheads.get(model, (-math.inf, 0))
+        if now - measured_at > _OVERHEAD_TTL_S:
+            overhead = await self._count(ChatPrompt(model, "", _SMALLEST)) - 1
+            if not 0 <= overhead <= _MAX_OVERHEAD_TOKENS:
+                raise fault("upstream_broken")
+            if len(self._overheads) >= _MAX_MODELS:
+                self._overheads.clear()
+            self._overheads[model] = (now, overhead)
+        return overhead
+
+    async def _count(self, prompt: ChatPrompt) -> int:
+        try:
+            counted = await self._client.messages.count_tokens(
+                model=prompt.model,
+                system=prompt.system or omit,
+                messages=[{"role": "user", "content": prompt.message}],
+            )
         except TimeoutError as error:
             raise _timed_out() from error
         except (anthropic.APIError, *BROKEN, ValueError) as error:

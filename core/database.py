@@ -79,6 +79,10 @@ class Database:
         await self.engine.dispose()
 
 
+_COMMAND_TIMEOUTS = 3
+"""A statement of the pool may take this many times what a connection may: it may sum a tenant's month."""
+
+
 class Connections:
     """A small pool of plain asyncpg connections, for what is too rare for a lane and too raw for a session."""
 
@@ -91,7 +95,11 @@ class Connections:
     async def start(self) -> None:
         """Connects. Raises one of CONNECTION_ERRORS when Postgres is not there."""
         self._pool = await asyncpg.create_pool(
-            self._dsn, min_size=1, max_size=self._max_size, timeout=self._timeout_s, command_timeout=60
+            self._dsn,
+            min_size=1,
+            max_size=self._max_size,
+            timeout=self._timeout_s,
+            command_timeout=_COMMAND_TIMEOUTS * self._timeout_s,
         )
 
     async def close(self) -> None:

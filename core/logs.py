@@ -48,6 +48,7 @@ def configure_logs(*, level: str, as_json: bool) -> None:
     last: structlog.types.Processor = (
         structlog.processors.JSONRenderer(sort_keys=False) if as_json else structlog.dev.ConsoleRenderer()
     )
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)  # a stack trace for each try while Postgres is away
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

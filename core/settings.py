@@ -4,14 +4,18 @@ No other module reads the environment. Names are the environment's own, in lower
 of a name. `Settings.refuse_in_production` is the last word on what may serve real customers.
 """
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SANDBOX_ANTHROPIC_KEY = "sandbox-anthropic-key"
 """The key `naka up` gives the Anthropic simulator. Never a real credential; refused in production."""
+
+
+_BEATS_PER_DEATH = 4
 
 
 def _split_commas(value: object) -> object:
@@ -32,6 +36,7 @@ class Settings(BaseSettings):
     redis_url: str = ""
 
     anthropic_api_key: SecretStr = SecretStr("")
+    anthropic_admin_key: SecretStr = SecretStr("")
     anthropic_base_url: str = "https://api.anthropic.com"
     upstream_connect_timeout_s: float = Field(5, gt=0, le=60)
     upstream_read_timeout_s: float = Field(60, gt=0, le=600)
@@ -43,6 +48,10 @@ class Settings(BaseSettings):
     chat_max_tokens: int = Field(2048, ge=1, le=128_000)
     chat_system: str = "You are a concise assistant."
     chat_keepalive_s: float = Field(15, gt=0, le=300)
+
+    heartbeat_s: float = Field(2, gt=0, le=10)
+    dead_after_s: float = Field(20, gt=0, le=600)
+    spool_dir: Path = Path(".naka/spool")
 
     request_deadline_s: int = Field(600, ge=1, le=3600)
     request_body_max_bytes: int = Field(1_000_000, ge=1024, le=32_000_000)
@@ -57,6 +66,9 @@ class Settings(BaseSettings):
     database_timeout_s: float = Field(5, gt=0, le=60)
     directory_ttl_s: float = Field(10, ge=0, le=300)
 
+    shutdown_drain_s: float = Field(0.5, ge=0, le=60)
+    shutdown_grace_s: float = Field(30, ge=0, le=600)
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
@@ -68,6 +80,12 @@ class Settings(BaseSettings):
         except (KeyError, ValueError, OSError) as error:
             raise ValueError(f"no such time zone: {value}") from error
         return value
+
+    @model_validator(mode="after")
+    def _death_takes_beats(self) -> Self:
+        if self.dead_after_s < _BEATS_PER_DEATH * self.heartbeat_s:
+            raise ValueError(f"DEAD_AFTER_S is less than {_BEATS_PER_DEATH} times HEARTBEAT_S: the living look dead")
+        return self
 
     def require_servers(self) -> None:
         """Raises SettingsError when something that `naka serve` cannot do without is missing."""

@@ -2,34 +2,36 @@
 
 The grant says how many output tokens the answer may have. Redis's shadow may turn out stale, its clock may be in
 another window, Postgres may bounce the row because the epoch moved: each is mended and asked again, a bounded number
-of times. Postgres away, or Redis: `Unavailable`, nothing admitted.
+of times. Redis away, slow, or not the one that others see: a request waits for it a moment, then Postgres judges
+instead (`metering.fallback`), by the same limits. Postgres away: `Unavailable`, nothing admitted.
 """
 
-import contextlib
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import date
 from uuid import UUID
 
-from core.clock import now_ms
-from core.errors import InDoubt, NakaError, Unavailable
+from core.errors import NakaError, Unavailable
 from core.logs import get_logger
 from core.money import ceil_div
 from core.tenancy.principal import Forbidden, Principal, Unauthenticated
 from metering.entitlements import Entitlements
-from metering.epochs import Epochs
-from metering.journal import Journal, Opened
-from metering.lapses import Lapses
+from metering.fallback import Fallback, Turned
+from metering.journal import InFallback
 from metering.limits import EffectiveLimit, Entitlement, LimitScope
 from metering.prices import PriceList
 from metering.pricing import Price
-from metering.quota import COUNTS, Held, OtherTime, Quota, QuotaAsk, Refused, Stale
+from metering.questions import Admitted, Refused, Wish
 from metering.records import OpenRequest
+from metering.redis_grants import Bounced, RedisGrants
+from metering.redis_lane import RedisAway
 from metering.tokens import bound_of_count, bound_of_text, likely_of_text
-from metering.windows import Calendar, WindowKind, minute_window
 
 _TRIES = 12
+_AGAIN_S = 0.05
+_BOUNCES = 2
+"""After so many in a row another process sees another Redis: Postgres decides between the two."""
 PROMPT_OVERHEAD_TOKENS = 32
 """What the provider adds to a prompt of plain text, at most, beyond its bytes: roles and framing."""
 
@@ -87,143 +89,104 @@ class AdmissionRules:
     counts_per_minute: int
 
 
+@dataclass(slots=True)
+class _Visit:
+    """One call of `admit`: how long it still waits for Redis, how often Postgres bounced what Redis granted."""
+
+    patience_until_s: float
+    bounces: int = 0
+    blind: bool = False
+
+
 class Admission:
     """Grants or refuses. One per process."""
 
     def __init__(
         self,
+        grants: RedisGrants,
+        fallback: Fallback,
         *,
-        quota: Quota,
-        journal: Journal,
-        epochs: Epochs,
-        lapses: Lapses,
         entitlements: Entitlements,
         prices: PriceList,
-        calendar: Calendar,
         rules: AdmissionRules,
     ) -> None:
-        self._quota = quota
-        self._journal = journal
-        self._epochs = epochs
-        self._lapses = lapses
+        self._grants = grants
+        self._fallback = fallback
         self._entitlements = entitlements
         self._prices = prices
-        self._calendar = calendar
         self._rules = rules
-        self._skew_ms = 0
         self._counted: dict[UUID, list[float]] = {}
 
     async def admit(self, principal: Principal, ask: Ask) -> Grant:
-        """Holds, opens, grants.
+        """Holds, opens, grants. What is granted runs (`Running`) until it is settled.
 
         Raises Forbidden or UnknownModel for the model, QuotaExceeded, TooLarge, Unauthenticated when the key ended
         meanwhile, Unavailable.
         """
         if principal.models is not None and ask.model not in principal.models:
             raise Forbidden(f"this key may not use the model {ask.model!r}")
-        price = (await self._prices.book()).at(ask.model, self._now_ms())
         bound = bound_of_text(ask.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
         likely = likely_of_text(ask.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
+        visit = _Visit(time.monotonic() + self._grants.breaker.rules.dwell_s)
         for _ in range(_TRIES):
-            entitlement = await self._entitlements.of(principal.tenant_id, principal.user_id)
-            question = self._question(principal, ask, price, bound, likely)
-            answer = await self._quota.admit(question, entitlement)
-            match answer:
-                case Stale():
-                    await self._mend(principal, answer)
-                case OtherTime():
-                    self._skew_ms = answer.now_ms - now_ms()
-                case Refused():
-                    self._look_for_lapsed(principal, lapsed=answer.lapsed)
-                    counted = await self._count(principal, ask) if answer.worth_counting else None
-                    if counted is None:
-                        raise _refusal(answer, entitlement)
-                    bound = likely = min(bound, bound_of_count(counted))
-                case Held():
-                    self._skew_ms = answer.now_ms - now_ms()
-                    self._look_for_lapsed(principal, lapsed=answer.lapsed)
-                    price = (await self._prices.book()).at(ask.model, answer.now_ms)
-                    request = self._request(principal, question, answer, price, entitlement)
-                    if await self._open(request):
-                        return Grant(request, price, entitlement, answer.room, _ends(question, entitlement, answer))
+            wish = await self._wish(principal, ask, bound, likely)
+            answer = await self._try(wish, visit)
+            if isinstance(answer, Admitted):
+                price = wish.price(answer.held.now_ms)
+                return Grant(answer.request, price, wish.entitlement, answer.held.room, answer.window_ends_ms())
+            if isinstance(answer, Refused):
+                counted = await self._count(principal, ask) if answer.worth_counting else None
+                if counted is None:
+                    raise _refusal(answer, wish.entitlement)
+                bound = likely = min(bound, bound_of_count(counted))
         raise Unavailable("the counters do not come to rest")
 
-    def _now_ms(self) -> int:
-        return now_ms() + self._skew_ms
-
-    def _question(self, principal: Principal, ask: Ask, price: Price, bound: int, likely: int) -> QuotaAsk:
-        at_ms = self._now_ms()
-        prompt_rate, output_rate = price.dearest(bound)
-        return QuotaAsk(
-            tenant_id=principal.tenant_id,
-            user_id=principal.user_id,
-            day=self._calendar.day(at_ms),
-            period=self._calendar.month(at_ms),
-            prompt_bound=bound,
-            prompt_nano_usd=bound * prompt_rate,
-            prompt_likely=likely,
-            likely_nano_usd=likely * prompt_rate,
-            asked_output=ask.max_tokens,
+    async def _wish(self, principal: Principal, ask: Ask, bound: int, likely: int) -> Wish:
+        return Wish(
+            principal=principal,
+            model=ask.model,
+            max_tokens=ask.max_tokens,
+            bound=bound,
+            likely=likely,
             smallest_output=self._rules.smallest_grant,
-            output_rate=output_rate,
             ttl_ms=self._rules.ttl_ms,
+            entitlement=await self._entitlements.of(principal.tenant_id, principal.user_id),
+            book=await self._prices.book(),
         )
 
-    def _request(
-        self, principal: Principal, question: QuotaAsk, held: Held, price: Price, entitlement: Entitlement
-    ) -> OpenRequest:
-        return OpenRequest(
-            tenant_id=principal.tenant_id,
-            id=held.id,
-            user_id=principal.user_id,
-            key_id=principal.key_id,
-            epoch=held.epoch,
-            price_id=price.id,
-            plan_version=entitlement.plan_version,
-            period_id=question.period.name,
-            day=date.fromisoformat(question.day.name),
-            opened_ms=held.now_ms,
-            deadline_ms=held.now_ms + self._rules.ttl_ms,
-            model=price.model,
-            held_prompt_tokens=question.prompt_bound,
-            held_output_tokens=held.granted_output,
-            held_nano_usd=question.prompt_nano_usd + held.granted_output * question.output_rate,
-        )
+    async def _try(self, wish: Wish, visit: _Visit) -> Admitted | Refused | None:
+        """Asks whoever admits this tenant, as far as we know; None when it is to be asked again.
 
-    async def _open(self, request: OpenRequest) -> bool:
-        """Whether Postgres opened it; False when it is to be asked again. Raises Unauthenticated, Unavailable.
-
-        The hold of a request that is not open goes back; but where nobody knows whether there is a row (InDoubt), it
-        stays until it lapses and Postgres answers for it.
+        A failure of Redis may pass, so it is tried for a moment; then this process counts as blind.
         """
-        try:
-            opened = await self._journal.opens.submit(request)
-        except InDoubt:
-            raise
-        except NakaError:
-            await self._give_back(request)
-            raise
-        if opened is Opened.OPEN:
-            return True
-        await self._give_back(request)
-        if opened is Opened.KEY_ENDED:
+        while True:
+            blind = visit.blind or self._grants.breaker.is_open
+            if blind or self._fallback.serves(wish.principal.tenant_id):
+                return await self._by_postgres(wish, blind=blind)
+            try:
+                return await self._by_redis(wish, visit)
+            except RedisAway:
+                visit.blind = time.monotonic() >= visit.patience_until_s
+                if not visit.blind and not self._grants.breaker.is_open:
+                    await asyncio.sleep(_AGAIN_S)
+
+    async def _by_postgres(self, wish: Wish, *, blind: bool) -> Admitted | Refused | None:
+        answer = await self._fallback.admit(wish, blind=blind)
+        if answer is Turned.KEY_ENDED:
             raise Unauthenticated
-        await self._epochs.rebuild_tenant(request.tenant_id, request.epoch)
-        return False
+        return None if isinstance(answer, Turned) else answer
 
-    async def _give_back(self, request: OpenRequest) -> None:
-        with contextlib.suppress(Unavailable):
-            await self._quota.settle(request.tenant_id, request.user_id, request.id, (0,) * COUNTS)
-
-    async def _mend(self, principal: Principal, stale: Stale) -> None:
-        if stale.user_only:
-            await self._epochs.build_user(principal.tenant_id, principal.user_id, stale.epoch)
-        else:
-            await self._epochs.rebuild_tenant(principal.tenant_id, stale.epoch)
-
-    def _look_for_lapsed(self, principal: Principal, *, lapsed: bool) -> None:
-        if lapsed:
-            self._lapses.look(principal.tenant_id, principal.user_id)
+    async def _by_redis(self, wish: Wish, visit: _Visit) -> Admitted | Refused | None:
+        tenant_id = wish.principal.tenant_id
+        answer = await self._grants.admit(wish)
+        if isinstance(answer, Bounced):
+            visit.bounces += 1
+            visit.blind = visit.bounces >= _BOUNCES
+            answer = None if visit.blind else await self._grants.rebuild(tenant_id, answer.epoch)
+        if isinstance(answer, InFallback):
+            self._fallback.heard(tenant_id, answer.remaining_s)
+            return None
+        return answer
 
     async def _count(self, principal: Principal, ask: Ask) -> int | None:
         """The exact size of the prompt, if the tenant's share of such calls is not used up and the call succeeds."""
@@ -263,12 +226,3 @@ def _refusal(refused: Refused, entitlement: Entitlement) -> NakaError:
 
 def _unit(limit: EffectiveLimit) -> str:
     return "micro-USD" if limit.unit == "micro-usd" else limit.meter.value.replace("_", " ")
-
-
-def _ends(question: QuotaAsk, entitlement: Entitlement, held: Held) -> tuple[int, ...]:
-    ends = {
-        WindowKind.MINUTE: minute_window(held.now_ms).ends_ms,
-        WindowKind.DAY: question.day.ends_ms,
-        WindowKind.PERIOD: question.period.ends_ms,
-    }
-    return tuple(ends[limit.window] for limit in entitlement.limits)

@@ -5,12 +5,13 @@ A lane owns one connection and does one thing. What goes wrong is told apart:
 - the server refuses the batch (a row poisons it): each row is tried alone, and only the poisoned one fails;
 - two batches collided (deadlock, serialization): the batch is tried again;
 - the connection broke: nobody knows whether the batch was committed. The lane hands the batch to `in_doubt`, which
-  looks it up on a new connection before anyone is told.
+  looks it up on a new connection before anyone is told. A lane with a refuge gives the batch to it instead, and all
+  that follows until the refuge has learnt that Postgres is back.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import asyncpg
 
@@ -26,12 +27,24 @@ else:
     Connection = asyncpg.Connection
 Run = Callable[[Connection, list[Item]], Awaitable[list[Answer]]]
 
-_COLLISIONS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+COLLISIONS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _COLLISION_TRIES = 5
+_IN_DOUBT_TRIES = 5
 # The lanes run a few statements by key on tables of any size: a plan made while a table was small must not scan it.
 _PLANNER = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
 
 log = get_logger(__name__)
+
+
+class Refuge(Protocol[Item, Answer]):
+    """Where a lane's rows go while Postgres is away."""
+
+    @property
+    def active(self) -> bool:
+        """Whether Postgres is known to be away: then the next rows go there at once."""
+
+    async def take(self, items: list[Item]) -> list[Answer]:
+        """Keeps them safe and answers for each. Raises OSError when it cannot."""
 
 
 class Poisoned(NakaError):
@@ -51,6 +64,7 @@ class Lane(Generic[Item, Answer]):
         timeout_s: float,
         retry_s: float | None,
         max_batch: int = 128,
+        refuge: Refuge[Item, Answer] | None = None,
     ) -> None:
         """`retry_s`: how long to wait between tries when Postgres is away; None: fail at once with Unavailable."""
         self._name = name
@@ -60,6 +74,7 @@ class Lane(Generic[Item, Answer]):
         self._timeout_s = timeout_s
         self._retry_s = retry_s
         self._max_batch = max_batch
+        self._refuge = refuge
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -72,7 +87,7 @@ class Lane(Generic[Item, Answer]):
         self._task = asyncio.create_task(self._work(), name=f"lane-{self._name}")
 
     async def stop(self, *, grace_s: float = 10) -> None:
-        """Finishes what is queued, within `grace_s`, and closes the connection."""
+        """Finishes what is queued, within `grace_s`, and closes the connection. The refuge gets what is left."""
         try:
             async with asyncio.timeout(grace_s):
                 await self._idle.wait()
@@ -81,6 +96,7 @@ class Lane(Generic[Item, Answer]):
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._shelter_waiting()
         self._fail_waiting()
         await self._disconnect()
 
@@ -99,7 +115,10 @@ class Lane(Generic[Item, Answer]):
             try:
                 await self._commit(batch)
             except asyncio.CancelledError:
-                _fail(batch, InDoubt("this process stops"))
+                if self._refuge is None:
+                    _fail(batch, InDoubt("this process stops"))
+                else:
+                    self._waiting[:0] = [row for row in batch if not _is_answered(row[1])]
                 raise
             if not self._waiting:
                 self._wake.clear()
@@ -108,7 +127,9 @@ class Lane(Generic[Item, Answer]):
     async def _commit(self, batch: list[tuple[Item, "asyncio.Future[Answer]"]]) -> None:
         items = [item for item, _ in batch]
         try:
-            answers = await self._answers(items)
+            answers = await self._sheltered(items) if self._refuge and self._refuge.active else None
+            if answers is None:
+                answers = await self._answers(items)
         except Unavailable as error:
             _fail(batch, error)
         except asyncpg.PostgresError as error:
@@ -132,12 +153,12 @@ class Lane(Generic[Item, Answer]):
 
         Raises, when `retry_s` is None, Unavailable if it was never sent, InDoubt if nobody can say what became of it.
         """
-        run, collisions = self._run, 0
+        run, collisions, failures = self._run, 0, 0
         while True:
             try:
                 connection = await self._connect()
                 return await run(connection, items)
-            except _COLLISIONS:
+            except COLLISIONS:
                 collisions += 1
                 if collisions == _COLLISION_TRIES:
                     raise
@@ -146,12 +167,25 @@ class Lane(Generic[Item, Answer]):
                     run = self._in_doubt  # it was sent: from now on it is looked up, not sent again
                 await self._disconnect()
                 log.warning("lane_disconnected", lane=self._name, error=type(error).__name__)
+                sheltered = await self._sheltered(items)
+                if sheltered is not None:
+                    return sheltered
                 if self._retry_s is None and run is self._run:
                     raise Unavailable("the journal does not answer") from error
-                if self._retry_s is None and collisions == _COLLISION_TRIES:
+                failures += 1
+                if self._retry_s is None and failures > _IN_DOUBT_TRIES:
                     raise InDoubt("the journal does not answer") from error
-                collisions += 1
                 await asyncio.sleep(self._retry_s or 0.2)
+
+    async def _sheltered(self, items: list[Item]) -> list[Answer] | None:
+        """The refuge's answers; None when there is none, or when it cannot take them."""
+        if self._refuge is None:
+            return None
+        try:
+            return await self._refuge.take(items)
+        except Exception as error:  # noqa: BLE001 - whatever keeps it from taking them, Postgres may be back sooner
+            log.critical("refuge_failed", lane=self._name, rows=len(items), error=repr(error))
+            return None
 
     async def _connect(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
@@ -167,10 +201,25 @@ class Lane(Generic[Item, Answer]):
         if connection is not None:
             connection.terminate()
 
+    async def _shelter_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        answers = await self._sheltered([item for item, _ in waiting]) if waiting else None
+        if answers is None:
+            self._waiting = waiting
+            return
+        for (_, future), answer in zip(waiting, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+
     def _fail_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
         _fail(waiting, Unavailable("this process stops"))
         self._idle.set()
+
+
+def _is_answered(future: "asyncio.Future[Answer]") -> bool:
+    """Cancelling takes nothing back: a row that nobody waits for any more still is to be kept."""
+    return future.done() and not future.cancelled()
 
 
 def _fail(batch: list[tuple[Item, "asyncio.Future[Answer]"]], error: Exception) -> None:

@@ -1,7 +1,7 @@
 """The journal's gateway to Postgres: requests are opened, settled and looked up here, in group commits.
 
 Postgres has the last word on every open, and knows every request before the provider does. Away: opens fail with
-`Unavailable` and nothing is admitted; settlements wait and are tried again for as long as this process lives.
+`Unavailable` and nothing is admitted; settlements go to the spool (or, without one, wait and are tried again).
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from uuid import UUID
 
 from core.clock import to_datetime
 from core.ids import uuid7
-from metering.commits import Connection, Lane
+from metering.commits import Connection, Lane, Refuge
 from metering.records import OpenRequest, Settlement
 
 _SQL = Path(__file__).parent / "sql"
@@ -31,12 +31,31 @@ class Opened(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class InFallback:
+    """Not opened: Postgres admits the tenant, for `remaining_s` at least. Not positive: it may go back to Redis."""
+
+    remaining_s: float
+
+
+class Settled(Enum):
+    """What became of a settlement. All three are safe: whoever waits may be told that the books have it."""
+
+    NOW = "now"
+    BEFORE = "before"  # the row was not open any more: another was quicker, or an earlier try had committed
+    SPOOLED = "spooled"  # Postgres is away: it is on our disk, to be replayed
+
+
+@dataclass(frozen=True, slots=True)
 class KnownRequest:
-    """What Postgres knows of a request: its state, and its seven counts as Redis adds them to a window."""
+    """What Postgres knows of a request: its state, and its seven counts as Redis adds them to a window.
+
+    `holds`: its hold counts in full, not its counts; it is open, or was settled for a process that may only sleep.
+    """
 
     state: str
     user_id: UUID
     counts: tuple[int, ...]
+    holds: bool
 
 
 @cache
@@ -48,14 +67,21 @@ def sql(name: str) -> str:
 class Journal:
     """Two lanes, so that settlements do not queue behind opens. One per process."""
 
-    def __init__(self, dsn: str, *, timeout_s: float) -> None:
-        self.process_id = uuid7()
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        timeout_s: float,
+        process_id: UUID | None = None,
+        refuge: Refuge[Settlement, Settled] | None = None,
+    ) -> None:
+        self.process_id = process_id or uuid7()
         self._shard = self.process_id.int % _SHARDS
-        self.opens: Lane[OpenRequest, Opened] = Lane(
+        self.opens: Lane[OpenRequest, Opened | InFallback] = Lane(
             "open", dsn, self._open, self._open_in_doubt, timeout_s=timeout_s, retry_s=None
         )
-        self.settlements: Lane[Settlement, bool] = Lane(
-            "settle", dsn, self._settle, self._settle, timeout_s=timeout_s, retry_s=_SETTLE_RETRY_S
+        self.settlements: Lane[Settlement, Settled] = Lane(
+            "settle", dsn, self._settle, self._settle, timeout_s=timeout_s, retry_s=_SETTLE_RETRY_S, refuge=refuge
         )
 
     def start(self) -> None:
@@ -68,31 +94,45 @@ class Journal:
         await self.opens.stop()
         await self.settlements.stop()
 
-    async def _open(self, connection: Connection, batch: list[OpenRequest]) -> list[Opened]:
-        rows = await connection.fetch(sql("open"), *_columns(_OPEN, batch), self.process_id)
-        opened = {row["id"] for row in rows}
+    async def _open(self, connection: Connection, batch: list[OpenRequest]) -> list[Opened | InFallback]:
+        opened = await open_batch(connection, batch, self.process_id)
         bounced = [request for request in batch if request.id not in opened]
-        good: dict[UUID, bool] = {}
-        if bounced:
-            opened_at = [to_datetime(request.opened_ms) for request in bounced]
-            keys = [[request.tenant_id for request in bounced], [request.key_id for request in bounced], opened_at]
-            good = {row["key_id"]: row["key_is_good"] for row in await connection.fetch(sql("bounced"), *keys)}
-        return [
-            Opened.OPEN
-            if request.id in opened
-            else (Opened.EPOCH_MOVED if good.get(request.key_id) else Opened.KEY_ENDED)
-            for request in batch
-        ]
+        why = await _why_bounced(connection, bounced) if bounced else {}
+        return [Opened.OPEN if request.id in opened else why[request.key_id] for request in batch]
 
-    async def _open_in_doubt(self, connection: Connection, batch: list[OpenRequest]) -> list[Opened]:
+    async def _open_in_doubt(self, connection: Connection, batch: list[OpenRequest]) -> list[Opened | InFallback]:
         """The connection broke during `_open`: what was not committed is made void, and asks again."""
         known = await void_unknown(connection, [(request.tenant_id, request.id, request.user_id) for request in batch])
         return [Opened.OPEN if known[request.id].state == "open" else Opened.EPOCH_MOVED for request in batch]
 
-    async def _settle(self, connection: Connection, batch: list[Settlement]) -> list[bool]:
-        rows = await connection.fetch(sql("settle"), *_columns(_SETTLE, batch), self._shard)
-        settled = {row["id"] for row in rows}
-        return [settlement.id in settled for settlement in batch]
+    async def _settle(self, connection: Connection, batch: list[Settlement]) -> list[Settled]:
+        settled = await settle_batch(connection, batch, self._shard)
+        return [Settled.NOW if settlement.id in settled else Settled.BEFORE for settlement in batch]
+
+
+async def open_batch(connection: Any, batch: Sequence[OpenRequest], process_id: UUID) -> set[UUID]:
+    """Opens those whose epoch and key are good, on an asyncpg connection; answers which they were."""
+    return {row["id"] for row in await connection.fetch(sql("open"), *_columns(_OPEN, batch), process_id)}
+
+
+async def _why_bounced(connection: Any, requests: Sequence[OpenRequest]) -> dict[UUID, Opened | InFallback]:
+    """By key: what kept the requests from being opened."""
+    opened_at = [to_datetime(request.opened_ms) for request in requests]
+    keys = [[request.tenant_id for request in requests], [request.key_id for request in requests], opened_at]
+    why: dict[UUID, Opened | InFallback] = {}
+    for row in await connection.fetch(sql("bounced"), *keys):
+        if not row["key_is_good"]:
+            why[row["key_id"]] = Opened.KEY_ENDED
+        elif row["fallback_s"] is None:
+            why[row["key_id"]] = Opened.EPOCH_MOVED
+        else:
+            why[row["key_id"]] = InFallback(row["fallback_s"])
+    return why
+
+
+async def settle_batch(connection: Any, batch: Sequence[Settlement], shard: int) -> set[UUID]:
+    """Settles those that are open, on an asyncpg connection; answers which they were. Repeating it moves nothing."""
+    return {row["id"] for row in await connection.fetch(sql("settle"), *_columns(_SETTLE, batch), shard)}
 
 
 async def void_unknown(connection: Connection, requests: Sequence[tuple[UUID, UUID, UUID]]) -> dict[UUID, KnownRequest]:
@@ -105,7 +145,9 @@ async def void_unknown(connection: Connection, requests: Sequence[tuple[UUID, UU
 async def states(connection: Connection, tenants: list[UUID], ids: list[UUID]) -> dict[UUID, KnownRequest]:
     """What Postgres knows of these requests, by id."""
     rows = await connection.fetch(sql("states"), tenants, ids)
-    return {row["id"]: KnownRequest(row["state"], row["user_id"], tuple(row.values())[4:]) for row in rows}
+    return {
+        row["id"]: KnownRequest(row["state"], row["user_id"], tuple(row.values())[4:11], row["holds"]) for row in rows
+    }
 
 
 _OPEN = (

@@ -1,8 +1,9 @@
 """Holds whose deadline has passed: each counts until Postgres has answered for it.
 
 A hold outlives its request when the process that held it died, or could not tell Redis. Postgres says what became of
-it: settled (its counts take the hold's place), void (it never ran), still open (it goes on counting; recovery will
-settle it), or nothing: then a void row makes it impossible first, and only then is the hold released.
+it: settled (its counts take the hold's place; once its process cannot run it any more, if that may only sleep), void
+(it never ran), still open (it goes on counting; recovery will settle it), or nothing: then a void row makes it
+impossible first, and only then is the hold released.
 """
 
 import asyncio
@@ -55,7 +56,7 @@ class Lapses:
             released = 0
             for request_id, user in lapsed:
                 request = known[request_id]
-                if request.state != "open":
+                if not request.holds:
                     released += await self._quota.settle(tenant_id, user, request_id, request.counts) > 0
         except Unavailable as error:
             log.warning("lapsed_holds_wait", tenant_id=str(tenant_id), error=type(error).__name__)

@@ -91,6 +91,10 @@ class PriceBook:
             raise UnknownModel(model)
         return entries[index - 1]
 
+    def by_id(self, price_id: UUID) -> Price:
+        """The entry that a request was granted under: it is never edited, nor withdrawn once it was in force."""
+        return self._by_id[price_id]
+
     def settle(self, model: str | None, at_ms: int, pinned: Price) -> tuple[Price, bool]:
         """The entry that a request granted at `at_ms` is charged by, and whether `model` was known.
 

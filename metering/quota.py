@@ -2,10 +2,11 @@
 
 One hash per user and one per tenant, under the tenant's hash tag, so that the scripts run on a Redis Cluster as they
 are. Everything here is a shadow of Postgres and may be lost; the epoch tells when it was. Counts are doubles in Redis:
-exact up to 2**53 (`core.money.MAX_EXACT_DOUBLE`).
+exact up to 2**53 (`core.money.MAX_EXACT_DOUBLE`). Redis away or slow: `RedisAway`, and Postgres decides
+(`metering.fallback`).
 """
 
-import struct
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,59 +16,9 @@ import msgspec
 
 from core.ids import random_tail
 from metering.limits import Entitlement
+from metering.questions import Held, QuotaAsk, Refused
 from metering.redis_lane import RedisLane, load_script
-from metering.windows import Window
-
-_WINDOW = struct.Struct(">11d")
-_HOLD = struct.Struct(">5d")
-COUNTS = 7
-"""A window's counts: requests, input, output, cache read, cache write 5 min, cache write 1 h, nano-USD."""
-
-
-@dataclass(frozen=True, slots=True)
-class QuotaAsk:
-    """What a request wants to hold. Tokens; money in nano-USD at the dearest rates that can apply."""
-
-    tenant_id: UUID
-    user_id: UUID
-    day: Window
-    period: Window
-    prompt_bound: int
-    prompt_nano_usd: int
-    prompt_likely: int
-    likely_nano_usd: int
-    asked_output: int
-    smallest_output: int
-    output_rate: int
-    ttl_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Granted: `room` is what is left of each limit, this hold taken off, in the order of the entitlement."""
-
-    now_ms: int
-    id: UUID
-    epoch: int
-    granted_output: int
-    lapsed: bool
-    room: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """No. `cause`: `used`, `held` (by requests that still run), or `never` (an empty window would not fit it).
-
-    `limit` is the index of the limit, or None for a concurrency (`of_user` says whose).
-    """
-
-    now_ms: int
-    cause: str
-    limit: int | None
-    of_user: bool
-    ends_ms: int
-    worth_counting: bool
-    lapsed: bool
+from metering.states import HashState
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,45 +34,6 @@ class OtherTime:
     """Redis's clock is in another day or period than the question: ask with the windows of `now_ms`."""
 
     now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class WindowState:
-    """A window as Redis has it: seven used counts, and what is held (requests, prompt, output, nano-USD)."""
-
-    used: tuple[int, ...] = (0,) * COUNTS
-    held: tuple[int, ...] = (0,) * 4
-
-    def pack(self) -> bytes:
-        """The field's value."""
-        return _WINDOW.pack(*self.used, *self.held)
-
-    @classmethod
-    def unpack(cls, packed: bytes | None) -> "WindowState":
-        """Of a field's value; a window that is not there is empty."""
-        if packed is None:
-            return cls()
-        numbers = tuple(int(number) for number in _WINDOW.unpack(packed))
-        return cls(numbers[:COUNTS], numbers[COUNTS:])
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """What a request holds, and in which windows."""
-
-    prompt: int
-    output: int
-    nano_usd: int
-    deadline_ms: int
-    minute: int
-    day: str
-    period: str
-    user_id: UUID
-
-    def pack(self) -> bytes:
-        """The field's value, as admit.lua writes it."""
-        numbers = _HOLD.pack(self.prompt, self.output, self.nano_usd, self.deadline_ms, self.minute)
-        return numbers + f"{self.day}|{self.period}|{self.user_id.hex}".encode()
 
 
 def tenant_key(tenant_id: UUID) -> str:
@@ -146,7 +58,7 @@ class Quota:
         self._lapsed = load_script("lapsed")
 
     async def admit(self, ask: QuotaAsk, entitlement: Entitlement) -> Held | Refused | Stale | OtherTime:
-        """Checks every window of the user and the tenant, and takes the hold, in one step. Raises Unavailable."""
+        """Checks every window of the user and the tenant, and takes the hold, in one step. Raises RedisAway."""
         question = msgspec.msgpack.encode(
             [
                 ask.user_id.hex,
@@ -171,7 +83,7 @@ class Quota:
         return _verdict(await self.lane.call(self._admit, keys, question, entitlement.packed, needs_run=True))
 
     async def settle(self, tenant_id: UUID, user_id: UUID, request_id: UUID, counts: Sequence[int]) -> int:
-        """Puts `counts` (seven) in place of the request's hold, where there still is one. Raises Unavailable.
+        """Puts `counts` (seven) in place of the request's hold, where there still is one. Raises RedisAway.
 
         Answers how many of the two hashes had the hold.
         """
@@ -207,32 +119,24 @@ class Quota:
         return int(seconds) * 1000 + int(micros) // 1000
 
     async def read(
-        self, tenant_id: UUID, user_id: UUID, windows: Sequence[str]
-    ) -> tuple["HashState", "HashState"] | Stale:
-        """The user's hash and its tenant's: what runs now, and the states of `windows`. Raises Unavailable."""
+        self, tenant_id: UUID, user_id: UUID, windows: Sequence[str], *, least_epoch: int = 0
+    ) -> tuple[HashState, HashState] | Stale:
+        """The user's hash and its tenant's: what runs now, and the states of `windows`. Raises RedisAway.
+
+        Hashes that were built before `least_epoch` are stale.
+        """
         run_id = self.lane.run_id or await self.lane.connect()
         mark = f"u:{user_id.hex}"
         of_tenant = self.lane.command("HMGET", tenant_key(tenant_id), "e", "r", mark, "c", *windows)
         of_user = self.lane.command("HMGET", user_key(tenant_id, user_id), "e", "c", *windows)
-        (epoch, run, built, active, *tenant), (user_epoch, user_active, *user) = await of_tenant, await of_user
-        if epoch is None or run.decode() != run_id:
+        (epoch, run, built, active, *tenant), (user_epoch, user_active, *user) = await asyncio.gather(
+            of_tenant, of_user
+        )
+        if epoch is None or run.decode() != run_id or int(epoch) < least_epoch:
             return Stale(int(epoch or 0), user_only=False)
         if user_epoch != epoch:
             return Stale(int(epoch), user_only=built != epoch)
         return HashState.of(user_active, user), HashState.of(active, tenant)
-
-
-@dataclass(frozen=True, slots=True)
-class HashState:
-    """What one hash says: the requests that run now, and each window that was asked for."""
-
-    active: int
-    windows: tuple[WindowState, ...]
-
-    @classmethod
-    def of(cls, active: bytes | None, packed: Sequence[bytes | None]) -> "HashState":
-        """Of the fields' values."""
-        return cls(int(active or 0), tuple(WindowState.unpack(value) for value in packed))
 
 
 def _verdict(answer: list[Any]) -> Held | Refused | Stale | OtherTime:

@@ -1,13 +1,17 @@
 """What is learnt of a request while it runs. The relay writes, the middleware settles what stands here at the end.
 
 Plain assignments, no I/O: it is touched once per piece of text. What the relay never came to say stays at its
-default, and the defaults bill nothing.
+default, and the defaults bill nothing. The relayed text is kept here for as long as it may have to be counted, and
+no longer (metering.counting forgets it); it is never stored or logged.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from metering.records import Outcome
 from metering.tokens import ReportedUsage
+
+MAX_TEXT_CHARS = 2_000_000
+"""A longer answer is not kept, and so not counted: some four times what the largest model may write."""
 
 
 @dataclass(slots=True)
@@ -15,7 +19,7 @@ class UsageRecorder:
     """One per request, on the ASGI scope as `naka.recorder`.
 
     `granted_output_tokens` is what the answer may have at most; `deadline_ms` when every stream ends (milliseconds
-    since 1970). The rest is filled in by the relay.
+    since 1970). The rest is filled in by the relay; `finished` means that the provider's final usage is known.
     """
 
     granted_output_tokens: int
@@ -29,3 +33,13 @@ class UsageRecorder:
     stop_reason: str | None = None
     upstream_request_id: str | None = None
     upstream_message_id: str | None = None
+    pieces: list[str] = field(default_factory=list, repr=False)
+
+    def text(self) -> str | None:
+        """All that was generated for us to see, thinking too; None when not all of it was kept."""
+        text = "".join(self.pieces)
+        return text if len(text) == self.output_chars else None
+
+    def forget_text(self) -> None:
+        """It is counted, or too long to be."""
+        self.pieces.clear()

@@ -1,20 +1,32 @@
 """What a request came to, into the books: Postgres first, then the difference into Redis.
 
-Runs as a task of its own that nothing in the request can cancel. The answer of `settle` means: committed. Redis is
-told afterwards; if it cannot be, the hold lapses and Postgres answers for it then.
+Runs as a task of its own that nothing in the request can cancel, and ends once the settlement is safe: committed, or on
+our disk while Postgres is away. Where somebody had settled the row already (we slept, and were given up), ours becomes
+a revision if it is the better one. Redis is told afterwards; if it cannot be, the hold lapses and Postgres answers for
+it then.
 """
 
 import asyncio
+import contextlib
 
-from core.errors import NakaError
+import asyncpg
+
+from core.database import Connections
+from core.errors import NakaError, Unavailable
 from core.logs import get_logger
 from metering.admission import Grant
-from metering.journal import Journal
+from metering.commits import COLLISIONS, Poisoned
+from metering.counting import OutputCounter
+from metering.entries import revise
+from metering.journal import Journal, Settled
 from metering.prices import PriceList
 from metering.quota import Quota
 from metering.recorder import UsageRecorder
-from metering.records import Outcome, Settlement, Source
-from metering.tokens import NO_USAGE, Usage, estimate_output, overlay
+from metering.records import Settlement
+from metering.running import Running
+from metering.spool import Spool
+
+_AGAIN_S = 0.25
 
 log = get_logger(__name__)
 
@@ -22,39 +34,88 @@ log = get_logger(__name__)
 class Settlements:
     """Settles what the recorders say. One per process."""
 
-    def __init__(self, journal: Journal, quota: Quota, prices: PriceList) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        quota: Quota,
+        prices: PriceList,
+        pool: Connections,
+        *,
+        running: Running,
+        spool: Spool,
+        counter: OutputCounter,
+    ) -> None:
         self._journal = journal
         self._quota = quota
         self._prices = prices
-        self._running: set[asyncio.Task[Settlement]] = set()
+        self._pool = pool
+        self._running = running
+        self._spool = spool
+        self._counter = counter
+        self._tasks: set[asyncio.Task[Settlement]] = set()
+
+    def recorder(self, grant: Grant) -> UsageRecorder:
+        """Where what is learnt of an admitted request is to be written; heartbeats read it."""
+        recorder = UsageRecorder(grant.request.held_output_tokens, grant.request.deadline_ms)
+        self._running.record(grant.request.id, recorder)
+        return recorder
 
     def begin(self, grant: Grant, recorder: UsageRecorder) -> "asyncio.Task[Settlement]":
         """Starts to settle; the task ends once the commit is done. Shield what waits for it, not the task."""
         task = asyncio.create_task(self._settle(grant, recorder))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
     async def stop(self, *, within_s: float = 10) -> None:
-        """Waits for what runs; what Postgres does not take within `within_s` is left open there, loudly."""
-        if self._running:
-            _, left = await asyncio.wait(self._running, timeout=within_s)
+        """Waits for what runs; what is not safe within `within_s` is left open, loudly, for others to recover."""
+        if self._tasks:
+            _, left = await asyncio.wait(self._tasks, timeout=within_s)
             if left:
                 log.critical("settlements_left_open", requests=len(left))
 
     async def _settle(self, grant: Grant, recorder: UsageRecorder) -> Settlement:
-        settlement = await self._measure(grant, recorder)
-        await self._journal.settlements.submit(settlement)
+        settled: Settled | None = None
+        try:
+            settlement = await self._measure(grant, recorder)
+            settled = await self._safe(settlement)
+        finally:
+            if settled is not Settled.SPOOLED:  # else its replay takes it off the list; not safe at all: an orphan
+                self._running.leave(grant.request.id)
         try:
             await self._quota.settle(settlement.tenant_id, settlement.user_id, settlement.id, counts_of(settlement))
         except NakaError as error:
             log.warning("hold_not_released", request_id=str(settlement.id), error=str(error))
         return settlement
 
+    async def _safe(self, settlement: Settlement) -> Settled:
+        """Returns once it cannot be lost any more. Raises Poisoned, or what Postgres said, when it refuses it."""
+        try:
+            settled = await self._journal.settlements.submit(settlement)
+            return await self._revised(settlement) if settled is Settled.BEFORE else settled
+        except (Poisoned, asyncpg.PostgresError):
+            await self._spool.set_aside(settlement)
+            raise
+
+    async def _revised(self, settlement: Settlement) -> Settled:
+        """Somebody had settled the row; ours may be the better count. Waits until Postgres or the disk has it."""
+        while True:
+            try:
+                async with self._pool.acquire() as connection:
+                    await revise(connection, settlement)
+            except (Unavailable, *COLLISIONS):
+                with contextlib.suppress(OSError):
+                    await self._spool.take([settlement])
+                    return Settled.SPOOLED
+            else:
+                return Settled.BEFORE
+            log.critical("revision_waits", request_id=str(settlement.id))
+            await asyncio.sleep(_AGAIN_S)
+
     async def _measure(self, grant: Grant, recorder: UsageRecorder) -> Settlement:
         """What the recorder says, priced: the model echoed decides, by the list as it was at the grant."""
         request = grant.request
-        usage, source = measure(recorder)
+        usage, source = await self._counter.measure(recorder)
         price, known = (await self._prices.book()).settle(recorder.model, request.opened_ms, grant.price)
         if not known:
             log.error("model_not_listed", request_id=str(request.id), model=recorder.model, priced_as=price.model)
@@ -74,33 +135,6 @@ class Settlements:
             upstream_message_id=recorder.upstream_message_id,
             output_chars=recorder.output_chars,
         )
-
-
-def measure(recorder: UsageRecorder) -> tuple[Usage, Source]:
-    """The counts of a request and how they are known. Pure.
-
-    With `message_stop`, or a final `message_delta` before it broke: the provider's own. Before `message_start`:
-    nothing. In between: the input is exact, the output is what was relayed, estimated. A refusal without any
-    output is billed nothing.
-    """
-    if recorder.started is None:
-        return NO_USAGE, Source.FINAL
-    if recorder.outcome is Outcome.REFUSED:
-        return NO_USAGE, Source.FINAL
-    usage = overlay(recorder.started, recorder.latest)
-    if recorder.finished:
-        return usage, Source.FINAL
-    output = max(usage.output_tokens if recorder.latest else 0, estimate_output(recorder.output_chars))
-    return (
-        Usage(
-            usage.input_tokens,
-            output,
-            usage.cache_read_tokens,
-            usage.cache_write_5m_tokens,
-            usage.cache_write_1h_tokens,
-        ),
-        Source.ESTIMATED,
-    )
 
 
 def counts_of(settlement: Settlement) -> tuple[int, ...]:

@@ -9,11 +9,12 @@ from alembic import command
 from alembic.config import Config
 
 from core.database import asyncpg_dsn
+from core.queue import upgrade_queue
 from metering.partitions import ensure_partitions
 
 
 def migrate(url: str) -> None:
-    """Runs the missing revisions, then makes the months of `usage_requests` that are missing. Safe to repeat.
+    """Runs the missing revisions, then brings up the queue and the months of `usage_requests`. Safe to repeat.
 
     Two at once wait for each other. Runs event loops of its own, so not to be called from within one.
     """
@@ -23,12 +24,13 @@ def migrate(url: str) -> None:
     config.set_main_option("path_separator", "os")
     config.attributes["url"] = url
     command.upgrade(config, "head")
-    asyncio.run(_make_partitions(url))
+    asyncio.run(_complete(url))
 
 
-async def _make_partitions(url: str) -> None:
+async def _complete(url: str) -> None:
     connection = await asyncpg.connect(asyncpg_dsn(url))
     try:
+        await upgrade_queue(connection)
         await ensure_partitions(connection)
     finally:
         await connection.close()

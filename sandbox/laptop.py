@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
+from sandbox.anthropic.usage_report import admin_key_of
 from sandbox.daemon import ServerUnavailable
 
 _START_S = 30
@@ -101,7 +102,11 @@ def _anthropic(
     process, url = start_simulator("the Anthropic simulator", command, log)
     stack.callback(stop_process, process)
     running.children["the Anthropic simulator"] = process
-    running.environment |= {"ANTHROPIC_API_KEY": key, "ANTHROPIC_BASE_URL": url}
+    running.environment |= {
+        "ANTHROPIC_API_KEY": key,
+        "ANTHROPIC_BASE_URL": url,
+        "ANTHROPIC_ADMIN_KEY": admin_key_of(key),
+    }
     running.parts.append(Part("Anthropic", real=False, where=url))
 
 

@@ -5,17 +5,22 @@ own and never looks at another's, so the stories of a worker share one API and o
 """
 
 import asyncio
+import atexit
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -173,18 +178,28 @@ class Simulator:
 
 
 class Api:
-    """The API, as a process: `naka serve` on a port of its own."""
+    """The API, as a process: `naka serve` on a port of its own, or on a listening socket shared with others."""
 
-    def __init__(self, environment: dict[str, str], log: Path, *, port: int | None = None) -> None:
-        self.port = port or free_port()
+    def __init__(
+        self,
+        environment: dict[str, str],
+        log: Path,
+        *,
+        port: int | None = None,
+        listener: socket.socket | None = None,
+    ) -> None:
+        self.port = port or (free_port() if listener is None else listener.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+        shared = () if listener is None else (listener.fileno(),)
+        where = ["--fd", str(*shared)] if shared else ["--host", "127.0.0.1", "--port", str(self.port)]
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "api.cli", "serve", "--host", "127.0.0.1", "--port", str(self.port)],
+                [sys.executable, "-m", "api.cli", "serve", *where],
                 cwd=ROOT,
                 env=inherited | environment,
+                pass_fds=shared,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -201,6 +216,19 @@ class Api:
                 time.sleep(0.05)
         raise AssertionError(f"the API did not start: {self.log.read_text()[-3000:]}")
 
+    def await_listening(self) -> "Api":
+        """Returns once it says so itself: on a shared socket, another may answer whether it is ready."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if "Naka is ready" in self.log.read_text():
+                return self
+            time.sleep(0.02)
+        raise AssertionError(f"the API did not start: {self.log.read_text()[-3000:]}")
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal; waits for nothing."""
+        self.process.send_signal(number)
+
     def kill(self) -> None:
         """Kill -9."""
         self.process.send_signal(signal.SIGKILL)
@@ -211,6 +239,18 @@ class Api:
         return _stop(self.process)
 
 
+@cache
+def _spools() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="naka-spools-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def spool_folder() -> Path:
+    """A new folder for spools, gone with this process."""
+    return Path(tempfile.mkdtemp(dir=_spools()))
+
+
 def environment(database_url: str, redis_url: str, simulator_url: str, **settings: str) -> dict[str, str]:
     """The settings of an API under test."""
     return {
@@ -219,6 +259,8 @@ def environment(database_url: str, redis_url: str, simulator_url: str, **setting
         "ANTHROPIC_API_KEY": SIMULATOR_KEY,
         "ANTHROPIC_BASE_URL": simulator_url,
         "LOG_LEVEL": "warning",
+        "SHUTDOWN_DRAIN_S": "0",
+        "SPOOL_DIR": str(spool_folder()),
         **settings,
     }
 

@@ -9,9 +9,11 @@ import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from api.cli import keys, plans, prices, server, tenants, users
+from api.cli import corrections, keys, plans, prices, server, tenants, users
+from api.cli.reconcile import prove
 from api.cli.session import in_one_line
 from api.cli.up import up
+from api.cli.worker import work
 from api.server import AddressTaken
 from core.database import CONNECTION_ERRORS
 from core.errors import NakaError
@@ -26,12 +28,16 @@ app = typer.Typer(
 )
 app.command("up")(up)
 app.command("serve")(server.serve)
+app.command("worker")(work)
 app.command("migrate")(server.migrate)
+app.command("reconcile")(prove)
 app.add_typer(tenants.app, name="tenant")
 app.add_typer(users.app, name="user")
 app.add_typer(keys.app, name="key")
 app.add_typer(plans.app, name="plan")
 app.add_typer(prices.app, name="price")
+app.command("correct")(corrections.correct)
+app.command("credit")(corrections.credit)
 
 
 def main() -> None:

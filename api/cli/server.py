@@ -14,11 +14,21 @@ from core.settings import Settings
 
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
 WithParent = Annotated[bool, typer.Option("--with-parent", help="End when standard input does.", hidden=True)]
+Fd = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Listen on this inherited listening socket, in place of --host and --port: a worker and the one that "
+        "replaces it share it, so that no connection is lost in between.",
+        show_default=False,
+    ),
+]
 Port = Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen on; 0 takes a free one.")]
 
 
-def serve(host: Host = "127.0.0.1", port: Port = 8000, *, with_parent: WithParent = False) -> None:
-    """Serve the API and the pages."""
+def serve(host: Host = "127.0.0.1", port: Port = 8000, *, fd: Fd = None, with_parent: WithParent = False) -> None:
+    """Serve the API and the pages, until SIGTERM or Ctrl-C; a second one ends running answers at once."""
     if with_parent:
         end_with_parent()
     from api import server  # noqa: PLC0415 - the other commands need not wait for the whole application
@@ -28,10 +38,17 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000, *, with_parent: WithParen
     settings.require_servers()
     asyncio.run(_check(settings))
     configure_logs(level=settings.log_level, as_json=settings.log_format == "json")
-    listener = server.listen(host, port)
-    named = f"[{host}]" if ":" in host else host
-    typer.echo(f"Naka listens on http://{named}:{listener.getsockname()[1]}", err=True)
-    server.serve(create_app(settings), listener)
+    listener = server.listen(host, port) if fd is None else server.inherit(fd)
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    typer.echo(f"Naka listens on {url}", err=True)
+    server.serve(
+        create_app(settings),
+        listener,
+        drain_s=settings.shutdown_drain_s,
+        grace_s=settings.shutdown_grace_s,
+        announce=lambda: typer.echo("Naka is ready", err=True),
+    )
 
 
 def migrate() -> None:

@@ -156,7 +156,9 @@ def _read_settings(*files: Path) -> Settings:
     try:
         return Settings(_env_file=files, _env_ignore_empty=True)
     except ValidationError as error:
-        named = "; ".join(f"{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors() if item["loc"])
+        named = "; ".join(
+            f"{str(item['loc'][0]).upper()}: {item['msg']}" if item["loc"] else item["msg"] for item in error.errors()
+        )
         raise SettingsError(named or "the settings do not make sense") from error
 
 

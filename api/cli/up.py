@@ -1,7 +1,8 @@
 """`naka up`: everything on this machine, with one command.
 
-Starts what is not configured, migrates, makes the demo tenant once, serves, and says what is real and what is
-simulated. Data stays in the home folder. Ctrl-C stops all of it, cleanly. What goes wrong is one clear line.
+Starts what is not configured, migrates, makes the demo tenant once, serves, works in the background, and says what is
+real and what is simulated. Data stays in the home folder. Ctrl-C stops all of it, cleanly. What goes wrong is one
+clear line.
 """
 
 import asyncio
@@ -32,6 +33,8 @@ from sandbox.laptop import Laptop, laptop, stop_process
 _READY_S = 60
 _STOP_S = 40
 _HOST = "127.0.0.1"
+_NO_BALANCER = {"SHUTDOWN_DRAIN_S": "0", "SHUTDOWN_GRACE_S": "5"}
+"""Nobody else is told that this machine stops, and whoever stops it waits."""
 _console = Console(stderr=True, highlight=False)
 
 
@@ -43,7 +46,7 @@ def up(
     port: Annotated[int, typer.Option(help="Where the API listens.", min=1, max=65535)] = 8000,
     home: Annotated[Path, typer.Option(help="Where data and logs stay.")] = Path(".naka"),
 ) -> None:
-    """Start everything on this machine: servers, simulators, the API."""
+    """Start everything on this machine: servers, simulators, the API, the worker."""
     home = home.resolve()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -83,11 +86,15 @@ def _run(port: int, home: Path) -> None:
             keys = asyncio.run(_demo(environment["DATABASE_URL"], _known(home / "demo.json")))
             url = f"http://{_HOST}:{port}"
             write_private(home / "env", "".join(f"{name}={value}\n" for name, value in running.environment.items()))
-            tell("starting the API")
-            api = _serve(port, home, environment)
-            stack.callback(stop_process, api, within_s=_STOP_S)
-            running.children["the API"] = api
-            _await_ready(url, api, home)
+            tell("starting the API and the worker")
+            # Both boot side by side; the worker stops last, after what the API leaves behind.
+            for name, log, command in (
+                ("the worker", "worker.log", ["worker"]),
+                ("the API", "api.log", ["serve", "--host", _HOST, "--port", str(port)]),
+            ):
+                running.children[name] = _start(command, home / log, environment)
+                stack.callback(stop_process, running.children[name], within_s=_STOP_S)
+            _await_ready(url, running.children["the API"], home)
             sandbox = {"webhook_secret": None, "razorpay_url": None}
             demo = {"url": url, **keys, **sandbox, "anthropic_url": environment["ANTHROPIC_BASE_URL"]}
             write_private(home / "demo.json", json.dumps(demo, indent=2) + "\n")
@@ -130,11 +137,12 @@ async def _demo(url: str, known: dict[str, str]) -> dict[str, str]:
         await database.close()
 
 
-def _serve(port: int, home: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-    with (home / "api.log").open("ab") as log:
+def _start(command: list[str], file: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    """A process of ours, in a session of its own, which ends with us."""
+    with file.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "api.cli", "serve", "--host", _HOST, "--port", str(port), "--with-parent"],
-            env={**os.environ, **environment},
+            [sys.executable, "-m", "api.cli", *command, "--with-parent"],
+            env=_NO_BALANCER | os.environ | environment,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -161,6 +169,7 @@ def _banner(url: str, keys: dict[str, str], running: Laptop, home: Path) -> None
     for part in running.parts:
         kind = "[green]real[/]     " if part.real else "[yellow]simulated[/]"
         _console.print(f"  {part.name:10} {kind}  {part.where}", soft_wrap=True)
+    _console.print(f"Background duties: naka worker   (log: {home / 'worker.log'})", soft_wrap=True)
     _console.print(f"\nKeys for trying it, and for scripts: {home / 'demo.json'}", soft_wrap=True)
     _console.print(f"Chat page: {url}/   (key: {keys['chat_key']})", soft_wrap=True)
     _console.print("Ask from a terminal:\n", soft_wrap=True)

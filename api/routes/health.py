@@ -1,9 +1,13 @@
-"""`/healthz`: the process is up. `/readyz`: Postgres and Redis answer, so a request could be admitted."""
+"""`/healthz`: the process is up. `/readyz`: a request could be admitted, and this process is not about to stop.
+
+Ready needs Postgres. Redis is asked too, but without it Postgres admits, slower: that is reported, and ready. From
+the first signal to stop on, it is not ready, while all is still served: a balancer has time to look elsewhere.
+"""
 
 import asyncio
 from typing import Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from api.routes.access import RuntimeDep
@@ -26,6 +30,7 @@ class Readiness(BaseModel):
     status: Literal["ready", "not_ready"]
     postgres: bool
     redis: bool
+    draining: bool
 
 
 @router.get("/healthz")
@@ -34,13 +39,14 @@ async def healthz() -> Health:
     return Health()
 
 
-@router.get("/readyz", responses={503: {"model": Readiness, "description": "Something does not answer"}})
-async def readyz(runtime: RuntimeDep, response: Response) -> Readiness:
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "Postgres is away, or this process stops"}})
+async def readyz(request: Request, runtime: RuntimeDep, response: Response) -> Readiness:
     """Postgres and Redis were asked just now."""
     postgres, redis = await asyncio.gather(_answers(_select_one(runtime)), _answers(runtime.quota.lane.command("PING")))
-    ready = postgres and redis
+    draining: bool = getattr(request.app.state, "draining", False)  # api.server sets it
+    ready = postgres and not draining
     response.status_code = 200 if ready else 503
-    return Readiness(status="ready" if ready else "not_ready", postgres=postgres, redis=redis)
+    return Readiness(status="ready" if ready else "not_ready", postgres=postgres, redis=redis, draining=draining)
 
 
 async def _select_one(runtime: Runtime) -> None:

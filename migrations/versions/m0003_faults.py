@@ -1,4 +1,4 @@
-"""What the books need to survive faults: beats of processes, entries on top of measurements, fallback, reconciliations."""
+"""What the books need to survive faults: beats of processes, entries on measurements, fallback, reconciliations."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""The simulator as an ASGI app: Anthropic's two routes, and `/_sim/...` for whoever asks what was served.
+"""The simulator as an ASGI app: Anthropic's routes, and `/_sim/...` for whoever asks what was served.
 
 The rule it keeps: every accepted request has exactly one ledger entry, and every entry ends, however its
 response did. The two routes bypass Starlette's middleware, which would hide the server's own `send`.
@@ -31,6 +31,7 @@ from sandbox.anthropic.request import (
     texts_of,
 )
 from sandbox.anthropic.script import Script
+from sandbox.anthropic.usage_report import admin_key_of, usage_page
 from sandbox.anthropic.wire import ClientGoneError, Wire
 
 Handler = Callable[[bytes, str, Receive, Send], Awaitable[None]]
@@ -46,11 +47,13 @@ class Simulator(Starlette):
                 Route("/_sim/ledger", self._show_ledger, methods=["GET"]),
                 Route("/_sim/ledger", self._clear_ledger, methods=["DELETE"]),
                 Route("/_sim/stats", self._show_stats, methods=["GET"]),
+                Route("/v1/organizations/usage_report/messages", self._report_usage, methods=["GET"]),
             ],
             exception_handlers={HTTPException: _http_error},
         )
         self.ledger = Ledger()
         self._api_key = api_key.encode()
+        self._admin_key = admin_key_of(api_key).encode()
         self._pace_ms = pace_ms
         self._handlers: dict[str, Handler] = {
             "/v1/messages": self._messages,
@@ -151,6 +154,15 @@ class Simulator(Starlette):
     async def _show_stats(self, _request: Request) -> Response:
         """`GET /_sim/stats`: the counters."""
         return _json(self.ledger.stats())
+
+    async def _report_usage(self, request: Request) -> Response:
+        """`GET /v1/organizations/usage_report/messages`: the ledger as Anthropic's Admin API would tell it."""
+        try:
+            check_headers(dict(request.headers.raw), self._admin_key)
+            return _json(usage_page(request.query_params, self.ledger.since(0, None)))
+        except ApiError as error:
+            body = frames.error_body(frames.new_request_id(), error.error_type, error.message)
+            return Response(msgspec.json.encode(body), error.status, media_type="application/json")
 
 
 def create_app(api_key: str, *, pace_ms: int = 0) -> Starlette:

@@ -56,12 +56,21 @@ class Reply:
             return
         odd, answer = self.script.unknown_events, self.answer
         placeholder = self.script.start_output_tokens
-        await self.wire.write(frames.message_start(self.message_id, answer, placeholder=placeholder, odd=odd))
+        start = frames.message_start(self.message_id, answer, placeholder=placeholder, odd=odd)
+        if self.script.cut_first:
+            self.ledger.end(self.entry, "cut")
+            await self.wire.cut(start)
+            return
+        await self.wire.write(start)
         await self._think()
         if not await self._speak():
             return
         delta, stop = frames.message_end(answer, repeat_input=self.script.usage_delta_input, odd=odd)
         await self.wire.write(delta)
+        if self.script.end_before_stop:
+            self.entry.output_tokens = answer.output_tokens
+            await self._end("cut")
+            return
         await self._complete(stop)
 
     async def _think(self) -> None:

@@ -113,6 +113,10 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Then an event whose data is not JSON, and the end of the body."""
     empty_body: bool = False
     """A 200 without a body."""
+    cut_first: bool = False
+    """The socket is closed in the middle of `message_start`."""
+    end_before_stop: bool = False
+    """The body ends cleanly after `message_delta`, without `message_stop`."""
 
     # count_tokens.
     count_skew: Annotated[int, msgspec.Meta(ge=-1_000_000, le=1_000_000)] = 0

@@ -15,7 +15,18 @@ from tests.api.conftest import Api
 from tests.harness import Account, Books
 
 LIMITS = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 1000),))
-TABLES = ("tenants", "users", "api_keys", "limit_sets", "entitlements", "audit_log", "usage_requests", "usage_daily")
+TABLES = (
+    "tenants",
+    "users",
+    "api_keys",
+    "limit_sets",
+    "entitlements",
+    "audit_log",
+    "usage_requests",
+    "usage_entries",
+    "usage_daily",
+    "usage_meters",
+)
 
 
 @dataclass(frozen=True)
@@ -65,13 +76,7 @@ def _example(document: dict[str, Any], operation: dict[str, Any]) -> Any:
 async def neighbour(api: Api) -> dict[str, UUID]:
     """A tenant with one of everything; its ids by the name of the parameter."""
     victim = await api.books.account(limits=LIMITS, tenant_limits=LIMITS)
-    await api.books.fetch(
-        "INSERT INTO usage_requests (tenant_id, id, user_id, key_id, state) VALUES ($1, $2, $3, $4, 'settled')",
-        victim.tenant_id,
-        uuid7(now_ms()),
-        victim.user_id,
-        victim.key_id,
-    )
+    request_id = await settled(api, victim)
     await api.books.fetch(
         "INSERT INTO usage_daily (tenant_id, user_id, day, period_id, key_id, model, requests)"
         " VALUES ($1, $2, current_date, '2026-11', $3, 'm', 1)",
@@ -79,7 +84,37 @@ async def neighbour(api: Api) -> dict[str, UUID]:
         victim.user_id,
         victim.key_id,
     )
-    return {"tenant_id": victim.tenant_id, "user_id": victim.user_id, "key_id": victim.key_id}
+    await api.books.fetch(
+        "INSERT INTO usage_entries (tenant_id, id, kind, request_id, user_id, key_id, model, period_id, day, actor,"
+        " reason) VALUES ($1, $2, 'revision', $3, $4, $5, 'm', '2026-11', current_date, 'naka', 'final')",
+        victim.tenant_id,
+        uuid7(),
+        request_id,
+        victim.user_id,
+        victim.key_id,
+    )
+    return ids_of(victim) | {"request_id": request_id}
+
+
+def ids_of(account: Account) -> dict[str, UUID]:
+    """Its ids by the name of the parameter; the request is one that nobody made."""
+    ids = {"tenant_id": account.tenant_id, "user_id": account.user_id, "key_id": account.key_id}
+    return ids | {"price_id": uuid7(), "request_id": uuid7()}
+
+
+async def settled(api: Api, account: Account) -> UUID:
+    """A request of the account that used something, at a price of the list."""
+    request_id = uuid7(now_ms())
+    await api.books.fetch(
+        "INSERT INTO usage_requests (tenant_id, id, user_id, key_id, state, price_id, period_id, day, opened_at, model,"
+        " requests, output_tokens, cost_nano_usd) SELECT $1, $2, $3, $4, 'settled', p.id, '2026-11', current_date,"
+        " now(), p.model, 1, 1000, 1000000000 FROM prices p LIMIT 1",
+        account.tenant_id,
+        request_id,
+        account.user_id,
+        account.key_id,
+    )
+    return request_id
 
 
 async def dump(books: Books, tenant_id: UUID) -> dict[str, list[str]]:
@@ -101,20 +136,21 @@ def comparable(answer: Any) -> tuple[Any, ...]:
 
 async def test_the_document_has_the_operations(api: Api) -> None:
     found = list(operations(api))
-    assert len(found) >= 23
-    assert {name for operation in found for _, name in operation.ids} == {"tenant_id", "user_id", "key_id", "price_id"}
+    assert len(found) >= 27
+    named = {name for operation in found for _, name in operation.ids}
+    assert named == {"tenant_id", "user_id", "key_id", "price_id", "request_id"}
     assert all(operation.body for operation in found if operation.method in ("POST", "PUT"))
 
 
 async def test_a_neighbours_id_is_an_unknown_id(api: Api) -> None:
     admin = await api.tenant_admin()
-    mine = {"tenant_id": admin.tenant_id, "user_id": admin.user_id, "key_id": admin.key_id, "price_id": uuid7()}
+    mine = ids_of(admin)
     theirs = await neighbour(api)
     before = await dump(api.books, theirs["tenant_id"])
     asked = 0
     for operation in operations(api):
         for where, name in operation.ids:
-            if name not in theirs:
+            if name not in theirs or name == "price_id":
                 continue
             fixed = {other: mine[other] for place, other in operation.ids if place == "path"}
             foreign = await operation.send(api, admin, {**fixed, name: theirs[name]})
@@ -123,7 +159,7 @@ async def test_a_neighbours_id_is_an_unknown_id(api: Api) -> None:
             assert comparable(foreign) == comparable(unknown), f"{operation} {where} {name}"
             assert foreign.status_code in (403, 404), f"{operation} {where} {name}: {foreign.text}"
             asked += 1
-    assert asked >= 17
+    assert asked >= 22
     assert await dump(api.books, theirs["tenant_id"]) == before
 
 
@@ -140,7 +176,7 @@ async def test_a_neighbours_user_is_unknown_beside_ones_own_tenant(api: Api) -> 
 
 async def test_nothing_of_a_neighbour_is_in_a_list(api: Api) -> None:
     admin = await api.tenant_admin()
-    mine = {"tenant_id": admin.tenant_id, "user_id": admin.user_id, "key_id": admin.key_id}
+    mine = ids_of(admin) | {"request_id": await settled(api, admin)}
     theirs = await neighbour(api)
     listed = 0
     for operation in operations(api):
@@ -150,12 +186,12 @@ async def test_nothing_of_a_neighbour_is_in_a_list(api: Api) -> None:
             assert answer.status_code in (200, 403), str(operation)
             assert not any(str(found) in answer.text for found in theirs.values()), str(operation)
             listed += answer.status_code == 200
-    assert listed >= 10
+    assert listed >= 12
 
 
 async def test_only_an_admin_may(api: Api) -> None:
     reader = await api.books.account(scopes=[Scope.CHAT, Scope.USAGE_READ])
-    ids = {"tenant_id": reader.tenant_id, "user_id": reader.user_id, "key_id": reader.key_id, "price_id": uuid7()}
+    ids = ids_of(reader)
     before = await dump(api.books, reader.tenant_id)
     for operation in operations(api):
         wrong = Account(reader.tenant_id, reader.user_id, reader.key_id, f"{reader.key[:-1]}~")

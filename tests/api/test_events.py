@@ -263,3 +263,11 @@ def test_a_count_that_is_none_breaks_the_stream(count: object) -> None:
         body = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {name: count}}
         with pytest.raises(BadStream):
             list(EventReader().feed(f"event: message_delta\ndata: {json.dumps(body)}\n\n".encode()))
+
+
+@pytest.mark.parametrize("word", ["a\\u0000b", "\\u0000", "x" * 201])
+@pytest.mark.parametrize("field", ["id", "model"])
+def test_a_name_that_the_books_cannot_take_breaks_the_stream(word: str, field: str) -> None:
+    message = json.dumps({"id": "m", "model": "m", "usage": {}}).replace(f'"{field}": "m"', f'"{field}": "{word}"')
+    with pytest.raises(BadStream):
+        list(EventReader().feed(f'event: message_start\ndata: {{"message": {message}}}\n\n'.encode()))

@@ -6,6 +6,7 @@ No answer is a 5xx, every error has the one documented shape, and a refused requ
 import asyncio
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import pytest
 import schemathesis
@@ -14,27 +15,53 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis.generation import GenerationMode
 
 from api.app import create_app
+from core.ids import uuid7_floor, uuid7_ms
 from core.settings import Settings
 from core.tenancy.principal import Scope
 from tests.harness import Account, Api, Books
 
 EXAMPLES = 12
+SETTLED = (
+    "INSERT INTO usage_requests (tenant_id, id, user_id, key_id, state, price_id, period_id, day, opened_at, model,"
+    " requests, output_tokens, cost_nano_usd) SELECT $1, $2, $3, $4, 'settled', p.id, '2026-11', current_date, now(),"
+    " p.model, 1, 1000, 1000000000 FROM prices p LIMIT 1"
+)
 PROBLEM_FIELDS = {"type", "title", "status", "detail", "code", "request_id"}
-TABLES = ("tenants", "users", "api_keys", "plans", "prices", "limit_sets", "usage_requests", "audit_log")
+TABLES = (
+    "tenants",
+    "users",
+    "api_keys",
+    "plans",
+    "prices",
+    "limit_sets",
+    "usage_requests",
+    "usage_entries",
+    "usage_daily",
+    "usage_meters",
+    "audit_log",
+)
 
 
 @pytest.fixture(scope="session")
 def almighty(story_database: str) -> Account:
-    """A key that may do everything, so that the fuzz gets past the door."""
+    """A key that may do everything, so that the fuzz gets past the door; it has a settled request."""
 
     async def make() -> Account:
         books = Books(story_database)
         try:
-            return await books.account(scopes=list(Scope))
+            account = await books.account(scopes=list(Scope))
+            ids = (account.tenant_id, request_of(account), account.user_id, account.key_id)
+            await books.fetch(SETTLED, *ids)
+            return account
         finally:
             await books.close()
 
     return asyncio.run(make())
+
+
+def request_of(account: Account) -> UUID:
+    """The id of the account's request: of the moment that its key was made."""
+    return uuid7_floor(uuid7_ms(account.key_id))
 
 
 DOCUMENT = create_app(
@@ -58,7 +85,11 @@ def test_no_request_breaks_a_route(
     )
     @given(case=schema[path][method].as_strategy(generation_mode=mode))
     def fire(case: schemathesis.Case[Any]) -> None:
-        real = {"tenant_id": str(almighty.tenant_id), "user_id": str(almighty.user_id)}
+        real = {
+            "tenant_id": str(almighty.tenant_id),
+            "user_id": str(almighty.user_id),
+            "request_id": str(request_of(almighty)),
+        }
         if mode is GenerationMode.POSITIVE and case.path_parameters:
             case.path_parameters |= {name: real[name] for name in real.keys() & case.path_parameters.keys()}
         before = asyncio.run(_rows(story_database))

@@ -1,6 +1,7 @@
 """A provider that does what the simulator cannot: answers that are cut, garbled or no answers at all.
 
-Whatever it sends, our client gets one of the documented errors, and the request is settled.
+Whatever it sends, our client gets one of the documented errors, and the request is settled. Asked to count a text, it
+says the same: such output is estimated.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ USAGE = '{"input_tokens": 25, "output_tokens": 1}'
 START = f'event: message_start\ndata: {{"message": {{"id": "msg_1", "model": "m", "usage": {USAGE}}}}}\n\n'
 TEXT = 'event: content_block_delta\ndata: {"delta": {"type": "text_delta", "text": "ten chars!"}}\n\n'
 FINAL = 'event: message_delta\ndata: {"delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 90}}\n\n'
+UNSAID = 'event: message_delta\ndata: {"delta": {"stop_reason": "end_turn"}}\n\n'
 STOP = 'event: message_stop\ndata: {"type": "message_stop"}\n\n'
 DEEP = f'event: content_block_delta\ndata: {{"deep": {"[" * 9999}\n\n'
 NO_BODY = "content-length: 0\r\nconnection: close\r\n\r\n"
@@ -51,7 +53,7 @@ BEFORE_THE_HEAD = [
 ]
 AFTER_THE_HEAD = [
     # what the provider says, what our client reads before the error, and the output and its source in the books
-    (f"{LONGER}{START}", "", 0, "estimated"),
+    (f"{LONGER}{START}", "", 0, "counted"),
     (f"{LONGER}{START}{TEXT}{TEXT[:60]}", "ten chars!", 3, "estimated"),
     (f"{STREAM}{START}{TEXT}{DEEP}", "ten chars!", 3, "estimated"),
     (f"{STREAM}{START}{TEXT}data: {'x' * (1 << 21)}", "ten chars!", 3, "estimated"),
@@ -79,7 +81,7 @@ class Provider:
         head = await reader.readuntil(b"\r\n\r\n")
         (length,) = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
         await reader.readexactly(int(length.partition(b":")[2]))
-        self.asked += 1
+        self.asked += head.startswith(b"POST /v1/messages ")
         await asyncio.sleep(self.think_s)
         writer.write(self.says.encode())
         with suppress(ConnectionError):
@@ -136,11 +138,24 @@ async def test_after_the_head(strange: httpx2.AsyncClient, provider: Provider, b
         assert answer.error is not None, says
         assert (answer.status, answer.error["code"], answer.text) == (200, "upstream_broken", text), says
         assert (answer.done, provider.asked) == (False, 1), says
-        (row,) = await books.requests(account)
-        assert (row["state"], row["outcome"], row["source"]) == ("settled", "upstream_broke", source), says
+        (row,) = await books.settled(account, 1)
+        assert (row["outcome"], row["source"]) == ("upstream_broke", source), says
         assert (row["requests"], row["input_tokens"], row["output_tokens"]) == (1, 25, output), says
         assert row["upstream_request_id"] == "req_strange"
-        assert (await strange.get("/v1/limits", headers=account.headers)).json()["concurrency"]["active"] == 0
+
+
+async def test_an_end_without_usage_leaves_the_output_to_be_measured(
+    strange: httpx2.AsyncClient, provider: Provider, books: Books
+) -> None:
+    for says in (f"{STREAM}{START}{TEXT}{UNSAID}{STOP}", f"{STREAM}{START}{TEXT}{STOP}"):
+        account = await books.account(limits=LIMITS)
+        provider.says = says
+
+        assert (await chat(strange, account, "hello")).done
+
+        (row,) = await books.requests(account)
+        assert (row["state"], row["outcome"], row["source"]) == ("settled", "completed", "estimated")
+        assert (row["input_tokens"], row["output_tokens"]) == (25, 3)
 
 
 async def test_an_upstream_that_lingers_after_its_end_holds_nobody_up(

@@ -10,7 +10,8 @@ import pytest
 import redis.asyncio
 
 from metering.models import COUNT_COLUMNS
-from metering.quota import WindowState, tenant_key, user_key
+from metering.quota import tenant_key, user_key
+from metering.states import WindowState
 from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Books, Simulator, chat, scripted
 
 REQUESTS = 1_000

@@ -36,6 +36,8 @@ class Up:
         self.home = home
         self.log = home.parent / "up.log"
         self.url = f"http://127.0.0.1:{port}"
+        self._worker_log = home / "worker.log"
+        self._said_before = len(self._worker_log.read_text()) if self._worker_log.exists() else 0
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "api.cli", "up", "--port", str(port), "--home", str(home)],
@@ -55,6 +57,21 @@ class Up:
             time.sleep(0.05)
         demo: dict[str, Any] = json.loads((self.home / "demo.json").read_text())
         return demo
+
+    def worker_log(self) -> str:
+        """What the worker of this start has said."""
+        return self._worker_log.read_text()[self._said_before :]
+
+    def await_worker(self) -> psutil.Process:
+        """The worker, once its log says that it works."""
+        deadline = time.monotonic() + START_S
+        while "queue_ready" not in self.worker_log():
+            assert time.monotonic() < deadline, self.worker_log()
+            time.sleep(0.05)
+        (worker,) = [
+            child for child in psutil.Process(self.process.pid).children() if child.cmdline()[3:4] == ["worker"]
+        ]
+        return worker
 
     def get(self, path: str, key: str) -> Any:
         """The JSON of a route."""
@@ -83,6 +100,8 @@ def test_first_start_second_start_and_a_start_after_a_kill(private_home: Callabl
         assert re.search(r"Postgres +real", words)
         assert re.search(r"Valkey +real", words)
         assert re.search(r"Anthropic +simulated", words)
+        assert f"Background duties: naka worker   (log: {home / 'worker.log'})" in words
+        first.await_worker()
         (command,) = re.findall(r"^ +(curl -N .*)$", words, re.MULTILINE)
         streamed = subprocess.run(["bash", "-c", command], capture_output=True, check=True, timeout=60).stdout
         assert parse_sse(streamed)[-1] == ("done", "")
@@ -95,18 +114,24 @@ def test_first_start_second_start_and_a_start_after_a_kill(private_home: Callabl
         first.process.send_signal(signal.SIGINT)
         assert first.process.wait(60) == 0
         assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        assert "worker_stopped" in first.worker_log().splitlines()[-1]
     for file in ("demo.json", "env"):
         assert (home / file).stat().st_mode & 0o077 == 0
 
     with up(home, port) as second:
         assert second.await_banner() == demo | {"anthropic_url": second.await_banner()["anthropic_url"]}
         assert second.get("/v1/usage", demo["chat_key"])["totals"] == used
+        worker = second.await_worker()
         second.process.kill()
         second.process.wait(10)
+        worker.wait(10)
 
     with up(home, port) as third:
         third.await_banner()
         assert third.get("/v1/usage", demo["chat_key"])["totals"] == used
+        third.await_worker().kill()
+        assert third.process.wait(60) == 1
+        assert "naka up: the worker has ended by itself: see the logs in" in " ".join(third.log.read_text().split())
 
 
 def test_what_is_wrong_is_said_in_one_line(private_home: Callable[[], Path]) -> None:

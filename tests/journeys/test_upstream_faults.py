@@ -1,7 +1,7 @@
 """Every way in which the provider fails: what our client is told, how often we ask, and what the books say.
 
 Before `message_start` it is an HTTP status and billed nothing; after it an `error` event, the input exact and the
-output estimated from what was relayed. Nobody is told a word of the provider's, nor the logs a word of the user's.
+output counted from what was relayed. Nobody is told a word of the provider's, nor the logs a word of the user's.
 """
 
 import json
@@ -16,6 +16,7 @@ import pytest
 from metering.limits import Limit, LimitSet, Meter
 from metering.windows import WindowKind
 from tests.harness import SIMULATOR_KEY, TOKEN_FIELDS, Account, Answer, Api, Books, Simulator, chat, client, scripted
+from tests.journeys.callers import served, standing_when_free
 
 LIMITS = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 1_000_000),), concurrency=1)
 SOON: dict[str, Any] = {"retry_after": 0.01}
@@ -95,10 +96,7 @@ def assert_says_nothing(answer: Answer, account: Account, api: Api, canary: str)
 
 async def assert_nothing_is_left(http: httpx2.AsyncClient, account: Account, *, used: int) -> None:
     """No hold, no place taken; and so much used."""
-    standing = (await http.get("/v1/limits", headers=account.headers)).json()
-    assert standing["concurrency"] == {"limit": 1, "active": 0}
-    (window,) = standing["windows"]
-    assert (window["held"], window["used"]) == (0, used)
+    assert (await standing_when_free(http, account))["used"] == used
 
 
 async def assert_billed_nothing(http: httpx2.AsyncClient, books: Books, account: Account, outcome: str) -> None:
@@ -155,12 +153,12 @@ async def test_after_the_head_it_is_an_error_event_and_what_was_used_is_paid(
     assert answer.error["request_id"] == answer.headers["x-request-id"]
     assert_says_nothing(answer, account, api, canary)
     (entry,) = simulator.ledger(ref)
-    (row,) = await books.requests(account)
-    assert (row["state"], row["outcome"], row["source"]) == ("settled", "upstream_broke", "estimated")
+    (row,) = await books.settled(account, 1)
+    assert (row["outcome"], row["source"]) == ("upstream_broke", "counted")
     chars = len("".join(PIECES[:relayed])) + 4 * script.get("thinking", 0)  # the simulator's: 4 letters a token
     assert (row["requests"], row["output_chars"]) == (1, chars)
     counts = [row[name] for name in TOKEN_FIELDS]
-    assert counts == [script.get("input_tokens", entry["input_tokens"]), -(-chars // 4), 3, 5, 7]
+    assert counts == [script.get("input_tokens", entry["input_tokens"]), entry["output_tokens"], 3, 5, 7]
     rates = (3_000, 15_000, 300, 3_750, 6_000)
     assert row["cost_nano_usd"] == sum(count * rate for count, rate in zip(counts, rates, strict=True))
     await assert_nothing_is_left(http, account, used=sum(counts))
@@ -244,12 +242,11 @@ async def test_a_provider_that_is_silent(start_api: Callable[..., Api], books: B
             assert answer.error is not None
             assert (answer.status, answer.error["status"], answer.error["code"]) == (status, 504, code)
             assert not answer.done
-            (entry,) = simulator.ledger(ref)
+            entry = await served(simulator, ref, ended=True)
             assert entry["state"] == "client_gone"
             assert_says_nothing(answer, account, api, canary)
-            (row,) = await books.requests(account)
-            assert (row["state"], row["outcome"]) == ("settled", outcome)
-            output = -(-len(answer.text) // 4)
-            assert (row["output_tokens"], len(answer.pieces)) == (output, script.get("stall_after", 0))
-            assert row["input_tokens"] == (entry["input_tokens"] if status == 200 else 0)
-            await assert_nothing_is_left(http, account, used=row["input_tokens"] + output)
+            (row,) = await books.settled(account, 1)
+            assert (row["outcome"], len(answer.pieces)) == (outcome, script.get("stall_after", 0))
+            paid = (entry["input_tokens"], entry["output_tokens"]) if status == 200 else (0, 0)
+            assert (row["input_tokens"], row["output_tokens"]) == paid
+            await assert_nothing_is_left(http, account, used=sum(paid))

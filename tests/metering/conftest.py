@@ -2,14 +2,17 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
 from metering.quota import Quota
 from metering.redis_lane import RedisLane
 from migrations.upgrade import migrate
+from sandbox.daemon import free_port
 from tests import servers
 from tests.harness import Books
+from tests.metering.outage import QUICK, Start, until
 from tests.metering.process import Process, start_process
 
 
@@ -36,8 +39,8 @@ async def start(metering_database: str, redis_url: str) -> AsyncIterator[Callabl
     """Start one more process on the database; on the worker's Redis unless `redis` names another."""
     async with AsyncExitStack() as stack:
 
-        async def start(*, redis: str = redis_url, ttl_ms: int = 60_000) -> Process:
-            made = await start_process(metering_database, redis, ttl_ms=ttl_ms)
+        async def start(*, redis: str = redis_url, **options: Any) -> Process:
+            made = await start_process(metering_database, redis, **options)
             stack.push_async_callback(made.stop)
             return made
 
@@ -48,6 +51,14 @@ async def start(metering_database: str, redis_url: str) -> AsyncIterator[Callabl
 async def process(start: Callable[..., Awaitable[Process]]) -> Process:
     """One process on the worker's Redis."""
     return await start()
+
+
+@pytest.fixture
+async def blind(start: Start) -> Process:
+    """A process whose Redis is not there; it has noticed."""
+    process = await start(redis=f"redis://127.0.0.1:{free_port()}/0", **QUICK)
+    await until(lambda: process.lane.breaker.is_open)
+    return process
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ A grant is found by trying every size, so the arithmetic of the scripts is not r
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from metering.judge import count
 from metering.limits import EffectiveLimit, LimitScope, Meter
-from metering.quota import QuotaAsk, WindowState
-from metering.standing import count
+from metering.questions import QuotaAsk
+from metering.states import WindowState
 from metering.windows import WindowKind, minute_window
 
 Names = dict[WindowKind, str]

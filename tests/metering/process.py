@@ -6,28 +6,43 @@ beside what the rows of Postgres add up to.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import UUID
 
 from core.database import Connections, Database, asyncpg_dsn
+from core.ids import uuid7
 from core.tenancy.principal import Principal
 from metering.admission import Admission, AdmissionRules, Ask, Grant
+from metering.breaker import Breaker, BreakerRules
+from metering.counting import OutputCounter
+from metering.density import Densities
 from metering.entitlements import Entitlements
 from metering.epochs import Epochs
+from metering.fallback import DWELL_S, Fallback
+from metering.heartbeat import Heartbeat
 from metering.journal import Journal
 from metering.lapses import Lapses
 from metering.models import COUNT_COLUMNS
 from metering.prices import PriceList
-from metering.quota import HashState, Quota, Stale, WindowState
+from metering.quota import Quota, Stale
 from metering.recorder import UsageRecorder
 from metering.records import Outcome, Settlement
+from metering.recovery import Recovery
+from metering.redis_grants import RedisGrants
 from metering.redis_lane import RedisLane
+from metering.replay import Replay
+from metering.running import Running
 from metering.settlement import Settlements
+from metering.spool import Spool
+from metering.standing import Standings
+from metering.states import HashState, WindowState
 from metering.tokens import CacheCreation, ReportedUsage, Usage
 from metering.windows import Calendar
-from tests.harness import Account, Books
+from tests.harness import Account, Books, spool_folder
 
 MODEL = "claude-sonnet-4-6"
 SMALLEST_GRANT = 16
+KOLKATA = Calendar("Asia/Kolkata")
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,13 @@ class Process:
     lapses: Lapses
     admission: Admission
     settlements: Settlements
+    running: Running
+    heartbeat: Heartbeat
+    recovery: Recovery
+    replay: Replay
+    spool: Spool
+    fallback: Fallback
+    standings: Standings
 
     async def admit(self, account: Account, *, max_tokens: int = 100, prompt_bytes: int = 68) -> Grant:
         """Asks for `account`; a prompt of 68 bytes is held as 100 tokens."""
@@ -56,38 +78,87 @@ class Process:
         """As the API does it."""
         await self.settlements.stop()
         await self.lapses.stop()
+        await self.fallback.stop()
         await self.journal.stop()
+        await self.replay.stop()
+        await self.heartbeat.stop()
         await self.lane.stop()
         await self.pool.close()
         await self.database.close()
 
 
-async def start_process(
-    database_url: str, redis_url: str, *, ttl_ms: int = 60_000, redis_timeout_s: float = 5
+async def start_process(  # noqa: PLR0913 - each test turns the one knob that it is about
+    database_url: str,
+    redis_url: str,
+    *,
+    ttl_ms: int = 60_000,
+    redis_timeout_s: float = 5,
+    spool_dir: Path | None = None,
+    breaker: BreakerRules | None = None,
+    probe_s: float = 1,
+    fallback_s: float = DWELL_S,
+    dead_after_s: float = 1,
+    calendar: Calendar = KOLKATA,
 ) -> Process:
-    """A process of its own; keep its entitlements for no time at all, so that a test may change limits."""
+    """A process of its own; keep its entitlements for no time at all, so that a test may change limits.
+
+    Its heartbeat has beaten once; it beats, recovers and replays only when a test says so.
+    """
     database = Database(database_url)
     pool = Connections(database_url)
-    lane = RedisLane(redis_url, timeout_s=redis_timeout_s)
+    lane = RedisLane(redis_url, timeout_s=redis_timeout_s, breaker=Breaker(breaker), probe_s=probe_s)
     quota = Quota(lane)
-    journal = Journal(asyncpg_dsn(database_url), timeout_s=10)
-    calendar = Calendar("Asia/Kolkata")
+    process_id, running, densities = uuid7(), Running(), Densities()
+    folder = spool_dir or spool_folder()
+    spool = Spool(folder, process_id)
+    journal = Journal(asyncpg_dsn(database_url), timeout_s=10, process_id=process_id, refuge=spool)
     epochs, lapses, prices = Epochs(pool, quota, calendar), Lapses(pool, quota), PriceList(database, ttl_s=60)
-    admission = Admission(
-        quota=quota,
-        journal=journal,
-        epochs=epochs,
-        lapses=lapses,
-        entitlements=Entitlements(database, ttl_s=0),
-        prices=prices,
+    entitlements = Entitlements(database, ttl_s=0)
+    fallback = Fallback(
+        asyncpg_dsn(database_url),
+        process_id=process_id,
+        running=running,
         calendar=calendar,
+        timeout_s=10,
+        dwell_s=fallback_s,
+    )
+    admission = Admission(
+        RedisGrants(quota, journal, epochs, lapses, running=running, calendar=calendar),
+        fallback,
+        entitlements=entitlements,
+        prices=prices,
         rules=AdmissionRules(smallest_grant=SMALLEST_GRANT, ttl_ms=ttl_ms, counts_per_minute=60),
     )
     await pool.start()
     lane.start()
     journal.start()
-    settlements = Settlements(journal, quota, prices)
-    return Process(database, pool, lane, quota, journal, epochs, lapses, admission, settlements)
+    fallback.start()
+    counter = OutputCounter(None, densities)
+    settlements = Settlements(journal, quota, prices, pool, running=running, spool=spool, counter=counter)
+    heartbeat = Heartbeat(pool, running, densities, process_id, every_s=1)
+    recovery = Recovery(
+        pool, quota, prices, densities, process_id=process_id, running=running, dead_after_s=dead_after_s
+    )
+    replay = Replay(pool, quota, folder, spool=spool, running=running)
+    await heartbeat.beat()
+    return Process(
+        database,
+        pool,
+        lane,
+        quota,
+        journal,
+        epochs,
+        lapses,
+        admission,
+        settlements,
+        running,
+        heartbeat,
+        recovery,
+        replay,
+        spool,
+        fallback,
+        Standings(quota, epochs, entitlements, calendar, pool),
+    )
 
 
 def principal(account: Account) -> Principal:

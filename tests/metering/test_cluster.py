@@ -8,7 +8,8 @@ import pytest
 import redis
 
 from core.ids import uuid7
-from metering.quota import WindowState, tenant_key, user_key
+from metering.quota import tenant_key, user_key
+from metering.states import WindowState
 from metering.tokens import Usage
 from sandbox.daemon import free_port
 from sandbox.valkey import Valkey

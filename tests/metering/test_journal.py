@@ -16,7 +16,7 @@ from core.errors import InDoubt, Unavailable
 from core.ids import uuid7
 from core.tenancy.accounts import find_key, revoke_key
 from metering.commits import Poisoned
-from metering.journal import Journal, Opened, void_unknown
+from metering.journal import InFallback, Journal, Opened, Settled, void_unknown
 from metering.tokens import Usage
 from tests.harness import ACTOR, Account, Books
 from tests.metering.rows import request, settlement
@@ -82,7 +82,7 @@ async def test_what_waits_together_commits_together(
     requests = [request(account) for _ in range(300)]
     assert set(await asyncio.gather(*map(journal.opens.submit, requests))) == {Opened.OPEN}
     assert opens == [128, 128, 44]
-    assert set(await asyncio.gather(*(journal.settlements.submit(settlement(r)) for r in requests))) == {True}
+    assert set(await asyncio.gather(*(journal.settlements.submit(settlement(r)) for r in requests))) == {Settled.NOW}
     assert settles == [128, 128, 44]
     sums = await books_agree(books, account)
     assert [sums[name] for name in ("requests", "input_tokens", "output_tokens", "cache_write_1h_tokens")] == [
@@ -105,7 +105,7 @@ async def test_a_poisoned_row_fails_alone(journal: Journal, books: Books, accoun
     settlements = [settlement(r) for r in good]
     settlements[3] = replace(settlements[3], stop_reason="\0")
     done = await asyncio.gather(*map(journal.settlements.submit, settlements), return_exceptions=True)
-    assert [answer is True for answer in done] == [index != 3 for index in range(18)]
+    assert [answer is Settled.NOW for answer in done] == [index != 3 for index in range(18)]
     assert isinstance(done[3], Poisoned)
     assert (await books_agree(books, account))["requests"] == 17
 
@@ -113,16 +113,16 @@ async def test_a_poisoned_row_fails_alone(journal: Journal, books: Books, accoun
 async def test_settling_again_moves_nothing(journal: Journal, books: Books, account: Account) -> None:
     opened = request(account)
     await journal.opens.submit(opened)
-    assert await journal.settlements.submit(settlement(opened)) is True
+    assert await journal.settlements.submit(settlement(opened)) is Settled.NOW
     before = await books_agree(books, account)
     for usage in (Usage(1, 2, 3, 4, 5), Usage(100)):
-        assert await journal.settlements.submit(settlement(opened, usage)) is False
+        assert await journal.settlements.submit(settlement(opened, usage)) is Settled.BEFORE
     assert await books_agree(books, account) == before
     assert before["requests"] == 1
 
 
 async def test_what_was_never_opened_cannot_be_settled(journal: Journal, books: Books, account: Account) -> None:
-    assert await journal.settlements.submit(settlement(request(account))) is False
+    assert await journal.settlements.submit(settlement(request(account))) is Settled.BEFORE
     assert (await books_agree(books, account)).total() == 0
 
 
@@ -198,8 +198,8 @@ class Race:
         self._account = account
         self._revoked = False
         self._counted = asyncio.Condition()
-        self.answers = Counter[Opened]()
-        self.after = Counter[Opened]()
+        self.answers = Counter[Opened | InFallback]()
+        self.after = Counter[Opened | InFallback]()
         """What was answered to those who asked once the revocation had committed."""
 
     async def open_on(self, journal: Journal) -> None:
@@ -229,7 +229,7 @@ class Race:
 async def test_whatever_breaks_every_answer_is_true(journal: Journal, books: Books, account: Account) -> None:
     """Backends are killed at random moments under load: no open row that was not told, no settlement twice."""
     seed = random.Random(7)
-    told: dict[UUID, Opened | BaseException] = {}
+    told: dict[UUID, Opened | InFallback | BaseException] = {}
     settled: list[UUID] = []
     cuts = 0
 

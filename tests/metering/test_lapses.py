@@ -10,7 +10,8 @@ from core.ids import uuid7
 from metering.admission import Grant
 from metering.commits import Poisoned
 from metering.journal import Opened
-from metering.quota import Hold, Quota, WindowState, tenant_key, user_key
+from metering.quota import Quota, tenant_key, user_key
+from metering.states import Hold, WindowState
 from metering.tokens import Usage
 from tests.harness import Account, Books
 from tests.metering.process import Process, books_say, recorder, shadow

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.money import MAX_EXACT_DOUBLE
+from metering.judge import count
 from metering.limits import (
     MAX_LIMIT,
     METERS,
@@ -19,8 +20,7 @@ from metering.limits import (
     PlanLimits,
     resolve,
 )
-from metering.quota import WindowState
-from metering.standing import count
+from metering.states import WindowState
 from metering.windows import WindowKind
 
 MINUTE, DAY, PERIOD = WindowKind.MINUTE, WindowKind.DAY, WindowKind.PERIOD

@@ -7,7 +7,9 @@ import pytest
 
 from core.ids import uuid7
 from metering.limits import MAX_LIMIT, Limit, LimitSet, Meter, PlanLimits, resolve
-from metering.quota import Held, Hold, OtherTime, Quota, QuotaAsk, Refused, Stale, WindowState, tenant_key, user_key
+from metering.questions import Held, QuotaAsk, Refused
+from metering.quota import OtherTime, Quota, Stale, tenant_key, user_key
+from metering.states import Hold, WindowState
 from metering.windows import Window, WindowKind, minute_window
 
 MINUTE, DAY, PERIOD = WindowKind.MINUTE, WindowKind.DAY, WindowKind.PERIOD

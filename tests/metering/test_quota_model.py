@@ -1,4 +1,7 @@
-"""admit.lua and settle.lua against the small model: any limits, any history, any order, the same words and numbers."""
+"""admit.lua and settle.lua against the small model: any limits, any history, any order, the same words and numbers.
+
+And judge.py, which stands in for admit.lua while Redis is away, against both: every field of every answer.
+"""
 
 import random
 from uuid import UUID, uuid4
@@ -6,9 +9,11 @@ from uuid import UUID, uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from metering.judge import count, judge, room
 from metering.limits import METERS, WINDOWS, Entitlement, Limit, LimitSet, PlanLimits, resolve
-from metering.quota import HashState, Held, Quota, QuotaAsk, Refused, WindowState
-from metering.standing import count
+from metering.questions import Held, QuotaAsk, Refused
+from metering.quota import Quota
+from metering.states import HashState, WindowState
 from metering.windows import Window, WindowKind, minute_window
 from tests.metering.model import ModelHash, QuotaModel, Verdict, names_at
 
@@ -79,6 +84,7 @@ class Trial:
         )
         answer = await self.quota.admit(ask, self.entitlement)
         assert isinstance(answer, Held | Refused)
+        self.judge(user, ask, answer)
         expected = self.model.admit(user, ask, answer.now_ms)
         if isinstance(answer, Refused):
             found = Verdict(-1, answer.cause, answer.limit, answer.of_user, answer.worth_counting)
@@ -93,10 +99,19 @@ class Trial:
         for of in (self.model.tenant, self.model.users[user]):
             of.hold(answer.id.hex, names, amounts)
         self.held.append((answer.id, user))
-        for limit, room in zip(self.entitlement.limits, answer.room, strict=True):
+        for limit, left in zip(self.entitlement.limits, answer.room, strict=True):
             of = self.model.users[user] if limit.scope.value == "user" else self.model.tenant
             used, held = count(limit.meter, of.window(names[limit.window]))
-            assert room == limit.bound - used - held >= 0  # no grant ever passes a limit
+            assert left == limit.bound - used - held >= 0  # no grant ever passes a limit
+
+    def judge(self, user: int, ask: QuotaAsk, answer: Held | Refused) -> None:
+        """The decision in Python is the script's."""
+        names = list(names_at(ask, answer.now_ms).values())
+        of_user, of_tenant = (
+            HashState(len(of.holds), tuple(of.window(name) for name in names))
+            for of in (self.model.users[user], self.model.tenant)
+        )
+        assert_judged_alike(ask, self.entitlement, of_user, of_tenant, answer)
 
     async def settle(self, which: int, counts: tuple[int, ...]) -> None:
         """Settles one that runs, or tells again of one that is settled."""
@@ -119,6 +134,60 @@ class Trial:
             assert isinstance(answer, tuple)
             for state, model in zip(answer, (of_user, of_tenant), strict=True):
                 assert state == HashState(len(model.holds), tuple(model.window(name) for name in names))
+
+
+def assert_judged_alike(
+    ask: QuotaAsk, entitlement: Entitlement, user: HashState, tenant: HashState, answer: Held | Refused
+) -> None:
+    """Every field of the script's answer is what judge.py says of the same states at the same time."""
+    verdict = judge(ask, entitlement, user, tenant, answer.now_ms)
+    if isinstance(verdict, Refused):
+        assert verdict == answer
+        return
+    amounts = (ask.prompt_bound, verdict, ask.nano_usd(verdict))
+    left = room(entitlement, user.with_hold(*amounts), tenant.with_hold(*amounts))
+    assert isinstance(answer, Held)
+    assert (verdict, left) == (answer.granted_output, answer.room)
+
+
+STATES = st.builds(
+    HashState,
+    st.sampled_from([0, 0, 1, 3]),
+    st.tuples(*[st.builds(WindowState, USED, st.tuples(*[st.integers(0, 60)] * 3, st.integers(0, 60_000)))] * 3),
+)
+
+
+@given(
+    limits=st.tuples(SETS, SETS),
+    states=st.tuples(STATES, STATES),
+    sizes=st.tuples(TOKENS, TOKENS, st.integers(1, 60), st.integers(1, 8), st.integers(0, 2_000)),
+)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_the_judge_says_what_the_script_says_of_any_state(
+    quota: Quota,
+    limits: tuple[LimitSet, LimitSet],
+    states: tuple[HashState, HashState],
+    sizes: tuple[int, int, int, int, int],
+) -> None:
+    trial = Trial(quota, resolve(PlanLimits(), user=limits[0], tenant=limits[1], plan_version=None))
+    user_id, run_id, now = trial.users[0], await quota.lane.connect(), await quota.now_ms()
+    prompt, likely, asked, smallest, rate = sizes
+    day, period = Window(WindowKind.DAY, "d", now - HOUR_MS, now + HOUR_MS), Window(WindowKind.PERIOD, "p", 0, 2 * now)
+    likely = min(prompt, likely)
+    ask = QuotaAsk(
+        trial.tenant, user_id, day, period, prompt, prompt * 700, likely, likely * 700, asked, smallest, rate, 1_000
+    )
+    names = names_at(ask, now)
+    of_user, of_tenant = (
+        {"c": state.active} | {name: window.pack() for name, window in zip(names.values(), state.windows, strict=True)}
+        for state in states
+    )
+    assert await quota.build_tenant(trial.tenant, 1, run_id, of_tenant)
+    assert await quota.build_user(trial.tenant, user_id, 1, run_id, of_user)
+    answer = await quota.admit(ask, trial.entitlement)
+    assert isinstance(answer, Held | Refused)
+    if minute_window(answer.now_ms) == minute_window(now):
+        assert_judged_alike(ask, trial.entitlement, *states, answer)
 
 
 @given(

@@ -1,13 +1,10 @@
 """The five classes: how reports overlay each other, what bounds a prompt, what an unfinished answer counts."""
 
 import msgspec
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.recorder import UsageRecorder
-from metering.records import Outcome, Settlement, Source
-from metering.settlement import measure
+from metering.records import Settlement
 from metering.tokens import (
     NO_USAGE,
     CacheCreation,
@@ -103,34 +100,6 @@ def test_what_is_likely_is_never_beyond_the_bound(size: int, overhead: int) -> N
 
 def test_unfinished_output_is_estimated_by_its_length_rounded_up() -> None:
     assert [estimate_output(characters) for characters in (0, 1, 4, 5, 8, 9)] == [0, 1, 1, 2, 2, 3]
-
-
-def test_before_the_first_event_nothing_is_billed() -> None:
-    silent = UsageRecorder(100, 0, outcome=Outcome.UPSTREAM_REFUSED, output_chars=40)
-    assert measure(silent) == (NO_USAGE, Source.FINAL)
-
-
-def test_a_refusal_is_billed_nothing() -> None:
-    refused = UsageRecorder(100, 0, outcome=Outcome.REFUSED, started=START, finished=True)
-    assert measure(refused) == (NO_USAGE, Source.FINAL)
-
-
-@pytest.mark.parametrize(
-    ("latest", "finished", "expected", "source"),
-    [
-        (ReportedUsage(output_tokens=5), True, 5, Source.FINAL),
-        (None, False, 10, Source.ESTIMATED),  # the 1 of message_start is no count of what follows it
-        (ReportedUsage(output_tokens=25), False, 25, Source.ESTIMATED),
-        (ReportedUsage(output_tokens=3), False, 10, Source.ESTIMATED),
-    ],
-)
-def test_a_broken_answer_has_exact_input(
-    latest: ReportedUsage | None, *, finished: bool, expected: int, source: Source
-) -> None:
-    broken = UsageRecorder(
-        100, 0, outcome=Outcome.CLIENT_GONE, started=START, latest=latest, finished=finished, output_chars=40
-    )
-    assert measure(broken) == (Usage(10, expected, 5, 30, 40), source)
 
 
 def test_the_defaults_of_a_settlement_bill_nothing() -> None:

@@ -7,7 +7,7 @@ other processes are told after the commit.
 
 from fastapi import APIRouter, Depends, Response
 
-from api.routes.admin import audit, keys, limits, plans, prices, reports, requests, tenants, users
+from api.routes.admin import audit, corrections, keys, limits, plans, prices, reports, requests, tenants, users
 
 
 def _not_kept(response: Response) -> None:
@@ -20,5 +20,5 @@ _NO_TEXT = {
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(_not_kept)], responses={400: _NO_TEXT})
-for module in (tenants, users, keys, limits, plans, prices, requests, reports, audit):
+for module in (tenants, users, keys, limits, plans, prices, requests, corrections, reports, audit):
     router.include_router(module.router)

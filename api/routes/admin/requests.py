@@ -1,10 +1,11 @@
-"""The request rows: what was asked when, how it ended, what it cost."""
+"""The requests: what was asked when, how it ended, and what it counts for by now, entries included."""
 
 from datetime import datetime, timedelta
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Query
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.routes.access import RuntimeDep, TenantAdmin
 from api.routes.admin.fields import EXAMPLE_ID, Day, Moment
@@ -13,8 +14,8 @@ from api.routes.admin.scope import TenantWanted, confine, reach_user
 from api.routes.usage import Counts, counts
 from core.clock import to_datetime
 from core.errors import NotFound
-from metering.models import UsageRequest
-from metering.usage import RequestFilter, list_requests
+from core.tenancy.principal import Principal
+from metering.usage import RequestFilter, RequestUsage, list_requests
 from metering.windows import Calendar, day_start_ms
 
 router = APIRouter()
@@ -45,6 +46,8 @@ Until = Annotated[
 class RequestItem(Counts):
     """One request: `source` says how the counts are known, `final`, `counted` or `estimated`.
 
+    The counts are what it counts for by now: its first settlement, better measurements that came later, corrections;
+    so many `entries`. A count is below zero where a correction took off more than the best measurement came to.
     `model` is what answered, or while that is not known, what was asked for.
     """
 
@@ -59,24 +62,21 @@ class RequestItem(Counts):
     upstream_request_id: str | None
     opened_at: datetime | None
     settled_at: datetime | None
+    entries: int
 
     @classmethod
-    def of(cls, row: UsageRequest) -> Self:
+    def of(cls, usage: RequestUsage) -> Self:
         """As it is answered."""
+        row, known = usage.row, usage.effective
+        shown = ("id", "tenant_id", "user_id", "key_id", "state", "upstream_request_id", "opened_at", "settled_at")
         return cls.model_validate(
             {
-                "id": row.id,
-                "tenant_id": row.tenant_id,
-                "user_id": row.user_id,
-                "key_id": row.key_id,
-                "state": row.state,
-                "outcome": row.outcome,
-                "source": row.source,
-                "model": row.model or row.model_asked,
-                **counts(row),
-                "upstream_request_id": row.upstream_request_id,
-                "opened_at": row.opened_at,
-                "settled_at": row.settled_at,
+                **{name: row[name] for name in shown},
+                "outcome": known.outcome,
+                "source": known.source,
+                "model": known.model or row["model_asked"],
+                **counts(known.counts),
+                "entries": usage.entries,
             }
         )
 
@@ -96,33 +96,40 @@ async def all_requests(  # noqa: PLR0913 - the filters
 ) -> Page[RequestItem]:
     """Requests, newest first."""
     async with runtime.database.session() as session:
-        wanted = await confine(session, principal, tenant_id)
-        if user_id is not None:
-            user = await reach_user(session, principal, user_id)
-            if wanted not in (None, user.tenant_id):
-                raise NotFound("no such user")
-            wanted = user.tenant_id
         chosen = RequestFilter(
-            tenant_id=wanted,
+            tenant_id=await confine_to_user(session, principal, tenant_id, user_id),
             user_id=user_id,
             state=state,
-            since=_start(since, runtime.calendar),
-            until=_end(until, runtime.calendar),
+            since=start_of(since, runtime.calendar),
+            until=end_of(until, runtime.calendar),
             before=cursor,
         )
         rows = await list_requests(session, chosen, limit=size + 1)
     return page(rows, size, RequestItem.of)
 
 
-def _start(bound: Moment | Day | None, calendar: Calendar) -> datetime | None:
+async def confine_to_user(
+    session: AsyncSession, principal: Principal, tenant_id: UUID | None, user_id: UUID | None
+) -> UUID | None:
+    """The tenant that a list is about, as `confine`; with a user, the user's. Raises NotFound for either."""
+    wanted = await confine(session, principal, tenant_id)
+    if user_id is None:
+        return wanted
+    user = await reach_user(session, principal, user_id)
+    if wanted not in (None, user.tenant_id):
+        raise NotFound("no such user")
+    return user.tenant_id
+
+
+def start_of(bound: Moment | Day | None, calendar: Calendar) -> datetime | None:
     """The moment meant: itself, or the first of the operator's day."""
     if bound is None or isinstance(bound, datetime):
         return bound
     return to_datetime(day_start_ms(bound, calendar.zone))
 
 
-def _end(bound: Moment | Day | None, calendar: Calendar) -> datetime | None:
+def end_of(bound: Moment | Day | None, calendar: Calendar) -> datetime | None:
     """The moment before which a request was opened: a day is included whole."""
     if bound is None or isinstance(bound, datetime):
         return bound
-    return _start(bound + timedelta(days=1), calendar)
+    return start_of(bound + timedelta(days=1), calendar)

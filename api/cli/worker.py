@@ -1,0 +1,29 @@
+"""`naka worker`: what is done in the background. Any number may run; one must."""
+
+import asyncio
+import signal
+
+from api.cli.server import WithParent
+from api.cli.session import load_settings
+from core.lifeline import end_with_parent
+from core.logs import configure_logs
+from core.settings import Settings
+
+
+def work(*, with_parent: WithParent = False) -> None:
+    """Do what is done in the background: partitions, the nightly check of the books, recovery."""
+    if with_parent:
+        end_with_parent()
+    settings = load_settings()
+    settings.require_servers()
+    configure_logs(level=settings.log_level, as_json=settings.log_format == "json")
+    asyncio.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    from api.worker import build_worker  # noqa: PLC0415 - the other commands need not wait for it
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await build_worker(settings).run(stop)

@@ -1,0 +1,75 @@
+"""`/metrics`: how the books stand, for Prometheus. Nobody is named, so no key is asked for.
+
+Read from Postgres at most every few seconds however many ask, never on the path of a request, and so the same on every
+process; only `naka_running_requests` and `naka_spooled_settlements` are this process's own. Postgres away: 503, since
+a scrape that fails is what everybody is alarmed by (`up == 0`), and numbers that cannot be known are not made up.
+"""
+
+import asyncio
+from collections.abc import Iterator
+
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from api.runtime import Runtime
+from core.cache import TtlCache
+from core.errors import Unavailable
+from metering.gauges import Gauges, read_gauges
+
+_TTL_S = 3
+_TIMEOUT_S = 4  # a scraper's own is 10 s
+_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+
+class _Snapshot(Collector):
+    """One scrape."""
+
+    def __init__(self, gauges: Gauges, running: int, spooled: int) -> None:
+        self._gauges = gauges
+        self._running = running
+        self._spooled = spooled
+
+    def collect(self) -> Iterator[Metric]:
+        """The families; what is not known is left out."""
+        gauges = self._gauges
+        for name, words, value in (
+            ("naka_open_requests", "Requests opened and not settled yet.", gauges.open_requests),
+            ("naka_open_requests_overdue", "Open requests past their deadline.", gauges.overdue_requests),
+            ("naka_processes_alive", "Processes with a fresh heartbeat.", gauges.living_processes),
+            ("naka_reconcile_drifts", "Drifts that the last check of the books found.", gauges.drifts),
+            ("naka_reconcile_age_seconds", "Time since the last check of the books.", gauges.age_s),
+            ("naka_running_requests", "Requests that this process runs.", self._running),
+            ("naka_spooled_settlements", "Settlements of this process that wait on its disk.", self._spooled),
+        ):
+            if value is not None:
+                yield GaugeMetricFamily(name, words, value)
+
+
+def build_router(runtime: Runtime) -> APIRouter:
+    """The route, with its cache."""
+    router = APIRouter(tags=["health"])
+    cache: TtlCache[None, Gauges] = TtlCache(ttl_s=_TTL_S)
+
+    async def read() -> Gauges:
+        try:
+            async with asyncio.timeout(_TIMEOUT_S), runtime.pool.acquire() as connection:
+                return await read_gauges(connection, dead_after_s=runtime.settings.dead_after_s)
+        except TimeoutError as error:
+            raise Unavailable("the database does not answer") from error
+
+    @router.get(
+        "/metrics",
+        response_class=PlainTextResponse,
+        responses={503: {"description": "Postgres does not answer", "content": _PROBLEM}},
+    )
+    async def metrics() -> Response:
+        """Gauges for Prometheus, in its text format."""
+        registry = CollectorRegistry()
+        registry.register(_Snapshot(await cache.load(None, read), len(runtime.running), len(runtime.spool.pending)))
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    return router

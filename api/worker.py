@@ -1,0 +1,120 @@
+"""The worker's parts, put together once: duties, done at their hours by one worker; and loops, that run in each.
+
+Postgres away at the start: raises, for whoever starts it to say so. Away later: duties wait, and loops look after
+themselves; the worker lives until it is told to stop.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from core.database import Connections, Database, asyncpg_dsn
+from core.logs import get_logger
+from core.queue import Duty, Queue, forget_jobs
+from core.settings import Settings
+from metering.density import Densities
+from metering.partitions import ensure_partitions
+from metering.prices import PriceList
+from metering.pruning import prune_processes, prune_reconciliations
+from metering.quota import Quota
+from metering.reconcile import run_reconciliation
+from metering.recovery import Recovery
+from metering.redis_lane import RedisLane
+from metering.replay import Replay
+
+_STOP_S = 10  # for all loops and connections together
+_JOBS_FOR = timedelta(days=90)
+_RECONCILE_BOUND_S = 6 * 3600
+_PRICE_TTL_S = 60
+
+log = get_logger(__name__)
+
+
+class Loop(Protocol):
+    """What runs all the time, in every worker at once."""
+
+    def start(self) -> None:
+        """Begins; returns at once."""
+
+    async def stop(self) -> None:
+        """Ends, soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Everything that lives as long as the process. Loops start in their order, and stop in the reverse one."""
+
+    database: Database
+    pool: Connections
+    queue: Queue
+    loops: Sequence[Loop]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set. Raises QueueMissing, Unavailable or one of CONNECTION_ERRORS, at its start only."""
+        await self.queue.check()
+        await self.pool.start()
+        async with self.pool.acquire() as connection:
+            await ensure_partitions(connection)
+        for loop in self.loops:
+            loop.start()
+        log.info("worker_ready")
+        try:
+            await self.queue.serve(stop)
+        finally:
+            await self._stop()
+        log.info("worker_stopped")
+
+    async def _stop(self) -> None:
+        try:
+            async with asyncio.timeout(_STOP_S):
+                for loop in reversed(self.loops):
+                    await loop.stop()
+                await self.pool.close()
+                await self.database.close()
+        except TimeoutError:
+            log.warning("worker_stopped_hard")
+
+
+def build_worker(settings: Settings) -> Worker:
+    """Puts the parts together; connects nothing yet."""
+    dsn, timeout_s = asyncpg_dsn(settings.database_url), settings.database_timeout_s
+    pool = Connections(settings.database_url, timeout_s=timeout_s)
+    database = Database(settings.database_url, pool_size=1, timeout_s=timeout_s)
+    quota = Quota(RedisLane(settings.redis_url, timeout_s=settings.redis_timeout_s))
+    prices = PriceList(database, ttl_s=_PRICE_TTL_S)
+    return Worker(
+        database=database,
+        pool=pool,
+        queue=Queue(dsn, duties(pool, quota, zone=ZoneInfo(settings.timezone)), timeout_s=timeout_s),
+        loops=[
+            quota.lane,
+            Recovery(pool, quota, prices, Densities(), dead_after_s=settings.dead_after_s),
+            Replay(pool, quota, settings.spool_dir),
+        ],
+    )
+
+
+def duties(pool: Connections, quota: Quota, *, zone: ZoneInfo) -> list[Duty]:
+    """What is done at its hour. Each bears being done again."""
+
+    async def partitions() -> None:
+        async with pool.acquire() as connection:
+            await ensure_partitions(connection)
+
+    async def prune() -> None:
+        async with pool.acquire() as connection:
+            await prune_processes(connection)
+            await prune_reconciliations(connection)
+            await forget_jobs(connection, older_than=_JOBS_FOR)
+
+    async def reconcile() -> None:
+        await run_reconciliation(pool, quota)
+
+    return [
+        Duty("partitions", "7 * * * *", partitions),
+        Duty("prune", "37 * * * *", prune),
+        Duty("reconcile", "20 3 * * *", reconcile, zone=zone, bound_s=_RECONCILE_BOUND_S),
+    ]

@@ -1,0 +1,260 @@
+"""Admission without Redis: Postgres judges by its own rows, under the tenant's lock, with the same limits.
+
+One transaction for each tenant of a batch: take the lock, read what is used and held, judge each ask in turn by what
+is left after the one before, open what was granted. Nobody else can open for the tenant meanwhile, so limits hold
+exactly; where the tenant was Redis's until now, its epoch moves, so what Redis granted and nobody opened yet bounces.
+
+A process that cannot see Redis puts the tenant into Postgres's hands for a few seconds, again and again. Processes that
+do see it hear of that when their opens bounce, ask here as well, and go back once that time has passed
+(`Epochs.rebuild_tenant`). Postgres away: `Unavailable`, nothing is admitted.
+"""
+
+import contextlib
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import groupby
+from uuid import UUID
+
+import asyncpg
+
+from core.clock import to_ms
+from core.database import CONNECTION_ERRORS
+from core.errors import NakaError
+from core.ids import uuid7
+from core.logs import get_logger
+from metering.commits import Connection, Lane, Poisoned
+from metering.journal import open_batch, sql, void_unknown
+from metering.judge import judge, room
+from metering.questions import Admitted, Held, Refused, Wish
+from metering.running import Running
+from metering.shadow import names_at, read_shadow
+from metering.states import HashState
+from metering.windows import Calendar
+
+DWELL_S = 5.0
+"""For how long Postgres admits a tenant at least, from the last request of a process that cannot see Redis."""
+_LANES = 4
+"""A tenant has one of them, so that a tenant whose lock is taken keeps few others waiting."""
+
+log = get_logger(__name__)
+
+
+class Turned(Enum):
+    """Neither granted nor refused."""
+
+    ASK_REDIS = "redis"  # Redis admits this tenant, and this process can see it
+    ASK_AGAIN = "again"  # nobody knows what became of the try, and it was made void
+    KEY_ENDED = "key"
+
+
+Answer = Admitted | Refused | Turned
+
+
+@dataclass(slots=True)
+class _Ask:
+    """A wish on its way through the lane. `minted`: what may have been opened for it, if the commit was in doubt."""
+
+    wish: Wish
+    blind: bool
+    minted: list[Admitted] = field(default_factory=list)
+    answer: Answer | NakaError | None = None
+    abandoned: bool = False
+
+    @property
+    def tenant_id(self) -> UUID:
+        return self.wish.principal.tenant_id
+
+
+class Fallback:
+    """Grants by Postgres. One per process."""
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        process_id: UUID,
+        running: Running,
+        calendar: Calendar,
+        timeout_s: float,
+        dwell_s: float = DWELL_S,
+    ) -> None:
+        self._process_id = process_id
+        self._running = running
+        self._calendar = calendar
+        self._dwell_s = dwell_s
+        self._until_s: dict[UUID, float] = {}
+        self._lanes: list[Lane[_Ask, Answer | NakaError]] = [
+            Lane(f"fallback-{number}", dsn, self._admit, self._in_doubt, timeout_s=timeout_s, retry_s=None)
+            for number in range(_LANES)
+        ]
+
+    def start(self) -> None:
+        """Starts the lanes; they connect when they are needed."""
+        for lane in self._lanes:
+            lane.start()
+
+    async def stop(self) -> None:
+        """Finishes what is queued."""
+        for lane in self._lanes:
+            await lane.stop()
+
+    def serves(self, tenant_id: UUID) -> bool:
+        """Whether Postgres admits the tenant, as far as this process has heard."""
+        until_s = self._until_s.get(tenant_id)
+        if until_s is None:
+            return False
+        if time.monotonic() < until_s:
+            return True
+        del self._until_s[tenant_id]
+        return False
+
+    def heard(self, tenant_id: UUID, remaining_s: float | None) -> None:
+        """What Postgres said of the tenant: it is in its hands for so long; or is not (None)."""
+        if remaining_s is None or remaining_s <= 0:
+            self._until_s.pop(tenant_id, None)
+        else:
+            self._until_s[tenant_id] = time.monotonic() + remaining_s
+
+    async def admit(self, wish: Wish, *, blind: bool) -> Answer:
+        """Grants or refuses. `blind`: this process cannot see Redis, so Postgres takes the tenant if it must.
+
+        What is granted runs (`Running`); if the caller leaves first, nobody runs it. Raises UnknownModel, Unavailable.
+        """
+        ask = _Ask(wish, blind)
+        try:
+            answer = await self._lanes[ask.tenant_id.int % _LANES].submit(ask)
+        except BaseException:
+            ask.abandoned = True
+            self._forget(ask)
+            raise
+        if isinstance(answer, NakaError):
+            raise answer
+        return answer
+
+    async def _admit(self, connection: Connection, batch: list[_Ask]) -> list[Answer | NakaError]:
+        wanted = sorted((ask for ask in batch if not ask.abandoned), key=lambda ask: ask.tenant_id.int)
+        for _, asks in groupby(wanted, key=lambda ask: ask.tenant_id):
+            await self._of_tenant(connection, list(asks))
+        return [ask.answer or Turned.ASK_AGAIN for ask in batch]
+
+    async def _of_tenant(self, connection: Connection, asks: list[_Ask]) -> None:
+        """One transaction; what Postgres refuses of it is tried one by one, so that only the poisoned one fails."""
+        try:
+            while asks and not await self._transaction(connection, asks):
+                asks = [ask for ask in asks if ask.answer is not Turned.KEY_ENDED]
+        except CONNECTION_ERRORS:
+            raise
+        except asyncpg.PostgresError as error:
+            self._forget(*asks)
+            log.warning("fallback_refused", asks=len(asks), error=type(error).__name__)
+            if len(asks) > 1:
+                for ask in asks:
+                    await self._of_tenant(connection, [ask])
+            elif isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):
+                asks[0].answer = Turned.ASK_AGAIN
+            else:
+                log.critical("row_poisoned", lane="fallback", error=type(error).__name__, item=repr(asks[0].wish))
+                asks[0].answer = Poisoned("the journal refuses this row")
+
+    async def _transaction(self, connection: Connection, asks: list[_Ask]) -> bool:
+        """Answers all asks of one tenant. False: nothing is done: a key had ended, and its grant took room."""
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            granted = await self._judge(connection, asks)
+            requests = [given.request for given in granted.values()]
+            opened = await open_batch(connection, requests, self._process_id) if requests else set()
+        except BaseException:
+            with contextlib.suppress(*CONNECTION_ERRORS, asyncpg.PostgresError):
+                await transaction.rollback()
+            raise
+        ended = [number for number, given in granted.items() if given.request.id not in opened]
+        if not ended:
+            await transaction.commit()
+            return True
+        await transaction.rollback()
+        self._forget(*asks)
+        for number in ended:
+            asks[number].answer = Turned.KEY_ENDED
+        return False
+
+    async def _judge(self, connection: Connection, asks: list[_Ask]) -> dict[int, Admitted]:
+        """Under the tenant's lock: an answer for each ask; those that are granted, by their number."""
+        tenant_id, blind = asks[0].tenant_id, any(ask.blind for ask in asks)
+        (row,) = await connection.fetch(sql("fallback_enter"), tenant_id, blind, self._dwell_s)
+        self.heard(tenant_id, row["fallback_s"])
+        if row["fallback_s"] is None:
+            for ask in asks:
+                ask.answer = Turned.ASK_REDIS
+            return {}
+        desk = _Desk(connection, self._calendar, tenant_id, row["epoch"], to_ms(row["at"]))
+        granted = {}
+        for number, ask in enumerate(asks):
+            try:
+                ask.answer = await desk.answer(ask.wish)
+            except NakaError as error:
+                ask.answer = error
+            if isinstance(ask.answer, Admitted) and not ask.abandoned:
+                granted[number] = ask.answer
+                ask.minted.append(ask.answer)
+                self._running.enter(ask.answer.request.id)
+        return granted
+
+    async def _in_doubt(self, connection: Connection, batch: list[_Ask]) -> list[Answer | NakaError]:
+        """The connection broke: what was opened is granted; what was not is made void, and asks again."""
+        minted = [given.request for ask in batch for given in ask.minted]
+        known = (
+            await void_unknown(connection, [(request.tenant_id, request.id, request.user_id) for request in minted])
+            if minted
+            else {}
+        )
+        answers: list[Answer | NakaError] = []
+        for ask in batch:
+            opened = [given for given in ask.minted if known[given.request.id].state == "open"]
+            if opened:
+                answers.append(opened[0])
+            else:
+                self._forget(ask)
+                answers.append(Turned.ASK_AGAIN)
+        return answers
+
+    def _forget(self, *asks: _Ask) -> None:
+        """What was minted for them is not going to run."""
+        for ask in asks:
+            for given in ask.minted:
+                self._running.leave(given.request.id)
+            ask.minted.clear()
+
+
+class _Desk:
+    """One tenant under its lock: what is used and held, and each grant on top of it."""
+
+    def __init__(self, connection: Connection, calendar: Calendar, tenant_id: UUID, epoch: int, now_ms: int) -> None:
+        self._connection = connection
+        self._calendar = calendar
+        self._tenant_id = tenant_id
+        self._epoch = epoch
+        self._now_ms = now_ms
+        self._states: dict[UUID | None, HashState] = {}
+
+    async def answer(self, wish: Wish) -> Admitted | Refused:
+        """The grant, which counts from now on; or why not. Raises UnknownModel."""
+        question = wish.question(self._now_ms, self._calendar)
+        user_id = wish.principal.user_id
+        user, tenant = await self._state(user_id), await self._state(None)
+        granted = judge(question, wish.entitlement, user, tenant, self._now_ms)
+        if isinstance(granted, Refused):
+            return granted
+        amounts = (question.prompt_bound, granted, question.nano_usd(granted))
+        user, tenant = user.with_hold(*amounts), tenant.with_hold(*amounts)
+        self._states[user_id], self._states[None] = user, tenant
+        left = room(wish.entitlement, user, tenant)
+        held = Held(self._now_ms, uuid7(self._now_ms), self._epoch, granted, lapsed=False, room=left)
+        return Admitted(wish, question, held, wish.request(question, held))
+
+    async def _state(self, user_id: UUID | None) -> HashState:
+        if user_id not in self._states:
+            shadow = await read_shadow(self._connection, self._calendar, self._tenant_id, user_id, self._now_ms)
+            self._states[user_id] = shadow.state(names_at(self._calendar, self._now_ms))
+        return self._states[user_id]

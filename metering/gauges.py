@@ -1,0 +1,23 @@
+"""How the books stand, over all processes: one cheap statement. Postgres away: raises what the connection raises."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from metering.journal import sql
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """Numbers that identify nobody. `drifts` and `age_s` are of the last check of the books, if there was one."""
+
+    open_requests: int
+    overdue_requests: int
+    living_processes: int
+    drifts: int | None
+    age_s: float | None
+
+
+async def read_gauges(connection: Any, *, dead_after_s: float) -> Gauges:
+    """Right now. A process lives when its beat is younger than `dead_after_s`, by Postgres's clock."""
+    return Gauges(*await connection.fetchrow(sql("gauges"), timedelta(seconds=dead_after_s)))

@@ -1,0 +1,118 @@
+"""Grants by Redis: one question to its scripts, then one row in Postgres, which has the last word.
+
+What Redis answers may be stale, of another window, or bounced by Postgres; each is mended as far as that can be done
+here, and the caller asks again. Redis away: `RedisAway`; Postgres away: `Unavailable`; nothing is admitted.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from uuid import UUID
+
+from core.clock import now_ms
+from core.errors import InDoubt, NakaError, Unavailable
+from core.tenancy.principal import Principal, Unauthenticated
+from metering.breaker import Breaker
+from metering.epochs import Epochs
+from metering.journal import InFallback, Journal, Opened
+from metering.lapses import Lapses
+from metering.questions import Admitted, Held, Refused, Wish
+from metering.quota import OtherTime, Quota, Stale
+from metering.records import OpenRequest
+from metering.running import Running
+from metering.states import COUNTS
+from metering.windows import Calendar
+
+
+@dataclass(frozen=True, slots=True)
+class Bounced:
+    """Postgres did not open what Redis granted: the tenant's epoch is not `epoch` any more."""
+
+    epoch: int
+
+
+class RedisGrants:
+    """Asks Redis and opens. One per process."""
+
+    def __init__(
+        self, quota: Quota, journal: Journal, epochs: Epochs, lapses: Lapses, *, running: Running, calendar: Calendar
+    ) -> None:
+        self._quota = quota
+        self._journal = journal
+        self._epochs = epochs
+        self._lapses = lapses
+        self._running = running
+        self._calendar = calendar
+        self._skew_ms = 0
+
+    @property
+    def breaker(self) -> Breaker:
+        """Whether it makes sense to ask."""
+        return self._quota.lane.breaker
+
+    async def admit(self, wish: Wish) -> Admitted | Refused | Bounced | InFallback | None:
+        """One try. None: something was mended, ask again. What is granted runs (`Running`).
+
+        Raises UnknownModel, Unauthenticated when the key ended meanwhile, RedisAway, Unavailable.
+        """
+        question = wish.question(now_ms() + self._skew_ms, self._calendar)
+        answer = await self._quota.admit(question, wish.entitlement)
+        match answer:
+            case Stale():
+                return await self._mend(wish.principal, answer)
+            case OtherTime():
+                self._skew_ms = answer.now_ms - now_ms()
+                return None
+            case Refused():
+                self._look_for_lapsed(wish.principal, lapsed=answer.lapsed)
+                return answer
+            case Held():
+                self._skew_ms = answer.now_ms - now_ms()
+                self._look_for_lapsed(wish.principal, lapsed=answer.lapsed)
+                request = wish.request(question, answer)
+                bounced = await self._open(request)
+                return bounced or Admitted(wish, question, answer, request)
+
+    async def rebuild(self, tenant_id: UUID, seen_epoch: int) -> InFallback | None:
+        """What `Epochs` makes of a tenant whose grants bounced. Raises RedisAway, Unavailable."""
+        return await self._epochs.rebuild_tenant(tenant_id, seen_epoch)
+
+    async def _open(self, request: OpenRequest) -> Bounced | InFallback | None:
+        """None: Postgres opened it. Raises Unauthenticated, Unavailable.
+
+        The hold of a request that is not open goes back; but where nobody knows whether there is a row (InDoubt, or
+        the caller is gone), it stays until it lapses and Postgres answers for it. Nobody runs such a row.
+        """
+        opened: Opened | InFallback | None = None
+        self._running.enter(request.id)
+        try:
+            opened = await self._journal.opens.submit(request)
+        except InDoubt:
+            raise
+        except NakaError:
+            await self._give_back(request)
+            raise
+        finally:
+            if opened is not Opened.OPEN:
+                self._running.leave(request.id)
+        if opened is Opened.OPEN:
+            return None
+        await self._give_back(request)
+        if opened is Opened.KEY_ENDED:
+            raise Unauthenticated
+        if isinstance(opened, InFallback) and opened.remaining_s > 0:
+            return opened
+        return Bounced(request.epoch)
+
+    async def _give_back(self, request: OpenRequest) -> None:
+        with contextlib.suppress(Unavailable):
+            await self._quota.settle(request.tenant_id, request.user_id, request.id, (0,) * COUNTS)
+
+    async def _mend(self, principal: Principal, stale: Stale) -> InFallback | None:
+        if stale.user_only:
+            await self._epochs.build_user(principal.tenant_id, principal.user_id, stale.epoch)
+            return None
+        return await self.rebuild(principal.tenant_id, stale.epoch)
+
+    def _look_for_lapsed(self, principal: Principal, *, lapsed: bool) -> None:
+        if lapsed:
+            self._lapses.look(principal.tenant_id, principal.user_id)

@@ -1,0 +1,133 @@
+"""Spooled settlements into Postgres: this process's own, and those of processes that died. Idempotent.
+
+A row that is still open is settled; one that was recovered meanwhile gets the better count as a revision; one that is
+settled already is left alone. So a file may be replayed by anybody, in part, twice, at any time. Postgres away: it is
+tried again. A settlement that Postgres refuses is set aside, loudly, and the others go on.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from core.database import CONNECTION_ERRORS, Connections
+from core.errors import Unavailable
+from core.logs import get_logger
+from metering.commits import COLLISIONS
+from metering.entries import revise
+from metering.journal import settle_batch
+from metering.quota import Quota
+from metering.records import Settlement
+from metering.running import Running
+from metering.settlement import counts_of
+from metering.spool import Spool, abandoned, taken
+
+_SHARD = 0
+_BATCH = 100
+_NOBODY = UUID(int=0)
+
+log = get_logger(__name__)
+
+
+class Replay:
+    """Looks every `every_s` for what was spooled. One per process; without a spool of its own it serves the dead."""
+
+    def __init__(
+        self,
+        pool: Connections,
+        quota: Quota,
+        folder: Path,
+        *,
+        spool: Spool | None = None,
+        running: Running | None = None,
+        every_s: float = 1,
+    ) -> None:
+        self._pool = pool
+        self._quota = quota
+        self._folder = folder
+        self._spool = spool or Spool(folder, _NOBODY)
+        self._running = Running() if running is None else running  # an empty one is false
+        self._every_s = every_s
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Looks from now on."""
+        self._task = asyncio.create_task(self._work(), name="replay")
+
+    async def stop(self) -> None:
+        """One last try for what is ours; what Postgres does not take now stays in the folder."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        with contextlib.suppress(Unavailable):
+            await self.replay_own()
+        await self._spool.close()
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                await self.replay_own()
+                await self.replay_abandoned()
+            except Unavailable as error:
+                log.warning("replay_waits", error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - the next look must come whatever this one met
+                log.critical("replay_failed", error=repr(error))
+            await asyncio.sleep(self._every_s)
+
+    async def replay_own(self) -> None:
+        """What this process has spooled. Raises Unavailable."""
+        while waiting := list(self._spool.pending.values()):
+            for some in _batches(waiting):
+                await self._replay(some)
+                for settlement in some:
+                    self._running.leave(settlement.id)
+                await self._spool.replayed(some)
+
+    async def replay_abandoned(self) -> int:
+        """What dead processes have spooled; how many settlements. Raises Unavailable."""
+        replayed = 0
+        for path in abandoned(self._folder):
+            with taken(path) as found:
+                if found is None:
+                    continue
+                for some in _batches(found.settlements):
+                    await self._replay(some)
+                found.remove()
+                replayed += len(found.settlements)
+                log.warning("spool_replayed", file=path.name, settlements=len(found.settlements))
+        return replayed
+
+    async def _replay(self, settlements: Sequence[Settlement]) -> None:
+        async with self._pool.acquire() as connection:
+            done = await self._settle(connection, settlements)
+        for settlement in done:
+            with contextlib.suppress(Unavailable):
+                await self._quota.settle(settlement.tenant_id, settlement.user_id, settlement.id, counts_of(settlement))
+
+    async def _settle(self, connection: Any, settlements: Sequence[Settlement]) -> list[Settlement]:
+        """Those that are in Postgres now; the ones it refuses are set aside. Raises one of CONNECTION_ERRORS."""
+        try:
+            settled = await settle_batch(connection, settlements, _SHARD)
+            for settlement in settlements:
+                if settlement.id not in settled:
+                    await revise(connection, settlement)
+        except CONNECTION_ERRORS:
+            raise
+        except asyncpg.PostgresError as error:
+            if isinstance(error, COLLISIONS):
+                raise Unavailable("two writers collided") from error
+            if len(settlements) > 1:
+                parts = [await self._settle(connection, [settlement]) for settlement in settlements]
+                return [settlement for part in parts for settlement in part]
+            log.critical("spooled_row_poisoned", error=type(error).__name__, item=repr(settlements[0]))
+            await self._spool.set_aside(settlements[0])
+            return []
+        return list(settlements)
+
+
+def _batches(settlements: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:
+    return (settlements[start : start + _BATCH] for start in range(0, len(settlements), _BATCH))

@@ -1,0 +1,9 @@
+-- What /metrics says: open requests and those past their deadline, processes that beat within $1, the last check.
+SELECT opened.requests, opened.overdue, alive.processes, latest.drifts, latest.age_s
+  FROM (SELECT count(*) AS requests,
+               count(*) FILTER (WHERE deadline_at < clock_timestamp()) AS overdue
+          FROM usage_requests WHERE state = 'open') opened
+ CROSS JOIN (SELECT count(*) AS processes
+          FROM processes WHERE ended_at IS NULL AND beat_at > clock_timestamp() - $1::interval) alive
+  LEFT JOIN (SELECT drifts, extract(epoch FROM clock_timestamp() - ran_at)::float8 AS age_s
+          FROM reconciliations ORDER BY ran_at DESC LIMIT 1) latest ON true

@@ -1,0 +1,24 @@
+-- What we measured, by UTC day of the grant and model, for ids from $1 until $2: settled requests and the revisions of
+-- their measurement. A correction or a credit is a word to the customer: the provider never heard of it.
+SELECT day, model, sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
+       sum(cache_read_tokens)::bigint AS cache_read_tokens, sum(cache_write_5m_tokens)::bigint AS cache_write_5m_tokens,
+       sum(cache_write_1h_tokens)::bigint AS cache_write_1h_tokens, sum(requests)::bigint AS requests,
+       sum(estimated)::bigint AS estimated, sum(lost)::bigint AS lost
+  FROM (
+    SELECT (r.opened_at AT TIME ZONE 'UTC')::date AS day, r.model, r.input_tokens, r.output_tokens,
+           r.cache_read_tokens, r.cache_write_5m_tokens, r.cache_write_1h_tokens, r.requests,
+           (r.source = 'estimated' AND NOT EXISTS (
+              SELECT FROM usage_entries e
+               WHERE e.tenant_id = r.tenant_id AND e.request_id = r.id AND e.kind = 'revision'
+                 AND e.source <> 'estimated'))::int AS estimated,
+           (r.outcome = 'lost')::int AS lost
+      FROM usage_requests r
+     WHERE r.id >= $1 AND r.id < $2 AND r.state = 'settled'
+    UNION ALL
+    SELECT (r.opened_at AT TIME ZONE 'UTC')::date, coalesce(e.model, r.model), e.input_tokens, e.output_tokens,
+           e.cache_read_tokens, e.cache_write_5m_tokens, e.cache_write_1h_tokens, e.requests, 0, 0
+      FROM usage_entries e
+      JOIN usage_requests r ON r.tenant_id = e.tenant_id AND r.id = e.request_id
+     WHERE e.kind = 'revision' AND e.request_id >= $1 AND e.request_id < $2
+  ) AS measured
+ GROUP BY day, model

@@ -1,0 +1,191 @@
+"""A tick is done once over all workers; and again where a worker died, or could not wait for it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from core.database import asyncpg_dsn
+from core.queue import Duty, Queue, post
+from tests.programs import WITHIN_S, Process, starter, until
+
+NEW_YEAR = "0 0 1 1 *"
+EACH_SECOND = "* * * * * *"
+DUE = "UPDATE pgqueuer.pgqueuer_schedules SET next_run = now() - interval '1 minute'"
+BUSY = "SELECT count(*) FROM pgqueuer.pgqueuer"
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts processes of this test."""
+    with starter(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[Any]:
+    """A connection to the test's own database."""
+    connection = await asyncpg.connect(asyncpg_dsn(database_url))
+    yield connection
+    await connection.close()
+
+
+@asynccontextmanager
+async def serving(*queues: Queue) -> AsyncIterator[None]:
+    """The queues, served in this process during the block."""
+    stop = asyncio.Event()
+    tasks = [asyncio.create_task(queue.serve(stop)) for queue in queues]
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.gather(*tasks)
+
+
+async def test_a_tick_is_done_once_however_many_workers_wake_to_it(database_url: str, connection: Any) -> None:
+    done: list[str] = []
+
+    def duty(name: str) -> Duty:
+        async def run() -> None:
+            done.append(name)
+
+        return Duty(name, NEW_YEAR, run)
+
+    workers, rounds = 6, 3
+    names = [f"own-{number}" for number in range(workers)]
+    queues = [Queue(asyncpg_dsn(database_url), [duty("shared"), duty(name)], timeout_s=5) for name in names]
+
+    async def registered() -> bool:
+        return bool(await connection.fetchval("SELECT count(*) = $1 FROM pgqueuer.pgqueuer_schedules", workers + 1))
+
+    # A worker reads all that is due in one statement: once its own is done, it has seen the shared one, too.
+    async def all_woke() -> bool:
+        return set(names) <= set(done) and not await connection.fetchval(BUSY)
+
+    async with serving(*queues):
+        await until(registered)
+    for _ in range(rounds):
+        done.clear()
+        await connection.execute(DUE)
+        async with serving(*queues):
+            await until(all_woke)
+        assert sorted(done) == [*names, "shared"]
+
+
+async def test_a_duty_that_fails_is_logged_and_comes_again(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    tries = {"raises": 0, "hangs": 0}
+
+    async def raises() -> None:
+        tries["raises"] += 1
+        if tries["raises"] == 1:
+            raise ZeroDivisionError
+
+    async def hangs() -> None:
+        tries["hangs"] += 1
+        if tries["hangs"] == 1:
+            await asyncio.sleep(WITHIN_S)
+
+    async def tried_twice() -> bool:
+        return min(tries.values()) >= 2
+
+    duties = [Duty("raises", EACH_SECOND, raises), Duty("hangs", EACH_SECOND, hangs, bound_s=0.1)]
+    async with serving(Queue(asyncpg_dsn(database_url), duties, timeout_s=5)):
+        await until(tried_twice)
+
+    logged = {record.exc_info[0]: record.getMessage() for record in caplog.records if record.exc_info}
+    assert "raises" in logged[ZeroDivisionError]
+    assert "hangs" in logged[TimeoutError]
+
+
+async def test_what_runs_is_not_started_again_by_its_next_tick(database_url: str) -> None:
+    began = ticks = 0
+    release = asyncio.Event()
+
+    async def run() -> None:
+        nonlocal began
+        began += 1
+        await release.wait()
+
+    async def tick() -> None:
+        nonlocal ticks
+        ticks += 1
+
+    async def ticked_on() -> bool:
+        return ticks >= 2
+
+    duties = [Duty("long", EACH_SECOND, run), Duty("tick", EACH_SECOND, tick)]
+    async with serving(*(Queue(asyncpg_dsn(database_url), duties, timeout_s=5) for _ in range(2))):
+        await until(ticked_on)
+        assert began == 1
+        release.set()
+
+
+@pytest.mark.chaos
+async def test_the_duty_of_a_killed_worker_is_done_by_another(
+    database_url: str, connection: Any, start: Callable[..., Process]
+) -> None:
+    first = await _begun(database_url, connection, start, takes_s=60, grace_s=60)
+    second = start("tests.core.duty_process", database_url, "0", "5")
+    await second.says("queue_ready")
+
+    first.process.kill()
+
+    assert await _notes(connection) == [
+        (first.process.pid, "began"),
+        (second.process.pid, "began"),
+        (second.process.pid, "done"),
+    ]
+    assert await second.ends() == 0
+
+
+@pytest.mark.chaos
+async def test_a_stop_waits_for_what_runs(database_url: str, connection: Any, start: Callable[..., Process]) -> None:
+    first = await _begun(database_url, connection, start, takes_s=0.7, grace_s=10)
+
+    assert await first.ends() == 0
+    assert await _notes(connection) == [(first.process.pid, "began"), (first.process.pid, "done")]
+
+
+@pytest.mark.chaos
+async def test_what_a_stop_cannot_wait_for_is_done_by_another(
+    database_url: str, connection: Any, start: Callable[..., Process]
+) -> None:
+    first = await _begun(database_url, connection, start, takes_s=60, grace_s=0.1)
+
+    assert await first.ends() == 0
+    second = start("tests.core.duty_process", database_url, "0", "5")
+    assert await _notes(connection) == [
+        (first.process.pid, "began"),
+        (second.process.pid, "began"),
+        (second.process.pid, "done"),
+    ]
+
+
+async def _begun(
+    url: str, connection: Any, start: Callable[..., Process], *, takes_s: float, grace_s: float
+) -> Process:
+    """A worker in the middle of its duty."""
+    await connection.execute("CREATE TABLE notes (id serial, pid int, word text)")
+    first = start("tests.core.duty_process", url, str(takes_s), str(grace_s))
+    await first.says("queue_ready")
+    await post(connection, "slow")
+
+    async def begun() -> bool:
+        return bool(await connection.fetchval("SELECT count(*) FROM notes"))
+
+    await until(begun)
+    return first
+
+
+async def _notes(connection: Any) -> list[tuple[int, str]]:
+    """What was noted, once nothing is left to do."""
+
+    async def idle() -> bool:
+        return not await connection.fetchval(BUSY)
+
+    await until(idle)
+    return [tuple(row) for row in await connection.fetch("SELECT pid, word FROM notes ORDER BY id")]

@@ -1,0 +1,87 @@
+"""A client that can leave, and waiting for what its leaving brings about."""
+
+import asyncio
+import json
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx2
+
+from tests.harness import Account, Api, Simulator
+
+
+class Caller:
+    """A client on a socket of its own, that can hang up whenever it likes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def ask(cls, api: Api, account: Account, message: str) -> "Caller":
+        body = json.dumps({"message": message}).encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        head = f"POST /chat HTTP/1.1\r\nhost: naka\r\nauthorization: Bearer {account.key}\r\n"
+        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        return cls(reader, writer)
+
+    async def hears(self, words: str) -> None:
+        """Returns once the words have arrived."""
+        async with asyncio.timeout(20):
+            await self._reader.readuntil(words.encode())
+
+    async def rest(self) -> str:
+        """All that still comes, once the other side has hung up."""
+        async with asyncio.timeout(20):
+            said = (await self._reader.read()).decode()
+        self._writer.close()
+        await self._writer.wait_closed()
+        return said
+
+    async def leave(self, *, reset: bool = False) -> int:
+        """Hangs up, with a FIN or with a reset; when, in Unix milliseconds."""
+        if reset:
+            own: socket.socket = self._writer.get_extra_info("socket")
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        left_ms = time.time_ns() // 1_000_000
+        self._writer.close()
+        await self._writer.wait_closed()
+        return left_ms
+
+
+async def eventually(check: Callable[[], Awaitable[Any]], *, within_s: float = 10) -> Any:
+    """What `check` returns, once that is true."""
+    deadline = time.monotonic() + within_s
+    while not (found := await check()):
+        assert time.monotonic() < deadline, "it never happened"
+        await asyncio.sleep(0.01)
+    return found
+
+
+async def served(simulator: Simulator, ref: str, *, ended: bool) -> dict[str, Any]:
+    """The ledger's one entry of `ref`, once it is there, or once it has ended."""
+
+    async def look() -> dict[str, Any] | None:
+        rows = await asyncio.to_thread(simulator.ledger, ref)
+        assert len(rows) <= 1
+        return rows[0] if rows and (rows[0]["state"] != "open" or not ended) else None
+
+    entry: dict[str, Any] = await eventually(look)
+    return entry
+
+
+async def standing_when_free(http: httpx2.AsyncClient, account: Account) -> dict[str, Any]:
+    """The one window of the account, once nothing of it runs and nothing is held."""
+
+    async def look() -> dict[str, Any] | None:
+        standing: dict[str, Any] = (await http.get("/v1/limits", headers=account.headers)).json()
+        return standing if standing["concurrency"]["active"] == 0 else None
+
+    (window,) = (await eventually(look))["windows"]
+    assert window["held"] == 0
+    found: dict[str, Any] = window
+    return found

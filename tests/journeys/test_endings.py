@@ -1,0 +1,265 @@
+"""Every way in which a stream can end: what the client sees, what the books say, and how that is known.
+
+The rows of docs/endings.md, one case each, against what the provider's ledger says it served: `final` rows agree in
+all five classes, `counted` ones in the tokens of the relayed text, and `estimated` ones within what they claim.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metering.limits import Limit, LimitSet, Meter
+from metering.windows import WindowKind
+from tests.harness import (
+    LEDGER_FIELDS,
+    TOKEN_FIELDS,
+    Account,
+    Api,
+    Books,
+    Simulator,
+    chat,
+    client,
+    running,
+    scripted,
+)
+from tests.journeys.callers import Caller, eventually, served, standing_when_free
+
+LIMITS = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 1_000_000),), concurrency=1)
+CACHED: dict[str, Any] = {"cache_read_input_tokens": 3, "cache_creation_5m": 5, "cache_creation_1h": 7}
+RATES = (3_000, 15_000, 300, 3_750, 6_000)
+PIECES = ["The toll", " of 12 🧾 is", " नाका,\n", "  said twice."]
+RARE_MODEL = "claude-mythos-5"  # nobody else here is answered by it, so its density is this module's own
+FAILING_COUNT = '[[sim {"count_status": 500}]]'
+SLOW_COUNT = '[[sim {"count_delay_ms": 1500}]]'
+WAITING_SETTLEMENT = (
+    "SELECT 1 FROM pg_stat_activity WHERE application_name = 'naka-settle' AND wait_event_type = 'Lock'"
+)
+IMPATIENT = {"UPSTREAM_READ_TIMEOUT_S": "0.4", "REQUEST_DEADLINE_S": "1"}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """One row: what the provider does, what our client sees, and what stands in the books."""
+
+    script: dict[str, Any]
+    status: int = 200
+    code: str | None = None
+    """Of the error, in the head or in the event; none: `done`, or nobody there to be told."""
+    outcome: str = "upstream_broke"
+    source: str = "counted"
+    requests: int = 1
+    billed: bool = True
+    """Whether what the ledger says was served is billed; else it is nothing."""
+    leaves_after: int | None = None
+    """The client leaves once it has heard so many pieces; -1: before the head."""
+    impatient: bool = False
+    """Whether it takes an API of short time-outs."""
+
+
+WHOLE = Ending({}, outcome="completed", source="final")
+BROKEN = Ending({}, code="upstream_broken")
+NO_START = Ending(
+    {}, status=502, code="upstream_broken", outcome="upstream_refused", source="final", requests=0, billed=False
+)
+GONE = Ending({}, outcome="client_gone")
+OVERDUE = Ending({}, code="upstream_timeout", impatient=True)
+
+ENDINGS = {
+    "complete": WHOLE,
+    "complete, with thinking": replace(WHOLE, script={"thinking": 41}),
+    "refusal with output": replace(WHOLE, script={"refusal": "partial"}),
+    "refusal without output": replace(WHOLE, script={"refusal": "empty"}, outcome="refused", billed=False),
+    "refusal without output, no message_stop": replace(
+        BROKEN, script={"refusal": "empty", "end_before_stop": True}, outcome="refused", source="final", billed=False
+    ),
+    "max_tokens": replace(WHOLE, script={"pieces": None, "words": 3000}),
+    "client gone before the head": replace(
+        GONE, script={"head_delay_ms": 60_000}, source="final", requests=0, billed=False, leaves_after=-1
+    ),
+    "client gone before the first piece": replace(GONE, script={"stall_after": 0}, leaves_after=0),
+    "client gone in the middle": replace(GONE, script={"stall_after": 2}, leaves_after=2),
+    "client gone after the last piece": replace(GONE, script={"stall_after": 4}, leaves_after=4),
+    "error status": replace(
+        NO_START, script={"status": 529, "retry_after": 200}, status=503, code="upstream_overloaded"
+    ),
+    "error event first": replace(NO_START, script={"error_first": True}, status=503, code="upstream_overloaded"),
+    "empty body": replace(NO_START, script={"empty_body": True}),
+    "cut before message_start": replace(NO_START, script={"cut_first": True}),
+    "error event in the middle": replace(BROKEN, script={"error_after": 2}, code="upstream_overloaded"),
+    "end without message_stop": replace(BROKEN, script={"end_after": 3}),
+    "end between message_delta and message_stop": replace(BROKEN, script={"end_before_stop": True}, source="final"),
+    "cut after message_start": replace(BROKEN, script={"cut_after": 0}),
+    "cut in the middle": replace(BROKEN, script={"cut_after": 3, "thinking": 41}),
+    "unreadable": replace(BROKEN, script={"bad_json_after": 1}),
+    "silence in the middle": replace(OVERDUE, script={"stall_after": 2}),
+    "deadline before the head": replace(
+        OVERDUE,
+        script={"head_delay_ms": 60_000},
+        status=504,
+        outcome="deadline",
+        source="final",
+        requests=0,
+        billed=False,
+    ),
+    "deadline in the middle": replace(
+        OVERDUE, script={"pieces": ["word "] * 500, "piece_delay_ms": 100}, outcome="deadline"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def impatient_api(story_environment: dict[str, str], run_folder: Path, worker: str) -> Iterator[Api]:
+    with running(Api(story_environment | IMPATIENT, run_folder / f"impatient-{worker}.log")) as made:
+        yield made
+
+
+@pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
+async def test_an_ending(
+    api: Api, request: pytest.FixtureRequest, books: Books, simulator: Simulator, ending: Ending
+) -> None:
+    used = request.getfixturevalue("impatient_api") if ending.impatient else api
+    account = await books.account(limits=LIMITS)
+    message = scripted(**{"ref": account.key_id.hex, "pieces": PIECES, **CACHED, **ending.script})
+
+    if ending.leaves_after is None:
+        heard = await told(used, account, message, ending)
+    else:
+        heard = await hear_and_leave(used, account, message, simulator, ending.leaves_after)
+
+    entry = await served(simulator, account.key_id.hex, ended=True)
+    row = await assert_booked(used, books, account, entry, ending)
+    assert heard == entry["text_sent"]
+    if ending.requests:
+        assert row["output_chars"] == entry["text_sent"] + 4 * ending.script.get("thinking", 0)
+
+
+async def told(api: Api, account: Account, message: str, ending: Ending) -> int:
+    """Asks, checks what the client is told at the end, and answers how many characters it heard before."""
+    async with client(api.url) as http:
+        answer = await chat(http, account, message)
+    assert (answer.status, answer.done) == (ending.status, ending.code is None)
+    if ending.code is not None:
+        assert answer.error is not None
+        assert (answer.error["code"], answer.error["request_id"]) == (ending.code, answer.headers["x-request-id"])
+    return len(answer.text)
+
+
+async def hear_and_leave(api: Api, account: Account, message: str, simulator: Simulator, pieces: int) -> int:
+    """Asks, hears so many pieces, hangs up, and answers how many characters they were."""
+    caller = await Caller.ask(api, account, message)
+    if pieces >= 0:
+        await caller.hears("x-request-id")
+    for piece in PIECES[: max(0, pieces)]:
+        await caller.hears(piece.splitlines()[-1] + "\n")
+    await served(simulator, account.key_id.hex, ended=False)
+    await caller.leave()
+    return len("".join(PIECES[: max(0, pieces)]))
+
+
+async def assert_booked(api: Api, books: Books, account: Account, entry: dict[str, Any], ending: Ending) -> Any:
+    """The one row says what the ledger says, and rollup, meters and windows say what the row says."""
+    (row,) = await books.settled(account, 1)
+    assert (row["outcome"], row["source"], row["requests"]) == (ending.outcome, ending.source, ending.requests)
+    counts = [row[name] for name in TOKEN_FIELDS]
+    assert counts == ([entry[name] for name in LEDGER_FIELDS] if ending.billed else [0] * 5)
+    assert row["cost_nano_usd"] == sum(count * rate for count, rate in zip(counts, RATES, strict=True))
+    sums = await books.sums("usage_requests", account.tenant_id)
+    assert sums == await books.sums("usage_daily", account.tenant_id)
+    assert sums == await books.sums("usage_meters", account.tenant_id)
+    async with client(api.url) as http:
+        assert (await standing_when_free(http, account))["used"] == sum(counts)
+    return row
+
+
+async def test_our_own_stop(start_api: Callable[..., Api], books: Books, simulator: Simulator) -> None:
+    api = start_api(SHUTDOWN_DRAIN_S="0", SHUTDOWN_GRACE_S="0")
+    waiting, hearing = await books.account(limits=LIMITS), await books.account(limits=LIMITS)
+    script = {"ref": waiting.key_id.hex, "head_delay_ms": 60_000, **CACHED}
+    early = await Caller.ask(api, waiting, scripted(**script))
+    script = {"ref": hearing.key_id.hex, "pieces": PIECES, "stall_after": 2, **CACHED}
+    late = await Caller.ask(api, hearing, scripted(**script))
+    await late.hears(PIECES[1])
+    await served(simulator, waiting.key_id.hex, ended=False)
+
+    api.process.send_signal(signal.SIGTERM)
+
+    answer = (await early.rest()).lower()
+    assert answer.startswith("http/1.1 503 ")
+    assert "retry-after: 5\r\n" in answer
+    assert '"code":"shutting_down"' in answer
+    answer = await late.rest()
+    assert "event: error\ndata: {" in answer
+    assert '"code":"shutting_down"' in answer
+    assert answer.endswith("\r\n0\r\n\r\n")
+    assert "event: done" not in answer
+    assert await asyncio.to_thread(api.process.wait, 10) == 0
+    for account, requests, source in ((waiting, 0, "final"), (hearing, 1, "counted")):
+        entry = await served(simulator, account.key_id.hex, ended=True)
+        (row,) = await books.settled(account, 1)
+        assert (row["outcome"], row["source"], row["requests"]) == ("shutdown", source, requests)
+        counts = [row[name] for name in TOKEN_FIELDS]
+        assert counts == ([entry[name] for name in LEDGER_FIELDS] if requests else [0] * 5)
+
+
+async def test_our_own_stop_while_a_whole_answer_is_booked(
+    start_api: Callable[..., Api], books: Books, simulator: Simulator
+) -> None:
+    api = start_api(SHUTDOWN_DRAIN_S="0", SHUTDOWN_GRACE_S="0")
+    account = await books.account(limits=LIMITS)
+    script = {"ref": account.key_id.hex, "pieces": PIECES, "first_delay_ms": 500, **CACHED}
+    caller = await Caller.ask(api, account, scripted(**script))
+    await caller.hears("x-request-id")
+    async with books.connection() as keeper, keeper.transaction():
+        await keeper.execute("SELECT FROM usage_requests WHERE tenant_id = $1 FOR UPDATE", account.tenant_id)
+        await caller.hears(PIECES[-1])
+        await served(simulator, account.key_id.hex, ended=True)
+        await eventually(lambda: books.fetch(WAITING_SETTLEMENT))
+        api.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+
+    assert (await caller.rest()).endswith("event: done\ndata: \n\n\r\n0\r\n\r\n")
+    (row,) = await books.settled(account, 1)
+    assert (row["outcome"], row["source"]) == ("completed", "final")
+
+
+async def test_output_that_cannot_be_counted_is_estimated(api: Api, books: Books, simulator: Simulator) -> None:
+    words = ["and so the words go by, one after the other, "] * 30
+    plain = [FAILING_COUNT, *words]
+    commas = ["," * 100] * 12  # two characters a token, to this provider
+    async with client(api.url) as http:
+        for pieces, after, per_token in ((plain, 31, 4), (plain, 9, 4), (commas, None, None), (plain, 31, 2)):
+            account = await books.account(limits=LIMITS)
+            script = {"ref": account.key_id.hex, "model": RARE_MODEL, "pieces": pieces, "cut_after": after, **CACHED}
+            await chat(http, account, scripted(**script))
+
+            entry = await served(simulator, account.key_id.hex, ended=True)
+            (row,) = await books.settled(account, 1)
+            assert [row[name] for name in TOKEN_FIELDS if name != "output_tokens"] == [
+                entry[name] for name in LEDGER_FIELDS if name != "output_tokens"
+            ]
+            if per_token is None:
+                assert (row["source"], row["output_tokens"]) == ("final", 600)
+            else:
+                assert (row["source"], row["model"]) == ("estimated", RARE_MODEL)
+                assert row["output_tokens"] == -(-len("".join(pieces[:after])) // per_token)
+
+
+async def test_nobody_waits_for_the_count(api: Api, books: Books, simulator: Simulator) -> None:
+    account = await books.account(limits=LIMITS)
+    script = {"ref": account.key_id.hex, "pieces": [SLOW_COUNT, "and words"], "cut_after": 2}
+    began = time.monotonic()
+    async with client(api.url) as http:
+        answer = await chat(http, account, scripted(**script))
+
+    assert time.monotonic() - began < 1
+    assert answer.error is not None
+    assert [row["state"] for row in await books.requests(account)] == ["open"]
+    (row,) = await books.settled(account, 1)
+    entry = await served(simulator, account.key_id.hex, ended=True)
+    assert (row["source"], row["output_tokens"]) == ("counted", entry["output_tokens"])

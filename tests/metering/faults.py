@@ -1,0 +1,171 @@
+"""What befalls a process: its line to Postgres is cut, or an answer is lost on it; and what is left of it then."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from metering.admission import Grant
+from metering.models import COUNT_COLUMNS
+from metering.recorder import UsageRecorder
+from metering.records import Outcome, Settlement
+from metering.spool import abandoned, read_settlements
+from metering.tokens import CacheCreation, ReportedUsage, Usage
+from tests.harness import Account, Books
+from tests.metering.process import MODEL, Process, start_process
+
+INPUT = Usage(10, 0, 30, 40, 50)
+"""What `message_start` says in these tests."""
+USAGE = Usage(1, 2, 3, 4, 5)
+"""What whole answers used."""
+
+
+class Line:
+    """One process's way to Postgres. Everybody else's is another one."""
+
+    def __init__(self, url: str) -> None:
+        self._parts = urlsplit(url)
+        self._writers: list[asyncio.StreamWriter] = []
+        self._is_cut = False
+        self._is_deaf = False
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """The server by way of this line."""
+        user = self._parts.netloc.rpartition("@")[0]
+        return urlunsplit(self._parts._replace(netloc=f"{user}@127.0.0.1:{self.port}"))
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["Line"]:
+        """Serves, until the end of the block."""
+        listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = listener.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            listener.close()
+            self.cut()
+            await listener.wait_closed()
+
+    def cut(self) -> None:
+        """Nothing gets through."""
+        self._is_cut = True
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    def deafen(self) -> None:
+        """The server hears what is said, and its answers are lost."""
+        self._is_deaf = True
+
+    def mend(self) -> None:
+        """As it was."""
+        self._is_cut = self._is_deaf = False
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.transport.abort()
+            return
+        from_server, to_server = await asyncio.open_connection(self._parts.hostname, self._parts.port)
+        self._writers += [writer, to_server]
+        await asyncio.gather(self._pump(reader, to_server), self._pump(from_server, writer, answers=True))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool = False) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                if not (answers and self._is_deaf):
+                    writer.write(data)
+        writer.close()
+
+
+def write(recorder: UsageRecorder, *, chars: int, told: int | None = None, ended: bool = False) -> UsageRecorder:
+    """As the relay leaves it in the middle of an answer: `chars` relayed, and `told` output tokens by the provider."""
+    creation = CacheCreation(INPUT.cache_write_5m_tokens, INPUT.cache_write_1h_tokens)
+    recorder.started = ReportedUsage(INPUT.input_tokens, 3, 90, INPUT.cache_read_tokens, creation)
+    recorder.outcome = Outcome.COMPLETED if ended else Outcome.UPSTREAM_BROKE
+    recorder.model, recorder.upstream_request_id, recorder.upstream_message_id = MODEL, "req_1", "msg_1"
+    recorder.output_chars, recorder.finished = chars, ended
+    recorder.latest = None if told is None else ReportedUsage(output_tokens=told)
+    recorder.stop_reason = "end_turn" if ended else None
+    return recorder
+
+
+async def stream(process: Process, account: Account, **written: Any) -> tuple[Grant, UsageRecorder]:
+    """An admitted request whose answer has come so far."""
+    grant = await process.admit(account)
+    recorder = process.settlements.recorder(grant)
+    return grant, write(recorder, **written) if written else recorder
+
+
+async def beat_of(books: Books, process: Process) -> int:
+    """Where the process's beat stands; -1 when it has no row."""
+    rows = await books.fetch("SELECT beat FROM processes WHERE id = $1", process.journal.process_id)
+    return rows[0]["beat"] if rows else -1
+
+
+async def recover(by: Process, dead: Process, books: Books) -> int:
+    """As if the beat had stood still where it is."""
+    return await by.recovery.recover(dead.journal.process_id, beat=await beat_of(books, dead))
+
+
+async def agree(books: Books, account: Account) -> dict[str, int]:
+    """Rows and entries, rollup and meters have the same sums; which are these."""
+    rows = await books.sums("usage_requests", account.tenant_id)
+    entries = await books.sums("usage_entries", account.tenant_id)
+    together = {name: rows[name] + entries[name] for name in COUNT_COLUMNS}
+    for table in ("usage_daily", "usage_meters"):
+        assert dict(await books.sums(table, account.tenant_id)) == together, table
+    return together
+
+
+async def row_of(books: Books, grant: Grant) -> Any:
+    """The request's row."""
+    (row,) = await books.fetch("SELECT * FROM usage_requests WHERE id = $1", grant.request.id)
+    return row
+
+
+async def entries_of(books: Books, account: Account) -> list[Any]:
+    """The tenant's entries, oldest first."""
+    return await books.fetch("SELECT * FROM usage_entries WHERE tenant_id = $1 ORDER BY id", account.tenant_id)
+
+
+@asynccontextmanager
+async def cut_off(line: Line, redis_url: str, folder: Path) -> AsyncIterator[Process]:
+    """A process on a line that may be cut; it is there again for its stop."""
+    process = await start_process(line.url, redis_url, spool_dir=folder)
+    yield process
+    line.mend()
+    await process.stop()
+
+
+async def grants(process: Process, account: Account, count: int) -> list[Grant]:
+    """Admitted requests that run."""
+    made = [await process.admit(account) for _ in range(count)]
+    for grant in made:
+        process.settlements.recorder(grant)
+    return made
+
+
+async def settle(process: Process, granted: list[Grant]) -> list[Settlement]:
+    """All of them end at once."""
+    return await asyncio.gather(*(process.settle(grant, USAGE) for grant in granted))
+
+
+def spooled(folder: Path) -> list[Settlement]:
+    """What is on the disk."""
+    return [found for path in abandoned(folder) for found in read_settlements(path.read_bytes())[0]]
+
+
+def die(process: Process) -> None:
+    """The kernel closes its files; nothing else is done for it."""
+    file, process.spool._file = process.spool._file, None
+    assert file is not None
+    file.close()
+
+
+def files(folder: Path) -> list[str]:
+    """What is in it."""
+    return [path.name for path in folder.iterdir()]

@@ -1,0 +1,78 @@
+"""What the tests of reconciliation share: traffic by dice, everything that the books have, and what a check found."""
+
+import asyncio
+import random
+from typing import Any
+from uuid import UUID
+
+from core.clock import now_ms
+from core.tenancy.audit import Actor
+from metering.admission import Grant
+from metering.drifts import Month, Reconciliation
+from metering.reconcile import Scope, reconcile
+from metering.tokens import Usage
+from tests.harness import Account, Books
+from tests.metering.process import Process
+from tests.metering.rows import KOLKATA
+
+OPERATOR = Actor("cli:test")
+TABLES = {
+    "usage_requests": "id",
+    "usage_daily": "user_id, day, period_id, key_id, model",
+    "usage_meters": "period_id, shard",
+    "usage_entries": "id",
+}
+
+
+async def check(process: Process, tenant_id: UUID) -> Reconciliation:
+    """All checks of one tenant."""
+    return await reconcile(process.pool, process.quota, Scope((tenant_id,)))
+
+
+def found(run: Reconciliation) -> dict[str, int]:
+    """How many drifts, by check."""
+    return {name: done.found for name, done in run.checks.items() if done.found}
+
+
+async def traffic(process: Process, accounts: list[Account], dice: random.Random, requests: int) -> list[Grant]:
+    """Requests of all accounts at once; some still run at the end, and are answered."""
+
+    async def one(account: Account, usage: Usage, *, ends: bool) -> Grant | None:
+        grant = await process.admit(account, max_tokens=1 + usage.output_tokens)
+        if ends:
+            await process.settle(grant, usage)
+        return None if ends else grant
+
+    wanted = [
+        one(dice.choice(accounts), Usage(*(dice.randrange(5000) for _ in range(5))), ends=dice.random() < 0.8)
+        for _ in range(requests)
+    ]
+    return [grant for grant in await asyncio.gather(*wanted) if grant is not None]
+
+
+async def everything(books: Books, tenant_id: UUID) -> dict[str, list[dict[str, Any]]]:
+    """Every row of the tenant's books."""
+    return {
+        table: [
+            dict(row)
+            for row in await books.fetch(f"SELECT * FROM {table} WHERE tenant_id = $1 ORDER BY {by}", tenant_id)
+        ]
+        for table, by in TABLES.items()
+    }
+
+
+async def audited(books: Books, tenant_id: UUID) -> list[str]:
+    """The repairs in the audit log."""
+    rows = await books.fetch("SELECT action FROM audit_log WHERE tenant_id = $1 AND action LIKE 'usage.%'", tenant_id)
+    return [row["action"] for row in rows]
+
+
+async def three_users(books: Books) -> list[Account]:
+    """Three users of one tenant."""
+    first = await books.account()
+    return [first, *[await books.account(tenant_id=first.tenant_id) for _ in range(2)]]
+
+
+def this_month() -> Month:
+    """The operator's month."""
+    return Month(KOLKATA.month(now_ms()).name)

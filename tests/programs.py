@@ -1,0 +1,78 @@
+"""Programs of ours as processes, and what they say in their logs."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.harness import ROOT
+
+WITHIN_S = 60  # a loaded machine is slow, which is no finding
+
+
+class Process:
+    """A Python process of ours, with what it says."""
+
+    def __init__(self, log: Path, *arguments: str, **variables: str) -> None:
+        self.log = log
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                cwd=ROOT,
+                env=inherited | variables,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Its log's lines of that event."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == name]
+
+    async def says(self, name: str, times: int = 1, *, within_s: float = WITHIN_S) -> None:
+        """Returns once the event was logged so often."""
+
+        async def said() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            return len(self.events(name)) >= times
+
+        await until(said, within_s=within_s)
+
+    async def ends(self, signum: signal.Signals = signal.SIGTERM) -> int:
+        """Sends the signal; its exit code."""
+        self.process.send_signal(signum)
+        return await asyncio.to_thread(self.process.wait, WITHIN_S)
+
+
+async def until(holds: Callable[[], Awaitable[object]], *, within_s: float = WITHIN_S) -> None:
+    """Returns once it holds; fails when that takes longer."""
+    deadline = time.monotonic() + within_s
+    while not await holds():
+        assert time.monotonic() < deadline, "it took too long"
+        await asyncio.sleep(0.02)
+
+
+@contextmanager
+def starter(folder: Path) -> Iterator[Callable[..., Process]]:
+    """Starts processes in the block; whatever still runs at its end is killed."""
+    started: list[Process] = []
+
+    def start(*arguments: str, **variables: str) -> Process:
+        started.append(Process(folder / f"{len(started)}.log", *arguments, **variables))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for one in started:
+            one.process.kill()
+            one.process.wait()
