@@ -10,10 +10,13 @@ that is its way back to Redis.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
+from core.cache import TtlCache
 from core.database import Connections
+from core.errors import Unavailable
 from core.logs import get_logger
 from metering.journal import InFallback, sql, states
 from metering.quota import Quota
@@ -34,6 +37,7 @@ class Epochs:
         self._pool = pool
         self._quota = quota
         self._calendar = calendar
+        self._newest: TtlCache[UUID, int] = TtlCache(ttl_s=0)  # one reading serves all refusals that wait for it
         self._building: dict[tuple[UUID, UUID | None], asyncio.Future[InFallback | None]] = {}
 
     async def rebuild_tenant(self, tenant_id: UUID, seen_epoch: int) -> InFallback | None:
@@ -46,6 +50,20 @@ class Epochs:
     async def build_user(self, tenant_id: UUID, user_id: UUID, epoch: int) -> None:
         """The hash of a user that has none in `epoch`. Raises RedisAway, Unavailable."""
         await self._once((tenant_id, user_id), lambda: self._build_user(tenant_id, user_id, epoch))
+
+    async def has_moved(self, tenant_id: UUID, seen_epoch: int) -> bool:
+        """Whether Postgres knows better than counters of `seen_epoch`: a refusal opens nothing that could bounce.
+
+        Away: nobody says so, and the refusal stands.
+        """
+        with contextlib.suppress(Unavailable):
+            return await self._newest.load(tenant_id, lambda: self._read_epoch(tenant_id)) > seen_epoch
+        return False
+
+    async def _read_epoch(self, tenant_id: UUID) -> int:
+        async with self._pool.acquire() as connection:
+            mode = await connection.fetchrow(sql("fallback_mode"), tenant_id)
+        return 0 if mode is None else int(mode["epoch"])
 
     async def _once(
         self, key: tuple[UUID, UUID | None], build: Callable[[], Awaitable[InFallback | None]]

@@ -4,7 +4,7 @@ The time of the grant fixes everything that depends on time: windows, price, day
 question once that time is known (or guessed, for Redis, whose script refuses a wrong guess).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from uuid import UUID
 
@@ -53,7 +53,8 @@ class Held:
 class Refused:
     """No. `cause`: `used`, `held` (by requests that still run), or `never` (an empty window would not fit it).
 
-    `limit` is the index of the limit, or None for a concurrency (`of_user` says whose).
+    `limit` is the index of the limit, or None for a concurrency (`of_user` says whose). `epoch`: of the counters that
+    say so; None when they are Postgres's own, under its lock.
     """
 
     now_ms: int
@@ -63,6 +64,7 @@ class Refused:
     ends_ms: int
     worth_counting: bool
     lapsed: bool
+    epoch: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

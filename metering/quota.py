@@ -146,7 +146,7 @@ def _verdict(answer: list[Any]) -> Held | Refused | Stale | OtherTime:
             now_ms, id_hex, epoch, granted, lapsed = answer[1:6]
             return Held(now_ms, UUID(id_hex.decode()), int(epoch), granted, bool(lapsed), tuple(answer[6:]))
         case b"no":
-            now_ms, cause, limit, ends_ms, worth_counting, lapsed = answer[1:]
+            now_ms, cause, limit, ends_ms, worth_counting, lapsed, epoch = answer[1:]
             return Refused(
                 now_ms,
                 cause.decode(),
@@ -155,6 +155,7 @@ def _verdict(answer: list[Any]) -> Held | Refused | Stale | OtherTime:
                 ends_ms,
                 bool(worth_counting),
                 bool(lapsed),
+                int(epoch),
             )
         case b"clock":
             return OtherTime(answer[1])

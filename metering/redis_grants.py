@@ -25,7 +25,7 @@ from metering.windows import Calendar
 
 @dataclass(frozen=True, slots=True)
 class Bounced:
-    """Postgres did not open what Redis granted: the tenant's epoch is not `epoch` any more."""
+    """What Redis answered is not worth anything: the tenant's epoch is not `epoch` any more, says Postgres."""
 
     epoch: int
 
@@ -64,13 +64,19 @@ class RedisGrants:
                 return None
             case Refused():
                 self._look_for_lapsed(wish.principal, lapsed=answer.lapsed)
-                return answer
+                return await self._confirm(wish.principal.tenant_id, answer)
             case Held():
                 self._skew_ms = answer.now_ms - now_ms()
                 self._look_for_lapsed(wish.principal, lapsed=answer.lapsed)
                 request = wish.request(question, answer)
                 bounced = await self._open(request)
                 return bounced or Admitted(wish, question, answer, request)
+
+    async def _confirm(self, tenant_id: UUID, refused: Refused) -> Refused | Bounced:
+        """A refusal by counters that Postgres knows to be old is none: nothing was opened that could have bounced."""
+        if refused.epoch is not None and await self._epochs.has_moved(tenant_id, refused.epoch):
+            return Bounced(refused.epoch)
+        return refused
 
     async def rebuild(self, tenant_id: UUID, seen_epoch: int) -> InFallback | None:
         """What `Epochs` makes of a tenant whose grants bounced. Raises RedisAway, Unavailable."""

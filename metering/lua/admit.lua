@@ -20,7 +20,7 @@
 --
 -- Answers (lapsed = 1: a hold may be past its deadline, look for it):
 --          {'ok', now_ms, id, epoch, granted, lapsed, room...}, room = what is left of each limit after this hold, in order
---          {'no', now_ms, cause, limit, ends_ms, count, lapsed}:
+--          {'no', now_ms, cause, limit, ends_ms, count, lapsed, epoch}:
 --                     cause 'used' | 'held' | 'never' (would not fit an empty window);
 --                     limit = the index of the limit (0: the user's concurrency, -1: the tenant's)
 --                     count = 1 when a prompt of the likely size would be granted: worth an exact count
@@ -68,7 +68,7 @@ local active = {tonumber(user_row[2] or 0), tonumber(tenant_row[4] or 0)}
 for scope = 1, 2 do
   local most = entitlement[scope]
   if most >= 0 and active[scope] + 1 > most then
-    return {'no', now, most == 0 and 'never' or 'held', 1 - scope, now + 1000, 0, lapsed}
+    return {'no', now, most == 0 and 'never' or 'held', 1 - scope, now + 1000, 0, lapsed, epoch}
   end
 end
 
@@ -117,7 +117,7 @@ local prompt, prompt_nano = ask[9], ask[10]
 local granted, cause, limit, ends_ms = judge(prompt, prompt_nano)
 if not granted then
   local worth_counting = ask[11] < prompt and judge(ask[11], ask[12])
-  return {'no', now, cause, limit, ends_ms, worth_counting and 1 or 0, lapsed}
+  return {'no', now, cause, limit, ends_ms, worth_counting and 1 or 0, lapsed, epoch}
 end
 
 local nano = prompt_nano + granted * rate

@@ -156,7 +156,6 @@ async def test_the_next_grant_counts_what_a_sleeper_brought(process: Process, bo
     assert following.request.held_output_tokens == 1_000 - 300 - 100
 
 
-@pytest.mark.xfail(strict=True, reason="a refusal does not look at the epoch yet: metering.redis_grants")
 async def test_a_limit_that_is_used_up_is_freed_by_a_credit(process: Process, books: Books) -> None:
     """Nobody is granted anything meanwhile, so no open bounces: the refusal itself has to look at the epoch."""
     account = await books.account(limits=tokens_a_day(1_000))
