@@ -16,6 +16,7 @@ from core.logs import get_logger
 CHANNEL = "naka:changes"
 EVERYTHING = "*"
 _RETRY_S = 0.1
+_PUBLISH_S = 1  # a Redis that hangs must not hold up an answer
 
 log = get_logger(__name__)
 
@@ -37,8 +38,9 @@ class Changes:
         """Tells every process. Call it after the commit; a failure is logged and made good by the caches' age."""
         self._tell(tenant_id)
         try:
-            await self._redis.publish(CHANNEL, EVERYTHING if tenant_id is None else str(tenant_id))
-        except (RedisError, OSError) as error:
+            async with asyncio.timeout(_PUBLISH_S):
+                await self._redis.publish(CHANNEL, EVERYTHING if tenant_id is None else str(tenant_id))
+        except (RedisError, OSError, TimeoutError) as error:
             log.warning("change_not_published", error=type(error).__name__)
 
     async def start(self) -> None:

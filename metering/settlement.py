@@ -23,6 +23,7 @@ from metering.prices import PriceList
 from metering.quota import Quota
 from metering.recorder import UsageRecorder
 from metering.records import Settlement
+from metering.redis_lane import RedisAway
 from metering.running import Running
 from metering.spool import Spool
 
@@ -84,6 +85,8 @@ class Settlements:
                 self._running.leave(grant.request.id)
         try:
             await self._quota.settle(settlement.tenant_id, settlement.user_id, settlement.id, counts_of(settlement))
+        except RedisAway:
+            log.debug("hold_not_released", request_id=str(settlement.id))  # of each request of an outage
         except NakaError as error:
             log.warning("hold_not_released", request_id=str(settlement.id), error=str(error))
         return settlement

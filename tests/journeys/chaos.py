@@ -74,12 +74,13 @@ class Town:
         self.apis[index] = self.start_api(old.port)
 
     async def ready(self) -> None:
-        """Returns once every process answers; starts those that could not without Postgres."""
-        for index, api in enumerate(self.apis):
-            if api.process.poll() is not None:
-                self.apis[index] = self.start_api(api.port)
-        for api in self.apis:
-            await asyncio.to_thread(api.await_ready)
+        """Returns once every process answers; starts again those that could not start without Postgres."""
+        for index in range(len(self.apis)):
+            try:
+                await asyncio.to_thread(self.apis[index].await_ready)
+            except AssertionError:
+                self.apis[index] = self.start_api(self.apis[index].port)
+                await asyncio.to_thread(self.apis[index].await_ready)
 
 
 @asynccontextmanager

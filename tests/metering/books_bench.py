@@ -150,10 +150,10 @@ async def kill(process: Process, connection: Any) -> None:
     process.pool._pool.terminate()
     if process.spool._file is not None:
         process.spool._file.close()
-    for task in tasks:
-        if task is not None:
-            task.cancel()
-    await asyncio.gather(*(task for task in tasks if task is not None), return_exceptions=True)
+    while left := [task for task in tasks if task is not None and not task.done()]:
+        for task in left:
+            task.cancel()  # again and again: redis-py may swallow one while it connects
+        await asyncio.wait(left, timeout=0.1)
     await process.lane._disconnect()
     await process.database.close()
     while await connection.fetchval(  # noqa: ASYNC110 - Postgres tells nobody

@@ -6,6 +6,7 @@ Each verb does a thing to the product and to the model alike, and compares their
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import combinations_with_replacement
 from typing import Any
 from uuid import UUID
 
@@ -132,14 +133,12 @@ class Scene:
         return asked
 
     def _expected(self, wish: Wish, reading: Reading | None, began: int, ended: int) -> set[Answer]:
-        """What the model says for each moment that it can have been: of the counters, and of the judgement."""
+        """What the model says for all the moments that it can have been.
+
+        The tenant's hash may be built before a hold ends, its user's after that, and judged later still.
+        """
         moments = sorted(self._moments(began, ended))
-        return {
-            self._answer(wish, reading, seen, judged_at)
-            for seen in moments
-            for judged_at in moments
-            if seen <= judged_at
-        }
+        return {self._answer(wish, reading, *three) for three in combinations_with_replacement(moments, 3)}
 
     def _moments(self, began: int, ended: int) -> set[int]:
         """The first and the last, and whatever turns in between."""
@@ -149,13 +148,16 @@ class Scene:
         between = [turn for turn in turns if first < turn <= last]
         return {began, ended} if not between else {first, last, *between, *(turn - 1 for turn in between)}
 
-    def _answer(self, wish: Wish, reading: Reading | None, seen_ms: int, judged_ms: int) -> Answer:
+    def _answer(
+        self, wish: Wish, reading: Reading | None, of_tenant_ms: int, of_user_ms: int, judged_ms: int
+    ) -> Answer:
         tenant_id, user_id = wish.principal.tenant_id, wish.principal.user_id
         ask = wish.question(judged_ms, self.calendar)
         names = names_at(ask, judged_ms)
-        user, tenant = (self._hash(reading, tenant_id, of, names.values(), seen_ms) for of in (user_id, None))
+        user = self._hash(reading, tenant_id, user_id, names.values(), of_user_ms)
+        tenant = self._hash(reading, tenant_id, None, names.values(), of_tenant_ms)
         if reading is not None and reading.fresh(None) and reading.lost(user_id):
-            tenant = self.model.postgres(tenant_id, None, names.values(), seen_ms)
+            tenant = self.model.postgres(tenant_id, None, names.values(), of_tenant_ms)
         verdict = judged(wish.entitlement, ask, user, tenant, judged_ms)
         if verdict.cause:
             if verdict.limit is None:
