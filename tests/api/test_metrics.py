@@ -24,6 +24,7 @@ QUIET = {
     "naka_open_requests_overdue": 0,
     "naka_processes_alive": 1,
     "naka_running_requests": 0,
+    "naka_spooled_settlements": 0,
 }
 
 

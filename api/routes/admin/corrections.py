@@ -15,7 +15,7 @@ from pydantic import Field, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.routes.access import PlatformAdmin, RuntimeDep, TenantAdmin, actor_of, tenant_filter
-from api.routes.admin.fields import EXAMPLE_ID, Body, Day, Moment, Text, example
+from api.routes.admin.fields import EXAMPLE_ID, Body, Day, Since, Text, Until, example
 from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
 from api.routes.admin.requests import UserWanted, confine_to_user, end_of, start_of
 from api.routes.admin.scope import TenantWanted, UserId
@@ -32,25 +32,6 @@ router = APIRouter()
 Kind = Literal["revision", "correction", "credit", "repair"]
 RequestId = Annotated[UUID, Path(examples=[EXAMPLE_ID])]
 KindWanted = Annotated[Kind | None, Query(description="Only these", examples=["credit"])]
-_MOMENT_EXAMPLES = ["2026-11-01T00:00:00Z", "2026-11-01"]
-Since = Annotated[
-    Moment | Day | None,
-    Query(
-        alias="from",
-        description="Written at this moment or later; or a day of the operator's time zone",
-        examples=_MOMENT_EXAMPLES,
-        union_mode="left_to_right",
-    ),
-]
-Until = Annotated[
-    Moment | Day | None,
-    Query(
-        alias="to",
-        description="Written before this moment; or a day of the operator's time zone, included",
-        examples=_MOMENT_EXAMPLES,
-        union_mode="left_to_right",
-    ),
-]
 Delta = Annotated[int, Field(strict=True, ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
 Amount = Annotated[int, Field(strict=True, ge=0, le=MAX_AMOUNT)]
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=MAX_REASON, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]

@@ -9,6 +9,7 @@ from datetime import date, datetime
 from typing import Annotated, TypeVar
 from uuid import UUID
 
+from fastapi import Query
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -54,6 +55,25 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_T
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")]
 Moment = Annotated[AwareDatetime, BeforeValidator(lambda value: _like(_MOMENT, value)), AfterValidator(_in_years)]
 Day = Annotated[date, BeforeValidator(lambda value: _like(_DAY, value)), AfterValidator(_in_years)]
+_MOMENT_EXAMPLES = ["2026-11-01T00:00:00Z", "2026-11-01"]
+Since = Annotated[
+    Moment | Day | None,
+    Query(
+        alias="from",
+        description="At this moment or later; or a day of the operator's time zone",
+        examples=_MOMENT_EXAMPLES,
+        union_mode="left_to_right",
+    ),
+]
+Until = Annotated[
+    Moment | Day | None,
+    Query(
+        alias="to",
+        description="Before this moment; or a day of the operator's time zone, included",
+        examples=_MOMENT_EXAMPLES,
+        union_mode="left_to_right",
+    ),
+]
 LimitValue = Annotated[int, Field(strict=True, ge=0, le=MAX_LIMIT)]
 ConcurrencyLimit = Annotated[int, Field(strict=True, ge=0, le=MAX_CONCURRENCY)]
 Rate = Annotated[int, Field(strict=True, ge=0, le=MAX_RATE)]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.routes.access import RuntimeDep, TenantAdmin
-from api.routes.admin.fields import EXAMPLE_ID, Day, Moment
+from api.routes.admin.fields import EXAMPLE_ID, Day, Moment, Since, Until
 from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
 from api.routes.admin.scope import TenantWanted, confine, reach_user
 from api.routes.usage import Counts, counts
@@ -21,26 +21,7 @@ from metering.windows import Calendar, day_start_ms
 router = APIRouter()
 
 State = Literal["open", "settled", "void"]
-_MOMENT_EXAMPLES = ["2026-11-01T00:00:00Z", "2026-11-01"]
 UserWanted = Annotated[UUID | None, Query(alias="user_id", description="Only this one", examples=[EXAMPLE_ID])]
-Since = Annotated[
-    Moment | Day | None,
-    Query(
-        alias="from",
-        description="Opened at this moment or later; or a day of the operator's time zone",
-        examples=_MOMENT_EXAMPLES,
-        union_mode="left_to_right",
-    ),
-]
-Until = Annotated[
-    Moment | Day | None,
-    Query(
-        alias="to",
-        description="Opened before this moment; or a day of the operator's time zone, included",
-        examples=_MOMENT_EXAMPLES,
-        union_mode="left_to_right",
-    ),
-]
 
 
 class RequestItem(Counts):
