@@ -171,6 +171,8 @@ def _place(period_id: str | None, day: date | None, today: date) -> tuple[str, d
     last = (first + timedelta(days=31)).replace(day=1) - timedelta(days=1)
     if day is not None and not first <= day <= last:
         raise Invalid("the day does not lie in the period")
+    if (day or first) > today:
+        raise Invalid("what has not begun has nothing to be credited: counters are built for what has")
     return f"{first:%Y-%m}", day or min(max(today, first), last)
 
 

@@ -11,123 +11,46 @@ import asyncio
 import contextlib
 import copy
 import os
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import run_state_machine_as_test
 
 from core.clock import now_ms
 from core.errors import NakaError
 from metering.admission import Ask, Grant
-from metering.limits import LimitSet
 from metering.measurements import COUNT_NAMES
 from metering.recorder import UsageRecorder
 from metering.records import Outcome
 from sandbox.valkey import Valkey
 from tests.metering.books_bench import Bench, Post
-from tests.metering.books_draws import ANY, ASK, OF_TENANT, SMALL, Asking, finish, start, write
-from tests.metering.books_model import Asked, State, hash_key
-from tests.metering.books_story import Story
+from tests.metering.books_draws import ANY, SMALL, finish, start, write
+from tests.metering.books_model import State, hash_key
+from tests.metering.books_steps import Steps, event
 from tests.metering.process import MODEL
-from tests.metering.short_calendar import ShortCalendar
 
-EXAMPLES = int(os.environ.get("BOOKS_EXAMPLES", "25"))
-STEPS = 25
-TTLS_MS = [200, 400]
-DAY_MS, DAYS = 400, 3
-WAITS_S = 0.8
-"""An example waits no longer than this in all."""
+EXAMPLES = int(os.environ.get("BOOKS_EXAMPLES", "20"))
+STEPS = 20
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 """Without the explanation, which takes as many runs again."""
 
 
-def event(**drawn: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A rule; when it has happened, a few users ask."""
-
-    def decorate(happen: Callable[..., None]) -> Callable[..., None]:
-        def step(self: "BooksMachine", asks: Sequence[Asking] = (), **arguments: Any) -> None:
-            happen(self, **arguments)
-            self.admit(asks)
-
-        step.__name__ = happen.__name__
-        made: Callable[..., None] = rule(asks=st.lists(ASK, max_size=2), **drawn)(step)  # type: ignore[no-untyped-call]
-        return made
-
-    return decorate
-
-
-class BooksMachine(RuleBasedStateMachine):
-    """Rules draw small numbers; each takes what there is by that number, or does nothing where there is nothing."""
-
-    def __init__(self, bench: Bench) -> None:
-        super().__init__()
-        self.scene = Story(bench, ShortCalendar(now_ms(), day_ms=DAY_MS, days=DAYS), TTLS_MS)
-        self.bench, self.model = bench, self.scene.model
-        self.waits_s = WAITS_S
-
-    @initialize(limits=st.tuples(OF_TENANT, OF_TENANT), posts=st.integers(2, 3), asks=st.lists(ASK, max_size=6))
-    def begin(self, limits: tuple[tuple[LimitSet, LimitSet, LimitSet], ...], posts: int, asks: list[Asking]) -> None:
-        self.scene.people(list(limits))
-        for _ in range(posts):
-            self.scene.hire()
-        self.admit(asks)
-
-    # ------------------------------------------------------------------------------------------ choosing
-
-    def awake(self, which: int) -> Post:
-        """There is always one."""
-        posts = [post for post in self.scene.posts if not post.asleep]
-        return posts[which % len(posts)]
-
-    def asked(self, which: int, wanted: Callable[[Asked], bool]) -> Asked | None:
-        found = [asked for asked in self.model.asked.values() if wanted(asked)]
-        return found[which % len(found)] if found else None
-
-    def streaming(self, which: int) -> Asked | None:
-        """A request that an awake process runs, also one that was given up while it slept; a new one if there is none.
-
-        None when nobody may ask now.
-        """
-        owners = self.scene.owners
-
-        def runs(asked: Asked) -> bool:
-            return asked.request.id in owners and not owners[asked.request.id].asleep and asked.spooled is None
-
-        found = self.asked(which, runs)
-        if found is None:
-            self.admit([(which, which, 2 * which, 3 + which, False, which)])
-            found = self.asked(which, runs)
-        return found
-
-    def settled(self, which: int) -> Asked | None:
-        """A request that is settled; a new one if there is none."""
-        found = self.asked(which, lambda asked: asked.state is State.SETTLED)
-        if found is None:
-            self.settle(which=which, output=3 * which, ends="well")
-        return found or self.asked(which, lambda asked: asked.state is State.SETTLED)
+class BooksMachine(Steps):
+    """What may happen."""
 
     # ----------------------------------------------------------------------------------- admit and stream
 
-    @rule(asks=st.lists(ASK, min_size=1, max_size=6))
-    def admit(self, asks: Sequence[Asking]) -> None:
-        """A few users ask, one after the other, by way of some process, which may not see Redis; some answers begin."""
-        for who, post, prompt, output, blind, progress in asks:
-            account = self.scene.accounts[who % 4]
-            asked = self.scene.admit(self.awake(post), account, Ask(MODEL, output, prompt), blind=blind)
-            if asked and progress % 4:
-                start(asked, (prompt, progress, 7, 1))
-                write(asked, 9 * progress)
-            if asked and asked.recorder and progress % 4 == 3:
-                finish(asked, asked.recorder, output // 2)
-
-    @event(who=ANY, post=ANY, prompt=SMALL, output=st.integers(1, 60))
-    def hold_without_a_row(self, who: int, post: int, prompt: int, output: int) -> None:
-        self.scene.hold(self.awake(post), self.scene.accounts[who % 4], Ask(MODEL, output, prompt))
+    @event(who=ANY, post=ANY, prompt=SMALL, output=st.integers(1, 60), lapses=st.booleans())
+    def hold_without_a_row(self, who: int, post: int, prompt: int, output: int, *, lapses: bool) -> None:
+        """`lapses`: its open takes longer than its hold lasts, and somebody looks."""
+        chosen, account = self.awake(post), self.scene.accounts[who % 4]
+        if not self.scene.read(account.tenant_id).fresh(account.user_id):
+            self.admit([(who, post, 0, 1, False, 0)])
+        asked = self.scene.hold(chosen, account, Ask(MODEL, output, prompt))
+        if asked and lapses and self.wait_until(asked.request.deadline_ms + 5):
+            self.scene.lapse(chosen, account)
 
     @event(which=ANY)
     def open_late(self, which: int) -> None:
@@ -168,14 +91,7 @@ class BooksMachine(RuleBasedStateMachine):
             finish(asked, asked.recorder, output)
         elif not asked.recorder.finished:
             asked.recorder.outcome = Outcome.UPSTREAM_BROKE
-        self._end(asked, spool=ends == "spooled")
-
-    def _end(self, asked: Asked, *, spool: bool) -> None:
-        post, recorder = self.scene.owners[asked.request.id], asked.recorder
-        assert recorder is not None
-        (self.scene.spool if spool else self.scene.settle)(post, asked, recorder)
-        if asked.spooled is None:
-            del self.scene.owners[asked.request.id]
+        self.end(asked, spool=ends == "spooled")
 
     @event(which=ANY, output=SMALL, post=ANY)
     def settle_again(self, which: int, output: int, post: int) -> None:
@@ -198,22 +114,14 @@ class BooksMachine(RuleBasedStateMachine):
 
     @event(post=ANY)
     def beat(self, post: int) -> None:
-        self._beat(self.awake(post))
-
-    def _beat(self, chosen: Post) -> None:
-        self.bench.run(chosen.process.heartbeat.beat())
-        chosen.beats += 1
-        for asked in self.model.asked.values():
-            if self.scene.opened_by[asked.request.id] is chosen:
-                listed = asked.request.id in self.scene.owners
-                asked.beaten = copy.copy(asked.recorder) if listed else None
+        self.beats(self.awake(post))
 
     @event(post=ANY, beats=st.booleans())
     def die(self, post: int, *, beats: bool) -> None:
         """`beats`: just before."""
         chosen = self.scene.posts[post % len(self.scene.posts)]
         if beats and not chosen.asleep:
-            self._beat(chosen)
+            self.beats(chosen)
         self.scene.kill(chosen)
         self.scene.hire()
 
@@ -246,7 +154,7 @@ class BooksMachine(RuleBasedStateMachine):
     def sleep(self, post: int, *, beats: bool) -> None:
         chosen = self.awake(post)
         if beats:
-            self._beat(chosen)
+            self.beats(chosen)
         if len([post for post in self.scene.posts if not post.asleep]) > 1:
             chosen.asleep = True
 
@@ -257,16 +165,7 @@ class BooksMachine(RuleBasedStateMachine):
         if not asleep:
             return
         chosen = asleep[post % len(asleep)]
-        self._come_back(chosen, output)
-
-    def _come_back(self, post: Post, output: int) -> None:
-        post.asleep = False
-        asked = self.asked(output, lambda asked: self.scene.owners.get(asked.request.id) is post and not asked.spooled)
-        if asked and asked.recorder:
-            start(asked, (output, 0, 0, 2))
-            if not asked.recorder.finished:
-                finish(asked, asked.recorder, output)
-            self._end(asked, spool=False)
+        self.come_back(chosen, output)
 
     @event(of=ANY, by=ANY, both=st.booleans(), beats=st.booleans(), back=st.booleans())
     def recover(self, of: int, by: int, *, both: bool, beats: bool, back: bool) -> None:
@@ -281,11 +180,11 @@ class BooksMachine(RuleBasedStateMachine):
         if not observers:
             return
         if beats and suspect in self.scene.posts and not suspect.asleep:
-            self._beat(suspect)
+            self.beats(suspect)
         first = observers[by % len(observers)]
         self.scene.recover(suspect, [first, *[post for post in observers if both and post is not first]])
         if back and suspect in self.scene.posts:
-            self._come_back(suspect, 5 * by)
+            self.come_back(suspect, 5 * by)
 
     @event(post=ANY)
     def look(self, post: int) -> None:
@@ -331,22 +230,7 @@ class BooksMachine(RuleBasedStateMachine):
         at, calendar = now_ms(), self.scene.calendar
         ends = {"day": calendar.day(at).ends_ms, "month": calendar.month(at).ends_ms}
         ends["deadlines"] = self.scene.last_deadline_ms() + 1
-        wait_s = (ends[until] - at) / 1000
-        if 0 < wait_s <= self.waits_s:
-            self.waits_s -= wait_s
-            time.sleep(wait_s)
-
-    @invariant()
-    def the_books_are_right(self) -> None:
-        self.scene.check()
-
-    def teardown(self) -> None:
-        try:
-            if sys.exc_info()[0] is None:
-                self.scene.end()
-        finally:
-            for post in list(self.scene.posts):
-                self.scene.kill(post)
+        self.wait_until(ends[until])
 
 
 async def _commit(post: Post, grant: Grant, recorder: UsageRecorder) -> None:

@@ -133,14 +133,13 @@ async def test_a_credit_is_of_a_period_and_a_day(desk: Desk) -> None:
         (f"{before:%Y-%m}", None, before),
         (f"{before:%Y-%m}", before.replace(day=2), before.replace(day=2)),
         (f"{today:%Y-%m}", None, today),
-        (f"{after:%Y-%m}", None, after),
     ):
         entry = (await desk.credit(period=named, day=day, output_tokens=3, cost_nano_usd=7)).entry
         assert (entry["period_id"], entry["day"]) == (f"{expected:%Y-%m}", expected)
         assert (entry["key_id"], entry["model"], entry["request_id"]) == (UUID(int=0), "", None)
         assert Counts.of(entry) == Counts(output_tokens=-3, cost_nano_usd=-7)
     sums = await desk.exact()
-    assert (sums["output_tokens"], sums["cost_nano_usd"]) == (-18, -42)
+    assert (sums["output_tokens"], sums["cost_nano_usd"]) == (-15, -35)
     for named, day in (
         ("2026-13", None),
         ("2026-1", None),
@@ -151,6 +150,9 @@ async def test_a_credit_is_of_a_period_and_a_day(desk: Desk) -> None:
         ("2026-01", date(2026, 2, 1)),
         ("2026-02", date(2026, 1, 31)),
         (None, date(1999, 1, 1)),
+        (f"{after:%Y-%m}", None),
+        (None, after),
+        (None, today + timedelta(days=1)),
     ):
         with pytest.raises(Invalid):
             await desk.credit(period=named, day=day, output_tokens=1)
