@@ -1,0 +1,1 @@
+"""Plans, taxes, invoices, subscriptions."""
