@@ -1,0 +1,148 @@
+"""Orders, and payments on them: money that comes, or that does not."""
+
+from typing import Any, Literal
+
+from sandbox.razorpay import events
+from sandbox.razorpay.books import Books, find, new_id
+from sandbox.razorpay.entities import METHODS, Method, Order, Payment, Subscription
+from sandbox.razorpay.refusals import Refused, amount, flag, notes, required
+
+OK = "ok"
+_FEE_PERCENT = 2
+_GST_PERCENT = 18
+_MAX_RECEIPT = 40
+_VPA = "payer@exampleupi"
+_SAID = {
+    "insufficient_funds": "Transaction failed due to insufficient funds.",
+    "transaction_limit_exceeded": "Payment was unsuccessful as it exceeds the transaction limit.",
+    "mandate_debit_beyond_psp_amount_cap": "The debit is beyond the amount cap of the payer's app.",
+}
+
+
+def method_of(value: Any) -> Method:
+    """One of the four ways to pay; raises Refused."""
+    for known in METHODS:
+        if value == known:
+            return known
+    raise Refused(f"method: one of {', '.join(METHODS)}", field="method")
+
+
+def create_order(books: Books, body: dict[str, Any], now: int) -> Order:
+    """An order, or with `unique_receipt` the one that has this receipt already."""
+    paise = amount(body, text="Order amount less than minimum amount allowed")
+    currency = str(required(body, "currency"))
+    receipt = body.get("receipt")
+    if receipt is not None and len(str(receipt)) > _MAX_RECEIPT:
+        raise Refused("The receipt may not be greater than 40 characters.", field="receipt")
+    if receipt and flag(body, "unique_receipt"):
+        for known in books.orders.values():
+            if known.receipt == receipt:
+                return known
+    return new_order(books, now, paise, currency, receipt=receipt, marks=notes(body))
+
+
+def new_order(
+    books: Books,
+    now: int,
+    paise: int,
+    currency: str,
+    *,
+    receipt: str | None = None,
+    marks: dict[str, str] | None = None,
+) -> Order:
+    """An order for an amount."""
+    made = Order(
+        id=new_id("order"), amount=paise, currency=currency, receipt=receipt, notes=marks or {}, created_at=now
+    )
+    books.orders[made.id] = made
+    return made
+
+
+def new_payment(
+    books: Books,
+    now: int,
+    order: Order | None,
+    method: Method,
+    *,
+    paise: int,
+    kind: Literal["authorisation", "recurring", "link", "invoice", "order"],
+    description: str,
+    subscription: Subscription | None = None,
+) -> Payment:
+    """A payment that has begun."""
+    by_card = method.startswith("card")
+    made = Payment(
+        id=new_id("pay"),
+        amount=paise,
+        currency=order.currency if order else "INR",
+        status="created",
+        order_id=order.id if order else None,
+        international=method == "card_international",
+        method="card" if by_card else method,
+        description=description,
+        card_id=new_id("card") if by_card else None,
+        vpa=_VPA if method == "upi" else None,
+        bank="HDFC" if method == "emandate" else None,
+        created_at=now,
+        kind=kind,
+    )
+    if subscription is not None:
+        made.subscription_id = subscription.id
+        made.email, made.contact = subscription.customer_email, subscription.customer_contact
+        made.customer_id, made.token_id = subscription.customer_id, subscription.token_id
+        made.card_id = subscription.card_id if by_card else None
+    if order is not None:
+        order.attempts += 1
+        order.status = "attempted"
+    books.payments[made.id] = made
+    return made
+
+
+def capture(books: Books, payment: Payment, now: int, *, silent: bool = False) -> None:
+    """The money has come; `fee` holds Razorpay's fee with its own GST, `tax` that GST."""
+    net = (payment.amount * _FEE_PERCENT + 50) // 100
+    payment.tax = net * _GST_PERCENT // 100
+    payment.fee = net + payment.tax
+    payment.status = "authorized"
+    if not silent:
+        events.payment(books, now, "authorized", payment)
+    payment.status = "captured"
+    if payment.order_id is not None:
+        order = books.orders[payment.order_id]
+        order.amount_paid += payment.amount
+        order.status = "paid" if order.amount_paid >= order.amount else order.status
+    if not silent:
+        events.payment(books, now, "captured", payment)
+
+
+def fail(books: Books, payment: Payment, reason: str, now: int, *, silent: bool = False) -> None:
+    """The money does not come. The very first payment of a subscription fails without an event."""
+    payment.status = "failed"
+    payment.error_code = "BAD_REQUEST_ERROR"
+    payment.error_description = _SAID.get(reason, "Payment failed.")
+    payment.error_source, payment.error_step, payment.error_reason = "customer", "payment_authorization", reason
+    if not silent:
+        events.payment(books, now, "failed", payment)
+
+
+def pay_order(books: Books, key: str, method: Method, reason: str, now: int) -> Payment:
+    """What Checkout does with an order: pays it, or fails to for a `reason`."""
+    order = find(books.orders, key)
+    if order.status == "paid":
+        raise Refused("Order already paid")
+    made = new_payment(books, now, order, method, paise=order.amount, kind="order", description="Order")
+    made.notes = dict(order.notes)
+    if reason != OK:
+        fail(books, made, reason, now)
+        return made
+    capture(books, made, now)
+    events.order_paid(books, now, order, made)
+    return made
+
+
+def capture_again(books: Books, key: str) -> Payment:
+    """`POST /v1/payments/:id/capture`: everything here is captured by itself already."""
+    payment = find(books.payments, key)
+    if payment.status == "captured":
+        raise Refused("This payment has already been captured")
+    raise Refused("Only payments which have been authorized and not yet captured can be captured")

@@ -1,0 +1,115 @@
+"""What falls due as time goes by, in the order of time.
+
+The rule it keeps: `advance` does each thing at the moment it was due, one after the other, so that a jump of a month
+and a month of small steps leave the same books.
+"""
+
+from sandbox.razorpay import authorisation, charging, events, subscriptions
+from sandbox.razorpay.books import Books
+from sandbox.razorpay.entities import Invoice, Link, Subscription
+
+_MAX_STEPS = 1_000_000
+_OPEN_LINK = ("created", "partially_paid")
+
+
+def advance(books: Books, until: int) -> None:
+    """Does everything that is due up to and including `until`."""
+    closing = [link for link in books.links.values() if link.status in _OPEN_LINK]
+    ending = [invoice for invoice in books.invoices.values() if invoice.expire_by is not None]
+    for _ in range(_MAX_STEPS):
+        first = _next_due(books, closing, ending)
+        if first is None or first[0] > until:
+            return
+        at, thing = first
+        if isinstance(thing, Subscription):
+            _step(books, thing, at)
+        elif isinstance(thing, Link):
+            thing.status, thing.expired_at, thing.updated_at = "expired", at, at
+            events.link(books, at, "expired", thing)
+        else:
+            thing.status, thing.expired_at = "expired", at
+            events.invoice_expired(books, at, thing)
+    raise RuntimeError("time does not get on")
+
+
+def _next_due(
+    books: Books, closing: list[Link], ending: list[Invoice]
+) -> tuple[int, Subscription | Link | Invoice] | None:
+    """The first thing that will happen, and when; time makes neither links nor invoices that expire."""
+    first: tuple[int, Subscription | Link | Invoice] | None = None
+    for sub in books.subscriptions.values():
+        at = _due(books, sub)
+        if at is not None and (first is None or at < first[0]):
+            first = (at, sub)
+    for link in closing:
+        if link.status in _OPEN_LINK and (first is None or link.expire_by < first[0]):
+            first = (link.expire_by, link)
+    for invoice in ending:
+        ends = invoice.expire_by if invoice.status == "issued" else None
+        if ends is not None and (first is None or ends < first[0]):
+            first = (ends, invoice)
+    return first
+
+
+def _due(books: Books, sub: Subscription) -> int | None:
+    """When this subscription does its next thing by itself."""
+    if sub.status == "created":
+        if sub.method is not None:
+            return sub.charge_at
+        ends = [at for at in (sub.expire_by, sub.start_at) if at is not None]
+        return min(ends) + books.settings.expiry_lag_s if ends else None
+    if sub.status == "authenticated":
+        return sub.start_at
+    if sub.status in ("active", "pending"):
+        ahead = [at for at in (sub.charge_at, sub.current_end) if at is not None]
+        return min(ahead) if ahead else None
+    return sub.current_end if sub.status == "halted" else None
+
+
+def _step(books: Books, sub: Subscription, now: int) -> None:
+    """Does a subscription's next thing, at its time."""
+    if sub.status == "created":
+        if sub.method is not None:
+            authorisation.start_now(books, sub, now)
+        else:
+            sub.status, sub.charge_at = "expired", None
+    elif sub.status == "authenticated":
+        _first_cycle(books, sub, now)
+    elif sub.current_end is not None and now >= sub.current_end:
+        _cycle_ends(books, sub, now)
+    else:
+        charging.attempt(books, sub, books.invoices[sub.invoice_id or ""], now)
+
+
+def _first_cycle(books: Books, sub: Subscription, now: int) -> None:
+    """The trial is over: active, and then charged."""
+    charging.open_cycle(books, sub, now, started=now)
+    sub.status, sub.charge_at = "active", now
+    events.subscription(books, now, "activated", sub)
+    _charge_or_wait(books, sub, now)
+
+
+def _cycle_ends(books: Books, sub: Subscription, now: int) -> None:
+    """The next cycle, the end that was asked for, or the end of all cycles."""
+    if sub.status == "active" and sub.cancel_at_cycle_end:
+        subscriptions.end(books, sub, now, by="self")
+        return
+    if charging.is_last(sub):
+        charging.complete(books, sub, now)
+        return
+    charging.open_cycle(books, sub, now, started=now)
+    if sub.status == "halted":
+        sub.charge_at = sub.current_end
+        return
+    sub.auth_attempts = 0
+    sub.charge_at = now
+    _charge_or_wait(books, sub, now)
+
+
+def _charge_or_wait(books: Books, sub: Subscription, now: int) -> None:
+    """Charges at once, or on the bank's own day."""
+    delay = books.settings.debit_delay_s.get(sub.method or "", 0)
+    if delay:
+        sub.charge_at = now + delay
+        return
+    charging.attempt(books, sub, books.invoices[sub.invoice_id or ""], now)

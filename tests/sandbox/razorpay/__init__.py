@@ -1,0 +1,1 @@
+"""The simulator of Razorpay, over HTTP, with the unmodified SDK."""
