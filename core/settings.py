@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SANDBOX_ANTHROPIC_KEY = "sandbox-anthropic-key"
 """The key `naka up` gives the Anthropic simulator. Never a real credential; refused in production."""
+SANDBOX_RAZORPAY_KEY_ID = "rzp_test_sandbox000001"
+SANDBOX_RAZORPAY_KEY_SECRET = "sandbox_key_secret"  # noqa: S105 - known to everybody, refused in production
+SANDBOX_RAZORPAY_WEBHOOK_SECRET = "sandbox_webhook_secret"  # noqa: S105 - the same
+"""What `naka up` gives the Razorpay simulator."""
 
 
 _BEATS_PER_DEATH = 4
@@ -20,6 +24,10 @@ _BEATS_PER_DEATH = 4
 
 def _split_commas(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _without_last_slash(url: str) -> str:
+    return url.rstrip("/")
 
 
 class SettingsError(Exception):
@@ -38,6 +46,19 @@ class Settings(BaseSettings):
     anthropic_api_key: SecretStr = SecretStr("")
     anthropic_admin_key: SecretStr = SecretStr("")
     anthropic_base_url: str = "https://api.anthropic.com"
+    razorpay_key_id: str = ""
+    razorpay_key_secret: SecretStr = SecretStr("")
+    razorpay_webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_commas)] = ()
+    razorpay_base_url: Annotated[str, AfterValidator(_without_last_slash)] = "https://api.razorpay.com"
+
+    billing_cycles: int = Field(120, ge=1, le=1200)
+    billing_pay_within_days: int = Field(7, ge=1, le=90)
+    billing_link_days: int = Field(30, ge=1, le=180)
+    billing_addons: bool = False
+    billing_refund_cap_paise: int = Field(1_000_000, ge=0)
+    billing_hold_factor: int = Field(5, ge=2, le=1000)
+    billing_hold_min_paise: int = Field(1_000_000, ge=0)
+
     upstream_connect_timeout_s: float = Field(5, gt=0, le=60)
     upstream_read_timeout_s: float = Field(60, gt=0, le=600)
     upstream_open_timeout_s: float = Field(90, gt=0, le=600)
@@ -68,6 +89,8 @@ class Settings(BaseSettings):
 
     shutdown_drain_s: float = Field(0.5, ge=0, le=60)
     shutdown_grace_s: float = Field(30, ge=0, le=600)
+
+    test_clock_file: Path | None = None
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
@@ -109,3 +132,20 @@ class Settings(BaseSettings):
             raise SettingsError("ANTHROPIC_API_KEY is the sandbox's: production needs the real one")
         if self.anthropic_base_url.startswith("http://"):
             raise SettingsError("ANTHROPIC_BASE_URL is not https: production does not send a key in the clear")
+        if self.test_clock_file is not None:
+            raise SettingsError("TEST_CLOCK_FILE is for development: production lives in the present")
+        self._refuse_razorpay_in_production()
+
+    def _refuse_razorpay_in_production(self) -> None:
+        hooks = [secret.get_secret_value() for secret in self.razorpay_webhook_secret]
+        for name, values, sandbox in (
+            ("RAZORPAY_KEY_ID", [self.razorpay_key_id], SANDBOX_RAZORPAY_KEY_ID),
+            ("RAZORPAY_KEY_SECRET", [self.razorpay_key_secret.get_secret_value()], SANDBOX_RAZORPAY_KEY_SECRET),
+            ("RAZORPAY_WEBHOOK_SECRET", hooks, SANDBOX_RAZORPAY_WEBHOOK_SECRET),
+        ):
+            if not any(values):
+                raise SettingsError(f"not set: {name}: production cannot collect without it")
+            if sandbox in values:
+                raise SettingsError(f"{name} is the sandbox's: production needs the real one")
+        if not self.razorpay_base_url.startswith("https://"):
+            raise SettingsError("RAZORPAY_BASE_URL is not https: production does not send a key in the clear")

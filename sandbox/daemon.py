@@ -87,13 +87,7 @@ class Daemon:
             if not _is_free(self._pinned_port):
                 raise ServerUnavailable(f"port {self._pinned_port} for {self.name} is taken: stop what listens there")
             return self._pinned_port
-        with suppress(FileNotFoundError, ValueError):
-            last = int(self._port_file.read_text())
-            if _is_free(last):
-                return last
-        port = free_port()
-        self._port_file.write_text(str(port))
-        return port
+        return kept_port(self._port_file)
 
     def launch(self, command: list[str], ready: Callable[[], bool]) -> None:
         """Start the server and return once it is `ready`; nothing is left behind if it never is."""
@@ -199,6 +193,17 @@ def free_port() -> int:
         if _is_free(port):
             return port
     raise ServerUnavailable(f"no free port between {PORTS.start} and {PORTS.stop}")
+
+
+def kept_port(file: Path) -> int:
+    """The port that the file names, while it is free; else another free one, and the file names that."""
+    with suppress(FileNotFoundError, ValueError):
+        last = int(file.read_text())
+        if _is_free(last):
+            return last
+    port = free_port()
+    file.write_text(str(port))
+    return port
 
 
 def _is_free(port: int) -> bool:

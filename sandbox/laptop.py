@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
+from core.settings import SANDBOX_RAZORPAY_KEY_ID, SANDBOX_RAZORPAY_KEY_SECRET, SANDBOX_RAZORPAY_WEBHOOK_SECRET
 from sandbox.anthropic.usage_report import admin_key_of
-from sandbox.daemon import ServerUnavailable
+from sandbox.daemon import HOST, ServerUnavailable, kept_port
 
 _START_S = 30
 _STOP_S = 10
@@ -40,17 +41,18 @@ class Laptop:
 
 @contextmanager
 def laptop(
-    home: Path, configured: Mapping[str, str], *, anthropic_key: str, tell: Callable[[str], None]
+    home: Path, configured: Mapping[str, str], *, anthropic_key: str, api_url: str, tell: Callable[[str], None]
 ) -> Iterator[Laptop]:
-    """Starts what `configured` (DATABASE_URL, REDIS_URL, ANTHROPIC_API_KEY, ...) does not name.
+    """Starts what `configured` (DATABASE_URL, REDIS_URL, ANTHROPIC_API_KEY, RAZORPAY_KEY_ID, ...) does not name.
 
-    `tell` is called with what is being done. Raises ServerUnavailable.
+    `api_url` is where webhooks will be taken; `tell` is called with what is being done. Raises ServerUnavailable.
     """
     running = Laptop()
     with ExitStack() as stack:
         _postgres(running, stack, home, configured, tell)
         _valkey(running, stack, home, configured, tell)
         _anthropic(running, stack, home, configured, anthropic_key, tell)
+        _razorpay(running, stack, home, configured, api_url, tell)
         yield running
 
 
@@ -108,6 +110,46 @@ def _anthropic(
         "ANTHROPIC_ADMIN_KEY": admin_key_of(key),
     }
     running.parts.append(Part("Anthropic", real=False, where=url))
+
+
+def _razorpay(
+    running: Laptop,
+    stack: ExitStack,
+    home: Path,
+    configured: Mapping[str, str],
+    api_url: str,
+    tell: Callable[[str], None],
+) -> None:
+    """Its state outlives it, and so does its port: pages that were sent to somebody stay where they were."""
+    if configured.get("RAZORPAY_KEY_ID"):
+        running.parts.append(Part("Razorpay", real=True, where=configured["RAZORPAY_BASE_URL"]))
+        return
+    tell("starting the Razorpay simulator")
+    log = stack.enter_context((home / "razorpay.log").open("ab"))
+    port, clock = kept_port(home / "razorpay.port"), home / "clock"
+    wanted = {
+        "--port": str(port),
+        "--public-url": f"http://{HOST}:{port}",
+        "--key-id": SANDBOX_RAZORPAY_KEY_ID,
+        "--key-secret": SANDBOX_RAZORPAY_KEY_SECRET,
+        "--webhook-secret": SANDBOX_RAZORPAY_WEBHOOK_SECRET,
+        "--webhook-url": f"{api_url}/webhooks/razorpay",
+        "--clock-file": str(clock),
+        "--state-file": str(home / "razorpay.state"),
+    }
+    options = [word for option in wanted.items() for word in option]
+    command = [sys.executable, "-m", "sandbox.razorpay", *options, "--with-parent"]
+    process, url = start_simulator("the Razorpay simulator", command, log)
+    stack.callback(stop_process, process)
+    running.children["the Razorpay simulator"] = process
+    running.environment |= {
+        "RAZORPAY_KEY_ID": SANDBOX_RAZORPAY_KEY_ID,
+        "RAZORPAY_KEY_SECRET": SANDBOX_RAZORPAY_KEY_SECRET,
+        "RAZORPAY_WEBHOOK_SECRET": SANDBOX_RAZORPAY_WEBHOOK_SECRET,
+        "RAZORPAY_BASE_URL": url,
+        "TEST_CLOCK_FILE": str(clock),
+    }
+    running.parts.append(Part("Razorpay", real=False, where=url))
 
 
 def start_simulator(name: str, command: list[str], log: IO[bytes]) -> tuple[subprocess.Popen[bytes], str]:

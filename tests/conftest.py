@@ -23,6 +23,7 @@ from sandbox.daemon import ServerUnavailable
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests import servers
+from tests.simulated_razorpay import Razorpay
 
 # A noisy machine is slow now and then, which is no finding. CI draws the same examples each time, a person others.
 settings.register_profile("naka", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -104,6 +105,21 @@ def redis_url(shared_servers: servers.Servers, worker: str) -> str:
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     return url
+
+
+@pytest.fixture(scope="session")
+def razorpay_process(run_folder: Path, worker: str) -> Iterator[Razorpay]:
+    """This worker's simulator of Razorpay."""
+    with Razorpay(clock_file=run_folder / f"razorpay-clock-{worker}") as made:
+        yield made
+
+
+@pytest.fixture
+def razorpay(razorpay_process: Razorpay) -> Iterator[Razorpay]:
+    """An empty Razorpay, whose clock says now; nothing that it knew outlives the test."""
+    razorpay_process.reset()
+    yield razorpay_process
+    razorpay_process.reset()
 
 
 @pytest.fixture

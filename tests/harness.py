@@ -38,6 +38,7 @@ from metering.entitlements import set_limits
 from metering.limits import LimitSet
 from metering.models import COUNT_COLUMNS
 from sandbox.daemon import free_port
+from tests.simulated_razorpay import Razorpay as Razorpay  # noqa: PLC0414 - part of what the stories are told with
 
 ROOT = Path(__file__).parents[1]
 SIMULATOR_KEY = "simulator-key"
@@ -178,7 +179,10 @@ class Simulator:
 
 
 class Api:
-    """The API, as a process: `naka serve` on a port of its own, or on a listening socket shared with others."""
+    """The API, as a process: `naka serve` on a port of its own, or on a listening socket shared with others.
+
+    With `razorpay` it lives in that simulator's time, and gets its webhooks.
+    """
 
     def __init__(
         self,
@@ -187,7 +191,10 @@ class Api:
         *,
         port: int | None = None,
         listener: socket.socket | None = None,
+        razorpay: Razorpay | None = None,
     ) -> None:
+        if razorpay is not None:
+            environment = environment | razorpay.env
         self.port = port or (free_port() if listener is None else listener.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
@@ -204,6 +211,8 @@ class Api:
                 stdout=out,
                 stderr=out,
             )
+        if razorpay is not None:
+            razorpay.set_webhook(f"{self.url}/webhooks/razorpay")
 
     def await_ready(self) -> "Api":
         """Returns once it is ready; fails with its log when it ends or never is."""

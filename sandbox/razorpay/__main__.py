@@ -1,11 +1,12 @@
 """Run the simulator: `python -m sandbox.razorpay --port N`.
 
 Prints one line, `listening on http://HOST:PORT`, when it is ready; SIGTERM or Ctrl-C ends it at once, with exit
-status 0. What it knew is gone then.
+status 0. What it knew is gone then, unless it has a file for it.
 """
 
 import argparse
 import socket
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -48,19 +49,26 @@ def main() -> None:
     parser.add_argument("--webhook-url", default=None, help="where events go; can be set later at /_sim/webhooks")
     parser.add_argument("--webhook-secret", default="sandbox_webhook_secret")
     parser.add_argument("--start", type=int, default=None, help="the clock's first moment, Unix seconds; default: now")
+    parser.add_argument("--clock-file", type=Path, help="shows how many ms the clock is ahead; gone on from, if there")
+    parser.add_argument("--state-file", type=Path, help="keeps what is known from one start to the next")
     parser.add_argument("--public-url", default="", help="what short_url begins with; default: as first called")
     parser.add_argument("--with-parent", action="store_true", help="end when standard input does")
     options = parser.parse_args()
     if options.with_parent:
         end_with_parent()
-    app = create_app(
-        options.key_id,
-        options.key_secret,
-        webhook_url=options.webhook_url,
-        webhook_secret=options.webhook_secret,
-        start=options.start,
-        base_url=options.public_url.rstrip("/"),
-    )
+    try:
+        app = create_app(
+            options.key_id,
+            options.key_secret,
+            webhook_url=options.webhook_url,
+            webhook_secret=options.webhook_secret,
+            start=options.start,
+            base_url=options.public_url.rstrip("/"),
+            clock_file=options.clock_file,
+            state_file=options.state_file,
+        )
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     config = uvicorn.Config(
         app,
         host=options.host,

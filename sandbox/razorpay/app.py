@@ -11,20 +11,23 @@ import inspect
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from sandbox.razorpay import pages
 from sandbox.razorpay.account import Account, open_account
+from sandbox.razorpay.calendar import DAY_S
 from sandbox.razorpay.controls import Controls
 from sandbox.razorpay.faults import Fault
 from sandbox.razorpay.refusals import NO_ROUTE, Json, Refused, not_found
 from sandbox.razorpay.router import Call, Handler, Router
 from sandbox.razorpay.routes import ROUTES
+from sandbox.razorpay.state import Keeper, load
 
 _MAX_BODY_BYTES = 1 << 20
 _BAD_GATEWAY = "<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center></body>"
@@ -37,22 +40,27 @@ class CutError(Exception):
 class Simulator(Starlette):
     """The app; its state lives as long as it does."""
 
-    def __init__(self, account: Account) -> None:
-        """Takes the account that everything works on."""
+    def __init__(self, account: Account, keeper: Keeper | None = None) -> None:
+        """Takes the account that everything works on, and what saves it."""
         super().__init__(lifespan=self._live)
-        self.account = account
+        self.account, self._keeper = account, keeper
         self._api, self._sim = Router(ROUTES), Router(Controls(account).table())
         credentials = f"{account.key_id}:{account.books.key_secret}".encode()
         self._authorization = b"Basic " + base64.b64encode(credentials)
 
     @asynccontextmanager
     async def _live(self, _app: Starlette) -> AsyncIterator[None]:
-        """Brings webhooks, and lets time pass, while the app is up."""
-        task = asyncio.create_task(self.account.postman.run(self.account.tick))
+        """Brings webhooks, lets time pass and saves, while the app is up."""
+        tasks = [asyncio.create_task(self.account.postman.run(self.account.tick))]
+        if self._keeper is not None:
+            tasks.append(asyncio.create_task(self._keeper.run()))
         yield
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        if self._keeper is not None:
+            self._keeper.save()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves a request; lifespan goes to Starlette."""
@@ -84,7 +92,15 @@ class Simulator(Starlette):
             if request.method == "POST":
                 return pages.act(self.account.books, code, await request.body(), now)
             return pages.show(self.account.books, code)
-        return JSONResponse(NO_ROUTE, 404)
+        return await self._front(request) if path == "/" else JSONResponse(NO_ROUTE, 404)
+
+    async def _front(self, request: Request) -> Response:
+        """`/`, for a person: shows what there is, and lets time pass."""
+        if request.method != "POST":
+            return pages.front(self.account.books, self.account.tick())
+        days = pages.days_of(await request.body())
+        await self.account.move(self.account.clock.now() + days * DAY_S)
+        return RedirectResponse("/", status_code=303)
 
     async def _merchant(self, request: Request) -> Response:
         """A call of `/v1`, with the faults that were ordered for it."""
@@ -183,9 +199,23 @@ def create_app(
     webhook_secret: str = "",
     start: int | None = None,
     base_url: str = "",
+    clock_file: Path | None = None,
+    state_file: Path | None = None,
 ) -> Simulator:
-    """Makes a simulator that lets in one key; `start` is its clock's first moment, `base_url` what pages begin with."""
+    """Makes a simulator that lets in one key; `start` is its clock's first moment, `base_url` what pages begin with.
+
+    `clock_file` shows how far its clock is ahead, `state_file` keeps what it knows. Raises ValueError for bad ones.
+    """
     account = open_account(
-        key_id, key_secret, webhook_url=webhook_url, webhook_secret=webhook_secret, start=start, base_url=base_url
+        key_id,
+        key_secret,
+        webhook_url=webhook_url,
+        webhook_secret=webhook_secret,
+        start=start,
+        base_url=base_url,
+        clock_file=clock_file,
     )
-    return Simulator(account)
+    if state_file is None:
+        return Simulator(account)
+    load(account, state_file)
+    return Simulator(account, Keeper(account, state_file))

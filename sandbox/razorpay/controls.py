@@ -1,16 +1,15 @@
 """`/_sim`: what a test does that a merchant cannot: moves time, pays, makes trouble, and reads the ledger."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import asdict, fields
 from typing import Any
 
 import msgspec
 
-from sandbox.razorpay import authorisation, links, payments, refunds, subscriptions, wire
+from sandbox.razorpay import authorisation, ledger, links, payments, refunds, subscriptions, wire
 from sandbox.razorpay.account import Account
 from sandbox.razorpay.books import Settings, find
 from sandbox.razorpay.calendar import DAY_S
-from sandbox.razorpay.deliveries import Parcel
 from sandbox.razorpay.entities import Json, Method
 from sandbox.razorpay.faults import Fault, WebhookFault
 from sandbox.razorpay.payments import OK
@@ -26,11 +25,14 @@ class Controls:
     def __init__(self, account: Account) -> None:
         """Takes the account that is controlled."""
         self._account = account
+        self._secret = account.books.secret
 
     def table(self) -> dict[str, Handler]:
         """The routes."""
         return {
             "GET /_sim/ledger": self._ledger,
+            "GET /_sim/money": lambda call: ledger.money(call.books),
+            "POST /_sim/reset": self._reset,
             "GET /_sim/clock": lambda _: self._clock(),
             "POST /_sim/clock": self._freeze,
             "POST /_sim/clock/advance": self._advance,
@@ -55,20 +57,35 @@ class Controls:
         }
 
     def _clock(self) -> Json:
-        return {"now": int(self._account.clock.now()), "frozen": self._account.clock.frozen}
+        clock = self._account.clock
+        return {"now": int(clock.now()), "frozen": clock.frozen, "offset_ms": clock.offset_ms}
 
     def _freeze(self, call: Call) -> Json:
-        self._account.clock.freeze(frozen=bool(required(call.body, "frozen")))
-        return self._clock()
-
-    def _advance(self, call: Call) -> Json:
-        """By `seconds` and `days`, or `to` a moment; answers when everything due is done (webhooks may follow)."""
-        now = self._account.clock.now()
-        to = call.body.get("to", now + call.body.get("seconds", 0) + call.body.get("days", 0) * DAY_S)
         try:
-            self._account.move(float(to))
+            self._account.clock.freeze(frozen=bool(required(call.body, "frozen")))
         except ValueError as error:
             raise Refused(str(error)) from error
+        return self._clock()
+
+    async def _advance(self, call: Call) -> Json:
+        """By `seconds` and `days`, or `to` a moment, step by step; answers when everything due is done.
+
+        Webhooks may follow; with `drain` each step's are delivered before the next step, or given `timeout_s`.
+        """
+        now = self._account.clock.now()
+        to = call.body.get("to", now + call.body.get("seconds", 0) + call.body.get("days", 0) * DAY_S)
+        drain_s = float(call.body.get("timeout_s", _DRAIN_S)) if call.body.get("drain") else 0.0
+        try:
+            await self._account.move(float(to), drain_s=drain_s)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        return self._clock()
+
+    async def _reset(self, call: Call) -> Json:
+        """Begins anew, with `start`, `webhook_url` and `webhook_secret` as given on the command line."""
+        start = integer(call.body, "start") if call.body.get("start") is not None else None
+        secret = str(call.body.get("webhook_secret") or self._secret)
+        await self._account.reset(start=start, webhook_secret=secret, webhook_url=call.body.get("webhook_url"))
         return self._clock()
 
     def _settings(self, call: Call) -> Json:
@@ -89,7 +106,8 @@ class Controls:
         }
 
     def _add_faults(self, call: Call) -> Json:
-        """One fault, or `{"faults": [...]}`; one with `event` is for webhooks."""
+        """One fault, or `{"faults": [...]}`; one with `event` is for the webhooks of what happens from now on."""
+        self._account.postman.collect()
         try:
             for each in call.body.get("faults", [call.body]):
                 if "event" in each:
@@ -101,6 +119,7 @@ class Controls:
         return self._show_faults()
 
     def _clear_faults(self, _call: Call) -> Json:
+        self._account.postman.collect()
         self._account.faults.clear()
         self._account.postman.release()
         return self._show_faults()
@@ -137,48 +156,18 @@ class Controls:
         self._account.postman.collect()
         return {
             "endpoint": asdict(self._account.postman.endpoint),
-            "deliveries": [_delivery(each) for each in self._account.postman.parcels],
+            "deliveries": [ledger.delivery(each) for each in self._account.postman.parcels],
         }
 
-    def _ledger(self, _call: Call) -> Json:
-        """Everything there is, with what Razorpay itself does not show, and the sums."""
-        books = self._account.books
-        shapes: dict[str, Callable[[Any], Json]] = {
-            "subscriptions": wire.subscription,
-            "invoices": wire.invoice,
-            "payments": wire.payment,
-            "refunds": wire.refund,
-        }
-        kept: Json = {
-            name: [{**asdict(each), **shape(each)} for each in getattr(books, name).values()]
-            for name, shape in shapes.items()
-        }
-        kept["links"] = [links.shown(books, each) for each in books.links.values()]
-        for name in ("plans", "customers", "items", "addons", "orders", "disputes"):
-            kept[name] = [asdict(each) for each in getattr(books, name).values()]
-        collected = sum(p.amount for p in books.payments.values() if p.status in ("captured", "refunded"))
-        returned = sum(r.amount for r in books.refunds.values() if r.status != "failed")
-        totals = {"collected": collected, "refunded": returned, "kept": collected - returned}
+    def _ledger(self, call: Call) -> Json:
+        """Everything there is, and the sums."""
         return {
             "clock": self._clock(),
-            "totals": totals,
-            **kept,
+            "totals": ledger.money(call.books)["totals"],
+            **ledger.entities(call.books),
             **self._deliveries(),
             "calls": list(self._account.calls),
         }
-
-
-def _delivery(parcel: Parcel) -> Json:
-    event = parcel.event
-    return {
-        "event_id": event.id,
-        "event": event.name,
-        "created_at": event.created_at,
-        "state": parcel.state,
-        "due": parcel.due,
-        "attempts": parcel.attempts,
-        "body": event.body.decode(),
-    }
 
 
 def _method(call: Call) -> Method:

@@ -63,6 +63,21 @@ class Postman:
         self._books, self._clock, self._faults = books, clock, faults
         self._taken = 0
         self._sending: set[asyncio.Task[None]] = set()
+        self._at_rest = False
+
+    async def begin(self, books: Books, parcels: list[Parcel], endpoint: Endpoint) -> None:
+        """Lets what is under way arrive, which the time-out bounds, and takes these from here on."""
+        self._at_rest = True
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        self.go_on(books, parcels, endpoint)
+        self._at_rest = False
+
+    def go_on(self, books: Books, parcels: list[Parcel], endpoint: Endpoint) -> None:
+        """Takes over what another postman left, one parcel for each event; what was under way goes out again."""
+        self._books, self.parcels, self.endpoint, self._taken = books, parcels, endpoint, len(parcels)
+        for parcel in parcels:
+            parcel.state = "waiting" if parcel.state == "sending" else parcel.state
+        self._open = [parcel for parcel in parcels if parcel.state in ("waiting", "held")]
 
     async def run(self, tick: Callable[[], object]) -> None:
         """Lets time pass and brings what is due, until cancelled."""
@@ -134,7 +149,7 @@ class Postman:
 
     def _ready(self) -> list[Parcel]:
         """The next parcels to bring: those due for longest, no more than may be under way."""
-        now, room = self._clock.now(), _PARALLEL - len(self._sending)
+        now, room = self._clock.now(), 0 if self._at_rest else _PARALLEL - len(self._sending)
         due = [each for each in self._open if each.state == "waiting" and each.due <= now]
         return sorted(due, key=lambda each: each.due)[:room]
 

@@ -38,12 +38,12 @@ def create(books: Books, body: Json, now: int) -> Link:
     description = str(body.get("description") or "")
     if len(description) > _MAX_DESCRIPTION:
         raise Refused("description: the length must be no more than 2048.")
+    _refuse_partial(body)
     key = new_id("plink")
     made = Link(
         id=key,
         amount=paise,
         currency=str(body.get("currency") or "INR"),
-        accept_partial=flag(body, "accept_partial"),
         callback_method=str(body.get("callback_method") or ""),
         callback_url=str(body.get("callback_url") or ""),
         created_at=now,
@@ -71,6 +71,12 @@ def _check_reference(books: Books, reference: str) -> None:
         )
 
 
+def _refuse_partial(body: Json) -> None:
+    """Only a whole payment is simulated; the text is our own."""
+    if flag(body, "accept_partial"):
+        raise Refused("accept_partial: this simulator has no partial payments", field="accept_partial")
+
+
 def _expiry(body: Json, now: int) -> int:
     at = integer(body, "expire_by", 0)
     if at == 0:
@@ -94,6 +100,7 @@ def edit(books: Books, key: str, body: Json, now: int) -> Link:
     link = find(books.links, key)
     if link.status not in _OPEN:
         raise Refused("update can only be made in created or partially paid state")
+    _refuse_partial(body)
     if body.get("reference_id") and body["reference_id"] != link.reference_id:
         _check_reference(books, str(body["reference_id"]))
         link.reference_id = str(body["reference_id"])
@@ -102,7 +109,6 @@ def edit(books: Books, key: str, body: Json, now: int) -> Link:
     if "notes" in body:
         link.notes = _notes(body)
     link.reminder_enable = flag(body, "reminder_enable", default=link.reminder_enable)
-    link.accept_partial = flag(body, "accept_partial", default=link.accept_partial)
     link.updated_at = now
     return link
 

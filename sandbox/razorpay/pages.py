@@ -1,15 +1,18 @@
-"""The pages behind `short_url`: a plain form where a person, or a test, chooses how to pay and how it goes.
+"""The pages behind `short_url`: a plain form where a person, or a test, chooses how to pay and how it goes; and `/`.
 
 The rule it keeps: what a click does is what `/_sim` does; everything shown is escaped; no script, no other site.
 """
 
+from datetime import UTC, datetime
 from html import escape
+from itertools import islice
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from sandbox.razorpay import authorisation, links
 from sandbox.razorpay.books import Books
+from sandbox.razorpay.calendar import IST
 from sandbox.razorpay.entities import METHODS, Payment
 from sandbox.razorpay.payments import OK, method_of
 from sandbox.razorpay.refusals import Refused
@@ -25,12 +28,36 @@ _NAMES = {
     "card_international": "International card",
     "emandate": "e-mandate",
 }
+_MAX_ROWS = 100
+_JUMPS = {1: "A day later", 7: "A week later", 31: "A month later"}
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
 body{{font:16px/1.5 system-ui,sans-serif;max-width:26rem;margin:3rem auto;padding:0 1rem;color:#14213d}}
 small{{color:#56607a}}label{{display:block;padding:.2rem 0}}fieldset{{border:1px solid #cbd2e1;margin:1rem 0}}
 button{{font:inherit;padding:.6rem 1.4rem;background:#14398a;color:#fff;border:0;border-radius:4px}}
 </style></head><body><small>Razorpay simulator: no money moves</small><h1>{title}</h1>{body}</body></html>"""
+
+
+def front(books: Books, now: int) -> Response:
+    """`/`: what time it is, a way to let time pass, and the newest pages."""
+    rows = [
+        f"<li><a href='/rzp/{escape(code)}'>{escape(title)}</a> <small>{escape(target)}: {escape(said)}</small></li>"
+        for code, target in islice(reversed(books.pages.items()), _MAX_ROWS)
+        for title, _, said in [_what(books, target)]
+    ]
+    buttons = "".join(f"<button name='days' value='{days}'>{text}</button> " for days, text in _JUMPS.items())
+    moment = datetime.fromtimestamp(now, UTC).astimezone(IST)
+    body = (
+        f"<p>It is <strong id='now'>{moment:%d %B %Y, %H:%M}</strong> in India.</p><form method='post'>{buttons}</form>"
+        f"<ul>{''.join(rows) or '<li>Nothing to pay yet.</li>'}</ul>"
+    )
+    return _page("Razorpay, on this machine", body)
+
+
+def days_of(form: bytes) -> int:
+    """How many days the button on `/` lets pass; none for one that is not there."""
+    asked = parse_qs(form.decode("utf-8", "replace")).get("days", [""])[0]
+    return next((days for days in _JUMPS if str(days) == asked), 0)
 
 
 def show(books: Books, code: str) -> Response:

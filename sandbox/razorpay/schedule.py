@@ -12,10 +12,15 @@ _MAX_STEPS = 1_000_000
 _OPEN_LINK = ("created", "partially_paid")
 
 
+def next_moment(books: Books) -> int | None:
+    """When the next thing will happen by itself; None: never."""
+    first = _next_due(books, *_running_out(books))
+    return None if first is None else first[0]
+
+
 def advance(books: Books, until: int) -> None:
     """Does everything that is due up to and including `until`."""
-    closing = [link for link in books.links.values() if link.status in _OPEN_LINK]
-    ending = [invoice for invoice in books.invoices.values() if invoice.expire_by is not None]
+    closing, ending = _running_out(books)
     for _ in range(_MAX_STEPS):
         first = _next_due(books, closing, ending)
         if first is None or first[0] > until:
@@ -30,6 +35,12 @@ def advance(books: Books, until: int) -> None:
             thing.status, thing.expired_at = "expired", at
             events.invoice_expired(books, at, thing)
     raise RuntimeError("time does not get on")
+
+
+def _running_out(books: Books) -> tuple[list[Link], list[Invoice]]:
+    """The links and the invoices that may expire."""
+    closing = [link for link in books.links.values() if link.status in _OPEN_LINK]
+    return closing, [invoice for invoice in books.invoices.values() if invoice.expire_by is not None]
 
 
 def _next_due(

@@ -110,7 +110,7 @@ def resume(books: Books, key: str, now: int, *, by: str = "self") -> Subscriptio
 
 
 def update(books: Books, key: str, body: Json, now: int) -> Subscription:
-    """`PATCH`: only international cards can be changed. Razorpay's proration is not simulated."""
+    """`PATCH`: only international cards can be changed; in mid-cycle nothing that would be prorated."""
     sub = find(books.subscriptions, key)
     if not body:
         raise Refused("Parameters to update can't be empty")
@@ -132,6 +132,8 @@ def update(books: Books, key: str, body: Json, now: int) -> Subscription:
     if at_end and sub.status == "active":
         sub.changes, sub.has_scheduled_changes, sub.change_scheduled_at = changes, True, sub.current_end
         return sub
+    if sub.status == "active" and ("plan_id" in changes or "quantity" in changes):
+        raise Refused("Proration is not simulated: send schedule_change_at=cycle_end", field="schedule_change_at")
     charging.change(books, sub, changes)
     events.subscription(books, now, "updated", sub)
     return sub

@@ -25,9 +25,9 @@ Json = dict[str, Any]
 class Bench:
     """One simulator and the SDK on it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key_id: str = KEY_ID, key_secret: str = KEY_SECRET) -> None:
         self.url = url
-        self.sdk = razorpay.Client(auth=(KEY_ID, KEY_SECRET), base_url=url)
+        self.sdk = razorpay.Client(auth=(key_id, key_secret), base_url=url)
 
     def sim(self, method: str, path: str, /, **body: Any) -> Any:
         """A call of `/_sim`; raises urllib's HTTPError."""
@@ -88,6 +88,12 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class EndpointServer(ThreadingHTTPServer):
+    """Takes all connections that come at once: one more than the queue holds would be a second late."""
+
+    request_queue_size = 64
+
+
 class Receiver:
     """An endpoint that keeps what it gets, and answers as told."""
 
@@ -95,11 +101,14 @@ class Receiver:
         self.got: list[tuple[dict[str, str], bytes]] = []
         self.statuses: list[int] = []
         """The next answers; 200 once they are used up. 0: no answer within the simulator's time-out."""
+        self.late_s = 0.0
+        """How long a delivery is under way before it is noted."""
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
+                time.sleep(receiver.late_s)
                 receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
                 status = receiver.statuses.pop(0) if receiver.statuses else 200
                 if status == 0:
@@ -111,7 +120,7 @@ class Receiver:
             def log_message(self, *_: Any) -> None:
                 return
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = EndpointServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/webhooks/razorpay"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 

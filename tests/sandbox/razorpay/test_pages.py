@@ -3,10 +3,12 @@
 import urllib.error
 import urllib.parse
 import urllib.request
+from datetime import datetime
 
 import pytest
 import razorpay
 
+from sandbox.razorpay.calendar import IST
 from tests.sandbox.razorpay.bench import KEY_ID, KEY_SECRET, Bench
 
 
@@ -65,6 +67,23 @@ def test_a_payer_changes_the_card_of_a_pending_subscription(bench: Bench) -> Non
     bench.post_form(sub["short_url"], method="upi", outcome="ok")
     fetched = bench.fetch(sub["id"])
     assert (fetched["status"], fetched["payment_method"]) == ("active", "upi")
+
+
+def test_the_front_page_leads_everywhere_and_lets_time_pass(bench: Bench) -> None:
+    sub = bench.subscribe("upi", amount=353_882)
+    link = bench.sdk.payment_link.create({"amount": 500, "currency": "INR", "description": "<i>December</i>"})
+    page = read(bench.url)
+    assert f"<li><a href='{urllib.parse.urlsplit(link['short_url']).path}'>Payment</a>" in page
+    assert urllib.parse.urlsplit(sub["short_url"]).path in page
+    assert "&lt;i&gt;December" in page
+    assert f"{datetime.fromtimestamp(bench.now(), IST):%d %B %Y}" in page
+    status, _, location = bench.post_form(bench.url, days="31")
+    assert (status, location) == (303, "/")
+    assert bench.fetch(sub["id"])["paid_count"] == 2
+    for nonsense in ("-1", "1e9", "1000"):
+        before = bench.now()
+        bench.post_form(bench.url, days=nonsense)
+        assert before <= bench.now() < before + 60
 
 
 def test_there_is_no_such_page(bench: Bench) -> None:

@@ -90,6 +90,21 @@ def test_india_takes_no_addons_and_no_updates(bench: Bench, method: str, said: s
         bench.sdk.subscription.edit(sub["id"], {"quantity": 2})
 
 
+def test_what_would_be_prorated_waits_for_the_cycle_end(bench: Bench) -> None:
+    edit, dearer = bench.sdk.subscription.edit, bench.plan(500_000)["id"]
+    sub = bench.subscribe("card_international")
+    for change in ({"quantity": 2}, {"plan_id": dearer}, {"plan_id": dearer, "schedule_change_at": "now"}):
+        with pytest.raises(BadRequestError, match="Proration is not simulated: send schedule_change_at=cycle_end"):
+            edit(sub["id"], change)
+    assert bench.fetch(sub["id"]) == sub
+    assert edit(sub["id"], {"remaining_count": 3})["remaining_count"] == 3
+    edit(sub["id"], {"plan_id": dearer, "schedule_change_at": "cycle_end"})
+    bench.advance(to=sub["current_end"])
+    assert bench.invoices(sub["id"])[0]["amount"] == 500_000
+    trial = bench.subscribe("card_international", start_at=bench.now() + 86_400)
+    assert edit(trial["id"], {"quantity": 2})["quantity"] == 2
+
+
 def test_addons(bench: Bench) -> None:
     sub = bench.subscribe("card_international")
     item = {"name": "Overage", "amount": 118_000, "currency": "INR"}
@@ -180,6 +195,16 @@ def test_payment_links(bench: Bench) -> None:
     late = bench.sim("POST", f"/payment_links/{link['id']}/pay", method="upi", late=True)
     assert late["payment"]["status"] == "captured"
     assert sdk.fetch(link["id"])["status"] == "cancelled"
+
+
+def test_a_link_is_paid_whole(bench: Bench) -> None:
+    sdk, body = bench.sdk.payment_link, {"amount": 500, "currency": "INR", "reference_id": "whole"}
+    with pytest.raises(BadRequestError, match="no partial payments"):
+        sdk.create({**body, "accept_partial": True})
+    link = sdk.create({**body, "accept_partial": False})
+    with pytest.raises(BadRequestError, match="no partial payments"):
+        sdk.edit(link["id"], {"accept_partial": True, "reference_id": "other"})
+    assert sdk.fetch(link["id"]) == link
 
 
 def test_a_link_that_two_people_pay_at_once_is_paid_twice(bench: Bench) -> None:

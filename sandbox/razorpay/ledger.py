@@ -1,0 +1,79 @@
+"""What a test reads afterwards: everything there is, with what Razorpay itself does not show, and the sums of money."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from sandbox.razorpay import links, wire
+from sandbox.razorpay.books import Books
+from sandbox.razorpay.deliveries import Parcel
+from sandbox.razorpay.entities import Json
+
+_SHOWN: dict[str, Callable[[Any], Json]] = {
+    "subscriptions": wire.subscription,
+    "invoices": wire.invoice,
+    "payments": wire.payment,
+    "refunds": wire.refund,
+}
+_PLAIN = ("plans", "customers", "items", "addons", "orders", "disputes")
+
+
+def entities(books: Books) -> Json:
+    """All that was made, oldest first, by kind."""
+    kept: Json = {
+        name: [{**asdict(each), **shape(each)} for each in getattr(books, name).values()]
+        for name, shape in _SHOWN.items()
+    }
+    kept["links"] = [links.shown(books, each) for each in books.links.values()]
+    for name in _PLAIN:
+        kept[name] = [asdict(each) for each in getattr(books, name).values()]
+    return kept
+
+
+def money(books: Books) -> Json:
+    """What each payment brought and gave back, in paise, what it was for, and the totals; failed ones brought nothing.
+
+    A dispute that was lost is named, and not subtracted.
+    """
+    rows = [_row(books, key) for key in books.payments]
+    totals = {name: sum(row[name] for row in rows) for name in ("collected", "refunded", "kept")}
+    return {"totals": totals, "payments": rows}
+
+
+def _row(books: Books, key: str) -> Json:
+    paid = books.payments[key]
+    collected = paid.amount if paid.status in ("captured", "refunded") else 0
+    refunds = [each for each in books.refunds.values() if each.payment_id == key]
+    refunded = sum(each.amount for each in refunds if each.status != "failed")
+    return {
+        "payment_id": key,
+        "kind": paid.kind,
+        "status": paid.status,
+        "method": paid.method,
+        "international": paid.international,
+        "created_at": paid.created_at,
+        "amount": paid.amount,
+        "collected": collected,
+        "refunded": refunded,
+        "kept": collected - refunded,
+        "order_id": paid.order_id,
+        "invoice_id": paid.invoice_id,
+        "link_id": paid.link_id,
+        "subscription_id": paid.subscription_id,
+        "refund_ids": [each.id for each in refunds],
+        "disputes": [{"id": d.id, "status": d.status} for d in books.disputes.values() if d.payment_id == key],
+    }
+
+
+def delivery(parcel: Parcel) -> Json:
+    """An event and how its bringing went."""
+    event = parcel.event
+    return {
+        "event_id": event.id,
+        "event": event.name,
+        "created_at": event.created_at,
+        "state": parcel.state,
+        "due": parcel.due,
+        "attempts": parcel.attempts,
+        "body": event.body.decode(),
+    }

@@ -1,0 +1,207 @@
+"""Razorpay's simulator as a process, and the controls a test has over it: time, the payer, trouble, the ledger.
+
+Every call waits for its answer. A test whose API lives in the test's own event loop makes the calls that wait for
+webhooks (`drain`, `advance(drain=True)`) in a thread.
+"""
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).parents[1]
+KEY_ID, KEY_SECRET, WEBHOOK_SECRET = "rzp_test_abcdefghij0001", "key_secret_of_tests", "whsec_of_tests"
+CALL_S = 60
+DRAIN_S = 20
+STOP_S = 10
+Json = dict[str, Any]
+
+
+class ControlRefused(Exception):
+    """The simulator does not do that: the status and its words."""
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(f"{status}: {said}")
+        self.status = status
+
+
+class Razorpay:
+    """A simulator on a free port. Outcomes are `paid`, or the reason why not, as `insufficient_funds`."""
+
+    def __init__(
+        self,
+        *,
+        webhook_url: str | None = None,
+        start: int | None = None,
+        clock_file: Path | None = None,
+        state_file: Path | None = None,
+        port: int = 0,
+    ) -> None:
+        self.clock_file = clock_file
+        given = {
+            "--port": port,
+            "--key-id": KEY_ID,
+            "--key-secret": KEY_SECRET,
+            "--webhook-secret": WEBHOOK_SECRET,
+            "--webhook-url": webhook_url,
+            "--start": start,
+            "--clock-file": clock_file,
+            "--state-file": state_file,
+        }
+        options = [str(word) for option in given.items() if option[1] is not None for word in option]
+        command = [sys.executable, "-m", "sandbox.razorpay", *options, "--with-parent"]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().decode().strip()
+        self.process.stdout.close()
+        assert line.startswith("listening on "), "the simulator did not start"
+        self.url = line.removeprefix("listening on ")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the process, which saves its state first."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(STOP_S)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The settings that lead an API here."""
+        followed = {"TEST_CLOCK_FILE": str(self.clock_file)} if self.clock_file is not None else {}
+        return {
+            "RAZORPAY_KEY_ID": KEY_ID,
+            "RAZORPAY_KEY_SECRET": KEY_SECRET,
+            "RAZORPAY_WEBHOOK_SECRET": WEBHOOK_SECRET,
+            "RAZORPAY_BASE_URL": self.url,
+            **followed,
+        }
+
+    def sim(self, method: str, path: str, /, **body: Any) -> Any:
+        """A call of `/_sim`. Raises ControlRefused."""
+        data = None if method == "GET" else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/_sim{path}", data, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=CALL_S) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise ControlRefused(error.code, error.read().decode()) from None
+
+    def reset(self, *, start: int | None = None, webhook_url: str | None = None) -> None:
+        """Forgets everything, and begins anew at `start` (Unix seconds), or now."""
+        self.sim("POST", "/reset", start=start, webhook_url=webhook_url)
+
+    def settings(self, **changed: Any) -> Json:
+        """Changes how this Razorpay behaves (`sandbox.razorpay.books.Settings`)."""
+        return dict(self.sim("POST", "/settings", **changed))
+
+    # ------------------------------------------------------------------------------------------ time
+
+    def now(self) -> int:
+        """The simulator's time, Unix seconds."""
+        return int(self.sim("GET", "/clock")["now"])
+
+    def advance(self, *, days: float = 0, seconds: float = 0, to: float | None = None, drain: bool = False) -> int:
+        """Lets time pass; with `drain`, webhooks arrive before the next thing falls due. Answers the new time."""
+        target = {"to": to} if to is not None else {"days": days, "seconds": seconds}
+        return int(self.sim("POST", "/clock/advance", **target, drain=drain)["now"])
+
+    def freeze(self, *, frozen: bool = True) -> None:
+        """Stops time; refused with a clock file."""
+        self.sim("POST", "/clock", frozen=frozen)
+
+    # ------------------------------------------------------------------------------------ the payer
+
+    def authorise(self, subscription_id: str, method: str = "upi", outcome: str = "paid", **payer: str) -> Json:
+        """Pays on the page of a subscription; answers Checkout's three fields, or `error`."""
+        path = f"/subscriptions/{subscription_id}/authorise"
+        return dict(self.sim("POST", path, method=method, outcome=_wire(outcome), **payer))
+
+    def outcomes(self, subscription_id: str, following: list[str]) -> None:
+        """How the next charges of a subscription go."""
+        self.sim("POST", f"/subscriptions/{subscription_id}/outcomes", next=[_wire(each) for each in following])
+
+    def change_method(self, subscription_id: str, method: str) -> Json:
+        """Changes what a subscription is charged to; answers the subscription."""
+        return dict(self.sim("POST", f"/subscriptions/{subscription_id}/change_method", method=method))
+
+    def customer(self, subscription_id: str, action: str) -> Json:
+        """`pause`, `resume` or `revoke` in the payer's own app; answers the subscription."""
+        return dict(self.sim("POST", f"/subscriptions/{subscription_id}/customer", action=action))
+
+    def pay_invoice(self, invoice_id: str, method: str = "upi", outcome: str = "paid") -> Json:
+        """Pays an open invoice by hand; answers the payment."""
+        return dict(self.sim("POST", f"/invoices/{invoice_id}/pay", method=method, outcome=_wire(outcome)))
+
+    def pay_link(self, link_id: str, method: str = "upi", outcome: str = "paid", *, late: bool = False) -> Json:
+        """Pays a link, `late`: after it was closed; answers `payment` and the `callback`'s parameters."""
+        body = {"method": method, "outcome": _wire(outcome), "late": late}
+        return dict(self.sim("POST", f"/payment_links/{link_id}/pay", **body))
+
+    # -------------------------------------------------------------------------------- the dashboard
+
+    def refund_payment(self, payment_id: str, amount: int | None = None) -> Json:
+        """Somebody gives back paise, or all of it, in the dashboard; answers the refund."""
+        return dict(self.sim("POST", f"/payments/{payment_id}/refund", amount=amount))
+
+    def dispute(self, payment_id: str, amount: int | None = None) -> Json:
+        """The payer's bank asks for the money back; answers the dispute."""
+        return dict(self.sim("POST", f"/payments/{payment_id}/dispute", amount=amount))
+
+    def close_dispute(self, dispute_id: str, status: str) -> Json:
+        """It ends `won`, `lost` or `closed`; answers the dispute."""
+        return dict(self.sim("POST", f"/disputes/{dispute_id}/close", status=status))
+
+    # ------------------------------------------------------------------------------------- webhooks
+
+    def set_webhook(self, url: str | None = None, *, secret: str | None = None, enabled: bool | None = None) -> None:
+        """Changes what is given: where events go, with which secret (the last stays the old one), and whether."""
+        changed = {"url": url, "secret": secret, "enabled": enabled}
+        self.sim("POST", "/webhooks", **{name: value for name, value in changed.items() if value is not None})
+
+    def drain(self, *, within_s: float = DRAIN_S) -> None:
+        """Waits until every webhook that is due has been delivered, or has failed and waits for its next try."""
+        left = self.sim("POST", "/webhooks/drain", timeout_s=within_s)["left"]
+        assert left == 0, f"{left} webhooks were not brought"
+
+    def deliveries(self, event: str | None = None) -> list[Json]:
+        """Every event and how its bringing went, or those of one name, oldest first."""
+        return [each for each in self.sim("GET", "/webhooks")["deliveries"] if event in (None, each["event"])]
+
+    def replay(self, event_id: str) -> None:
+        """Sends an event once more, with its id."""
+        self.sim("POST", "/webhooks/replay", event_id=event_id)
+
+    # -------------------------------------------------------------------------- trouble, and the books
+
+    def fault(self, **order: Any) -> None:
+        """Orders trouble: `route` and `kind` (`sandbox.razorpay.faults.Fault`), or `event` and `kind`."""
+        self.sim("POST", "/faults", **order)
+
+    def clear_faults(self) -> None:
+        """Nothing goes wrong any more."""
+        self.sim("DELETE", "/faults")
+
+    def ledger(self) -> Json:
+        """Everything there is, oldest first, with `totals`, `deliveries` and the `calls` of `/v1`."""
+        return dict(self.sim("GET", "/ledger"))
+
+    def money(self) -> Json:
+        """`totals` (collected, refunded, kept: paise) and the same of each payment, with what it was for."""
+        return dict(self.sim("GET", "/money"))
+
+
+def _wire(outcome: str) -> str:
+    return "ok" if outcome == "paid" else outcome
