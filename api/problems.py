@@ -18,7 +18,7 @@ from starlette.types import Scope
 from api.body import BodyTooLarge, InvalidBody, WrongMediaType
 from api.faults import UpstreamFault
 from api.ratelimit import refusal_headers
-from core.errors import Conflict, Invalid, NakaError, NotFound, Unavailable
+from core.errors import Conflict, Invalid, NakaError, NotFound, PaymentRequired, Unavailable
 from core.tenancy.principal import Forbidden, Unauthenticated
 from metering.admission import QuotaExceeded, TooLarge
 from metering.pricing import UnknownModel
@@ -26,6 +26,7 @@ from metering.pricing import UnknownModel
 REQUEST_ID = "naka.request_id"
 _STATUS: dict[type[Exception], tuple[int, str]] = {
     Unauthenticated: (401, "unauthenticated"),
+    PaymentRequired: (402, "payment_required"),
     Forbidden: (403, "forbidden"),
     NotFound: (404, "not_found"),
     Conflict: (409, "conflict"),
@@ -72,14 +73,9 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
             code, detail = _CODES.get(status, "http_error"), HTTPStatus(status).description or HTTPStatus(status).phrase
             headers.update(error.headers or {})
         case NakaError():
-            status, code = next(
-                (found for kind, found in _STATUS.items() if isinstance(error, kind)), (500, "internal_error")
-            )
+            status, code = _by_table(error)
             detail = str(error)
-            if isinstance(error, Unavailable):
-                headers["retry-after"] = str(error.retry_after_s)
-            if isinstance(error, Unauthenticated):
-                headers["www-authenticate"] = "Bearer"
+            headers |= _headers(error)
         case _:
             status, code, detail = 500, "internal_error", "something went wrong on our side"
     body = {
@@ -92,6 +88,22 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
         **extra,
     }
     return Problem(status, body, headers)
+
+
+def _by_table(error: NakaError) -> tuple[int, str]:
+    """The status, and the code, which a refusal for want of payment brings along."""
+    status, code = next((found for kind, found in _STATUS.items() if isinstance(error, kind)), (500, "internal_error"))
+    return status, error.code if isinstance(error, PaymentRequired) else code
+
+
+def _headers(error: NakaError) -> dict[str, str]:
+    match error:
+        case Unavailable():
+            return {"retry-after": str(error.retry_after_s)}
+        case Unauthenticated():
+            return {"www-authenticate": "Bearer"}
+        case _:
+            return {}
 
 
 def problem_response(error: Exception, scope: Scope) -> Response:

@@ -55,6 +55,10 @@ class TtlCache(Generic[K, V]):
         if not task.cancelled():
             task.exception()  # looked at, so that a load nobody waits for any more is no warning
 
+    def discard(self, key: K) -> None:
+        """Forgets one entry, which its reader found too old. A load of it that is under way may be as old."""
+        self._entries.pop(key, None)
+
     def drop(self, matches: Callable[[K, V], bool] | None = None) -> None:
         """Forgets what `matches` (all, when none is given), and whatever is being loaded right now."""
         self._generation += 1

@@ -1,4 +1,4 @@
-"""The two errors every package may meet: what is asked for does not exist, or what we lean on is away.
+"""The errors that more than one package raises: no such thing, not now, not without paying, not while a store is away.
 
 Errors with a meaning of their own live beside the operation that raises them; the HTTP status of each is in
 one table, `api/problems.py`.
@@ -19,6 +19,14 @@ class Conflict(NakaError):
 
 class Invalid(NakaError):
     """The values do not make sense together, in a way that their types could not say."""
+
+
+class PaymentRequired(NakaError):
+    """The tenant's subscription does not allow it. `code` says why, for machines; never a link to pay by."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Unavailable(NakaError):

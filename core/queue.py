@@ -24,6 +24,7 @@ from pgqueuer.core.executors import ScheduleExecutor, ScheduleExecutorFactoryPar
 from pgqueuer.domain.models import Job, Schedule
 from pgqueuer.domain.settings import DBSettings
 from pydantic_settings import PydanticBaseSettingsSource
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.database import CONNECTION_ERRORS
 from core.errors import NakaError
@@ -86,8 +87,19 @@ async def upgrade_queue(connection: "asyncpg.Connection[asyncpg.Record]") -> Non
 
 
 async def post(connection: Any, name: str) -> None:
-    """Has the duty done soon, in the transaction that the connection is in; nothing, while it waits or runs already."""
+    """Has the duty done soon, in the transaction that the connection is in.
+
+    Nothing, while it waits already; while it runs, it is done once more after that: what was just stored may have come
+    too late for it.
+    """
     await _post(_queries(connection), name)
+
+
+async def post_in(session: AsyncSession, name: str) -> None:
+    """The same, in the transaction of a session."""
+    await session.flush()
+    raw = await (await session.connection()).get_raw_connection()
+    await post(raw.driver_connection, name)
 
 
 async def forget_jobs(connection: Any, *, older_than: timedelta) -> None:
@@ -193,7 +205,7 @@ class Queue:
             return _LocalTick(parameters, duty.zone)
 
         async def tick(_: Schedule) -> None:
-            await _post(queries, duty.name)
+            await _post(queries, duty.name, once_more=False)
 
         async def job(_: Job) -> None:
             await self._run(duty)
@@ -225,8 +237,11 @@ async def _first_of(*events: "asyncio.Event | asyncio.Task[Any]", within_s: floa
     return bool(done)
 
 
-async def _post(queries: Queries, name: str) -> None:
-    await queries.enqueue(name, None, dedupe_key=name, on_conflict="skip")
+async def _post(queries: Queries, name: str, *, once_more: bool = True) -> None:
+    """Two keys: one job may run while the other waits."""
+    posted = await queries.enqueue(name, None, dedupe_key=name, on_conflict="skip")
+    if once_more and not any(posted):
+        await queries.enqueue(name, None, dedupe_key=f"{name} again", on_conflict="skip")
 
 
 def _queries(connection: Any) -> Queries:

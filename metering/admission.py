@@ -1,9 +1,10 @@
 """May this request start? One question to Redis, one row in Postgres, and then the provider may hear of it.
 
 The grant says how many output tokens the answer may have. Redis's shadow may turn out stale, its clock may be in
-another window, Postgres may bounce the row because the epoch moved: each is mended and asked again, a bounded number
-of times. Redis away, slow, or not the one that others see: a request waits for it a moment, then Postgres judges
-instead (`metering.fallback`), by the same limits. Postgres away: `Unavailable`, nothing admitted.
+another window, the entitlement may have been read too early, Postgres may bounce the row because the epoch moved: each
+is mended and asked again, a bounded number of times. Redis away, slow, or not the one that others see: a request waits
+for it a moment, then Postgres judges instead (`metering.fallback`), by the same limits. Postgres away: `Unavailable`,
+nothing admitted.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from core.errors import NakaError, Unavailable
+from core.errors import NakaError, PaymentRequired, Unavailable
 from core.logs import get_logger
 from core.money import ceil_div
 from core.tenancy.principal import Forbidden, Principal, Unauthenticated
@@ -23,8 +24,9 @@ from metering.limits import EffectiveLimit, Entitlement, LimitScope
 from metering.prices import PriceList
 from metering.pricing import Price
 from metering.questions import Admitted, Refused, Wish
+from metering.quota import Outdated
 from metering.records import OpenRequest
-from metering.redis_grants import Bounced, RedisGrants
+from metering.redis_grants import Bounced, Mended, RedisGrants
 from metering.redis_lane import RedisAway
 from metering.tokens import bound_of_count, bound_of_text, likely_of_text
 
@@ -32,6 +34,8 @@ _TRIES = 12
 _AGAIN_S = 0.05
 _BOUNCES = 2
 """After so many in a row another process sees another Redis: Postgres decides between the two."""
+_READINGS = 3
+"""After so many that are older than Redis's shadow, Postgres has lost the epochs that Redis has: it is built anew."""
 PROMPT_OVERHEAD_TOKENS = 32
 """What the provider adds to a prompt of plain text, at most, beyond its bytes: roles and framing."""
 
@@ -91,11 +95,16 @@ class AdmissionRules:
 
 @dataclass(slots=True)
 class _Visit:
-    """One call of `admit`: how long it still waits for Redis, how often Postgres bounced what Redis granted."""
+    """One call of `admit`: how long it still waits for Redis, how often Postgres bounced what Redis granted.
+
+    `least_epoch`: an entitlement that was read before it is too old; `outdated`: how often that was found so.
+    """
 
     patience_until_s: float
     bounces: int = 0
     blind: bool = False
+    least_epoch: int = 0
+    outdated: int = 0
 
 
 class Admission:
@@ -120,8 +129,8 @@ class Admission:
     async def admit(self, principal: Principal, ask: Ask) -> Grant:
         """Holds, opens, grants. What is granted runs (`Running`) until it is settled.
 
-        Raises Forbidden or UnknownModel for the model, QuotaExceeded, TooLarge, Unauthenticated when the key ended
-        meanwhile, Unavailable.
+        Raises Forbidden or UnknownModel for the model, PaymentRequired, QuotaExceeded, TooLarge, Unauthenticated when
+        the key ended meanwhile, Unavailable.
         """
         if principal.models is not None and ask.model not in principal.models:
             raise Forbidden(f"this key may not use the model {ask.model!r}")
@@ -129,19 +138,32 @@ class Admission:
         likely = likely_of_text(ask.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
         visit = _Visit(time.monotonic() + self._grants.breaker.rules.dwell_s)
         for _ in range(_TRIES):
-            wish = await self._wish(principal, ask, bound, likely)
-            answer = await self._try(wish, visit)
+            wish = await self._wish(principal, ask, bound, likely, least_epoch=visit.least_epoch)
+            try:
+                answer = await self._try(wish, visit)
+            except PaymentRequired:
+                if not await self._outdated(wish, visit):
+                    raise
+                continue
             if isinstance(answer, Admitted):
                 price = wish.price(answer.held.now_ms)
-                return Grant(answer.request, price, wish.entitlement, answer.held.room, answer.window_ends_ms())
+                return Grant(answer.request, price, answer.entitlement, answer.held.room, answer.window_ends_ms())
             if isinstance(answer, Refused):
                 counted = await self._count(principal, ask) if answer.worth_counting else None
                 if counted is None:
-                    raise _refusal(answer, wish.entitlement)
+                    raise _refusal(answer, wish.entitlement_at(answer.now_ms))
                 bound = likely = min(bound, bound_of_count(counted))
         raise Unavailable("the counters do not come to rest")
 
-    async def _wish(self, principal: Principal, ask: Ask, bound: int, likely: int) -> Wish:
+    async def _outdated(self, wish: Wish, visit: _Visit) -> bool:
+        """Whether the entitlement, which refuses, was read too early: nothing is opened that could bounce."""
+        read_epoch = wish.timeline.read_epoch
+        if not await self._grants.has_moved(wish.principal.tenant_id, read_epoch):
+            return False
+        visit.least_epoch = max(visit.least_epoch, read_epoch + 1)
+        return True
+
+    async def _wish(self, principal: Principal, ask: Ask, bound: int, likely: int, *, least_epoch: int = 0) -> Wish:
         return Wish(
             principal=principal,
             model=ask.model,
@@ -150,7 +172,7 @@ class Admission:
             likely=likely,
             smallest_output=self._rules.smallest_grant,
             ttl_ms=self._rules.ttl_ms,
-            entitlement=await self._entitlements.of(principal.tenant_id, principal.user_id),
+            timeline=await self._entitlements.of(principal.tenant_id, principal.user_id, least_epoch=least_epoch),
             book=await self._prices.book(),
         )
 
@@ -162,7 +184,7 @@ class Admission:
         while True:
             blind = visit.blind or self._grants.breaker.is_open
             if blind or self._fallback.serves(wish.principal.tenant_id):
-                return await self._by_postgres(wish, blind=blind)
+                return await self._by_postgres(wish, visit, blind=blind)
             try:
                 return await self._by_redis(wish, visit)
             except RedisAway:
@@ -170,21 +192,33 @@ class Admission:
                 if not visit.blind and not self._grants.breaker.is_open:
                     await asyncio.sleep(_AGAIN_S)
 
-    async def _by_postgres(self, wish: Wish, *, blind: bool) -> Admitted | Refused | None:
+    async def _by_postgres(self, wish: Wish, visit: _Visit, *, blind: bool) -> Admitted | Refused | None:
         answer = await self._fallback.admit(wish, blind=blind)
         if answer is Turned.KEY_ENDED:
             raise Unauthenticated
+        if answer is Turned.READ_AGAIN:
+            visit.least_epoch = max(visit.least_epoch, wish.timeline.read_epoch + 1)
         return None if isinstance(answer, Turned) else answer
 
     async def _by_redis(self, wish: Wish, visit: _Visit) -> Admitted | Refused | None:
         tenant_id = wish.principal.tenant_id
         answer = await self._grants.admit(wish)
-        if isinstance(answer, Bounced):
+        if isinstance(answer, Outdated):
+            visit.outdated += 1
+            visit.least_epoch = max(visit.least_epoch, answer.epoch)
+            if visit.outdated < _READINGS:
+                return None
+            answer = await self._grants.rebuild(tenant_id, answer.epoch) or Mended(answer.epoch + 1)
+        elif isinstance(answer, Bounced):
             visit.bounces += 1
             visit.blind = visit.bounces >= _BOUNCES
-            answer = None if visit.blind else await self._grants.rebuild(tenant_id, answer.epoch)
+            seen = answer.epoch
+            answer = (None if visit.blind else await self._grants.rebuild(tenant_id, seen)) or Mended(seen + 1)
         if isinstance(answer, InFallback):
             self._fallback.heard(tenant_id, answer.remaining_s)
+            return None
+        if isinstance(answer, Mended):
+            visit.least_epoch = max(visit.least_epoch, answer.least_epoch)
             return None
         return answer
 

@@ -7,22 +7,22 @@ never clamps: a credit may take a window below zero. Postgres away: the driver's
 With a `reference`, unique in the tenant, a call may be repeated: the first one's entry is the answer.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from core.clock import to_ms
+from core.clock import offset_ms, to_ms
 from core.errors import Conflict, Invalid, NotFound
 from core.ids import uuid7
 from core.tenancy.audit import Actor, record
 from core.tenancy.models import User
 from metering.entry_log import Fetch, append, entries_of, entry_by_reference, fetch_in, lock_request, patiently
 from metering.measurements import COUNT_NAMES, Counts, Entry, Measurement, Named, effective
+from metering.placement import place
 from metering.prices import read_prices
 from metering.pricing import PriceBook
 from metering.tokens import NO_USAGE
@@ -33,8 +33,6 @@ MAX_REASON = 500
 _MAX_COST_NANO_USD = 10**15
 """A million dollars: a correction that comes to more is a slip of the pen, and would soon be no bigint."""
 NOBODYS_KEY = UUID(int=0)
-_PERIOD = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
-_YEARS = range(2020, 2101)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +117,13 @@ async def credit(  # noqa: PLR0913 - all that a credit says
     reason: str,
     reference: str | None = None,
 ) -> Written:
-    """Takes positive amounts off a user's usage, of the current period unless one is named.
+    """Takes positive amounts off a user's usage, of the tenant's current period unless one is named.
 
-    Without `day` it counts on the day of the period that is nearest to today. Tokens and money are apart here: there is
-    no request whose price could tell one from the other. Raises Invalid for amounts, a period or a day that make no
-    sense, Conflict when the reference stands for something else. A repeated call that names no period or day means
-    the first one's, so that it may cross midnight.
+    Named may be a month, and a period of the tenant's that was scheduled or counted in. Without `day` it counts on the
+    day of the period that is nearest to today. Tokens and money are apart here: there is no request whose price could
+    tell one from the other. Raises Invalid for amounts, a period or a day that make no sense, Conflict when the
+    reference stands for something else. A repeated call that names no period or day means the first one's, so that it
+    may cross midnight.
     """
     _check(amounts, reason)
     if min(amounts.counts.values) < 0:
@@ -134,7 +133,8 @@ async def credit(  # noqa: PLR0913 - all that a credit says
     same |= {} if period_id is None else {"period_id": period_id}
     same |= {} if day is None else {"day": day}
     (now,) = await fetch("SELECT clock_timestamp() AS at")
-    period_id, day = _place(period_id, day, calendar.date_of(to_ms(now["at"])))
+    at_ms = to_ms(now["at"]) + offset_ms()
+    period_id, day = await place(fetch, user.tenant_id, period_id, day, at_ms, calendar)
     entry = Entry(
         tenant_id=user.tenant_id,
         id=uuid7(),
@@ -163,24 +163,6 @@ def _check(amounts: Amounts, reason: str) -> None:
         raise Invalid("all amounts are 0: nothing would change")
     if max(map(abs, amounts.counts.values)) > MAX_AMOUNT:
         raise Invalid(f"an amount is at most {MAX_AMOUNT}")
-
-
-def _place(period_id: str | None, day: date | None, today: date) -> tuple[str, date]:
-    """The period and the day that a credit counts in. Raises Invalid when they are none, or not of each other."""
-    first = _month(f"{day or today:%Y-%m}" if period_id is None else period_id)
-    last = (first + timedelta(days=31)).replace(day=1) - timedelta(days=1)
-    if day is not None and not first <= day <= last:
-        raise Invalid("the day does not lie in the period")
-    if (day or first) > today:
-        raise Invalid("what has not begun has nothing to be credited: counters are built for what has")
-    return f"{first:%Y-%m}", day or min(max(today, first), last)
-
-
-def _month(period_id: str) -> date:
-    """Its first day."""
-    if not _PERIOD.fullmatch(period_id) or int(period_id[:4]) not in _YEARS:
-        raise Invalid("a period is a month, as 2026-11")
-    return date.fromisoformat(f"{period_id}-01")
 
 
 async def _priced(session: AsyncSession, row: Named, known: Measurement, deltas: Amounts) -> Counts:

@@ -1,7 +1,9 @@
 """What a user is entitled to, as admission reads it: cached in the process, dropped everywhere by `core.changes`.
 
-Billing writes the `entitlements` row (what the plan gives); an admin sets limits of a user or a tenant. Here both
-are read together and resolved.
+Billing projects the `entitlements` row (what the plan gives, and when); an admin sets limits of a user or a tenant.
+Here both are read together and resolved. A projection moves the tenant's epoch in its own transaction, and a reading
+carries the epoch of its snapshot: so no request opens under an older projection once a newer one has committed, however
+old a process's reading is.
 """
 
 from typing import Any
@@ -15,8 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from core.cache import TtlCache
 from core.database import Database
 from core.tenancy.audit import Actor, record
-from metering.limits import Entitlement, LimitSet, PlanLimits, resolve
-from metering.models import EntitlementRow, LimitRow
+from core.tenancy.models import Tenant
+from metering.entry_log import fetch_in, move_epoch
+from metering.limits import LimitSet, PlanLimits
+from metering.models import EntitlementRow, LimitRow, TenantEpoch
+from metering.schedule import Schedule, Timeline, timeline_of
+
+_EMPTY = Schedule()
 
 
 class Entitlements:
@@ -24,30 +31,50 @@ class Entitlements:
 
     def __init__(self, database: Database, *, ttl_s: float) -> None:
         self._database = database
-        self._cache: TtlCache[tuple[UUID, UUID], Entitlement] = TtlCache(ttl_s=ttl_s)
+        self._cache: TtlCache[tuple[UUID, UUID], Timeline] = TtlCache(ttl_s=ttl_s)
 
-    async def of(self, tenant_id: UUID, user_id: UUID) -> Entitlement:
-        """What holds for the user now. Raises Unavailable."""
+    async def of(self, tenant_id: UUID, user_id: UUID, *, least_epoch: int = 0) -> Timeline:
+        """What holds for the user, and when. Raises Unavailable.
+
+        A cached one that was read before `least_epoch` is read again, once: what then comes may still be older, where
+        another's reading was under way, or where Postgres has lost epochs.
+        """
         key = (tenant_id, user_id)
-        return self._cache.get(key) or await self._cache.load(key, lambda: self._read(tenant_id, user_id))
+        found = self._cache.get(key)
+        if found is not None:
+            if found.read_epoch >= least_epoch:
+                return found
+            self._cache.discard(key)
+        return await self._cache.load(key, lambda: self._read(tenant_id, user_id))
 
     def forget(self, tenant_id: UUID | None) -> None:
         """Drops what is cached of a tenant, or everything."""
         self._cache.drop(None if tenant_id is None else lambda key, _: key[0] == tenant_id)
 
-    async def _read(self, tenant_id: UUID, user_id: UUID) -> Entitlement:
+    async def _read(self, tenant_id: UUID, user_id: UUID) -> Timeline:
         async with self._database.session() as session:
             sets = await session.scalars(
                 select(LimitRow).where(LimitRow.tenant_id == tenant_id, LimitRow.subject_id.in_((tenant_id, user_id)))
             )
             by_subject = {row.subject_id: _limit_set(row) for row in sets}
-            plan = await session.get(EntitlementRow, tenant_id)
-        return resolve(
-            PlanLimits() if plan is None else msgspec.convert(plan.limits, PlanLimits),
+            found = (await session.execute(_OF_TENANT.where(Tenant.id == tenant_id))).one_or_none()  # one snapshot
+        epoch, plan = (None, None) if found is None else (found[0], found[1])
+        return timeline_of(
+            Schedule() if plan is None else msgspec.convert(plan.schedule, Schedule),
+            plan=PlanLimits() if plan is None else msgspec.convert(plan.limits, PlanLimits),
+            plan_version=None if plan is None else plan.plan_version,
             user=by_subject.get(user_id),
             tenant=by_subject.get(tenant_id),
-            plan_version=None if plan is None else plan.plan_version,
+            read_epoch=epoch or 0,
         )
+
+
+_OF_TENANT = (
+    select(TenantEpoch.epoch, EntitlementRow)
+    .select_from(Tenant)
+    .outerjoin(TenantEpoch, TenantEpoch.tenant_id == Tenant.id)
+    .outerjoin(EntitlementRow, EntitlementRow.tenant_id == Tenant.id)
+)
 
 
 async def read_limits(session: AsyncSession, tenant_id: UUID, subject_id: UUID) -> tuple[LimitSet, bool]:
@@ -87,15 +114,39 @@ async def set_limits(
     return before
 
 
-async def project_entitlement(session: AsyncSession, tenant_id: UUID, *, plan_version: str, limits: PlanLimits) -> None:
-    """Billing's word on what the tenant is entitled to. Each call is a new version of the row."""
-    values: dict[str, Any] = {"plan_version": plan_version, "limits": msgspec.to_builtins(limits)}
+async def project_entitlement(
+    session: AsyncSession,
+    tenant_id: UUID,
+    *,
+    plan_version: str,
+    limits: PlanLimits,
+    schedule: Schedule = _EMPTY,
+) -> bool:
+    """Billing's word on what the tenant is entitled to, and when; whether that is something new.
+
+    What is new is a new version of the row, and moves the tenant's epoch: it holds the tenant's lock until the commit,
+    so do this last. Tell `core.changes` after the commit.
+    """
+    row = await session.get(EntitlementRow, tenant_id, with_for_update=True, populate_existing=True)
+    values: dict[str, Any] = {
+        "plan_version": plan_version,
+        "limits": msgspec.to_builtins(limits),
+        "schedule": msgspec.to_builtins(schedule),
+    }
+    if row is not None and _projected(row) == (plan_version, limits, schedule):
+        return False
     statement = insert(EntitlementRow).values(tenant_id=tenant_id, version=1, **values)
     await session.execute(
         statement.on_conflict_do_update(
             index_elements=["tenant_id"], set_={**values, "version": EntitlementRow.version + 1}
         )
     )
+    await move_epoch(fetch_in(session), tenant_id)
+    return True
+
+
+def _projected(row: EntitlementRow) -> tuple[str, PlanLimits, Schedule]:
+    return row.plan_version, msgspec.convert(row.limits, PlanLimits), msgspec.convert(row.schedule, Schedule)
 
 
 def _limit_set(row: LimitRow) -> LimitSet:

@@ -12,6 +12,7 @@ that is its way back to Redis.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import UUID
 
 from core.cache import TtlCache
@@ -20,7 +21,7 @@ from core.errors import Unavailable
 from core.logs import get_logger
 from metering.journal import InFallback, sql, states
 from metering.quota import Quota
-from metering.shadow import Shadow, read_shadow
+from metering.shadow import Shadow, read_periods, read_shadow
 from metering.windows import MINUTE_MS, Calendar
 
 _SKEW_MS = 2 * MINUTE_MS
@@ -91,7 +92,7 @@ class Epochs:
             if epoch is None:
                 mode = await connection.fetchrow(sql("fallback_mode"), tenant_id)
                 return InFallback(mode["fallback_s"])
-            shadow = await read_shadow(connection, self._calendar, tenant_id, None, now_ms, around_ms=_SKEW_MS)
+            shadow = await self._read(connection, tenant_id, None, now_ms)
         written = await self._quota.build_tenant(tenant_id, epoch, run_id, shadow.fields())
         log.info("shadow_rebuilt", tenant_id=str(tenant_id), epoch=epoch, seen=seen_epoch, written=written)
         await self._release(tenant_id, shadow)
@@ -101,9 +102,15 @@ class Epochs:
         run_id = await self._quota.lane.connect()
         now_ms = await self._quota.now_ms()
         async with self._pool.acquire() as connection:
-            shadow = await read_shadow(connection, self._calendar, tenant_id, user_id, now_ms, around_ms=_SKEW_MS)
+            shadow = await self._read(connection, tenant_id, user_id, now_ms)
         await self._quota.build_user(tenant_id, user_id, epoch, run_id, shadow.fields())
         await self._release(tenant_id, shadow)
+
+    async def _read(self, connection: Any, tenant_id: UUID, user_id: UUID | None, now_ms: int) -> Shadow:
+        periods = await read_periods(connection, tenant_id)
+        return await read_shadow(
+            connection, self._calendar, tenant_id, user_id, now_ms, periods=periods, around_ms=_SKEW_MS
+        )
 
     async def _release(self, tenant_id: UUID, shadow: Shadow) -> None:
         """Settles again what was settled after the snapshot: it may have told Redis before the hash was there."""

@@ -3,6 +3,7 @@
 One transaction for each tenant of a batch: take the lock, read what is used and held, judge each ask in turn by what
 is left after the one before, open what was granted. Nobody else can open for the tenant meanwhile, so limits hold
 exactly; where the tenant was Redis's until now, its epoch moves, so what Redis granted and nobody opened yet bounces.
+An entitlement that was read in an older epoch is read again first.
 
 A process that cannot see Redis puts the tenant into Postgres's hands for a few seconds, again and again. Processes that
 do see it hear of that when their opens bounce, ask here as well, and go back once that time has passed
@@ -11,6 +12,7 @@ do see it hear of that when their opens bounce, ask here as well, and go back on
 
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import groupby
@@ -18,7 +20,7 @@ from uuid import UUID
 
 import asyncpg
 
-from core.clock import to_ms
+from core.clock import offset_ms, to_ms
 from core.database import CONNECTION_ERRORS
 from core.errors import NakaError
 from core.ids import uuid7
@@ -28,6 +30,7 @@ from metering.journal import open_batch, sql, void_unknown
 from metering.judge import judge, room
 from metering.questions import Admitted, Held, Refused, Wish
 from metering.running import Running
+from metering.schedule import Period
 from metering.shadow import names_at, read_shadow
 from metering.states import HashState
 from metering.windows import Calendar
@@ -45,6 +48,7 @@ class Turned(Enum):
 
     ASK_REDIS = "redis"  # Redis admits this tenant, and this process can see it
     ASK_AGAIN = "again"  # nobody knows what became of the try, and it was made void
+    READ_AGAIN = "read"  # the epoch has moved since the entitlement was read
     KEY_ENDED = "key"
 
 
@@ -119,7 +123,8 @@ class Fallback:
     async def admit(self, wish: Wish, *, blind: bool) -> Answer:
         """Grants or refuses. `blind`: this process cannot see Redis, so Postgres takes the tenant if it must.
 
-        What is granted runs (`Running`); if the caller leaves first, nobody runs it. Raises UnknownModel, Unavailable.
+        What is granted runs (`Running`); if the caller leaves first, nobody runs it. Raises PaymentRequired,
+        UnknownModel, Unavailable.
         """
         ask = _Ask(wish, blind)
         try:
@@ -188,9 +193,12 @@ class Fallback:
             for ask in asks:
                 ask.answer = Turned.ASK_REDIS
             return {}
-        desk = _Desk(connection, self._calendar, tenant_id, row["epoch"], to_ms(row["at"]))
+        desk = _Desk(connection, self._calendar, tenant_id, row["epoch"], to_ms(row["at"]) + offset_ms())
         granted = {}
         for number, ask in enumerate(asks):
+            if ask.wish.timeline.read_epoch < row["epoch"]:
+                ask.answer = Turned.READ_AGAIN
+                continue
             try:
                 ask.answer = await desk.answer(ask.wish)
             except NakaError as error:
@@ -239,22 +247,26 @@ class _Desk:
         self._states: dict[UUID | None, HashState] = {}
 
     async def answer(self, wish: Wish) -> Admitted | Refused:
-        """The grant, which counts from now on; or why not. Raises UnknownModel."""
-        question = wish.question(self._now_ms, self._calendar)
-        user_id = wish.principal.user_id
-        user, tenant = await self._state(user_id), await self._state(None)
-        granted = judge(question, wish.entitlement, user, tenant, self._now_ms)
+        """The grant, which counts from now on; or why not. Raises PaymentRequired, UnknownModel.
+
+        The wish's entitlement was read in this epoch: all wishes here have the same periods.
+        """
+        question, entitlement = wish.question(self._now_ms, self._calendar), wish.entitlement_at(self._now_ms)
+        user_id, periods = wish.principal.user_id, wish.timeline.periods
+        user, tenant = await self._state(user_id, periods), await self._state(None, periods)
+        granted = judge(question, entitlement, user, tenant, self._now_ms)
         if isinstance(granted, Refused):
             return granted
         amounts = (question.prompt_bound, granted, question.nano_usd(granted))
         user, tenant = user.with_hold(*amounts), tenant.with_hold(*amounts)
         self._states[user_id], self._states[None] = user, tenant
-        left = room(wish.entitlement, user, tenant)
+        left = room(entitlement, user, tenant)
         held = Held(self._now_ms, uuid7(self._now_ms), self._epoch, granted, lapsed=False, room=left)
         return Admitted(wish, question, held, wish.request(question, held))
 
-    async def _state(self, user_id: UUID | None) -> HashState:
+    async def _state(self, user_id: UUID | None, periods: Sequence[Period]) -> HashState:
         if user_id not in self._states:
-            shadow = await read_shadow(self._connection, self._calendar, self._tenant_id, user_id, self._now_ms)
-            self._states[user_id] = shadow.state(names_at(self._calendar, self._now_ms))
+            whose = self._tenant_id, user_id
+            shadow = await read_shadow(self._connection, self._calendar, *whose, self._now_ms, periods=periods)
+            self._states[user_id] = shadow.state(names_at(self._calendar, self._now_ms, periods))
         return self._states[user_id]

@@ -6,7 +6,8 @@ property test holds both against one small model, and against each other.
 
 from dataclasses import dataclass
 
-from metering.limits import WINDOWS, EffectiveLimit, Entitlement, LimitScope, Meter
+from metering.charge import charge, output_that_fits
+from metering.limits import WINDOWS, BillMeter, EffectiveLimit, Entitlement, LimitScope, Meter
 from metering.questions import QuotaAsk, Refused
 from metering.states import HashState, WindowState
 from metering.windows import WindowKind, minute_window
@@ -39,9 +40,18 @@ def room(entitlement: Entitlement, user: HashState, tenant: HashState) -> tuple[
     rooms = []
     for limit in entitlement.limits:
         state = user if limit.scope is LimitScope.USER else tenant
-        used, held = count(limit.meter, state.windows[WINDOWS.index(limit.window)])
+        used, held = measure(limit, state.windows[WINDOWS.index(limit.window)])
         rooms.append(limit.bound - used - held)
     return tuple(rooms)
+
+
+def measure(limit: EffectiveLimit, window: WindowState) -> tuple[int, int]:
+    """(used, held) of a limit's meter in its window; what a charge holds is the dearest that it can come to."""
+    if not isinstance(limit.meter, BillMeter):
+        return count(limit.meter, window)
+    _, prompt, output, _ = window.held
+    used = charge(limit.prices, window)
+    return used, charge(limit.prices, window, pending_prompt=prompt, pending_output=output) - used
 
 
 def count(meter: Meter, window: WindowState) -> tuple[int, int]:
@@ -81,8 +91,28 @@ class _Asked:
     def smallest(self) -> int:
         return min(self.ask.asked_output, self.ask.smallest_output)
 
-    def fit(self, meter: Meter, room: int) -> int:
-        """The output tokens that fit into `room` of a meter beside what the prompt takes; -1 when not even that."""
+    def fits(self, limit: EffectiveLimit, window: WindowState) -> tuple[int, int, int]:
+        """The output tokens that fit if nothing had been used, if nothing were held, and now; -1: not even none."""
+        if isinstance(limit.meter, BillMeter):
+            _, held_prompt, held_output, _ = window.held
+            return (
+                self._fit_charge(limit, WindowState(), self.prompt, 0),
+                self._fit_charge(limit, window, self.prompt, 0),
+                self._fit_charge(limit, window, self.prompt + held_prompt, held_output),
+            )
+        used, held = count(limit.meter, window)
+        return (
+            self._fit(limit.meter, limit.bound),
+            self._fit(limit.meter, limit.bound - used),
+            self._fit(limit.meter, limit.bound - used - held),
+        )
+
+    def _fit_charge(self, limit: EffectiveLimit, window: WindowState, prompt: int, output: int) -> int:
+        most = output_that_fits(limit.prices, limit.bound, window, pending_prompt=prompt, pending_output=output)
+        return self.ask.asked_output if most is None else most
+
+    def _fit(self, meter: Meter, room: int) -> int:
+        """The output tokens that fit into `room` of a meter beside what the prompt takes."""
         fixed, each = {
             Meter.REQUESTS: (1, 0),
             Meter.OUTPUT: (0, 1),
@@ -110,15 +140,13 @@ def _fit_all(
     if_idle = at_once = ask.asked_output
     spent, tightest = _No("used", None, 0), None
     for index, limit in enumerate(limits):
-        used, held = count(limit.meter, windows[limit.scope][WINDOWS.index(limit.window)])
+        empty, idle, now = asked.fits(limit, windows[limit.scope][WINDOWS.index(limit.window)])
         ends_ms = ends[limit.window]
-        if asked.fit(limit.meter, limit.bound) < asked.smallest:
+        if empty < asked.smallest:
             return _No("never", index, ends_ms)
-        idle = asked.fit(limit.meter, limit.bound - used)
         if idle < asked.smallest and ends_ms > spent.ends_ms:
             spent = _No("used", index, ends_ms)
         if_idle = min(if_idle, idle)
-        now = asked.fit(limit.meter, limit.bound - used - held)
         if now < at_once:
             at_once, tightest = now, index
     if spent.limit is not None:

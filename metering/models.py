@@ -50,6 +50,7 @@ class EntitlementRow(Base):
     version: Mapped[int] = mapped_column(BigInteger)
     plan_version: Mapped[str] = mapped_column(Text)
     limits: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    schedule: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default="{}")
 
 
 class PriceRow(Base):

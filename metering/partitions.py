@@ -1,20 +1,25 @@
-"""The months of `usage_requests`: made ahead of time, so that an open never finds its partition missing."""
+"""The months of `usage_requests`: made ahead of time, so that an open never finds its partition missing.
+
+Where a test clock is followed, which may be a year on before anybody is back to make more, more are made.
+"""
 
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
-from core.clock import now_ms, to_datetime, to_ms
+from core.clock import follows_test_clock, now_ms, to_datetime, to_ms
 from core.ids import uuid7_floor
 
 _MONTHS_AHEAD = 2
+_MONTHS_AHEAD_OF_A_TEST_CLOCK = 14
 
 
 def months_around(at_ms: int) -> list[tuple[str, int, int]]:
     """(partition, first millisecond, first of the next) of the month before, this one and those ahead; in UTC."""
     first = to_datetime(at_ms).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     starts = [(first - timedelta(days=1)).replace(day=1)]
-    while len(starts) < _MONTHS_AHEAD + 3:
+    ahead = _MONTHS_AHEAD_OF_A_TEST_CLOCK if follows_test_clock() else _MONTHS_AHEAD
+    while len(starts) < ahead + 3:
         starts.append((starts[-1] + timedelta(days=32)).replace(day=1))
     return [(f"usage_requests_{start:%Y_%m}", to_ms(start), to_ms(end)) for start, end in pairwise(starts)]
 

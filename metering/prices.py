@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from core.clock import to_ms
+from core.clock import offset_ms, to_ms
 from core.database import Database
 from core.errors import Conflict, Invalid, NotFound, Unavailable
 from core.ids import uuid7
@@ -117,7 +117,7 @@ async def withdraw_price(session: AsyncSession, actor: Actor, price_id: UUID) ->
     if price is None:
         raise NotFound("no such price")
     now = await session.scalar(select(func.clock_timestamp()))
-    if now is None or price.effective_from <= now:
+    if now is None or to_ms(price.effective_from) <= to_ms(now) + offset_ms():
         raise Invalid("a price that is in force stays on the list: add a newer one")
     before = {"model": price.model, "effective_from": price.effective_from.isoformat()}
     await session.delete(price)

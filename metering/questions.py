@@ -1,23 +1,30 @@
 """What a request asks of the quota and what it is told, by Redis (`quota`) or by Postgres (`fallback`). Pure.
 
 The time of the grant fixes everything that depends on time: windows, price, day, period. So a wish is turned into a
-question once that time is known (or guessed, for Redis, whose script refuses a wrong guess).
+question once that time is known (or guessed, for Redis, whose script refuses a wrong guess). What the entitlement of
+that moment refuses outright is never asked.
 """
 
 from dataclasses import dataclass, field
 from datetime import date
 from uuid import UUID
 
+from core.errors import PaymentRequired
 from core.tenancy.principal import Principal
 from metering.limits import Entitlement
 from metering.pricing import Price, PriceBook
 from metering.records import OpenRequest
+from metering.schedule import Timeline, period_at, resumes
 from metering.windows import Calendar, Window, WindowKind, minute_window
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaAsk:
-    """What a request wants to hold. Tokens; money in nano-USD at the dearest rates that can apply."""
+    """What a request wants to hold. Tokens; money in nano-USD at the dearest rates that can apply.
+
+    It is meant for `from_ms <= t < until_ms`: then these are the windows, and this the entitlement, which was read when
+    the tenant's epoch was `read_epoch`. `resumes`: the period was interrupted, and does not start at zero.
+    """
 
     tenant_id: UUID
     user_id: UUID
@@ -31,6 +38,10 @@ class QuotaAsk:
     smallest_output: int
     output_rate: int
     ttl_ms: int
+    from_ms: int
+    until_ms: int
+    read_epoch: int
+    resumes: bool = False
 
     def nano_usd(self, granted_output: int) -> int:
         """What a grant of so many output tokens holds of money."""
@@ -78,17 +89,24 @@ class Wish:
     likely: int
     smallest_output: int
     ttl_ms: int
-    entitlement: Entitlement
+    timeline: Timeline
     book: PriceBook
 
     def question(self, at_ms: int, calendar: Calendar) -> QuotaAsk:
-        """The same in the windows of a moment. Raises UnknownModel when it had no price then."""
+        """The same in the windows of a moment.
+
+        Raises PaymentRequired when nothing is granted then, UnknownModel when the model had no price.
+        """
+        stretch = self.timeline.at(at_ms)
+        if stretch.refusal is not None:
+            raise PaymentRequired(stretch.refusal.detail, code=stretch.refusal.code)
         prompt_rate, output_rate = self.price(at_ms).dearest(self.bound)
+        day, period = calendar.day(at_ms), period_at(self.timeline.periods, at_ms, calendar)
         return QuotaAsk(
             tenant_id=self.principal.tenant_id,
             user_id=self.principal.user_id,
-            day=calendar.day(at_ms),
-            period=calendar.month(at_ms),
+            day=day,
+            period=period,
             prompt_bound=self.bound,
             prompt_nano_usd=self.bound * prompt_rate,
             prompt_likely=self.likely,
@@ -97,7 +115,15 @@ class Wish:
             smallest_output=self.smallest_output,
             output_rate=output_rate,
             ttl_ms=self.ttl_ms,
+            from_ms=max(stretch.from_ms, day.starts_ms, period.starts_ms),
+            until_ms=min(stretch.until_ms, day.ends_ms, period.ends_ms),
+            read_epoch=self.timeline.read_epoch,
+            resumes=resumes(self.timeline.periods, at_ms, calendar),
         )
+
+    def entitlement_at(self, at_ms: int) -> Entitlement:
+        """What holds at a moment."""
+        return self.timeline.at(at_ms).entitlement
 
     def price(self, at_ms: int) -> Price:
         """The entry in force at a moment. Raises UnknownModel."""
@@ -112,7 +138,7 @@ class Wish:
             key_id=self.principal.key_id,
             epoch=held.epoch,
             price_id=self.price(held.now_ms).id,
-            plan_version=self.entitlement.plan_version,
+            plan_version=self.entitlement_at(held.now_ms).plan_version,
             period_id=question.period.name,
             day=date.fromisoformat(question.day.name),
             opened_ms=held.now_ms,
@@ -133,6 +159,11 @@ class Admitted:
     held: Held
     request: OpenRequest
 
+    @property
+    def entitlement(self) -> Entitlement:
+        """What it was granted under."""
+        return self.wish.entitlement_at(self.held.now_ms)
+
     def window_ends_ms(self) -> tuple[int, ...]:
         """When the window of each limit turns, in the order of the entitlement."""
         ends = {
@@ -140,4 +171,4 @@ class Admitted:
             WindowKind.DAY: self.question.day.ends_ms,
             WindowKind.PERIOD: self.question.period.ends_ms,
         }
-        return tuple(ends[limit.window] for limit in self.wish.entitlement.limits)
+        return tuple(ends[limit.window] for limit in self.entitlement.limits)

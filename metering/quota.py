@@ -2,8 +2,8 @@
 
 One hash per user and one per tenant, under the tenant's hash tag, so that the scripts run on a Redis Cluster as they
 are. Everything here is a shadow of Postgres and may be lost; the epoch tells when it was. Counts are doubles in Redis:
-exact up to 2**53 (`core.money.MAX_EXACT_DOUBLE`). Redis away or slow: `RedisAway`, and Postgres decides
-(`metering.fallback`).
+exact up to 2**53 (`core.money.MAX_EXACT_DOUBLE`). Its clock is ahead by what a test clock says. Redis away or slow:
+`RedisAway`, and Postgres decides (`metering.fallback`).
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from core.clock import offset_ms
 from core.ids import random_tail
 from metering.limits import Entitlement
 from metering.questions import Held, QuotaAsk, Refused
@@ -30,8 +31,15 @@ class Stale:
 
 
 @dataclass(frozen=True, slots=True)
+class Outdated:
+    """The shadow was built in `epoch`, after the entitlement was read, which may have changed: read it again."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class OtherTime:
-    """Redis's clock is in another day or period than the question: ask with the windows of `now_ms`."""
+    """The question is not meant for Redis's time, `now_ms`: another day, period or stretch of the entitlement."""
 
     now_ms: int
 
@@ -57,17 +65,17 @@ class Quota:
         self._build_user = load_script("build_user")
         self._lapsed = load_script("lapsed")
 
-    async def admit(self, ask: QuotaAsk, entitlement: Entitlement) -> Held | Refused | Stale | OtherTime:
+    async def admit(self, ask: QuotaAsk, entitlement: Entitlement) -> Held | Refused | Stale | Outdated | OtherTime:
         """Checks every window of the user and the tenant, and takes the hold, in one step. Raises RedisAway."""
         question = msgspec.msgpack.encode(
             [
                 ask.user_id.hex,
                 ask.day.name,
-                ask.day.starts_ms,
                 ask.day.ends_ms,
                 ask.period.name,
-                ask.period.starts_ms,
                 ask.period.ends_ms,
+                ask.from_ms,
+                ask.until_ms,
                 random_tail(),
                 ask.prompt_bound,
                 ask.prompt_nano_usd,
@@ -77,6 +85,9 @@ class Quota:
                 ask.smallest_output,
                 ask.output_rate,
                 ask.ttl_ms,
+                ask.read_epoch,
+                offset_ms(),
+                int(ask.resumes),
             ]
         )
         keys = (tenant_key(ask.tenant_id), user_key(ask.tenant_id, ask.user_id))
@@ -105,7 +116,7 @@ class Quota:
 
     async def lapsed(self, key: str, again_ms: int) -> list[tuple[UUID, UUID]]:
         """The holds of one hash whose deadline has passed: (request, user). They are looked at again in `again_ms`."""
-        flat = await self.lane.call(self._lapsed, (key,), again_ms)
+        flat = await self.lane.call(self._lapsed, (key,), again_ms, offset_ms())
         return [(UUID(flat[i].decode()), UUID(flat[i + 1].decode())) for i in range(0, len(flat), 2)]
 
     async def epoch(self, tenant_id: UUID, run_id: str) -> int | None:
@@ -114,9 +125,9 @@ class Quota:
         return int(epoch) if epoch is not None and run.decode() == run_id else None
 
     async def now_ms(self) -> int:
-        """Redis's clock."""
+        """Redis's clock, which grants go by."""
         seconds, micros = await self.lane.command("TIME")
-        return int(seconds) * 1000 + int(micros) // 1000
+        return int(seconds) * 1000 + int(micros) // 1000 + offset_ms()
 
     async def read(
         self, tenant_id: UUID, user_id: UUID, windows: Sequence[str], *, least_epoch: int = 0
@@ -139,7 +150,7 @@ class Quota:
         return HashState.of(user_active, user), HashState.of(active, tenant)
 
 
-def _verdict(answer: list[Any]) -> Held | Refused | Stale | OtherTime:
+def _verdict(answer: list[Any]) -> Held | Refused | Stale | Outdated | OtherTime:
     kind: bytes = answer[0]
     match kind:
         case b"ok":
@@ -159,6 +170,8 @@ def _verdict(answer: list[Any]) -> Held | Refused | Stale | OtherTime:
             )
         case b"clock":
             return OtherTime(answer[1])
+        case b"entitlement":
+            return Outdated(int(answer[1]))
         case b"rebuild" | b"user":
             return Stale(int(answer[1]), user_only=kind == b"user")
         case _:

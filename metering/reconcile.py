@@ -32,7 +32,7 @@ STATEMENT_S = 3600
 """The longest that one statement may take: the sums of a tenant's month."""
 
 _OVERDUE_AFTER = timedelta(seconds=60)  # recovery settles what is left open; this is well past it
-_LONGEST_PERIOD_MONTHS = 2  # a period that starts on the last day of a month ends in the next
+_LONGEST_PERIOD_MONTHS = 14  # a trial lasts a year at most, and may begin on the last day of a month
 _PARTITION = re.compile(r"usage_requests_(\d{4})_(\d{2})")
 
 log = get_logger(__name__)

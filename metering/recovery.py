@@ -20,7 +20,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from core.clock import to_ms
+from core.clock import offset_ms, to_ms
 from core.database import CONNECTION_ERRORS, Connections
 from core.errors import Unavailable
 from core.logs import get_logger
@@ -143,7 +143,7 @@ class Recovery:
             settled = await _settle(connection, lost) if lost else set()
             if beat is not None and settled:
                 pairs = [(settlement.tenant_id, settlement.id) for settlement in lost if settlement.id in settled]
-                await connection.execute(sql("keep_holds"), *map(list, zip(*pairs, strict=True)))
+                await connection.execute(sql("keep_holds"), *map(list, zip(*pairs, strict=True)), offset_ms())
         if beat is None:
             await self._release(settlement for settlement in lost if settlement.id in settled)
         if settled:

@@ -16,7 +16,7 @@ from metering.epochs import Epochs
 from metering.journal import InFallback, Journal, Opened
 from metering.lapses import Lapses
 from metering.questions import Admitted, Held, Refused, Wish
-from metering.quota import OtherTime, Quota, Stale
+from metering.quota import OtherTime, Outdated, Quota, Stale
 from metering.records import OpenRequest
 from metering.running import Running
 from metering.states import COUNTS
@@ -28,6 +28,13 @@ class Bounced:
     """What Redis answered is not worth anything: the tenant's epoch is not `epoch` any more, says Postgres."""
 
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """Ask again, by an entitlement that was read in `least_epoch` or later."""
+
+    least_epoch: int = 0
 
 
 class RedisGrants:
@@ -49,19 +56,23 @@ class RedisGrants:
         """Whether it makes sense to ask."""
         return self._quota.lane.breaker
 
-    async def admit(self, wish: Wish) -> Admitted | Refused | Bounced | InFallback | None:
-        """One try. None: something was mended, ask again. What is granted runs (`Running`).
+    async def admit(self, wish: Wish) -> Admitted | Refused | Bounced | Outdated | InFallback | Mended:
+        """One try. What is granted runs (`Running`).
 
-        Raises UnknownModel, Unauthenticated when the key ended meanwhile, RedisAway, Unavailable.
+        Raises PaymentRequired (by an entitlement that may be old), UnknownModel, Unauthenticated when the key ended
+        meanwhile, RedisAway, Unavailable.
         """
-        question = wish.question(now_ms() + self._skew_ms, self._calendar)
-        answer = await self._quota.admit(question, wish.entitlement)
+        at_ms = now_ms() + self._skew_ms
+        question = wish.question(at_ms, self._calendar)
+        answer = await self._quota.admit(question, wish.entitlement_at(at_ms))
         match answer:
             case Stale():
                 return await self._mend(wish.principal, answer)
+            case Outdated():
+                return answer
             case OtherTime():
                 self._skew_ms = answer.now_ms - now_ms()
-                return None
+                return Mended()
             case Refused():
                 self._look_for_lapsed(wish.principal, lapsed=answer.lapsed)
                 return await self._confirm(wish.principal.tenant_id, answer)
@@ -74,9 +85,13 @@ class RedisGrants:
 
     async def _confirm(self, tenant_id: UUID, refused: Refused) -> Refused | Bounced:
         """A refusal by counters that Postgres knows to be old is none: nothing was opened that could have bounced."""
-        if refused.epoch is not None and await self._epochs.has_moved(tenant_id, refused.epoch):
+        if refused.epoch is not None and await self.has_moved(tenant_id, refused.epoch):
             return Bounced(refused.epoch)
         return refused
+
+    async def has_moved(self, tenant_id: UUID, seen_epoch: int) -> bool:
+        """Whether Postgres knows better than what was seen in an epoch. Away: nobody says so."""
+        return await self._epochs.has_moved(tenant_id, seen_epoch)
 
     async def rebuild(self, tenant_id: UUID, seen_epoch: int) -> InFallback | None:
         """What `Epochs` makes of a tenant whose grants bounced. Raises RedisAway, Unavailable."""
@@ -113,11 +128,11 @@ class RedisGrants:
         with contextlib.suppress(Unavailable):
             await self._quota.settle(request.tenant_id, request.user_id, request.id, (0,) * COUNTS)
 
-    async def _mend(self, principal: Principal, stale: Stale) -> InFallback | None:
+    async def _mend(self, principal: Principal, stale: Stale) -> InFallback | Mended:
         if stale.user_only:
             await self._epochs.build_user(principal.tenant_id, principal.user_id, stale.epoch)
-            return None
-        return await self.rebuild(principal.tenant_id, stale.epoch)
+            return Mended()
+        return await self.rebuild(principal.tenant_id, stale.epoch) or Mended(stale.epoch + 1)
 
     def _look_for_lapsed(self, principal: Principal, *, lapsed: bool) -> None:
         if lapsed:

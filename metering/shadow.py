@@ -1,16 +1,23 @@
 """What Postgres says of a tenant's windows and holds, or of one user's: one statement, one snapshot (shadow.sql).
 
+The periods are those of the tenant's schedule; who reads it here and then writes to Redis holds the tenant's lock, or
+writes only into what was built under it, so a newer schedule cannot have committed unseen.
+
 Redis's hashes are built from it, fallback judges by it, and `/v1/limits` shows it while Redis is away.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from core.clock import to_ms
 from core.ids import uuid7_floor
 from metering.journal import sql
+from metering.schedule import Period, Schedule, period_at, periods_between
 from metering.states import HashState, Hold, WindowState
 from metering.windows import MINUTE_MS, Calendar, minute_window
 
@@ -37,15 +44,32 @@ class Shadow:
         return fields
 
 
+async def read_periods(connection: Any, tenant_id: UUID) -> tuple[Period, ...]:
+    """The periods of the tenant's schedule, on an asyncpg connection."""
+    found = await connection.fetchval("SELECT schedule::text FROM entitlements WHERE tenant_id = $1", tenant_id)
+    return () if found is None else msgspec.json.decode(found, type=Schedule).periods
+
+
 async def read_shadow(
-    connection: Any, calendar: Calendar, tenant_id: UUID, user_id: UUID | None, now_ms: int, *, around_ms: int = 0
+    connection: Any,
+    calendar: Calendar,
+    tenant_id: UUID,
+    user_id: UUID | None,
+    now_ms: int,
+    *,
+    periods: Sequence[Period] = (),
+    around_ms: int = 0,
 ) -> Shadow:
-    """The windows of `now_ms`, and those of `around_ms` before and after it; all holds. On an asyncpg connection."""
+    """The windows of `now_ms`, and those of `around_ms` before and after it; all holds. On an asyncpg connection.
+
+    Its periods are there even if nothing was counted in them, so that one which was interrupted is known to be whole.
+    """
     earliest, latest = now_ms - around_ms, now_ms + around_ms
     from_id = uuid7_floor(earliest // MINUTE_MS * MINUTE_MS)
     from_day: date = calendar.date_of(earliest)
-    periods = sorted({calendar.month(at).name for at in (earliest, now_ms, latest)})
-    return shadow_of(await connection.fetch(sql("shadow"), tenant_id, user_id, from_id, from_day, periods))
+    names = sorted({period.name for period in periods_between(periods, earliest, latest, calendar)})
+    shadow = shadow_of(await connection.fetch(sql("shadow"), tenant_id, user_id, from_id, from_day, names))
+    return Shadow({f"p:{name}": WindowState() for name in names} | shadow.windows, shadow.holds)
 
 
 def shadow_of(rows: list[Any]) -> Shadow:
@@ -82,6 +106,7 @@ def shadow_of(rows: list[Any]) -> Shadow:
     )
 
 
-def names_at(calendar: Calendar, at_ms: int) -> list[str]:
+def names_at(calendar: Calendar, at_ms: int, periods: Sequence[Period] = ()) -> list[str]:
     """The fields of a moment's windows, in the order of `metering.limits.WINDOWS`."""
-    return [f"m:{minute_window(at_ms).name}", f"d:{calendar.day(at_ms).name}", f"p:{calendar.month(at_ms).name}"]
+    period = period_at(periods, at_ms, calendar)
+    return [f"m:{minute_window(at_ms).name}", f"d:{calendar.day(at_ms).name}", f"p:{period.name}"]

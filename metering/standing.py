@@ -1,7 +1,8 @@
 """Where a user stands: each of its limits, what is used, held and left, and when the window turns.
 
 Redis's hashes say it, after they were built where they are not whole; while Redis is away, or Postgres admits the
-tenant, Postgres says it. Postgres away: Redis is believed as it is.
+tenant, Postgres says it; and in a period that was interrupted, whose field the hashes may lack until the next grant.
+Postgres away: Redis is believed as it is.
 """
 
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from core.errors import Unavailable
 from metering.entitlements import Entitlements
 from metering.epochs import Epochs
 from metering.journal import sql
-from metering.judge import count
+from metering.judge import measure
 from metering.limits import EffectiveLimit, LimitScope
 from metering.quota import Quota, Stale
 from metering.redis_lane import RedisAway
+from metering.schedule import Timeline, period_at, resumes
 from metering.shadow import names_at, read_shadow
 from metering.states import HashState
 from metering.windows import Calendar, Window, WindowKind, minute_window
@@ -26,7 +28,7 @@ _TRIES = 4
 
 @dataclass(frozen=True, slots=True)
 class LimitStanding:
-    """One limit now. Spend in micro-USD, used rounded up; `remaining` is not below 0."""
+    """One limit now. Spend in micro-USD, a charge in paise, used rounded up; `remaining` is not below 0."""
 
     limit: EffectiveLimit
     used: int
@@ -58,14 +60,19 @@ class Standings:
 
     async def of(self, tenant_id: UUID, user_id: UUID) -> Standing:
         """Where the user stands. Raises Unavailable."""
-        entitlement = await self._entitlements.of(tenant_id, user_id)
+        least_epoch, in_fallback = await self._mode(tenant_id)
+        timeline = await self._entitlements.of(tenant_id, user_id, least_epoch=least_epoch)
         at_ms = now_ms()
+        entitlement = timeline.at(at_ms).entitlement
         windows = {
             WindowKind.MINUTE: minute_window(at_ms),
             WindowKind.DAY: self._calendar.day(at_ms),
-            WindowKind.PERIOD: self._calendar.month(at_ms),
+            WindowKind.PERIOD: period_at(timeline.periods, at_ms, self._calendar),
         }
-        of_user, of_tenant = await self._read(tenant_id, user_id, at_ms)
+        if in_fallback or resumes(timeline.periods, at_ms, self._calendar):
+            of_user, of_tenant = await self._from_postgres(tenant_id, user_id, timeline, at_ms)
+        else:
+            of_user, of_tenant = await self._read(tenant_id, user_id, timeline, at_ms, least_epoch)
         return Standing(
             tuple(
                 _standing(limit, of_user if limit.scope is LimitScope.USER else of_tenant, windows)
@@ -75,17 +82,23 @@ class Standings:
             of_user.active,
         )
 
-    async def _read(self, tenant_id: UUID, user_id: UUID, at_ms: int) -> tuple[HashState, HashState]:
-        names = names_at(self._calendar, at_ms)
-        least_epoch, in_fallback = await self._mode(tenant_id)
-        if not in_fallback:
-            try:
-                return await self._from_redis(tenant_id, user_id, names, least_epoch)
-            except RedisAway:
-                pass
+    async def _read(
+        self, tenant_id: UUID, user_id: UUID, timeline: Timeline, at_ms: int, least_epoch: int
+    ) -> tuple[HashState, HashState]:
+        names = names_at(self._calendar, at_ms, timeline.periods)
+        try:
+            return await self._from_redis(tenant_id, user_id, names, least_epoch)
+        except RedisAway:
+            return await self._from_postgres(tenant_id, user_id, timeline, at_ms)
+
+    async def _from_postgres(
+        self, tenant_id: UUID, user_id: UUID, timeline: Timeline, at_ms: int
+    ) -> tuple[HashState, HashState]:
+        periods = timeline.periods
+        names = names_at(self._calendar, at_ms, periods)
         async with self._pool.acquire() as connection:
-            user = await read_shadow(connection, self._calendar, tenant_id, user_id, at_ms)
-            tenant = await read_shadow(connection, self._calendar, tenant_id, None, at_ms)
+            user = await read_shadow(connection, self._calendar, tenant_id, user_id, at_ms, periods=periods)
+            tenant = await read_shadow(connection, self._calendar, tenant_id, None, at_ms, periods=periods)
         return user.state(names), tenant.state(names)
 
     async def _mode(self, tenant_id: UUID) -> tuple[int, bool]:
@@ -113,7 +126,7 @@ class Standings:
 
 def _standing(limit: EffectiveLimit, state: HashState, windows: dict[WindowKind, Window]) -> LimitStanding:
     window = state.windows[list(windows).index(limit.window)]
-    used, held = count(limit.meter, window)
+    used, held = measure(limit, window)
     return LimitStanding(
         limit,
         limit.in_unit(used),

@@ -2,10 +2,13 @@
 --
 -- KEYS[1] the tenant's hash, KEYS[2] the user's hash (one hash tag: one slot of a cluster)
 -- ARGV[1] MessagePack of the question:
---   [user, day, day_starts_ms, day_ends_ms, period, period_starts_ms, period_ends_ms, id_tail,
---    prompt, prompt_nano, likely, likely_nano, asked, smallest, output_rate_nano, ttl_ms]
+--   [user, day, day_ends_ms, period, period_ends_ms, from_ms, until_ms, id_tail,
+--    prompt, prompt_nano, likely, likely_nano, asked, smallest, output_rate_nano, ttl_ms, read_epoch, ahead_ms, resumes]
+--   from_ms <= now < until_ms is what windows and entitlement are meant for; read_epoch = the tenant's epoch when the
+--   entitlement was read; ahead_ms = how far a test clock is ahead; resumes = 1: the period was interrupted by another
 --   prompt = the most tokens it can be, likely = what it probably is; nano = nano-USD at the dearest rate
 -- ARGV[2] MessagePack of the entitlement: [user_concurrency, tenant_concurrency, [[scope, window, meter, bound], ...]]
+--   meter 10 is a charge, and has a fifth member: [allowance, rate] of input, cache reads, cache writes, output (flat)
 -- ARGV[3] the run of the Redis that this is sent to: the lane adds it when it sends, not when it was asked
 --
 -- Fields of a hash:
@@ -25,27 +28,31 @@
 --                     limit = the index of the limit (0: the user's concurrency, -1: the tenant's)
 --                     count = 1 when a prompt of the likely size would be granted: worth an exact count
 --          {'rebuild', epoch}, {'user', epoch}: the shadow is not whole; {'clock', now_ms}: ask with these windows
+--          {'entitlement', epoch}: the shadow is younger than the entitlement; it may name another period
 
 local ask = cmsgpack.unpack(ARGV[1])
 local entitlement = cmsgpack.unpack(ARGV[2])
 local run, user = ARGV[3], ask[1]
 local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + ask[18]
 local minute = math.floor(now / 60000)
 
 local IDLE_S = 45 * 86400 -- longer than a period: a hash that lapses holds nothing that still counts
-local names = {'m:' .. minute, 'd:' .. ask[2], 'p:' .. ask[5]}
-local ends = {(minute + 1) * 60000, ask[4], ask[7]}
+local names = {'m:' .. minute, 'd:' .. ask[2], 'p:' .. ask[4]}
+local ends = {(minute + 1) * 60000, ask[3], ask[5]}
 local tenant_row = redis.call('HMGET', KEYS[1], 'e', 'r', 'u:' .. user, 'c', 'k', 'x', names[1], names[2], names[3])
 local user_row = redis.call('HMGET', KEYS[2], 'e', 'c', 'k', 'x', names[1], names[2], names[3])
 
 local epoch = tenant_row[1]
 if not epoch or tenant_row[2] ~= run then return {'rebuild', epoch or '0'} end
+if tonumber(epoch) > ask[17] then return {'entitlement', epoch} end
 if user_row[1] ~= epoch then
   if tenant_row[3] == epoch then return {'rebuild', epoch} end
   return {'user', epoch}
 end
-if now < ask[3] or now >= ask[4] or now < ask[6] or now >= ask[7] then return {'clock', now} end
+if now < ask[6] or now >= ask[7] then return {'clock', now} end
+-- Its field was dropped when the other period began; a hash that is built now has it.
+if ask[19] == 1 and not (tenant_row[9] and user_row[7]) then return {'rebuild', epoch} end
 
 local EMPTY = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 local FORMAT = '>ddddddddddd'
@@ -75,6 +82,31 @@ end
 local limits = entitlement[3]
 local asked, smallest, rate = ask[13], math.min(ask[13], ask[14]), ask[15]
 
+-- What usage over the allowances comes to: what was used, and what is pending at its dearest: the prompt in one class.
+local function charge(prices, w, prompt, output)
+  local counts = {w[2], w[4], w[5] + w[6]}
+  local dearest = 0
+  for lands = 1, 3 do
+    local sum = 0
+    for class = 1, 3 do
+      local units = counts[class] + (class == lands and prompt or 0)
+      sum = sum + math.max(0, units - prices[2 * class - 1]) * prices[2 * class]
+    end
+    dearest = math.max(dearest, sum)
+  end
+  return dearest + math.max(0, w[3] + output - prices[7]) * prices[8]
+end
+
+-- The output tokens that fit under a ceiling on the charge, on top of a window and of what is pending.
+local function fit_charge(prices, bound, w, prompt, output)
+  local allowance, rate = prices[7], prices[8]
+  local of_prompt = {prices[1], prices[2], prices[3], prices[4], prices[5], prices[6], 0, 0}
+  local rest = bound - charge(of_prompt, w, prompt, 0)
+  if rest < 0 then return -1 end
+  if rate == 0 then return asked end
+  return math.max(-1, allowance + math.floor(rest / rate) - w[3] - output)
+end
+
 -- What a limit's meter says of a window: what was used, what is held, and what this request adds at least.
 local function count(w, meter, prompt, prompt_nano)
   if meter == 1 then return w[1], w[8], 1, 0 end
@@ -92,18 +124,34 @@ local function fit(room, each)
   return math.floor(room / each)
 end
 
+-- The output tokens that fit under a limit: if nothing had been used, if nothing were held, and now.
+local function fit_limit(limit, w, prompt, prompt_nano)
+  local meter, bound, prices = limit[3], limit[4], limit[5]
+  if prices then
+    return fit_charge(prices, bound, EMPTY, prompt, 0), fit_charge(prices, bound, w, prompt, 0),
+        fit_charge(prices, bound, w, prompt + w[9], w[10])
+  end
+  local used, held, fixed, each = count(w, meter, prompt, prompt_nano)
+  return fit(bound - fixed, each), fit(bound - used - fixed, each), fit(bound - used - held - fixed, each)
+end
+
+-- What is left of a limit.
+local function left(limit, w)
+  if limit[5] then return limit[4] - charge(limit[5], w, w[9], w[10]) end
+  local used, held = count(w, limit[3], 0, 0)
+  return limit[4] - used - held
+end
+
 -- The grant for a prompt of this size; or nil, the cause, the limit, and when to come back.
 local function judge(prompt, prompt_nano)
   local fit_used, fit_now = asked, asked
   local spent, latest, tightest = 0, 0, 0
   for index = 1, #limits do
-    local scope, kind, meter, bound = unpack(limits[index])
-    local used, held, fixed, each = count(windows[scope][kind], meter, prompt, prompt_nano)
-    if fit(bound - fixed, each) < smallest then return nil, 'never', index, ends[kind] end
-    local if_idle = fit(bound - used - fixed, each)
+    local scope, kind = limits[index][1], limits[index][2]
+    local if_empty, if_idle, at_once = fit_limit(limits[index], windows[scope][kind], prompt, prompt_nano)
+    if if_empty < smallest then return nil, 'never', index, ends[kind] end
     if if_idle < smallest and ends[kind] > latest then spent, latest = index, ends[kind] end
     if if_idle < fit_used then fit_used = if_idle end
-    local at_once = fit(bound - used - held - fixed, each)
     if at_once < fit_now then fit_now, tightest = at_once, index end
   end
   if spent > 0 then return nil, 'used', spent, latest end
@@ -122,7 +170,7 @@ end
 
 local nano = prompt_nano + granted * rate
 local id = string.format('%04x%08x', math.floor(now / 4294967296), now % 4294967296) .. ask[8]
-local hold = struct.pack('>ddddd', prompt, granted, nano, now + ask[16], minute) .. ask[2] .. '|' .. ask[5] .. '|' .. user
+local hold = struct.pack('>ddddd', prompt, granted, nano, now + ask[16], minute) .. ask[2] .. '|' .. ask[4] .. '|' .. user
 local newest = names[1] .. ' ' .. names[2] .. ' ' .. names[3]
 local olds = {user_row[3], tenant_row[5]}
 local keys = {KEYS[2], KEYS[1]}
@@ -152,8 +200,6 @@ end
 
 local answer = {'ok', now, id, epoch, granted, lapsed}
 for index = 1, #limits do
-  local scope, kind, meter, bound = unpack(limits[index])
-  local used, held = count(windows[scope][kind], meter, 0, 0)
-  answer[#answer + 1] = bound - used - held
+  answer[#answer + 1] = left(limits[index], windows[limits[index][1]][limits[index][2]])
 end
 return answer

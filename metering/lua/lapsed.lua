@@ -1,10 +1,11 @@
 -- The holds of one hash that are past their deadline, and a fresh field x.
 --
--- KEYS[1] a tenant's or a user's hash; ARGV[1] milliseconds until those found are looked at again
+-- KEYS[1] a tenant's or a user's hash; ARGV[1] milliseconds until those found are looked at again, ARGV[2] how far a
+-- test clock is ahead
 -- Answers {id, user, id, user, ...}. Nothing is released here: Postgres is asked first.
 
 local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + tonumber(ARGV[2])
 local row = redis.call('HGETALL', KEYS[1])
 local found, oldest = {}, nil
 for index = 1, #row, 2 do

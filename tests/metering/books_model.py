@@ -13,7 +13,7 @@ from enum import Enum
 from uuid import UUID
 
 from core.money import ceil_div
-from metering.judge import count
+from metering.judge import measure
 from metering.limits import EffectiveLimit, Entitlement, LimitScope
 from metering.measurements import Counts, Measurement
 from metering.pricing import Price
@@ -260,5 +260,5 @@ def room(limits: Iterable[EffectiveLimit], names: Names, user: ModelHash, tenant
     left = []
     for limit in limits:
         of = user if limit.scope is LimitScope.USER else tenant
-        left.append(limit.bound - sum(count(limit.meter, of.window(names[limit.window]))))
+        left.append(limit.bound - sum(measure(limit, of.window(names[limit.window]))))
     return tuple(left)

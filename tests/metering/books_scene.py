@@ -111,7 +111,7 @@ class Scene:
             return None
         wish = self.bench.run(_wish(post, account, ask))
         question = wish.question(began, self.calendar)
-        held = self.bench.run(post.process.quota.admit(question, wish.entitlement))
+        held = self.bench.run(post.process.quota.admit(question, wish.entitlement_at(began)))
         if not isinstance(held, Held):
             return None
         answer = ("granted", held.granted_output, held.room)
@@ -158,19 +158,19 @@ class Scene:
         tenant = self._hash(reading, tenant_id, None, names.values(), of_tenant_ms)
         if reading is not None and reading.fresh(None) and reading.lost(user_id):
             tenant = self.model.postgres(tenant_id, None, names.values(), of_tenant_ms)
-        verdict = judged(wish.entitlement, ask, user, tenant, judged_ms)
+        verdict = judged(wish.entitlement_at(judged_ms), ask, user, tenant, judged_ms)
         if verdict.cause:
             if verdict.limit is None:
                 return ("blocked" if verdict.cause == "never" else "too_many_at_once", None)
             if verdict.cause == "held":
-                return ("held", wish.entitlement.limits[verdict.limit])
+                return ("held", wish.entitlement_at(judged_ms).limits[verdict.limit])
             ends = self._ends(judged_ms)
-            spent = latest_spent(wish.entitlement, ask, user, tenant, judged_ms, ends)
+            spent = latest_spent(wish.entitlement_at(judged_ms), ask, user, tenant, judged_ms, ends)
             return ("never", None) if verdict.cause == "never" else ("limit_reached", spent)
         amounts = (wish.bound, verdict.granted, ask.nano_usd(verdict.granted))
         for of in (user, tenant):
             of.hold("this", names, amounts)
-        return ("granted", verdict.granted, room(wish.entitlement.limits, names, user, tenant))
+        return ("granted", verdict.granted, room(wish.entitlement_at(judged_ms).limits, names, user, tenant))
 
     def _ends(self, at_ms: int) -> dict[WindowKind, int]:
         """When the windows of a moment turn: here a day ends before its minute."""
@@ -190,8 +190,9 @@ class Scene:
         """No window is past a limit because of this grant."""
         tenant_id, user_id, names = wish.principal.tenant_id, wish.principal.user_id, asked.names
         of = [self.model.truth(tenant_id, one, names.values(), asked.request.opened_ms) for one in (user_id, None)]
-        left = room(wish.entitlement.limits, names, *of)
-        assert min(left, default=0) >= 0, f"past a limit: {left} of {wish.entitlement.limits}"
+        limits = wish.entitlement_at(asked.request.opened_ms).limits
+        left = room(limits, names, *of)
+        assert min(left, default=0) >= 0, f"past a limit: {left} of {limits}"
 
     # -------------------------------------------------------------------------------------------- checks
 

@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from core.clock import follow_test_clock, now_ms, stop_following
 from metering.quota import Quota
 from metering.redis_lane import RedisLane
 from migrations.upgrade import migrate
@@ -13,7 +15,8 @@ from sandbox.daemon import free_port
 from tests import servers
 from tests.harness import Books
 from tests.metering.outage import QUICK, Start, until
-from tests.metering.process import Process, start_process
+from tests.metering.process import KOLKATA, Process, start_process
+from tests.metering.scheduled import DAY_MS, TestClock
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +62,26 @@ async def blind(start: Start) -> Process:
     process = await start(redis=f"redis://127.0.0.1:{free_port()}/0", **QUICK)
     await until(lambda: process.lane.breaker.is_open)
     return process
+
+
+@pytest.fixture(params=["redis", "postgres"])
+async def either(request: pytest.FixtureRequest, start: Start) -> Process:
+    """A process that is admitted by Redis, and one by Postgres."""
+    if request.param == "redis":
+        return await start()
+    process = await start(redis=f"redis://127.0.0.1:{free_port()}/0", **QUICK)
+    await until(lambda: process.lane.breaker.is_open)
+    return process
+
+
+@pytest.fixture
+async def test_clock(tmp_path: Path, metering_database: str) -> AsyncIterator[TestClock]:
+    """The clock of this process, which goes on from the tenth of next month."""
+    clock = TestClock(tmp_path / "clock", metering_database)
+    follow_test_clock(clock.file)
+    await clock.move_to(KOLKATA.month(now_ms()).ends_ms + 9 * DAY_MS)
+    yield clock
+    stop_following()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from metering.judge import count
-from metering.limits import EffectiveLimit, LimitScope, Meter
+from metering.limits import BillMeter, EffectiveLimit, LimitScope, Meter
 from metering.questions import QuotaAsk
 from metering.states import WindowState
 from metering.windows import WindowKind, minute_window
@@ -88,8 +88,8 @@ class QuotaModel:
         now: list[int] = []
         for limit in self.limits:
             of = self.users[user] if limit.scope is LimitScope.USER else self.tenant
-            used, held = count(limit.meter, of.window(names[limit.window]))
-            for sizes, before in ((empty, 0), (idle, used), (now, used + held)):
+            window = of.window(names[limit.window])
+            for sizes, before in ((empty, WindowState()), (idle, WindowState(window.used)), (now, window)):
                 sizes.append(_largest(ask.asked_output, self._fits(limit, ask, before, prompt, nano)))
         for index, size in enumerate(empty):
             if size < smallest:
@@ -104,8 +104,14 @@ class QuotaModel:
         return Verdict(can)
 
     @staticmethod
-    def _fits(limit: EffectiveLimit, ask: QuotaAsk, before: int, prompt: int, nano: int) -> Callable[[int], bool]:
+    def _fits(
+        limit: EffectiveLimit, ask: QuotaAsk, window: WindowState, prompt: int, nano: int
+    ) -> Callable[[int], bool]:
+        before = 0 if isinstance(limit.meter, BillMeter) else sum(count(limit.meter, window))
+
         def fits(output: int) -> bool:
+            if isinstance(limit.meter, BillMeter):
+                return dearest(limit, window, prompt, output) <= limit.bound
             if limit.meter is Meter.REQUESTS:
                 added = 1
             elif limit.meter is Meter.OUTPUT:
@@ -128,6 +134,32 @@ def names_at(ask: QuotaAsk, now_ms: int) -> Names:
         WindowKind.DAY: f"d:{ask.day.name}",
         WindowKind.PERIOD: f"p:{ask.period.name}",
     }
+
+
+def dearest(limit: EffectiveLimit, window: WindowState, prompt: int = 0, output: int = 0) -> int:
+    """The most that a window, its holds and a request on top can come to: a prompt may be counted as anything."""
+    _, given, written, read, short, long, _ = window.used
+    _, held_prompt, held_output, _ = window.held
+    pending = prompt + held_prompt
+    ends = [
+        (given + pending, read, short + long),
+        (given, read + pending, short + long),
+        (given, read, short + long + pending),
+    ]
+    return max(
+        sum(
+            max(units - allowance, 0) * rate
+            for units, (allowance, rate) in zip((*end, written + held_output + output), limit.prices, strict=True)
+        )
+        for end in ends
+    )
+
+
+def left(limit: EffectiveLimit, window: WindowState) -> int:
+    """What is left of a limit."""
+    if isinstance(limit.meter, BillMeter):
+        return limit.bound - dearest(limit, window)
+    return limit.bound - sum(count(limit.meter, window))
 
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:

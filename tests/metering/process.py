@@ -65,6 +65,7 @@ class Process:
     spool: Spool
     fallback: Fallback
     standings: Standings
+    entitlements: Entitlements
 
     async def admit(self, account: Account, *, max_tokens: int = 100, prompt_bytes: int = 68) -> Grant:
         """Asks for `account`; a prompt of 68 bytes is held as 100 tokens."""
@@ -99,8 +100,9 @@ async def start_process(  # noqa: PLR0913 - each test turns the one knob that it
     fallback_s: float = DWELL_S,
     dead_after_s: float = 1,
     calendar: Calendar = KOLKATA,
+    remember_s: float = 0,
 ) -> Process:
-    """A process of its own; keep its entitlements for no time at all, so that a test may change limits.
+    """A process of its own; it keeps entitlements for no time at all, so that a test may change limits.
 
     Its heartbeat has beaten once; it beats, recovers and replays only when a test says so.
     """
@@ -113,7 +115,7 @@ async def start_process(  # noqa: PLR0913 - each test turns the one knob that it
     spool = Spool(folder, process_id)
     journal = Journal(asyncpg_dsn(database_url), timeout_s=10, process_id=process_id, refuge=spool)
     epochs, lapses, prices = Epochs(pool, quota, calendar), Lapses(pool, quota), PriceList(database, ttl_s=60)
-    entitlements = Entitlements(database, ttl_s=0)
+    entitlements = Entitlements(database, ttl_s=remember_s)
     fallback = Fallback(
         asyncpg_dsn(database_url),
         process_id=process_id,
@@ -158,6 +160,7 @@ async def start_process(  # noqa: PLR0913 - each test turns the one knob that it
         spool,
         fallback,
         Standings(quota, epochs, entitlements, calendar, pool),
+        entitlements,
     )
 
 

@@ -12,11 +12,11 @@ from core.errors import NotFound, Unavailable
 from metering.admission import Ask, Grant, QuotaExceeded
 from metering.breaker import BreakerRules
 from metering.commits import Poisoned
-from metering.questions import Admitted
+from metering.questions import Admitted, Wish
 from metering.quota import tenant_key
 from metering.tokens import Usage
 from sandbox.valkey import Valkey
-from tests.harness import Books
+from tests.harness import Account, Books
 from tests.metering.outage import (
     QUICK,
     Start,
@@ -28,10 +28,18 @@ from tests.metering.outage import (
 from tests.metering.process import MODEL, Process, principal
 
 
+async def current(process: Process, account: Account, model: str = MODEL) -> Wish:
+    """A wish whose entitlement no epoch makes old: it is put to Postgres at once."""
+    wish = await process.admission._wish(principal(account), Ask(model, 10, 1), 33, 33)
+    return replace(wish, timeline=replace(wish.timeline, read_epoch=1_000_000))
+
+
 async def test_a_tenant_that_postgres_refuses_keeps_no_other_from_its_grant(blind: Process, books: Books) -> None:
     accounts = [await books.account() for _ in range(6)]
-    wishes = [await blind.admission._wish(principal(account), Ask(MODEL, 10, 1), 33, 33) for account in accounts]
-    poisoned = replace(wishes[2], entitlement=replace(wishes[2].entitlement, plan_version="\0"))
+    wishes = [await current(blind, account) for account in accounts]
+    (stretch,) = wishes[2].timeline.stretches
+    nameless = replace(stretch, entitlement=replace(stretch.entitlement, plan_version="\0"))
+    poisoned = replace(wishes[2], timeline=replace(wishes[2].timeline, stretches=(nameless,)))
     same_tenant = wishes[2]
     wishes[2:3] = [poisoned, same_tenant]
     asks = [blind.fallback.admit(wish, blind=True) for wish in wishes]
@@ -105,7 +113,7 @@ async def test_a_commit_whose_answer_was_lost_is_a_grant(
     blind: Process, books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = await books.account(limits=requests(5))
-    wish = await blind.admission._wish(principal(account), Ask(MODEL, 10, 1), 33, 33)
+    wish = await current(blind, account)
     commit, lost = asyncpg.transaction.Transaction.commit, list[int]()
 
     async def lose_the_first_answer(self: asyncpg.transaction.Transaction) -> None:
@@ -147,7 +155,7 @@ async def test_a_redis_that_pauses_for_a_moment_moves_nobody(
 
 async def test_no_price_is_no_grant(blind: Process, books: Books) -> None:
     account = await books.account()
-    wish = await blind.admission._wish(principal(account), Ask("no-such-model", 10, 1), 33, 33)
+    wish = await current(blind, account, "no-such-model")
     with pytest.raises(Exception, match="no-such-model") as refused:
         await blind.fallback.admit(wish, blind=True)
     assert not isinstance(refused.value, NotFound | Unavailable)

@@ -8,7 +8,7 @@ import pytest
 from core.ids import uuid7
 from metering.limits import MAX_LIMIT, Limit, LimitSet, Meter, PlanLimits, resolve
 from metering.questions import Held, QuotaAsk, Refused
-from metering.quota import OtherTime, Quota, Stale, tenant_key, user_key
+from metering.quota import OtherTime, Outdated, Quota, Stale, tenant_key, user_key
 from metering.states import Hold, WindowState
 from metering.windows import Window, WindowKind, minute_window
 
@@ -34,7 +34,7 @@ class Desk:
 
     async def ask(
         self, *, prompt: int = 0, asked: int = 100, smallest: int = 10, likely: int | None = None
-    ) -> Held | Refused | Stale | OtherTime:
+    ) -> Held | Refused | Stale | Outdated | OtherTime:
         """One question."""
         likely = prompt if likely is None else likely
         entitlement = resolve(PlanLimits(), user=self.user_limits, tenant=self.tenant_limits, plan_version=None)
@@ -52,6 +52,9 @@ class Desk:
                 smallest_output=smallest,
                 output_rate=RATE,
                 ttl_ms=60_000,
+                from_ms=max(self.day.starts_ms, self.period.starts_ms),
+                until_ms=min(self.day.ends_ms, self.period.ends_ms),
+                read_epoch=1,
             ),
             entitlement,
         )

@@ -9,19 +9,45 @@ from uuid import UUID, uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metering.judge import count, judge, room
-from metering.limits import METERS, WINDOWS, Entitlement, Limit, LimitSet, PlanLimits, resolve
+from metering.judge import judge, room
+from metering.limits import (
+    METERS,
+    PRICED_CLASSES,
+    WINDOWS,
+    Ceiling,
+    Entitlement,
+    Limit,
+    LimitSet,
+    PlanLimits,
+    PricedMeter,
+    resolve,
+)
 from metering.questions import Held, QuotaAsk, Refused
 from metering.quota import Quota
 from metering.states import HashState, WindowState
 from metering.windows import Window, WindowKind, minute_window
-from tests.metering.model import ModelHash, QuotaModel, Verdict, names_at
+from tests.metering.model import ModelHash, QuotaModel, Verdict, left, names_at
 
 HOUR_MS = 3_600_000
 TOKENS = st.integers(0, 40)
 BOUNDS = st.integers(0, 20) | st.integers(40, 160) | st.integers(100, 300)
 LIMITS = st.lists(st.builds(Limit, st.sampled_from(METERS), st.sampled_from(WINDOWS), BOUNDS), max_size=4).map(tuple)
 SETS = st.builds(LimitSet, LIMITS, st.sampled_from([None, None, None, 0, 1, 3]))
+RATES = st.sampled_from([0, 7_919, 40_000, 100_003, 250_000])
+PRICES = st.tuples(*[st.tuples(st.booleans(), st.integers(0, 50), RATES)] * len(PRICED_CLASSES))
+CEILINGS = st.builds(
+    lambda paise, prices: Ceiling(
+        paise,
+        tuple(
+            PricedMeter(meter, allowance, rate)
+            for meter, (priced, allowance, rate) in zip(PRICED_CLASSES, prices, strict=True)
+            if priced
+        ),
+    ),
+    st.integers(0, 12),
+    PRICES,
+)
+PLANS = st.builds(PlanLimits, bounds=LIMITS, ceiling=st.none() | CEILINGS)
 USED = st.just((0,) * 7) | st.tuples(*[st.integers(0, 20)] * 6, st.integers(0, 60_000))
 HISTORY = st.tuples(*[USED] * 3)
 COUNTS = st.tuples(st.integers(0, 1), *[st.integers(0, 60)] * 5, st.integers(0, 90_000))
@@ -81,6 +107,9 @@ class Trial:
             smallest_output=smallest,
             output_rate=rate,
             ttl_ms=60_000,
+            from_ms=self.day.starts_ms,
+            until_ms=self.day.ends_ms,
+            read_epoch=7,
         )
         answer = await self.quota.admit(ask, self.entitlement)
         assert isinstance(answer, Held | Refused)
@@ -99,10 +128,9 @@ class Trial:
         for of in (self.model.tenant, self.model.users[user]):
             of.hold(answer.id.hex, names, amounts)
         self.held.append((answer.id, user))
-        for limit, left in zip(self.entitlement.limits, answer.room, strict=True):
+        for limit, rest in zip(self.entitlement.limits, answer.room, strict=True):
             of = self.model.users[user] if limit.scope.value == "user" else self.model.tenant
-            used, held = count(limit.meter, of.window(names[limit.window]))
-            assert left == limit.bound - used - held >= 0  # no grant ever passes a limit
+            assert rest == left(limit, of.window(names[limit.window])) >= 0  # no grant ever passes a limit
 
     def judge(self, user: int, ask: QuotaAsk, answer: Held | Refused) -> None:
         """The decision in Python is the script's."""
@@ -158,6 +186,7 @@ STATES = st.builds(
 
 
 @given(
+    plan=PLANS,
     limits=st.tuples(SETS, SETS),
     states=st.tuples(STATES, STATES),
     sizes=st.tuples(TOKENS, TOKENS, st.integers(1, 60), st.integers(1, 8), st.integers(0, 2_000)),
@@ -165,18 +194,18 @@ STATES = st.builds(
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_the_judge_says_what_the_script_says_of_any_state(
     quota: Quota,
+    plan: PlanLimits,
     limits: tuple[LimitSet, LimitSet],
     states: tuple[HashState, HashState],
     sizes: tuple[int, int, int, int, int],
 ) -> None:
-    trial = Trial(quota, resolve(PlanLimits(), user=limits[0], tenant=limits[1], plan_version=None))
+    trial = Trial(quota, resolve(plan, user=limits[0], tenant=limits[1], plan_version=None))
     user_id, run_id, now = trial.users[0], await quota.lane.connect(), await quota.now_ms()
     prompt, likely, asked, smallest, rate = sizes
     day, period = Window(WindowKind.DAY, "d", now - HOUR_MS, now + HOUR_MS), Window(WindowKind.PERIOD, "p", 0, 2 * now)
     likely = min(prompt, likely)
-    ask = QuotaAsk(
-        trial.tenant, user_id, day, period, prompt, prompt * 700, likely, likely * 700, asked, smallest, rate, 1_000
-    )
+    sized = (prompt, prompt * 700, likely, likely * 700, asked, smallest, rate, 1_000)
+    ask = QuotaAsk(trial.tenant, user_id, day, period, *sized, from_ms=0, until_ms=2 * now, read_epoch=1)
     names = names_at(ask, now)
     of_user, of_tenant = (
         {"c": state.active} | {name: window.pack() for name, window in zip(names.values(), state.windows, strict=True)}
@@ -191,6 +220,7 @@ async def test_the_judge_says_what_the_script_says_of_any_state(
 
 
 @given(
+    plan=PLANS,
     user=SETS,
     tenant=SETS,
     histories=st.tuples(*[HISTORY] * 3),
@@ -199,12 +229,13 @@ async def test_the_judge_says_what_the_script_says_of_any_state(
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_the_scripts_say_what_the_model_says(
     quota: Quota,
+    plan: PlanLimits,
     user: LimitSet,
     tenant: LimitSet,
     histories: tuple[tuple[tuple[int, ...], ...], ...],
     steps: list[tuple[object, ...]],
 ) -> None:
-    trial = Trial(quota, resolve(PlanLimits(), user=user, tenant=tenant, plan_version=None))
+    trial = Trial(quota, resolve(plan, user=user, tenant=tenant, plan_version=None))
     await trial.build(list(histories))
     for kind, *arguments in steps:
         await getattr(trial, str(kind))(*arguments)
