@@ -23,7 +23,7 @@ from api.context import RequestContextMiddleware
 from api.openapi import describe
 from api.problems import answer_with_problem
 from api.relay import ChatRelay
-from api.routes import admin, health, metrics, pages, usage
+from api.routes import admin, billing, health, metrics, pages, usage, webhooks
 from api.runtime import Runtime, build_runtime
 from api.tracking import UsageTrackingMiddleware
 from core.errors import NakaError
@@ -91,7 +91,7 @@ def create_app(settings: Settings) -> Naka:
     """The whole application over one runtime, which its lifespan starts and stops."""
     runtime = build_runtime(settings)
     app = Naka(runtime)
-    for module in (usage, admin, health, pages):
+    for module in (usage, admin, billing, health, pages, webhooks):
         app.include_router(module.router)
     app.include_router(metrics.build_router(runtime))
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")

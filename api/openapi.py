@@ -19,6 +19,7 @@ PROBLEM = {
 _PROBLEM_REF = {"schema": {"$ref": "#/components/schemas/Problem"}}
 _CHAT_STATUSES = {
     "401": "No key, or one that is not good",
+    "402": "The tenant's subscription does not allow it; `code` says why",
     "403": "The key may not chat, or not with this model",
     "413": "The body or the prompt is too large",
     "415": "The body is not JSON",

@@ -7,7 +7,11 @@ from redis.asyncio import Redis
 
 from api.silence import Silence
 from api.upstream import Upstream
+from billing.account import bind
+from billing.desk import Desk, build_desk
+from billing.inbox import Inbox
 from core.changes import Changes
+from core.clock import follow_test_clock
 from core.database import Connections, Database, asyncpg_dsn
 from core.errors import Unavailable
 from core.ids import uuid7
@@ -68,12 +72,15 @@ class Runtime:
     upstream: Upstream
     silence: Silence
     pool: Connections
+    billing: Desk
+    inbox: Inbox
 
     async def start(self) -> None:
         """Connects and starts what runs by itself. Raises what Postgres raises when it is not there."""
         await self.pool.start()
         async with self.pool.acquire() as connection:
             await ensure_partitions(connection)
+        await bind(self.database, self.settings)
         self.changes.subscribe(self.directory.forget)
         self.changes.subscribe(self.entitlements.forget)
         self.changes.subscribe(self.prices.forget)
@@ -99,7 +106,9 @@ class Runtime:
         await self.heartbeat.stop()
         await self.changes.stop()
         await self.quota.lane.stop()
+        await self.inbox.stop()
         await self.upstream.close()
+        self.billing.razorpay.close()
         await self.redis.aclose()
         await self.pool.close()
         await self.database.close()
@@ -114,12 +123,15 @@ class Runtime:
 
 def build_runtime(settings: Settings) -> Runtime:
     """Puts the parts together; connects nothing yet."""
+    if settings.test_clock_file is not None:
+        follow_test_clock(settings.test_clock_file)
     database = Database(
         settings.database_url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s
     )
     dsn = asyncpg_dsn(settings.database_url)
     pool = Connections(settings.database_url, timeout_s=settings.database_timeout_s)
     redis = Redis.from_url(settings.redis_url, socket_connect_timeout=settings.redis_timeout_s)
+    changes = Changes(redis)
     calendar = Calendar(settings.timezone)
     prices = PriceList(database, ttl_s=_PRICE_TTL_S)
     entitlements = Entitlements(database, ttl_s=settings.directory_ttl_s)
@@ -143,7 +155,7 @@ def build_runtime(settings: Settings) -> Runtime:
         settings=settings,
         database=database,
         redis=redis,
-        changes=Changes(redis),
+        changes=changes,
         directory=Directory(database, ttl_s=settings.directory_ttl_s),
         calendar=calendar,
         prices=prices,
@@ -177,4 +189,6 @@ def build_runtime(settings: Settings) -> Runtime:
         upstream=upstream,
         silence=Silence(comment_after_s=settings.chat_keepalive_s, give_up_after_s=settings.upstream_read_timeout_s),
         pool=pool,
+        billing=build_desk(settings, database, changes),
+        inbox=Inbox(pool, settings.razorpay_webhook_secret),
     )

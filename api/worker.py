@@ -11,6 +11,19 @@ from datetime import timedelta
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
+from redis.asyncio import Redis
+
+from billing.account import bind
+from billing.alert_delivery import deliver
+from billing.alerts import look
+from billing.closes import close_due
+from billing.collection import collect
+from billing.desk import ALERTS, CLOSES, COLLECT, INBOX, RAZORPAY, SUBSCRIPTIONS, Desk, build_desk
+from billing.event_log import prune_events
+from billing.processing import process_due
+from billing.reconciliation import reconcile_razorpay
+from billing.submission import drive
+from core.changes import Changes
 from core.database import Connections, Database, asyncpg_dsn
 from core.logs import get_logger
 from core.queue import Duty, Queue, forget_jobs
@@ -29,6 +42,7 @@ _STOP_S = 10  # for all loops and connections together
 _JOBS_FOR = timedelta(days=90)
 _RECONCILE_BOUND_S = 6 * 3600
 _PRICE_TTL_S = 60
+_CLOSE_BOUND_S = 3600
 
 log = get_logger(__name__)
 
@@ -49,6 +63,8 @@ class Worker:
 
     database: Database
     pool: Connections
+    redis: "Redis"
+    desk: Desk
     queue: Queue
     loops: Sequence[Loop]
 
@@ -58,6 +74,7 @@ class Worker:
         await self.pool.start()
         async with self.pool.acquire() as connection:
             await ensure_partitions(connection)
+        await bind(self.desk.database, self.desk.settings)
         for loop in self.loops:
             loop.start()
         log.info("worker_ready")
@@ -72,6 +89,8 @@ class Worker:
             async with asyncio.timeout(_STOP_S):
                 for loop in reversed(self.loops):
                     await loop.stop()
+                self.desk.razorpay.close()
+                await self.redis.aclose()
                 await self.pool.close()
                 await self.database.close()
         except TimeoutError:
@@ -82,13 +101,17 @@ def build_worker(settings: Settings) -> Worker:
     """Puts the parts together; connects nothing yet."""
     dsn, timeout_s = asyncpg_dsn(settings.database_url), settings.database_timeout_s
     pool = Connections(settings.database_url, timeout_s=timeout_s)
-    database = Database(settings.database_url, pool_size=1, timeout_s=timeout_s)
+    database = Database(settings.database_url, pool_size=settings.database_pool_size, timeout_s=timeout_s)
+    redis = Redis.from_url(settings.redis_url, socket_connect_timeout=settings.redis_timeout_s)
+    desk = build_desk(settings, database, Changes(redis))
     quota = Quota(RedisLane(settings.redis_url, timeout_s=settings.redis_timeout_s))
     prices = PriceList(database, ttl_s=_PRICE_TTL_S)
     return Worker(
         database=database,
         pool=pool,
-        queue=Queue(dsn, duties(pool, quota, zone=ZoneInfo(settings.timezone)), timeout_s=timeout_s),
+        redis=redis,
+        desk=desk,
+        queue=Queue(dsn, [*duties(pool, quota, zone=desk.zone), *billing_duties(desk)], timeout_s=timeout_s),
         loops=[
             quota.lane,
             Recovery(pool, quota, prices, Densities(), dead_after_s=settings.dead_after_s),
@@ -108,6 +131,7 @@ def duties(pool: Connections, quota: Quota, *, zone: ZoneInfo) -> list[Duty]:
         async with pool.acquire() as connection:
             await prune_processes(connection)
             await prune_reconciliations(connection)
+            await prune_events(connection)
             await forget_jobs(connection, older_than=_JOBS_FOR)
 
     async def reconcile() -> None:
@@ -117,4 +141,29 @@ def duties(pool: Connections, quota: Quota, *, zone: ZoneInfo) -> list[Duty]:
         Duty("partitions", "7 * * * *", partitions),
         Duty("prune", "37 * * * *", prune),
         Duty("reconcile", "20 3 * * *", reconcile, zone=zone, bound_s=_RECONCILE_BOUND_S),
+    ]
+
+
+def billing_duties(desk: Desk) -> list[Duty]:
+    """What moves bills and money. Without a key of Razorpay there is nothing to move."""
+    if not desk.settings.razorpay_key_id:
+        return []
+
+    async def alerts() -> None:
+        await look(desk)
+        await deliver(desk)
+
+    async def closes() -> None:
+        await close_due(desk)
+
+    async def compare() -> None:
+        await reconcile_razorpay(desk)
+
+    return [
+        Duty(INBOX, "* * * * *", lambda: process_due(desk)),
+        Duty(SUBSCRIPTIONS, "* * * * *", lambda: drive(desk)),
+        Duty(CLOSES, "* * * * *", closes, bound_s=_CLOSE_BOUND_S),
+        Duty(COLLECT, "* * * * *", lambda: collect(desk)),
+        Duty(ALERTS, "* * * * *", alerts),
+        Duty(RAZORPAY, "11 * * * *", compare, bound_s=_CLOSE_BOUND_S),
     ]

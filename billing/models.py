@@ -1,23 +1,38 @@
-"""The tables of billing."""
+"""Every table of billing, for those who read or write them."""
 
-from datetime import datetime
-from typing import Any
+from billing.tables.alerts import Alert, AlertDelivery, AlertEndpoint
+from billing.tables.bills import Bill, Charge, DocumentSeries
+from billing.tables.catalogue import (
+    BillingAccount,
+    BillingProfile,
+    OperatorProfile,
+    Plan,
+    RazorpayAccount,
+    RazorpayPlan,
+)
+from billing.tables.inbox import BillingFinding, RazorpayReconciliation, WebhookEvent
+from billing.tables.money import Dispute, Payment, Refund
+from billing.tables.subscriptions import BillingPeriod, Subscription
 
-from sqlalchemy import Text, func
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
-
-from core.database import Base
-from core.tenancy.models import TimestampTz
-
-
-class Plan(Base):
-    """One version of a plan. Never edited: a change is the next version, and tenants move to it by a decision."""
-
-    __tablename__ = "plans"
-
-    code: Mapped[str] = mapped_column(Text, primary_key=True)
-    version: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(Text)
-    limits: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    created_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.now())
+__all__ = [
+    "Alert",
+    "AlertDelivery",
+    "AlertEndpoint",
+    "Bill",
+    "BillingAccount",
+    "BillingFinding",
+    "BillingPeriod",
+    "BillingProfile",
+    "Charge",
+    "Dispute",
+    "DocumentSeries",
+    "OperatorProfile",
+    "Payment",
+    "Plan",
+    "RazorpayAccount",
+    "RazorpayPlan",
+    "RazorpayReconciliation",
+    "Refund",
+    "Subscription",
+    "WebhookEvent",
+]

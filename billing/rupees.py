@@ -1,7 +1,13 @@
 """Amounts as India writes them: lakhs and crores, in figures and in words. Pure, exact, from paise.
 
-The figures are those of Babel's `format_currency(..., "INR", locale="en_IN")`, from integers: a float never comes near.
+The figures are Babel's, from exact decimals: a float never comes near. The words are ours: it has none.
 """
+
+from decimal import Decimal
+
+from babel.numbers import format_currency, format_decimal
+
+LOCALE = "en_IN"
 
 PAISE_PER_RUPEE = 100
 CRORE = 10_000_000
@@ -18,18 +24,12 @@ _SCALES = ((CRORE, "Crore"), (100_000, "Lakh"), (1_000, "Thousand"), (100, "Hund
 
 def grouped(number: int) -> str:
     """A whole number with India's commas: the last three digits, then pairs. 12345678 is `1,23,45,678`."""
-    digits = str(abs(number))
-    head, groups = digits[:-3], [digits[-3:]]
-    while head:
-        head, pair = head[:-2], head[-2:]
-        groups.insert(0, pair)
-    return ("-" if number < 0 else "") + ",".join(groups)
+    return format_decimal(number, locale=LOCALE)
 
 
 def rupees(amount_paise: int) -> str:
     """An amount in figures: `₹1,23,456.78`; a credit is `-₹1,23,456.78`."""
-    whole, paise = divmod(abs(amount_paise), PAISE_PER_RUPEE)
-    return f"{'-' if amount_paise < 0 else ''}₹{grouped(whole)}.{paise:02d}"
+    return format_currency(Decimal(amount_paise) / PAISE_PER_RUPEE, "INR", locale=LOCALE)
 
 
 def in_words(amount_paise: int) -> str:

@@ -8,8 +8,9 @@ Layout (RFC 9562): 48 bits of milliseconds, version 7, 12 + 62 random bits.
 """
 
 import secrets
-import time
 from uuid import UUID
+
+from core.clock import now_ms
 
 _RANDOM_BITS = 74
 _LOW_62 = (1 << 62) - 1
@@ -18,7 +19,7 @@ _LOW_62 = (1 << 62) - 1
 def uuid7(at_ms: int | None = None) -> UUID:
     """A new UUIDv7 of `at_ms` (milliseconds since 1970; this process's clock when none is given)."""
     if at_ms is None:
-        at_ms = time.time_ns() // 1_000_000
+        at_ms = now_ms()
     random = secrets.randbits(_RANDOM_BITS)
     return UUID(int=(at_ms << 80) | (0x7 << 76) | ((random >> 62) << 64) | (0b10 << 62) | (random & _LOW_62))
 

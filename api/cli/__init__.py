@@ -9,8 +9,20 @@ import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from api.cli import corrections, keys, plans, prices, server, tenants, users
-from api.cli.reconcile import prove
+from api.cli import (
+    bills,
+    charges,
+    corrections,
+    keys,
+    plans,
+    prices,
+    profiles,
+    reconcile,
+    server,
+    tenants,
+    users,
+    webhooks,
+)
 from api.cli.session import in_one_line
 from api.cli.up import up
 from api.cli.worker import work
@@ -30,12 +42,19 @@ app.command("up")(up)
 app.command("serve")(server.serve)
 app.command("worker")(work)
 app.command("migrate")(server.migrate)
-app.command("reconcile")(prove)
+app.add_typer(reconcile.app, name="reconcile")
 app.add_typer(tenants.app, name="tenant")
 app.add_typer(users.app, name="user")
 app.add_typer(keys.app, name="key")
 app.add_typer(plans.app, name="plan")
+app.add_typer(profiles.operator, name="operator")
+app.add_typer(profiles.profile, name="profile")
 app.add_typer(prices.app, name="price")
+app.add_typer(bills.app, name="bill")
+app.add_typer(webhooks.app, name="webhook")
+app.add_typer(charges.charge_app, name="charge")
+app.add_typer(charges.refund_app, name="refund")
+app.add_typer(charges.finding_app, name="finding")
 app.command("correct")(corrections.correct)
 app.command("credit")(corrections.credit)
 

@@ -7,12 +7,17 @@ of its own, `operator`.
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from billing.plans import publish_plan, put_on_plan
+from billing.gstin import check_character
+from billing.overage import Meter, MeterTerms, PastAllowance, Terms
+from billing.plans import Price, publish_plan, put_on_plan
+from billing.profiles import Profile, Supplier, set_profile, set_supplier
 from core.database import Database
 from core.errors import NotFound
 from core.tenancy.accounts import create_key, create_tenant, create_user, find_tenant
@@ -20,33 +25,84 @@ from core.tenancy.audit import Actor
 from core.tenancy.directory import Directory
 from core.tenancy.models import User
 from core.tenancy.principal import Scope, Unauthenticated
-from metering.limits import Limit, LimitSet, Meter, PlanLimits
+from metering.limits import Limit, LimitSet, PlanLimits
+from metering.limits import Meter as Limited
 from metering.windows import WindowKind
 
 _ACTOR = Actor("cli:naka up")
 _LIMITS = PlanLimits(
     user=LimitSet(
         (
-            Limit(Meter.REQUESTS, WindowKind.MINUTE, 60),
-            Limit(Meter.TOKENS, WindowKind.DAY, 200_000),
+            Limit(Limited.REQUESTS, WindowKind.MINUTE, 60),
+            Limit(Limited.TOKENS, WindowKind.DAY, 200_000),
         ),
         concurrency=10,
     ),
-    tenant=LimitSet((Limit(Meter.SPEND, WindowKind.PERIOD, 20_000_000),), concurrency=100),
+    tenant=LimitSet((Limit(Limited.SPEND, WindowKind.PERIOD, 20_000_000),), concurrency=100),
+)
+_FREE = {
+    Meter.INPUT_TOKENS: (1_000_000, 0),
+    Meter.OUTPUT_TOKENS: (200_000, 0),
+    Meter.CACHE_READ_TOKENS: (1_000_000, 0),
+    Meter.CACHE_WRITE_TOKENS: (200_000, 0),
+}
+_STARTER = {
+    Meter.INPUT_TOKENS: (3_000_000, 40_000),
+    Meter.OUTPUT_TOKENS: (600_000, 200_000),
+    Meter.CACHE_READ_TOKENS: (3_000_000, 4_000),
+    Meter.CACHE_WRITE_TOKENS: (600_000, 50_000),
+}
+_TEAM = {
+    Meter.INPUT_TOKENS: (10_000_000, 35_000),
+    Meter.OUTPUT_TOKENS: (2_000_000, 175_000),
+    Meter.CACHE_READ_TOKENS: (10_000_000, 3_500),
+    Meter.CACHE_WRITE_TOKENS: (2_000_000, 44_000),
+}
+"""What each includes a month, and the paise for a million units past that."""
+
+
+def _price(base_paise: int, meters: Mapping[Meter, tuple[int, int]], ceiling_paise: int | None) -> Price:
+    priced = tuple(MeterTerms(meter, allowance, rate) for meter, (allowance, rate) in meters.items())
+    past = PastAllowance.BLOCK if ceiling_paise is None else PastAllowance.BILL
+    return Price(base_paise, Terms(priced, past, ceiling_paise), when_unpaid="free")
+
+
+_CATALOGUE: tuple[dict[str, Any], ...] = (
+    {"code": "free", "name": "Free", "price": _price(0, _FREE, None)},
+    {"code": "starter", "name": "Starter", "price": _price(99_900, _STARTER, 500_000)},
+    {"code": "team", "name": "Team", "price": _price(299_900, _TEAM, 2_000_000)},
+)
+_OPERATOR = Supplier(
+    legal_name="Sample Supplier Private Limited",
+    lines=("1 Residency Road",),
+    city="Bengaluru",
+    postal_code="560025",
+    state="29",
+    gstin="29AAACS0000A1Z" + check_character("29AAACS0000A1Z"),
+    email="accounts@supplier.example",
+)
+_CUSTOMER = Profile(
+    legal_name="Demo Customer Private Limited",
+    lines=("2 Marine Drive",),
+    city="Mumbai",
+    postal_code="400020",
+    country="IN",
+    email="billing@demo.example",
+    state="27",
 )
 _KEYS = ("chat_key", "tenant_admin_key", "platform_admin_key")
 
 
-async def demo_keys(database: Database, known: Mapping[str, str]) -> dict[str, str]:
+async def demo_keys(database: Database, known: Mapping[str, str], zone: ZoneInfo) -> dict[str, str]:
     """The demo's three keys: those that are `known`, as far as they still are good, else new ones."""
     directory = Directory(database, ttl_s=0)
     keys = {name: known[name] for name in _KEYS if name in known and await _is_good(directory, known[name])}
     if len(keys) == len(_KEYS):
         return keys
     async with database.session() as session:
-        demo = await _user(session, "demo", "Demo", "ada")
-        admin = await _user(session, "demo", "Demo", "grace")
-        operator = await _user(session, "operator", "The operator", "root")
+        demo = await _user(session, "demo", "Demo", "ada", zone)
+        admin = await _user(session, "demo", "Demo", "grace", zone)
+        operator = await _user(session, "operator", "The operator", "root", zone)
         wanted = {
             "chat_key": (demo, [Scope.CHAT, Scope.USAGE_READ]),
             "tenant_admin_key": (admin, [Scope.TENANT_ADMIN, Scope.USAGE_READ]),
@@ -69,15 +125,17 @@ async def _is_good(directory: Directory, key: str) -> bool:
     return True
 
 
-async def _user(session: AsyncSession, slug: str, name: str, external_id: str) -> User:
-    """The user, made with its tenant where they are missing; the demo's tenant is put on the demo's plan."""
+async def _user(session: AsyncSession, slug: str, name: str, external_id: str, zone: ZoneInfo) -> User:
+    """The user, made with its tenant where they are missing; with the demo's tenant comes the sample catalogue."""
     try:
         tenant_id: UUID = (await find_tenant(session, slug)).id
     except NotFound:
         tenant_id = (await create_tenant(session, _ACTOR, slug=slug, name=name)).id
         if slug == "demo":
-            plan = await publish_plan(session, _ACTOR, code="demo", name="Demo", limits=_LIMITS)
-            await put_on_plan(session, _ACTOR, tenant_id, plan)
+            await set_supplier(session, _ACTOR, _OPERATOR)
+            await set_profile(session, _ACTOR, tenant_id, _CUSTOMER)
+            plans = [await publish_plan(session, _ACTOR, limits=_LIMITS, **plan) for plan in _CATALOGUE]
+            await put_on_plan(session, _ACTOR, tenant_id, plans[0], zone)
     found = await session.scalar(select(User).where(User.tenant_id == tenant_id, User.external_id == external_id))
     return found or await create_user(session, _ACTOR, tenant_id, external_id=external_id)
 

@@ -1,36 +1,57 @@
 """`naka plan`: plans and their versions."""
 
+from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
 import typer
 
 from api.cli.limits import read_limits
 from api.cli.session import AsJson, Desk, at_desk, show, show_all
-from api.routes.admin.plans import NewPlan, PlanItem
-from billing.plans import list_plans, publish_plan
+from api.routes.admin.plans import MeterPrice, NewPlan, PlanItem, publish
+from billing.overage import Meter, PastAllowance
+from billing.plans import list_plans
+from core.errors import Invalid
 
-app = typer.Typer(no_args_is_help=True, help="Plans: the limits that tenants start with.")
+app = typer.Typer(no_args_is_help=True, help="Plans: what they cost, include and allow.")
+
+_PAISE = 100
 
 _FORM = "METER/WINDOW=N"
 UserLimits = Annotated[list[str] | None, typer.Option("--user", metavar=_FORM, help="A limit of each user.")]
 TenantLimits = Annotated[list[str] | None, typer.Option("--tenant", metavar=_FORM, help="A limit of the tenant.")]
 UserConcurrency = Annotated[int | None, typer.Option(help="Requests at a time of each user.")]
 TenantConcurrency = Annotated[int | None, typer.Option(help="Requests at a time of the tenant.")]
+MeterTexts = Annotated[
+    list[str] | None,
+    typer.Option("--meter", metavar="METER=N@RUPEES", help="Included units, and rupees per million past them."),
+]
 
 
-@app.command()
-def publish(
+@app.command("publish")
+def publish_one(  # noqa: PLR0913, PLR0917 - all that a plan says
     code: Annotated[str, typer.Argument(help="The plan's code: a-z, 0-9 and hyphens.")],
     name: Annotated[str, typer.Argument(help="The name that people read.")],
     user: UserLimits = None,
     tenant: TenantLimits = None,
     user_concurrency: UserConcurrency = None,
     tenant_concurrency: TenantConcurrency = None,
+    base: Annotated[str, typer.Option(metavar="RUPEES", help="A month's price before tax, as 2999.00.")] = "0",
+    meter: MeterTexts = None,
+    past_allowance: Annotated[PastAllowance, typer.Option(help="What happens past it.")] = PastAllowance.BLOCK,
+    ceiling: Annotated[str | None, typer.Option(metavar="RUPEES", help="The most that usage may cost.")] = None,
+    when_unpaid: Annotated[str, typer.Option(help="`block`, or `free`: the tenant's own plan holds.")] = "block",
+    trial_days: Annotated[int, typer.Option(help="Days before the first charge.")] = 0,
     *,
     as_json: AsJson = False,
 ) -> None:
     """Publish a plan, or its next version. Tenants stay on the version they are on."""
     new = NewPlan(
+        base_paise=_paise(base),
+        meters=[_meter(text) for text in meter or ()],
+        past_allowance=past_allowance,
+        ceiling_paise=None if ceiling is None else _paise(ceiling),
+        when_unpaid="free" if when_unpaid == "free" else "block",
+        trial_days=trial_days,
         code=code,
         name=name,
         user=read_limits(user, user_concurrency),
@@ -38,8 +59,7 @@ def publish(
     )
 
     async def work(desk: Desk) -> PlanItem:
-        made = await publish_plan(desk.session, desk.actor, code=new.code, name=new.name, limits=new.as_limits())
-        return PlanItem.of(made)
+        return PlanItem.of(await publish(desk.session, desk.actor, new))
 
     show(at_desk(work), as_json=as_json)
 
@@ -51,4 +71,27 @@ def list_all(*, as_json: AsJson = False) -> None:
     async def work(desk: Desk) -> list[PlanItem]:
         return [PlanItem.of(plan) for plan in await list_plans(desk.session)]
 
-    show_all(at_desk(work), ["code", "version", "name", "user", "tenant"], as_json=as_json)
+    show_all(
+        at_desk(work), ["code", "version", "name", "base_paise", "past_allowance", "user", "tenant"], as_json=as_json
+    )
+
+
+def _paise(text: str) -> int:
+    """Rupees as people write them, exactly. Raises Invalid."""
+    try:
+        amount = Decimal(text.replace(",", ""))
+        paise = int(amount * _PAISE)
+    except (InvalidOperation, ValueError, OverflowError) as error:
+        raise Invalid(f"{text!r} is not an amount in rupees, as 2999.00") from error
+    if paise != amount * _PAISE:
+        raise Invalid(f"{text!r} has a part of a paisa")
+    return paise
+
+
+def _meter(text: str) -> MeterPrice:
+    """`output_tokens=2000000@1600.00`. Raises Invalid."""
+    name, _, terms = text.partition("=")
+    allowance, _, rate = terms.partition("@")
+    if name not in set(Meter) or not allowance.isdecimal():
+        raise Invalid(f"{text!r} is not METER=INCLUDED@RUPEES, with a meter of {', '.join(Meter)}")
+    return MeterPrice(meter=Meter(name), allowance=int(allowance), rate_paise=_paise(rate or "0"))

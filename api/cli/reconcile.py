@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from api.cli.reconcile_razorpay import compare
 from api.cli.session import AsJson, Desk, at_desk, in_one_line
 from api.cli.tenants import named_tenant
 from api.organization import Organization, ReportUnavailable
@@ -84,7 +85,13 @@ class Findings:
         }
 
 
+app = typer.Typer(invoke_without_command=True)
+app.command("razorpay")(compare)
+
+
+@app.callback()
 def prove(
+    context: typer.Context,
     tenant: Annotated[str | None, typer.Option(metavar="SLUG", help="Only this tenant, by its slug or id.")] = None,
     since: Annotated[str | None, typer.Option(metavar="YYYY-MM", help="Only from this month on.")] = None,
     reason: Annotated[str, typer.Option(help="Why meters are repaired: it is written beside each repair.")] = "",
@@ -94,6 +101,8 @@ def prove(
     as_json: AsJson = False,
 ) -> None:
     """Prove the books against the request rows. Exit code: 0 no drift, 2 drifts, 3 something could not be checked."""
+    if context.invoked_subcommand is not None:
+        return
     if repair_meters and not reason.strip():
         raise Invalid("--repair-meters needs --reason: bills are made of meters")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import msgspec
@@ -26,6 +27,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.changes import Changes
+from core.clock import follow_test_clock
 from core.database import Database
 from core.logs import configure_logs
 from core.settings import Settings, SettingsError
@@ -47,16 +49,23 @@ class Desk:
     settings: Settings
     changed: list[UUID | None] = field(default_factory=list)
 
+    @property
+    def zone(self) -> ZoneInfo:
+        """The operator's days and months."""
+        return ZoneInfo(self.settings.timezone)
+
 
 def load_settings() -> Settings:
     """From the environment and `.env`; without a database there, that of `naka up` in this folder.
 
-    Raises SettingsError.
+    Its test clock is followed from here on, but not in production. Raises SettingsError.
     """
     settings = _read_settings(Path(".env"))
     started = HOME / "env"
     if not settings.database_url and settings.naka_env == "development" and started.is_file():
         settings = _read_settings(started, Path(".env"))  # the later file wins
+    if settings.test_clock_file is not None and settings.naka_env == "development":
+        follow_test_clock(settings.test_clock_file)
     return settings
 
 
@@ -78,13 +87,18 @@ async def _at_desk(work: Callable[[Desk], Awaitable[T]], settings: Settings) -> 
     database = Database(settings.database_url, pool_size=1, timeout_s=settings.database_timeout_s)
     try:
         async with database.session() as session:
-            desk = Desk(session, Actor(f"cli:{_me()}"), settings)
+            desk = Desk(session, acting(), settings)
             result = await work(desk)
     finally:
         await database.close()
     if desk.changed and settings.redis_url:
         await _publish(settings.redis_url, desk.changed)
     return result
+
+
+def acting() -> Actor:
+    """Who the audit log names for a command."""
+    return Actor(f"cli:{_me()}")
 
 
 async def _publish(url: str, changed: Sequence[UUID | None]) -> None:

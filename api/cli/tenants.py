@@ -39,7 +39,7 @@ def create(
     new = NewTenant(slug=slug, name=name, plan=plan)
 
     async def work(desk: Desk) -> TenantItem:
-        return TenantItem.of(await open_tenant(desk.session, desk.actor, new))
+        return TenantItem.of(await open_tenant(desk.session, desk.actor, new, desk.zone))
 
     show(at_desk(work), as_json=as_json)
 
@@ -99,7 +99,7 @@ def plan(
 
     async def work(desk: Desk) -> TenantItem:
         found = await named_tenant(desk.session, tenant)
-        changed = await change_plan(desk.session, desk.actor, found.id, choice)
+        changed = await change_plan(desk.session, desk.actor, found.id, choice, desk.zone)
         desk.changed.append(changed.id)
         return TenantItem.of(changed)
 

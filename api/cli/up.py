@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import typer
 from rich.console import Console
@@ -69,7 +70,10 @@ def _run(port: int, home: Path) -> None:
         "REDIS_URL": settings.redis_url,
         "ANTHROPIC_API_KEY": settings.anthropic_api_key.get_secret_value(),
         "ANTHROPIC_BASE_URL": settings.anthropic_base_url,
+        "RAZORPAY_KEY_ID": settings.razorpay_key_id,
+        "RAZORPAY_BASE_URL": settings.razorpay_base_url,
     }
+    url = f"http://{_HOST}:{port}"
     with ExitStack() as stack:
         with _console.status("starting") as status:
 
@@ -78,13 +82,14 @@ def _run(port: int, home: Path) -> None:
                 if not _console.is_terminal:
                     _console.print(doing)
 
-            running = stack.enter_context(laptop(home, configured, anthropic_key=SANDBOX_ANTHROPIC_KEY, tell=tell))
+            running = stack.enter_context(
+                laptop(home, configured, anthropic_key=SANDBOX_ANTHROPIC_KEY, api_url=url, tell=tell)
+            )
             environment = configured | running.environment
             tell("bringing the database up to date")
             migrate(environment["DATABASE_URL"])
             tell("looking for the demo tenant")
-            keys = asyncio.run(_demo(environment["DATABASE_URL"], _known(home / "demo.json")))
-            url = f"http://{_HOST}:{port}"
+            keys = asyncio.run(_demo(environment["DATABASE_URL"], _known(home / "demo.json"), settings))
             write_private(home / "env", "".join(f"{name}={value}\n" for name, value in running.environment.items()))
             tell("starting the API and the worker")
             # Both boot side by side; the worker stops last, after what the API leaves behind.
@@ -95,7 +100,10 @@ def _run(port: int, home: Path) -> None:
                 running.children[name] = _start(command, home / log, environment)
                 stack.callback(stop_process, running.children[name], within_s=_STOP_S)
             _await_ready(url, running.children["the API"], home)
-            sandbox = {"webhook_secret": None, "razorpay_url": None}
+            sandbox = {
+                "webhook_secret": running.environment.get("RAZORPAY_WEBHOOK_SECRET"),
+                "razorpay_url": running.environment.get("RAZORPAY_BASE_URL"),
+            }
             demo = {"url": url, **keys, **sandbox, "anthropic_url": environment["ANTHROPIC_BASE_URL"]}
             write_private(home / "demo.json", json.dumps(demo, indent=2) + "\n")
         _banner(url, keys, running, home)
@@ -129,10 +137,10 @@ def _known(file: Path) -> dict[str, str]:
     return known
 
 
-async def _demo(url: str, known: dict[str, str]) -> dict[str, str]:
+async def _demo(url: str, known: dict[str, str], settings: Settings) -> dict[str, str]:
     database = Database(url)
     try:
-        return await demo_keys(database, known)
+        return await demo_keys(database, known, ZoneInfo(settings.timezone))
     finally:
         await database.close()
 

@@ -1,8 +1,9 @@
 """`/metrics`: how the books stand, for Prometheus. Nobody is named, so no key is asked for.
 
 Read from Postgres at most every few seconds however many ask, never on the path of a request, and so the same on every
-process; only `naka_running_requests` and `naka_spooled_settlements` are this process's own. Postgres away: 503, since
-a scrape that fails is what everybody is alarmed by (`up == 0`), and numbers that cannot be known are not made up.
+process; only `naka_running_requests`, `naka_spooled_settlements` and `naka_webhooks_refused_total` are this process's
+own. Postgres away: 503, since a scrape that fails is what everybody is alarmed by (`up == 0`), and numbers that cannot
+be known are not made up.
 """
 
 import asyncio
@@ -12,10 +13,11 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.runtime import Runtime
+from billing.inbox import InboxGauges, read_inbox_gauges
 from core.cache import TtlCache
 from core.errors import Unavailable
 from metering.gauges import Gauges, read_gauges
@@ -28,8 +30,10 @@ _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schema
 class _Snapshot(Collector):
     """One scrape."""
 
-    def __init__(self, gauges: Gauges, running: int, spooled: int) -> None:
+    def __init__(self, gauges: Gauges, inbox: InboxGauges, *, running: int, spooled: int, refused: int) -> None:
         self._gauges = gauges
+        self._inbox = inbox
+        self._refused = refused
         self._running = running
         self._spooled = spooled
 
@@ -44,20 +48,25 @@ class _Snapshot(Collector):
             ("naka_reconcile_age_seconds", "Time since the last check of the books.", gauges.age_s),
             ("naka_running_requests", "Requests that this process runs.", self._running),
             ("naka_spooled_settlements", "Settlements of this process that wait on its disk.", self._spooled),
+            ("naka_webhooks_waiting", "Events of Razorpay's to be worked off.", self._inbox.received),
+            ("naka_webhooks_parked", "Events of Razorpay's that a person must look at.", self._inbox.parked),
+            ("naka_webhook_lag_seconds", "How long the oldest event of Razorpay's has waited.", self._inbox.lag_s),
         ):
             if value is not None:
                 yield GaugeMetricFamily(name, words, value)
+        yield CounterMetricFamily("naka_webhooks_refused", "Deliveries that bore no signature of ours.", self._refused)
 
 
 def build_router(runtime: Runtime) -> APIRouter:
     """The route, with its cache."""
     router = APIRouter(tags=["health"])
-    cache: TtlCache[None, Gauges] = TtlCache(ttl_s=_TTL_S)
+    cache: TtlCache[None, tuple[Gauges, InboxGauges]] = TtlCache(ttl_s=_TTL_S)
 
-    async def read() -> Gauges:
+    async def read() -> tuple[Gauges, InboxGauges]:
         try:
             async with asyncio.timeout(_TIMEOUT_S), runtime.pool.acquire() as connection:
-                return await read_gauges(connection, dead_after_s=runtime.settings.dead_after_s)
+                gauges = await read_gauges(connection, dead_after_s=runtime.settings.dead_after_s)
+                return gauges, await read_inbox_gauges(connection)
         except TimeoutError as error:
             raise Unavailable("the database does not answer") from error
 
@@ -69,7 +78,9 @@ def build_router(runtime: Runtime) -> APIRouter:
     async def metrics() -> Response:
         """Gauges for Prometheus, in its text format."""
         registry = CollectorRegistry()
-        registry.register(_Snapshot(await cache.load(None, read), len(runtime.running), len(runtime.spool.pending)))
+        gauges, inbox = await cache.load(None, read)
+        running, spooled, refused = len(runtime.running), len(runtime.spool.pending), runtime.inbox.refusals.count
+        registry.register(_Snapshot(gauges, inbox, running=running, spooled=spooled, refused=refused))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return router

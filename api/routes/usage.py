@@ -46,7 +46,10 @@ class UsageAnswer(BaseModel):
 
 
 class LimitWindow(BaseModel):
-    """One limit: spend is in micro-USD; `held` is taken by requests that still run."""
+    """One limit: spend is in micro-USD, a charge (what a plan's ceiling bounds) in paise before tax.
+
+    `held` is taken by requests that still run.
+    """
 
     scope: Literal["user", "tenant"]
     meter: str

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from core.clock import offset_ms
 from core.errors import Conflict, Invalid, NotFound
 from core.ids import uuid7
 from core.tenancy.audit import Actor, record
@@ -92,8 +93,8 @@ async def create_key(
 
     Raises Invalid when it would have ended already.
     """
-    now = await session.scalar(select(func.clock_timestamp()))
-    if now is None or (expires_at is not None and expires_at <= now):
+    now = await _now(session)
+    if expires_at is not None and expires_at <= now:
         raise Invalid("expires_at lies in the past")
     secret = generate_key(live=live)
     key = ApiKey(
@@ -112,6 +113,12 @@ async def create_key(
     await session.flush()
     await session.refresh(key)
     return key, secret
+
+
+async def _now(session: AsyncSession) -> datetime:
+    """Postgres's clock, and what a test clock is ahead of it: keys expire by the time of the grants."""
+    now: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    return now + timedelta(milliseconds=offset_ms())
 
 
 async def find_key(session: AsyncSession, key_id: UUID, *, tenant_id: UUID | None) -> ApiKey:
@@ -155,8 +162,8 @@ async def rotate_key(
     The old key ends after `overlap_s` seconds, or at its own expiry if that is sooner. Raises Invalid when the key is
     revoked or expired already.
     """
-    now = await session.scalar(select(func.clock_timestamp()))
-    if now is None or key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+    now = await _now(session)
+    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
         raise Invalid("a key that has ended cannot be rotated")
     user = await session.get_one(User, (key.tenant_id, key.user_id))
     made = await create_key(

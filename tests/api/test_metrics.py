@@ -25,6 +25,10 @@ QUIET = {
     "naka_processes_alive": 1,
     "naka_running_requests": 0,
     "naka_spooled_settlements": 0,
+    "naka_webhooks_waiting": 0,
+    "naka_webhooks_parked": 0,
+    "naka_webhook_lag_seconds": 0,
+    "naka_webhooks_refused_total": 0,
 }
 
 

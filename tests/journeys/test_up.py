@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,9 @@ from typing import Any
 
 import psutil
 import pytest
+from razorpay import Client
 
+from core.settings import SANDBOX_RAZORPAY_KEY_ID, SANDBOX_RAZORPAY_KEY_SECRET, SANDBOX_RAZORPAY_WEBHOOK_SECRET
 from sandbox.daemon import free_port
 from tests.harness import ROOT, parse_sse
 
@@ -23,7 +26,7 @@ START_S = 90
 CLEAN = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith(("DATABASE_", "REDIS_", "ANTHROPIC_", "PYTEST", "NAKA_"))
+    if not name.startswith(("DATABASE_", "REDIS_", "ANTHROPIC_", "RAZORPAY_", "TEST_CLOCK_", "PYTEST", "NAKA_"))
 }
 
 pytestmark = pytest.mark.slow
@@ -32,7 +35,7 @@ pytestmark = pytest.mark.slow
 class Up:
     """`naka up`, started in a folder of its own."""
 
-    def __init__(self, home: Path, port: int) -> None:
+    def __init__(self, home: Path, port: int, **configured: str) -> None:
         self.home = home
         self.log = home.parent / "up.log"
         self.url = f"http://127.0.0.1:{port}"
@@ -42,7 +45,7 @@ class Up:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "api.cli", "up", "--port", str(port), "--home", str(home)],
                 cwd=ROOT,
-                env=CLEAN,
+                env=CLEAN | configured,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -81,13 +84,50 @@ class Up:
 
 
 @contextmanager
-def up(home: Path, port: int) -> Iterator[Up]:
-    started = Up(home, port)
+def up(home: Path, port: int, **configured: str) -> Iterator[Up]:
+    started = Up(home, port, **configured)
     try:
         yield started
     finally:
         started.process.terminate()
         started.process.wait(60)
+
+
+def test_razorpay_is_simulated_and_remembers(private_home: Callable[[], Path]) -> None:
+    home, port = private_home() / "naka", free_port()
+    with up(home, port) as first:
+        demo = first.await_banner()
+        assert demo["webhook_secret"] == SANDBOX_RAZORPAY_WEBHOOK_SECRET
+        assert demo["razorpay_url"].startswith("http://127.0.0.1:")
+        kept = dict(line.split("=", 1) for line in (home / "env").read_text().splitlines())
+        assert kept["RAZORPAY_BASE_URL"] == demo["razorpay_url"]
+        assert kept["TEST_CLOCK_FILE"] == str(home / "clock")
+        assert (home / "clock").read_text() == "0"
+        assert _sim(demo, "webhooks")["endpoint"]["url"] == f"{demo['url']}/webhooks/razorpay"
+        razorpay = Client(auth=(SANDBOX_RAZORPAY_KEY_ID, SANDBOX_RAZORPAY_KEY_SECRET), base_url=demo["razorpay_url"])
+        link = razorpay.payment_link.create({"amount": 500, "currency": "INR", "reference_id": "up"})
+        assert link["short_url"].startswith(demo["razorpay_url"])
+        with urllib.request.urlopen(demo["razorpay_url"], b"days=7", timeout=30) as page:
+            assert urllib.parse.urlsplit(link["short_url"]).path in page.read().decode()
+        offset_ms = int((home / "clock").read_text())
+        assert 7 * 86_400_000 <= offset_ms < 7 * 86_400_000 + 60_000
+
+    with up(home, port) as second:
+        assert second.await_banner()["razorpay_url"] == demo["razorpay_url"]
+        assert int((home / "clock").read_text()) == offset_ms
+        assert razorpay.payment_link.fetch(link["id"]) == link
+        with urllib.request.urlopen(link["short_url"], timeout=30) as page:
+            assert "₹ 5.00" in page.read().decode()
+
+
+def test_a_real_razorpay_is_not_simulated(private_home: Callable[[], Path]) -> None:
+    home, real = private_home() / "naka", {"RAZORPAY_KEY_ID": "rzp_test_0123456789abcd", "RAZORPAY_KEY_SECRET": "s"}
+    with up(home, free_port(), **real) as started:
+        demo = started.await_banner()
+        assert (demo["webhook_secret"], demo["razorpay_url"]) == (None, None)
+        assert re.search(r"Razorpay +real +https://api.razorpay.com", started.log.read_text())
+        assert not (home / "clock").exists()
+        assert not [line for line in (home / "env").read_text().splitlines() if line.startswith(("RAZORPAY", "TEST"))]
 
 
 @pytest.mark.chaos
@@ -100,6 +140,7 @@ def test_first_start_second_start_and_a_start_after_a_kill(private_home: Callabl
         assert re.search(r"Postgres +real", words)
         assert re.search(r"Valkey +real", words)
         assert re.search(r"Anthropic +simulated", words)
+        assert re.search(rf"Razorpay +simulated +{re.escape(demo['razorpay_url'])}", words)
         assert f"Background duties: naka worker   (log: {home / 'worker.log'})" in words
         first.await_worker()
         (command,) = re.findall(r"^ +(curl -N .*)$", words, re.MULTILINE)
@@ -152,6 +193,11 @@ def _fails(*options: str) -> str:
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     return " ".join(ended.stderr[ended.stderr.index("naka up:") :].split())
+
+
+def _sim(demo: dict[str, Any], path: str) -> Any:
+    with urllib.request.urlopen(f"{demo['razorpay_url']}/_sim/{path}", timeout=30) as answer:
+        return json.load(answer)
 
 
 def _ledger(url: str) -> list[dict[str, Any]]:

@@ -5,20 +5,40 @@ call at all is decided before any id is looked up. Each request is one transacti
 other processes are told after the commit.
 """
 
+from typing import Any
+
 from fastapi import APIRouter, Depends, Response
 
-from api.routes.admin import audit, corrections, keys, limits, plans, prices, reports, requests, tenants, users
+from api.routes.admin import (
+    audit,
+    bills,
+    charges,
+    corrections,
+    keys,
+    limits,
+    plans,
+    prices,
+    profiles,
+    refunds,
+    reports,
+    requests,
+    tenants,
+    users,
+    webhooks,
+)
 
 
-def _not_kept(response: Response) -> None:
+def not_kept(response: Response) -> None:
     """No cache on the way keeps an admin's answer: some hold a key."""
     response.headers["cache-control"] = "no-store"
 
 
-_NO_TEXT = {
+NO_TEXT: dict[str, Any] = {
     "description": "The body is not UTF-8",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
-router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(_not_kept)], responses={400: _NO_TEXT})
-for module in (tenants, users, keys, limits, plans, prices, requests, corrections, reports, audit):
+router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(not_kept)], responses={400: NO_TEXT})
+_MODULES = (tenants, users, keys, limits, plans, prices, requests, corrections, reports, audit)
+_BILLING = (profiles, bills, charges, refunds, webhooks)
+for module in (*_MODULES, *_BILLING):
     router.include_router(module.router)

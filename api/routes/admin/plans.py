@@ -2,29 +2,57 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import msgspec
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.routes.access import PlatformAdmin, RuntimeDep, actor_of
-from api.routes.admin.fields import Body, Slug, Text, example
+from api.routes.admin.fields import Body, LimitValue, Slug, Text, example
 from api.routes.admin.limits import LimitItem, Limits
 from api.routes.admin.pages import DEFAULT_SIZE, Page, PageSize, page
 from billing.models import Plan
-from billing.plans import list_plans, plan_version, publish_plan
-from metering.limits import PlanLimits
+from billing.overage import ImpossibleTerms, Meter, MeterTerms, PastAllowance, Terms
+from billing.plans import MAX_BASE_PAISE, MAX_TRIAL_DAYS, Price, list_plans, plan_version, publish_plan
+from billing.profiles import treatments_served
+from billing.razorpay_plans import MANDATE_PAISE, copies_of, ensure_all, gross_for
+from billing.rupees import rupees
+from billing.tax import Treatment
+from core.errors import Invalid
+from core.tenancy.audit import Actor
+from metering.limits import MAX_CEILING_PAISE, MAX_LIMIT, PlanLimits
 
 router = APIRouter()
 
+RatePaise = Annotated[int, Field(strict=True, ge=0, le=MAX_LIMIT)]
+CodeWanted = Annotated[Slug | None, Query(description="Only of this plan", examples=["team"])]
+
+
+class MeterPrice(Body):
+    """What the base price includes of a meter, and the paise for a million units past that. Spend: in micro-USD."""
+
+    meter: Meter
+    allowance: LimitValue
+    rate_paise: RatePaise
+
 
 class NewPlan(Body):
-    """The next version of plan `code`: the default limits of each user, and of the tenant as a whole."""
+    """The next version of plan `code`: its price, and the limits of each user and of the tenant as a whole.
+
+    `base_paise`: a month, before tax; 0 is free. Past the allowances `block` refuses, `bill` goes on up to
+    `ceiling_paise` before tax. `when_unpaid`: what a tenant has that does not pay: nothing (`block`), or what its own
+    plan gives (`free`).
+    """
 
     model_config = example(
         code="team",
         name="Team",
+        base_paise=299_900,
+        meters=[{"meter": "output_tokens", "allowance": 2_000_000, "rate_paise": 160_000}],
+        past_allowance="bill",
+        ceiling_paise=1_000_000,
         user={"limits": [{"meter": "tokens", "window": "day", "limit": 200_000}], "concurrency": 2},
         tenant={"limits": [{"meter": "spend", "window": "period", "limit": 100_000_000}], "concurrency": 20},
     )
@@ -33,6 +61,21 @@ class NewPlan(Body):
     name: Text
     user: Limits = Limits(limits=[])
     tenant: Limits = Limits(limits=[])
+    base_paise: Annotated[int, Field(strict=True, ge=0, le=MAX_BASE_PAISE)] = 0
+    meters: Annotated[list[MeterPrice], Field(default_factory=list, max_length=len(Meter))]
+    past_allowance: PastAllowance = PastAllowance.BLOCK
+    ceiling_paise: Annotated[int, Field(strict=True, ge=0, le=MAX_CEILING_PAISE)] | None = None
+    when_unpaid: Literal["block", "free"] = "block"
+    trial_days: Annotated[int, Field(strict=True, ge=0, le=MAX_TRIAL_DAYS)] = 0
+
+    def as_price(self) -> Price:
+        """As billing takes it. Raises Invalid."""
+        try:
+            meters = tuple(MeterTerms(one.meter, one.allowance, one.rate_paise) for one in self.meters)
+            terms = Terms(meters, self.past_allowance, self.ceiling_paise)
+        except ImpossibleTerms as error:
+            raise Invalid(str(error)) from error
+        return Price(self.base_paise, terms, self.when_unpaid, self.trial_days)
 
     def as_limits(self) -> PlanLimits:
         """As metering takes it."""
@@ -46,23 +89,52 @@ class PlanLimitsItem(BaseModel):
     concurrency: int | None
 
 
+class RazorpayCopy(BaseModel):
+    """A version at Razorpay, for one tax treatment: `gross_paise` is its price there."""
+
+    code: str
+    version: int
+    treatment: str
+    gross_paise: int
+    state: str
+    razorpay_id: str | None
+    error: str | None
+
+
 class PlanItem(BaseModel):
-    """A version of a plan."""
+    """A version of a plan. `warnings`: what to think of before it is sold."""
 
     code: str
     version: int
     name: str
     user: PlanLimitsItem
     tenant: PlanLimitsItem
+    base_paise: int
+    meters: list[MeterPrice]
+    past_allowance: PastAllowance
+    ceiling_paise: int | None
+    when_unpaid: str
+    trial_days: int
+    warnings: list[str]
     created_at: datetime
 
     @classmethod
     def of(cls, plan: Plan) -> Self:
         """As it is answered."""
         limits = msgspec.to_builtins(msgspec.convert(plan.limits, PlanLimits))
+        shown = {name: getattr(plan, name) for name in cls.model_fields if hasattr(plan, name)}
         return cls.model_validate(
-            {"code": plan.code, "version": plan.version, "name": plan.name, "created_at": plan.created_at, **limits}
+            shown | {"user": limits["user"], "tenant": limits["tenant"], "warnings": warnings_of(plan)}
         )
+
+
+def warnings_of(plan: Plan) -> list[str]:
+    """What may surprise whoever sells it."""
+    gross_paise = gross_for(plan.base_paise, Treatment.INTER_STATE)
+    if gross_paise <= MANDATE_PAISE:
+        return []
+    limit = f"{rupees(gross_paise)} with GST is above {rupees(MANDATE_PAISE)}"
+    return [f"{limit}: mandates debit that only with the customer's word each month, and UPI is not offered"]
 
 
 PlanCursor = Annotated[
@@ -102,6 +174,24 @@ async def new_plan(body: NewPlan, principal: PlatformAdmin, runtime: RuntimeDep,
     """Publish a plan, or its next version. Tenants stay on the version they are on."""
     actor = actor_of(request, principal)
     async with runtime.database.session() as session:
-        plan = await publish_plan(session, actor, code=body.code, name=body.name, limits=body.as_limits())
+        plan = await publish(session, actor, body)
+        treatments = await treatments_served(session)
     await runtime.changes.publish(None)
+    if runtime.settings.razorpay_key_id:
+        await ensure_all(runtime.billing, plan, treatments)
     return PlanItem.of(plan)
+
+
+async def publish(session: AsyncSession, actor: Actor, new: NewPlan) -> Plan:
+    """Publishes what came in. Raises Invalid."""
+    return await publish_plan(
+        session, actor, code=new.code, name=new.name, limits=new.as_limits(), price=new.as_price()
+    )
+
+
+@router.get("/razorpay-plans")
+async def razorpay_copies(_: PlatformAdmin, runtime: RuntimeDep, code: CodeWanted = None) -> Page[RazorpayCopy]:
+    """What Razorpay has of the plans: one for each version and tax treatment, made when it is first needed."""
+    async with runtime.database.session() as session:
+        rows = await copies_of(session, code)
+    return Page(items=[RazorpayCopy.model_validate(row, from_attributes=True) for row in rows])

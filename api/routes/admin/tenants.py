@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Self
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
@@ -65,19 +66,21 @@ class TenantItem(BaseModel):
         return cls(id=tenant.id, slug=tenant.slug, name=tenant.name, plan=plan, created_at=tenant.created_at)
 
 
-async def open_tenant(session: AsyncSession, actor: Actor, new: NewTenant) -> Tenant:
+async def open_tenant(session: AsyncSession, actor: Actor, new: NewTenant, zone: ZoneInfo) -> Tenant:
     """Makes the tenant and puts it on its plan. Raises Conflict for the slug, NotFound for the plan."""
     plan = None if new.plan is None else await find_plan(session, new.plan)
     tenant = await create_tenant(session, actor, slug=new.slug, name=new.name)
     if plan is not None:
-        await put_on_plan(session, actor, tenant.id, plan)
+        await put_on_plan(session, actor, tenant.id, plan, zone)
     return tenant
 
 
-async def change_plan(session: AsyncSession, actor: Actor, tenant: UUID | str, choice: PlanChoice) -> Tenant:
+async def change_plan(
+    session: AsyncSession, actor: Actor, tenant: UUID | str, choice: PlanChoice, zone: ZoneInfo
+) -> Tenant:
     """Puts a tenant (id or slug) on a plan. Raises NotFound for either."""
     found = await find_tenant(session, tenant)
-    await put_on_plan(session, actor, found.id, await find_plan(session, choice.code, choice.version))
+    await put_on_plan(session, actor, found.id, await find_plan(session, choice.code, choice.version), zone)
     return found
 
 
@@ -85,7 +88,7 @@ async def change_plan(session: AsyncSession, actor: Actor, tenant: UUID | str, c
 async def new_tenant(body: NewTenant, principal: PlatformAdmin, runtime: RuntimeDep, request: Request) -> TenantItem:
     """Make a tenant."""
     async with runtime.database.session() as session:
-        tenant = await open_tenant(session, actor_of(request, principal), body)
+        tenant = await open_tenant(session, actor_of(request, principal), body, runtime.billing.zone)
     await runtime.changes.publish(tenant.id)
     return TenantItem.of(tenant)
 
@@ -113,6 +116,6 @@ async def tenant_plan(
 ) -> TenantItem:
     """Put a tenant on a plan, from now on."""
     async with runtime.database.session() as session:
-        tenant = await change_plan(session, actor_of(request, principal), tenant_id, body)
+        tenant = await change_plan(session, actor_of(request, principal), tenant_id, body, runtime.billing.zone)
     await runtime.changes.publish(tenant.id)
     return TenantItem.of(tenant)

@@ -1,0 +1,33 @@
+"""Whose money this database speaks of: one account of Razorpay's, in one mode, from the first start on.
+
+Test and live are separate worlds whose ids mean nothing in each other, so a process with keys of another mode refuses
+to start on it. A key of the same mode may be rotated. Postgres away: raises Unavailable.
+"""
+
+from sqlalchemy.dialects.postgresql import insert
+
+from billing.desk import mode_of
+from billing.models import RazorpayAccount
+from core.database import Database
+from core.settings import Settings, SettingsError
+
+_ONLY = 1
+
+
+async def bind(database: Database, settings: Settings) -> None:
+    """Remembers the account, or checks that it is the same. Without a key there is nothing to remember.
+
+    Raises SettingsError when the database is another mode's.
+    """
+    if not settings.razorpay_key_id:
+        return
+    mode = mode_of(settings.razorpay_key_id)
+    async with database.session() as session:
+        values = {"id": _ONLY, "mode": mode.value, "key_id": settings.razorpay_key_id}
+        await session.execute(insert(RazorpayAccount).values(**values).on_conflict_do_nothing())
+        row = await session.get_one(RazorpayAccount, _ONLY, with_for_update=True, populate_existing=True)
+        if row.mode != mode.value:
+            raise SettingsError(
+                f"RAZORPAY_KEY_ID is of mode {mode}, and this database of mode {row.mode}: their bills do not mix"
+            )
+        row.key_id = settings.razorpay_key_id

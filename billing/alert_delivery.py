@@ -1,0 +1,157 @@
+"""Alerts on their way to the tenant, in the form of Standard Webhooks: signed, retried, every try in a log.
+
+At least once: a receiver tells repeats by `webhook-id`, which is the alert's. A 2xx within 10 s is a delivery; anything
+else is tried again after the pauses below, about a day in all, then the alert has `failed`; a 410 ends it and switches
+the endpoint off. The signature's time is the real one, whatever the test clock says: receivers compare it with theirs.
+Source: standardwebhooks.com, specification 1.0.
+"""
+
+import socket
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import msgspec
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from sqlalchemy import select
+from standardwebhooks import Webhook
+
+from billing.desk import Desk
+from billing.endpoints import is_public
+from billing.models import Alert, AlertDelivery, AlertEndpoint
+from core.clock import now_ms, to_datetime
+from core.logs import get_logger
+
+PAUSES_S = (5, 300, 1800, 7200, 18_000, 36_000, 36_000)
+_TIMEOUT_S = 10
+_LEASE_MS = 60_000
+_BATCH = 50
+_OK, _REDIRECT, _GONE = 200, 300, 410
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one try brought: the status, or why there is none."""
+
+    status: int | None
+    error: str | None
+    took_ms: int
+
+    @property
+    def is_delivered(self) -> bool:
+        """A 2xx."""
+        return self.status is not None and _OK <= self.status < _REDIRECT
+
+
+class _PublicOnly(AbstractResolver):
+    """Names lead to public addresses, or nowhere: what was checked is what is connected to."""
+
+    def __init__(self) -> None:
+        self._inner = ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Raises OSError when none is public."""
+        found = [one for one in await self._inner.resolve(host, port, family) if is_public(one["host"])]
+        if not found:
+            raise OSError("not a public address")
+        return found
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+async def deliver(desk: Desk) -> None:
+    """The duty: every alert that is due, until none is. Two workers share them."""
+    production = desk.settings.naka_env == "production"
+    connector = aiohttp.TCPConnector(resolver=_PublicOnly() if production else None, limit=10)
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as client:
+        while claimed := await _claim(desk):
+            for alert, endpoint in claimed:
+                await _note(desk, alert, await send(client, alert, endpoint))
+
+
+async def send(client: aiohttp.ClientSession, alert: Alert, endpoint: AlertEndpoint) -> Outcome:
+    """One try. Never raises for what the receiver does."""
+    body = msgspec.json.encode(message_of(alert)).decode()
+    headers = signed_headers(alert.id, body, endpoint) | {"content-type": "application/json", "user-agent": "Naka/1"}
+    began = time.monotonic()
+    status, error = None, None
+    try:
+        async with client.post(endpoint.url, data=body, headers=headers, allow_redirects=False) as response:
+            status = response.status
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as failure:
+        error = type(failure).__name__
+    return Outcome(status, error, round((time.monotonic() - began) * 1000))
+
+
+def message_of(alert: Alert) -> dict[str, Any]:
+    """The body: `type`, `timestamp`, `data`."""
+    at = to_datetime(alert.at_ms).isoformat().replace("+00:00", "Z")
+    return {"type": alert.kind, "timestamp": at, "data": alert.data}
+
+
+def signed_headers(message_id: UUID, body: str, endpoint: AlertEndpoint) -> dict[str, str]:
+    """The three headers of Standard Webhooks; signed with both secrets while one is rotated."""
+    at = datetime.now(UTC)
+    secrets = [secret for secret in (endpoint.secret, endpoint.previous_secret) if secret]
+    return {
+        "webhook-id": str(message_id),
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": " ".join(Webhook(secret).sign(str(message_id), at, body) for secret in secrets),
+    }
+
+
+async def _claim(desk: Desk) -> list[tuple[Alert, AlertEndpoint]]:
+    """Takes some that are due, for a while: were this process killed, another does them then."""
+    at_ms = now_ms()
+    async with desk.database.session() as session:
+        query = (
+            select(Alert, AlertEndpoint)
+            .join(AlertEndpoint, AlertEndpoint.tenant_id == Alert.tenant_id)
+            .where(Alert.state == "pending", Alert.due_ms <= at_ms, AlertEndpoint.enabled)
+            .order_by(Alert.due_ms)
+            .limit(_BATCH)
+            .with_for_update(of=Alert, skip_locked=True)
+        )
+        claimed = [(row[0], row[1]) for row in (await session.execute(query)).all()]
+        for alert, _ in claimed:
+            alert.tries += 1
+            alert.due_ms = at_ms + _LEASE_MS
+    return claimed
+
+
+async def _note(desk: Desk, alert: Alert, outcome: Outcome) -> None:
+    """Writes the try down, and what follows from it."""
+    at_ms = now_ms()
+    async with desk.database.session() as session:
+        row = await session.get_one(Alert, (alert.tenant_id, alert.id), with_for_update=True)
+        session.add(
+            AlertDelivery(
+                tenant_id=alert.tenant_id,
+                alert_id=alert.id,
+                attempt=alert.tries,
+                at_ms=at_ms,
+                status=outcome.status,
+                error=outcome.error,
+                took_ms=outcome.took_ms,
+            )
+        )
+        if outcome.is_delivered:
+            row.state, row.due_ms = "delivered", None
+        elif outcome.status == _GONE or alert.tries > len(PAUSES_S):
+            row.state, row.due_ms = "failed", None
+        else:
+            row.due_ms = at_ms + PAUSES_S[alert.tries - 1] * 1000
+        endpoint = await session.get(AlertEndpoint, alert.tenant_id, with_for_update=True)
+        if outcome.status == _GONE and endpoint is not None:
+            endpoint.enabled = False
+    log.info("alert_sent", alert=str(alert.id), status=outcome.status, error=outcome.error)

@@ -1,0 +1,228 @@
+"""Alerts: at 50, 80 and 100 % of an allowance, of a day's or a period's limit, and of a ceiling.
+
+Looked for every minute, off the request's path: what was used comes from the rollup and the meters, so an alert is as
+exact as a bill, and a minute late at the most. An alert is stored once (`billing.levels`), whether or not anybody
+listens, and delivered by `billing.alert_delivery`. Postgres away: the next look finds the same.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from billing.desk import Desk
+from billing.levels import Bound, Watched
+from billing.models import Alert, AlertEndpoint, BillingPeriod
+from billing.overage import PastAllowance, Reading, Terms, price_period
+from billing.readings import read_period
+from core.clock import now_ms
+from core.ids import uuid7
+from core.logs import get_logger
+from core.tenancy.models import Tenant
+from metering.judge import count
+from metering.limits import Limit, PlanLimits
+from metering.models import COUNT_COLUMNS, EntitlementRow, LimitRow, UsageDaily
+from metering.schedule import Schedule
+from metering.states import WindowState
+from metering.windows import Calendar, WindowKind
+
+REACHED = "usage.threshold_reached"
+TEST = "alerts.test"
+
+log = get_logger(__name__)
+
+
+async def look(desk: Desk) -> int:
+    """The first half of the duty: stores every level that was newly passed, and says how many those were."""
+    calendar = Calendar(desk.settings.timezone)
+    at_ms = now_ms()
+    found = 0
+    for tenant_id in await _busy_tenants(desk, calendar, at_ms):
+        try:
+            async with desk.database.session() as session:
+                found += await _look_at(session, tenant_id, calendar, at_ms)
+        except Exception:
+            log.exception("alerts_fail", tenant_id=str(tenant_id))
+    return found
+
+
+async def send_test(session: AsyncSession, tenant_id: UUID) -> Alert:
+    """A message that says nothing but that the endpoint works."""
+    at_ms, alert_id = now_ms(), uuid7()
+    row = Alert(
+        tenant_id=tenant_id,
+        id=alert_id,
+        key=f"test:{alert_id}",
+        kind=TEST,
+        data={},
+        at_ms=at_ms,
+        state="pending",
+        due_ms=at_ms,
+    )
+    session.add(row)
+    await session.flush()
+    return row
+
+
+async def _busy_tenants(desk: Desk, calendar: Calendar, at_ms: int) -> Sequence[UUID]:
+    """Who has used something today: nobody else can have passed a level since the last look."""
+    today = calendar.date_of(at_ms)
+    used = select(UsageDaily.tenant_id).where(UsageDaily.tenant_id == Tenant.id, UsageDaily.day == today).exists()
+    async with desk.database.session() as session:
+        return (await session.scalars(select(Tenant.id).where(used))).all()
+
+
+async def _look_at(session: AsyncSession, tenant_id: UUID, calendar: Calendar, at_ms: int) -> int:
+    watched = [
+        *await _bills(session, tenant_id, at_ms),
+        *await _limits(session, tenant_id, calendar, at_ms),
+    ]
+    reached = [(one, level) for one in watched for level in one.reached()]
+    if not reached:
+        return 0
+    known = set(
+        await session.scalars(
+            select(Alert.key).where(
+                Alert.tenant_id == tenant_id, Alert.key.in_([one.key(level) for one, level in reached])
+            )
+        )
+    )
+    listens = await session.get(AlertEndpoint, tenant_id) is not None
+    rows = [
+        {
+            "tenant_id": tenant_id,
+            "id": uuid7(),
+            "key": one.key(level),
+            "kind": REACHED,
+            "data": _data(tenant_id, one, level),
+            "at_ms": at_ms,
+            "state": "pending" if listens else "none",
+            "due_ms": at_ms if listens else None,
+        }
+        for one, level in reached
+        if one.key(level) not in known
+    ]
+    if rows:
+        await session.execute(insert(Alert).values(rows).on_conflict_do_nothing())
+    return len(rows)
+
+
+def _data(tenant_id: UUID, one: Watched, level: int) -> dict[str, Any]:
+    return {
+        "tenant_id": str(tenant_id),
+        "user_id": None if one.user_id is None else str(one.user_id),
+        "kind": one.bound.value,
+        "meter": one.meter,
+        "window": one.window,
+        "window_name": one.window_name,
+        "level": level,
+        "limit": one.limit,
+        "used": one.used,
+    }
+
+
+# ------------------------------------------------------------------------------------- allowances and ceilings
+
+
+async def _bills(session: AsyncSession, tenant_id: UUID, at_ms: int) -> list[Watched]:
+    """What the present period's terms say: each meter's allowance, and the ceiling."""
+    period = await session.scalar(
+        select(BillingPeriod)
+        .where(BillingPeriod.tenant_id == tenant_id, BillingPeriod.starts_ms <= at_ms, BillingPeriod.ends_ms > at_ms)
+        .order_by(BillingPeriod.starts_ms.desc())
+        .limit(1)
+    )
+    if period is None:
+        return []
+    terms = msgspec.convert(period.terms, Terms)
+    return watched_terms(terms, await read_period(session, tenant_id, period.period_id), period)
+
+
+def watched_terms(terms: Terms, reading: Reading, period: BillingPeriod) -> list[Watched]:
+    """Pure: allowances in their meter's unit, the ceiling in paise before tax, uncut."""
+    version = f"{period.plan_code}@{period.plan_version}"
+    watched = [
+        Watched(
+            Bound.ALLOWANCE,
+            None,
+            meter.meter.value,
+            WindowKind.PERIOD.value,
+            period.period_id,
+            meter.allowance,
+            reading.quantity(meter.meter),
+            f"{version}:{meter.allowance}",
+        )
+        for meter in terms.meters
+    ]
+    if terms.past_allowance is PastAllowance.BILL and terms.ceiling_paise is not None:
+        owed = sum(line.whole_paise for line in price_period(reading, terms).lines)
+        ceiling = (terms.ceiling_paise, owed, f"{version}:{terms.ceiling_paise}")
+        watched.append(Watched(Bound.CEILING, None, "charge", WindowKind.PERIOD.value, period.period_id, *ceiling))
+    return watched
+
+
+# ------------------------------------------------------------------------------------------------------ limits
+
+
+async def _limits(session: AsyncSession, tenant_id: UUID, calendar: Calendar, at_ms: int) -> list[Watched]:
+    """The limits of the tenant and of each user who was there today, per day and per period."""
+    row = await session.get(EntitlementRow, tenant_id)
+    plan = PlanLimits() if row is None else msgspec.convert(row.limits, PlanLimits)
+    schedule = Schedule() if row is None else msgspec.convert(row.schedule, Schedule)
+    segment = next((one for one in reversed(schedule.segments) if one.from_ms <= at_ms), None)
+    plan = plan if segment is None else segment.limits
+    sets = await session.scalars(select(LimitRow).where(LimitRow.tenant_id == tenant_id))
+    own = {one.subject_id: msgspec.convert(one.limits, tuple[Limit, ...]) for one in sets}
+    period = next((one for one in schedule.periods if one.starts_ms <= at_ms < one.ends_ms), None)
+    names = {
+        WindowKind.DAY: calendar.day(at_ms).name,
+        WindowKind.PERIOD: calendar.month(at_ms).name if period is None else period.name,
+    }
+    used = await _used(session, tenant_id, names)
+    watched = list(_of_subject(None, own.get(tenant_id, plan.tenant.limits), used, names))
+    for user_id in {subject for subject, _ in used if subject is not None}:
+        watched += _of_subject(user_id, own.get(user_id, plan.user.limits), used, names)
+    return watched
+
+
+def _of_subject(
+    user_id: UUID | None,
+    limits: Iterable[Limit],
+    used: dict[tuple[UUID | None, WindowKind], tuple[int, ...]],
+    names: dict[WindowKind, str],
+) -> Iterable[Watched]:
+    for limit in limits:
+        counts = used.get((user_id, limit.window))
+        if counts is None or limit.window not in names:
+            continue
+        counted, _ = count(limit.meter, WindowState(counts))
+        in_unit = counted // 1000 if limit.meter.value == "spend" else counted
+        window = (limit.window.value, names[limit.window])
+        yield Watched(Bound.LIMIT, user_id, limit.meter.value, *window, limit.limit, in_unit, str(limit.limit))
+
+
+async def _used(
+    session: AsyncSession, tenant_id: UUID, names: dict[WindowKind, str]
+) -> dict[tuple[UUID | None, WindowKind], tuple[int, ...]]:
+    """The seven counts by user (None: the tenant) and window, of those who were there today."""
+    sums = [func.sum(getattr(UsageDaily, name)) for name in COUNT_COLUMNS]
+    of_tenant = UsageDaily.tenant_id == tenant_id
+    today = select(UsageDaily.user_id).where(of_tenant, UsageDaily.day == date.fromisoformat(names[WindowKind.DAY]))
+    used: dict[tuple[UUID | None, WindowKind], tuple[int, ...]] = {}
+    for window, inside in (
+        (WindowKind.DAY, UsageDaily.day == date.fromisoformat(names[WindowKind.DAY])),
+        (WindowKind.PERIOD, UsageDaily.period_id == names[WindowKind.PERIOD]),
+    ):
+        here = (of_tenant, inside)
+        by_user = select(UsageDaily.user_id, *sums).where(*here, UsageDaily.user_id.in_(today))
+        by_user = by_user.group_by(UsageDaily.user_id)
+        for user_id, *counts in (await session.execute(by_user)).all():
+            used[user_id, window] = tuple(int(value) for value in counts)
+        (whole,) = (await session.execute(select(*sums).where(*here))).all()
+        used[None, window] = tuple(int(value or 0) for value in whole)
+    return used

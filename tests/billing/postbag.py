@@ -1,0 +1,87 @@
+"""Deliveries as Razorpay makes them, for the tests of the inbox; and subscribers for those events to be about."""
+
+import hashlib
+import hmac
+import json
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+
+from billing.desk import Desk
+from billing.models import BillingFinding, Subscription, WebhookEvent
+from core.clock import now_ms
+from core.ids import uuid7
+from tests.billing.office import Office
+from tests.simulated_razorpay import WEBHOOK_SECRET, Razorpay
+
+ACCOUNT = "acc_T7mQx2LdVb9KcA"
+GROSS_PAISE = 354_000
+SUPPLY = {"treatment": "intra_state", "place": "29", "components": [["CGST", 900], ["SGST", 900]]}
+
+
+def event_body(kind: str = "subscription.charged", account: str | None = ACCOUNT, /, **entities: Any) -> bytes:
+    """An event that shows `entities`."""
+    shown = {name: {"entity": entity} for name, entity in entities.items()}
+    said = {"entity": "event", "event": kind, "contains": [*shown], "payload": shown, "created_at": 1_796_409_361}
+    return json.dumps(said if account is None else said | {"account_id": account}, separators=(",", ":")).encode()
+
+
+def signed(body: bytes, event_id: str | None = None, secret: str = WEBHOOK_SECRET) -> dict[str, str]:
+    """The headers of a delivery."""
+    signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    named = {} if event_id is None else {"x-razorpay-event-id": event_id}
+    return {"content-type": "application/json", "x-razorpay-signature": signature, **named}
+
+
+async def put(desk: Desk, body: bytes, event_id: str | None = None, **fields: Any) -> str:
+    """An event that is in the inbox already."""
+    key = event_id or uuid7().hex[-14:]
+    kind = json.loads(body)["event"]
+    given = {"state": "received", "tries": 0, "received_ms": now_ms(), "due_ms": now_ms(), "kind": kind, "body": body}
+    async with desk.database.session() as session:
+        session.add(WebhookEvent(event_id=key, **(given | fields)))
+    return key
+
+
+async def event(desk: Desk, event_id: str) -> WebhookEvent:
+    """What became of it."""
+    async with desk.database.session() as session:
+        return await session.get_one(WebhookEvent, event_id)
+
+
+async def findings(desk: Desk) -> list[str]:
+    """The kinds of what a person should know."""
+    async with desk.database.session() as session:
+        return sorted((await session.scalars(select(BillingFinding.kind))).all())
+
+
+async def subscriber(office: Office, razorpay: Razorpay, method: str | None = "upi", **fields: Any) -> Subscription:
+    """A new tenant whose subscription Razorpay has; authorised there unless `method` is None, which we do not know."""
+    desk, tenant_id, subscription_id = office.desk, await office.tenant(), uuid7()
+    plan = await desk.razorpay.create_plan(name="Team", amount_paise=GROSS_PAISE, notes={})
+    notes = {"tenant_id": str(tenant_id), "naka_subscription": str(subscription_id)}
+    made = await desk.razorpay.create_subscription(plan_id=plan.id, total_count=12, notes=notes)
+    given: dict[str, Any] = {
+        "state": "submitted",
+        "is_open": True,
+        "plan_code": "team",
+        "plan_version": 1,
+        "supply": SUPPLY,
+        "gross_paise": GROSS_PAISE,
+        "total_count": 12,
+        "created_ms": now_ms(),
+        "razorpay_id": made.id,
+    }
+    row = Subscription(tenant_id=tenant_id, id=subscription_id, **(given | fields))
+    async with desk.database.session() as session:
+        session.add(row)
+    if method is not None:
+        razorpay.authorise(made.id, method)
+    return row
+
+
+async def read(desk: Desk, tenant_id: UUID, subscription_id: UUID) -> Subscription:
+    """The row as it is."""
+    async with desk.database.session() as session:
+        return await session.get_one(Subscription, (tenant_id, subscription_id))
