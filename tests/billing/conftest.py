@@ -7,10 +7,13 @@ from redis.asyncio import Redis
 
 from billing.desk import Desk, build_desk
 from core.changes import Changes
+from core.clock import stop_following
 from core.database import Database
 from core.settings import Settings
 from tests import simulated_razorpay as sandbox
 from tests.billing.office import Office
+from tests.billing.signup import Signup
+from tests.billing.till import hasty
 
 
 @pytest.fixture
@@ -36,3 +39,12 @@ async def desk(database_url: str, redis_url: str, razorpay: sandbox.Razorpay) ->
 async def office(desk: Desk) -> Office:
     """The desk with an operator and a plan."""
     return await Office.open(desk)
+
+
+@pytest.fixture
+async def signup(desk: Desk, razorpay: sandbox.Razorpay) -> AsyncIterator[Signup]:
+    """A tenant that may subscribe, at a desk that does not wait for Razorpay for long, in the simulator's time."""
+    quick = hasty(desk, razorpay)
+    yield await Signup.open(quick, razorpay)
+    stop_following()
+    quick.razorpay.close()
