@@ -1,0 +1,90 @@
+"""Two real workers, sixty periods that are due, and a kill -9 in the middle: one bill and one link each, no gap."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from billing.desk import CLOSES, Desk, build_desk
+from billing.numbering import parse_number
+from core.changes import Changes
+from core.database import Database
+from core.settings import Settings
+from tests import simulated_razorpay as sandbox
+from tests.billing.office import PERIOD, Office
+from tests.harness import Books, environment
+from tests.programs import Process, starter, until
+from tests.simulated_razorpay import Razorpay
+
+TENANTS = 60
+BILLS = "SELECT number, total_paise FROM bills WHERE number IS NOT NULL ORDER BY number"
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts processes of this test."""
+    with starter(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
+async def desk(database_url: str, redis_url: str, razorpay: Razorpay) -> AsyncIterator[Desk]:
+    """For what is there before the workers."""
+    settings = Settings(
+        _env_file=None,
+        database_url=database_url,
+        redis_url=redis_url,
+        razorpay_key_id=sandbox.KEY_ID,
+        razorpay_key_secret=SecretStr(sandbox.KEY_SECRET),
+        razorpay_base_url=razorpay.url,
+    )
+    database, redis = Database(database_url), Redis.from_url(redis_url)
+    made = build_desk(settings, database, Changes(redis))
+    yield made
+    made.razorpay.close()
+    await redis.aclose()
+    await database.close()
+
+
+async def test_a_worker_killed_among_sixty_closes_and_charges_leaves_one_of_each(
+    desk: Desk, razorpay: Razorpay, database_url: str, redis_url: str, start: Callable[..., Process]
+) -> None:
+    office, books = await Office.open(desk), Books(database_url)
+    tenants = await office.tenants(TENANTS)
+    await office.periods(tenants, PERIOD)
+    for number, tenant_id in enumerate(tenants):
+        await office.use(tenant_id, PERIOD, output_tokens=1_010 + number)
+    settings = environment(database_url, redis_url, "http://127.0.0.1:9", LOG_LEVEL="info") | razorpay.env
+    workers = [start("api.cli", "worker", **settings) for _ in range(2)]
+    for worker in workers:
+        await worker.says("queue_ready")
+
+    async def count(query: str) -> int:
+        (row,) = await books.fetch(f"SELECT count(*) AS n FROM {query}")
+        return int(row["n"])
+
+    async def enough(query: str, least: int) -> bool:
+        return await count(query) >= least
+
+    await desk.post([CLOSES])
+    await until(lambda: enough("charges WHERE state = 'submitted'", 5))
+    workers[0].process.kill()
+    await asyncio.to_thread(workers[0].process.wait, 10)
+    assert await count("charges WHERE state = 'submitted'") < TENANTS, "it was killed in the middle"
+
+    async def all_collected() -> bool:
+        await desk.post([CLOSES, "billing-collect"])
+        await asyncio.sleep(0.3)
+        return await enough("charges WHERE state = 'submitted'", TENANTS)
+
+    await until(all_collected, within_s=120)
+    bills = await books.fetch(BILLS)
+    assert [parse_number(bill["number"]).running for bill in bills] == list(range(1, TENANTS + 1))
+    links: list[dict[str, Any]] = [link for link in razorpay.ledger()["links"] if link["status"] == "created"]
+    assert sorted(link["amount"] for link in links) == sorted(bill["total_paise"] for bill in bills)
+    assert len({link["reference_id"] for link in links}) == TENANTS
+    await books.close()
