@@ -145,9 +145,14 @@ def checked_profile(profile: Profile) -> Profile:
     if profile.contact is not None and not _CONTACT.fullmatch(profile.contact):
         raise Invalid("the phone number has 8 to 15 digits, with + for the country's code")
     _check_postal_code(profile.postal_code, profile.country)
-    if profile.gstin is None:
-        return profile
-    return msgspec.structs.replace(profile, gstin=_gstin(profile.gstin))
+    if profile.gstin is not None:
+        profile = msgspec.structs.replace(profile, gstin=_gstin(profile.gstin))
+    customer = Customer(profile.country, profile.state, profile.gstin)
+    try:  # the customer's side holds for any supplier, and is wrong before there is one
+        supply_to(customer, supplier_state=next(iter(STATES)), has_lut=True)
+    except SupplyRefused as error:
+        raise Invalid(str(error)) from error
+    return profile
 
 
 def checked_supplier(own: Supplier) -> Supplier:

@@ -16,6 +16,7 @@ from billing.plans import find_plan, plan_version
 from billing.razorpay_faults import RazorpayError, RazorpayRefused
 from billing.tax import INDIA, SAAS_RATES, Component, Supply, Treatment, gross_of
 from core.clock import now_ms
+from core.errors import Invalid, Unavailable
 from core.logs import get_logger
 
 MANDATE_PAISE = 1_500_000
@@ -47,10 +48,15 @@ async def intend(session: AsyncSession, plan: Plan, treatment: Treatment) -> Non
 
 
 async def ensure(desk: Desk, code: str, version: int, treatment: Treatment) -> str:
-    """The id of the plan at Razorpay, which is made if there is none. Raises NotFound, RazorpayError, Unavailable."""
+    """The id of the plan at Razorpay, which is made if there is none.
+
+    Raises NotFound, Invalid, RazorpayError, Unavailable.
+    """
     key = (code, version, treatment.value)
     async with desk.database.session() as session:
         plan = await find_plan(session, code, version)
+        if not plan.base_paise:
+            raise Invalid("this plan has no base price: Razorpay has no part in it")
         await intend(session, plan, treatment)
         row = await session.get_one(RazorpayPlan, key, with_for_update=True, populate_existing=True)
         if row.razorpay_id is not None:
@@ -75,7 +81,7 @@ async def ensure_all(desk: Desk, plan: Plan, treatments: tuple[Treatment, ...]) 
     for treatment in treatments if plan.base_paise else ():
         try:
             await ensure(desk, plan.code, plan.version, treatment)
-        except RazorpayError as error:
+        except (RazorpayError, Unavailable) as error:
             log.warning("razorpay_plan_later", plan=plan_version(plan), treatment=treatment.value, error=str(error))
 
 

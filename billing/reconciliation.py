@@ -86,7 +86,8 @@ async def reconcile_razorpay(desk: Desk, *, days: int = WINDOW_DAYS) -> Report:
             )
         )
         for one in found.unexplained:
-            await report(session, f"unexplained:{one['kind']}:{one['id']}", "unexplained", **one)
+            key, detail = f"unexplained:{one['kind']}:{one['id']}", {"subject": one["kind"], "what": one["what"]}
+            await report(session, key, "unexplained", id=one["id"], **detail)
     log.info("razorpay_reconciled", healed=len(found.healed), unexplained=len(found.unexplained))
     return found
 

@@ -234,8 +234,8 @@ async def _pause_or_resume(desk: Desk, row: Subscription) -> None:
     if row.razorpay_id is None:
         return
     call = desk.razorpay.pause_subscription if row.wanted == "pause" else desk.razorpay.resume_subscription
-    error: str | None = None
-    if row.status != ("paused" if row.wanted == "pause" else "active"):
+    target, error = "paused" if row.wanted == "pause" else "active", None
+    if row.status != target:
         try:
             await call(row.razorpay_id)
         except RazorpayRefused as refused:
@@ -243,7 +243,7 @@ async def _pause_or_resume(desk: Desk, row: Subscription) -> None:
     await refresh(desk, row.tenant_id, row.id)
     async with desk.tenant(row.tenant_id) as session:
         fresh = await session.get_one(Subscription, (row.tenant_id, row.id))
-        fresh.wanted, fresh.error = None, error
+        fresh.wanted, fresh.error = None, None if fresh.status == target else error  # a lost answer's repetition
 
 
 def _seconds(at_ms: int | None) -> int | None:

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.gstin import check_character
 from billing.overage import Meter, MeterTerms, PastAllowance, Terms
-from billing.plans import Price, publish_plan, put_on_plan
-from billing.profiles import Profile, Supplier, set_profile, set_supplier
+from billing.plans import Price, find_plan, list_plans, publish_plan, put_on_plan
+from billing.profiles import Profile, Supplier, find_profile, find_supplier, set_profile, set_supplier
 from core.database import Database
 from core.errors import NotFound
 from core.tenancy.accounts import create_key, create_tenant, create_user, find_tenant
@@ -95,14 +95,16 @@ _KEYS = ("chat_key", "tenant_admin_key", "platform_admin_key")
 
 async def demo_keys(database: Database, known: Mapping[str, str], zone: ZoneInfo) -> dict[str, str]:
     """The demo's three keys: those that are `known`, as far as they still are good, else new ones."""
+    async with database.session() as session:
+        await _sample(session, zone)
     directory = Directory(database, ttl_s=0)
     keys = {name: known[name] for name in _KEYS if name in known and await _is_good(directory, known[name])}
     if len(keys) == len(_KEYS):
         return keys
     async with database.session() as session:
-        demo = await _user(session, "demo", "Demo", "ada", zone)
-        admin = await _user(session, "demo", "Demo", "grace", zone)
-        operator = await _user(session, "operator", "The operator", "root", zone)
+        demo = await _user(session, "demo", "Demo", "ada")
+        admin = await _user(session, "demo", "Demo", "grace")
+        operator = await _user(session, "operator", "The operator", "root")
         wanted = {
             "chat_key": (demo, [Scope.CHAT, Scope.USAGE_READ]),
             "tenant_admin_key": (admin, [Scope.TENANT_ADMIN, Scope.USAGE_READ]),
@@ -125,17 +127,40 @@ async def _is_good(directory: Directory, key: str) -> bool:
     return True
 
 
-async def _user(session: AsyncSession, slug: str, name: str, external_id: str, zone: ZoneInfo) -> User:
-    """The user, made with its tenant where they are missing; with the demo's tenant comes the sample catalogue."""
+async def _catalogue(session: AsyncSession) -> None:
+    """What is missing of the sample: a database of one's own keeps its plans of these names, and its supplier."""
+    if await find_supplier(session) is None:
+        await set_supplier(session, _ACTOR, _OPERATOR)
+    known = {plan.code for plan in await list_plans(session)}
+    for plan in _CATALOGUE:
+        if plan["code"] not in known:
+            await publish_plan(session, _ACTOR, limits=_LIMITS, **plan)
+
+
+async def _sample(session: AsyncSession, zone: ZoneInfo) -> None:
+    """The catalogue, and the demo's tenant on its free plan.
+
+    A tenant that an earlier version made stays on the plan it has: it may have limits that somebody relies on.
+    """
+    await _catalogue(session)
+    tenant_id, is_new = await _tenant(session, "demo", "Demo")
+    if await find_profile(session, tenant_id) is None:
+        await set_profile(session, _ACTOR, tenant_id, _CUSTOMER)
+    if is_new:
+        await put_on_plan(session, _ACTOR, tenant_id, await find_plan(session, "free"), zone)
+
+
+async def _tenant(session: AsyncSession, slug: str, name: str) -> tuple[UUID, bool]:
+    """The tenant, and whether it was made just now."""
     try:
-        tenant_id: UUID = (await find_tenant(session, slug)).id
+        return (await find_tenant(session, slug)).id, False
     except NotFound:
-        tenant_id = (await create_tenant(session, _ACTOR, slug=slug, name=name)).id
-        if slug == "demo":
-            await set_supplier(session, _ACTOR, _OPERATOR)
-            await set_profile(session, _ACTOR, tenant_id, _CUSTOMER)
-            plans = [await publish_plan(session, _ACTOR, limits=_LIMITS, **plan) for plan in _CATALOGUE]
-            await put_on_plan(session, _ACTOR, tenant_id, plans[0], zone)
+        return (await create_tenant(session, _ACTOR, slug=slug, name=name)).id, True
+
+
+async def _user(session: AsyncSession, slug: str, name: str, external_id: str) -> User:
+    """The user, made with its tenant where they are missing."""
+    tenant_id, _ = await _tenant(session, slug, name)
     found = await session.scalar(select(User).where(User.tenant_id == tenant_id, User.external_id == external_id))
     return found or await create_user(session, _ACTOR, tenant_id, external_id=external_id)
 

@@ -1,7 +1,8 @@
 """`naka plan`: plans and their versions."""
 
-from decimal import Decimal, InvalidOperation
-from typing import Annotated
+import re
+from decimal import Decimal
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +16,7 @@ from core.errors import Invalid
 app = typer.Typer(no_args_is_help=True, help="Plans: what they cost, include and allow.")
 
 _PAISE = 100
+_RUPEES = re.compile(r"([0-9]{1,15}|[0-9]{1,3}(,[0-9]{2,3}){0,4},[0-9]{3})(\.[0-9]{1,6})?")
 
 _FORM = "METER/WINDOW=N"
 UserLimits = Annotated[list[str] | None, typer.Option("--user", metavar=_FORM, help="A limit of each user.")]
@@ -25,6 +27,7 @@ MeterTexts = Annotated[
     list[str] | None,
     typer.Option("--meter", metavar="METER=N@RUPEES", help="Included units, and rupees per million past them."),
 ]
+WhenUnpaid = Annotated[Literal["block", "free"], typer.Option(help="`block`, or `free`: the tenant's own plan holds.")]
 
 
 @app.command("publish")
@@ -39,7 +42,7 @@ def publish_one(  # noqa: PLR0913, PLR0917 - all that a plan says
     meter: MeterTexts = None,
     past_allowance: Annotated[PastAllowance, typer.Option(help="What happens past it.")] = PastAllowance.BLOCK,
     ceiling: Annotated[str | None, typer.Option(metavar="RUPEES", help="The most that usage may cost.")] = None,
-    when_unpaid: Annotated[str, typer.Option(help="`block`, or `free`: the tenant's own plan holds.")] = "block",
+    when_unpaid: WhenUnpaid = "block",
     trial_days: Annotated[int, typer.Option(help="Days before the first charge.")] = 0,
     *,
     as_json: AsJson = False,
@@ -47,10 +50,10 @@ def publish_one(  # noqa: PLR0913, PLR0917 - all that a plan says
     """Publish a plan, or its next version. Tenants stay on the version they are on."""
     new = NewPlan(
         base_paise=_paise(base),
-        meters=[_meter(text) for text in meter or ()],
+        meters=[_meter(text, priced=past_allowance is PastAllowance.BILL) for text in meter or ()],
         past_allowance=past_allowance,
         ceiling_paise=None if ceiling is None else _paise(ceiling),
-        when_unpaid="free" if when_unpaid == "free" else "block",
+        when_unpaid=when_unpaid,
         trial_days=trial_days,
         code=code,
         name=name,
@@ -77,21 +80,19 @@ def list_all(*, as_json: AsJson = False) -> None:
 
 
 def _paise(text: str) -> int:
-    """Rupees as people write them, exactly. Raises Invalid."""
-    try:
-        amount = Decimal(text.replace(",", ""))
-        paise = int(amount * _PAISE)
-    except (InvalidOperation, ValueError, OverflowError) as error:
-        raise Invalid(f"{text!r} is not an amount in rupees, as 2999.00") from error
-    if paise != amount * _PAISE:
+    """Rupees as people write them, exactly: `2999.00`, `1,00,000`. Raises Invalid."""
+    if not _RUPEES.fullmatch(text):
+        raise Invalid(f"{text!r} is not an amount in rupees, as 2999.00")
+    amount = Decimal(text.replace(",", "")) * _PAISE
+    if amount != int(amount):
         raise Invalid(f"{text!r} has a part of a paisa")
-    return paise
+    return int(amount)
 
 
-def _meter(text: str) -> MeterPrice:
-    """`output_tokens=2000000@1600.00`. Raises Invalid."""
+def _meter(text: str, *, priced: bool) -> MeterPrice:
+    """`output_tokens=2000000@1600.00`; a plan that bills wants the rate. Raises Invalid."""
     name, _, terms = text.partition("=")
     allowance, _, rate = terms.partition("@")
-    if name not in set(Meter) or not allowance.isdecimal():
+    if name not in set(Meter) or not allowance.isdecimal() or (priced and not rate):
         raise Invalid(f"{text!r} is not METER=INCLUDED@RUPEES, with a meter of {', '.join(Meter)}")
     return MeterPrice(meter=Meter(name), allowance=int(allowance), rate_paise=_paise(rate or "0"))

@@ -25,7 +25,7 @@ from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Answer, Books, R
 DAY_S = 86_400
 RATES = {"input_tokens": 40_000, "output_tokens": 150_000}
 """Paise per million units."""
-ALLOWANCES = {"input_tokens": 1_000, "output_tokens": 50}
+ALLOWANCES = {"input_tokens": 1_000, "output_tokens": 500}
 BASE_PAISE = 299_900
 SCOPES = (Scope.CHAT, Scope.USAGE_READ, Scope.TENANT_ADMIN)
 OPERATOR: dict[str, Any] = {

@@ -21,6 +21,7 @@ from razorpay import Client
 from core.settings import SANDBOX_RAZORPAY_KEY_ID, SANDBOX_RAZORPAY_KEY_SECRET, SANDBOX_RAZORPAY_WEBHOOK_SECRET
 from sandbox.daemon import free_port
 from tests.harness import ROOT, parse_sse
+from tests.journeys.shop import post_form
 
 START_S = 90
 CLEAN = {
@@ -105,6 +106,7 @@ def test_razorpay_is_simulated_and_remembers(private_home: Callable[[], Path]) -
         assert (home / "clock").read_text() == "0"
         assert _sim(demo, "webhooks")["endpoint"]["url"] == f"{demo['url']}/webhooks/razorpay"
         razorpay = Client(auth=(SANDBOX_RAZORPAY_KEY_ID, SANDBOX_RAZORPAY_KEY_SECRET), base_url=demo["razorpay_url"])
+        _subscribe(demo)
         link = razorpay.payment_link.create({"amount": 500, "currency": "INR", "reference_id": "up"})
         assert link["short_url"].startswith(demo["razorpay_url"])
         with urllib.request.urlopen(demo["razorpay_url"], b"days=7", timeout=30) as page:
@@ -118,6 +120,26 @@ def test_razorpay_is_simulated_and_remembers(private_home: Callable[[], Path]) -
         assert razorpay.payment_link.fetch(link["id"]) == link
         with urllib.request.urlopen(link["short_url"], timeout=30) as page:
             assert "₹ 5.00" in page.read().decode()
+
+
+def _subscribe(demo: dict[str, str]) -> None:
+    """A newcomer subscribes on the page behind `pay_url`; webhook, worker and bill follow by themselves."""
+    waiting = _billing(demo, "subscription", b'{"plan": "starter"}')["waiting"]
+    assert "paid" in post_form(waiting["pay_url"], method="upi", outcome="ok")
+    deadline = time.monotonic() + 30
+    while not (current := _billing(demo, "subscription")["current"]):
+        assert time.monotonic() < deadline, "nobody noticed"
+        time.sleep(0.1)
+    assert (current["plan"], current["status"]) == ("starter", "active")
+    (bill,) = _billing(demo, "bills")["items"]
+    assert (bill["kind"], bill["state"], bill["total_paise"]) == ("base", "paid", 117_882)
+
+
+def _billing(demo: dict[str, str], what: str, body: bytes | None = None) -> dict[str, Any]:
+    headers = {"authorization": f"Bearer {demo['tenant_admin_key']}", "content-type": "application/json"}
+    request = urllib.request.Request(f"{demo['url']}/v1/billing/{what}", body, headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return dict(json.load(answer))
 
 
 def test_a_real_razorpay_is_not_simulated(private_home: Callable[[], Path]) -> None:

@@ -1,0 +1,207 @@
+"""Razorpay's books beside ours: what no webhook told is fetched and applied, what nobody can explain is listed."""
+
+import pytest
+from sqlalchemy import select
+
+from billing.closes import close_due
+from billing.collection import collect
+from billing.models import Charge, RazorpayReconciliation
+from billing.razorpay_faults import RazorpayError
+from billing.reconciliation import Report, reconcile_razorpay
+from core.clock import now_ms
+from tests.billing.office import Office
+from tests.billing.signup import Signup
+
+GROSS_PAISE = 354_000
+USED_TOKENS = 500
+OVERAGE_PAISE = USED_TOKENS * 100 * 118 // 100
+
+
+async def _is_clean_again(signup: Signup, *findings: str) -> None:
+    """A second look finds nothing to do, and what Razorpay kept is what our books say."""
+    again = await reconcile_razorpay(signup.desk, days=300)
+    assert (again.healed, again.unexplained) == ([], [])
+    totals = signup.razorpay.money()["totals"]
+    assert (again.collected_paise, again.refunded_paise) == (totals["collected"], totals["refunded"])
+    assert await signup.findings() == [*findings]
+
+
+def _kinds(found: Report) -> list[str]:
+    assert found.is_clean, found.unexplained
+    return sorted({one["kind"] for one in found.healed})
+
+
+async def _link(signup: Signup) -> Charge:
+    """A subscriber whose overage waits to be paid."""
+    row = await signup.subscribed()
+    (present,) = [one for one in await signup.periods() if one.subscription_id == row.id and not one.foreseen]
+    await Office(signup.desk).use(signup.tenant_id, present.period_id, output_tokens=1_000 + USED_TOKENS)
+    await signup.advance(to_ms=present.ends_ms + 3_600_000)
+    await signup.fetch(row)
+    await close_due(signup.desk)
+    await collect(signup.desk)
+    charge: Charge = (await signup.all(Charge))[0]
+    assert (charge.state, charge.amount_paise) == ("submitted", OVERAGE_PAISE)
+    return charge
+
+
+async def test_an_authorisation_that_nobody_told_of(signup: Signup) -> None:
+    row = await signup.want()
+    assert row.razorpay_id
+    signup.razorpay.authorise(row.razorpay_id)
+
+    assert _kinds(await reconcile_razorpay(signup.desk)) == ["subscription"]
+
+    assert (await signup.read(row.id)).status == "active"
+    assert [bill.state for bill in await signup.bills()] == ["paid"]
+    await _is_clean_again(signup)
+
+
+async def test_cycles_that_nobody_told_of(signup: Signup) -> None:
+    row = await signup.subscribed()
+    await signup.advance(days=50)
+
+    assert _kinds(await reconcile_razorpay(signup.desk)) == ["subscription"]
+
+    row = await signup.read(row.id)
+    assert (row.status, row.paid_count) == ("active", 2)
+    assert row.paid_through_ms
+    assert row.paid_through_ms > now_ms()
+    assert [bill.state for bill in await signup.bills()] == ["paid"] * 2
+    await _is_clean_again(signup)
+
+
+async def test_a_paid_link_that_nobody_told_of(signup: Signup) -> None:
+    charge = await _link(signup)
+    assert charge.razorpay_id
+    signup.razorpay.pay_link(charge.razorpay_id)
+
+    assert _kinds(await reconcile_razorpay(signup.desk)) == ["charge"]
+
+    (bill,) = [bill for bill in await signup.bills() if bill.kind == "overage"]
+    assert (bill.state, bill.paid_paise) == ("paid", OVERAGE_PAISE)
+    await _is_clean_again(signup)
+
+
+async def test_a_link_paid_after_it_was_thought_gone(signup: Signup) -> None:
+    """Its charge is void and another lives: the money is the bill's all the same, and nothing is collected twice."""
+    charge = await _link(signup)
+    assert charge.razorpay_id
+    await signup.advance(days=40)
+    await collect(signup.desk)
+    await collect(signup.desk)
+    bill_id = charge.bill_id
+    attempts = [one.state for one in await signup.all(Charge, Charge.attempt) if one.bill_id == bill_id]
+    assert attempts == ["void", "submitted"], "the link has expired, and there is another"
+    signup.razorpay.pay_link(charge.razorpay_id, late=True)
+
+    found = await reconcile_razorpay(signup.desk)
+    await collect(signup.desk)
+
+    assert found.is_clean
+    (bill,) = [bill for bill in await signup.bills() if bill.id == bill_id]
+    assert (bill.state, bill.paid_paise) == ("paid", OVERAGE_PAISE)
+    attempts = [one.state for one in await signup.all(Charge, Charge.attempt) if one.bill_id == bill_id]
+    assert attempts == ["paid", "void"]
+    await reconcile_razorpay(signup.desk)
+    await _is_clean_again(signup)
+
+
+async def test_a_refund_from_the_dashboard(signup: Signup) -> None:
+    await signup.subscribed()
+    (payment,) = await signup.payments()
+    signup.razorpay.refund_payment(payment.razorpay_id, 1_000)
+
+    assert _kinds(await reconcile_razorpay(signup.desk)) == ["payment"]
+
+    (payment,) = await signup.payments()
+    assert payment.refunded_paise == 1_000
+    assert [refund.amount_paise for refund in await signup.refunds()] == [1_000]
+    await _is_clean_again(signup, "refund_by_hand")
+
+
+async def test_a_cancel_in_the_customers_app(signup: Signup) -> None:
+    row = await signup.subscribed()
+    assert row.razorpay_id
+    signup.razorpay.customer(row.razorpay_id, "revoke")
+
+    assert _kinds(await reconcile_razorpay(signup.desk)) == ["subscription"]
+
+    row = await signup.read(row.id)
+    assert row.status == "cancelled"
+    assert await signup.served_until() == row.paid_through_ms
+    await _is_clean_again(signup)
+
+
+async def test_an_answer_that_was_lost(signup: Signup) -> None:
+    signup.razorpay.fault(route="POST /v1/subscriptions", kind="cut", when="after")
+    row = await signup.want()
+    assert row.state == "submitting"
+
+    found = await reconcile_razorpay(signup.desk)
+
+    assert _kinds(found) == ["subscription"]
+    (theirs,) = signup.theirs()
+    assert (await signup.read(row.id)).razorpay_id == theirs["id"]
+    await _is_clean_again(signup)
+
+
+async def test_money_of_ours_that_nobody_can_explain_is_listed(signup: Signup) -> None:
+    """Somebody copied one of our links in the dashboard, and it was paid."""
+    charge = await _link(signup)
+    copy = await signup.desk.razorpay.create_payment_link(
+        amount_paise=4_200,
+        reference_id="a-copy-of-ours",
+        description="Usage",
+        customer={"name": "Nimbus", "email": "billing@nimbus.example"},
+        expire_by=now_ms() // 1000 + 86_400,
+        notes={"tenant_id": str(signup.tenant_id), "charge": str(charge.id)},
+    )
+    paid = signup.razorpay.pay_link(copy.id)
+
+    found = await reconcile_razorpay(signup.desk)
+
+    assert [(one["kind"], one["id"]) for one in found.unexplained] == [("payment", paid["payment"]["id"])]
+    assert not found.is_clean
+    assert await signup.findings() == ["unexplained"]
+    assert (await signup.all(Charge))[0].state == "submitted"
+    async with signup.desk.database.session() as session:
+        (stored,) = list(await session.scalars(select(RazorpayReconciliation)))
+    assert (stored.unexplained, stored.report["unexplained"]) == (1, found.unexplained)
+
+
+async def test_what_is_another_products_is_only_counted(signup: Signup) -> None:
+    gateway = signup.desk.razorpay
+    plan = await gateway.create_plan(name="Other", amount_paise=10_000, notes={})
+    other = await gateway.create_subscription(plan_id=plan.id, total_count=12, notes={"tenant_id": "not ours"})
+    signup.razorpay.authorise(other.id)
+    link = await gateway.create_payment_link(
+        amount_paise=4_200,
+        reference_id="order-1",
+        description="A mug",
+        customer={"name": "Somebody", "email": "some@body.example"},
+        expire_by=now_ms() // 1000 + 86_400,
+        notes={},
+    )
+    signup.razorpay.pay_link(link.id)
+
+    for _ in range(2):
+        found = await reconcile_razorpay(signup.desk)
+        assert (found.healed, found.unexplained, found.foreign) == ([], [], 4)
+        assert (found.collected_paise, found.refunded_paise) == (0, 0)
+    assert [one["status"] for one in signup.theirs()] == ["active"]
+    assert await signup.findings() == []
+
+
+async def test_razorpay_away_changes_nothing(signup: Signup) -> None:
+    row = await signup.want()
+    assert row.razorpay_id
+    signup.razorpay.authorise(row.razorpay_id)
+    signup.razorpay.fault(route="GET *", kind="error", status=503, times=None)
+
+    with pytest.raises(RazorpayError):
+        await reconcile_razorpay(signup.desk)
+
+    assert (await signup.read(row.id)).status == "created"
+    async with signup.desk.database.session() as session:
+        assert list(await session.scalars(select(RazorpayReconciliation))) == []
