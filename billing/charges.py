@@ -80,9 +80,9 @@ async def refresh_payment(desk: Desk, payment: Payment) -> bool:
         return False
     async with desk.database.session() as session:
         charge = (await session.scalars(select(Charge).where(known))).first()
-    if charge is None or charge.instrument != "payment_link" or charge.razorpay_id is None:
+    if charge is None or charge.instrument != "payment_link":
         return False
-    await link_charges.refresh(desk, charge)
+    await refresh(desk, charge.tenant_id, charge.id)
     return True
 
 

@@ -145,7 +145,11 @@ class Document:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Nothing is shown that does not add up."""
+        """Nothing is shown that does not add up, or that sends its reader to an unsafe place."""
+        if self.kind is Kind.CREDIT_NOTE and not self.refers_to:
+            raise DoesNotAddUp(f"{self.number}: a credit note says what it is against")
+        if self.pay_url is not None and not self.pay_url.startswith(self._safe_urls):
+            raise DoesNotAddUp(f"{self.number}: what is paid for is paid over https")
         rounding = sum(line.amount_paise for line in self.lines if line.kind is LineKind.ROUNDING)
         taxable = sum(line.amount_paise for line in self.lines) - rounding
         if taxable != self.taxable_paise:
@@ -153,6 +157,16 @@ class Document:
         total = taxable + sum(line.tax_paise for line in self.tax) + rounding
         if total != self.total_paise:
             raise DoesNotAddUp(f"{self.number}: {total} with tax and rounding, a total of {self.total_paise}")
+
+    @property
+    def _safe_urls(self) -> tuple[str, ...]:
+        """What a link may begin with; a simulator has no certificate."""
+        return ("https://",) if self.mode is Mode.LIVE else ("https://", "http://")
+
+    @property
+    def caption(self) -> str:
+        """What stands above the lines."""
+        return "What is taken back" if self.kind is Kind.CREDIT_NOTE else "What is billed"
 
     @property
     def title(self) -> str:

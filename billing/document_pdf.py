@@ -5,6 +5,7 @@ lacks is written with the code points of what is missing, as [U+0928], and a not
 where the browser's fonts have it: nothing is dropped silently.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +17,7 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.pdfmetrics import stringWidth
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import BaseDocTemplate, Flowable, Frame, PageTemplate, Paragraph, Spacer, Table, TableStyle
@@ -25,6 +27,10 @@ from billing.rupees import rupees
 
 _MARGIN = 14 * mm
 _WIDTH = A4[0] - 2 * _MARGIN
+_SIZES = (9, 8, 7, 6, 5)
+_PADDING = 13
+"""Of a cell, both sides, in points; and the least that a description gets."""
+_LEAST = 28 * mm
 _FONTS = Path(font_source_sans_pro.font_directory)
 _PLAIN, _BOLD = "NakaSans", "NakaSansBold"
 _GREY = colors.HexColor("#555555")
@@ -37,6 +43,7 @@ _HEAD = ParagraphStyle("head", parent=_BODY, fontName=_BOLD, fontSize=18, leadin
 _STRONG = ParagraphStyle("strong", parent=_BODY, fontName=_BOLD)
 _STRONG_RIGHT = ParagraphStyle("strong right", parent=_STRONG, alignment=2)
 _CELL_HEAD = ParagraphStyle("cell head", parent=_RIGHT, fontName=_BOLD, fontSize=7.5, leading=9)
+_LEFT_HEAD = ParagraphStyle("left", parent=_CELL_HEAD, alignment=0)
 _BANNER = ParagraphStyle("banner", parent=_STRONG, alignment=1, textColor=_RED, fontSize=11, leading=14)
 _ALL = ((0, 0), (-1, -1))
 _TIGHT = TableStyle(
@@ -56,7 +63,7 @@ _RULED = TableStyle(
 )
 _SUMMED = TableStyle([("LINEBELOW", (0, -1), (-1, -1), 1, colors.black), ("LINEABOVE", (0, -1), (-1, -1), 0.4, _LINE)])
 _DASHED = TableStyle([("BOX", *_ALL, 1.2, _RED, None, (3, 2))])
-LACKING = "A name on this document is in a script that this PDF's font lacks: the HTML page of the document shows it."
+LACKING = "A text on this document is in a script that this PDF's font lacks: the HTML page of the document shows it."
 
 
 def render_pdf(document: Document) -> bytes:
@@ -91,7 +98,7 @@ def _story(document: Document) -> list[Flowable]:
         )
     story += [Paragraph(_safe(note), _BODY) for note in document.notes]
     story.append(Spacer(1, 6 * mm))
-    if any(_lacking(text) for party in (document.supplier, document.customer) for text in _texts(party)):
+    if any(_lacking(text) for text in _texts(document)):
         story.append(Paragraph(LACKING, _SMALL))
     story.append(Paragraph(f"This is a computer-generated document and needs no signature. {NO_IRN}", _SMALL))
     return story
@@ -118,14 +125,26 @@ def _facts(document: Document) -> Table:
 
 
 def _lines(document: Document) -> Table:
-    heads = [Paragraph(head, _CELL_HEAD) for head in document.columns()]
-    heads[0] = Paragraph(document.columns()[0], ParagraphStyle("left", parent=_CELL_HEAD, alignment=0))
-    rows = [
-        [Paragraph(_safe(row[0]), _BODY), *(Paragraph(cell, _RIGHT) for cell in row[1:])] for row in document.rows()
-    ]
-    first = _WIDTH * (0.22 if len(heads) > 2 else 0.75)  # noqa: PLR2004 - description and amount
-    widths = [first, *[(_WIDTH - first) / (len(heads) - 1)] * (len(heads) - 1)]
+    columns, shown = document.columns(), document.rows()
+    size, widths = _fitting(columns, shown)
+    figure = ParagraphStyle("figure", parent=_RIGHT, fontSize=size, leading=size + 3)
+    heads = [Paragraph(columns[0], _LEFT_HEAD), *(Paragraph(head, _CELL_HEAD) for head in columns[1:])]
+    rows = [[Paragraph(_safe(row[0]), _BODY), *(Paragraph(cell, figure) for cell in row[1:])] for row in shown]
     return Table([heads, *rows], colWidths=widths, repeatRows=1, style=_RULED)
+
+
+def _fitting(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
+    """The largest font in which no figure breaks, and the columns' widths; the description has the rest."""
+    for size in _SIZES:
+        figures = [_PADDING + _widest(columns[at], [row[at] for row in rows], size) for at in range(1, len(columns))]
+        if sum(figures) <= _WIDTH - _LEAST:
+            break
+    return size, [_WIDTH - sum(figures), *figures]
+
+
+def _widest(head: str, cells: Sequence[str], size: float) -> float:
+    words = [stringWidth(word, _BOLD, _CELL_HEAD.fontSize) for word in head.split()]
+    return max(*words, *(stringWidth(cell, _PLAIN, size) for cell in cells), 0)
 
 
 def _sums(document: Document) -> Table:
@@ -138,8 +157,15 @@ def _boxed(inside: Paragraph) -> Table:
     return Table([[inside]], colWidths=[_WIDTH], style=_DASHED)
 
 
-def _texts(party: Party) -> tuple[str, ...]:
-    return (party.legal_name, *party.address)
+def _texts(document: Document) -> list[str]:
+    """All that people wrote."""
+    parties = [text for party in (document.supplier, document.customer) for text in (party.legal_name, *party.address)]
+    return [
+        *parties,
+        *(value for _, value in document.facts()),
+        *(line.text for line in document.lines),
+        *document.notes,
+    ]
 
 
 def _safe(text: str) -> str:
@@ -160,4 +186,6 @@ def _register() -> None:
 
 @cache
 def _glyphs() -> frozenset[int]:
-    return frozenset(TTFont(_PLAIN, _FONTS / "SourceSansPro-Regular.ttf").face.charToGlyph)
+    """What both have."""
+    plain, bold = (TTFont(name, _FONTS / f"SourceSansPro-{name}.ttf").face.charToGlyph for name in ("Regular", "Bold"))
+    return frozenset(plain) & frozenset(bold)

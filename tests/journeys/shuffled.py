@@ -1,0 +1,223 @@
+"""A story whose webhooks are shuffled, repeated, dropped and late, told to two workers of which some are killed.
+
+What happens at Razorpay is the same each time, by its own clock; what Naka hears of it, and when, is drawn from a seed.
+"""
+
+import asyncio
+import hashlib
+import hmac
+from collections import Counter
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from sqlalchemy import text
+
+from billing.cycles import cycle_name
+from billing.desk import Desk
+from billing.inbox import Inbox
+from billing.reconciliation import reconcile_razorpay
+from billing.submission import drive
+from billing.subscribe import subscribe
+from tests.billing.office import Office
+from tests.billing.signup import ACTOR, DAY_S, OPENS, Signup, follow
+from tests.journeys.mortals import DUTIES, Fate, Worker, mortal
+from tests.simulated_razorpay import WEBHOOK_SECRET, Razorpay
+
+HOUR_S = 3600
+TABLES = (
+    "tenants, webhook_events, subscriptions, billing_periods, bills, charges, payments, refunds, billing_findings, "
+    "document_series, razorpay_plans, plans, operator_profile, billing_profiles, usage_meters, entitlements, "
+    "razorpay_reconciliations, billing_accounts"
+)
+MOVING = """
+SELECT 'b', id::text, state FROM bills UNION ALL SELECT 'c', id::text, state FROM charges
+UNION ALL SELECT 's', id::text, concat(state, status, cancel_state, paid_count) FROM subscriptions
+UNION ALL SELECT 'p', period_id, state FROM billing_periods UNION ALL SELECT 'r', id::text, state FROM refunds
+ORDER BY 1, 2
+"""
+
+
+@dataclass(frozen=True)
+class Order:
+    """How an example goes. `chaos` 0: everything arrives, in its order, and nobody dies."""
+
+    seed: int
+    chaos: int = 1
+    drop: float = 0.2
+    late: float = 0.3
+    kills: int = 2
+
+
+@dataclass
+class Story:
+    """Two customers over two cycles: one pays by UPI, the other by a card that fails once."""
+
+    desk: Desk
+    inbox: Inbox
+    razorpay: Razorpay
+    order: Order
+    workers: list[Worker] = field(default_factory=list)
+    customers: list[Signup] = field(default_factory=list)
+    late: list[dict[str, Any]] = field(default_factory=list)
+    told: int = 0
+    fates: Counter[str] = field(default_factory=Counter)
+
+    async def tell(self) -> "Story":
+        """From the opening to the last paid link."""
+        self.random = Random(self.order.seed)
+        await self._open()
+        for one in self.customers:
+            await subscribe(self.desk, ACTOR, one.tenant_id, "team")
+        await self._happens()
+        await self._made()
+        await self._to(OPENS + HOUR_S)
+        upi, card = self.customers
+        for one, method in ((upi, "upi"), (card, "card_domestic")):
+            self.razorpay.authorise(await self._id(one), method)
+        await self._happens()
+        self.razorpay.outcomes(await self._id(card), ["insufficient_funds", "paid"])
+        for tokens in (500, 700):
+            await self._use(tokens)
+            await self._happens()
+            ends = max([await self._end(one) for one in self.customers])
+            await self._to(ends + HOUR_S)
+            await self._happens()
+            await self._to(ends + 3 * DAY_S)
+            await self._happens()
+            await self._pay_links()
+            await self._happens()
+        await self._heal()
+        return self
+
+    # ------------------------------------------------------------------------------------- what happens
+
+    async def _open(self) -> None:
+        async with self.desk.database.session() as session:
+            await session.execute(text(f"TRUNCATE {TABLES} CASCADE"))
+        first = await Signup.open(self.desk, self.razorpay)
+        self.customers = [first, await first.neighbour()]
+        self.workers = [mortal(self.desk, self.random.randrange(2**32)) for _ in range(2)]
+
+    async def _made(self) -> None:
+        """The subscriptions are at Razorpay, however long that takes."""
+        for _ in range(4):
+            if all(one["razorpay_id"] for one in await self.rows("SELECT razorpay_id FROM subscriptions")):
+                return
+            await self._to(self.razorpay.now() + 11 * 60)
+            await drive(self.desk)
+        raise AssertionError("a subscription was not made")
+
+    async def _id(self, customer: Signup) -> str:
+        (row,) = await customer.subscriptions()
+        return str(row.razorpay_id)
+
+    async def _theirs(self, customer: Signup) -> dict[str, Any]:
+        key = await self._id(customer)
+        return next(one for one in customer.theirs() if one["id"] == key)
+
+    async def _end(self, customer: Signup) -> int:
+        return int((await self._theirs(customer))["current_end"])
+
+    async def _use(self, tokens: int) -> None:
+        """Usage of the present cycle, under the name that it has for everybody."""
+        for number, one in enumerate(self.customers):
+            theirs = await self._theirs(one)
+            name = cycle_name(theirs["current_start"] * 1000, theirs["id"][-6:])
+            await Office(self.desk).use(one.tenant_id, name, output_tokens=1_000 + tokens + number)
+
+    async def _pay_links(self) -> None:
+        for link in self.razorpay.ledger()["links"]:
+            if link["status"] == "created":
+                self.razorpay.pay_link(link["id"])
+
+    async def _to(self, at_s: float) -> None:
+        if at_s > self.razorpay.now():
+            await asyncio.to_thread(lambda: self.razorpay.advance(to=at_s))
+        follow(self.razorpay)
+
+    # ---------------------------------------------------------------------------------- how it is heard
+
+    async def _happens(self) -> None:
+        """Webhooks come, or not, while the workers work, and die."""
+        kills = self.random.randint(0, self.order.kills) if self.order.chaos else 0
+        news = self._news()
+        bringing = asyncio.create_task(self._bring(news))
+        lives = [self._life(worker, killed=kills > number) for number, worker in enumerate(self.workers)]
+        await asyncio.gather(bringing, *lives)
+        if not self.order.chaos:
+            await self._rest()
+        await self.holds()
+
+    async def _life(self, worker: Worker, *, killed: bool) -> None:
+        fate = cut_s = None
+        if killed and self.random.random() < 0.7:
+            fate = Fate(self.random.choice((1, 1, 2, 3, 4, 6, 9)), after=self.random.random() < 0.6)
+        elif killed:
+            cut_s = self.random.uniform(0.005, 0.08)
+        await worker.live(2, fate, cut_s)
+
+    def _news(self) -> list[dict[str, Any]]:
+        """What is brought now: some of the new, some of the late, any number of times, in any order."""
+        parcels = self.razorpay.deliveries()
+        fresh, self.told = parcels[self.told :], len(parcels)
+        if not self.order.chaos:
+            return fresh
+        waiting, self.late, now = fresh + self.late, [], []
+        for parcel in waiting:
+            drawn = self.random.random()
+            if drawn < self.order.drop:
+                self.fates["dropped"] += 1
+            elif drawn < self.order.drop + self.order.late:
+                self.late.append(parcel)
+                self.fates["late"] += 1
+            else:
+                now += [parcel] * self.random.choice((1, 1, 1, 2, 3, 16))
+        self.random.shuffle(now)
+        return now
+
+    async def _bring(self, news: list[dict[str, Any]]) -> None:
+        for parcel in news:
+            body = parcel["body"].encode()
+            signature = hmac.new(WEBHOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()
+            assert self.inbox.is_genuine(body, signature)
+            await self.inbox.store(body, parcel["event_id"])
+            assert not self.inbox.is_genuine(body + b" ", signature)
+
+    async def _rest(self) -> None:
+        """Every duty, until nothing moves."""
+        before = None
+        for _ in range(8):
+            for duty in DUTIES:
+                await duty(self.desk)
+            now = await self.rows(MOVING)
+            if now == before:
+                return
+            before = now
+        raise AssertionError("it does not come to rest")
+
+    async def _heal(self) -> None:
+        """Time passes, what was dropped is found, what is owed is paid; and then every webhook comes once more."""
+        for _ in range(3):
+            await self._to(self.razorpay.now() + HOUR_S / 2)
+            await self._rest()
+            await reconcile_razorpay(self.desk)
+            await self._rest()
+            await self._pay_links()
+        await self._to(self.razorpay.now() + 2 * HOUR_S)
+        await reconcile_razorpay(self.desk)
+        await self._rest()
+        await self._bring(self.razorpay.deliveries() * (2 if self.order.chaos else 1))
+        await self._rest()
+        await self.holds()
+
+    async def holds(self) -> None:
+        """What holds at every moment: one thing that can be paid, or was, of each bill."""
+        links = self.razorpay.ledger()["links"]
+        bills = Counter(one["reference_id"].split("-")[0] for one in links if one["status"] in {"created", "paid"})
+        assert not {bill for bill, count in bills.items() if count > 1}, "a bill can be paid twice"
+
+    async def rows(self, query: str) -> list[Any]:
+        """Rows, by the names of their columns."""
+        async with self.desk.database.session() as session:
+            return list((await session.execute(text(query))).mappings())
