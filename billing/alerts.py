@@ -1,4 +1,4 @@
-"""Alerts: at 50, 80 and 100 % of an allowance, of a day's or a period's limit, and of a ceiling.
+"""Alerts: at 50, 80 and 100 % of an allowance, of a day's or a period's limit, and of a ceiling; and a renewal due.
 
 Looked for every minute, off the request's path: what was used comes from the rollup and the meters, so an alert is as
 exact as a bill, and a minute late at the most. An alert is stored once (`billing.levels`), whether or not anybody
@@ -11,13 +11,14 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from billing.desk import Desk
 from billing.levels import Bound, Watched
-from billing.models import Alert, AlertEndpoint, BillingPeriod
+from billing.models import Alert, AlertEndpoint, BillingPeriod, Subscription
 from billing.overage import PastAllowance, Reading, Terms, price_period
 from billing.readings import read_period
 from core.clock import now_ms
@@ -32,6 +33,7 @@ from metering.states import WindowState
 from metering.windows import Calendar, WindowKind
 
 REACHED = "usage.threshold_reached"
+RENEWAL = "subscription.renewal_due"
 TEST = "alerts.test"
 
 log = get_logger(__name__)
@@ -41,7 +43,7 @@ async def look(desk: Desk) -> int:
     """The first half of the duty: stores every level that was newly passed, and says how many those were."""
     calendar = Calendar(desk.settings.timezone)
     at_ms = now_ms()
-    found = 0
+    found = await _renewals(desk, at_ms)
     for tenant_id in await _busy_tenants(desk, calendar, at_ms):
         try:
             async with desk.database.session() as session:
@@ -92,23 +94,44 @@ async def _look_at(session: AsyncSession, tenant_id: UUID, calendar: Calendar, a
             )
         )
     )
+    new = [(one, level) for one, level in reached if one.key(level) not in known]
+    for one, level in new:
+        await _tell(session, tenant_id, one.key(level), REACHED, _data(tenant_id, one, level), at_ms)
+    return len(new)
+
+
+async def _tell(session: AsyncSession, tenant_id: UUID, key: str, kind: str, data: dict[str, Any], at_ms: int) -> None:
+    """Stores an alert, once; it is delivered if the tenant listens."""
     listens = await session.get(AlertEndpoint, tenant_id) is not None
-    rows = [
-        {
-            "tenant_id": tenant_id,
-            "id": uuid7(),
-            "key": one.key(level),
-            "kind": REACHED,
-            "data": _data(tenant_id, one, level),
-            "at_ms": at_ms,
-            "state": "pending" if listens else "none",
-            "due_ms": at_ms if listens else None,
-        }
-        for one, level in reached
-        if one.key(level) not in known
-    ]
-    if rows:
-        await session.execute(insert(Alert).values(rows).on_conflict_do_nothing())
+    values = {
+        "tenant_id": tenant_id,
+        "id": uuid7(),
+        "key": key,
+        "kind": kind,
+        "data": data,
+        "at_ms": at_ms,
+        "state": "pending" if listens else "none",
+        "due_ms": at_ms if listens else None,
+    }
+    await session.execute(insert(Alert).values(values).on_conflict_do_nothing())
+
+
+async def _renewals(desk: Desk, at_ms: int) -> int:
+    """Subscriptions in their last cycle that no other follows yet: Razorpay will charge nothing more."""
+    following, told = aliased(Subscription), select(Alert.key).where(Alert.kind == RENEWAL)
+    query = select(Subscription).where(
+        Subscription.remaining_count == 0,
+        Subscription.authorised_ms.is_not(None),
+        Subscription.current_end_ms > at_ms,
+        Subscription.cancel_at_ms.is_(None),
+        func.concat("renewal:", Subscription.id).not_in(told),
+        ~exists().where(following.replaces == Subscription.id, following.authorised_ms.is_not(None)),
+    )
+    async with desk.database.session() as session:
+        rows = (await session.scalars(query)).all()
+        for row in rows:
+            data = {"tenant_id": str(row.tenant_id), "subscription_id": str(row.id), "ends_at_ms": row.current_end_ms}
+            await _tell(session, row.tenant_id, f"renewal:{row.id}", RENEWAL, data, at_ms)
     return len(rows)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from billing.alerts import look
 from billing.subscribe import subscribe
 from tests.harness import ACTOR
 from tests.journeys.shop import BASE_PAISE, Customer, Shop, gross, overage, taxable
@@ -111,6 +112,10 @@ async def test_the_last_cycle_and_a_renewal(shop: Shop) -> None:
     assert (await _statuses(customer), (await customer.chat(input_tokens=3_000)).done) == (["completed"], True)
     last = customer.used()
     end = await customer.current_end()
+    for _ in range(2):
+        await look(shop.desk)
+    alerts = (await customer.call("GET", "/v1/billing/alerts"))["items"]
+    assert [one["type"] for one in alerts].count("subscription.renewal_due") == 1, "a renewal is offered, once"
     await customer.subscribe()
     assert await _statuses(customer) == ["completed", "authenticated"]
     await shop.advance(to=end + 60)
