@@ -23,7 +23,7 @@ from standardwebhooks import Webhook
 from billing.desk import Desk
 from billing.endpoints import is_public
 from billing.models import Alert, AlertDelivery, AlertEndpoint
-from core.clock import now_ms, to_datetime
+from core.clock import now_ms, to_iso
 from core.logs import get_logger
 
 PAUSES_S = (5, 300, 1800, 7200, 18_000, 36_000, 36_000)
@@ -95,8 +95,7 @@ async def send(client: aiohttp.ClientSession, alert: Alert, endpoint: AlertEndpo
 
 def message_of(alert: Alert) -> dict[str, Any]:
     """The body: `type`, `timestamp`, `data`."""
-    at = to_datetime(alert.at_ms).isoformat().replace("+00:00", "Z")
-    return {"type": alert.kind, "timestamp": at, "data": alert.data}
+    return {"type": alert.kind, "timestamp": to_iso(alert.at_ms), "data": alert.data}
 
 
 def signed_headers(message_id: UUID, body: str, endpoint: AlertEndpoint) -> dict[str, str]:

@@ -11,9 +11,8 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.models import Bill, Charge
+from billing.receipts import LIVE
 from core.errors import NotFound
-
-LIVE = ("intended", "submitting", "submitted")
 
 
 async def find_bill(session: AsyncSession, bill_id: UUID, *, tenant_id: UUID | None) -> Bill:
@@ -56,8 +55,3 @@ async def live_charges(session: AsyncSession, bills: Iterable[Bill]) -> Mapping[
         return {}
     query = select(Charge).where(tuple_(Charge.tenant_id, Charge.bill_id).in_(keys), Charge.state.in_(LIVE))
     return {charge.bill_id: charge for charge in await session.scalars(query)}
-
-
-def due_paise(bill: Bill) -> int:
-    """What is to be collected still."""
-    return bill.total_paise - bill.credited_paise - bill.paid_paise if bill.state == "open" else 0

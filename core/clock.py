@@ -71,3 +71,8 @@ def to_ms(at: datetime) -> int:
     """Milliseconds since 1970 of an aware datetime; exact to the millisecond."""
     delta = at - datetime.fromtimestamp(0, UTC)
     return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
+
+
+def to_iso(at_ms: int) -> str:
+    """The same moment as answers and messages write it: ISO 8601, in UTC, with a Z."""
+    return to_datetime(at_ms).isoformat().replace("+00:00", "Z")

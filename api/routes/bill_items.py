@@ -10,14 +10,15 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.routes.admin.fields import EXAMPLE_ID
-from billing.bill_list import due_paise, find_bill, live_charges
+from billing.bill_list import find_bill, live_charges
 from billing.desk import Desk
 from billing.document_html import render_html
 from billing.document_pdf import render_pdf
 from billing.issuing import document_of
 from billing.models import Bill, Charge
+from billing.receipts import due_of
 from billing.rupees import rupees
-from core.clock import to_datetime
+from core.clock import to_iso
 from core.errors import NotFound
 
 
@@ -109,20 +110,20 @@ def _shown(bill: Bill, charge: Charge | None) -> dict[str, Any]:
         "total_paise": bill.total_paise,
         "credited_paise": bill.credited_paise,
         "paid_paise": bill.paid_paise,
-        "due_paise": due_paise(bill),
+        "due_paise": due_of(bill),
         "total": rupees(bill.total_paise),
         "refers_to": bill.refers_to,
         "reason": bill.reason,
         "issued_at": iso(bill.issued_ms),
         "due_at": iso(bill.due_ms),
         "paid_at": iso(bill.paid_ms),
-        "pay_url": None if charge is None or due_paise(bill) <= 0 else charge.short_url,
+        "pay_url": None if charge is None or due_of(bill) <= 0 else charge.short_url,
     }
 
 
 def iso(at_ms: int | None) -> str | None:
     """A moment in UTC."""
-    return None if at_ms is None else to_datetime(at_ms).isoformat().replace("+00:00", "Z")
+    return None if at_ms is None else to_iso(at_ms)
 
 
 async def detail_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None) -> BillDetail:

@@ -6,16 +6,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from pydantic import SecretStr
-from redis.asyncio import Redis
 
-from billing.desk import build_desk
-from core.changes import Changes
 from core.clock import follow_test_clock, stop_following
-from core.database import Database
-from core.settings import Settings
 from migrations.upgrade import migrate
-from tests import servers, simulated_razorpay
+from tests import servers
+from tests.desks import open_desk
 from tests.harness import Api, Books, Razorpay, Simulator, client, environment, running
 from tests.journeys.shop import Shop, operator
 
@@ -87,24 +82,12 @@ async def shop(
     """A company in business, on a database, a Razorpay and a clock of its own."""
     assert razorpay.clock_file is not None
     follow_test_clock(razorpay.clock_file)
-    settings = Settings(
-        _env_file=None,
-        database_url=database_url,
-        redis_url=redis_url,
-        razorpay_key_id=simulated_razorpay.KEY_ID,
-        razorpay_key_secret=SecretStr(simulated_razorpay.KEY_SECRET),
-        razorpay_base_url=razorpay.url,
-    )
-    database, redis, books = Database(database_url), Redis.from_url(redis_url), Books(database_url)
-    desk = build_desk(settings, database, Changes(redis))
+    books = Books(database_url)
     api = Api(environment(database_url, redis_url, simulator.url), run_folder / f"shop-{worker}.log", razorpay=razorpay)
     try:
         with running(api):
-            async with client(api.url) as http:
+            async with client(api.url) as http, open_desk(database_url, redis_url, razorpay) as desk:
                 yield await Shop(http, books, desk, razorpay, simulator, await operator(books)).open()
     finally:
         stop_following()
-        desk.razorpay.close()
-        await redis.aclose()
         await books.close()
-        await database.close()

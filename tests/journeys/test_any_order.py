@@ -6,17 +6,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, note, settings
 from hypothesis import strategies as st
-from redis.asyncio import Redis
 
-from billing.desk import Desk, build_desk
+from billing.desk import Desk
 from billing.inbox import Inbox
 from billing.reconciliation import reconcile_razorpay
-from core.changes import Changes
 from core.clock import now_ms, stop_following
-from core.database import Connections, Database
-from core.settings import Settings
+from core.database import Connections
 from tests import simulated_razorpay as sandbox
 from tests.billing.signup import DAY_S
+from tests.desks import open_desk
 from tests.journeys.shuffled import Order, Story
 
 DAY_MS = DAY_S * 1000
@@ -33,22 +31,10 @@ orders = st.builds(
 @pytest.fixture
 async def desk(database_url: str, redis_url: str, razorpay: sandbox.Razorpay) -> AsyncIterator[Desk]:
     """Billing on a database of its own."""
-    chosen = Settings(
-        _env_file=None,
-        database_url=database_url,
-        redis_url=redis_url,
-        razorpay_key_id=sandbox.KEY_ID,
-        razorpay_key_secret=sandbox.KEY_SECRET,
-        razorpay_base_url=razorpay.url,
-        razorpay_webhook_secret=sandbox.WEBHOOK_SECRET,
-    )
-    database, redis = Database(database_url), Redis.from_url(redis_url)
-    made = build_desk(chosen, database, Changes(redis))
-    yield made
-    stop_following()
-    made.razorpay.close()
-    await redis.aclose()
-    await database.close()
+    secret = sandbox.WEBHOOK_SECRET
+    async with open_desk(database_url, redis_url, razorpay, razorpay_webhook_secret=secret) as made:
+        yield made
+        stop_following()
 
 
 @pytest.fixture

@@ -6,16 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
-from redis.asyncio import Redis
 
-from billing.desk import CLOSES, Desk, build_desk
+from billing.desk import CLOSES, Desk
 from billing.numbering import parse_number
-from core.changes import Changes
-from core.database import Database
-from core.settings import Settings
-from tests import simulated_razorpay as sandbox
 from tests.billing.office import PERIOD, Office
+from tests.desks import open_desk
 from tests.harness import Books, environment
 from tests.programs import Process, starter, until
 from tests.simulated_razorpay import Razorpay
@@ -34,20 +29,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 @pytest.fixture
 async def desk(database_url: str, redis_url: str, razorpay: Razorpay) -> AsyncIterator[Desk]:
     """For what is there before the workers."""
-    settings = Settings(
-        _env_file=None,
-        database_url=database_url,
-        redis_url=redis_url,
-        razorpay_key_id=sandbox.KEY_ID,
-        razorpay_key_secret=SecretStr(sandbox.KEY_SECRET),
-        razorpay_base_url=razorpay.url,
-    )
-    database, redis = Database(database_url), Redis.from_url(redis_url)
-    made = build_desk(settings, database, Changes(redis))
-    yield made
-    made.razorpay.close()
-    await redis.aclose()
-    await database.close()
+    async with open_desk(database_url, redis_url, razorpay) as made:
+        yield made
 
 
 async def test_a_worker_killed_among_sixty_closes_and_charges_leaves_one_of_each(

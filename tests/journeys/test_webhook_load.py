@@ -12,20 +12,16 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from pydantic import SecretStr
-from redis.asyncio import Redis
 
-from billing.desk import Desk, build_desk
+from billing.desk import Desk
 from billing.models import Subscription
 from billing.processing import process_due
-from core.changes import Changes
-from core.database import Database
 from core.ids import uuid7
-from core.settings import Settings
 from tests.billing.office import Office
 from tests.billing.postbag import event_body, read, signed, subscriber
+from tests.desks import open_desk
 from tests.harness import Account, Api, Books, Simulator, chat, client, environment, running, scripted
-from tests.simulated_razorpay import KEY_ID, KEY_SECRET, WEBHOOK_SECRET, Razorpay
+from tests.simulated_razorpay import WEBHOOK_SECRET, Razorpay
 
 A_SECOND = 200
 SECONDS = 10
@@ -37,20 +33,8 @@ PACE_MS = 15
 @pytest.fixture
 async def desk(database_url: str, redis_url: str, razorpay: Razorpay) -> AsyncIterator[Desk]:
     """The worker's, which comes later."""
-    settings = Settings(
-        _env_file=None,
-        database_url=database_url,
-        redis_url=redis_url,
-        razorpay_key_id=KEY_ID,
-        razorpay_key_secret=SecretStr(KEY_SECRET),
-        razorpay_base_url=razorpay.url,
-    )
-    database, redis = Database(database_url), Redis.from_url(redis_url)
-    made = build_desk(settings, database, Changes(redis))
-    yield made
-    made.razorpay.close()
-    await redis.aclose()
-    await database.close()
+    async with open_desk(database_url, redis_url, razorpay) as made:
+        yield made
 
 
 async def _chat_on(http: httpx2.AsyncClient, account: Account, stop: asyncio.Event) -> int:

@@ -14,7 +14,7 @@ from billing.alerts import send_test
 from billing.desk import ALERTS
 from billing.endpoints import MAX_URL, find_endpoint, remove_endpoint, rotate_secret, set_endpoint, written
 from billing.models import Alert, AlertDelivery
-from core.clock import to_datetime
+from core.clock import to_iso
 from core.errors import NotFound
 
 router = APIRouter(prefix="/alerts")
@@ -62,7 +62,7 @@ class AlertItem(BaseModel):
     @classmethod
     def of(cls, row: Alert) -> Self:
         """As it is answered."""
-        return cls(id=row.id, type=row.kind, at=_iso(row.at_ms), data=row.data, delivery=row.state, tries=row.tries)
+        return cls(id=row.id, type=row.kind, at=to_iso(row.at_ms), data=row.data, delivery=row.state, tries=row.tries)
 
 
 @router.get("")
@@ -136,10 +136,6 @@ async def my_deliveries(alert_id: AlertId, principal: TenantAdmin, runtime: Runt
         )
         rows = (await session.scalars(query.order_by(AlertDelivery.attempt))).all()
     return [
-        DeliveryItem(attempt=row.attempt, at=_iso(row.at_ms), status=row.status, error=row.error, took_ms=row.took_ms)
+        DeliveryItem(attempt=row.attempt, at=to_iso(row.at_ms), status=row.status, error=row.error, took_ms=row.took_ms)
         for row in rows
     ]
-
-
-def _iso(at_ms: int) -> str:
-    return to_datetime(at_ms).isoformat().replace("+00:00", "Z")

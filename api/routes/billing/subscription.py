@@ -8,6 +8,7 @@ from pydantic import BaseModel, StringConstraints
 
 from api.routes.access import RuntimeDep, TenantAdmin, actor_of
 from api.routes.admin.fields import Body, PlanNumber, Slug, example
+from api.routes.bill_items import iso
 from billing import subscribe as desk_of
 from billing.checkout import authorised
 from billing.desk import Desk
@@ -15,7 +16,6 @@ from billing.models import Subscription
 from billing.razorpay_faults import RazorpayError
 from billing.submission import drive_one
 from billing.subscribe import in_last_cycle, live_of, subscriptions_of
-from core.clock import to_datetime
 from core.errors import Invalid
 from core.logs import get_logger
 
@@ -93,11 +93,11 @@ class SubscriptionItem(BaseModel):
             status=row.status,
             amount_paise=row.gross_paise,
             replaces=row.replaces,
-            starts_at=_iso(row.start_ms or row.wanted_start_ms),
-            current_start=_iso(row.current_start_ms),
-            current_end=_iso(row.current_end_ms),
-            paid_through=_iso(row.paid_through_ms),
-            ends_at=_iso(row.cancel_at_ms),
+            starts_at=iso(row.start_ms or row.wanted_start_ms),
+            current_start=iso(row.current_start_ms),
+            current_end=iso(row.current_end_ms),
+            paid_through=iso(row.paid_through_ms),
+            ends_at=iso(row.cancel_at_ms),
             renewal_due=in_last_cycle(row),
             payment_method=row.payment_method,
             pay_url=row.short_url if waits else None,
@@ -211,7 +211,3 @@ async def _view(desk: Desk, tenant_id: UUID) -> SubscriptionView:
         current=None if current is None else SubscriptionItem.of(current, key_id),
         waiting=None if waiting is None else SubscriptionItem.of(waiting, key_id),
     )
-
-
-def _iso(at_ms: int | None) -> str | None:
-    return None if at_ms is None else to_datetime(at_ms).isoformat().replace("+00:00", "Z")
