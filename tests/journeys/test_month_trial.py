@@ -51,3 +51,15 @@ async def test_a_revoked_mandate_serves_what_is_paid(shop: Shop) -> None:
 async def _paid_through(customer: Customer) -> int:
     (row,) = await customer.rows("SELECT paid_through_ms FROM subscriptions WHERE tenant_id = $1")
     return int(row["paid_through_ms"]) // 1000
+
+
+async def test_an_e_mandate_gives_nothing_before_its_bank_has_confirmed(shop: Shop) -> None:
+    customer = await shop.customer()
+    view = await customer.subscribe(method="emandate")
+    assert view["current"] is None
+    assert view["waiting"]["status"] == "created"
+    assert await customer.bills() == []
+    await shop.advance(days=2)
+    assert (await customer.current())["status"] == "active"
+    assert [bill["total_paise"] for bill in await customer.bills()] == [gross(BASE_PAISE)]
+    await shop.money_agrees()
