@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.routes.admin.fields import EXAMPLE_ID
 from billing.bill_list import find_bill, live_charges
 from billing.desk import Desk
+from billing.document import Document
 from billing.document_html import render_html
-from billing.document_pdf import render_pdf
 from billing.issuing import document_of
 from billing.models import Bill, Charge
 from billing.receipts import due_of
@@ -160,7 +160,14 @@ async def pdf_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None) -> Respon
         bill = await _reach(session, bill_id, tenant_id)
         document = await document_of(session, desk, bill)
     headers = {"content-disposition": f'attachment; filename="{_file_name(bill)}.pdf"'}
-    return Response(await asyncio.to_thread(render_pdf, document), media_type="application/pdf", headers=headers)
+    return Response(await asyncio.to_thread(_pdf, document), media_type="application/pdf", headers=headers)
+
+
+def _pdf(document: Document) -> bytes:
+    """In a thread, where its library may take its time to load, too."""
+    from billing.document_pdf import render_pdf  # noqa: PLC0415 - as above: it would slow down every start
+
+    return render_pdf(document)
 
 
 def _file_name(bill: Bill) -> str:

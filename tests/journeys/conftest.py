@@ -1,14 +1,20 @@
 """The servers of the stories: one API, one simulator and one database per worker; books for each test."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+import uvicorn
 
+from api.app import create_app
 from core.clock import follow_test_clock, stop_following
+from core.settings import Settings
 from migrations.upgrade import migrate
+from sandbox.daemon import free_port
 from tests import servers
 from tests.desks import open_desk
 from tests.harness import Api, Books, Razorpay, Simulator, client, environment, running
@@ -76,18 +82,36 @@ async def http(api: Api) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 @pytest.fixture
-async def shop(
-    database_url: str, redis_url: str, razorpay: Razorpay, simulator: Simulator, run_folder: Path, worker: str
-) -> AsyncIterator[Shop]:
+async def shop(database_url: str, redis_url: str, razorpay: Razorpay, simulator: Simulator) -> AsyncIterator[Shop]:
     """A company in business, on a database, a Razorpay and a clock of its own."""
     assert razorpay.clock_file is not None
     follow_test_clock(razorpay.clock_file)
-    books = Books(database_url)
-    api = Api(environment(database_url, redis_url, simulator.url), run_folder / f"shop-{worker}.log", razorpay=razorpay)
+    books, port = Books(database_url), free_port()
+    razorpay.set_webhook(f"http://127.0.0.1:{port}/webhooks/razorpay")
+    named = environment(database_url, redis_url, simulator.url) | razorpay.env
+    given: dict[str, Any] = {name.lower(): value for name, value in named.items()}
+    settings = Settings(_env_file=None, **given)
     try:
-        with running(api):
-            async with client(api.url) as http, open_desk(database_url, redis_url, razorpay) as desk:
-                yield await Shop(http, books, desk, razorpay, simulator, await operator(books)).open()
+        async with (
+            _serving(settings, port) as url,
+            client(url) as http,
+            open_desk(database_url, redis_url, razorpay) as desk,
+        ):
+            yield await Shop(http, books, desk, razorpay, simulator, await operator(books)).open()
     finally:
         stop_following()
         await books.close()
+
+
+@asynccontextmanager
+async def _serving(settings: Settings, port: int) -> AsyncIterator[str]:
+    """The API in this process: a story of billing is not about processes, and a start takes seconds of CPU."""
+    config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=port, log_level="error", access_log=False)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        assert not task.done(), "the API did not start"
+        await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    await task

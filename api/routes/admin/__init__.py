@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Response
 
 from api.routes.admin import (
     audit,
+    billing_lists,
     bills,
     charges,
     corrections,
@@ -39,6 +40,6 @@ NO_TEXT: dict[str, Any] = {
 }
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(not_kept)], responses={400: NO_TEXT})
 _MODULES = (tenants, users, keys, limits, plans, prices, requests, corrections, reports, audit)
-_BILLING = (profiles, bills, charges, refunds, webhooks)
+_BILLING = (profiles, billing_lists, bills, charges, refunds, webhooks)
 for module in (*_MODULES, *_BILLING):
     router.include_router(module.router)

@@ -1,6 +1,6 @@
 """Alerts: what was passed, where it is sent, and how that went."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Request
@@ -10,6 +10,7 @@ from sqlalchemy import select
 from api.routes.access import RuntimeDep, TenantAdmin, actor_of
 from api.routes.admin.fields import EXAMPLE_ID, Body, example
 from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
+from api.routes.alert_items import AlertItem
 from billing.alerts import send_test
 from billing.desk import ALERTS
 from billing.endpoints import MAX_URL, find_endpoint, remove_endpoint, rotate_secret, set_endpoint, written
@@ -47,22 +48,6 @@ class DeliveryItem(BaseModel):
     status: int | None
     error: str | None
     took_ms: int
-
-
-class AlertItem(BaseModel):
-    """`delivery`: `none` (no endpoint was set), `pending`, `delivered`, `failed`."""
-
-    id: UUID
-    type: str
-    at: str
-    data: dict[str, Any]
-    delivery: str
-    tries: int
-
-    @classmethod
-    def of(cls, row: Alert) -> Self:
-        """As it is answered."""
-        return cls(id=row.id, type=row.kind, at=to_iso(row.at_ms), data=row.data, delivery=row.state, tries=row.tries)
 
 
 @router.get("")
