@@ -1,6 +1,7 @@
 """`naka serve` and `naka migrate`."""
 
 import asyncio
+import gc
 from typing import Annotated
 
 import typer
@@ -31,9 +32,12 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000, *, fd: Fd = None, with_pa
     """Serve the API and the pages, until SIGTERM or Ctrl-C; a second one ends running answers at once."""
     if with_parent:
         end_with_parent()
+    gc.disable()  # what a start makes stays: looking through it for garbage is a sixth of its time
     from api import server  # noqa: PLC0415 - the other commands need not wait for the whole application
     from api.app import create_app  # noqa: PLC0415
 
+    gc.freeze()
+    gc.enable()
     settings = load_settings()
     settings.require_servers()
     asyncio.run(_check(settings))
