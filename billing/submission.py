@@ -18,7 +18,6 @@ from billing.mirror import refresh
 from billing.models import Subscription
 from billing.profiles import supply_from_json
 from billing.projection import project
-from billing.razorpay_entities import Subscription as RazorpaySubscription
 from billing.razorpay_faults import RazorpayError, RazorpayInDoubt, RazorpayRefused
 from billing.razorpay_plans import ensure
 from billing.subscribe import NOTICE_MS, TERMINAL, end_at
@@ -248,8 +247,3 @@ async def _pause_or_resume(desk: Desk, row: Subscription) -> None:
 
 def _seconds(at_ms: int | None) -> int | None:
     return None if at_ms is None else at_ms // 1000
-
-
-def is_ours(row: Subscription, found: RazorpaySubscription) -> bool:
-    """Whether a subscription at Razorpay bears this row's notes."""
-    return notes_of(row).items() <= found.notes.items()
