@@ -73,7 +73,10 @@ async def _due(desk: Desk) -> Sequence[tuple[UUID, UUID]]:
     going = Subscription.status.not_in(TERMINAL)
     late = and_(
         going,
-        or_(Subscription.charge_at_ms < at_ms - _LATE_MS, Subscription.expire_by_ms < at_ms - _LATE_MS),
+        or_(
+            Subscription.charge_at_ms < at_ms - _LATE_MS,
+            and_(Subscription.is_open, Subscription.expire_by_ms < at_ms - _LATE_MS),
+        ),
         or_(Subscription.fetched_ms.is_(None), Subscription.fetched_ms < at_ms - _AGAIN_MS),
     )
     halted = and_(Subscription.status == "halted", Subscription.current_end_ms < at_ms + NOTICE_MS)
