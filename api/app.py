@@ -21,9 +21,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.chat import chat_ask
 from api.context import RequestContextMiddleware
 from api.openapi import describe
+from api.pages import chat as chat_page
+from api.pages import sign_in
 from api.problems import answer_with_problem
 from api.relay import ChatRelay
-from api.routes import admin, billing, health, metrics, pages, usage, webhooks
+from api.routes import admin, billing, health, metrics, usage, webhooks
 from api.runtime import Runtime, build_runtime
 from api.tracking import UsageTrackingMiddleware
 from core.errors import NakaError
@@ -91,7 +93,7 @@ def create_app(settings: Settings) -> Naka:
     """The whole application over one runtime, which its lifespan starts and stops."""
     runtime = build_runtime(settings)
     app = Naka(runtime)
-    for module in (usage, admin, billing, health, pages, webhooks):
+    for module in (usage, admin, billing, health, webhooks, chat_page, sign_in):
         app.include_router(module.router)
     app.include_router(metrics.build_router(runtime))
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")

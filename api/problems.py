@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from api.attempts import TooManyAttempts
 from api.body import BodyTooLarge, InvalidBody, WrongMediaType
 from api.faults import UpstreamFault
 from api.ratelimit import refusal_headers
@@ -36,6 +37,7 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     InvalidBody: (422, "invalid_request"),
     Invalid: (422, "invalid_request"),
     UnknownModel: (422, "unknown_model"),
+    TooManyAttempts: (429, "too_many_attempts"),
     Unavailable: (503, "unavailable"),
 }
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
@@ -98,7 +100,7 @@ def _by_table(error: NakaError) -> tuple[int, str]:
 
 def _headers(error: NakaError) -> dict[str, str]:
     match error:
-        case Unavailable():
+        case Unavailable() | TooManyAttempts():
             return {"retry-after": str(error.retry_after_s)}
         case Unauthenticated():
             return {"www-authenticate": "Bearer"}

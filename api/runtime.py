@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import asyncpg
 from redis.asyncio import Redis
 
+from api.attempts import Attempts
 from api.silence import Silence
 from api.upstream import Upstream
 from billing.account import bind
@@ -74,6 +75,7 @@ class Runtime:
     pool: Connections
     billing: Desk
     inbox: Inbox
+    attempts: Attempts
 
     async def start(self) -> None:
         """Connects and starts what runs by itself. Raises what Postgres raises when it is not there."""
@@ -191,4 +193,5 @@ def build_runtime(settings: Settings) -> Runtime:
         pool=pool,
         billing=build_desk(settings, database, changes),
         inbox=Inbox(pool, settings.razorpay_webhook_secret),
+        attempts=Attempts(redis),
     )

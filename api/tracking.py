@@ -11,10 +11,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.body import ClientLeft, InvalidBody, read_body, replay
+from api.credentials import authenticate
 from api.problems import REQUEST_ID, problem_response
 from api.ratelimit import rate_limit_headers
 from api.relay import RECORDER
@@ -76,7 +77,7 @@ class UsageTrackingMiddleware:
             await self._run(grant, scope, receive, send)
 
     async def _authenticate(self, scope: Scope) -> Principal:
-        principal = await self._directory.authenticate(key_of(scope))
+        principal = await authenticate(self._directory, scope)
         principal.require(KeyScope.CHAT)
         return principal
 
@@ -132,12 +133,3 @@ def _ask(ask_of: AskOf, body: bytes) -> Ask | None:
         return ask_of(body)
     except InvalidBody:
         return None
-
-
-def key_of(scope: Scope) -> str | None:
-    """The API key of a request: `Authorization: Bearer ...` or `x-api-key`."""
-    headers = Headers(scope=scope)
-    scheme, _, credentials = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return credentials.strip()
-    return headers.get("x-api-key")

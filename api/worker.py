@@ -28,6 +28,7 @@ from core.database import Connections, Database, asyncpg_dsn
 from core.logs import get_logger
 from core.queue import Duty, Queue, forget_jobs
 from core.settings import Settings
+from core.tenancy.sessions import prune_sessions
 from metering.density import Densities
 from metering.partitions import ensure_partitions
 from metering.prices import PriceList
@@ -132,6 +133,7 @@ def duties(pool: Connections, quota: Quota, *, zone: ZoneInfo) -> list[Duty]:
             await prune_processes(connection)
             await prune_reconciliations(connection)
             await prune_events(connection)
+            await prune_sessions(connection)
             await forget_jobs(connection, older_than=_JOBS_FOR)
 
     async def reconcile() -> None:

@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     min_grant_tokens: int = Field(64, ge=1, le=4096)
     count_calls_per_minute: int = Field(30, ge=0, le=10_000)
 
+    session_s: int = Field(43_200, ge=60, le=2_592_000)
+
     cors_origins: Annotated[list[str], NoDecode, BeforeValidator(_split_commas)] = ["http://localhost:3000"]
     timezone: str = "Asia/Kolkata"
 

@@ -1,5 +1,1 @@
-"""The pages people see: the chat page here, its template and its static files beside it.
-
-No build step, no framework and nothing loaded from another host: every page works under
-`Content-Security-Policy: default-src 'self'`, so no template holds an inline script or style.
-"""
+"""The pages: what people see of Naka, made on the server, with a small module of script where a page must move."""

@@ -1,4 +1,4 @@
-"""Who may call a route: dependencies that turn the key into a principal with the scope that the route needs.
+"""Who may call a route: dependencies that turn the key (or session) into a principal with the scope that it needs.
 
 These routes are not metered and not hot, so the key is looked up in Postgres each time: a revocation counts at once.
 """
@@ -9,9 +9,9 @@ from uuid import UUID
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
+from api.credentials import authenticate
 from api.problems import REQUEST_ID
 from api.runtime import Runtime
-from api.tracking import key_of
 from core.tenancy.audit import Actor
 from core.tenancy.principal import Principal, Scope
 
@@ -35,8 +35,8 @@ class Access:
     async def __call__(
         self, request: Request, runtime: RuntimeDep, _: Annotated[object, Security(_bearer)]
     ) -> Principal:
-        """The principal of the request's key."""
-        principal = await runtime.directory.authenticate(key_of(request.scope), fresh=True)
+        """The principal of the request's key, or of the session's."""
+        principal = await authenticate(runtime.directory, request.scope, fresh=True)
         principal.require(self._scope)
         return principal
 

@@ -7,14 +7,15 @@ if the key is still good there, and everything that is not metered asks with `fr
 
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from core.cache import TtlCache
 from core.clock import now_ms, to_ms
 from core.database import Database
 from core.tenancy.keys import hash_key, is_well_formed
-from core.tenancy.models import ApiKey
+from core.tenancy.models import ApiKey, WebSession
 from core.tenancy.principal import Principal, Unauthenticated
+from core.tenancy.sessions import hash_token, is_token
 
 
 class Directory:
@@ -33,12 +34,19 @@ class Directory:
             raise Unauthenticated
         key_hash = hash_key(plaintext)
         if fresh:
-            principal = await self._find(key_hash)
-        else:
-            principal = self._cache.get(key_hash) or await self._cache.load(key_hash, lambda: self._find(key_hash))
-        if principal.expires_at_ms is not None and principal.expires_at_ms <= now_ms():
+            return _unexpired(await self._find(key_hash))
+        return _unexpired(self._cache.get(key_hash) or await self._cache.load(key_hash, lambda: self._find(key_hash)))
+
+    async def authenticate_session(self, token: str, *, fresh: bool = False) -> Principal:
+        """The principal of the key that a browser signed in with. Raises as `authenticate`."""
+        if not is_token(token):
             raise Unauthenticated
-        return principal
+        token_hash = hash_token(token)
+        if fresh:
+            return _unexpired(await self._find_session(token_hash))
+        return _unexpired(
+            self._cache.get(token_hash) or await self._cache.load(token_hash, lambda: self._find_session(token_hash))
+        )
 
     def forget(self, tenant_id: UUID | None) -> None:
         """Drops what is cached of a tenant, or everything."""
@@ -50,13 +58,38 @@ class Directory:
     async def _find(self, key_hash: bytes) -> Principal:
         async with self._database.session() as session:
             key = await session.scalar(select(ApiKey).where(ApiKey.hash == key_hash, ApiKey.revoked_at.is_(None)))
-        if key is None:
-            raise Unauthenticated
-        return Principal(
-            tenant_id=key.tenant_id,
-            user_id=key.user_id,
-            key_id=key.id,
-            scopes=frozenset(key.scopes),
-            models=None if key.models is None else frozenset(key.models),
-            expires_at_ms=None if key.expires_at is None else to_ms(key.expires_at),
+        return _principal(key)
+
+    async def _find_session(self, token_hash: bytes) -> Principal:
+        """By Postgres's own clock: a session is about a person at a screen, whatever a test clock says."""
+        query = (
+            select(ApiKey)
+            .join(WebSession, (WebSession.tenant_id == ApiKey.tenant_id) & (WebSession.key_id == ApiKey.id))
+            .where(
+                WebSession.hash == token_hash,
+                WebSession.ended_at.is_(None),
+                WebSession.expires_at > func.clock_timestamp(),
+                ApiKey.revoked_at.is_(None),
+            )
         )
+        async with self._database.session() as session:
+            return _principal(await session.scalar(query))
+
+
+def _principal(key: ApiKey | None) -> Principal:
+    if key is None:
+        raise Unauthenticated
+    return Principal(
+        tenant_id=key.tenant_id,
+        user_id=key.user_id,
+        key_id=key.id,
+        scopes=frozenset(key.scopes),
+        models=None if key.models is None else frozenset(key.models),
+        expires_at_ms=None if key.expires_at is None else to_ms(key.expires_at),
+    )
+
+
+def _unexpired(principal: Principal) -> Principal:
+    if principal.expires_at_ms is not None and principal.expires_at_ms <= now_ms():
+        raise Unauthenticated
+    return principal

@@ -62,6 +62,24 @@ class ApiKey(Base):
     created_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.now())
 
 
+class WebSession(Base):
+    """A browser that signed in with a key: it may do what that key may, until it ends, or the key does."""
+
+    __tablename__ = "web_sessions"
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "key_id"], ["api_keys.tenant_id", "api_keys.id"]),
+        Index(None, "hash"),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    key_id: Mapped[UUID]
+    hash: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(TimestampTz)
+    ended_at: Mapped[datetime | None] = mapped_column(TimestampTz)
+
+
 class AuditEntry(Base):
     """One admin change: who, what, before, after. Never updated, never a secret in it."""
 

@@ -22,6 +22,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import servers
+from tests.browser.house import House, opened
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Request
 
@@ -51,8 +54,8 @@ class QuietFiles(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture(scope="session")
 def page_url(client_origin: str) -> Iterator[str]:
     """The server that the stories run against, without a trailing slash."""
-    stub = [sys.executable, str(Path(__file__).with_name("stub.py")), client_origin]
-    with subprocess.Popen(stub, stdout=subprocess.PIPE, text=True) as process:
+    stub = [sys.executable, "-m", "tests.browser.stub", client_origin]
+    with subprocess.Popen(stub, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().strip()
@@ -64,6 +67,20 @@ def page_url(client_origin: str) -> Iterator[str]:
 def chat_key() -> str:
     """A key that `page_url` accepts."""
     return "nk_test_stub_key"
+
+
+@pytest.fixture(scope="session")
+def house(
+    shared_servers: servers.Servers,
+    database_template: str,
+    redis_url: str,
+    run_folder: Path,
+    worker: str,
+    client_origin: str,
+) -> Iterator[House]:
+    """Everything real, for the pages' stories; it lets the example client's origin in."""
+    with opened(shared_servers, database_template, redis_url, run_folder / f"house-{worker}", client_origin) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +137,19 @@ def tab(browser: "Browser", watch: Watch) -> "Iterator[Page]":
 
 
 @pytest.fixture
-def chat(tab: "Page", page_url: str, chat_key: str) -> "Page":
-    """The chat page, with a key."""
+def chat(tab: "Page", page_url: str) -> "Page":
+    """The chat page, with somebody signed in."""
     tab.goto(page_url)
-    tab.get_by_label("API key", exact=True).fill(chat_key)
     return tab
+
+
+def axe(page: "Page") -> list[str]:
+    """What axe-core finds seriously wrong with the page as it stands, a line each."""
+    engine = importlib.import_module("axe_playwright_python.sync_playwright").Axe()
+    found = engine.run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [
+        f"{each['id']} ({each['impact']}): {node['target']} {node.get('failureSummary', '')}"
+        for each in found
+        if each["impact"] in {"serious", "critical"}
+        for node in each["nodes"][:3]
+    ]

@@ -1,12 +1,13 @@
-"""A stand-in for the real server: the chat contract, the page and its CSP, and a message that asks for each mishap.
+"""A stand-in for the real server: the chat contract, the page and its policy, and a message that asks for each mishap.
 
-Run by `conftest.py` as a process of its own (`python stub.py <allowed origin>`); prints its URL, then serves until
-it is terminated. It knows nothing of Naka's Python code, only of its contract.
+Run by `conftest.py` as a process of its own (`python -m tests.browser.stub <allowed origin>`); prints its URL, then
+serves until it is terminated. The page is the real one, its visitor made up; of the rest it knows the contract only.
 
     limit N | held N     429 with Retry-After: N         status N     that status, before the head
     break                words, then `event: error`      cut          words, then the end without `done`
     forever              words until the client leaves   silent       `done` and nothing else
-    shred                hard text, one byte a chunk     anything     a short answer
+    shred                hard text, one byte a chunk     say TEXT     that text
+    anything             a short answer
 """
 
 import asyncio
@@ -18,6 +19,8 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from uuid import UUID
 
 import uvicorn
 from starlette.applications import Starlette
@@ -27,11 +30,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.templating import Jinja2Templates
+
+from api.pages.site import render
+from api.pages.visitor import Visitor
+from core.tenancy.principal import Principal, Scope
 
 PAGES = Path(__file__).parents[2] / "api" / "pages"
 KEY = "nk_test_stub_key"
-CSP = "default-src 'self'"
 HARD_TEXT = "  two blanks\n\n<b>not bold</b> & “quotes” 😀 नाका\n: no comment\ndata: no field\n\ttab, end"
 ANSWER = (
     "A toll post stands at the gate.\n\n"
@@ -40,7 +45,8 @@ ANSWER = (
 TOKENS_A_DAY = 50_000
 TOKENS_PER_ANSWER = 1_234
 
-templates = Jinja2Templates(PAGES / "templates")
+NOBODY = UUID(int=1)
+SCOPES = {"user": {Scope.CHAT}, "admin": {Scope.CHAT, Scope.TENANT_ADMIN}}
 
 
 @dataclass
@@ -70,7 +76,8 @@ def refusal(status: int, code: str, detail: str, **headers: str) -> JSONResponse
 
 
 def wrong_key(request: Request) -> JSONResponse | None:
-    if request.headers.get("authorization") == f"Bearer {KEY}":
+    """A page of ours has its session, the example client its key."""
+    if "authorization" not in request.headers or request.headers["authorization"] == f"Bearer {KEY}":
         return None
     return refusal(401, "unauthorized", "The key is not known.")
 
@@ -91,11 +98,13 @@ async def chat(request: Request) -> Response:
             return refusal(int(argument), "refused", "As the stub was asked.")
         case _:
             return StreamingResponse(
-                answer(verb), media_type="text/event-stream", headers={"Cache-Control": "no-cache, no-transform"}
+                answer(verb, argument),
+                media_type="text/event-stream",
+                headers={"Cache-Control": "no-cache, no-transform"},
             )
 
 
-async def answer(verb: str) -> AsyncIterator[bytes]:
+async def answer(verb: str, argument: str) -> AsyncIterator[bytes]:
     match verb:
         case "break":
             yield frame("Half of an ans")
@@ -114,6 +123,8 @@ async def answer(verb: str) -> AsyncIterator[bytes]:
                 await asyncio.sleep(0)
         case "silent":
             pass
+        case "say":
+            yield frame(argument)
         case _:
             yield b": keep-alive\n\n"
             for word in ANSWER.split(" "):
@@ -159,9 +170,10 @@ async def limits(request: Request) -> Response:
 
 
 async def page(request: Request) -> Response:
-    return templates.TemplateResponse(
-        request, "chat.html", {"model": "claude-sonnet-4-6"}, headers={"Content-Security-Policy": CSP}
-    )
+    """`/?as=admin` is somebody who may see the plans."""
+    scopes = frozenset(scope.value for scope in SCOPES[request.query_params.get("as", "user")])
+    visitor = Visitor(Principal(NOBODY, NOBODY, NOBODY, scopes), "Stub Ltd", "ada", "nk_test_stub")
+    return render(request, "chat.html", visitor, model="claude-sonnet-4-6")
 
 
 async def no_icon(_: Request) -> Response:
@@ -179,7 +191,7 @@ async def what_was_seen(_: Request) -> Response:
 
 
 def app(origin: str) -> Starlette:
-    return Starlette(
+    made = Starlette(
         routes=[
             Route("/", page),
             Route("/favicon.ico", no_icon),
@@ -195,6 +207,8 @@ def app(origin: str) -> Starlette:
                        allow_headers=["Authorization", "Content-Type"], expose_headers=["Retry-After", "X-Request-Id"]),
         ],
     )  # fmt: skip
+    made.state.runtime = SimpleNamespace(settings=SimpleNamespace(timezone="Asia/Kolkata"))
+    return made
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every pair of text and ground in `chat.css` has a contrast of WCAG AA, in the light scheme and the dark one.
+"""Every pair of text and ground in `naka.css` has a contrast of WCAG AA, in the light scheme and the dark one.
 
 Reads the custom properties out of the style sheet: no browser is needed.
 """
@@ -20,12 +20,15 @@ TEXTS = [
     ("ink", "warn-ground"),
     ("soft", "warn-ground"),
     ("on-accent", "accent"),
+    *((tone, ground) for tone in ("good", "bad") for ground in (f"{tone}-ground", "raised", "ground")),
+    ("ink", "bad-ground"),
 ]
 EDGES = [("edge", "ground"), ("edge", "raised"), ("accent", "ground"), ("accent", "raised")]
+EDGES += [(f"c{number}", "raised") for number in range(6)]  # what charts are drawn in
 
 
 def schemes() -> dict[str, dict[str, str]]:
-    css = (ROOT / "api" / "pages" / "static" / "chat.css").read_text()
+    css = (ROOT / "api" / "pages" / "static" / "naka.css").read_text()
     light, dark, *_ = (
         dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block))
         for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)

@@ -1,25 +1,31 @@
 /**
  * The chat page: one message, one streamed answer, and plain words when there is none.
  *
- * The key lives in its field and in sessionStorage, nowhere else. Every text from outside goes into a text node,
- * never through markup. What a message used is best effort: when it cannot be known for sure, nothing is shown.
+ * Who asks is the session's cookie, which no script sees. Every text from outside ends in a text node (`markdown.js`
+ * makes elements of it, never markup). What was said stays in this tab's sessionStorage until it is closed or the visitor
+ * signs out. What a message used is best effort: when it cannot be known for sure, nothing is shown.
  */
 import { readEvents } from "./sse.js";
+import { render } from "./markdown.js";
 
 const SILENCE_MS = 45_000; // the server breaks silence every 15 s: three missed beats are a dead line
 const SETTLE_WAITS_MS = [0, 500, 1500, 3000]; // a stopped answer is in the books a moment after it was stopped
 const HEAD_START_MS = 250; // how long a message waits for the look into the books that goes before it
 const LOW_SHARE = 0.1; // of a window's limit, from which on the line about what is left warns
+const MOST_KEPT = 50; // turns that outlive a reload
 const $ = (id) => document.getElementById(id);
+const { visitor, admin } = $("main").dataset;
+const SHELF = `naka.chat.${visitor}`;
 let running = null; // the AbortController of the answer that is being written
 let opensAt_ms = 0, ticker = 0; // the server said when to come back: nothing is sent before
 
 /* What went wrong, and what to do next. Status 0 is ours: a line that broke, not an answer. */
 const WORDS = {
   0: "The connection broke off. Check your network, then send again.",
-  401: "This key was not accepted. Check that you copied all of it, or ask for a new one.",
-  402: "Your plan does not cover this right now. Ask whoever looks after billing to check the subscription.",
-  403: "This key may not be used for this chat. Use another key, or ask for one that may.",
+  401: "Your session has ended. Sign in again: your message is kept.",
+  402: admin ? "Your plan does not cover this right now. Look at the subscription and its open bills."
+             : "Your plan does not cover this right now. Ask whoever looks after billing to check the subscription.",
+  403: "This key may not be used for this chat. Sign in with another key, or ask for one that may.",
   413: "This message is too long. Shorten it and send it again.",
   429: "That was a lot at once. You can send again in a moment.",
   502: "Claude did not answer. Send it again.",
@@ -47,10 +53,20 @@ function span(left_ms) {
   return s < 60 ? `${s} s` : `${Math.floor(s / size)} ${unit} ${Math.floor((s % size) / part)} ${of}`;
 }
 
-function notice(text = "", more = "") {
+/* Where to go from here, by what went wrong: [path, words]. */
+const WAYS = {
+  401: ["/sign-in?next=%2F", "Sign in"],
+  402: admin && ["/account", "See your account"],
+  403: ["/sign-in?next=%2F", "Sign in with another key"],
+  429: admin && ["/account/plan", "See the plans"],
+};
+
+function notice(text = "", more = "", way = null) {
   $("notice").hidden = !text;
   $("notice-text").textContent = text;
   $("notice-more").textContent = more;
+  $("notice-way").hidden = !way;
+  if (way) [$("notice-way").firstElementChild.href, $("notice-way").firstElementChild.textContent] = way;
 }
 
 function reopen() {
@@ -77,81 +93,82 @@ function explain({ status, code, detail, retryAfter_s, request_id: id }) {
   reopen();
   if (retryAfter_s > 0) wait(retryAfter_s);
   const more = status < 500 ? detail : id && `Reference ${id}`; // what the reader can mend, or what support asks for
-  notice(wordsFor(status, code), status === 401 ? "" : more);
+  notice(wordsFor(status, code), status === 401 ? "" : more, code === "limit_reached" || status !== 429 ? WAYS[status] : null);
   refresh();
-  if (status === 401) askForKey();
 }
 
-/* The key. Where the browser has storage turned off, its field still holds it. */
-const store = (key) => { try { sessionStorage.setItem("naka.key", key); } catch { /* see above */ } };
-const stored = () => { try { return sessionStorage.getItem("naka.key") ?? ""; } catch { return ""; } };
+/* What was said, kept for a reload of this tab. Where the browser has storage turned off, nothing is. */
+const shelf = {
+  read: () => { try { return JSON.parse(sessionStorage.getItem(SHELF)) ?? {}; } catch { return {}; } },
+  write: (kept) => { try { sessionStorage.setItem(SHELF, JSON.stringify(kept)); } catch { /* full or turned off: see above */ } },
+};
+const turns = [];
 
-function keyGiven() {
-  const key = $("key").value.trim();
-  if (/^[\x21-\x7e]+$/.test(key)) return key; // anything else cannot travel in a header
-  notice(key ? "This key holds a character that no key has. Copy it again." : "Enter your API key first.");
-  return askForKey();
+function keep() {
+  const kept = turns.slice(-MOST_KEPT).map(({ article, asked, text, meta }) => (
+    { asked, text, meta: meta.textContent, low: meta.classList.contains("low"), ended: article.dataset.state === "ended" }));
+  shelf.write({ turns: kept, draft: $("message").value });
 }
 
-function askForKey() {
-  showKeyPanel(true);
-  $("key").ariaInvalid = "true";
-  $("key").focus();
-}
-
-function showKeyPanel(shown) {
-  $("key-panel").hidden = !shown;
-  $("key-toggle").setAttribute("aria-expanded", String(shown));
-  $("key-toggle").textContent = shown ? "Done" : "API key";
-  $("key-toggle").hidden = shown && !$("key").value; // without a key there is nothing to be done with
+function restore() {
+  const { turns: kept = [], draft = "" } = shelf.read();
+  for (const { asked, text, meta, low, ended } of kept) {
+    const turn = addTurn(asked);
+    turn.text = text;
+    write(turn);
+    turn.article.dataset.state = "ended";
+    turn.meta.textContent = ended ? meta : "The answer broke off here.";
+    turn.meta.classList.toggle("low", Boolean(low));
+  }
+  setMessage(draft);
 }
 
 /* One message */
 async function send() {
   const message = $("message").value;
-  const key = !running && Date.now() >= opensAt_ms && message.trim() && keyGiven();
-  if (!key) return;
+  if (running || Date.now() < opensAt_ms || !message.trim()) return;
   reopen();
   running = new AbortController();
   const turn = addTurn(message);
   setMessage("");
   $("message").focus();
   $("status").textContent = "Claude is answering.";
-  const before = read("/v1/usage", key);
+  const before = read("/v1/usage");
   try {
     // A quick answer may be in the books before a look that went out with it; a slow look must not keep the answer.
     await Promise.race([before, new Promise((go) => setTimeout(go, HEAD_START_MS))]);
-    await stream(message, key, turn);
-    if (!turn.words.data) turn.meta.textContent = "Claude gave no answer to this.";
-    $("status").textContent = turn.words.data || turn.meta.textContent; // read out whole, not in pieces
+    await stream(message, turn);
+    if (!turn.text) turn.meta.textContent = "Claude gave no answer to this.";
+    $("status").textContent = turn.text || turn.meta.textContent; // read out whole, not in pieces
   } catch (error) {
     const stopped = running.signal.aborted;
     $("status").textContent = stopped ? "Stopped." : "";
-    if (stopped || turn.words.data) turn.meta.textContent = stopped ? "Stopped." : "The answer broke off here.";
-    else turn.article.remove();
+    if (stopped || turn.text) turn.meta.textContent = stopped ? "Stopped." : "The answer broke off here.";
+    else drop(turn);
     if (!stopped && !$("message").value) setMessage(message);
     if (!stopped) explain(error.problem ?? { status: 0 });
   }
+  write(turn);
   turn.article.dataset.state = "ended";
   running = null;
   refresh();
-  if (turn.article.isConnected) await account(turn, key, before);
+  keep();
+  if (turn.article.isConnected) await account(turn, before);
 }
 
-async function stream(message, key, turn) {
-  const headers = { "Authorization": `Bearer ${key}`, "Content-Type": "application/json", "Accept": "text/event-stream" };
+async function stream(message, turn) {
+  const headers = { "Content-Type": "application/json", "Accept": "text/event-stream" };
   const response = await fetch("/chat", { method: "POST", headers, body: JSON.stringify({ message }), signal: running.signal });
   const retryAfter_s = Number(response.headers.get("Retry-After"));
   if (!response.ok) throw failure({ ...parsed(await response.text()), status: response.status, retryAfter_s });
-  showKeyPanel(false);
   let ended = false;
   for await (const { type, data } of readEvents(response.body, SILENCE_MS)) {
     if (type === "error") throw failure({ status: 502, ...parsed(data) });
     ended ||= type === "done"; // the one end that means the answer is whole, and in the books
     if (type !== "message") continue;
     turn.article.dataset.state = "streaming";
-    turn.words.appendData(data);
-    follow();
+    turn.text += data;
+    draw(turn);
   }
   if (!ended) throw failure({ status: 0 });
 }
@@ -160,30 +177,38 @@ const failure = (problem) => Object.assign(new Error(problem.title), { problem }
 const parsed = (json) => { try { return JSON.parse(json); } catch { return {}; } };
 
 /* What it used, and what is left */
-async function account(turn, key, before) {
+async function account(turn, before) {
   const was = await before;
   let now = null, messages = 0;
   for (const wait_ms of was ? SETTLE_WAITS_MS : []) {
     await new Promise((go) => setTimeout(go, wait_ms));
-    now = await read("/v1/usage", key);
+    now = await read("/v1/usage");
     messages = now ? now.totals.requests - was.totals.requests : 0;
     if (messages !== 0 || !now) break;
   }
   // Two messages at once (another tab, the same user) cannot be told apart: then only what is left is shown.
   const used = messages === 1 ? tokens(now.totals) - tokens(was.totals) : 0;
-  const left = tightest(await read("/v1/limits", key));
+  const left = tightest(await read("/v1/limits"));
   const low = left && left.remaining <= left.limit * LOW_SHARE;
   const parts = [
     used > 0 && `This message used ${used.toLocaleString()} tokens`,
-    left && `${Math.max(0, left.remaining).toLocaleString()} ${used > 0 ? "" : "tokens "}left ${left.window === "day" ? "today" : "this period"}`,
+    left && `${Math.max(0, left.remaining).toLocaleString()} ${used > 0 ? "" : "tokens "}left ${spanOf(left)}`,
   ].filter(Boolean).join("; ");
   turn.meta.textContent = [turn.meta.textContent, parts + (low ? `. More ${clock(Date.parse(left.resets_at))}` : "")].filter(Boolean).join(" ");
   turn.meta.classList.toggle("low", Boolean(low));
+  sayLeft(left);
+  keep();
   follow();
 }
 
+const spanOf = (left) => (left.window === "day" ? "today" : "this period");
+
+function sayLeft(left) {
+  $("left").textContent = left ? `${Math.max(0, left.remaining).toLocaleString()} of ${left.limit.toLocaleString()} tokens left ${spanOf(left)}` : "";
+}
+
 /** JSON of a GET, or null: these reads only adorn the answer and must never disturb it. */
-const read = (path, key) => fetch(path, { headers: { Authorization: `Bearer ${key}` }, cache: "no-store" })
+const read = (path) => fetch(path, { cache: "no-store" })
   .then((response) => (response.ok ? response.json() : null)).catch(() => null);
 
 const tokens = (u) => u.input_tokens + u.output_tokens + u.cache_read_tokens + u.cache_write_5m_tokens + u.cache_write_1h_tokens;
@@ -195,14 +220,34 @@ const tightest = (limits) => (limits?.windows ?? [])
 
 /* The page itself */
 function addTurn(message) {
-  const article = $("turn").content.cloneNode(true).firstElementChild, words = document.createTextNode("");
+  const article = $("turn").content.cloneNode(true).firstElementChild;
   article.dataset.state = "waiting";
   article.querySelector(".asked").textContent = message;
-  article.querySelector(".answer").append(words);
   $("thread").append(article);
   atEnd = true;
   follow();
-  return { article, words, meta: article.querySelector(".meta") };
+  const turn = { article, asked: message, text: "", answer: article.querySelector(".answer"), meta: article.querySelector(".meta") };
+  turns.push(turn);
+  $("clear").hidden = false;
+  return turn;
+}
+
+function drop(turn) {
+  turn.article.remove();
+  turns.splice(turns.indexOf(turn), 1);
+  $("clear").hidden = !turns.length;
+}
+
+/** At most once a frame, however many pieces came. */
+function draw(turn) {
+  turn.frame ??= requestAnimationFrame(() => write(turn));
+}
+
+function write(turn) {
+  if (turn.frame) cancelAnimationFrame(turn.frame);
+  turn.frame = undefined;
+  turn.answer.replaceChildren(render(turn.text));
+  follow();
 }
 
 let atEnd = true, height = 0; // atEnd is false while the reader has scrolled up: then the page does not pull them down
@@ -225,6 +270,7 @@ function setMessage(text = $("message").value) {
 $("composer").onsubmit = (event) => { event.preventDefault(); send(); };
 $("stop").onclick = () => { running?.abort(); $("message").focus(); };
 $("message").oninput = () => setMessage();
+$("clear").onclick = () => { running?.abort(); for (const turn of [...turns]) drop(turn); reopen(); keep(); $("message").focus(); };
 $("message").onkeydown = (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return; // composing: Enter picks a word of an IME
   event.preventDefault();
@@ -233,21 +279,12 @@ $("message").onkeydown = (event) => {
 $("thread").onscroll = ({ target: t }) => { // a scroll that only came of a new height is not the reader's
   if (t.clientHeight === height) atEnd = t.scrollHeight - t.scrollTop - height < 48;
 };
-$("key").oninput = () => {
-  store($("key").value.trim());
-  $("key").removeAttribute("aria-invalid");
-  showKeyPanel(true);
-  reopen(); // another key may have no limit to wait for
-};
-$("key").onkeydown = (event) => { if (event.key === "Enter") $("message").focus(); };
-$("key-toggle").onclick = () => showKeyPanel($("key-panel").hidden);
-$("key-show").onclick = () => {
-  const shown = $("key").type === "password";
-  $("key").type = shown ? "text" : "password";
-  $("key-show").ariaPressed = String(shown);
-};
+addEventListener("pagehide", keep); // an answer under way is kept as far as it came
+document.querySelector(".who")?.addEventListener("submit", () => { // signed out: nothing stays for whoever comes next
+  removeEventListener("pagehide", keep);
+  try { sessionStorage.removeItem(SHELF); } catch { /* see above */ }
+});
 
-$("key").value = stored();
-showKeyPanel(!stored());
-setMessage();
-$(stored() ? "message" : "key").focus();
+restore();
+$("message").focus();
+read("/v1/limits").then((limits) => sayLeft(tightest(limits)));

@@ -1,0 +1,92 @@
+"""Signing in: a key for a session; and out again.
+
+The key comes in the body of a form that only our own page can send, is looked at once, and goes nowhere else. A wrong
+one is answered alike whatever is wrong with it, and slows the next attempt of its address down.
+"""
+
+from typing import Annotated
+
+from fastapi import Form, Query, Request
+from fastapi.responses import Response
+
+from api.attempts import TooManyAttempts
+from api.credentials import drop_session, require_own_origin, session_of, set_session
+from api.pages.route import page_router
+from api.pages.site import render, see_other
+from api.pages.visitor import Visitor
+from api.routes.access import RuntimeDep
+from core.tenancy.principal import Principal, Scope, Unauthenticated
+from core.tenancy.sessions import begin_session, end_session
+
+router = page_router()
+_KEY_MAX = 200
+_NEXT_MAX = 2000
+
+Next = Annotated[str, Query(max_length=_NEXT_MAX)]
+
+
+@router.get("/sign-in")
+async def sign_in_page(request: Request, next: Next = "") -> Response:  # noqa: A002 - its name in the URL
+    """Asks for a key."""
+    return render(request, "sign_in.html", next=_local(next), error="")
+
+
+@router.post("/sign-in")
+async def sign_in(
+    request: Request,
+    runtime: RuntimeDep,
+    key: Annotated[str, Form(max_length=_KEY_MAX)] = "",
+    next: Annotated[str, Form(max_length=_NEXT_MAX)] = "",  # noqa: A002 - its name in the form
+) -> Response:
+    """Begins a session, and goes on to where the visitor wanted to."""
+    require_own_origin(request.scope)
+    address = request.client.host if request.client else ""
+    try:
+        await runtime.attempts.admit(address)
+        principal = await runtime.directory.authenticate(key.strip(), fresh=True)
+    except Unauthenticated:
+        await runtime.attempts.wrong(address)
+        words = "This key was not accepted. Check that you copied all of it, or ask for a new one."
+        return render(request, "sign_in.html", status=401, next=_local(next), error=words)
+    except TooManyAttempts as error:
+        words = f"Too many wrong keys came from your address. Try again in {error.retry_after_s} seconds."
+        page = render(request, "sign_in.html", status=429, next=_local(next), error=words)
+        page.headers["retry-after"] = str(error.retry_after_s)
+        return page
+    ttl_s = runtime.settings.session_s
+    async with runtime.database.session() as session:
+        token = await begin_session(session, principal, ttl_s=ttl_s)
+    response = see_other(_local(next) or _home(principal))
+    secure = runtime.settings.naka_env == "production" or request.url.scheme == "https"
+    set_session(response, token, secure=secure, ttl_s=ttl_s)
+    return response
+
+
+@router.post("/sign-out")
+async def sign_out(request: Request, runtime: RuntimeDep) -> Response:
+    """Ends the session here and on every process. Asked again, nothing more happens."""
+    require_own_origin(request.scope)
+    token = session_of(request.scope)
+    if token is not None:
+        async with runtime.database.session() as session:
+            tenant_id = await end_session(session, token)
+        if tenant_id is not None:
+            runtime.directory.forget(tenant_id)
+            await runtime.changes.publish(tenant_id)
+    response = see_other("/sign-in")
+    drop_session(response)
+    response.headers["clear-site-data"] = '"storage"'
+    return response
+
+
+def _local(path: str) -> str:
+    """The path, if it is one of ours; a name of a host, or what a browser would take for one, is not."""
+    is_ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if is_ours and not path.startswith(("/sign-in", "/sign-out")) else ""
+
+
+def _home(principal: Principal) -> str:
+    places = Visitor(principal, "", "", "").places
+    if Scope.CHAT in principal.scopes or not places:
+        return "/"
+    return places[0][0]

@@ -1,0 +1,173 @@
+"""The house that the pages' stories are told in: the real API, a worker, Razorpay's and Anthropic's simulators.
+
+One for all stories of a run, since a start costs seconds of CPU; each story makes accounts of its own. Playwright's
+sync API holds the event loop of its thread, so whatever needs a loop runs on another one (`elsewhere`).
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from core.tenancy.principal import Scope
+from metering.limits import LimitSet
+from tests import servers
+from tests.harness import ROOT, Account, Api, Books, Razorpay, Simulator, environment, running, scripted
+from tests.journeys.shop import ALLOWANCES, BASE_PAISE, CUSTOMER, OPERATOR, RATES, SCOPES
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+T = TypeVar("T")
+PATIENCE_S = 20
+
+
+def elsewhere(work: Callable[[], T]) -> T:
+    """Runs it on a thread that no event loop holds."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
+
+
+@dataclass(frozen=True)
+class House:
+    """Where everything is, and what a story may do behind the browser's back."""
+
+    url: str
+    database_url: str
+    razorpay: Razorpay
+    simulator: Simulator
+    operator: Account
+
+    def account(
+        self,
+        *,
+        scopes: Sequence[Scope] = SCOPES,
+        limits: LimitSet | None = None,
+        tenant_of: Account | None = None,
+    ) -> Account:
+        """Somebody new with a key: in a tenant of their own, or in somebody's."""
+
+        async def make(books: Books) -> Account:
+            tenant_id = None if tenant_of is None else tenant_of.tenant_id
+            return await books.account(scopes=scopes, limits=limits, tenant_id=tenant_id)
+
+        return self.books(make)
+
+    def customer(self, *, limits: LimitSet | None = None, profile: bool = True) -> Account:
+        """A tenant's admin, who also chats, and to whom a bill could be made out."""
+        account = self.account(limits=limits)
+        if profile:
+            self.call("PUT", "/v1/billing/profile", account, **CUSTOMER)
+        return account
+
+    def books(self, work: Callable[[Books], Coroutine[Any, Any, T]]) -> T:
+        """Runs `work` with the books of this house."""
+
+        async def opened() -> T:
+            books = Books(self.database_url)
+            try:
+                return await work(books)
+            finally:
+                await books.close()
+
+        return elsewhere(lambda: asyncio.run(opened()))
+
+    def call(self, method: str, path: str, account: Account, **body: Any) -> Any:
+        """A call of the API; fails with what it said."""
+        data = json.dumps(body).encode() if body or method in {"POST", "PUT"} else None
+        headers = account.headers | {"content-type": "application/json"}
+        request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+                found = answer.read()
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()}") from None
+        return json.loads(found) if found else None
+
+    def chat(self, account: Account, message: str = "hello", /, **script: Any) -> None:
+        """Asks, and reads the answer to its end; `script` is the provider's."""
+        data = json.dumps({"message": scripted(message, **script)}).encode()
+        headers = account.headers | {"content-type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/chat", data, headers), timeout=60) as answer:
+            assert b"event: done" in answer.read()
+
+    def sign_in(self, page: "Page", who: Account, path: str = "/") -> None:
+        """Goes to `path` as somebody who is not signed in, and signs in on the way."""
+        page.goto(f"{self.url}{path}")
+        page.get_by_label("API key", exact=True).fill(who.key)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{self.url}{path}*")
+
+    def wait_until(self, holds: Callable[[], bool], what: str) -> None:
+        """Polls, with patience."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not holds():
+            assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
+            time.sleep(0.1)
+
+
+@contextmanager
+def opened(shared: servers.Servers, template: str, redis_url: str, folder: Path, origin: str) -> Iterator[House]:
+    """A house with an operator who is in business and sells the plan `team`; all of it ends with the block."""
+    folder.mkdir()
+    name = f"naka_{folder.name.replace('-', '_')}"
+    database_url = elsewhere(lambda: servers.create_database(shared.postgres, name, template=template))
+    simulator = Simulator()
+    with Razorpay(clock_file=folder / "clock.json") as razorpay:
+        settings = environment(database_url, redis_url, simulator.url, PAISE_PER_USD="8800", CORS_ORIGINS=origin)
+        api = Api(settings, folder / "api.log", razorpay=razorpay)
+        with running(api), _worker(settings | razorpay.env, folder / "worker.log"):
+            house = House(api.url, database_url, razorpay, simulator, _operator(database_url))
+            house.call("PUT", "/v1/admin/operator", house.operator, **OPERATOR)
+            house.call("POST", "/v1/admin/plans", house.operator, **_team())
+            yield house
+    simulator.stop()
+    elsewhere(lambda: servers.drop_database(shared.postgres, name))
+
+
+@contextmanager
+def _worker(settings: dict[str, str], log: Path) -> Iterator[None]:
+    command = [sys.executable, "-m", "api.cli", "worker"]
+    with log.open("ab") as out:
+        process = subprocess.Popen(command, cwd=ROOT, env=settings, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(PATIENCE_S)
+
+
+def _operator(database_url: str) -> Account:
+    async def make() -> Account:
+        books = Books(database_url)
+        try:
+            return await books.account(scopes=(Scope.PLATFORM_ADMIN,))
+        finally:
+            await books.close()
+
+    return elsewhere(lambda: asyncio.run(make()))
+
+
+def _team() -> dict[str, Any]:
+    meters = [{"meter": meter, "allowance": ALLOWANCES[meter], "rate_paise": rate} for meter, rate in RATES.items()]
+    return {
+        "code": "team",
+        "name": "Team",
+        "base_paise": BASE_PAISE,
+        "meters": meters,
+        "past_allowance": "bill",
+        "ceiling_paise": 1_000_000,
+    }

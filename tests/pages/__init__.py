@@ -1,0 +1,1 @@
+"""The pages, in this process: what they say, what they refuse, and to whom."""

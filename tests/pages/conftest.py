@@ -1,0 +1,32 @@
+"""The application of `tests/api`, and somebody at a browser who signs in to it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import httpx2
+import pytest
+
+from tests.api.conftest import Api, api, settings  # noqa: F401 - the same application, as fixtures
+from tests.harness import Account
+
+ORIGIN = "http://naka.test"
+SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
+
+SignIn = Callable[[Account], Awaitable[httpx2.AsyncClient]]
+
+
+@pytest.fixture
+async def sign_in(api: Api) -> AsyncIterator[SignIn]:  # noqa: F811 - the fixture
+    """A browser of this account's: keeps its cookies, and says that its requests come from our own pages."""
+    browsers: list[httpx2.AsyncClient] = []
+
+    async def begin(account: Account) -> httpx2.AsyncClient:
+        transport = httpx2.ASGITransport(app=api.app)
+        browser = httpx2.AsyncClient(transport=transport, base_url=ORIGIN, headers=SAME_ORIGIN)
+        browsers.append(browser)
+        answer = await browser.post("/sign-in", data={"key": account.key})
+        assert answer.status_code == 303, answer.text
+        return browser
+
+    yield begin
+    for browser in browsers:
+        await browser.aclose()
