@@ -38,10 +38,12 @@ from metering.reconcile import run_reconciliation
 from metering.recovery import Recovery
 from metering.redis_lane import RedisLane
 from metering.replay import Replay
+from metering.retention import detach_old_months
 
 _STOP_S = 10  # for all loops and connections together
 _JOBS_FOR = timedelta(days=90)
 _RECONCILE_BOUND_S = 6 * 3600
+_RETAIN_BOUND_S = 2 * 3600
 _PRICE_TTL_S = 60
 _CLOSE_BOUND_S = 3600
 
@@ -112,7 +114,7 @@ def build_worker(settings: Settings) -> Worker:
         pool=pool,
         redis=redis,
         desk=desk,
-        queue=Queue(dsn, [*duties(pool, quota, zone=desk.zone), *billing_duties(desk)], timeout_s=timeout_s),
+        queue=Queue(dsn, [*duties(pool, quota, settings), *billing_duties(desk)], timeout_s=timeout_s),
         loops=[
             quota.lane,
             Recovery(pool, quota, prices, Densities(), dead_after_s=settings.dead_after_s),
@@ -121,12 +123,16 @@ def build_worker(settings: Settings) -> Worker:
     )
 
 
-def duties(pool: Connections, quota: Quota, *, zone: ZoneInfo) -> list[Duty]:
+def duties(pool: Connections, quota: Quota, settings: Settings) -> list[Duty]:
     """What is done at its hour. Each bears being done again."""
+    zone = ZoneInfo(settings.timezone)
 
     async def partitions() -> None:
         async with pool.acquire() as connection:
             await ensure_partitions(connection)
+
+    async def retain() -> None:
+        await detach_old_months(pool, keep_months=settings.retention_months, drop=settings.retention_drop)
 
     async def prune() -> None:
         async with pool.acquire() as connection:
@@ -141,6 +147,7 @@ def duties(pool: Connections, quota: Quota, *, zone: ZoneInfo) -> list[Duty]:
 
     return [
         Duty("partitions", "7 * * * *", partitions),
+        Duty("retain", "52 * * * *", retain, bound_s=_RETAIN_BOUND_S),
         Duty("prune", "37 * * * *", prune),
         Duty("reconcile", "20 3 * * *", reconcile, zone=zone, bound_s=_RECONCILE_BOUND_S),
     ]

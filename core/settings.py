@@ -26,6 +26,10 @@ def _split_commas(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _none_if_empty(value: object) -> object:
+    return value or None
+
+
 def _without_last_slash(url: str) -> str:
     return url.rstrip("/")
 
@@ -79,6 +83,10 @@ class Settings(BaseSettings):
     min_grant_tokens: int = Field(64, ge=1, le=4096)
     count_calls_per_minute: int = Field(30, ge=0, le=10_000)
 
+    paise_per_usd: int | None = Field(None, ge=1, le=100_000)
+    retention_months: int = Field(0, ge=0, le=600)
+    retention_drop: bool = False
+
     session_s: int = Field(43_200, ge=60, le=2_592_000)
 
     cors_origins: Annotated[list[str], NoDecode, BeforeValidator(_split_commas)] = ["http://localhost:3000"]
@@ -91,6 +99,9 @@ class Settings(BaseSettings):
 
     shutdown_drain_s: float = Field(0.5, ge=0, le=60)
     shutdown_grace_s: float = Field(30, ge=0, le=600)
+
+    prometheus_multiproc_dir: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    otel_exporter_otlp_endpoint: str = ""
 
     test_clock_file: Path | None = None
 

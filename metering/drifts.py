@@ -15,8 +15,9 @@ from core.ids import uuid7_floor
 from metering.models import COUNT_COLUMNS
 
 ROLLUP, METERS, REDIS, OPEN = "rollup", "meters", "redis", "open"
+DAILY, MONTHLY, BY_DAY = "usage_daily", "usage_monthly", "usage_by_day"
 CHECKS = {
-    ROLLUP: "the daily rollup is what rows and entries add up to",
+    ROLLUP: "the rollups are what rows and entries add up to",
     METERS: "the meters are what rows and entries add up to",
     REDIS: "the counters in Redis are what Postgres says",
     OPEN: "every request past its deadline is settled",

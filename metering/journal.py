@@ -15,11 +15,12 @@ from uuid import UUID
 from core.clock import to_datetime
 from core.ids import uuid7
 from metering.commits import Connection, Lane, Refuge
-from metering.records import OpenRequest, Settlement
+from metering.records import ERRORS, OpenRequest, Settlement
 
 _SQL = Path(__file__).parent / "sql"
 _SHARDS = 32
 _SETTLE_RETRY_S = 0.25
+_ERRORS = sorted(outcome.value for outcome in ERRORS)
 
 
 class Opened(Enum):
@@ -132,7 +133,7 @@ async def _why_bounced(connection: Any, requests: Sequence[OpenRequest]) -> dict
 
 async def settle_batch(connection: Any, batch: Sequence[Settlement], shard: int) -> set[UUID]:
     """Settles those that are open, on an asyncpg connection; answers which they were. Repeating it moves nothing."""
-    return {row["id"] for row in await connection.fetch(sql("settle"), *_columns(_SETTLE, batch), shard)}
+    return {row["id"] for row in await connection.fetch(sql("settle"), *_columns(_SETTLE, batch), shard, _ERRORS)}
 
 
 async def void_unknown(connection: Connection, requests: Sequence[tuple[UUID, UUID, UUID]]) -> dict[UUID, KnownRequest]:

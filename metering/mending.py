@@ -19,23 +19,32 @@ from core.database import Connections
 from core.errors import Invalid
 from core.ids import uuid7
 from core.tenancy.audit import Actor
-from metering.drifts import MOST_KEPT, Drift, Month
+from metering.drifts import BY_DAY, DAILY, MONTHLY, MOST_KEPT, Drift, Month
 from metering.journal import sql
 from metering.models import COUNT_COLUMNS
-from metering.reconcile import meter_drifts, rollup_drifts
+from metering.reconcile import is_archived, meter_drifts, rollup_drifts
 
-_SHARD = -1  # of the meters: no process settles into it, so a repair waits for nobody
+_SHARD = -1  # of meters and days: no process settles into it, so a repair waits for nobody
+_MEND = {DAILY: "reconcile_mend_rollup", MONTHLY: "reconcile_mend_monthly", BY_DAY: "reconcile_mend_by_day"}
 _COLLISIONS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _TRIES = 5
 
 
 async def mend_rollup(connections: Connections, actor: Actor, tenant_id: UUID, month: Month) -> int:
-    """Makes the rollup of a month's days what rows and entries add up to. Answers how many keys were moved."""
+    """Makes the rollups of a month's days what rows and entries add up to. Answers how many keys were moved.
+
+    Raises Invalid for a month whose rows were detached: their sums say that something is off, not where.
+    """
 
     async def mend(connection: Any) -> int:
+        if await is_archived(connection, tenant_id, month):
+            raise Invalid(f"rows of {month.name} were detached: attach them again to mend what reports read")
         drifts, _ = await rollup_drifts(connection, tenant_id, month)
+        for rollup in (DAILY, MONTHLY, BY_DAY):  # the order in which a settlement touches them
+            some = [drift for drift in drifts if drift.subject.get("rollup", DAILY) == rollup]
+            if some:
+                await connection.execute(sql(_MEND[rollup]), tenant_id, *_keys(rollup, some), *_missing(some))
         if drifts:
-            await connection.execute(sql("reconcile_mend_rollup"), tenant_id, *_keys(drifts), *_missing(drifts))
             await _record(connection, actor, tenant_id, "usage.repair_rollup", drifts)
         return len(drifts)
 
@@ -97,15 +106,16 @@ async def _exclusively(connections: Connections, tenant_id: UUID, mend: Callable
     raise AssertionError("unreachable")
 
 
-def _keys(drifts: Sequence[Drift]) -> list[list[Any]]:
+def _keys(rollup: str, drifts: Sequence[Drift]) -> list[Any]:
     subjects = [drift.subject for drift in drifts]
-    return [
-        [UUID(subject["user"]) for subject in subjects],
-        [date.fromisoformat(subject["day"]) for subject in subjects],
-        [subject["period"] for subject in subjects],
-        [UUID(subject["key"]) for subject in subjects],
-        [subject["model"] for subject in subjects],
-    ]
+    days = [date.fromisoformat(subject["day"]) for subject in subjects]
+    periods = [subject["period"] for subject in subjects]
+    models = [subject["model"] for subject in subjects]
+    if rollup == BY_DAY:
+        return [_SHARD, days, periods, models]
+    users = [UUID(subject["user"]) for subject in subjects]
+    keys = [UUID(subject["key"]) for subject in subjects]
+    return [users, days, periods, keys, models]
 
 
 def _missing(drifts: Sequence[Drift]) -> list[list[int]]:

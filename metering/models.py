@@ -224,8 +224,14 @@ class ReconciliationRow(Base):
     report: Mapped[dict[str, Any]] = mapped_column(JSONB)
 
 
-class UsageDaily(Counts, Base):
-    """The rollup that reports read: settled requests by user, day, period, key and model."""
+class ReportedCounts(Counts):
+    """What reports show beside U: how many of the settled requests were errors (`metering.records.ERRORS`)."""
+
+    errors: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+
+class UsageDaily(ReportedCounts, Base):
+    """The finest rollup: settled requests by user, day, period, key and model."""
 
     __tablename__ = "usage_daily"
     __table_args__ = (Index(None, "tenant_id", "day"),)
@@ -236,6 +242,43 @@ class UsageDaily(Counts, Base):
     period_id: Mapped[str] = mapped_column(Text, primary_key=True)
     key_id: Mapped[UUID] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(Text, primary_key=True)
+
+
+class UsageMonthly(ReportedCounts, Base):
+    """The same by calendar month of the day: what long reports of users and keys read."""
+
+    __tablename__ = "usage_monthly"
+    __table_args__ = (Index(None, "tenant_id", "month"),)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(primary_key=True)
+    month: Mapped[date] = mapped_column(primary_key=True)
+    period_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    key_id: Mapped[UUID] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(Text, primary_key=True)
+
+
+class UsageByDay(ReportedCounts, Base):
+    """The same by day and model, for all users together, in shards as the meters have: what reports over time read."""
+
+    __tablename__ = "usage_by_day"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    period_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    model: Mapped[str] = mapped_column(Text, primary_key=True)
+    shard: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+
+
+class UsageCheckpoint(Counts, Base):
+    """What the rows of a month that was detached came to, by the operator's day and period. `month` is in UTC."""
+
+    __tablename__ = "usage_checkpoints"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    month: Mapped[date] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    period_id: Mapped[str] = mapped_column(Text, primary_key=True)
 
 
 class UsageMeter(Counts, Base):

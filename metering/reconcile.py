@@ -1,9 +1,10 @@
 """Proves the books: what was counted, against what it is made of.
 
-Rollup and meters are compared with the rows and entries in one snapshot per tenant and month, so that traffic makes
+Rollups and meters are compared with the rows and entries in one snapshot per tenant and month, so that traffic makes
 no false drift. The sums are made by Postgres; only drifts come back. Redis is compared in `metering.reconcile_redis`.
-A period's name begins with the month that it starts in, as `2026-11`. Months whose rows may have been dropped are not
-compared: the first stored partition is taken for the rest of the one before it.
+A period's name begins with the month that it starts in, as `2026-11`. A month whose rows were detached is compared with
+its checkpoint (`metering.retention`). What is older than all of it is not: the first month is taken for the rest of the
+one before it.
 
 Nothing is changed here (see `metering.mending`), but for a row in `reconciliations`. Postgres away: Unavailable, and
 nothing is stored. Redis away: that check says so, and the others go on.
@@ -23,7 +24,19 @@ from core.database import Connections
 from core.errors import Unavailable
 from core.ids import uuid7
 from core.logs import get_logger
-from metering.drifts import METERS, MOST_KEPT, OPEN, REDIS, ROLLUP, Drift, Month, Reconciliation, Unpriced, counts
+from metering.drifts import (
+    DAILY,
+    METERS,
+    MOST_KEPT,
+    OPEN,
+    REDIS,
+    ROLLUP,
+    Drift,
+    Month,
+    Reconciliation,
+    Unpriced,
+    counts,
+)
 from metering.journal import sql
 from metering.quota import Quota
 from metering.reconcile_redis import RedisCheck
@@ -83,9 +96,10 @@ async def reconcile(
 
 
 async def stored_months(connection: Any) -> list[Month]:
-    """The months (in UTC) of which there are rows, oldest first."""
+    """The months (in UTC) of which there are rows, or the sums of them, oldest first."""
     names = await connection.fetch(
         "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = 'usage_requests'::regclass"
+        " UNION SELECT 'usage_requests_' || to_char(month, 'YYYY_MM') FROM usage_checkpoints"
     )
     found = [_PARTITION.fullmatch(row["relname"]) for row in names]
     return sorted(Month("-".join(match.groups())) for match in found if match) or [Month("1970-01")]
@@ -129,9 +143,22 @@ async def _months(connection: Any, tenant_id: UUID, stored: list[Month], since: 
 
 
 async def rollup_drifts(connection: Any, tenant_id: UUID, month: Month) -> tuple[list[Drift], int]:
-    """Where the daily rollup differs in the days of a month: the first `MOST_KEPT` keys, and how many there are."""
-    rows = await connection.fetch(sql("reconcile_rollup"), *_days(tenant_id, month), MOST_KEPT, timeout=STATEMENT_S)
+    """Where the rollups differ in the days of a month: the first `MOST_KEPT` keys, and how many there are."""
+    query = "reconcile_archived" if await is_archived(connection, tenant_id, month) else "reconcile_rollup"
+    rows = await connection.fetch(sql(query), *_days(tenant_id, month), MOST_KEPT, timeout=STATEMENT_S)
     return [_rollup(tenant_id, row) for row in rows], rows[0]["found"] if rows else 0
+
+
+async def is_archived(connection: Any, tenant_id: UUID, month: Month) -> bool:
+    """Whether rows of a month's days were detached: then only sums by day and period are left of them."""
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM usage_checkpoints WHERE tenant_id = $1 AND day >= $2 AND day < $3)",
+            tenant_id,
+            month.first,
+            month.later(1).first,
+        )
+    )
 
 
 async def meter_drifts(connection: Any, tenant_id: UUID, month: Month) -> list[Drift]:
@@ -149,13 +176,18 @@ def _days(tenant_id: UUID, month: Month) -> tuple[Any, ...]:
 
 
 def _rollup(tenant_id: UUID, row: Any) -> Drift:
-    subject = {
-        "user": str(row["user_id"]),
-        "day": row["day"].isoformat(),
-        "period": row["period_id"],
-        "key": str(row["key_id"]),
-        "model": row["model"],
+    """Its subject names the key, and the rollup unless it is the daily one."""
+    names = {
+        "rollup": "rollup",
+        "user": "user_id",
+        "day": "day",
+        "period": "period_id",
+        "key": "key_id",
+        "model": "model",
     }
+    subject = {name: str(row[column]) for name, column in names.items() if row.get(column) is not None}
+    if subject["rollup"] == DAILY:
+        del subject["rollup"]
     return Drift(ROLLUP, tenant_id, subject, counts(row["expected"]), counts(row["actual"]))
 
 

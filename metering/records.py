@@ -22,6 +22,19 @@ class Outcome(StrEnum):
     LOST = "lost"  # its process died: settled from what its last heartbeat said
 
 
+ERRORS = frozenset(
+    {
+        Outcome.NOT_SENT,
+        Outcome.UPSTREAM_REFUSED,
+        Outcome.UPSTREAM_BROKE,
+        Outcome.DEADLINE,
+        Outcome.SHUTDOWN,
+        Outcome.LOST,
+    }
+)
+"""What reports count as an error: the client got less than an answer, by the provider's fault or ours."""
+
+
 class Source(StrEnum):
     """How the counts are known, best first."""
 

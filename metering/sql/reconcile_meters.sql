@@ -1,7 +1,7 @@
 -- Where the meters differ from their rows and entries, in one snapshot: tenant $1, periods that begin in the month $2
 -- (as '2026-11': a period's name starts with it), whose requests have ids from $3 until $4.
 --
--- A repair is on neither side: it has no row, and what it moved is in the meter already.
+-- Rows that were detached are in their checkpoint. A repair is on neither side: it has no row, and what it moved is in the meter already.
 WITH expected AS (
   SELECT period_id,
          sum(requests)::bigint AS requests, sum(input_tokens)::bigint AS input_tokens,
@@ -14,6 +14,12 @@ WITH expected AS (
              cache_write_1h_tokens, cost_nano_usd
         FROM usage_requests
        WHERE tenant_id = $1 AND id >= $3 AND id < $4 AND state = 'settled' AND left(period_id, 7) = $2
+      UNION ALL
+      SELECT period_id,
+             requests, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,
+             cache_write_1h_tokens, cost_nano_usd
+        FROM usage_checkpoints
+       WHERE tenant_id = $1 AND left(period_id, 7) = $2
       UNION ALL
       SELECT period_id,
              requests, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,

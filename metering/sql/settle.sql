@@ -1,7 +1,8 @@
--- Settles a batch: the rows, the daily rollup and the meters, in one transaction, by what the update really changed.
+-- Settles a batch: the rows, the rollups and the meters, in one transaction, by what the update really changed.
 --
--- A row that is settled already is not open, so nothing moves twice however often this runs. The rollup's rows are
--- touched in one order by every process; a process has meter rows ($18, its shard) of its own.
+-- A row that is settled already is not open, so nothing moves twice however often this runs. Rollups are touched in one
+-- order by every process (daily, monthly, by day, meters; each by its key); of the last two a process has rows ($18, its
+-- shard) of its own. A failure of ours or the provider's is an error ($19); that the client left is none.
 -- Returns the ids that were settled now.
 WITH known AS (
   SELECT *
@@ -23,13 +24,14 @@ WITH known AS (
     FROM known a
    WHERE r.tenant_id = a.tenant_id AND r.id = a.id AND r.state = 'open'
   RETURNING r.tenant_id, r.id, r.user_id, r.key_id, r.day, r.period_id, r.model, r.requests, r.input_tokens,
-            r.output_tokens, r.cache_read_tokens, r.cache_write_5m_tokens, r.cache_write_1h_tokens, r.cost_nano_usd
+            r.output_tokens, r.cache_read_tokens, r.cache_write_5m_tokens, r.cache_write_1h_tokens, r.cost_nano_usd,
+            (r.outcome = ANY ($19::text[]))::integer AS errors
 ), daily AS (
   INSERT INTO usage_daily AS d
          (tenant_id, user_id, day, period_id, key_id, model, requests, input_tokens, output_tokens, cache_read_tokens,
-          cache_write_5m_tokens, cache_write_1h_tokens, cost_nano_usd)
+          cache_write_5m_tokens, cache_write_1h_tokens, cost_nano_usd, errors)
   SELECT tenant_id, user_id, day, period_id, key_id, model, sum(requests), sum(input_tokens), sum(output_tokens),
-         sum(cache_read_tokens), sum(cache_write_5m_tokens), sum(cache_write_1h_tokens), sum(cost_nano_usd)
+         sum(cache_read_tokens), sum(cache_write_5m_tokens), sum(cache_write_1h_tokens), sum(cost_nano_usd), sum(errors)
     FROM settled
    GROUP BY tenant_id, user_id, day, period_id, key_id, model
    ORDER BY tenant_id, user_id, day, period_id, key_id, model
@@ -39,7 +41,43 @@ WITH known AS (
          cache_read_tokens = d.cache_read_tokens + excluded.cache_read_tokens,
          cache_write_5m_tokens = d.cache_write_5m_tokens + excluded.cache_write_5m_tokens,
          cache_write_1h_tokens = d.cache_write_1h_tokens + excluded.cache_write_1h_tokens,
-         cost_nano_usd = d.cost_nano_usd + excluded.cost_nano_usd
+         cost_nano_usd = d.cost_nano_usd + excluded.cost_nano_usd,
+         errors = d.errors + excluded.errors
+), monthly AS (
+  INSERT INTO usage_monthly AS n
+         (tenant_id, user_id, month, period_id, key_id, model, requests, input_tokens, output_tokens,
+          cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, cost_nano_usd, errors)
+  SELECT tenant_id, user_id, date_trunc('month', day)::date AS month, period_id, key_id, model,
+         sum(requests), sum(input_tokens), sum(output_tokens),
+         sum(cache_read_tokens), sum(cache_write_5m_tokens), sum(cache_write_1h_tokens), sum(cost_nano_usd), sum(errors)
+    FROM settled
+   GROUP BY tenant_id, user_id, date_trunc('month', day)::date, period_id, key_id, model
+   ORDER BY tenant_id, user_id, date_trunc('month', day)::date, period_id, key_id, model
+      ON CONFLICT (tenant_id, user_id, month, period_id, key_id, model) DO UPDATE
+     SET requests = n.requests + excluded.requests, input_tokens = n.input_tokens + excluded.input_tokens,
+         output_tokens = n.output_tokens + excluded.output_tokens,
+         cache_read_tokens = n.cache_read_tokens + excluded.cache_read_tokens,
+         cache_write_5m_tokens = n.cache_write_5m_tokens + excluded.cache_write_5m_tokens,
+         cache_write_1h_tokens = n.cache_write_1h_tokens + excluded.cache_write_1h_tokens,
+         cost_nano_usd = n.cost_nano_usd + excluded.cost_nano_usd,
+         errors = n.errors + excluded.errors
+), by_day AS (
+  INSERT INTO usage_by_day AS b
+         (tenant_id, day, period_id, model, shard, requests, input_tokens, output_tokens, cache_read_tokens,
+          cache_write_5m_tokens, cache_write_1h_tokens, cost_nano_usd, errors)
+  SELECT tenant_id, day, period_id, model, $18::smallint, sum(requests), sum(input_tokens), sum(output_tokens),
+         sum(cache_read_tokens), sum(cache_write_5m_tokens), sum(cache_write_1h_tokens), sum(cost_nano_usd), sum(errors)
+    FROM settled
+   GROUP BY tenant_id, day, period_id, model
+   ORDER BY tenant_id, day, period_id, model
+      ON CONFLICT (tenant_id, day, period_id, model, shard) DO UPDATE
+     SET requests = b.requests + excluded.requests, input_tokens = b.input_tokens + excluded.input_tokens,
+         output_tokens = b.output_tokens + excluded.output_tokens,
+         cache_read_tokens = b.cache_read_tokens + excluded.cache_read_tokens,
+         cache_write_5m_tokens = b.cache_write_5m_tokens + excluded.cache_write_5m_tokens,
+         cache_write_1h_tokens = b.cache_write_1h_tokens + excluded.cache_write_1h_tokens,
+         cost_nano_usd = b.cost_nano_usd + excluded.cost_nano_usd,
+         errors = b.errors + excluded.errors
 ), meters AS (
   INSERT INTO usage_meters AS m
          (tenant_id, period_id, shard, requests, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,

@@ -12,8 +12,10 @@ from api.routes.admin.reports import cell
 from core.clock import to_ms
 from core.ids import uuid7
 from metering.models import COUNT_COLUMNS
+from metering.reports import PRICE, SUMS
 from tests.api.conftest import Api
 from tests.harness import Account
+from tests.rollups import fill_rollups
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -30,6 +32,7 @@ async def used(api: Api, account: Account, day: date, model: str, *, factor: int
         model,
         factor,
     )
+    await fill_rollups(api.books)
 
 
 async def asked(api: Api, account: Account, at: datetime, state: str = "settled") -> UUID:
@@ -120,14 +123,15 @@ async def test_a_report_sums_by_the_groups_asked_for(api: Api) -> None:
         return found
 
     def counts(factor: int) -> dict[str, int]:
-        return {name: factor * (place + 1) for place, name in enumerate(COUNT_COLUMNS)}
+        sums = {name: factor * (place + 1) for place, name in enumerate(COUNT_COLUMNS)}
+        return sums | {"errors": 0, PRICE: 0}
 
     assert await rows("model") == [{"model": "a"} | counts(101), {"model": "b"} | counts(10)]
     assert await rows("") == [counts(111)]
     assert await rows("tenant,tenant") == [{"tenant_id": str(admin.tenant_id)} | counts(111)]
     whole = await rows("tenant,user,key,model,day")
     assert [row["requests"] for row in whole] == [100, 1, 10]
-    assert set(whole[0]) == {"tenant_id", "user_id", "key_id", "model", "day", *COUNT_COLUMNS}
+    assert set(whole[0]) == {"tenant_id", "user_id", "key_id", "model", "day", *SUMS, PRICE}
 
 
 async def test_an_empty_report_is_whole(api: Api) -> None:
@@ -135,7 +139,7 @@ async def test_an_empty_report_is_whole(api: Api) -> None:
     answer = await api.call(admin, "GET", "/reports/usage", expect=200)
     assert answer.json() == {"items": [], "next": None}
     text = await api.call(admin, "GET", "/reports/usage", params={"format": "csv", "group_by": "model"}, expect=200)
-    assert text.text == ",".join(("model", *COUNT_COLUMNS)) + "\r\n"
+    assert text.text == ",".join(("model", *SUMS, PRICE)) + "\r\n"
 
 
 async def test_a_long_csv_is_whole_and_runs_no_formula(api: Api) -> None:
@@ -151,6 +155,7 @@ async def test_a_long_csv_is_whole_and_runs_no_formula(api: Api) -> None:
         NOW.date(),
         admin.key_id,
     )
+    await fill_rollups(api.books)
     query = {"format": "csv", "group_by": "model", "from": NOW.date().isoformat(), "to": NOW.date().isoformat()}
     answer = await api.call(admin, "GET", "/reports/usage", params=query, expect=200)
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"

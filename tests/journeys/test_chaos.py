@@ -102,7 +102,7 @@ async def _assert_books(place: Town, books: Books, accounts: list[Account]) -> N
     for account in accounts:
         mine = [row for row in rows.values() if row["tenant_id"] == account.tenant_id]
         sums = +Counter({name: sum(row[name] for row in mine) for name in COUNT_COLUMNS})
-        for table in ("usage_daily", "usage_meters"):
+        for table in ("usage_daily", "usage_monthly", "usage_by_day", "usage_meters"):
             assert +(await books.sums(table, account.tenant_id)) == sums, table
 
 

@@ -116,7 +116,7 @@ async def agree(books: Books, account: Account) -> dict[str, int]:
     rows = await books.sums("usage_requests", account.tenant_id)
     entries = await books.sums("usage_entries", account.tenant_id)
     together = {name: rows[name] + entries[name] for name in COUNT_COLUMNS}
-    for table in ("usage_daily", "usage_meters"):
+    for table in ("usage_daily", "usage_monthly", "usage_by_day", "usage_meters"):
         assert dict(await books.sums(table, account.tenant_id)) == together, table
     return together
 

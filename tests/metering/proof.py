@@ -19,6 +19,8 @@ OPERATOR = Actor("cli:test")
 TABLES = {
     "usage_requests": "id",
     "usage_daily": "user_id, day, period_id, key_id, model",
+    "usage_monthly": "user_id, month, period_id, key_id, model",
+    "usage_by_day": "day, period_id, model, shard",
     "usage_meters": "period_id, shard",
     "usage_entries": "id",
 }

@@ -34,7 +34,7 @@ async def colliding(books: Books, account: Account, table: str, times: int, sqls
         await books.fetch(f"DROP SEQUENCE {name}")
 
 
-@pytest.mark.parametrize("table", ["usage_requests", "usage_daily", "usage_meters"])
+@pytest.mark.parametrize("table", ["usage_requests", "usage_daily", "usage_monthly", "usage_by_day", "usage_meters"])
 async def test_a_batch_that_collides_is_done_again(process: Process, books: Books, table: str) -> None:
     account = await books.account()
     await books.fetch("INSERT INTO tenant_epochs VALUES ($1, 1)", account.tenant_id)

@@ -106,6 +106,18 @@ async def enter(books: Books, account: Account, kind: str, amounts: tuple[int, .
             *at,
         )
         await connection.execute(
+            f"INSERT INTO usage_monthly AS t (tenant_id, user_id, month, period_id, key_id, model, {names})"
+            f" VALUES ($1, $2, date_trunc('month', $3::date), $4, $5, $6, {values})"
+            f" ON CONFLICT (tenant_id, user_id, month, period_id, key_id, model) DO UPDATE SET {moved}",
+            *at,
+        )
+        await connection.execute(
+            f"INSERT INTO usage_by_day AS t (tenant_id, day, period_id, model, shard, {names})"
+            f" VALUES ($1, $2, $3, $4, 0, {values})"
+            f" ON CONFLICT (tenant_id, day, period_id, model, shard) DO UPDATE SET {moved}",
+            *(at[0], at[2], at[3], at[5]),
+        )
+        await connection.execute(
             f"INSERT INTO usage_meters AS t (tenant_id, period_id, shard, {names}) VALUES ($1, $2, 0, {values})"
             f" ON CONFLICT (tenant_id, period_id, shard) DO UPDATE SET {moved}",
             account.tenant_id,
@@ -149,6 +161,34 @@ async def test_a_wrong_or_missing_row_of_the_rollup_is_named_and_mended(
     assert found(await check(process, tenant_id)) == {}
     assert await mend_rollup(process.pool, OPERATOR, tenant_id, drift.month) == 0
     assert await audited(books, tenant_id) == ["usage.repair_rollup"]
+
+
+@pytest.mark.parametrize(
+    ("table", "damage"),
+    [
+        ("usage_monthly", "UPDATE usage_monthly SET output_tokens = output_tokens + 7"),
+        ("usage_monthly", "DELETE FROM usage_monthly"),
+        ("usage_by_day", "UPDATE usage_by_day SET cost_nano_usd = cost_nano_usd - 3"),
+        ("usage_by_day", "DELETE FROM usage_by_day"),
+    ],
+)
+async def test_a_coarser_rollup_that_drifted_is_named_and_mended(
+    process: Process, books: Books, tenant_id: UUID, table: str, damage: str
+) -> None:
+    before = await books.sums(table, tenant_id)
+    rest = [name for name in ("usage_daily", "usage_monthly", "usage_by_day") if name != table]
+    others = [await books.sums(name, tenant_id) for name in rest]
+    await books.fetch(f"{damage} WHERE tenant_id = $1", tenant_id)
+    run = await check(process, tenant_id)
+    assert {drift.subject.get("rollup") for drift in run.checks[ROLLUP].drifts} == {table}
+    month = run.checks[ROLLUP].drifts[0].month
+    assert month == this_month()
+
+    assert await mend_rollup(process.pool, OPERATOR, tenant_id, month) == run.drifts
+    assert await books.sums(table, tenant_id) == before
+    assert [await books.sums(name, tenant_id) for name in rest] == others
+    assert found(await check(process, tenant_id)) == {}
+    assert await mend_rollup(process.pool, OPERATOR, tenant_id, month) == 0
 
 
 async def test_a_row_of_the_rollup_that_nothing_was_used_for_is_emptied(

@@ -120,7 +120,7 @@ function restore() {
     turn.meta.textContent = ended ? meta : "The answer broke off here.";
     turn.meta.classList.toggle("low", Boolean(low));
   }
-  setMessage(draft);
+  setMessage($("message").value || draft); // whoever typed before this script was there keeps their words
 }
 
 /* One message */

@@ -1,5 +1,8 @@
 """Usage reports: sums by the groups asked for, as JSON or CSV, streamed from a cursor in constant memory.
 
+Beside U: `errors`, and `price_nano_paise`, what the usage is worth at its plan's own rates past the allowance (docs/
+reports.md says what each figure means).
+
 A report has no pages, however long it is; a break in the middle cuts the connection, so that nobody takes a part for
 the whole. In CSV, a text that a spreadsheet would run as a formula is defused with a leading apostrophe.
 """
@@ -22,17 +25,21 @@ from starlette.types import Receive, Scope, Send
 
 from api.body import ClientLeft
 from api.routes.access import RuntimeDep, TenantAdmin
-from api.routes.admin.scope import TenantWanted, confine
+from api.routes.admin.fields import EXAMPLE_ID
+from api.routes.admin.requests import UserWanted, confine_to_user
+from api.routes.admin.scope import TenantWanted, reach_key
 from api.routes.usage import Counts, FromDay, ToDay, date_range
+from billing.report_prices import period_rates
+from core.clock import now_ms
 from core.database import Database
-from metering.models import COUNT_COLUMNS
-from metering.usage import GROUPS, usage_report
+from metering.reports import GROUPS, ORDERS, PRICE, SUMS
+from metering.reports import Report as Wanted
 
 router = APIRouter()
 _BATCH_ROWS = 500
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _GROUP = "|".join(GROUPS)
-_COLUMNS = {name: name if name in ("model", "day") else f"{name}_id" for name in GROUPS}
+_NUMBERS = frozenset({*SUMS, PRICE})
 
 GroupBy = Annotated[
     str,
@@ -43,18 +50,37 @@ GroupBy = Annotated[
     ),
 ]
 Form = Annotated[Literal["json", "csv"], Query(alias="format")]
+KeyWanted = Annotated[UUID | None, Query(description="Only this one", examples=[EXAMPLE_ID])]
+ModelWanted = Annotated[str | None, Query(description="Only this one", max_length=200, examples=["claude-sonnet-4-6"])]
+Order = Annotated[
+    str | None,
+    Query(
+        description=f"Most first, by one of {', '.join(ORDERS)}; without it the rows come by their groups",
+        pattern=f"^(?:{'|'.join(ORDERS)})$",
+        examples=["tokens"],
+    ),
+]
+Top = Annotated[int | None, Query(ge=1, le=10_000, description="At most so many rows", examples=[20])]
+Names = Annotated[bool, Query(description="Tenants' slugs, users' external ids, keys' names beside the ids")]
 Statement = Select[*tuple[Any, ...]]
 Rows = Sequence[Row[*tuple[Any, ...]]]
 
 
 class ReportRow(Counts):
-    """The sums of one group; only the columns of the groups asked for are there."""
+    """The sums of one group; only the columns of the groups asked for are there, and their names if wanted."""
 
     tenant_id: UUID | None = None
+    tenant_slug: str | None = None
     user_id: UUID | None = None
+    external_id: str | None = None
     key_id: UUID | None = None
+    key_name: str | None = None
+    key_prefix: str | None = None
     model: str | None = None
     day: date | None = None
+    month: date | None = None
+    errors: int = 0
+    price_nano_paise: int = 0
 
 
 class Report(BaseModel):
@@ -96,22 +122,43 @@ class StreamedReport(StreamingResponse):
         }
     },
 )
-async def usage_by_group(
+async def usage_by_group(  # noqa: PLR0913 - the filters
+    *,
     principal: TenantAdmin,
     runtime: RuntimeDep,
     first: FromDay = None,
     last: ToDay = None,
     group_by: GroupBy = "day",
     tenant_id: TenantWanted = None,
+    user_id: UserWanted = None,
+    key_id: KeyWanted = None,
+    model: ModelWanted = None,
+    order: Order = None,
+    top: Top = None,
+    names: Names = False,
     form: Form = "json",
 ) -> Response:
     """What was used, by the groups asked for. Without a range: this month."""
     first, last = date_range(runtime, first, last)
     async with runtime.database.session() as session:
-        wanted = await confine(session, principal, tenant_id)
-    groups = [group for group in dict.fromkeys(group_by.split(",")) if group]
-    query = usage_report(tenant_id=wanted, first=first, last=last, group_by=groups)
-    columns = [_COLUMNS[group] for group in groups] + list(COUNT_COLUMNS)
+        tenant = await confine_to_user(session, principal, tenant_id, user_id)
+        if key_id is not None:
+            await reach_key(session, principal, key_id)
+    wanted = Wanted(
+        first,
+        last,
+        [group for group in dict.fromkeys(group_by.split(",")) if group],
+        tenant_id=tenant,
+        user_id=user_id,
+        key_id=key_id,
+        model=model,
+        order=order,
+        top=top,
+        today=runtime.calendar.date_of(now_ms()),
+        named=names,
+    )
+    query = wanted.query(period_rates(tenant))
+    columns = [*wanted.columns, PRICE]
     headers = {"cache-control": "no-store"}
     if form == "json":
         chunks = _as_json(_batches(runtime.database, query), columns)
@@ -152,7 +199,7 @@ async def _as_json(batches: AsyncGenerator[Rows, None], columns: list[str]) -> A
 
 
 def _object(columns: list[str], row: Sequence[Any]) -> str:
-    sums = {name: int(value) if name in COUNT_COLUMNS else value for name, value in zip(columns, row, strict=True)}
+    sums = {name: int(value) if name in _NUMBERS else value for name, value in zip(columns, row, strict=True)}
     return msgspec.json.encode(sums).decode()
 
 

@@ -5,13 +5,14 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Path, Query
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.routes.access import tenant_filter
 from api.routes.admin.fields import EXAMPLE_ID
 from core.errors import NotFound
 from core.tenancy.accounts import find_tenant, find_user
-from core.tenancy.models import Tenant, User
+from core.tenancy.models import ApiKey, Tenant, User
 from core.tenancy.principal import Forbidden, Principal, Scope
 
 GRANTABLE = frozenset({Scope.CHAT, Scope.USAGE_READ, Scope.TENANT_ADMIN})
@@ -32,6 +33,14 @@ async def reach_tenant(session: AsyncSession, principal: Principal, tenant_id: U
 async def reach_user(session: AsyncSession, principal: Principal, user_id: UUID) -> User:
     """The user, if it is this admin's business. Raises NotFound."""
     return await find_user(session, user_id, tenant_id=tenant_filter(principal))
+
+
+async def reach_key(session: AsyncSession, principal: Principal, key_id: UUID) -> ApiKey:
+    """The key, to read about it, if it is this admin's business. Raises NotFound."""
+    key = await session.scalar(select(ApiKey).where(ApiKey.id == key_id))
+    if key is None or not principal.may_see(key.tenant_id):
+        raise NotFound("no such key")
+    return key
 
 
 async def confine(session: AsyncSession, principal: Principal, wanted: UUID | None) -> UUID | None:
