@@ -28,9 +28,13 @@ format: install ## put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: install ## compile requirements.lock again (UPGRADE=1 for newer versions)
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --custom-compile-command 'make lock' --quiet $(if $(UPGRADE),--upgrade) --output-file requirements.lock
+COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --custom-compile-command 'make lock' --quiet
+
+lock: install ## compile both locks again (UPGRADE=1 for newer versions): everything, and what the image holds
+	$(COMPILE) --all-extras $(if $(UPGRADE),--upgrade) --output-file requirements.lock
+	rm -f requirements.runtime.lock
+	$(COMPILE) --extra otel --constraints requirements.lock --no-annotate --output-file requirements.runtime.lock
 
 clean: ## forget .venv and caches; the data of `make run` stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build

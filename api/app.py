@@ -21,12 +21,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.chat import chat_ask
 from api.context import RequestContextMiddleware
 from api.openapi import describe
+from api.pages import account, operator, reports, sign_in
 from api.pages import chat as chat_page
-from api.pages import sign_in
 from api.problems import answer_with_problem
 from api.relay import ChatRelay
 from api.routes import admin, billing, health, metrics, usage, webhooks
 from api.runtime import Runtime, build_runtime
+from api.tracing import TracingMiddleware
 from api.tracking import UsageTrackingMiddleware
 from core.errors import NakaError
 from core.settings import Settings
@@ -48,6 +49,8 @@ class Naka(FastAPI):
             lifespan=partial(_lifespan, runtime),
             docs_url=None,
             redoc_url=None,
+            # FastAPI's own would say paths and the messages of exceptions; ours are in api.tracing.
+            telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         )
         self.state.runtime = runtime
         self._runtime = runtime
@@ -63,9 +66,10 @@ class Naka(FastAPI):
             directory=runtime.directory,
             admission=runtime.admission,
             settlements=runtime.settlements,
+            instruments=runtime.instruments,
             max_body_bytes=settings.request_body_max_bytes,
         )
-        cors = CORSMiddleware(
+        outer: ASGIApp = CORSMiddleware(
             toll,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "DELETE"],
@@ -73,7 +77,9 @@ class Naka(FastAPI):
             expose_headers=["x-request-id", "ratelimit", "ratelimit-policy", "retry-after"],
             max_age=600,
         )
-        return RequestContextMiddleware(cors, max_body_bytes=settings.request_body_max_bytes)
+        if runtime.tracing is not None:
+            outer = TracingMiddleware(outer, runtime.tracing)
+        return RequestContextMiddleware(outer, max_body_bytes=settings.request_body_max_bytes)
 
 
 class _Beside:
@@ -93,7 +99,7 @@ def create_app(settings: Settings) -> Naka:
     """The whole application over one runtime, which its lifespan starts and stops."""
     runtime = build_runtime(settings)
     app = Naka(runtime)
-    for module in (usage, admin, billing, health, webhooks, chat_page, sign_in):
+    for module in (usage, admin, billing, health, webhooks, chat_page, sign_in, account, reports, operator):
         app.include_router(module.router)
     app.include_router(metrics.build_router(runtime))
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")

@@ -35,6 +35,7 @@ from api.upstream import BROKEN, ChatPrompt, Upstream, UpstreamStream
 from core.clock import now_ms
 from core.errors import NakaError
 from core.settings import Settings
+from core.spans import UNTRACED, span
 from metering.recorder import MAX_TEXT_CHARS, UsageRecorder
 from metering.records import Outcome
 
@@ -100,6 +101,8 @@ class _Exchange:
         self._finished = False
         self._fault: BadStream | UpstreamFault | None = None
         self._client_gone = False
+        self._spoke = False
+        self._span = UNTRACED
 
     async def run(self) -> None:
         """Streams until the end, the deadline, the client's leaving or our own stop, and says so if that is due."""
@@ -130,8 +133,10 @@ class _Exchange:
         except UpstreamFault as error:
             if not error.sent:
                 self._note(Outcome.NOT_SENT)
+            self._recorder.fault = error.code
             return error
         except BadStream:
+            self._recorder.fault = "upstream_broken"
             return fault("upstream_broken")
         finally:
             watcher.cancel()  # whoever leaves from here on changes nothing
@@ -140,7 +145,13 @@ class _Exchange:
     async def _stream(self, deadline: asyncio.Timeout) -> None:
         recorder = self._recorder
         recorder.outcome = Outcome.UPSTREAM_REFUSED  # until it says something else
-        stream = await self._upstream.open(self._prompt, recorder.granted_output_tokens)
+        self._span = span("upstream")
+        with self._span:
+            stream = await self._upstream.open(self._prompt, recorder.granted_output_tokens)
+            await self._read(stream, deadline)
+
+    async def _read(self, stream: UpstreamStream, deadline: asyncio.Timeout) -> None:
+        recorder = self._recorder
         try:
             recorder.upstream_request_id = stream.request_id
             with self._silence.watch(self._comment, stream.give_up) as watched:
@@ -158,8 +169,8 @@ class _Exchange:
             if self._recorder.started is not None and not self._head_sent:
                 await self._send_head()
             if frames:
-                if not self._head_sent:
-                    raise fault("upstream_broken")  # words before message_start: who knows what they cost
+                if not self._spoke:
+                    self._first_words(watched.heard)
                 watched.wrote = watched.heard
                 await self._pass_on({"type": "http.response.body", "body": frames, "more_body": True})
             if self._fault is not None:
@@ -168,10 +179,18 @@ class _Exchange:
                 break
         if not self._ended:
             raise fault("upstream_broken")
+        self._span.end()
         deadline.reschedule(None)  # the answer is whole; what is left has bounds of its own
         self._last = self._framer.rest() + DONE
         await self._finish(self._last)
         await stream.finish()
+
+    def _first_words(self, at_s: float) -> None:
+        if not self._head_sent:
+            raise fault("upstream_broken")  # words before message_start: who knows what they cost
+        self._spoke = True
+        self._recorder.first_text_s = at_s
+        self._span.event("first_token")
 
     def _take(self, chunk: bytes) -> bytes:
         """The frames of the text in `chunk`. Everything else is noted, also a fault that comes after the text."""

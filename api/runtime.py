@@ -6,7 +6,9 @@ import asyncpg
 from redis.asyncio import Redis
 
 from api.attempts import Attempts
+from api.instruments import Instruments, Standing, build_instruments
 from api.silence import Silence
+from api.tracing import Tracing, build_tracing
 from api.upstream import Upstream
 from billing.account import bind
 from billing.desk import Desk, build_desk
@@ -76,6 +78,8 @@ class Runtime:
     billing: Desk
     inbox: Inbox
     attempts: Attempts
+    instruments: Instruments
+    tracing: Tracing | None
 
     async def start(self) -> None:
         """Connects and starts what runs by itself. Raises what Postgres raises when it is not there."""
@@ -94,6 +98,7 @@ class Runtime:
         self.replay.start()
         self.silence.start()
         await self.changes.start()
+        self.instruments.start(self.standing)
 
     async def stop(self) -> None:
         """Settles what is left, then closes everything, in the order of dependence."""
@@ -114,6 +119,24 @@ class Runtime:
         await self.redis.aclose()
         await self.pool.close()
         await self.database.close()
+        self.instruments.close()
+        if self.tracing is not None:
+            await self.tracing.stop()
+
+    def standing(self) -> Standing:
+        """How this process stands, for whoever scrapes."""
+        return Standing(
+            running=len(self.running),
+            spooled=len(self.spool.pending),
+            journal={
+                "open": self.journal.opens.depth,
+                "settle": self.journal.settlements.depth,
+                "fallback": self.fallback.depth,
+            },
+            fallback_tenants=self.fallback.tenants,
+            redis_given_up=self.quota.lane.breaker.is_open,
+            webhooks_refused=self.inbox.refusals.count,
+        )
 
     async def _settle_orphans(self) -> None:
         """What Postgres opened for requests that were cancelled meanwhile. It is away: another's recovery does it."""
@@ -153,6 +176,7 @@ def build_runtime(settings: Settings) -> Runtime:
     )
     upstream = Upstream(settings)
     counter = OutputCounter(upstream.count_output, densities)
+    instruments, tracing = build_instruments(settings), build_tracing(settings)
     return Runtime(
         settings=settings,
         database=database,
@@ -173,7 +197,16 @@ def build_runtime(settings: Settings) -> Runtime:
             prices=prices,
             rules=rules,
         ),
-        settlements=Settlements(journal, quota, prices, pool, running=running, spool=spool, counter=counter),
+        settlements=Settlements(
+            journal,
+            quota,
+            prices,
+            pool,
+            running=running,
+            spool=spool,
+            counter=counter,
+            on_settled=instruments.settled,
+        ),
         running=running,
         spool=spool,
         heartbeat=Heartbeat(pool, running, densities, process_id, every_s=settings.heartbeat_s),
@@ -194,4 +227,6 @@ def build_runtime(settings: Settings) -> Runtime:
         billing=build_desk(settings, database, changes),
         inbox=Inbox(pool, settings.razorpay_webhook_secret),
         attempts=Attempts(redis),
+        instruments=instruments,
+        tracing=tracing,
     )

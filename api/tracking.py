@@ -8,6 +8,7 @@ nothing is stored for it.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
@@ -16,11 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.body import ClientLeft, InvalidBody, read_body, replay
 from api.credentials import authenticate
+from api.instruments import Instruments
 from api.problems import REQUEST_ID, problem_response
 from api.ratelimit import rate_limit_headers
 from api.relay import RECORDER
+from api.tracing import TENANT
 from core.errors import NakaError
 from core.logs import get_logger
+from core.spans import span
 from core.tenancy.directory import Directory
 from core.tenancy.principal import Principal, Unauthenticated
 from core.tenancy.principal import Scope as KeyScope
@@ -45,6 +49,7 @@ class UsageTrackingMiddleware:
         directory: Directory,
         admission: Admission,
         settlements: Settlements,
+        instruments: Instruments,
         max_body_bytes: int,
     ) -> None:
         self._app = app
@@ -52,6 +57,7 @@ class UsageTrackingMiddleware:
         self._directory = directory
         self._admission = admission
         self._settlements = settlements
+        self._instruments = instruments
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,6 +66,7 @@ class UsageTrackingMiddleware:
         if ask_of is None:
             await self._app(scope, receive, send)
             return
+        began_s = time.monotonic()
         try:
             principal = await self._authenticate(scope)
             body = await read_body(scope, receive, max_bytes=self._max_body_bytes)
@@ -69,27 +76,32 @@ class UsageTrackingMiddleware:
         except ClientLeft:
             return
         except NakaError as error:
+            self._instruments.refused(error)
             await problem_response(error, scope)(scope, receive, send)
             return
         if grant is None:
             await self._app(scope, receive, send)
         else:
-            await self._run(grant, scope, receive, send)
+            await self._run(grant, began_s, scope, receive, send)
 
     async def _authenticate(self, scope: Scope) -> Principal:
-        principal = await authenticate(self._directory, scope)
-        principal.require(KeyScope.CHAT)
-        return principal
+        with span("authenticate"):
+            principal = await authenticate(self._directory, scope)
+            scope[TENANT] = str(principal.tenant_id)
+            principal.require(KeyScope.CHAT)
+            return principal
 
     async def _admit(self, principal: Principal, ask: Ask) -> Grant:
         try:
-            return await self._admission.admit(principal, ask)
+            with span("admit"):
+                return await self._admission.admit(principal, ask)
         except Unauthenticated:
             self._directory.forget(principal.tenant_id)  # Postgres knew better than our cache
             raise
 
-    async def _run(self, grant: Grant, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run(self, grant: Grant, began_s: float, scope: Scope, receive: Receive, send: Send) -> None:
         recorder = self._settlements.recorder(grant)
+        recorder.began_s = began_s
         scope[RECORDER] = recorder
         scope[REQUEST_ID] = str(grant.request.id)
         structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID])

@@ -82,6 +82,11 @@ class Lane(Generic[Item, Answer]):
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def depth(self) -> int:
+        """How many rows wait for the commit that runs."""
+        return len(self._waiting)
+
     def start(self) -> None:
         """Starts the lane's task."""
         self._task = asyncio.create_task(self._work(), name=f"lane-{self._name}")

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import offset_ms, to_ms
-from core.errors import Conflict, Invalid, NotFound
+from core.errors import Conflict, Invalid
 from core.ids import uuid7
 from core.tenancy.audit import Actor, record
 from core.tenancy.models import User
@@ -26,6 +26,7 @@ from metering.placement import place
 from metering.prices import read_prices
 from metering.pricing import PriceBook
 from metering.tokens import NO_USAGE
+from metering.usage import no_request
 from metering.windows import Calendar
 
 MAX_AMOUNT = 10**12
@@ -86,7 +87,7 @@ async def correct(
     async def work() -> tuple[Written, Counts]:
         row = await lock_request(fetch, tenant_id, request_id)
         if row is None:
-            raise NotFound("no such request")
+            raise await no_request(session, request_id, tenant_id)
         found = None if reference is None else await entry_by_reference(fetch, tenant_id, reference)
         if found is not None:
             return _repeated(found, same, deltas, deltas.counts), Counts()

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from core.clock import to_ms
 from core.ids import uuid7_floor
-from metering.models import COUNT_COLUMNS
+from metering.models import REPORTED_COLUMNS
 
 ROLLUP, METERS, REDIS, OPEN = "rollup", "meters", "redis", "open"
 DAILY, MONTHLY, BY_DAY = "usage_daily", "usage_monthly", "usage_by_day"
@@ -154,8 +154,8 @@ class Reconciliation:
 
 
 def counts(values: Iterable[int]) -> dict[str, int]:
-    """The seven counts by name."""
-    return dict(zip(COUNT_COLUMNS, values, strict=True))
+    """The seven counts by name; and the errors, if they come along."""
+    return dict(zip(REPORTED_COLUMNS, values, strict=False))
 
 
 def _check_json(check: Check) -> dict[str, Any]:

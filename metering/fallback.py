@@ -103,6 +103,17 @@ class Fallback:
         for lane in self._lanes:
             await lane.stop()
 
+    @property
+    def depth(self) -> int:
+        """How many asks wait for Postgres."""
+        return sum(lane.depth for lane in self._lanes)
+
+    @property
+    def tenants(self) -> int:
+        """How many tenants Postgres admits, as far as this process has heard."""
+        now_s = time.monotonic()
+        return sum(now_s < until_s for until_s in self._until_s.values())
+
     def serves(self, tenant_id: UUID) -> bool:
         """Whether Postgres admits the tenant, as far as this process has heard."""
         until_s = self._until_s.get(tenant_id)

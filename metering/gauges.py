@@ -9,13 +9,17 @@ from metering.journal import sql
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """Numbers that identify nobody. `drifts` and `age_s` are of the last check of the books, if there was one."""
+    """Numbers that identify nobody. `drifts` and `age_s` are of the last check of the books, if there was one.
+
+    `worker_overdue_s`: how long the work of the hour has waited for a worker; None before the first worker.
+    """
 
     open_requests: int
     overdue_requests: int
     living_processes: int
     drifts: int | None
     age_s: float | None
+    worker_overdue_s: float | None
 
 
 async def read_gauges(connection: Any, *, dead_after_s: float) -> Gauges:

@@ -21,11 +21,13 @@ from core.ids import uuid7
 from core.tenancy.audit import Actor
 from metering.drifts import BY_DAY, DAILY, MONTHLY, MOST_KEPT, Drift, Month
 from metering.journal import sql
-from metering.models import COUNT_COLUMNS
+from metering.models import COUNT_COLUMNS, REPORTED_COLUMNS
 from metering.reconcile import is_archived, meter_drifts, rollup_drifts
 
 _SHARD = -1  # of meters and days: no process settles into it, so a repair waits for nobody
 _MEND = {DAILY: "reconcile_mend_rollup", MONTHLY: "reconcile_mend_monthly", BY_DAY: "reconcile_mend_by_day"}
+_ORDER = (BY_DAY, MONTHLY, DAILY)
+"""As a settlement touches them (see settle.sql), so that a repair and a settlement never wait for each other."""
 _COLLISIONS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _TRIES = 5
 
@@ -40,10 +42,12 @@ async def mend_rollup(connections: Connections, actor: Actor, tenant_id: UUID, m
         if await is_archived(connection, tenant_id, month):
             raise Invalid(f"rows of {month.name} were detached: attach them again to mend what reports read")
         drifts, _ = await rollup_drifts(connection, tenant_id, month)
-        for rollup in (DAILY, MONTHLY, BY_DAY):  # the order in which a settlement touches them
+        for rollup in _ORDER:
             some = [drift for drift in drifts if drift.subject.get("rollup", DAILY) == rollup]
             if some:
-                await connection.execute(sql(_MEND[rollup]), tenant_id, *_keys(rollup, some), *_missing(some))
+                await connection.execute(
+                    sql(_MEND[rollup]), tenant_id, *_keys(rollup, some), *_missing(some, REPORTED_COLUMNS)
+                )
         if drifts:
             await _record(connection, actor, tenant_id, "usage.repair_rollup", drifts)
         return len(drifts)
@@ -73,7 +77,7 @@ async def mend_meters(connections: Connections, actor: Actor, tenant_id: UUID, m
                 _SHARD,
                 [uuid7() for _ in drifts],
                 [drift.subject["period"] for drift in drifts],
-                *_missing(drifts),
+                *_missing(drifts, COUNT_COLUMNS),
                 actor.name,
                 reason,
             )
@@ -118,9 +122,9 @@ def _keys(rollup: str, drifts: Sequence[Drift]) -> list[Any]:
     return [users, days, periods, keys, models]
 
 
-def _missing(drifts: Sequence[Drift]) -> list[list[int]]:
+def _missing(drifts: Sequence[Drift], names: Sequence[str]) -> list[list[int]]:
     """What is to be added, a list for each count."""
-    return [[-drift.difference.get(name, 0) for drift in drifts] for name in COUNT_COLUMNS]
+    return [[-drift.difference.get(name, 0) for drift in drifts] for name in names]
 
 
 async def _record(

@@ -101,6 +101,8 @@ COUNT_COLUMNS = (
     "cache_write_1h_tokens",
     "cost_nano_usd",
 )
+REPORTED_COLUMNS = (*COUNT_COLUMNS, "errors")
+"""What the rollups have."""
 
 
 class UsageRequest(Counts, Base):

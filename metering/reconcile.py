@@ -40,6 +40,7 @@ from metering.drifts import (
 from metering.journal import sql
 from metering.quota import Quota
 from metering.reconcile_redis import RedisCheck
+from metering.records import ERRORS
 
 STATEMENT_S = 3600
 """The longest that one statement may take: the sums of a tenant's month."""
@@ -144,8 +145,11 @@ async def _months(connection: Any, tenant_id: UUID, stored: list[Month], since: 
 
 async def rollup_drifts(connection: Any, tenant_id: UUID, month: Month) -> tuple[list[Drift], int]:
     """Where the rollups differ in the days of a month: the first `MOST_KEPT` keys, and how many there are."""
-    query = "reconcile_archived" if await is_archived(connection, tenant_id, month) else "reconcile_rollup"
-    rows = await connection.fetch(sql(query), *_days(tenant_id, month), MOST_KEPT, timeout=STATEMENT_S)
+    where = *_days(tenant_id, month), MOST_KEPT
+    if await is_archived(connection, tenant_id, month):
+        rows = await connection.fetch(sql("reconcile_archived"), *where, timeout=STATEMENT_S)
+    else:
+        rows = await connection.fetch(sql("reconcile_rollup"), *where, sorted(ERRORS), timeout=STATEMENT_S)
     return [_rollup(tenant_id, row) for row in rows], rows[0]["found"] if rows else 0
 
 

@@ -19,7 +19,9 @@ class UsageRecorder:
     """One per request, on the ASGI scope as `naka.recorder`.
 
     `granted_output_tokens` is what the answer may have at most; `deadline_ms` when every stream ends (milliseconds
-    since 1970). The rest is filled in by the relay; `finished` means that the provider's final usage is known.
+    since 1970). The rest is filled in by the relay; `finished` means that the provider's final usage is known, `fault`
+    is the code of what the provider did wrong. `began_s` (of the request), `first_text_s` and `ended_s` (of the answer)
+    are moments of the steady clock, in seconds.
     """
 
     granted_output_tokens: int
@@ -33,6 +35,10 @@ class UsageRecorder:
     stop_reason: str | None = None
     upstream_request_id: str | None = None
     upstream_message_id: str | None = None
+    fault: str | None = None
+    began_s: float = 0.0
+    first_text_s: float | None = None
+    ended_s: float = 0.0
     pieces: list[str] = field(default_factory=list, repr=False)
 
     def text(self) -> str | None:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from core.clock import now_ms
 from core.errors import InDoubt, NakaError, Unavailable
+from core.spans import span
 from core.tenancy.principal import Principal, Unauthenticated
 from metering.breaker import Breaker
 from metering.epochs import Epochs
@@ -106,7 +107,8 @@ class RedisGrants:
         opened: Opened | InFallback | None = None
         self._running.enter(request.id)
         try:
-            opened = await self._journal.opens.submit(request)
+            with span("open"):
+                opened = await self._journal.opens.submit(request)
         except InDoubt:
             raise
         except NakaError:

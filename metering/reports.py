@@ -14,17 +14,19 @@ billing, of what a million units cost in each tenant's period.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import reduce
+from operator import add
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, FromClause, Select, Subquery, func, select, union_all
 
 from core.tenancy.models import ApiKey, Tenant, User
-from metering.models import COUNT_COLUMNS, UsageByDay, UsageDaily, UsageMonthly
+from metering.models import COUNT_COLUMNS, REPORTED_COLUMNS, UsageByDay, UsageDaily, UsageMonthly
 
 GROUPS = ("tenant", "user", "key", "model", "day", "month")
 """What a report can be grouped by."""
-SUMS = (*COUNT_COLUMNS, "errors")
+SUMS = REPORTED_COLUMNS
 PRICE = "price_nano_paise"
 ORDERS = (*SUMS, "tokens", PRICE)
 """What a report can be ordered by, dearest first."""
@@ -69,11 +71,17 @@ class Report:
     def query(self, rates: FromClause | None = None) -> Select[*tuple[Any, ...]]:
         """The SELECT: `columns`, and with `rates` the price in nano-paise after them."""
         summed = self._summed(rates)
+        if self.named and self.top is not None:
+            summed = select(summed).order_by(*self._ordered(summed)).limit(self.top).subquery("shown")
         query = self._with_names(summed) if self.named else select(summed)
-        if self.order is not None:
-            by = func.coalesce(sum(summed.c[name] for name in _TOKENS), 0) if self.order == "tokens" else None
-            query = query.order_by((summed.c[self.order] if by is None else by).desc())
-        return query.order_by(*(summed.c[_COLUMNS[group]] for group in self.group_by)).limit(self.top)
+        return query.order_by(*self._ordered(summed)).limit(self.top)
+
+    def _ordered(self, summed: Subquery) -> list[ColumnElement[Any]]:
+        groups: list[ColumnElement[Any]] = [summed.c[_COLUMNS[group]] for group in self.group_by]
+        if self.order is None:
+            return groups
+        wanted = _TOKENS if self.order == "tokens" else (self.order,)
+        return [reduce(add, (summed.c[name] for name in wanted)).desc(), *groups]
 
     def _summed(self, rates: FromClause | None) -> Subquery:
         rows = self._rows().subquery("usage")

@@ -8,12 +8,15 @@ it then.
 
 import asyncio
 import contextlib
+import time
+from collections.abc import Callable
 
 import asyncpg
 
 from core.database import Connections
 from core.errors import NakaError, Unavailable
 from core.logs import get_logger
+from core.spans import span
 from metering.admission import Grant
 from metering.commits import COLLISIONS, Poisoned
 from metering.counting import OutputCounter
@@ -45,7 +48,9 @@ class Settlements:
         running: Running,
         spool: Spool,
         counter: OutputCounter,
+        on_settled: Callable[[Settlement, UsageRecorder], None] | None = None,
     ) -> None:
+        """`on_settled` hears of each settlement, in the moment in which it is safe."""
         self._journal = journal
         self._quota = quota
         self._prices = prices
@@ -53,6 +58,7 @@ class Settlements:
         self._running = running
         self._spool = spool
         self._counter = counter
+        self._on_settled = on_settled
         self._tasks: set[asyncio.Task[Settlement]] = set()
 
     def recorder(self, grant: Grant) -> UsageRecorder:
@@ -63,6 +69,7 @@ class Settlements:
 
     def begin(self, grant: Grant, recorder: UsageRecorder) -> "asyncio.Task[Settlement]":
         """Starts to settle; the task ends once the commit is done. Shield what waits for it, not the task."""
+        recorder.ended_s = time.monotonic()
         task = asyncio.create_task(self._settle(grant, recorder))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -78,11 +85,14 @@ class Settlements:
     async def _settle(self, grant: Grant, recorder: UsageRecorder) -> Settlement:
         settled: Settled | None = None
         try:
-            settlement = await self._measure(grant, recorder)
-            settled = await self._safe(settlement)
+            with span("settle"):
+                settlement = await self._measure(grant, recorder)
+                settled = await self._safe(settlement)
         finally:
             if settled is not Settled.SPOOLED:  # else its replay takes it off the list; not safe at all: an orphan
                 self._running.leave(grant.request.id)
+        if self._on_settled is not None:
+            self._on_settled(settlement, recorder)
         try:
             await self._quota.settle(settlement.tenant_id, settlement.user_id, settlement.id, counts_of(settlement))
         except RedisAway:

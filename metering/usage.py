@@ -4,7 +4,7 @@ Sums come from the rollup, never from the request rows, and no report is read on
 as what it counts for: its row and its entries.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -13,13 +13,13 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Row, Select, func, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from core.clock import to_ms
+from core.clock import now_ms, to_datetime, to_ms
 from core.database import Base
 from core.errors import NotFound
-from core.ids import uuid7_floor
+from core.ids import uuid7_floor, uuid7_ms
 from core.tenancy.models import Tenant
 from metering.measurements import Measurement, Named, effective
-from metering.models import COUNT_COLUMNS, UsageDaily, UsageEntry, UsageRequest
+from metering.models import COUNT_COLUMNS, UsageCheckpoint, UsageDaily, UsageEntry, UsageRequest
 
 _SUMS: list[ColumnElement[Any]] = [
     func.coalesce(func.sum(getattr(UsageDaily, name)), 0).label(name) for name in COUNT_COLUMNS
@@ -68,6 +68,8 @@ class RequestFilter:
 
     tenant_id: UUID | None = None
     user_id: UUID | None = None
+    key_id: UUID | None = None
+    model: str | None = None
     state: str | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -90,16 +92,31 @@ class RequestUsage:
 
 async def list_requests(session: AsyncSession, wanted: RequestFilter, *, limit: int) -> Sequence[RequestUsage]:
     """Requests, newest first, at most `limit`."""
-    query = select(*_columns(UsageRequest)).order_by(UsageRequest.id.desc()).limit(limit)
+    return await _with_entries(session, (await session.execute(_wanted(wanted).limit(limit))).mappings().all())
+
+
+async def stream_requests(
+    session: AsyncSession, wanted: RequestFilter, *, batch_rows: int
+) -> AsyncGenerator[list[RequestUsage], None]:
+    """All of them, newest first, some at a time, out of a cursor on the server."""
+    result = await session.stream(_wanted(wanted), execution_options={"yield_per": batch_rows})
+    async for rows in result.mappings().partitions():
+        yield await _with_entries(session, rows)
+
+
+def _wanted(wanted: RequestFilter) -> Select[*tuple[Any, ...]]:
+    """The rows of requests, newest first."""
+    query = select(*_columns(UsageRequest)).order_by(UsageRequest.id.desc())
     for column, value in (
         (UsageRequest.tenant_id, wanted.tenant_id),
         (UsageRequest.user_id, wanted.user_id),
+        (UsageRequest.key_id, wanted.key_id),
+        (UsageRequest.model, wanted.model),
         (UsageRequest.state, wanted.state),
     ):
         if value is not None:
             query = query.where(column == value)
-    query = _between(query, UsageRequest.id, wanted.since, wanted.until, wanted.before)
-    return await _with_entries(session, (await session.execute(query)).mappings().all())
+    return _between(query, UsageRequest.id, wanted.since, wanted.until, wanted.before)
 
 
 async def find_request(session: AsyncSession, request_id: UUID, *, tenant_id: UUID | None) -> RequestUsage:
@@ -115,8 +132,20 @@ async def find_request(session: AsyncSession, request_id: UUID, *, tenant_id: UU
         tenant_id = await session.scalar(select(probe.c.tenant_id).select_from(Tenant).join(probe, true()))
     rows = (await session.execute(query.where(UsageRequest.tenant_id == tenant_id))).mappings().all()
     if not rows:
-        raise NotFound("no such request")
+        raise await no_request(session, request_id, tenant_id)
     return (await _with_entries(session, rows))[0]
+
+
+async def no_request(session: AsyncSession, request_id: UUID, tenant_id: UUID | None) -> NotFound:
+    """What to raise for a request that is not there: of a month that was archived only sums are."""
+    minted_ms = min(uuid7_ms(request_id), now_ms())  # anybody may ask for any id
+    month = to_datetime(minted_ms).date().replace(day=1)
+    archived = select(UsageCheckpoint.month).where(UsageCheckpoint.month == month).limit(1)
+    if tenant_id is not None:
+        archived = archived.where(UsageCheckpoint.tenant_id == tenant_id)
+    if await session.scalar(archived) is None:
+        return NotFound("no such request")
+    return NotFound(f"requests of {month:%B %Y} were archived: their sums are kept, the single ones are not")
 
 
 @dataclass(frozen=True, slots=True)

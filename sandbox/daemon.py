@@ -18,7 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-import psutil
+with suppress(ImportError):  # it comes with the servers that it is for, in the extra `embedded`
+    import psutil
 
 HOST = "127.0.0.1"
 PORTS = range(20_000, 32_000)  # below every system's ephemeral range: no outgoing connection can sit on one
@@ -177,7 +178,7 @@ def bare_environment() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
 
-def _kill_tree(root: psutil.Process) -> None:
+def _kill_tree(root: "psutil.Process") -> None:
     root.suspend()  # so that it neither starts nor restarts a child meanwhile
     family = [*root.children(recursive=True), root]
     for process in family:

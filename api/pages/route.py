@@ -11,6 +11,9 @@ from starlette.exceptions import HTTPException
 
 from api.pages.site import refusal
 from core.errors import NakaError
+from core.logs import get_logger
+
+log = get_logger(__name__)
 
 
 class PageRoute(APIRoute):
@@ -24,6 +27,9 @@ class PageRoute(APIRoute):
             try:
                 return await handle(request)
             except (NakaError, HTTPException, RequestValidationError) as error:
+                return refusal(request, error)
+            except Exception as error:
+                log.exception("page_failed", path=request.url.path)
                 return refusal(request, error)
 
         return page

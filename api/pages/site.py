@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from babel.numbers import format_decimal
 from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -33,10 +32,14 @@ _POLICY = {
     "frame-ancestors": "'none'",
 }
 _CHECKOUT_POLICY = {
-    "script-src": f"'self' {_CHECKOUT}",
+    "script-src": f"'self' {_CHECKOUT} https://cdn.razorpay.com",
+    "img-src": "'self' data: https://cdn.razorpay.com",
     "frame-src": _CHECKOUT,
-    "connect-src": f"'self' {_CHECKOUT} https://lumberjack.razorpay.com",
+    "style-src": "'self' 'unsafe-inline'",  # Checkout writes styles of its own into the page
+    "connect-src": f"'self' {_CHECKOUT} https://lumberjack.razorpay.com https://lumberjack-metrics.razorpay.com",
 }
+_CHECKOUT_HEADERS = {"cross-origin-opener-policy": "same-origin-allow-popups"}
+"""A bank's window speaks to the one that opened it."""
 _HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
@@ -44,7 +47,6 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 _NANO = 1_000_000_000
-_LOCALE = "en_IN"
 _NEVER = "–"  # noqa: RUF001 - a dash, as in a table's empty cell
 _EXACT_BELOW = 10_000
 
@@ -63,7 +65,8 @@ def render(
     page = _templates.get_template(template).render(visitor=visitor, path=request.url.path, here=Here(zone), **context)
     policy = _POLICY | (_CHECKOUT_POLICY if checkout else {})
     csp = "; ".join(f"{directive} {sources}" for directive, sources in policy.items())
-    return HTMLResponse(page, status, {**_HEADERS, "content-security-policy": csp})
+    own = _HEADERS | (_CHECKOUT_HEADERS if checkout else {})
+    return HTMLResponse(page, status, {**own, "content-security-policy": csp})
 
 
 def refusal(request: Request, error: Exception, visitor: Visitor | None = None) -> Response:
@@ -116,8 +119,12 @@ class Here:
 
 
 def number(value: int) -> str:
-    """With India's grouping: 12,34,567."""
-    return str(format_decimal(value, locale=_LOCALE))
+    """With India's grouping: 12,34,567. By hand: a report has thousands of them, and Babel takes 30 us for each."""
+    digits = str(abs(value))
+    head, last = digits[:-3], digits[-3:]
+    odd = len(head) % 2
+    pairs = (head[at : at + 2] for at in range(odd, len(head), 2))
+    return ("-" if value < 0 else "") + ",".join(part for part in (head[:odd], *pairs, last) if part)
 
 
 def short(value: int) -> str:
@@ -134,7 +141,7 @@ def usd(nano: int) -> str:
     places = 4 if 0 < abs(nano) < _NANO else 2
     unit = _NANO // 10**places
     whole, part = divmod((2 * abs(nano) + unit) // (2 * unit), 10**places)
-    return f"{'-' if nano < 0 else ''}${format_decimal(whole, locale='en_US')}.{part:0{places}d}"
+    return f"{'-' if nano < 0 else ''}${whole:,}.{part:0{places}d}"
 
 
 def share(part: int, whole: int) -> int:

@@ -1,9 +1,8 @@
-"""`/metrics`: how the books stand, for Prometheus. Nobody is named, so no key is asked for.
+"""`/metrics`: how the books stand and what was counted, for Prometheus. Nobody is named, so no key is asked for.
 
-Read from Postgres at most every few seconds however many ask, never on the path of a request, and so the same on every
-process; only `naka_running_requests`, `naka_spooled_settlements` and `naka_webhooks_refused_total` are this process's
-own. Postgres away: 503, since a scrape that fails is what everybody is alarmed by (`up == 0`), and numbers that cannot
-be known are not made up.
+How the books stand is read from Postgres at most every few seconds however many ask, never on the path of a request,
+and so the same on every process; what a process counts itself is in `api.instruments`. Postgres away: 503, since a
+scrape that fails is what everybody is alarmed by (`up == 0`), and numbers that cannot be known are not made up.
 """
 
 import asyncio
@@ -13,7 +12,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.runtime import Runtime
@@ -28,14 +27,11 @@ _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schema
 
 
 class _Snapshot(Collector):
-    """One scrape."""
+    """One reading of Postgres."""
 
-    def __init__(self, gauges: Gauges, inbox: InboxGauges, *, running: int, spooled: int, refused: int) -> None:
+    def __init__(self, gauges: Gauges, inbox: InboxGauges) -> None:
         self._gauges = gauges
         self._inbox = inbox
-        self._refused = refused
-        self._running = running
-        self._spooled = spooled
 
     def collect(self) -> Iterator[Metric]:
         """The families; what is not known is left out."""
@@ -46,15 +42,13 @@ class _Snapshot(Collector):
             ("naka_processes_alive", "Processes with a fresh heartbeat.", gauges.living_processes),
             ("naka_reconcile_drifts", "Drifts that the last check of the books found.", gauges.drifts),
             ("naka_reconcile_age_seconds", "Time since the last check of the books.", gauges.age_s),
-            ("naka_running_requests", "Requests that this process runs.", self._running),
-            ("naka_spooled_settlements", "Settlements of this process that wait on its disk.", self._spooled),
+            ("naka_worker_overdue_seconds", "How long a duty has waited for a worker.", gauges.worker_overdue_s),
             ("naka_webhooks_waiting", "Events of Razorpay's to be worked off.", self._inbox.received),
             ("naka_webhooks_parked", "Events of Razorpay's that a person must look at.", self._inbox.parked),
             ("naka_webhook_lag_seconds", "How long the oldest event of Razorpay's has waited.", self._inbox.lag_s),
         ):
             if value is not None:
                 yield GaugeMetricFamily(name, words, value)
-        yield CounterMetricFamily("naka_webhooks_refused", "Deliveries that bore no signature of ours.", self._refused)
 
 
 def build_router(runtime: Runtime) -> APIRouter:
@@ -76,11 +70,11 @@ def build_router(runtime: Runtime) -> APIRouter:
         responses={503: {"description": "Postgres does not answer", "content": _PROBLEM}},
     )
     async def metrics() -> Response:
-        """Gauges for Prometheus, in its text format."""
+        """Numbers for Prometheus, in its text format."""
         registry = CollectorRegistry()
-        gauges, inbox = await cache.load(None, read)
-        running, spooled, refused = len(runtime.running), len(runtime.spool.pending), runtime.inbox.refusals.count
-        registry.register(_Snapshot(gauges, inbox, running=running, spooled=spooled, refused=refused))
+        registry.register(_Snapshot(*await cache.load(None, read)))
+        runtime.instruments.stand(runtime.standing())
+        runtime.instruments.register(registry)
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return router

@@ -1,8 +1,8 @@
 -- Appends entries, and moves the rollups and the meters by what was really appended: an entry whose reference the tenant
 -- has already is not, and moves nothing.
 --
--- Rows are touched in the order of settle.sql: the rollups' by their key, then the meters'; whoever locks request rows
--- does so before, and the epoch comes last. Meters move in the shard $23. Returns the entries that were appended.
+-- Rows are locked in the order of settle.sql, whose WITH this repeats; whoever locks request rows does so before, and
+-- the epoch comes last. Meters and days move in the shard $23. Returns the entries that were appended.
 WITH known AS (
   SELECT *
     FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::text[],

@@ -1,5 +1,6 @@
--- What /metrics says: open requests and those past their deadline, processes that beat within $1, the last check.
-SELECT opened.requests, opened.overdue, alive.processes, latest.drifts, latest.age_s
+-- What /metrics says: open requests and those past their deadline, processes that beat within $1, the last check;
+-- and how long the hourly duties have waited for a worker (null: none ever was).
+SELECT opened.requests, opened.overdue, alive.processes, latest.drifts, latest.age_s, waiting.overdue_s
   FROM (SELECT count(*) AS requests,
                count(*) FILTER (WHERE deadline_at < clock_timestamp()) AS overdue
           FROM usage_requests WHERE state = 'open') opened
@@ -7,3 +8,7 @@ SELECT opened.requests, opened.overdue, alive.processes, latest.drifts, latest.a
           FROM processes WHERE ended_at IS NULL AND beat_at > clock_timestamp() - $1::interval) alive
   LEFT JOIN (SELECT drifts, extract(epoch FROM clock_timestamp() - ran_at)::float8 AS age_s
           FROM reconciliations ORDER BY ran_at DESC LIMIT 1) latest ON true
+ CROSS JOIN (SELECT CASE WHEN count(*) > 0
+                    THEN greatest(0, extract(epoch FROM clock_timestamp() - min(due.next_run)))::float8 END AS overdue_s
+          FROM (SELECT max(next_run) AS next_run FROM pgqueuer.pgqueuer_schedules
+                 WHERE entrypoint IN ('partitions', 'prune', 'retain') GROUP BY entrypoint) due) waiting

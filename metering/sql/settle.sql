@@ -1,8 +1,9 @@
 -- Settles a batch: the rows, the rollups and the meters, in one transaction, by what the update really changed.
 --
--- A row that is settled already is not open, so nothing moves twice however often this runs. Rollups are touched in one
--- order by every process (daily, monthly, by day, meters; each by its key); of the last two a process has rows ($18, its
--- shard) of its own. A failure of ours or the provider's is an error ($19); that the client left is none.
+-- A row that is settled already is not open, so nothing moves twice however often this runs. Rows are locked in one
+-- order by every process: requests, meters, by day, monthly, daily; each by its key. (Postgres runs those parts of a WITH
+-- that nothing reads from the last to the first.) Of meters and days a process has rows of its own ($18, its shard). A
+-- failure of ours or the provider's is an error ($19); that the client left is none.
 -- Returns the ids that were settled now.
 WITH known AS (
   SELECT *

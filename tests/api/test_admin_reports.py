@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from api.routes.admin.reports import cell
+from api.routes.admin.streamed import cell
 from core.clock import to_ms
 from core.ids import uuid7
 from metering.models import COUNT_COLUMNS

@@ -1,9 +1,6 @@
 """Bills over HTTP: what a tenant sees of its own, and an operator of all."""
 
 import asyncio
-import json
-import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from billing.models import Bill, Charge
 from core.clock import now_ms
 from core.ids import uuid7
 from tests.api.conftest import Api
+from tests.api.test_cli import Naka
 from tests.billing.office import DAY_MS, PERIOD, TERMS, Office
 from tests.harness import ROOT, Account
 
@@ -163,17 +161,11 @@ async def test_pages_of_bills(api: Api, office: Office) -> None:
 
 async def test_the_command_line(office: Office, database_url: str, redis_url: str, tmp_path: Path) -> None:
     tenant_id = await billed(office, 30_000, is_closed=False)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAZORPAY")}
-    environment |= {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}
+    program = Naka(tmp_path, {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)})
 
     async def naka(*words: str) -> Any:
-        command = [sys.executable, "-m", "api.cli", "bill", *words, "--json"]
-        process = await asyncio.create_subprocess_exec(
-            *command, env=environment, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
-        out, error = await process.communicate()
-        assert process.returncode == 0, error.decode()
-        return json.loads(out)
+        """In a thread: a command has an event loop of its own."""
+        return await asyncio.to_thread(program.json, "bill", *words)
 
     assert await naka("close", str(tenant_id)) == {"closed": 1}
     (item,) = await naka("list", "--tenant", str(tenant_id), "--state", "held")

@@ -47,6 +47,7 @@ def usages(draw: st.DrawFn) -> tuple[dict[str, Any], ReportedUsage]:
 def sent_events(draw: st.DrawFn) -> Sent:
     """One event of a stream."""
     text, (usage, read) = draw(TEXTS), draw(usages())
+    name = text.replace("\0", "")  # what Postgres cannot keep is refused
     deltas: list[tuple[dict[str, Any], Event | None]] = [
         ({"type": "text_delta", "text": text}, Text(text)),
         ({"type": "thinking_delta", "thinking": text}, Thinking(text)),
@@ -58,8 +59,8 @@ def sent_events(draw: st.DrawFn) -> Sent:
         *(("content_block_delta", {"index": 0, "delta": delta}, event) for delta, event in deltas),
         (
             "message_start",
-            {"message": {"id": text, "model": "m", "content": [], "usage": usage}},
-            MessageStart(text, "m", read),
+            {"message": {"id": name, "model": "m", "content": [], "usage": usage}},
+            MessageStart(name, "m", read),
         ),
         ("message_delta", {"delta": {"stop_reason": "end_turn"}, "usage": usage}, MessageDelta("end_turn", read)),
         ("message_delta", {"delta": {"stop_reason": None}}, MessageDelta(None, ReportedUsage())),

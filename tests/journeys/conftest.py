@@ -19,6 +19,7 @@ from tests import servers
 from tests.desks import open_desk
 from tests.harness import Api, Books, Razorpay, Simulator, client, environment, running
 from tests.journeys.shop import Shop, operator
+from tests.simulated_razorpay import WEBHOOK_SECRET
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +43,7 @@ def story_database(shared_servers: servers.Servers, worker: str) -> Iterator[str
 @pytest.fixture(scope="session")
 def story_environment(story_database: str, redis_url: str, simulator: Simulator) -> dict[str, str]:
     """The settings of the stories' API."""
-    return environment(story_database, redis_url, simulator.url)
+    return environment(story_database, redis_url, simulator.url, RAZORPAY_WEBHOOK_SECRET=WEBHOOK_SECRET)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from tests.harness import Books, environment
 from tests.programs import Process, starter, until
 from tests.simulated_razorpay import Razorpay
 
-TENANTS = 60
+TENANTS = 40
 BILLS = "SELECT number, total_paise FROM bills WHERE number IS NOT NULL ORDER BY number"
 
 
@@ -33,7 +33,7 @@ async def desk(database_url: str, redis_url: str, razorpay: Razorpay) -> AsyncIt
         yield made
 
 
-async def test_a_worker_killed_among_sixty_closes_and_charges_leaves_one_of_each(
+async def test_a_worker_killed_among_forty_closes_and_charges_leaves_one_of_each(
     desk: Desk, razorpay: Razorpay, database_url: str, redis_url: str, start: Callable[..., Process]
 ) -> None:
     office, books = await Office.open(desk), Books(database_url)

@@ -15,7 +15,7 @@ from metering.drifts import METERS, OPEN, ROLLUP, Month
 from metering.exposure import TOKENS, Reported, expose
 from metering.journal import settle_batch
 from metering.mending import mend_meters, mend_rollup
-from metering.models import COUNT_COLUMNS
+from metering.models import COUNT_COLUMNS, REPORTED_COLUMNS
 from metering.reconcile import Scope, reconcile, run_reconciliation
 from metering.settlement import counts_of
 from metering.tokens import Usage
@@ -142,6 +142,7 @@ ONE_KEY = """(user_id, day, key_id, model) = (SELECT user_id, day, key_id, model
         ),
         (f"UPDATE usage_daily SET requests = requests - 1, cost_nano_usd = 0 WHERE tenant_id = $1 AND {ONE_KEY}", None),
         (f"DELETE FROM usage_daily WHERE tenant_id = $1 AND {ONE_KEY}", None),
+        (f"UPDATE usage_daily SET errors = errors + 2 WHERE tenant_id = $1 AND {ONE_KEY}", {"errors": 2}),
     ],
 )
 async def test_a_wrong_or_missing_row_of_the_rollup_is_named_and_mended(
@@ -153,7 +154,7 @@ async def test_a_wrong_or_missing_row_of_the_rollup_is_named_and_mended(
     assert found(run) == {ROLLUP: 1}
     (drift,) = run.checks[ROLLUP].drifts
     (right,) = [row for row in before["usage_daily"] if str(row["user_id"]) == drift.subject["user"]]
-    assert drift.expected == {name: right[name] for name in COUNT_COLUMNS}
+    assert drift.expected == {name: right[name] for name in REPORTED_COLUMNS}
     assert difference is None or drift.difference == difference
 
     assert await mend_rollup(process.pool, OPERATOR, tenant_id, drift.month) == 1
@@ -167,8 +168,10 @@ async def test_a_wrong_or_missing_row_of_the_rollup_is_named_and_mended(
     ("table", "damage"),
     [
         ("usage_monthly", "UPDATE usage_monthly SET output_tokens = output_tokens + 7"),
+        ("usage_monthly", "UPDATE usage_monthly SET errors = errors + 1"),
         ("usage_monthly", "DELETE FROM usage_monthly"),
         ("usage_by_day", "UPDATE usage_by_day SET cost_nano_usd = cost_nano_usd - 3"),
+        ("usage_by_day", "UPDATE usage_by_day SET errors = errors - 1"),
         ("usage_by_day", "DELETE FROM usage_by_day"),
     ],
 )

@@ -12,7 +12,8 @@ from core.clock import now_ms, to_datetime, to_ms
 from core.database import Connections
 from core.errors import NotFound
 from core.ids import uuid7
-from metering.corrections import Amounts, correct
+from core.tenancy.models import User
+from metering.corrections import Amounts, correct, credit
 from metering.drifts import Month
 from metering.entitlements import project_entitlement
 from metering.limits import PlanLimits
@@ -21,6 +22,7 @@ from metering.partitions import ensure_partitions
 from metering.reconcile import Scope, reconcile
 from metering.retention import detach_old_months
 from metering.schedule import Period, Schedule
+from metering.usage import find_request
 from metering.windows import Calendar
 from tests.harness import ACTOR, Account, Books
 from tests.rollups import fill_rollups
@@ -129,8 +131,29 @@ async def test_months_go_and_the_books_add_up(old: Books, pool: Connections, acc
     assert kept[0]["n"] > 0
 
     async with old.database.session() as session:
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFound, match="were archived"):
             await correct(session, ACTOR, account.tenant_id, oldest["id"], Amounts(input_tokens=1), reason="late")
+        with pytest.raises(NotFound, match="were archived"):
+            await find_request(session, oldest["id"], tenant_id=None)
+        with pytest.raises(NotFound, match="no such request"):
+            await find_request(session, uuid7(), tenant_id=account.tenant_id)
+        with pytest.raises(NotFound, match="no such request"):
+            await find_request(session, UUID(int=2**128 - 1), tenant_id=None)
+        with pytest.raises(NotFound, match="no such request"):
+            await find_request(session, oldest["id"], tenant_id=uuid7())  # another tenant's, or nobody's
+
+
+async def test_a_credit_in_a_month_that_went_still_adds_up(old: Books, pool: Connections, account: Account) -> None:
+    await detach_old_months(pool, keep_months=2)
+    month = NOW.later(-4)
+    before = await old.sums("usage_by_day", account.tenant_id)
+    async with old.database.session() as session:
+        user = await session.get_one(User, (account.tenant_id, account.user_id))
+        amounts = Amounts(output_tokens=5)
+        await credit(session, ACTOR, user, amounts, calendar=KOLKATA, period_id=month.name, reason="kind")
+    assert await drifts(pool, account) == {}
+    after = await old.sums("usage_by_day", account.tenant_id)
+    assert before - after == {"output_tokens": 5}
 
 
 async def test_a_drift_in_a_month_that_went_is_still_found(old: Books, pool: Connections, account: Account) -> None:

@@ -3,31 +3,24 @@
 Beside U: `errors`, and `price_nano_paise`, what the usage is worth at its plan's own rates past the allowance (docs/
 reports.md says what each figure means).
 
-A report has no pages, however long it is; a break in the middle cuts the connection, so that nobody takes a part for
-the whole. In CSV, a text that a spreadsheet would run as a formula is defused with a leading apostrophe.
+A report has no pages, however long it is.
 """
 
-import csv
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import date
-from io import StringIO
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from sqlalchemy import Row, Select
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
 
-from api.body import ClientLeft
 from api.routes.access import RuntimeDep, TenantAdmin
-from api.routes.admin.fields import EXAMPLE_ID
-from api.routes.admin.requests import UserWanted, confine_to_user
-from api.routes.admin.scope import TenantWanted, reach_key
+from api.routes.admin.requests import KeyWanted, ModelWanted, UserWanted, confine_to_key
+from api.routes.admin.scope import TenantWanted
+from api.routes.admin.streamed import BATCH_ROWS, Form, StreamedAnswer, as_csv
 from api.routes.usage import Counts, FromDay, ToDay, date_range
 from billing.report_prices import period_rates
 from core.clock import now_ms
@@ -36,8 +29,6 @@ from metering.reports import GROUPS, ORDERS, PRICE, SUMS
 from metering.reports import Report as Wanted
 
 router = APIRouter()
-_BATCH_ROWS = 500
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _GROUP = "|".join(GROUPS)
 _NUMBERS = frozenset({*SUMS, PRICE})
 
@@ -49,9 +40,6 @@ GroupBy = Annotated[
         examples=["tenant,day"],
     ),
 ]
-Form = Annotated[Literal["json", "csv"], Query(alias="format")]
-KeyWanted = Annotated[UUID | None, Query(description="Only this one", examples=[EXAMPLE_ID])]
-ModelWanted = Annotated[str | None, Query(description="Only this one", max_length=200, examples=["claude-sonnet-4-6"])]
 Order = Annotated[
     str | None,
     Query(
@@ -90,27 +78,6 @@ class Report(BaseModel):
     next: None = None
 
 
-class StreamedReport(StreamingResponse):
-    """Starts once the first rows are there, and closes its transaction however the answer ends."""
-
-    @classmethod
-    async def begin(cls, chunks: AsyncGenerator[str, None], media_type: str, headers: dict[str, str]) -> Self:
-        """Raises what the query raises, while there still can be a status for it."""
-        response = cls(_again(await anext(chunks), chunks), media_type=media_type, headers=headers)
-        response._chunks = chunks
-        return response
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends it; a client that leaves ends the query. Raises ClientLeft then, if the server tells."""
-        try:
-            async with aclosing(self._chunks):
-                await super().__call__(scope, receive, send)
-        except ClientDisconnect as error:
-            raise ClientLeft from error
-
-    _chunks: AsyncGenerator[str, None]
-
-
 @router.get(
     "/reports/usage",
     response_class=Response,
@@ -141,15 +108,13 @@ async def usage_by_group(  # noqa: PLR0913 - the filters
     """What was used, by the groups asked for. Without a range: this month."""
     first, last = date_range(runtime, first, last)
     async with runtime.database.session() as session:
-        tenant = await confine_to_user(session, principal, tenant_id, user_id)
-        if key_id is not None:
-            await reach_key(session, principal, key_id)
+        tenant, user = await confine_to_key(session, principal, tenant_id, user_id, key_id)
     wanted = Wanted(
         first,
         last,
         [group for group in dict.fromkeys(group_by.split(",")) if group],
         tenant_id=tenant,
-        user_id=user_id,
+        user_id=user,
         key_id=key_id,
         model=model,
         order=order,
@@ -159,34 +124,19 @@ async def usage_by_group(  # noqa: PLR0913 - the filters
     )
     query = wanted.query(period_rates(tenant))
     columns = [*wanted.columns, PRICE]
-    headers = {"cache-control": "no-store"}
+    rows = _batches(runtime.database, query)
     if form == "json":
-        chunks = _as_json(_batches(runtime.database, query), columns)
-        return await StreamedReport.begin(chunks, media_type="application/json", headers=headers)
-    headers["content-disposition"] = f'attachment; filename="usage-{first}-{last}.csv"'
-    chunks = _as_csv(_batches(runtime.database, query), columns)
-    return await StreamedReport.begin(chunks, media_type="text/csv", headers=headers)
+        return await StreamedAnswer.begin(_as_json(rows, columns), media_type="application/json")
+    name = f"usage-{first}-{last}.csv"
+    return await StreamedAnswer.begin(as_csv(rows, columns), media_type="text/csv", filename=name)
 
 
 async def _batches(database: Database, query: Statement) -> AsyncGenerator[Rows, None]:
     """The rows, some at a time, out of a cursor on the server."""
     async with database.session() as session:
-        result = await session.stream(query, execution_options={"yield_per": _BATCH_ROWS})
+        result = await session.stream(query, execution_options={"yield_per": BATCH_ROWS})
         async for rows in result.partitions():
             yield rows
-
-
-async def _as_csv(batches: AsyncGenerator[Rows, None], columns: list[str]) -> AsyncGenerator[str, None]:
-    text = StringIO()
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    async with aclosing(batches):
-        async for rows in batches:
-            writer.writerows([cell(value) for value in row] for row in rows)
-            yield text.getvalue()
-            text.seek(0)
-            text.truncate()
-    yield text.getvalue()
 
 
 async def _as_json(batches: AsyncGenerator[Rows, None], columns: list[str]) -> AsyncGenerator[str, None]:
@@ -201,15 +151,3 @@ async def _as_json(batches: AsyncGenerator[Rows, None], columns: list[str]) -> A
 def _object(columns: list[str], row: Sequence[Any]) -> str:
     sums = {name: int(value) if name in _NUMBERS else value for name, value in zip(columns, row, strict=True)}
     return msgspec.json.encode(sums).decode()
-
-
-def cell(value: object) -> str:
-    """A value in CSV. Only texts can be a formula: what is ours (ids, days, sums) never is."""
-    text = str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA_STARTS) else text
-
-
-async def _again(first: str, rest: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
-    yield first
-    async for chunk in rest:
-        yield chunk

@@ -1,27 +1,39 @@
-"""The requests: what was asked when, how it ended, and what it counts for by now, entries included."""
+"""The requests: what was asked when, how it ended, and what it counts for by now, entries included.
 
+As JSON a page at a time; as CSV all of them, streamed from a cursor in constant memory.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.routes.access import RuntimeDep, TenantAdmin
 from api.routes.admin.fields import EXAMPLE_ID, Day, Moment, Since, Until
 from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
-from api.routes.admin.scope import TenantWanted, confine, reach_user
+from api.routes.admin.scope import TenantWanted, confine, reach_key, reach_user
+from api.routes.admin.streamed import BATCH_ROWS, Form, StreamedAnswer, as_csv
 from api.routes.usage import Counts, counts
 from core.clock import to_datetime
+from core.database import Database
 from core.errors import NotFound
 from core.tenancy.principal import Principal
-from metering.usage import RequestFilter, RequestUsage, list_requests
+from metering.models import COUNT_COLUMNS
+from metering.usage import RequestFilter, RequestUsage, list_requests, stream_requests
 from metering.windows import Calendar, day_start_ms
 
 router = APIRouter()
 
 State = Literal["open", "settled", "void"]
 UserWanted = Annotated[UUID | None, Query(alias="user_id", description="Only this one", examples=[EXAMPLE_ID])]
+KeyWanted = Annotated[UUID | None, Query(alias="key_id", description="Only this one", examples=[EXAMPLE_ID])]
+ModelWanted = Annotated[str | None, Query(description="Only this one", max_length=200, examples=["claude-sonnet-4-6"])]
+_IN_FRONT = ("id", "opened_at", "settled_at", "tenant_id", "user_id", "key_id", "model", "state", "outcome", "source")
+CSV_COLUMNS = (*_IN_FRONT, *COUNT_COLUMNS, "entries", "upstream_request_id")
 
 
 class RequestItem(Counts):
@@ -62,31 +74,58 @@ class RequestItem(Counts):
         )
 
 
-@router.get("/requests")
+@router.get(
+    "/requests",
+    response_model=Page[RequestItem],
+    responses={
+        200: {
+            "description": "A page of them; as CSV, all",
+            "content": {"text/csv": {"schema": {"type": "string"}, "example": "id,opened_at,settled_at,...\r\n"}},
+        }
+    },
+)
 async def all_requests(  # noqa: PLR0913 - the filters
     *,
     principal: TenantAdmin,
     runtime: RuntimeDep,
     tenant_id: TenantWanted = None,
     user_id: UserWanted = None,
+    key_id: KeyWanted = None,
+    model: ModelWanted = None,
     state: State | None = None,
     since: Since = None,
     until: Until = None,
     cursor: Cursor = None,
     size: PageSize = DEFAULT_SIZE,
-) -> Page[RequestItem]:
-    """Requests, newest first."""
+    form: Form = "json",
+) -> Page[RequestItem] | Response:
+    """Requests, newest first. As CSV all at once, whatever `limit` says."""
     async with runtime.database.session() as session:
+        tenant, user = await confine_to_key(session, principal, tenant_id, user_id, key_id)
         chosen = RequestFilter(
-            tenant_id=await confine_to_user(session, principal, tenant_id, user_id),
-            user_id=user_id,
+            tenant_id=tenant,
+            user_id=user,
+            key_id=key_id,
+            model=model,
             state=state,
             since=start_of(since, runtime.calendar),
             until=end_of(until, runtime.calendar),
             before=cursor,
         )
-        rows = await list_requests(session, chosen, limit=size + 1)
-    return page(rows, size, RequestItem.of)
+        if form == "json":
+            return page(await list_requests(session, chosen, limit=size + 1), size, RequestItem.of)
+    lines = as_csv(_lines(runtime.database, chosen), CSV_COLUMNS)
+    return await StreamedAnswer.begin(lines, media_type="text/csv", filename="requests.csv")
+
+
+async def _lines(database: Database, chosen: RequestFilter) -> AsyncGenerator[list[list[object]], None]:
+    async with (
+        database.session() as session,
+        aclosing(stream_requests(session, chosen, batch_rows=BATCH_ROWS)) as batches,
+    ):
+        async for some in batches:
+            items = [RequestItem.of(usage).model_dump(mode="json") for usage in some]
+            yield [[item[name] for name in CSV_COLUMNS] for item in items]
 
 
 async def confine_to_user(
@@ -100,6 +139,22 @@ async def confine_to_user(
     if wanted not in (None, user.tenant_id):
         raise NotFound("no such user")
     return user.tenant_id
+
+
+async def confine_to_key(
+    session: AsyncSession, principal: Principal, tenant_id: UUID | None, user_id: UUID | None, key_id: UUID | None
+) -> tuple[UUID | None, UUID | None]:
+    """The tenant and the user that a list is about; with a key, the key's, because rows are found by their user.
+
+    Raises NotFound for any of them.
+    """
+    tenant = await confine_to_user(session, principal, tenant_id, user_id)
+    if key_id is None:
+        return tenant, user_id
+    key = await reach_key(session, principal, key_id)
+    if tenant not in (None, key.tenant_id) or user_id not in (None, key.user_id):
+        raise NotFound("no such key")
+    return key.tenant_id, key.user_id
 
 
 def start_of(bound: Moment | Day | None, calendar: Calendar) -> datetime | None:

@@ -1,0 +1,69 @@
+"""A user's limits, set in a plain form: so many requests, tokens or dollars a minute, a day, a period."""
+
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from api.pages.account.frame import REFUSALS, FormDep, Refused, Typed, own, parsed, refused
+from api.pages.account.people import person_page
+from api.pages.route import page_router
+from api.pages.site import see_other
+from api.pages.visitor import AccountAdmin
+from api.routes.access import RuntimeDep
+from api.routes.admin.limits import Limits, set_user_limits
+from api.routes.admin.scope import UserId
+from metering.limits import MAX_LIMIT, METERS, WINDOWS
+
+router = page_router("/account/keys")
+_MICRO = 1_000_000
+_DIGITS = 20
+_WRONG = "A limit is a whole number from 0 on, and model cost an amount in dollars; leave a field empty for no limit."
+_SENTENCES = {"limits": _WRONG, "concurrency": "Requests at the same time are a whole number, or none."}
+
+
+@router.post("/{user_id}/limits")
+async def set_limits(
+    request: Request, user_id: UserId, runtime: RuntimeDep, visitor: AccountAdmin, form: FormDep
+) -> Response:
+    """Replaces the user's limits. Raises NotFound for another tenant's user."""
+    try:
+        body = parsed(Limits, _values(form), _SENTENCES)
+        await set_user_limits(user_id, body, own(visitor), runtime, request)
+    except REFUSALS as error:
+        typed, status = refused(form, error)
+        return await person_page(request, runtime, visitor, user_id, limits_form=typed, status=status)
+    return see_other(f"/account/keys/{user_id}?said=limits")
+
+
+def _values(form: Typed) -> dict[str, Any]:
+    """The body of the JSON route. Raises Refused."""
+    limits = [
+        {"meter": meter.value, "window": window.value, "limit": _limit(meter.value, typed)}
+        for meter in METERS
+        for window in WINDOWS
+        if (typed := form.text(f"{meter.value}-{window.value}"))
+    ]
+    at_once = form.text("concurrency")
+    return {"limits": limits, "concurrency": _whole(at_once, "concurrency") if at_once else None}
+
+
+def _limit(meter: str, typed: str) -> int:
+    """In the limit's own unit: dollars are micro-USD."""
+    if meter != "spend":
+        return _whole(typed, "limits")
+    try:
+        exact = Decimal(typed.replace(",", "").removeprefix("$")[:_DIGITS]) * _MICRO
+        if not exact.is_finite() or exact != exact.to_integral_value() or not 0 <= exact <= MAX_LIMIT:
+            raise Refused({"limits": _WRONG})
+    except InvalidOperation:
+        raise Refused({"limits": _WRONG}) from None
+    return int(exact)
+
+
+def _whole(typed: str, field: str) -> int:
+    digits = typed.replace(",", "")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= _DIGITS):
+        raise Refused({field: _SENTENCES[field]})
+    return int(digits)

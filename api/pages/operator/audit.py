@@ -1,0 +1,81 @@
+"""The audit log: who changed what, when, from what to what."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Query, Request
+from fastapi.responses import Response
+from sqlalchemy import select
+
+from api.pages.operator.frame import SIZE, Cell, Listing, Row, show, tenant_cells, with_query
+from api.pages.route import page_router
+from api.pages.site import Here, words
+from api.pages.visitor import Operator
+from api.routes.access import RuntimeDep
+from api.routes.admin.pages import Cursor
+from core.tenancy.models import AuditEntry
+
+router = page_router("/operator/audit")
+_LONGEST = 60
+Text = Annotated[str, Query(max_length=100)]
+
+
+@router.get("")
+async def audit_log(
+    request: Request,
+    runtime: RuntimeDep,
+    visitor: Operator,
+    tenant_id: Annotated[UUID | None, Query(alias="tenant")] = None,
+    action: Text = "",
+    actor: Text = "",
+    cursor: Cursor = None,
+) -> Response:
+    """Changes, newest first; `action` and `actor` are the beginnings of theirs."""
+    query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(SIZE + 1)
+    if tenant_id is not None:
+        query = query.where(AuditEntry.tenant_id == tenant_id)
+    for column, begins in ((AuditEntry.action, action), (AuditEntry.actor, actor)):
+        query = query.where(column.startswith(begins, autoescape=True)) if begins else query
+    if cursor is not None:
+        query = query.where(AuditEntry.id < cursor)
+    here = Here(runtime.calendar.zone)
+    async with runtime.database.session() as session:
+        rows = (await session.scalars(query)).all()
+        tenants = await tenant_cells(session, (entry.tenant_id for entry in rows))
+    kept = {"tenant": tenant_id, "action": action, "actor": actor}
+    listing = Listing(
+        ["When", "Who", "Did", "To", "Tenant", "What changed"],
+        [
+            Row(
+                [
+                    Cell(here.at(entry.at)),
+                    Cell(entry.actor),
+                    Cell(words(entry.action)),
+                    Cell(entry.target),
+                    tenants[entry.tenant_id],
+                    Cell(difference(entry.before, entry.after)),
+                ]
+            )
+            for entry in rows[:SIZE]
+        ],
+        "No change fits this.",
+        with_query("/operator/audit", cursor=rows[SIZE - 1].id, **kept) if len(rows) > SIZE else None,
+    )
+    return show(request, "audit", visitor, listing=listing, action=action, actor=actor, tenant_id=tenant_id)
+
+
+def difference(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
+    """What is other than before, in a line; long values are cut."""
+    was, now = before or {}, after or {}
+    parts = []
+    for name in dict.fromkeys([*was, *now]):
+        if was.get(name) == now.get(name):
+            continue
+        parts.append(f"{words(name)}: {_short(was[name])} → {_short(now.get(name))}" if name in was
+                     else f"{words(name)}: {_short(now[name])}")  # fmt: skip
+    return "; ".join(parts)
+
+
+def _short(value: Any) -> str:
+    text = "–" if value is None else str(value)  # noqa: RUF001 - a dash for nothing
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

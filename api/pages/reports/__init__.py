@@ -1,0 +1,8 @@
+"""The reports' pages: usage as pictures and tables, the requests behind it, and the present minute."""
+
+from api.pages.reports import live, requests, usage
+from api.pages.route import page_router
+
+router = page_router()
+for part in (usage, requests, live):
+    router.include_router(part.router)

@@ -1,0 +1,69 @@
+"""The live view's readings: one task reads for everybody who looks, and only while somebody does.
+
+At most one read a second for a process, and less when Postgres takes long over it, so that looking never costs more
+than a twentieth of one connection. Postgres away: a reading is None, and the next one is tried.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from uuid import UUID
+
+from core.errors import Unavailable
+from core.logs import get_logger
+from metering.present import Present
+
+Readings = Mapping[UUID | None, Present]
+Read = Callable[[Collection[UUID | None]], Awaitable[Readings]]
+
+EVERY_S = 1
+MOST_WATCHERS = 500
+_SHARE = 20
+"""A read that took a second is followed by a rest of this many."""
+
+log = get_logger(__name__)
+
+
+class Feed:
+    """One per process. `read` answers the readings of some tenants; None is all of them together."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._watched: Counter[UUID | None] = Counter()
+        self._latest: Readings | None = None
+        self._next = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def watch(self, tenant_id: UUID | None) -> AsyncGenerator[Present | None, None]:
+        """Each new reading of a tenant, as long as it is asked for. Raises Unavailable when too many look already."""
+        if self._watched.total() >= MOST_WATCHERS:
+            raise Unavailable("too many people look at the live view")
+        self._watched[tenant_id] += 1
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep_reading())
+        try:
+            while True:
+                await self._next.wait()
+                if self._latest is None or tenant_id in self._latest:
+                    yield None if self._latest is None else self._latest[tenant_id]
+        finally:
+            self._watched -= Counter([tenant_id])
+            if not self._watched and self._task is not None:
+                self._task.cancel()
+                self._task = None
+
+    async def _keep_reading(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                self._latest = await self._read(set(self._watched))
+            except Unavailable:
+                self._latest = None
+            except Exception:
+                self._latest = None
+                log.exception("present_not_read")
+            self._next.set()
+            self._next = asyncio.Event()
+            took_s = time.monotonic() - began
+            await asyncio.sleep(max(EVERY_S - took_s, took_s * _SHARE))

@@ -1,0 +1,200 @@
+"""What of the usage is looked at: the days, the groups, the order, whose. Read from the URL and written back. Pure.
+
+Whatever somebody types into a URL either is a view, or a `BadView` that says in words what is wrong with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from api.routes.admin.fields import FIRST_YEAR, LAST_YEAR
+from api.routes.usage import MAX_DAYS
+from core.errors import Invalid
+from metering.models import COUNT_COLUMNS
+
+TOKENS = tuple(name for name in COUNT_COLUMNS if name.endswith("_tokens"))
+_TEXT_MAX = 200
+_YEAR_MONTHS = 12
+
+
+class BadView(Invalid):
+    """The URL asks for something that cannot be shown; the message is for a person."""
+
+
+class Group(StrEnum):
+    """What a row is one of."""
+
+    DAY = "day"
+    USER = "user"
+    KEY = "key"
+    MODEL = "model"
+    TENANT = "tenant"
+
+
+class Measure(StrEnum):
+    """What the picture shows."""
+
+    TOKENS = "tokens"
+    REQUESTS = "requests"
+    ERRORS = "errors"
+    COST = "cost_nano_usd"
+    PRICE = "price_nano_paise"
+
+
+ORDERS = (*COUNT_COLUMNS, "tokens", "errors", "price_nano_paise")
+"""What a table can be sorted by, besides its groups."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """`order` is a column of the table, `is_falling` how it is sorted; `tenant` is a slug, None for every tenant."""
+
+    first: date
+    last: date
+    group: Group
+    measure: Measure = Measure.TOKENS
+    order: str
+    is_falling: bool
+    tenant: str | None = None
+    user_id: UUID | None = None
+    key_id: UUID | None = None
+    model: str | None = None
+
+    @property
+    def days(self) -> int:
+        """How many days it covers."""
+        return (self.last - self.first).days + 1
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether it is about less than whole tenants, which is what bills are about."""
+        return any(value is not None for value in (self.user_id, self.key_id, self.model))
+
+    def covers(self, first: date, last: date) -> bool:
+        """Whether these are its days."""
+        return (self.first, self.last) == (first, last)
+
+    def url(self, **changes: Any) -> str:
+        """The page of this view, or of one that differs by `changes`; another group or measure sorts anew."""
+        view = replace(self, **changes)
+        anew = {"group", "measure"} & changes.keys() and "order" not in changes
+        return f"/reports?{urlencode(view.query(with_order=not anew))}"
+
+    def query(self, *, with_order: bool = True) -> dict[str, str]:
+        """The parameters of the page."""
+        named = {
+            "from": self.first.isoformat(),
+            "to": self.last.isoformat(),
+            "group_by": self.group.value,
+            "measure": self.measure.value if self.measure != Measure.TOKENS else None,
+            "order": f"{'-' if self.is_falling else ''}{self.order}" if with_order and not self.is_as_usual else None,
+            "tenant": self.tenant,
+            "user_id": self.user_id,
+            "key_id": self.key_id,
+            "model": self.model,
+        }
+        return {name: str(value) for name, value in named.items() if value is not None}
+
+    @property
+    def is_as_usual(self) -> bool:
+        """Whether it is sorted as it is when nobody says how."""
+        return (self.order, self.is_falling) == usual_order(self.group, self.measure)
+
+    def sorted_by(self, column: str) -> str:
+        """The page sorted by a column; by the one that it is sorted by already, the other way around."""
+        falls = not self.is_falling if column == self.order else column != self.group.value
+        return self.url(order=column, is_falling=falls)
+
+
+def usual_order(group: Group, measure: Measure) -> tuple[str, bool]:
+    """Days one after the other, all else with the heaviest first."""
+    return ("day", False) if group == Group.DAY else (measure.value, True)
+
+
+def read_view(asked: Mapping[str, str], today: date, *, sees_tenants: bool) -> View:
+    """The view that a URL asks for. Raises BadView.
+
+    Without a range: this month. Without a group: a single day by user, more of them by day.
+    """
+    last = _day(asked, "to") or today
+    first = _day(asked, "from") or min(last, today).replace(day=1)
+    if first > last:
+        raise BadView("The first day is after the last one.")
+    if (last - first).days > MAX_DAYS:
+        raise BadView(f"That is too long: a report covers at most {MAX_DAYS + 1} days.")
+    groups = [group.value for group in Group if sees_tenants or group != Group.TENANT]
+    group = Group(_one_of(asked, "group_by", groups, "user" if first == last else "day"))
+    measure = Measure(_one_of(asked, "measure", [measure.value for measure in Measure], "tokens"))
+    order, falls = usual_order(group, measure)
+    if "order" in asked:
+        falls = asked["order"].startswith("-")
+        order = _one_of({"order": asked["order"].removeprefix("-")}, "order", [*ORDERS, group.value], order)
+    return View(
+        first=first,
+        last=last,
+        group=group,
+        measure=measure,
+        order=order,
+        is_falling=falls,
+        tenant=_text(asked, "tenant"),
+        user_id=read_id(asked, "user_id"),
+        key_id=read_id(asked, "key_id"),
+        model=_text(asked, "model"),
+    )
+
+
+def quick_ranges(today: date) -> list[tuple[str, date, date]]:
+    """What is looked at most: (label, first day, last day)."""
+    month = today.replace(day=1)
+    month_before = (month - timedelta(days=1)).replace(day=1)
+    months = month.year * _YEAR_MONTHS + month.month - _YEAR_MONTHS
+    year = date(months // _YEAR_MONTHS, months % _YEAR_MONTHS + 1, 1)
+    yesterday = today - timedelta(days=1)
+    return [
+        ("Today", today, today),
+        ("Yesterday", yesterday, yesterday),
+        ("7 days", today - timedelta(days=6), today),
+        ("This month", month, today),
+        ("Last month", month_before, month - timedelta(days=1)),
+        ("12 months", year, today),
+    ]
+
+
+def read_id(asked: Mapping[str, str], name: str) -> UUID | None:
+    """An id out of the URL; None when there is none. Raises BadView."""
+    if not asked.get(name):
+        return None
+    try:
+        return UUID(asked[name])
+    except ValueError:
+        raise BadView(f"The link is not whole: {name} is no id.") from None
+
+
+def _day(asked: Mapping[str, str], name: str) -> date | None:
+    if not asked.get(name):
+        return None
+    try:
+        day = date.fromisoformat(asked[name])
+    except ValueError:
+        raise BadView("A day is written as 2026-11-30.") from None
+    if not FIRST_YEAR <= day.year <= LAST_YEAR:
+        raise BadView(f"There is nothing before {FIRST_YEAR} or after {LAST_YEAR}.")
+    return day
+
+
+def _one_of(asked: Mapping[str, str], name: str, allowed: list[str], usual: str) -> str:
+    value = asked.get(name) or usual
+    if value not in allowed:
+        raise BadView(f"The link is not whole: {name} is one of {', '.join(allowed)}.")
+    return value
+
+
+def _text(asked: Mapping[str, str], name: str) -> str | None:
+    value = asked.get(name, "").strip()
+    if len(value) > _TEXT_MAX or not value.isprintable():
+        raise BadView(f"The link is not whole: {name} is too long, or has signs in it that cannot be.")
+    return value or None

@@ -1,0 +1,78 @@
+"""Long answers, sent as they are read: in constant memory, however many rows there are.
+
+A break in the middle cuts the connection, so that nobody takes a part for the whole. In CSV, a text that a spreadsheet
+would run as a formula is defused with a leading apostrophe.
+"""
+
+import csv
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from decimal import Decimal
+from io import StringIO
+from typing import Annotated, Literal, Self
+
+from fastapi import Query
+from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from api.body import ClientLeft
+
+Form = Annotated[Literal["json", "csv"], Query(alias="format")]
+BATCH_ROWS = 500
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+class StreamedAnswer(StreamingResponse):
+    """Starts once the first rows are there, and closes its transaction however the answer ends."""
+
+    @classmethod
+    async def begin(cls, chunks: AsyncGenerator[str, None], media_type: str, *, filename: str | None = None) -> Self:
+        """Raises what the query raises, while there still can be a status for it. A file has a name."""
+        headers = {"cache-control": "no-store"}
+        if filename is not None:
+            headers["content-disposition"] = f'attachment; filename="{filename}"'
+        response = cls(_again(await anext(chunks), chunks), media_type=media_type, headers=headers)
+        response._chunks = chunks
+        return response
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it; a client that leaves ends the query. Raises ClientLeft then, if the server tells."""
+        try:
+            async with aclosing(self._chunks):
+                await super().__call__(scope, receive, send)
+        except ClientDisconnect as error:
+            raise ClientLeft from error
+
+    _chunks: AsyncGenerator[str, None]
+
+
+async def as_csv(
+    batches: AsyncGenerator[Iterable[Sequence[object]], None], columns: Sequence[str]
+) -> AsyncGenerator[str, None]:
+    """The names of the columns, and a line a row."""
+    text = StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    async with aclosing(batches):
+        async for rows in batches:
+            writer.writerows([cell(value) for value in row] for row in rows)
+            yield text.getvalue()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue()
+
+
+def cell(value: object) -> str:
+    """A value in CSV; None is empty. Only texts can be a formula: what is ours (ids, days, sums) never is."""
+    if value is None:
+        return ""
+    # A sum comes as a Decimal, and that of 10000 calls itself 1E+4: programs that read digits would stumble.
+    text = f"{value:f}" if isinstance(value, Decimal) else str(value)
+    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA_STARTS) else text
+
+
+async def _again(first: str, rest: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    yield first
+    async for chunk in rest:
+        yield chunk
