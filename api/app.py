@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.chat import chat_ask
 from api.context import RequestContextMiddleware
 from api.openapi import describe
-from api.pages import account, operator, reports, sign_in
+from api.pages import account, operator, reference, reports, sign_in
 from api.pages import chat as chat_page
 from api.problems import answer_with_problem
 from api.relay import ChatRelay
@@ -99,7 +99,7 @@ def create_app(settings: Settings) -> Naka:
     """The whole application over one runtime, which its lifespan starts and stops."""
     runtime = build_runtime(settings)
     app = Naka(runtime)
-    for module in (usage, admin, billing, health, webhooks, chat_page, sign_in, account, reports, operator):
+    for module in (usage, admin, billing, health, webhooks, chat_page, sign_in, account, reports, operator, reference):
         app.include_router(module.router)
     app.include_router(metrics.build_router(runtime))
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")

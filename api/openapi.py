@@ -1,8 +1,13 @@
-"""The API's own description: what FastAPI knows, and `/chat`, which it does not."""
+"""The API's own description: what FastAPI knows, and `/chat`, which it does not.
+
+A route's summary is the first sentence of its docstring, and every answer has an example.
+"""
 
 from typing import Any
 
 from fastapi import FastAPI
+
+from api.examples import example_of
 
 PROBLEM = {
     "type": "object",
@@ -29,6 +34,7 @@ _CHAT_STATUSES = {
     "503": "Come back after `Retry-After`",
     "504": "The model's provider did not answer in time",
 }
+_STREAM = "data: A toll post stands at the gate.\n\nevent: done\ndata: \n\n"
 _CHAT = {
     "tags": ["chat"],
     "operationId": "chat",
@@ -56,7 +62,10 @@ _CHAT = {
         },
     },
     "responses": {
-        "200": {"description": "The answer", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        "200": {
+            "description": "The answer",
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM}},
+        },
         **{
             status: {"description": words, "content": {"application/problem+json": _PROBLEM_REF}}
             for status, words in _CHAT_STATUSES.items()
@@ -93,10 +102,32 @@ def _complete(schema: dict[str, Any]) -> dict[str, Any]:
         if not path.startswith("/v1"):
             continue
         for operation in operations.values():
+            _say(operation)
+            _show(operation, components)
             for status, words in {**_EVERYWHERE, **_MORE}.items():
                 operation["responses"][status] = {
                     "description": words,
                     "content": {"application/problem+json": _PROBLEM_REF},
                 }
+    for path in ("/healthz", "/readyz", "/metrics", "/webhooks/razorpay"):
+        for operation in schema["paths"].get(path, {}).values():
+            _say(operation)
+            _show(operation, components)
     schema["paths"] = {"/chat": {"post": _CHAT}, **schema["paths"]}
     return schema
+
+
+def _say(operation: dict[str, Any]) -> None:
+    """The docstring's first sentence as the summary, the rest as the description."""
+    first, _, rest = operation.get("description", "").partition("\n\n")
+    if first:
+        operation["summary"] = " ".join(first.split()).rstrip(".")
+        operation["description"] = rest or first
+
+
+def _show(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """An example for each good answer in JSON that has none."""
+    for status, response in operation["responses"].items():
+        content = response.get("content", {}).get("application/json")
+        if str(status).startswith("2") and content is not None and not {"example", "examples"} & content.keys():
+            content["example"] = example_of(content.get("schema", {}), schemas)

@@ -21,9 +21,9 @@ def work(*, with_parent: WithParent = False) -> None:
 
 
 async def _work(settings: Settings) -> None:
-    from api.worker import build_worker  # noqa: PLC0415 - the other commands need not wait for it
-
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    from api.worker import build_worker  # noqa: PLC0415 - the other commands need not wait for it; a stop comes first
+
     await build_worker(settings).run(stop)

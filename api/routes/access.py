@@ -30,14 +30,14 @@ class Access:
     """Lets a key in that has `scope`. Raises Unauthenticated, Forbidden, Unavailable."""
 
     def __init__(self, scope: Scope) -> None:
-        self._scope = scope
+        self.scope = scope
 
     async def __call__(
         self, request: Request, runtime: RuntimeDep, _: Annotated[object, Security(_bearer)]
     ) -> Principal:
         """The principal of the request's key, or of the session's."""
         principal = await authenticate(runtime.directory, request.scope, fresh=True)
-        principal.require(self._scope)
+        principal.require(self.scope)
         return principal
 
 

@@ -30,7 +30,7 @@ PAGES = {
     "keys": "/account/keys",
     "alerts": "/account/alerts",
     "reports": "/reports",
-    "reports-by-user": "/reports?by=user",
+    "reports-by-user": "/reports?group_by=user",
     "requests": "/reports/requests",
     "live": "/reports/live",
 }
@@ -106,7 +106,9 @@ def _visits(page: "Page", house: House, who: Account, pages: dict[str, str], kin
         if name == "chat":
             _talk(page)
         status = [] if answer.status == HTTPStatus.OK else [f"status {answer.status}"]
-        if found := [*status, *said, *_sticks_out(page), *axe(page)]:
+        # A scheme's colours are what differs: axe looks at each once in the dark, the stories do in the light.
+        seen = axe(page) if SCREENSHOTS or kind.endswith("dark") else []
+        if found := [*status, *said, *_sticks_out(page), *seen]:
             wrong[name] = found
         if SCREENSHOTS:
             page.screenshot(path=Path(SCREENSHOTS) / f"{name}-{kind}.png", full_page=name != "chat")

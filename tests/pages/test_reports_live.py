@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, Collection
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -69,32 +69,43 @@ async def test_the_minute_counts_what_runs_began_and_ended(api: Api) -> None:
 
 
 async def test_everybody_shares_one_read_a_second_while_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "EVERY_S", 0.02)
+    monkeypatch.setattr(feed, "EVERY_S", 0)
+    monkeypatch.setattr(feed, "_SHARE", 0)
     asked: list[Collection[UUID | None]] = []
-    here, there = uuid4(), uuid4()
+    here, there, answers = uuid4(), uuid4(), asyncio.Semaphore(0)
 
     async def read(watched: Collection[UUID | None]) -> Readings:
         asked.append(watched)
-        if len(asked) == 3:
+        number = len(asked)
+        await answers.acquire()
+        if number == 3:
             raise Unavailable("the database does not answer")
-        return {tenant_id: Present(running=len(asked)) for tenant_id in watched}
+        return {tenant_id: Present(running=number) for tenant_id in watched}
 
     shared = Feed(read)
     looking = [shared.watch(tenant_id) for tenant_id in (here, here, there)]
-    seen = await asyncio.gather(*(anext(each) for each in looking))
-    assert [each.running for each in seen if each is not None] == [1, 1, 1]
-    assert len(asked) == 1
-    seen = await asyncio.gather(*(anext(each) for each in looking))
-    seen = await asyncio.gather(*(anext(each) for each in looking))
-    assert seen == [None, None, None], "no reading, and no end"
-    assert await anext(looking[0]) == Present(running=4)
+
+    async def next_of(*watchers: AsyncGenerator[Present | None, None]) -> list[Present | None]:
+        """What they see of the next read, which is answered once all of them wait for it."""
+        waiting = asyncio.gather(*(anext(each) for each in watchers))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        answers.release()
+        return await asyncio.wait_for(waiting, 10)
+
+    assert await next_of(*looking) == [Present(running=1)] * 3
+    assert await next_of(*looking) == [Present(running=2)] * 3
+    assert await next_of(*looking) == [None, None, None], "no reading, and no end"
+    assert await next_of(looking[0]) == [Present(running=4)]
     await looking[0].aclose()
     await looking[1].aclose()
-    await anext(looking[2])
+    await next_of(looking[2])
+    await next_of(looking[2])
     assert asked[-1] == {there}
     await looking[2].aclose()
     reads = len(asked)
-    await asyncio.sleep(0.1)
+    answers.release()
+    await asyncio.sleep(0.05)
     assert len(asked) == reads, "nobody looks"
     monkeypatch.setattr(feed, "MOST_WATCHERS", 0)
     with pytest.raises(Unavailable):

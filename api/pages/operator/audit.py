@@ -77,5 +77,7 @@ def difference(before: dict[str, Any] | None, after: dict[str, Any] | None) -> s
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list):
+        value = ", ".join(str(each) for each in value)
     text = "–" if value is None else str(value)  # noqa: RUF001 - a dash for nothing
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

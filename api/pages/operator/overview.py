@@ -68,7 +68,7 @@ def _lights(gauges: Gauges, inbox: InboxGauges) -> list[Light]:
         ),
         Light(
             "–" if gauges.drifts is None else number(gauges.drifts),  # noqa: RUF001 - never checked yet
-            "drifts in the last check of the books" if checked else "drifts; the books were not checked for two days",
+            _checked(gauges, recently=checked),
             "/operator/reconciliation",
             "bad" if gauges.drifts else "" if checked else "warn",
         ),
@@ -81,6 +81,12 @@ def _lights(gauges: Gauges, inbox: InboxGauges) -> list[Light]:
         Light(number(gauges.open_requests), "requests running"),
         Light(number(gauges.living_processes), "processes serving", None, "" if gauges.living_processes else "bad"),
     ]
+
+
+def _checked(gauges: Gauges, *, recently: bool) -> str:
+    if gauges.age_s is None:
+        return "the books were not checked yet: a worker does it each night"
+    return "drifts in the last check of the books" + ("" if recently else ", which is two days old")
 
 
 async def _waiting(session: AsyncSession) -> list[Light]:

@@ -80,7 +80,7 @@ async def _list(session: AsyncSession, runtime: Runtime, search: str, cursor: UU
     status = await _subscriptions(session, [tenant.id for tenant in rows])
     older = with_query("/operator/tenants", search=search, cursor=rows[SIZE - 1].id) if len(rows) > SIZE else None
     listing = Listing(
-        ["Tenant", "Plan", "Subscription", "Requests", "Provider cost", "Billed"],
+        ["Tenant", "Own plan", "Subscription", "Requests", "Provider cost", "Billed"],
         [
             Row(
                 [

@@ -47,7 +47,7 @@ async def all_subscriptions(
     cursor: Cursor = None,
     size: PageSize = DEFAULT_SIZE,
 ) -> Page[TenantSubscription]:
-    """Newest first; those that ended, too."""
+    """Subscriptions, newest first; those that ended, too."""
     query = select(Subscription).order_by(Subscription.id.desc()).limit(size + 1)
     async with runtime.database.session() as session:
         wanted = await confine(session, principal, tenant_id)
@@ -64,7 +64,7 @@ async def all_alerts(
     cursor: Cursor = None,
     size: PageSize = DEFAULT_SIZE,
 ) -> Page[TenantAlert]:
-    """Newest first."""
+    """Alerts, newest first."""
     query = select(Alert).order_by(Alert.id.desc()).limit(size + 1)
     async with runtime.database.session() as session:
         wanted = await confine(session, principal, tenant_id)

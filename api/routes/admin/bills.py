@@ -57,19 +57,19 @@ async def all_bills(
 
 @router.get("/bills/{bill_id}")
 async def one_bill(bill_id: BillId, _: PlatformAdmin, runtime: RuntimeDep) -> BillDetail:
-    """One of them, with its lines."""
+    """A bill or credit note, with its lines."""
     return await detail_of(runtime.billing, bill_id, tenant_id=None)
 
 
 @router.get("/bills/{bill_id}/document.html", responses=HTML, response_class=Response)
 async def bill_as_html(bill_id: BillId, _: PlatformAdmin, runtime: RuntimeDep) -> Response:
-    """One of them as a page."""
+    """A bill or credit note as a page."""
     return await html_of(runtime.billing, bill_id, tenant_id=None)
 
 
 @router.get("/bills/{bill_id}/document.pdf", responses=PDF, response_class=Response)
 async def bill_as_pdf(bill_id: BillId, _: PlatformAdmin, runtime: RuntimeDep) -> Response:
-    """One of them as PDF."""
+    """A bill or credit note as PDF."""
     return await pdf_of(runtime.billing, bill_id, tenant_id=None)
 
 

@@ -127,7 +127,7 @@ async def operator(_: PlatformAdmin, runtime: RuntimeDep) -> OperatorItem | None
 async def put_operator(
     body: OperatorBody, principal: PlatformAdmin, runtime: RuntimeDep, request: Request
 ) -> OperatorItem:
-    """Replace it. Earlier bills stay as they are."""
+    """Set who supplies. Earlier bills stay as they are."""
     async with runtime.database.session() as session:
         return OperatorItem.of(await set_supplier(session, actor_of(request, principal), body.as_supplier()))
 
@@ -145,7 +145,7 @@ async def tenant_profile(tenant_id: TenantId, principal: TenantAdmin, runtime: R
 async def put_tenant_profile(
     tenant_id: TenantId, body: ProfileBody, principal: TenantAdmin, runtime: RuntimeDep, request: Request
 ) -> ProfileItem:
-    """Replace it."""
+    """Set what stands on a tenant's bills."""
     async with runtime.database.session() as session:
         tenant = await reach_tenant(session, principal, tenant_id)
         actor = actor_of(request, principal)

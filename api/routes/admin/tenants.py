@@ -105,7 +105,7 @@ async def all_tenants(
 
 @router.get("/tenants/{tenant_id}")
 async def one_tenant(tenant_id: TenantId, principal: TenantAdmin, runtime: RuntimeDep) -> TenantItem:
-    """A tenant."""
+    """A tenant, by its id."""
     async with runtime.database.session() as session:
         return TenantItem.of(await reach_tenant(session, principal, tenant_id))
 

@@ -27,7 +27,7 @@ class NewUser(Body):
 
 
 class UserItem(BaseModel):
-    """A user."""
+    """A user of a tenant."""
 
     id: UUID
     tenant_id: UUID
@@ -68,6 +68,6 @@ async def users_of_tenant(
 
 @router.get("/users/{user_id}")
 async def one_user(user_id: UserId, principal: TenantAdmin, runtime: RuntimeDep) -> UserItem:
-    """A user."""
+    """A user of a tenant."""
     async with runtime.database.session() as session:
         return UserItem.of(await reach_user(session, principal, user_id))

@@ -68,7 +68,7 @@ async def all_events(
 
 @router.get("/webhooks/{event_name}")
 async def one_event(event_name: EventName, _: PlatformAdmin, runtime: RuntimeDep) -> EventDetail:
-    """One of them, with its body."""
+    """An event of Razorpay's, with its body."""
     async with runtime.database.session() as session:
         return EventDetail.of(await find_event(session, event_name))
 

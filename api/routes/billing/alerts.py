@@ -54,7 +54,7 @@ class DeliveryItem(BaseModel):
 async def my_alerts(
     principal: TenantAdmin, runtime: RuntimeDep, cursor: Cursor = None, size: PageSize = DEFAULT_SIZE
 ) -> Page[AlertItem]:
-    """Newest first."""
+    """The tenant's alerts, newest first."""
     query = select(Alert).where(Alert.tenant_id == principal.tenant_id).order_by(Alert.id.desc()).limit(size + 1)
     if cursor is not None:
         query = query.where(Alert.id < cursor)
@@ -75,7 +75,10 @@ async def my_endpoint(principal: TenantAdmin, runtime: RuntimeDep) -> EndpointIt
 async def put_endpoint(
     body: NewEndpoint, principal: TenantAdmin, runtime: RuntimeDep, request: Request
 ) -> EndpointItem:
-    """Set it; the first time the answer has the secret that signs. One that was switched off is on again."""
+    """Set where alerts are sent to; the first time the answer has the secret that signs.
+
+    One that was switched off is on again.
+    """
     production = runtime.settings.naka_env == "production"
     async with runtime.database.session() as session:
         row, secret = await set_endpoint(
@@ -86,7 +89,7 @@ async def put_endpoint(
 
 @router.post("/endpoint/rotate")
 async def rotate_endpoint(principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> EndpointItem:
-    """A new secret. The one before signs as well, until the next rotation."""
+    """Make a new secret. The one before signs as well, until the next rotation."""
     async with runtime.database.session() as session:
         secret = await rotate_secret(session, actor_of(request, principal), principal.tenant_id)
         row = await find_endpoint(session, principal.tenant_id)
@@ -95,7 +98,7 @@ async def rotate_endpoint(principal: TenantAdmin, runtime: RuntimeDep, request: 
 
 @router.delete("/endpoint", status_code=204)
 async def delete_endpoint(principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> None:
-    """Nothing is sent any more."""
+    """Send alerts nowhere any more."""
     async with runtime.database.session() as session:
         await remove_endpoint(session, actor_of(request, principal), principal.tenant_id)
 

@@ -59,19 +59,19 @@ async def my_bills(
 
 @router.get("/bills/{bill_id}")
 async def my_bill(bill_id: BillId, principal: TenantAdmin, runtime: RuntimeDep) -> BillDetail:
-    """One of them, with its lines."""
+    """A bill or credit note, with its lines."""
     return await detail_of(runtime.billing, bill_id, tenant_id=principal.tenant_id)
 
 
 @router.get("/bills/{bill_id}/document.html", responses=HTML, response_class=Response)
 async def my_bill_as_html(bill_id: BillId, principal: TenantAdmin, runtime: RuntimeDep) -> Response:
-    """One of them as a page that prints well."""
+    """A bill or credit note as a page that prints well."""
     return await html_of(runtime.billing, bill_id, tenant_id=principal.tenant_id)
 
 
 @router.get("/bills/{bill_id}/document.pdf", responses=PDF, response_class=Response)
 async def my_bill_as_pdf(bill_id: BillId, principal: TenantAdmin, runtime: RuntimeDep) -> Response:
-    """One of them as PDF."""
+    """A bill or credit note as PDF."""
     return await pdf_of(runtime.billing, bill_id, tenant_id=principal.tenant_id)
 
 

@@ -51,7 +51,7 @@ async def my_profile(principal: TenantAdmin, runtime: RuntimeDep) -> ProfileItem
 
 @router.put("/profile")
 async def put_profile(body: ProfileBody, principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> ProfileItem:
-    """Replace it. It is copied onto each bill when that is made: earlier bills stay as they are."""
+    """Set what stands on your bills. It is copied onto each bill when that is made: earlier bills stay as they are."""
     async with runtime.database.session() as session:
         actor = actor_of(request, principal)
         return ProfileItem.of(await set_profile(session, actor, principal.tenant_id, body.as_profile()))

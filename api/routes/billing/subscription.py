@@ -108,7 +108,7 @@ async def checkout_done(body: CheckoutAnswer, principal: TenantAdmin, runtime: R
 async def cancel_subscription(
     body: Ending, principal: TenantAdmin, runtime: RuntimeDep, request: Request
 ) -> SubscriptionView:
-    """End it; the one that waits to be authorised, if there is one, else what the tenant has."""
+    """End the subscription; the one that waits to be authorised, if there is one, else what the tenant has."""
     desk = runtime.billing
     row = await desk_of.cancel(
         desk,
@@ -130,7 +130,7 @@ async def keep_subscription(principal: TenantAdmin, runtime: RuntimeDep, request
 
 @router.post("/pause")
 async def pause_subscription(principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> SubscriptionView:
-    """No further charges until it is resumed; the paid time is served."""
+    """Pause: no further charges until it is resumed; the paid time is served."""
     row = await desk_of.pause(runtime.billing, actor_of(request, principal), principal.tenant_id)
     await _tell(runtime.billing, principal.tenant_id, row.id)
     return await _view(runtime.billing, principal.tenant_id)
@@ -138,7 +138,7 @@ async def pause_subscription(principal: TenantAdmin, runtime: RuntimeDep, reques
 
 @router.post("/resume")
 async def resume_subscription(principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> SubscriptionView:
-    """Charges go on."""
+    """Resume a paused subscription: charges go on."""
     row = await desk_of.pause(runtime.billing, actor_of(request, principal), principal.tenant_id, resume=True)
     await _tell(runtime.billing, principal.tenant_id, row.id)
     return await _view(runtime.billing, principal.tenant_id)
