@@ -1,4 +1,4 @@
-"""Reading usage: a user's own by day and model, the requests and entries behind it, and reports for admins.
+"""Reading usage: a user's own by day and model, and the requests and entries behind it. Reports: `metering.reports`.
 
 Sums come from the rollup, never from the request rows, and no report is read on the request path. A request is shown
 as what it counts for: its row and its entries.
@@ -24,14 +24,6 @@ from metering.models import COUNT_COLUMNS, UsageCheckpoint, UsageDaily, UsageEnt
 _SUMS: list[ColumnElement[Any]] = [
     func.coalesce(func.sum(getattr(UsageDaily, name)), 0).label(name) for name in COUNT_COLUMNS
 ]
-GROUPS: dict[str, ColumnElement[Any]] = {
-    "tenant": UsageDaily.tenant_id.label("tenant_id"),
-    "user": UsageDaily.user_id.label("user_id"),
-    "key": UsageDaily.key_id.label("key_id"),
-    "model": UsageDaily.model.label("model"),
-    "day": UsageDaily.day.label("day"),
-}
-"""What a report can be grouped by."""
 
 
 async def own_usage(
@@ -49,17 +41,6 @@ async def own_usage(
         .order_by(UsageDaily.day, UsageDaily.model)
     )
     return (await session.execute(query)).all()
-
-
-def usage_report(
-    *, tenant_id: UUID | None, first: date, last: date, group_by: Sequence[str]
-) -> Select[*tuple[Any, ...]]:
-    """The query of a report: the groups asked for, then the seven sums. `tenant_id` None: every tenant's."""
-    groups = [GROUPS[name] for name in group_by]
-    query = select(*groups, *_SUMS).where(UsageDaily.day.between(first, last))
-    if tenant_id is not None:
-        query = query.where(UsageDaily.tenant_id == tenant_id)
-    return query.group_by(*groups).order_by(*groups) if groups else query
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from core.database import asyncpg_dsn
 from core.queue import upgrade_queue
@@ -25,6 +26,11 @@ def migrate(url: str) -> None:
     config.attributes["url"] = url
     command.upgrade(config, "head")
     asyncio.run(_complete(url))
+
+
+def newest_revision() -> str:
+    """The revision that this version's code needs."""
+    return str(ScriptDirectory(str(Path(__file__).parent)).get_current_head())
 
 
 async def _complete(url: str) -> None:

@@ -18,11 +18,13 @@ from api.cli import (
     prices,
     profiles,
     reconcile,
+    report,
     server,
     tenants,
     users,
     webhooks,
 )
+from api.cli.doctor import doctor
 from api.cli.session import in_one_line
 from api.cli.up import up
 from api.cli.worker import work
@@ -38,25 +40,28 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("up")(up)
-app.command("serve")(server.serve)
-app.command("worker")(work)
-app.command("migrate")(server.migrate)
-app.add_typer(reconcile.app, name="reconcile")
-app.add_typer(tenants.app, name="tenant")
-app.add_typer(users.app, name="user")
-app.add_typer(keys.app, name="key")
-app.add_typer(plans.app, name="plan")
-app.add_typer(profiles.operator, name="operator")
-app.add_typer(profiles.profile, name="profile")
-app.add_typer(prices.app, name="price")
-app.add_typer(bills.app, name="bill")
-app.add_typer(webhooks.app, name="webhook")
-app.add_typer(charges.charge_app, name="charge")
-app.add_typer(charges.refund_app, name="refund")
-app.add_typer(charges.finding_app, name="finding")
-app.command("correct")(corrections.correct)
-app.command("credit")(corrections.credit)
+_RUN, _WHO, _SELL, _BOOKS = "Run", "Tenants, users, keys", "Sell and collect", "Reports and books"
+app.command("up", rich_help_panel=_RUN)(up)
+app.command("serve", rich_help_panel=_RUN)(server.serve)
+app.command("worker", rich_help_panel=_RUN)(work)
+app.command("migrate", rich_help_panel=_RUN)(server.migrate)
+app.command("doctor", rich_help_panel=_RUN)(doctor)
+app.add_typer(tenants.app, name="tenant", rich_help_panel=_WHO)
+app.add_typer(users.app, name="user", rich_help_panel=_WHO)
+app.add_typer(keys.app, name="key", rich_help_panel=_WHO)
+app.add_typer(plans.app, name="plan", rich_help_panel=_SELL)
+app.add_typer(prices.app, name="price", rich_help_panel=_SELL)
+app.add_typer(profiles.operator, name="operator", rich_help_panel=_SELL)
+app.add_typer(profiles.profile, name="profile", rich_help_panel=_SELL)
+app.add_typer(bills.app, name="bill", rich_help_panel=_SELL)
+app.add_typer(charges.charge_app, name="charge", rich_help_panel=_SELL)
+app.add_typer(charges.refund_app, name="refund", rich_help_panel=_SELL)
+app.add_typer(charges.finding_app, name="finding", rich_help_panel=_SELL)
+app.add_typer(webhooks.app, name="webhook", rich_help_panel=_SELL)
+app.add_typer(report.app, name="report", rich_help_panel=_BOOKS)
+app.add_typer(reconcile.app, name="reconcile", rich_help_panel=_BOOKS)
+app.command("correct", rich_help_panel=_BOOKS)(corrections.correct)
+app.command("credit", rich_help_panel=_BOOKS)(corrections.credit)
 
 
 def main() -> None:

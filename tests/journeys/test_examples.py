@@ -1,0 +1,92 @@
+"""The clients in `examples/`, run as they are; the one for the browser has its story in tests/browser."""
+
+import asyncio
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from examples.python_client import events
+from metering.limits import Limit, LimitSet, Meter
+from metering.windows import WindowKind
+from tests.harness import ROOT, Account, Api, Books, parse_sse, scripted
+
+TEXT = "  नाका 😀 counts:\n\n“every” word\n: and no \\ more\n\tthan that. "
+CLIENTS = {
+    "python": [sys.executable, "python_client.py"],
+    "node": ["node", "node_client.mjs"],
+    "curl": ["sh", "curl.sh"],
+}
+
+
+@dataclass
+class Run:
+    """How a client ended."""
+
+    code: int
+    said: str
+    complained: str
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> str:
+    program = CLIENTS[request.param][0]
+    if shutil.which(program) is None:
+        if os.environ.get("REQUIRE_BROWSER") == "1":
+            pytest.fail(f"REQUIRE_BROWSER=1, but there is no {program}")
+        pytest.skip(f"no {program}")
+    return str(request.param)
+
+
+async def run(client: str, api: Api, key: str, message: str) -> Run:
+    environment = {"PATH": os.environ["PATH"], "NAKA_URL": api.url, "NAKA_KEY": key, "LANG": "C.UTF-8"}
+    if client == "curl":
+        message = message.replace("\\", "\\\\").replace('"', '\\"')  # it puts the words into JSON as they are
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *CLIENTS[client], message, cwd=ROOT / "examples", env=environment, stdout=pipe, stderr=pipe
+    )
+    async with asyncio.timeout(30):
+        said, complained = await process.communicate()
+    return Run(process.returncode or 0, said.decode(), complained.decode())
+
+
+def answer_of(client: str, done: Run) -> str:
+    """The text; curl shows the events themselves."""
+    if client == "curl":
+        found = parse_sse(done.said.encode())
+        assert found[-1] == ("done", "")
+        return "".join(data for kind, data in found if kind == "message")
+    return done.said.removesuffix("\n")
+
+
+async def test_the_text_arrives_whole(client: str, api: Api, books: Books) -> None:
+    account = await books.account()
+    done = await run(client, api, account.key, scripted(text=TEXT))
+    assert (done.code, done.complained) == (0, "")
+    assert answer_of(client, done) == TEXT
+
+
+async def test_a_refusal_is_said_in_words(client: str, api: Api, books: Books) -> None:
+    done = await run(client, api, "nk_live_wrong", "hello")
+    assert done.code != 0
+    assert "a valid API key is needed" in done.said + done.complained
+    used_up = await limited(books, WindowKind.DAY)
+    done = await run(client, api, used_up.key, "hello")
+    assert done.code != 0
+    assert "limit of 0 requests per day" in done.said + done.complained, done
+
+
+async def limited(books: Books, window: WindowKind) -> Account:
+    return await books.account(limits=LimitSet((Limit(Meter.REQUESTS, window, 0),)))
+
+
+def test_pythons_reader_takes_any_cut_of_a_stream() -> None:
+    stream = "\ufeff: hi\r\ndata: é😀\rdata:\ndata:  b\r\n\r\nevent: x\ndata: c\n\n\r\rdata\n\ndata: lost".encode()
+    expected: list[Any] = [("message", "é😀\n\n b"), ("x", "c"), ("message", "")]
+    for cut in range(len(stream) + 1):
+        assert list(events([stream[:cut], stream[cut:]])) == expected, cut
+    assert list(events(stream[at : at + 1] for at in range(len(stream)))) == expected
