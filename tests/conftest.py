@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis
+from _pytest.nodeid import NodeId
 from hypothesis import HealthCheck, settings
 
 from migrations.upgrade import migrate
@@ -46,6 +47,15 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     node.workerinput["naka_folder"] = str(node.config.stash[FOLDER])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the tests of a group on one worker: xdist 3.8 writes the group where pytest 9.2 no longer reads it."""
+    for item in items:
+        grouped = vars(item).get("_nodeid")
+        if grouped is not None and item.nodeid != grouped:
+            item._id = NodeId.parse(grouped)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -20,6 +20,7 @@ from api.cli import (
     reconcile,
     report,
     server,
+    subscriptions,
     tenants,
     users,
     webhooks,
@@ -53,6 +54,7 @@ app.add_typer(plans.app, name="plan", rich_help_panel=_SELL)
 app.add_typer(prices.app, name="price", rich_help_panel=_SELL)
 app.add_typer(profiles.operator, name="operator", rich_help_panel=_SELL)
 app.add_typer(profiles.profile, name="profile", rich_help_panel=_SELL)
+app.add_typer(subscriptions.app, name="subscription", rich_help_panel=_SELL)
 app.add_typer(bills.app, name="bill", rich_help_panel=_SELL)
 app.add_typer(charges.charge_app, name="charge", rich_help_panel=_SELL)
 app.add_typer(charges.refund_app, name="refund", rich_help_panel=_SELL)

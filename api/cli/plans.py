@@ -10,7 +10,7 @@ from api.cli.limits import read_limits
 from api.cli.session import AsJson, Desk, at_desk, show, show_all
 from api.routes.admin.plans import MeterPrice, NewPlan, PlanItem, publish
 from billing.overage import Meter, PastAllowance
-from billing.plans import list_plans
+from billing.plans import find_plan, list_plans
 from core.errors import Invalid
 
 app = typer.Typer(no_args_is_help=True, help="Plans: what they cost, include and allow.")
@@ -63,6 +63,21 @@ def publish_one(  # noqa: PLR0913, PLR0917 - all that a plan says
 
     async def work(desk: Desk) -> PlanItem:
         return PlanItem.of(await publish(desk.session, desk.actor, new))
+
+    show(at_desk(work), as_json=as_json)
+
+
+@app.command("show")
+def show_one(
+    code: Annotated[str, typer.Argument(help="The plan's code.")],
+    version: Annotated[int | None, typer.Option(help="Its version; the newest when not given.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show a version of a plan."""
+
+    async def work(desk: Desk) -> PlanItem:
+        return PlanItem.of(await find_plan(desk.session, code, version))
 
     show(at_desk(work), as_json=as_json)
 

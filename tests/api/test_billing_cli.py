@@ -48,3 +48,23 @@ def test_the_parties(naka: Naka) -> None:
     wrong = ("--state", "27", "--email", "a@acme.example", "--gstin", "29AAGCB7383J1Z4")
     assert "another state" in naka.fails("profile", "set", "acme", *OPERATOR, *wrong)
     assert naka.json("profile", "show", "acme") == kept
+
+
+def test_a_plan_is_shown(naka: Naka) -> None:
+    for base in ("100", "200"):
+        naka.json("plan", "publish", "team", "Team", "--base", base)
+    assert (naka.json("plan", "show", "team")["version"], naka.json("plan", "show", "team")["base_paise"]) == (
+        2,
+        20_000,
+    )
+    assert naka.json("plan", "show", "team", "--version", "1")["base_paise"] == 10_000
+    assert "no such plan" in naka.fails("plan", "show", "moon")
+
+
+def test_a_tenant_without_a_subscription(naka: Naka) -> None:
+    naka.json("tenant", "create", "acme", "Acme")
+    assert naka.json("subscription", "list", "acme") == []
+    assert naka.run("subscription", "list", "acme").stdout.split()[:2] == ["plan", "version"]
+    for words in (("pause", "acme"), ("resume", "acme"), ("cancel", "acme", "--reason", "wished")):
+        assert "subscription" in naka.fails("subscription", *words)
+    assert "no such tenant" in naka.fails("subscription", "list", "nobody")

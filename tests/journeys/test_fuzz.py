@@ -20,7 +20,7 @@ from core.settings import Settings
 from core.tenancy.principal import Scope
 from tests.harness import Account, Api, Books
 
-EXAMPLES = 6
+EXAMPLES = 4
 SETTLED = (
     "INSERT INTO usage_requests (tenant_id, id, user_id, key_id, state, price_id, period_id, day, opened_at, model,"
     " requests, output_tokens, cost_nano_usd) SELECT $1, $2, $3, $4, 'settled', p.id, '2026-11', current_date, now(),"

@@ -31,7 +31,7 @@ from tests.metering.books_model import State, hash_key
 from tests.metering.books_steps import Steps, event
 from tests.metering.process import MODEL
 
-EXAMPLES = int(os.environ.get("BOOKS_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("BOOKS_EXAMPLES", "8"))
 STEPS = 20
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 """Without the explanation, which takes as many runs again."""
