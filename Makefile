@@ -1,7 +1,8 @@
 # Everything happens in .venv, from the hashes in requirements.lock; a second run of any target reuses it.
 
 PYTHON  ?= python3
-WORKERS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2); [ $$n -lt 2 ] && n=2; [ $$n -gt 4 ] && n=4; echo $$n)
+# One more than there are cores: many a test waits for something.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2); [ $$n -gt 3 ] && n=3; echo $$((n + 1)))
 BIN     := .venv/bin
 
 .DEFAULT_GOAL := help

@@ -1,4 +1,4 @@
-"""Bills, attempts to collect them, refunds and findings of all tenants; and the operator's word on each."""
+"""Bills, attempts to collect them and refunds of all tenants; and the operator's word on each."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -32,7 +32,7 @@ from api.routes.bill_items import BillId, BillState, html_of
 from billing.bill_list import list_bills
 from billing.charges import retry
 from billing.held_bills import release, void
-from billing.money_lists import close_finding, list_charges, list_findings, list_refunds
+from billing.money_lists import list_charges, list_refunds
 from billing.refunds import decide
 from core.errors import Invalid
 
@@ -76,7 +76,7 @@ async def bills(
             for bill in rows[:SIZE]
         ],
         "No bills." if not state else "None in this state.",
-        _older("/operator/bills", rows, "id", state=state, tenant=tenant_id),
+        older("/operator/bills", rows, "id", state=state, tenant=tenant_id),
         filters("/operator/bills", _BILLS, state or "", tenant=str(tenant_id or "")),
     )
     return show_list(request, visitor, "Bills", listing, said, "What is held is far above what the tenant usually has.")
@@ -129,7 +129,7 @@ async def void_bill(
 ) -> Response:
     """Lets a held bill go."""
     actor = actor_of(request, visitor.principal)
-    await void(runtime.billing, actor, bill_id, _given(reason), again=again == "yes")
+    await void(runtime.billing, actor, bill_id, given(reason), again=again == "yes")
     return see_other("/operator/bills?said=voided")
 
 
@@ -166,7 +166,7 @@ async def charges(
             for charge in rows[:SIZE]
         ],
         "No bill had to be collected yet." if not state else "None in this state.",
-        _older("/operator/charges", rows, "id", state=state, tenant=tenant_id),
+        older("/operator/charges", rows, "id", state=state, tenant=tenant_id),
         filters("/operator/charges", _CHARGES, state or "", tenant=str(tenant_id or "")),
     )
     return show_list(request, visitor, "Charges", listing, said)
@@ -182,7 +182,7 @@ async def retry_charge(
     charge_id: ChargeId, request: Request, runtime: RuntimeDep, visitor: Operator, reason: Reason = ""
 ) -> Response:
     """Lets a failed attempt go."""
-    await retry(runtime.billing, actor_of(request, visitor.principal), charge_id, reason=_given(reason))
+    await retry(runtime.billing, actor_of(request, visitor.principal), charge_id, reason=given(reason))
     return see_other("/operator/charges?said=retried")
 
 
@@ -218,7 +218,7 @@ async def refunds(
             for refund in rows[:SIZE]
         ],
         "Nothing had to be given back yet." if not state else "None in this state.",
-        _older("/operator/refunds", rows, "id", state=state, tenant=tenant_id),
+        older("/operator/refunds", rows, "id", state=state, tenant=tenant_id),
         filters("/operator/refunds", _REFUNDS, state or "", tenant=str(tenant_id or "")),
     )
     lead = "What is above the cap (BILLING_REFUND_CAP_PAISE) waits for your word."
@@ -239,7 +239,7 @@ async def approve_refund(
 ) -> Response:
     """Sends it."""
     actor = actor_of(request, visitor.principal)
-    await decide(runtime.billing, actor, refund_id, approve=True, reason=_given(reason))
+    await decide(runtime.billing, actor, refund_id, approve=True, reason=given(reason))
     return see_other("/operator/refunds?said=approved")
 
 
@@ -249,75 +249,17 @@ async def deny_refund(
 ) -> Response:
     """Does not send it."""
     actor = actor_of(request, visitor.principal)
-    await decide(runtime.billing, actor, refund_id, approve=False, reason=_given(reason))
+    await decide(runtime.billing, actor, refund_id, approve=False, reason=given(reason))
     return see_other("/operator/refunds?said=denied")
 
 
-@router.get("/findings")
-async def findings(
-    request: Request,
-    runtime: RuntimeDep,
-    visitor: Operator,
-    state: Annotated[str, Query(pattern="^(|closed)$")] = "",
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
-    said: Said = "",
-) -> Response:
-    """What a person should look at, newest first."""
-    here, closed = Here(runtime.calendar.zone), state == "closed"
-    async with runtime.database.session() as session:
-        rows = await list_findings(session, closed=closed, before=cursor, limit=SIZE + 1)
-        tenants = await tenant_cells(session, (finding.tenant_id for finding in rows))
-    listing = Listing(
-        ["Finding", "Tenant", "What is known", "Seen"],
-        [
-            Row(
-                [
-                    Cell(words(finding.kind), note=finding.key),
-                    tenants[finding.tenant_id],
-                    Cell(_detail(finding.detail)),
-                    Cell(here.at(finding.seen_ms)),
-                ],
-                () if closed else [_close(finding.key)],
-            )
-            for finding in rows[:SIZE]
-        ],
-        "Nothing to look at.",
-        _older("/operator/findings", rows, "key", state=state),
-        filters("/operator/findings", {"": "Open", "closed": "Closed"}, state),
-    )
-    return show_list(request, visitor, "Findings", listing, said, "What software alone cannot put right.")
-
-
-def _close(key: str) -> Act:
-    action = "/operator/findings/close"
-    return Act("Close", "Has this been looked at?", action, wants_reason=True, fields={"key": key})
-
-
-@router.post("/findings/close")
-async def close_one(
-    request: Request,
-    runtime: RuntimeDep,
-    visitor: Operator,
-    key: Annotated[str, Form(max_length=200)] = "",
-    reason: Reason = "",
-) -> Response:
-    """Says that it was looked at."""
-    async with runtime.database.session() as session:
-        await close_finding(session, actor_of(request, visitor.principal), key, _given(reason))
-    return see_other("/operator/findings?said=closed")
-
-
-def _given(reason: str) -> str:
+def given(reason: str) -> str:
     """The reason, which the audit log wants. Raises Invalid."""
     if not reason.strip():
         raise Invalid("a reason is needed, for the audit log")
     return reason.strip()
 
 
-def _detail(detail: dict[str, Any]) -> str:
-    return ", ".join(f"{words(name)} {value}" for name, value in detail.items() if not isinstance(value, dict | list))
-
-
-def _older(path: str, rows: Sequence[Any], cursor: str, **kept: object) -> str | None:
+def older(path: str, rows: Sequence[Any], cursor: str, **kept: object) -> str | None:
     """Where the next part of a list is, which was asked for with one row more than is shown."""
     return with_query(path, cursor=getattr(rows[SIZE - 1], cursor), **kept) if len(rows) > SIZE else None

@@ -1,0 +1,137 @@
+"""Postgres, its schema, and Redis."""
+
+import time
+
+import asyncpg
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from api.doctor.findings import CHECK_S, Patient
+from core.database import asyncpg_dsn
+from migrations.upgrade import newest_revision
+
+_OLDEST_POSTGRES = 15
+_OLDEST_REDIS = 7
+_SKEW_S = 2.0
+_POOL_OVERHEAD = 6  # connections of a process beside its pool: journal lanes, fallback, listening
+
+
+async def postgres(patient: Patient) -> None:
+    """Whether it answers, and is new enough."""
+    if not patient.settings.database_url:
+        patient.fault("Postgres", "DATABASE_URL is not set", "set it, or run `naka up` in this folder")
+        return
+    try:
+        patient.postgres = await asyncpg.connect(asyncpg_dsn(patient.settings.database_url), timeout=CHECK_S)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TimeoutError) as error:
+        patient.fault("Postgres", f"cannot be reached: {type(error).__name__}", "look at DATABASE_URL")
+        return
+    version = patient.postgres.get_server_version()
+    patient.judge(
+        "Postgres",
+        good=version.major >= _OLDEST_POSTGRES,
+        says=f"version {version.major}.{version.minor}",
+        otherwise=f"version {version.major} is older than {_OLDEST_POSTGRES}",
+        mend=f"use Postgres {_OLDEST_POSTGRES} or newer",
+    )
+
+
+async def durability(patient: Patient) -> None:
+    """Whether a commit lasts."""
+    names = ("fsync", "synchronous_commit", "full_page_writes")
+    off = [name for name in names if await patient.postgres.fetchval(f"SHOW {name}") == "off"]
+    patient.judge(
+        "durability",
+        good=not off,
+        says="a commit lasts",
+        otherwise=f"off: {', '.join(off)}; a crash may lose what was counted",
+        mend="switch it on in postgresql.conf; only tests may do without",
+        is_fault=patient.settings.naka_env == "production",
+    )
+
+
+async def connections(patient: Patient) -> None:
+    """Whether there are enough."""
+    most = int(await patient.postgres.fetchval("SHOW max_connections"))
+    each = patient.settings.database_pool_size + _POOL_OVERHEAD
+    patient.judge(
+        "connections",
+        good=most >= 3 * each,
+        says=f"{most} allowed, about {each} a process",
+        otherwise=f"only {most} allowed, and each process takes about {each}",
+        mend="raise max_connections, or lower DATABASE_POOL_SIZE",
+        is_fault=False,
+    )
+
+
+async def schema(patient: Patient) -> None:
+    """Whether it is this version's."""
+    wanted = newest_revision()
+    try:
+        found = await patient.postgres.fetchval("SELECT version_num FROM alembic_version")
+    except asyncpg.UndefinedTableError:
+        found = None
+    patient.has_schema = found == wanted
+    patient.judge(
+        "schema",
+        good=patient.has_schema,
+        says=f"revision {found}",
+        otherwise=f"revision {found or 'none'}, and this version needs {wanted}",
+        mend="run `naka migrate`",
+    )
+
+
+async def redis(patient: Patient) -> None:
+    """Whether it answers, takes writes, and is new enough."""
+    if not patient.settings.redis_url:
+        patient.fault("Redis", "REDIS_URL is not set", "set it, or run `naka up` in this folder")
+        return
+    try:
+        redis = Redis.from_url(patient.settings.redis_url, socket_connect_timeout=CHECK_S, socket_timeout=CHECK_S)
+        info = await redis.info()
+    except (RedisError, OSError, ValueError) as error:
+        patient.fault("Redis", f"cannot be reached: {type(error).__name__}", "look at REDIS_URL")
+        return
+    patient.redis = redis
+    version = str(info.get("redis_version", "0"))
+    if info.get("role") == "slave":
+        patient.fault("Redis", "it is a replica, which takes no writes", "point REDIS_URL at the primary")
+        return
+    patient.judge(
+        "Redis",
+        good=int(version.partition(".")[0]) >= _OLDEST_REDIS,
+        says=f"version {version}",
+        otherwise=f"version {version} is older than {_OLDEST_REDIS}",
+        mend=f"use Redis {_OLDEST_REDIS} or Valkey",
+    )
+
+
+async def eviction(patient: Patient) -> None:
+    """Whether counters stay."""
+    info = await patient.redis.info("memory")
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    patient.judge(
+        "eviction",
+        good=policy == "noeviction" or not int(info.get("maxmemory", 0)),
+        says="counters are not evicted",
+        otherwise=f"{policy}: evicted counters are rebuilt from Postgres, which costs time when memory is short",
+        mend="set maxmemory-policy noeviction",
+        is_fault=False,
+    )
+
+
+async def clocks(patient: Patient) -> None:
+    """Whether all agree."""
+    began = time.time()
+    theirs = float(await patient.postgres.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8"))
+    seconds, micro = await patient.redis.time()
+    here = (began + time.time()) / 2
+    skew = max(abs(theirs - here), abs(seconds + micro / 1_000_000 - here))
+    patient.judge(
+        "clocks",
+        good=skew < _SKEW_S,
+        says=f"here, Postgres and Redis agree within {skew:.1f} s",
+        otherwise=f"they differ by {skew:.0f} s, and so do the ends of days and periods",
+        mend="run a time service (chrony) on each host",
+        is_fault=False,
+    )
