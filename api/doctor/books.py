@@ -68,7 +68,8 @@ async def processes(patient: Patient) -> None:
         mend="run `naka worker`",
     )
     if gauges.age_s is None or gauges.age_s > _BOOKS_S:
-        patient.warn("books", "they were not checked for two days", "run `naka reconcile`; a worker does it each night")
+        says = "they were not checked " + ("yet" if gauges.age_s is None else "for two days")
+        patient.warn("books", says, "run `naka reconcile`; a worker does it each night")
     else:
         patient.judge(
             "books",

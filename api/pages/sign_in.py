@@ -55,6 +55,8 @@ async def sign_in(
         return page
     ttl_s = runtime.settings.session_s
     async with runtime.database.session() as session:
+        if (before := session_of(request.scope)) is not None:
+            await end_session(session, before)  # who comes with another key leaves with the one before
         token = await begin_session(session, principal, ttl_s=ttl_s)
     response = see_other(_local(next) or _home(principal))
     secure = runtime.settings.naka_env == "production" or request.url.scheme == "https"

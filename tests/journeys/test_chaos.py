@@ -25,7 +25,7 @@ from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Books, Simulator
 from tests.journeys.chaos import SETTINGS, Town, harm, live, town
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
-LASTS_S = float(os.environ.get("CHAOS_S", "10"))
+LASTS_S = float(os.environ.get("CHAOS_S", "8"))
 SEED = int(os.environ.get("CHAOS_SEED", "20261122"))
 CLIENTS_EACH = 2
 TIGHT = 4_000

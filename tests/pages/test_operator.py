@@ -128,3 +128,11 @@ async def test_a_check_is_left_to_a_worker(api: Api, sign_in: SignIn) -> None:
     assert (await operator.post("/operator/reconciliation/other/run")).status_code == 422
     rows = await api.books.fetch("SELECT entrypoint FROM pgqueuer.pgqueuer ORDER BY entrypoint")
     assert [row["entrypoint"] for row in rows] == ["billing-razorpay", "reconcile"]
+
+
+async def test_a_tenants_page_leads_to_its_usage(api: Api, sign_in: SignIn, full: UUID) -> None:
+    operator = await sign_in(await api.platform_admin())
+    (row,) = await api.books.fetch("SELECT slug FROM tenants WHERE id = $1", full)
+    assert f'href="/reports?tenant={row["slug"]}"' in (await operator.get(f"/operator/tenants/{full}")).text
+    usage = await operator.get(f"/reports?tenant={row['slug']}")
+    assert (usage.status_code, f'value="{row["slug"]}"' in usage.text) == (200, True)

@@ -103,6 +103,19 @@ async def test_a_session_is_no_key_and_a_key_goes_first(api: Api, account: Accou
     assert (await browser.get("/v1/admin/audit", headers=admin.headers)).status_code == 200
 
 
+async def test_another_key_takes_its_place(api: Api, account: Account, sign_in: SignIn) -> None:
+    browser = await sign_in(account)
+    before = browser.cookies["naka_session"]
+    refused = await browser.get("/account")
+    assert (refused.status_code, "/sign-in?next=/account" in refused.text) == (403, True)
+    admin = await api.tenant_admin()
+    assert (await browser.post("/sign-in", data={"key": admin.key, "next": "/account"})).status_code == 303
+    assert (await browser.get("/v1/admin/audit")).status_code == 200
+    async with stranger(api) as other:
+        other.cookies.set("naka_session", before)
+        assert (await other.get("/v1/usage")).status_code == 401, "the session before is over"
+
+
 async def test_it_ends_with_its_key(api: Api, account: Account, sign_in: SignIn) -> None:
     browser = await sign_in(account)
     await api.call(await api.platform_admin(), "DELETE", f"/keys/{account.key_id}", expect=204)
