@@ -21,6 +21,8 @@ PIECES = "naka.pieces"
 so the relay hands it to the server directly. A layer that does look at every piece takes it off the scope."""
 
 log = get_logger("api.access")
+_access = logging.getLogger("api.access")
+"""The one beneath it, which can say whether the line is wanted even where nobody called `configure_logs`."""
 
 
 class RequestContextMiddleware:
@@ -61,7 +63,7 @@ class RequestContextMiddleware:
                 raise  # the head is out: the server cuts the connection, so that nobody takes it for whole
             await problem_response(error, scope)(scope, receive, send_named)
         finally:
-            if log.isEnabledFor(logging.INFO):
+            if _access.isEnabledFor(logging.INFO):
                 duration_us = (time.perf_counter_ns() - started) // 1000
                 log.info("request", method=scope["method"], path=scope["path"], status=status, duration_us=duration_us)
 

@@ -7,6 +7,8 @@ Razorpay away: what is wanted waits, and the duty comes again. It also keeps our
 before its next charge is announced, a halted one before its next cycle, and what should have moved is fetched.
 """
 
+import asyncio
+import time
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -27,6 +29,9 @@ from core.logs import get_logger
 
 PATIENCE_MS = 10 * 60_000
 _LOOK_BACK_S = 3600
+_CALL_MS = 30_000
+"""No call to Razorpay is longer (`razorpay_transport.Patience`)."""
+_POLL_S = 0.1
 _LATE_MS = 5 * 60_000
 """So long after a charge was due, what became of it is fetched, were its webhook lost."""
 _AGAIN_MS = 15 * 60_000
@@ -66,6 +71,18 @@ async def drive_one(desk: Desk, tenant_id: UUID, subscription_id: UUID) -> None:
         await _cancel(desk, row)
     elif row.wanted is not None:
         await _pause_or_resume(desk, row)
+
+
+async def others_call(desk: Desk, tenant_id: UUID, subscription_id: UUID, *, patience_s: float) -> None:
+    """Waits for the end of a call that another process, or another request, is making right now to have this one made.
+
+    Not where nobody can be in that call any more: what is in doubt is looked for in its own time.
+    """
+    deadline = time.monotonic() + patience_s
+    row = await _read(desk, tenant_id, subscription_id)
+    while row.state == "submitting" and now_ms() < (row.tried_ms or 0) + _CALL_MS and time.monotonic() < deadline:
+        await asyncio.sleep(_POLL_S)
+        row = await _read(desk, tenant_id, subscription_id)
 
 
 async def _due(desk: Desk) -> Sequence[tuple[UUID, UUID]]:

@@ -71,8 +71,7 @@ async def subscribe(desk: Desk, actor: Actor, tenant_id: UUID, code: str, versio
             tenant_id=tenant_id,
             target=f"subscription:{row.id}",
             after={"plan": f"{plan.code}@{plan.version}", "replaces": row.replaces and str(row.replaces)},
-        )
-        wants(session, SUBSCRIPTIONS)
+        )  # who asked makes the call, and needs its link; a worker woken now would only race it: its next tick will do
     return Wanted(row.id, is_new=True)
 
 

@@ -4,6 +4,7 @@ After the trouble the duty runs a few times more, with time enough between for w
 than we are patient makes an extra subscription: that is cancelled, what was paid for it goes back, and it is reported.
 """
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from billing.collection import collect
 from billing.processing import process_due
 from billing.reconciliation import reconcile_razorpay
-from billing.submission import PATIENCE_MS, drive
+from billing.submission import PATIENCE_MS, drive, others_call
 from billing.subscribe import cancel, pause, subscribe
 from tests.billing.postbag import event_body, put
 from tests.billing.signup import ACTOR, Signup
@@ -58,6 +59,19 @@ async def test_a_subscription_is_made_once(signup: Signup, trouble: dict[str, An
     await signup.settle()
 
     await _ends_with_one(signup)
+
+
+async def test_a_call_that_nobody_can_be_in_any_more_is_not_waited_for(signup: Signup) -> None:
+    signup.razorpay.fault(route=MAKE, kind="cut", when="before")
+    row = await signup.want()
+    assert row.state == "submitting"
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await others_call(signup.desk, signup.tenant_id, row.id, patience_s=60)
+    await signup.advance(seconds=31)
+    async with asyncio.timeout(5):
+        await others_call(signup.desk, signup.tenant_id, row.id, patience_s=60)
 
 
 @every_trouble

@@ -1,5 +1,6 @@
 """Changes of mind: another plan, authorised or not; the end, by the clock; the last cycle and a renewal."""
 
+import asyncio
 from dataclasses import replace
 
 from billing.alerts import look
@@ -47,6 +48,21 @@ async def test_a_change_that_nobody_authorises_changes_nothing(shop: Shop) -> No
     assert [bill["total_paise"] for bill in await customer.bills("base")] == [gross(BASE_PAISE)] * 2
     assert (await customer.chat()).done
     await shop.money_agrees()
+
+
+async def test_two_clicks_at_once_are_answered_with_one_link(shop: Shop) -> None:
+    """The second finds the first one's call to Razorpay under way, as it does when the worker was quicker."""
+    customer = await shop.customer()
+    shop.razorpay.fault(route="POST /v1/subscriptions", kind="slow", when="before", delay_s=1.5)
+
+    views = await asyncio.gather(
+        *(customer.call("POST", "/v1/billing/subscription", expect=201, plan="team") for _ in range(3))
+    )
+
+    links = {view["waiting"]["pay_url"] for view in views}
+    assert len(links) == 1
+    assert None not in links
+    assert len(shop.razorpay.ledger()["subscriptions"]) == 1
 
 
 async def test_from_block_to_bill_at_the_same_price_at_once(shop: Shop) -> None:

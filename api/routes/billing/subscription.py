@@ -14,13 +14,16 @@ from billing.checkout import authorised
 from billing.desk import Desk
 from billing.models import Subscription
 from billing.razorpay_faults import RazorpayError
-from billing.submission import drive_one
+from billing.submission import drive_one, others_call
 from billing.subscribe import live_of, subscriptions_of
 from core.errors import Invalid
 from core.logs import get_logger
 
 router = APIRouter(prefix="/subscription")
 log = get_logger(__name__)
+
+_OTHERS_S = 10
+"""So long a second click waits for the call of the first one."""
 
 RazorpayId = Annotated[str, StringConstraints(pattern=r"^[a-z]+_[A-Za-z0-9]{1,40}$")]
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -148,6 +151,7 @@ async def _tell(desk: Desk, tenant_id: UUID, subscription_id: UUID) -> None:
     """Tells Razorpay at once, so that the answer has the link; the worker does it again where that fails."""
     try:
         await drive_one(desk, tenant_id, subscription_id)
+        await others_call(desk, tenant_id, subscription_id, patience_s=_OTHERS_S)
     except RazorpayError as error:
         log.warning("razorpay_later", subscription=str(subscription_id), error=str(error))
 
