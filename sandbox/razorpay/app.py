@@ -115,6 +115,7 @@ class Simulator(Starlette):
             return _refusal(not_found())
         entry: Json = {"route": name, "path": request.url.path, "at": self.account.tick(), "status": None}
         self.account.calls.append(entry)
+        await request.body()  # while the caller is there: what is slow takes its effect after it has left, too
         faults = self.account.faults.on_answer(name)
         response = await _strike(faults, "before")
         if response is None:

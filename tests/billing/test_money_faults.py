@@ -32,6 +32,7 @@ TROUBLES: dict[str, dict[str, Any]] = {
     "cut before": {"kind": "cut", "when": "before"},
     "cut after": {"kind": "cut", "when": "after"},
     "slow": {"kind": "slow", "when": "after", "delay_s": 1.5},
+    "slow, and late": {"kind": "slow", "when": "before", "delay_s": 1.5},
 }
 TWICE: dict[str, dict[str, Any]] = {
     f"{name}{note}": {**trouble, "times": times}
