@@ -7,6 +7,7 @@ webhooks (`drain`, `advance(drain=True)`) in a thread.
 import json
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,6 +18,7 @@ KEY_ID, KEY_SECRET, WEBHOOK_SECRET = "rzp_test_abcdefghij0001", "key_secret_of_t
 CALL_S = 60
 DRAIN_S = 20
 STOP_S = 10
+FOLLOWED_S = 0.025  # `core.clock` looks every 20 ms
 Json = dict[str, Any]
 
 
@@ -114,9 +116,14 @@ class Razorpay:
         return int(self.sim("GET", "/clock")["now"])
 
     def advance(self, *, days: float = 0, seconds: float = 0, to: float | None = None, drain: bool = False) -> int:
-        """Lets time pass; with `drain`, webhooks arrive before the next thing falls due. Answers the new time."""
+        """Lets time pass; with `drain`, webhooks arrive before the next thing falls due. Answers the new time.
+
+        Whoever follows the clock lives in it by then: a request that began before would be past its deadline.
+        """
         target = {"to": to} if to is not None else {"days": days, "seconds": seconds}
-        return int(self.sim("POST", "/clock/advance", **target, drain=drain)["now"])
+        now = int(self.sim("POST", "/clock/advance", **target, drain=drain)["now"])
+        time.sleep(FOLLOWED_S)
+        return now
 
     def freeze(self, *, frozen: bool = True) -> None:
         """Stops time; refused with a clock file."""

@@ -46,11 +46,15 @@ async def until(condition: Callable[[], Any], *, within_s: float = 10) -> None:
 
 
 async def beats(books: Books, more: int) -> None:
-    """Returns after `more` beats of every living process."""
+    """Returns after `more` beats of both living processes."""
     before = {row["id"]: row["beat"] for row in await books.fetch("SELECT id, beat FROM processes")}
-    await asyncio.sleep(0.2 * (more + 1))
-    rows = await books.fetch("SELECT id, beat FROM processes")
-    assert any(row["beat"] >= before.get(row["id"], 0) + more for row in rows)
+
+    async def look() -> bool:
+        rows = await books.fetch("SELECT id, beat FROM processes")
+        ahead = [row["id"] for row in rows if row["beat"] >= before.get(row["id"], row["beat"]) + more]
+        return len(ahead) >= 2
+
+    await until(look)
 
 
 async def assert_books_agree(books: Books, account: Account) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from core.tenancy.principal import Scope
 from tests.harness import Account, Api, Books, Simulator, chat, client, scripted
+from tests.programs import until
 
 
 @pytest.mark.chaos
@@ -22,7 +23,7 @@ async def test_no_request_opens_after_a_revocation(
         ended = asyncio.Event()
         urls = (api.url, other.url) * 4
         askers = [asyncio.create_task(_keep_asking(url, victim, asked, ended)) for url in urls]
-        await asyncio.sleep(0.5)
+        await _answers(asked, 2 * len(urls))
         async with client(api.url) as http:
             revoked = await http.delete(f"/v1/admin/keys/{victim.key_id}", headers=admin.headers)
         answered_at = time.monotonic()
@@ -36,6 +37,15 @@ async def test_no_request_opens_after_a_revocation(
         assert {status for began, status in asked if began > answered_at} == {401}
         assert {row["id"] for row in await books.requests(victim)} == opened_then, "a request opened afterwards"
         assert len(simulator.ledger(victim.key_id.hex)) == len(opened_then)
+
+
+async def _answers(asked: list[tuple[float, int]], least: int) -> None:
+    """Returns once so many were answered."""
+
+    async def enough() -> bool:
+        return len(asked) >= least
+
+    await until(enough)
 
 
 async def _keep_asking(url: str, account: Account, asked: list[tuple[float, int]], ended: asyncio.Event) -> None:
