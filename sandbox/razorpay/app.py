@@ -116,8 +116,10 @@ class Simulator(Starlette):
         entry: Json = {"route": name, "path": request.url.path, "at": self.account.tick(), "status": None}
         self.account.calls.append(entry)
         await request.body()  # while the caller is there: what is slow takes its effect after it has left, too
-        faults = self.account.faults.on_answer(name)
+        faults, books = self.account.faults.on_answer(name), self.account.books
         response = await _strike(faults, "before")
+        if self.account.books is not books:
+            raise CutError  # all was reset while it waited: it has no effect on what began anew
         if response is None:
             response = await self._serve(request, name, handler, ids)
             response = await _strike(faults, "after") or response

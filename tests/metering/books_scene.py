@@ -82,6 +82,11 @@ class Scene:
         """A tenant as the stores have it."""
         return self.bench.read(tenant_id, self.users(tenant_id))
 
+    def rest(self) -> None:
+        """Until nobody looks for lapsed holds: what somebody finds between a reading and an answer, no model knows."""
+        for post in self.posts:
+            self.bench.run(_idle(post))
+
     # ------------------------------------------------------------------------------------------ admission
 
     def admit(self, post: Post, account: Account, ask: Ask, *, blind: bool) -> Asked | None:
@@ -89,6 +94,7 @@ class Scene:
 
         `blind`: the process cannot see Redis, so Postgres judges, and admits the tenant for a moment longer.
         """
+        self.rest()
         before, began = self.read(account.tenant_id), now_ms()
         wish = self.bench.run(_wish(post, account, ask))
         answer, grant = self.bench.run(_admit(post, account, ask, blind=blind))
@@ -106,6 +112,7 @@ class Scene:
 
     def hold(self, post: Post, account: Account, ask: Ask) -> Asked | None:
         """Takes a hold in Redis as an admission does, and stops before the row is opened."""
+        self.rest()
         before, began = self.read(account.tenant_id), now_ms()
         if not before.fresh(account.user_id):
             return None
@@ -198,8 +205,7 @@ class Scene:
 
     def check(self) -> None:
         """Postgres, the books, and Redis are as the model has them."""
-        for post in self.posts:
-            self.bench.run(_idle(post))
+        self.rest()
         check_postgres(self.bench, self.model, self.tenants, now_ms())
         for tenant_id in self.tenants:
             at = now_ms()

@@ -102,7 +102,7 @@ async def test_a_revoked_key_opens_nothing_and_takes_no_room_of_others(blind: Pr
 async def test_one_process_loses_its_redis_and_races_another_for_the_limit(
     start: Start, books: Books, private_valkey: Callable[..., Valkey]
 ) -> None:
-    server, limit = private_valkey(appendonly="no"), 100_000
+    server, limit = private_valkey(appendonly="no"), 300_000
     async with Switch(server).open() as switch:
         seeing, losing = await start(redis=server.url, **QUICK), await start(redis=switch.url, **QUICK)
         account = await books.account(limits=tokens(limit))

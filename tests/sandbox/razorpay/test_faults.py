@@ -1,5 +1,6 @@
 """Answers that get lost, break, or come late, with the effect they had; lists that lag; what the ledger says of it."""
 
+import time
 import urllib.error
 
 import pytest
@@ -41,6 +42,15 @@ def test_an_answer_that_breaks(bench: Bench, order: dict[str, object], raised: t
     assert [each["struck"] for each in bench.sim("GET", "/faults")["answers"]] == [1]
     if order["kind"] == "slow" and not effect:
         until(lambda: made(bench, reference) == 1)  # it takes effect after all, when nobody waits for it any more
+
+
+def test_a_call_from_before_a_reset_has_no_effect_after_it(bench: Bench) -> None:
+    bench.sim("POST", "/faults", route=ROUTE, kind="slow", when="before", delay_s=0.5)
+    with pytest.raises(requests.Timeout):
+        bench.sdk.payment_link.create({**LINK, "reference_id": "before"}, timeout=0.2)
+    bench.sim("POST", "/reset")
+    time.sleep(0.6)
+    assert made(bench, "before") == 0
 
 
 def test_a_fault_strikes_as_often_as_ordered(bench: Bench) -> None:
