@@ -1,6 +1,7 @@
 """The parts of one API process, put together once. Nothing else builds them."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import asyncpg
 from redis.asyncio import Redis
@@ -9,7 +10,6 @@ from api.attempts import Attempts
 from api.instruments import Instruments, Standing, build_instruments
 from api.silence import Silence
 from api.tracing import Tracing, build_tracing
-from api.upstream import Upstream
 from billing.account import bind
 from billing.desk import Desk, build_desk
 from billing.inbox import Inbox
@@ -43,6 +43,9 @@ from metering.spool import Spool
 from metering.standing import Standings
 from metering.windows import Calendar
 
+if TYPE_CHECKING:  # the command line shares the routes' operations, and need not wait for Anthropic's SDK
+    from api.upstream import Upstream
+
 _PRICE_TTL_S = 60
 
 log = get_logger(__name__)
@@ -72,7 +75,7 @@ class Runtime:
     recovery: Recovery
     replay: Replay
     standings: Standings
-    upstream: Upstream
+    upstream: "Upstream"
     silence: Silence
     pool: Connections
     billing: Desk
@@ -148,6 +151,8 @@ class Runtime:
 
 def build_runtime(settings: Settings) -> Runtime:
     """Puts the parts together; connects nothing yet."""
+    from api.upstream import Upstream  # noqa: PLC0415 - as above
+
     if settings.test_clock_file is not None:
         follow_test_clock(settings.test_clock_file)
     database = Database(

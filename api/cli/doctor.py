@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from api.cli.session import AsJson, load_settings
-from api.doctor import Finding, Verdict, examine
+from api.doctor.findings import Finding, Verdict
 from core.logs import configure_logs
 from core.settings import SettingsError
 
@@ -31,6 +31,8 @@ def doctor(*, as_json: AsJson = False) -> None:
         mend = "see .env.example for what each setting takes"
         findings = [Finding("settings", Verdict.FAULT, str(error), mend)]
     else:
+        from api.doctor.examination import examine  # noqa: PLC0415 - it asks everybody, by everybody's client
+
         findings = asyncio.run(examine(settings))
     if as_json:
         typer.echo(msgspec.json.encode([asdict(finding) for finding in findings]).decode())

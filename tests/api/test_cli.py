@@ -19,7 +19,7 @@ import pytest
 from api.cli import main
 from core.database import asyncpg_dsn
 from sandbox.daemon import free_port
-from tests.harness import Books
+from tests.harness import ROOT, Books
 
 
 @dataclass
@@ -140,6 +140,12 @@ async def test_a_change_is_audited_and_published(naka: Naka, database_url: str, 
     actor = await connection.fetchval("SELECT actor FROM audit_log ORDER BY id DESC LIMIT 1")
     await connection.close()
     assert actor.startswith("cli:")
+
+
+def test_a_command_does_not_wait_for_the_providers_sdk() -> None:
+    """It is a second of CPU, and only a server speaks with the provider."""
+    look = "import sys, api.cli.commands; print(sorted({'anthropic', 'aiohttp'} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", look], cwd=ROOT, text=True) == "[]\n"
 
 
 def test_as_a_process_it_says_one_line(naka: Naka) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from api.doctor import Verdict, examine
+from api.doctor.examination import examine
+from api.doctor.findings import Verdict
 from core.settings import Settings
 from core.tenancy.principal import Scope
 from sandbox.daemon import free_port

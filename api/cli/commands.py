@@ -1,0 +1,82 @@
+"""All commands of `naka`, and what becomes of an error: one line on standard error, and exit code 1."""
+
+import sys
+
+import typer
+from pydantic import ValidationError
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from api.cli import (
+    bills,
+    charges,
+    corrections,
+    keys,
+    plans,
+    prices,
+    profiles,
+    reconcile,
+    report,
+    server,
+    subscriptions,
+    tenants,
+    users,
+    webhooks,
+)
+from api.cli.doctor import doctor
+from api.cli.session import in_one_line
+from api.cli.up import up
+from api.cli.worker import work
+from api.server import AddressTaken
+from core.database import CONNECTION_ERRORS
+from core.errors import NakaError
+from core.settings import SettingsError
+
+app = typer.Typer(
+    name="naka",
+    help="Meters, limits and bills an AI chat on Claude.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_RUN, _WHO, _SELL, _BOOKS = "Run", "Tenants, users, keys", "Sell and collect", "Reports and books"
+app.command("up", rich_help_panel=_RUN)(up)
+app.command("serve", rich_help_panel=_RUN)(server.serve)
+app.command("worker", rich_help_panel=_RUN)(work)
+app.command("migrate", rich_help_panel=_RUN)(server.migrate)
+app.command("doctor", rich_help_panel=_RUN)(doctor)
+app.add_typer(tenants.app, name="tenant", rich_help_panel=_WHO)
+app.add_typer(users.app, name="user", rich_help_panel=_WHO)
+app.add_typer(keys.app, name="key", rich_help_panel=_WHO)
+app.add_typer(plans.app, name="plan", rich_help_panel=_SELL)
+app.add_typer(prices.app, name="price", rich_help_panel=_SELL)
+app.add_typer(profiles.operator, name="operator", rich_help_panel=_SELL)
+app.add_typer(profiles.profile, name="profile", rich_help_panel=_SELL)
+app.add_typer(subscriptions.app, name="subscription", rich_help_panel=_SELL)
+app.add_typer(bills.app, name="bill", rich_help_panel=_SELL)
+app.add_typer(charges.charge_app, name="charge", rich_help_panel=_SELL)
+app.add_typer(charges.refund_app, name="refund", rich_help_panel=_SELL)
+app.add_typer(charges.finding_app, name="finding", rich_help_panel=_SELL)
+app.add_typer(webhooks.app, name="webhook", rich_help_panel=_SELL)
+app.add_typer(report.app, name="report", rich_help_panel=_BOOKS)
+app.add_typer(reconcile.app, name="reconcile", rich_help_panel=_BOOKS)
+app.command("correct", rich_help_panel=_BOOKS)(corrections.correct)
+app.command("credit", rich_help_panel=_BOOKS)(corrections.credit)
+
+
+def run() -> None:
+    """Does what the arguments say, and exits."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (
+        NakaError,
+        SettingsError,
+        AddressTaken,
+        ValidationError,
+        ArgumentError,
+        DBAPIError,
+        *CONNECTION_ERRORS,
+    ) as error:
+        sys.stderr.write(f"naka: {in_one_line(error)}\n")
+        sys.exit(1)
