@@ -17,6 +17,7 @@ import redis
 from _pytest.nodeid import NodeId
 from hypothesis import HealthCheck, settings
 
+from core.logs import configure_logs
 from migrations.upgrade import migrate
 from sandbox import postgres as postgres_wheel
 from sandbox import valkey as valkey_wheel
@@ -36,6 +37,8 @@ FOLDER = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # As a server does; structlog by itself draws every traceback for a person, which is a tenth of the whole run.
+    configure_logs(level="warning", as_json=True)
     inherited = getattr(config, "workerinput", {}).get("naka_folder")
     if inherited:
         config.stash[FOLDER] = Path(inherited)
