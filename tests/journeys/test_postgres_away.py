@@ -163,8 +163,8 @@ async def test_a_spool_found_after_recovery_revises_it(
 async def test_stopped_while_postgres_is_away(
     postgres: Postgres, own_books: Books, start: Start, simulator: Simulator, tmp_path: Path
 ) -> None:
-    api, account = start(ready=False, SHUTDOWN_GRACE_S="1").await_ready(), await own_books.account()
-    asked = await streams(api, account, simulator, 3, words=20) + await streams(api, account, simulator, 2, words=2_000)
+    api, account = start(ready=False, SHUTDOWN_GRACE_S="3").await_ready(), await own_books.account()
+    asked = await streams(api, account, simulator, 2, words=2_000) + await streams(api, account, simulator, 3, words=30)
     await asyncio.to_thread(postgres.stop)
     started = time.monotonic()
     assert await asyncio.to_thread(api.stop) == 0
