@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from core.cache import TtlCache
 from core.changes import CHANNEL, Changes
+from sandbox.valkey import Valkey
 
 PATIENCE_S = 10
 
@@ -118,6 +119,12 @@ class Listener:
         told, self.told = self.told, []
         self.news.clear()
         return told
+
+
+@pytest.fixture
+def redis_url(private_valkey: Callable[..., Valkey]) -> str:
+    """A Redis of its own: news go to all databases of one, so to every worker of this run."""
+    return private_valkey(appendonly="no").url
 
 
 @pytest.fixture
