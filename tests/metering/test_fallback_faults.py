@@ -99,7 +99,8 @@ async def test_an_open_that_was_cut_off_is_made_impossible_and_asked_again(blind
         await until(lambda: len(blind.running) > 0)
         minted = {request_id for request_id, _ in blind.running}
         await books.fetch(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'naka-fallback%'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name LIKE 'naka-fallback%'"
         )
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert Counter(type(answer) for answer in answers) == {Grant: 5, QuotaExceeded: 3}
