@@ -2,9 +2,11 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from core.clock import now_ms, to_ms
 from core.ids import uuid7
 from core.settings import Settings
 from core.tenancy.principal import Scope
@@ -108,12 +110,16 @@ async def test_ending_a_key_is_at_once_and_idempotent(api: Api) -> None:
 async def test_a_rotated_key_has_a_successor_and_an_end(api: Api) -> None:
     admin = await api.tenant_admin()
     old = await make(api, admin, admin.user_id, scopes=["usage:read"], models=["claude-sonnet-4-6"])
-    new = (await api.call(admin, "POST", f"/keys/{old['id']}/rotate", json={"overlap_s": 1}, expect=201)).json()
+    began = now_ms()
+    new = (await api.call(admin, "POST", f"/keys/{old['id']}/rotate", json={"overlap_s": 60}, expect=201)).json()
+    ended = now_ms()
     assert {new[name] == old[name] for name in ("id", "key", "prefix")} == {False}
     assert all(new[name] == old[name] for name in ("name", "scopes", "models", "user_id", "expires_at"))
     assert await works(api, old["key"])
     assert await works(api, new["key"])
-    await asyncio.sleep(1.1)
+    (row,) = await api.books.fetch("SELECT expires_at FROM api_keys WHERE id = $1", UUID(old["id"]))
+    assert began + 60_000 <= to_ms(row["expires_at"]) <= ended + 60_000
+    await api.books.fetch("UPDATE api_keys SET expires_at = now() - interval '1 s' WHERE id = $1", UUID(old["id"]))
     assert not await works(api, old["key"])
     at_once = await api.call(admin, "POST", f"/keys/{new['id']}/rotate", json={"overlap_s": 0}, expect=201)
     assert not await works(api, new["key"])

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
+from api.routes import metrics
 from core.ids import uuid7
 from core.settings import Settings
 from migrations.upgrade import migrate
@@ -74,8 +75,11 @@ async def _some_trouble(books: Books) -> None:
 
 
 async def _asking(connection: Any) -> int:
-    """How many statements wait for a lock."""
-    return int(await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+    """How many wait to read the processes: of this database alone, and not the heartbeat, which waits to write."""
+    query = """SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
+        WHERE d.datname = current_database() AND relation = 'processes'::regclass
+          AND mode = 'AccessShareLock' AND NOT granted"""
+    return int(await connection.fetchval(query))
 
 
 async def test_what_is_known_is_said_and_nothing_is_made_up(api: Api) -> None:
@@ -91,6 +95,13 @@ async def test_the_numbers_are_those_of_the_books(api: Api) -> None:
     assert found == QUIET | {"naka_open_requests": 3, "naka_open_requests_overdue": 1, "naka_reconcile_drifts": 2}
 
 
+@pytest.fixture
+def _a_long_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine fifty answers alone may take longer than a reading is kept."""
+    monkeypatch.setattr(metrics, "_TTL_S", 600)
+
+
+@pytest.mark.usefixtures("_a_long_while")
 async def test_postgres_is_asked_once_however_many_scrape(api: Api) -> None:
     async with api.books.connection() as connection, connection.transaction():
         # Whoever reads waits here: so all fifty have to ask before any is answered.
@@ -101,7 +112,7 @@ async def test_postgres_is_asked_once_however_many_scrape(api: Api) -> None:
     assert [_read(await scrape) for scrape in scrapes] == [QUIET] * len(scrapes)
 
     await _some_trouble(api.books)
-    assert _read(await api.http.get("/metrics")) == QUIET, "kept for a few seconds"
+    assert _read(await api.http.get("/metrics")) == QUIET, "kept for a while"
 
 
 @pytest.mark.chaos

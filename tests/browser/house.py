@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -95,10 +96,16 @@ class House:
 
     def chat(self, account: Account, message: str = "hello", /, **script: Any) -> None:
         """Asks, and reads the answer to its end; `script` is the provider's."""
+        with self.asking(account, message, **script) as answer:
+            assert b"event: done" in answer.read()
+
+    @contextmanager
+    def asking(self, account: Account, message: str = "hello", /, **script: Any) -> Iterator[HTTPResponse]:
+        """Asks; who does not read the answer to its end leaves with the block."""
         data = json.dumps({"message": scripted(message, **script)}).encode()
         headers = account.headers | {"content-type": "application/json"}
         with urllib.request.urlopen(urllib.request.Request(f"{self.url}/chat", data, headers), timeout=60) as answer:
-            assert b"event: done" in answer.read()
+            yield answer
 
     def sign_in(self, page: "Page", who: Account, path: str = "/") -> None:
         """Goes to `path` as somebody who is not signed in, and signs in on the way."""

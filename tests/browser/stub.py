@@ -7,6 +7,7 @@ serves until it is terminated. The page is the real one, its visitor made up; of
     break                words, then `event: error`      cut          words, then the end without `done`
     forever              words until the client leaves   silent       `done` and nothing else
     shred                hard text, one byte a chunk     say TEXT     that text
+    chapters             a heading and words, and again, faster than a page is drawn
     anything             a short answer
 """
 
@@ -114,8 +115,8 @@ async def answer(verb: str, argument: str) -> AsyncIterator[bytes]:
         case "cut":
             yield frame("Half of an ans") + b"data: never closed"
             return
-        case "forever":
-            async for piece in endless():
+        case "forever" | "chapters":
+            async for piece in endless() if verb == "forever" else chapters():
                 yield piece
         case "shred":
             for byte in b"\xef\xbb\xbf: hello\r\n\r\n" + frame(HARD_TEXT):
@@ -142,6 +143,12 @@ async def endless() -> AsyncIterator[bytes]:
     finally:
         seen.left.append("forever")
         seen.settled += 1
+
+
+async def chapters() -> AsyncIterator[bytes]:
+    for number in range(60):
+        yield frame(f"\n\n## Chapter {number}\n\nWhat it tells.")
+        await asyncio.sleep(0.005)
 
 
 async def usage(request: Request) -> Response:

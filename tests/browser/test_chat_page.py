@@ -6,15 +6,18 @@ browser itself; that line alone is allowed.
 
 import json
 import re
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 import pytest
 
-from tests.browser.conftest import Watch
+from tests.browser.conftest import PATIENCE_MS, Watch
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -22,7 +25,18 @@ ANSWER = (
     "A toll post stands at the gate.\n\n"
     "It counts what passes, stops what may not, and sends the bill at the end of the month."
 )
+NOON = datetime(2026, 11, 23, 12)  # noqa: DTZ001 - the browser's own, wherever it is
 HARD_TEXT = "  two blanks\n\n<b>not bold</b> & “quotes” 😀 नाका\n: no comment\ndata: no field\n\ttab, end"
+AT_END = "thread.scrollTop > 0 && thread.scrollHeight - thread.scrollTop - thread.clientHeight < 48"
+STATES = """() => {
+  window.states = [];
+  const note = () => {
+    const state = document.querySelector("article")?.dataset.state;
+    if (state && state !== states.at(-1)) states.push(state);
+  };
+  new MutationObserver(note).observe(document.body, { attributes: true, childList: true, subtree: true });
+}"""
+"""Notes what the answer goes through: a look from here may come when it is over."""
 
 
 def ask(page: "Page", message: str) -> None:
@@ -34,18 +48,27 @@ def wait_for_end(page: "Page") -> None:
     page.locator('article[data-state="ended"]').last.wait_for()
 
 
+def wait_until(page: "Page", holds: Callable[[], object]) -> None:
+    """Polls from here: the page's policy lets nothing poll in it that is made of text."""
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while not holds():
+        assert time.monotonic() < deadline, "it took too long"
+        page.wait_for_timeout(20)
+
+
 def test_page_streams_an_answer_and_says_what_it_used(chat: "Page", watch: Watch, page_url: str) -> None:
     chat.add_init_script(
         "window.violations = []; addEventListener('securitypolicyviolation', (e) => violations.push(e.blockedURI))"
     )
     chat.reload()
+    chat.evaluate(STATES)
     box = chat.get_by_label("Your message")
     box.fill("What is")
     box.press("Shift+Enter")
     box.press_sequentially("a naka?")
     box.press("Enter")
-    chat.locator('article[data-state="streaming"]').wait_for()
     wait_for_end(chat)
+    assert chat.evaluate("states") == ["waiting", "streaming", "ended"]
 
     assert chat.locator(".asked").inner_text() == "What is\na naka?"
     assert chat.locator(".answer").inner_text() == ANSWER
@@ -57,6 +80,19 @@ def test_page_streams_an_answer_and_says_what_it_used(chat: "Page", watch: Watch
     assert watch.hosts == {page_url.removeprefix("http://")}
     assert chat.evaluate("violations") == []
     assert watch.console == []
+
+
+def test_nothing_is_sent_before_the_script_is_there_and_what_was_typed_stays(tab: "Page", page_url: str) -> None:
+    held: list[Route] = []
+    tab.route("**/static/chat.js", lambda route: held.append(route))  # noqa: PLW0108 - Playwright sets attributes on it
+    tab.goto(page_url, wait_until="commit")
+    tab.get_by_label("Your message").fill("silent")
+    send = tab.get_by_role("button", name="Send")
+    assert send.is_disabled()
+    wait_until(tab, lambda: held)
+    held.pop().continue_()
+    send.click()
+    tab.locator(".meta", has_text="Claude gave no answer to this.").wait_for()
 
 
 def test_text_arrives_whole_and_is_never_markup(chat: "Page", watch: Watch) -> None:
@@ -128,16 +164,21 @@ def test_what_was_said_outlives_a_reload_and_goes_when_it_is_cleared(chat: "Page
 
 
 def test_a_limit_says_when_to_come_back_and_opens_by_itself(chat: "Page", watch: Watch) -> None:
+    chat.clock.install(time=NOON)
+    chat.clock.pause_at(NOON + timedelta(seconds=1))
     ask(chat, "limit 2")
     chat.get_by_role("alert").get_by_text(
         re.compile(r"You have reached your limit\. You can send again at \d\d?:\d\d")
     ).wait_for()
     send = chat.get_by_role("button", name="Send")
     assert send.is_disabled()
-    assert re.fullmatch("Ready in [12] s", chat.get_by_role("timer").text_content() or "")
+    assert chat.get_by_role("timer").text_content() == "Ready in 2 s"
+    chat.clock.run_for(1_500)
+    assert chat.get_by_role("timer").text_content() == "Ready in 1 s"
     chat.get_by_label("Your message").press("Enter")
     assert sum(url.endswith("/chat") for url in watch.urls) == 1, "Enter does not go round the closed button"
 
+    chat.clock.run_for(500)
     chat.get_by_role("status").get_by_text("You can send again.").wait_for(state="attached")
     assert send.is_enabled()
     assert chat.get_by_role("alert").is_hidden()
@@ -195,15 +236,21 @@ def test_an_unreachable_server_is_said(chat: "Page") -> None:
 
 def test_page_follows_the_answer_unless_the_reader_scrolled_up(chat: "Page") -> None:
     chat.set_viewport_size({"width": 375, "height": 420})
-    at_end = "thread.scrollHeight - thread.scrollTop - thread.clientHeight < 48"
     ask(chat, "forever")
     chat.locator(".answer", has_text="word60").wait_for()
-    assert chat.evaluate(at_end + " && thread.scrollTop > 0")
+    wait_until(chat, lambda: chat.evaluate(AT_END))  # it follows with the next frame
     chat.locator("#thread").hover()
     chat.mouse.wheel(0, -300)
     chat.locator(".answer", has_text="word90").wait_for()
-    assert not chat.evaluate(at_end)
+    assert not chat.evaluate(AT_END)
     chat.get_by_role("button", name="Stop").click()
+
+
+def test_page_follows_an_answer_that_grows_by_much_at_once(chat: "Page") -> None:
+    chat.set_viewport_size({"width": 375, "height": 420})
+    ask(chat, "chapters")
+    wait_for_end(chat)
+    wait_until(chat, lambda: chat.evaluate(AT_END))
 
 
 @pytest.mark.parametrize("width", [320])

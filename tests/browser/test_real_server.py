@@ -96,8 +96,10 @@ def test_example_client_is_let_in_from_its_origin(
 
     client_asks(tab, scripted(text=ANSWER))
     tab.wait_for_function("(end) => document.querySelector('output').textContent === end", arg=ANSWER)
+    house.books(lambda books: books.settled(account, 1))
     client_asks(tab, scripted("Go on.", words=20, output_tokens=TOKENS_A_DAY))
     tab.get_by_role("status").get_by_text("the toll post counts").wait_for()
+    house.books(lambda books: books.settled(account, 2))  # its first words are there before it is counted
     assert [line for line in watch.console if "404" not in line] == [], "only an icon that is not there"
 
     client_asks(tab, "And now?")

@@ -3,7 +3,6 @@
 import csv
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -74,10 +73,8 @@ def test_the_heaviest_user_in_three_clicks_a_file_that_adds_up_and_the_present(
 
     tab.get_by_role("link", name="Live").click()
     tab.get_by_text("Live", exact=True).and_(tab.locator(".state.on")).wait_for()
-    with ThreadPoolExecutor(1) as thread:
-        chat = thread.submit(house.chat, admin, "hello", head_delay_ms=1_500)
+    with house.asking(admin, "hello", words=9, stall_after=3):  # as long as it takes until it is seen
         tab.locator("#running").get_by_text("1", exact=True).wait_for()
-        chat.result()
     tab.locator("#settled").get_by_text("1", exact=True).wait_for()
     assert tab.locator("#tokens").inner_text() != "0"
     assert tab.locator(".spark .line[d]").count() == 2

@@ -114,6 +114,8 @@ async def test_everybody_shares_one_read_a_second_while_somebody_looks(monkeypat
 
 async def test_the_stream_ends_with_the_session(api: Api, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "RECHECK_S", 0)
+    monkeypatch.setattr(feed, "EVERY_S", 0.05)
+    monkeypatch.setattr(feed, "_SHARE", 0)
     admin = await api.books.account(scopes=[Scope.TENANT_ADMIN])
     both = (admin, await api.books.account())
     await settle(api.books, [used(random.Random(1), each, now_ms()) for each in both])

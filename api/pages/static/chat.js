@@ -250,8 +250,13 @@ function write(turn) {
   follow();
 }
 
-let atEnd = true, height = 0; // atEnd is false while the reader has scrolled up: then the page does not pull them down
-const follow = () => requestAnimationFrame(() => { if (atEnd) $("thread").scrollTop = $("thread").scrollHeight; });
+let atEnd = true; // false while the reader has scrolled up: then the page does not pull them down
+let height = 0, lastTop = 0;
+const follow = () => requestAnimationFrame(() => {
+  if (!atEnd) return;
+  $("thread").scrollTop = $("thread").scrollHeight;
+  lastTop = $("thread").scrollTop;
+});
 new ResizeObserver(() => { height = $("thread").clientHeight; follow(); }).observe($("thread")); // a notice, a phone's keyboard
 
 function refresh() {
@@ -277,7 +282,10 @@ $("message").onkeydown = (event) => {
   send();
 };
 $("thread").onscroll = ({ target: t }) => { // a scroll that only came of a new height is not the reader's
-  if (t.clientHeight === height) atEnd = t.scrollHeight - t.scrollTop - height < 48;
+  // Nor did the reader leave the end when it moved on: since our own scroll to it, more may have been written.
+  const wentUp = t.scrollTop < lastTop;
+  lastTop = t.scrollTop;
+  if (t.clientHeight === height) atEnd = t.scrollHeight - t.scrollTop - height < 48 || (atEnd && !wentUp);
 };
 addEventListener("pagehide", keep); // an answer under way is kept as far as it came
 document.querySelector(".who")?.addEventListener("submit", () => { // signed out: nothing stays for whoever comes next
