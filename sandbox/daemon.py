@@ -27,6 +27,7 @@ PORT_TRIES = 50
 START_S = 60.0
 STOP_S = 30.0
 POLL_S = 0.02
+_given: set[int] = set()
 
 
 class ServerUnavailable(Exception):
@@ -188,10 +189,14 @@ def _kill_tree(root: "psutil.Process") -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that no outgoing connection can take. Raises ServerUnavailable."""
+    """A port that nobody listens on, and that no outgoing connection can take; another one each time.
+
+    Whoever was given one before may not listen on it yet. Raises ServerUnavailable.
+    """
     for _ in range(PORT_TRIES):
         port = secrets.choice(PORTS)
-        if _is_free(port):
+        if port not in _given and _is_free(port):
+            _given.add(port)
             return port
     raise ServerUnavailable(f"no free port between {PORTS.start} and {PORTS.stop}")
 

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 
 from core.logs import configure_logs
 from migrations.upgrade import migrate
+from sandbox import daemon
 from sandbox import postgres as postgres_wheel
 from sandbox import valkey as valkey_wheel
 from sandbox.daemon import ServerUnavailable
@@ -39,7 +40,10 @@ FOLDER = pytest.StashKey[Path]()
 def pytest_configure(config: pytest.Config) -> None:
     # As a server does; structlog by itself draws every traceback for a person, which is a tenth of the whole run.
     configure_logs(level="warning", as_json=True)
-    inherited = getattr(config, "workerinput", {}).get("naka_folder")
+    given = getattr(config, "workerinput", {})
+    if given:  # between the choice of a port and its use, another worker must not choose it, too
+        daemon.PORTS = daemon.PORTS[int(given["workerid"][2:]) % given["workercount"] :: given["workercount"]]
+    inherited = given.get("naka_folder")
     if inherited:
         config.stash[FOLDER] = Path(inherited)
     elif not config.option.collectonly:

@@ -34,8 +34,9 @@ class Process:
             )
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """Its log's lines of that event."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        """Its log's lines of that event; the last one may still be being written."""
+        whole, _, _ = self.log.read_bytes().rpartition(b"\n")
+        lines = [json.loads(line) for line in whole.decode().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
     async def says(self, name: str, times: int = 1, *, within_s: float = WITHIN_S) -> None:
