@@ -24,7 +24,7 @@ from billing.razorpay import Razorpay
 from core.changes import Changes
 from core.clock import now_ms
 from core.database import Database
-from core.queue import post_in
+from core.queue import post_all
 from core.settings import SANDBOX_RAZORPAY_KEY_ID, Settings
 
 DAY_MS = 86_400_000
@@ -96,12 +96,10 @@ class Desk:
         await self.post(session.info.pop(_WANTED, ()))
 
     async def post(self, duties: Iterable[str]) -> None:
-        """Has these duties done soon: in one order, so that no two that post wait for each other."""
-        names = sorted(set(duties))
-        if names:
+        """Has these duties done soon. What they are to find is committed."""
+        if names := set(duties):
             async with self.database.session() as session:
-                for name in names:
-                    await post_in(session, name)
+                await post_all(session, names)
 
 
 def build_desk(settings: Settings, database: Database, changes: Changes) -> Desk:

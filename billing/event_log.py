@@ -14,7 +14,7 @@ from billing.desk import DAY_MS, INBOX
 from billing.models import WebhookEvent
 from core.clock import now_ms
 from core.errors import NotFound
-from core.queue import post_in
+from core.queue import post_with
 from core.tenancy.audit import PLATFORM, Actor, record
 
 KEPT_MS = 90 * DAY_MS
@@ -53,7 +53,7 @@ async def replay_event(session: AsyncSession, actor: Actor, event_id: str) -> We
     event.reason = event.ended_ms = None
     whose, target, after = event.tenant_id or PLATFORM, f"webhook:{event_id}", {"state": event.state}
     record(session, actor, "webhook.replay", tenant_id=whose, target=target, before=before, after=after)
-    await post_in(session, INBOX)
+    await post_with(session, INBOX)
     return event
 
 

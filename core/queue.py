@@ -9,7 +9,7 @@ tried again, with growing pauses, for as long as the worker lives.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -23,6 +23,7 @@ from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment, QueryQueue
 from pgqueuer.core.executors import ScheduleExecutor, ScheduleExecutorFactoryParameters
 from pgqueuer.domain.models import Job, Schedule
 from pgqueuer.domain.settings import DBSettings
+from pgqueuer.domain.types import QueueEntrypoint
 from pydantic_settings import PydanticBaseSettingsSource
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -35,6 +36,7 @@ _LONGEST_PAUSE_S = 10.0
 _CLOSE_S = 5.0
 _BATCH = 4  # jobs that one worker takes at a time; it runs them side by side
 _COMMAND_TIMEOUT_S = 30
+_POSTED = "naka.posted"
 
 log = get_logger(__name__)
 
@@ -87,19 +89,34 @@ async def upgrade_queue(connection: "asyncpg.Connection[asyncpg.Record]") -> Non
 
 
 async def post(connection: Any, name: str) -> None:
-    """Has the duty done soon, in the transaction that the connection is in.
+    """Has the duty done soon. What it is to find is committed already.
 
-    Nothing, while it waits already; while it runs, it is done once more after that: what was just stored may have come
-    too late for it.
+    So a job that still waits will find it, and no other is needed; one that runs may have looked too early.
     """
-    await _post(_queries(connection), name)
+    queries = _queries(connection)
+    if await queries.queued_work([QueueEntrypoint(name)]):
+        return
+    if not await _post_as_tick(queries, name):
+        await queries.enqueue(name, None)
 
 
-async def post_in(session: AsyncSession, name: str) -> None:
-    """The same, in the transaction of a session."""
-    await session.flush()
-    raw = await (await session.connection()).get_raw_connection()
-    await post(raw.driver_connection, name)
+async def post_with(session: AsyncSession, name: str) -> None:
+    """Has the duty done soon after the commit of this transaction, which stores what it is to find.
+
+    A job that waits by now may look before that commit: so it is one of its own, once for a session.
+    """
+    posted: set[str] = session.info.setdefault(_POSTED, set())
+    if name not in posted:
+        await session.flush()
+        await _queries(await _plain(session)).enqueue(name, None)
+        posted.add(name)
+
+
+async def post_all(session: AsyncSession, names: Iterable[str]) -> None:
+    """Has these duties done soon, as `post`: in one order, so that no two that post wait for each other."""
+    connection = await _plain(session)
+    for name in sorted(set(names)):
+        await post(connection, name)
 
 
 async def forget_jobs(connection: Any, *, older_than: timedelta) -> None:
@@ -205,26 +222,50 @@ class Queue:
             return _LocalTick(parameters, duty.zone)
 
         async def tick(_: Schedule) -> None:
-            await _post(queries, duty.name, once_more=False)
+            await _post_as_tick(queries, duty.name)
+
+        turns = _Turns()
 
         async def job(_: Job) -> None:
-            await self._run(duty)
+            await self._run(duty, turns)
 
         queuer.schedule(duty.name, duty.cron, executor_factory=at_local_time, accepts_context=False)(tick)
         queuer.entrypoint(duty.name, accepts_context=False)(job)
 
-    async def _run(self, duty: Duty) -> None:
+    async def _run(self, duty: Duty, turns: "_Turns") -> None:
         """Raises what the duty raises: PgQueuer logs it, with its trace, and forgets the job."""
-        began = time.monotonic()
-        task = asyncio.ensure_future(duty.run())
+        task = asyncio.ensure_future(turns.take(duty))
         task.set_name(duty.name)
         self._running.add(task)
         try:
-            async with asyncio.timeout(duty.bound_s):
-                await task
+            await task
         finally:
             self._running.discard(task)
-        log.info("duty_done", duty=duty.name, took_ms=round((time.monotonic() - began) * 1000))
+
+
+class _Turns:
+    """A worker runs a duty once at a time, and every job is followed by a run that began after it was taken."""
+
+    def __init__(self) -> None:
+        self._free = asyncio.Lock()
+        self._waits = False
+
+    async def take(self, duty: Duty) -> None:
+        """Nothing, if another job waits for its turn: its run will begin later than now, and stands for both."""
+        if self._waits:
+            return
+        self._waits = True
+        try:
+            await self._free.acquire()
+        finally:
+            self._waits = False
+        try:
+            began = time.monotonic()
+            async with asyncio.timeout(duty.bound_s):
+                await duty.run()
+            log.info("duty_done", duty=duty.name, took_ms=round((time.monotonic() - began) * 1000))
+        finally:
+            self._free.release()
 
 
 async def _first_of(*events: "asyncio.Event | asyncio.Task[Any]", within_s: float | None = None) -> bool:
@@ -237,11 +278,15 @@ async def _first_of(*events: "asyncio.Event | asyncio.Task[Any]", within_s: floa
     return bool(done)
 
 
-async def _post(queries: Queries, name: str, *, once_more: bool = True) -> None:
-    """Two keys: one job may run while the other waits."""
-    posted = await queries.enqueue(name, None, dedupe_key=name, on_conflict="skip")
-    if once_more and not any(posted):
-        await queries.enqueue(name, None, dedupe_key=f"{name} again", on_conflict="skip")
+async def _post_as_tick(queries: Queries, name: str) -> bool:
+    """Posts nothing while such a job waits or runs; whether it did."""
+    return any(await queries.enqueue(name, None, dedupe_key=name, on_conflict="skip"))
+
+
+async def _plain(session: AsyncSession) -> Any:
+    """The driver's own connection, inside the session's transaction."""
+    raw = await (await session.connection()).get_raw_connection()
+    return raw.driver_connection
 
 
 def _queries(connection: Any) -> Queries:

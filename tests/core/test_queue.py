@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 
-from core.database import asyncpg_dsn
-from core.queue import Duty, Queue, post
+from core.database import Database, asyncpg_dsn
+from core.queue import Duty, Queue, post, post_with
 from tests.programs import WITHIN_S, Process, starter, until
 
 NEW_YEAR = "0 0 1 1 *"
@@ -122,6 +123,67 @@ async def test_what_runs_is_not_started_again_by_its_next_tick(database_url: str
         await until(ticked_on)
         assert began == 1
         release.set()
+
+
+async def test_what_is_stored_while_a_duty_runs_is_found_soon_and_not_by_a_run_each(
+    database_url: str, connection: Any
+) -> None:
+    stored = 0
+    found: list[int] = []
+    release = asyncio.Event()
+
+    async def run() -> None:
+        found.append(stored)
+        await release.wait()
+
+    async def begun() -> bool:
+        return bool(found)
+
+    async def taken() -> bool:
+        return not await connection.fetchval(f"{BUSY} WHERE status = 'queued'")
+
+    async def all_found() -> bool:
+        return found[-1] == stored
+
+    async with serving(Queue(asyncpg_dsn(database_url), [Duty("look", NEW_YEAR, run)], timeout_s=5)):
+        for _ in range(10):
+            stored += 1
+            await post(connection, "look")
+            await until(begun)
+            await until(taken)  # whatever runs has looked by now
+        release.set()
+        await until(all_found)
+    assert found == [1, 10]
+
+
+async def test_what_a_transaction_stores_is_found_though_a_job_that_waited_looked_before_its_commit(
+    database_url: str, connection: Any
+) -> None:
+    await connection.execute("CREATE TABLE notes (word text)")
+    found: list[int] = []
+
+    async def run() -> None:
+        found.append(await connection.fetchval("SELECT count(*) FROM notes"))
+
+    async def looked() -> bool:
+        return bool(found) and not await connection.fetchval(BUSY)
+
+    async def all_found() -> bool:
+        return found[-1] == 1
+
+    database = Database(database_url)
+    await post(connection, "look")
+    await post(connection, "look")
+    async with AsyncExitStack() as stack:
+        async with database.session() as session:
+            await session.execute(text("INSERT INTO notes VALUES ('new')"))
+            await post_with(session, "look")
+            queue = Queue(asyncpg_dsn(database_url), [Duty("look", NEW_YEAR, run)], timeout_s=5)
+            await stack.enter_async_context(serving(queue))
+            await until(looked)
+        await until(all_found)
+    await database.close()
+    assert found == [0, 1]
 
 
 @pytest.mark.chaos

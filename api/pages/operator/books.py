@@ -14,7 +14,7 @@ from api.routes.access import RuntimeDep
 from billing.desk import RAZORPAY
 from billing.models import RazorpayReconciliation
 from core.errors import Invalid
-from core.queue import post_in
+from core.queue import post_with
 from metering.drifts import CHECKS
 from metering.models import ReconciliationRow
 
@@ -74,7 +74,7 @@ async def run(which: str, runtime: RuntimeDep, _: Operator) -> Response:
     if which not in _DUTIES:
         raise Invalid("there is no such check")
     async with runtime.database.session() as session:
-        await post_in(session, _DUTIES[which])
+        await post_with(session, _DUTIES[which])
     return see_other("/operator/reconciliation?said=run")
 
 
