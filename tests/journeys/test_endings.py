@@ -40,7 +40,7 @@ SLOW_COUNT = '[[sim {"count_delay_ms": 1500}]]'
 WAITING_SETTLEMENT = (
     "SELECT 1 FROM pg_stat_activity WHERE application_name = 'naka-settle' AND wait_event_type = 'Lock'"
 )
-IMPATIENT = {"UPSTREAM_READ_TIMEOUT_S": "0.4", "REQUEST_DEADLINE_S": "1"}
+IMPATIENT = {"UPSTREAM_READ_TIMEOUT_S": "1.3", "REQUEST_DEADLINE_S": "2"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ ENDINGS = {
         billed=False,
     ),
     "deadline in the middle": replace(
-        OVERDUE, script={"pieces": ["word "] * 500, "piece_delay_ms": 100}, outcome="deadline"
+        OVERDUE,
+        script={"pieces": ["word "] * 9, "piece_delay_ms": 800},  # so that none is under way when the time is over
+        outcome="deadline",
     ),
 }
 
