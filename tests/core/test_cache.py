@@ -32,13 +32,13 @@ class Source:
 
 
 async def test_an_entry_is_kept_until_it_is_too_old() -> None:
-    cache, source = TtlCache[str, str](ttl_s=0.1), Source()
+    cache, source = TtlCache[str, str](ttl_s=0.5), Source()
     assert cache.get("a") is None
     assert await cache.load("a", source.fetch) == "old"
     assert cache.get("a") == "old"
     source.value = "new"
     assert await cache.load("a", source.fetch) == "old"
-    await asyncio.sleep(0.12)
+    await asyncio.sleep(0.55)
     assert cache.get("a") is None
     assert await cache.load("a", source.fetch) == "new"
     assert source.loads == 2

@@ -113,10 +113,10 @@ async def test_a_key_becomes_a_principal_until_it_ends(database: Database) -> No
 
 async def test_a_cached_key_ends_at_its_expiry(database: Database) -> None:
     user = await make_user(database)
-    _, secret = await make_key(database, user, expires_at=datetime.now(UTC) + timedelta(seconds=0.5))
+    _, secret = await make_key(database, user, expires_at=datetime.now(UTC) + timedelta(seconds=1.5))
     directory = Directory(database, ttl_s=10)
     await directory.authenticate(secret.plaintext)
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(1.6)
     with pytest.raises(Unauthenticated):
         await directory.authenticate(secret.plaintext)
 

@@ -1,4 +1,4 @@
-"""Two real workers, sixty periods that are due, and a kill -9 in the middle: one bill and one link each, no gap."""
+"""Two real workers, forty periods that are due, and a kill -9 in the middle: one bill and one link each, no gap."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator

@@ -36,7 +36,7 @@ RATES = (3_000, 15_000, 300, 3_750, 6_000)
 PIECES = ["The toll", " of 12 🧾 is", " नाका,\n", "  said twice."]
 RARE_MODEL = "claude-mythos-5"  # nobody else here is answered by it, so its density is this module's own
 FAILING_COUNT = '[[sim {"count_status": 500}]]'
-SLOW_COUNT = '[[sim {"count_delay_ms": 1500}]]'
+SLOW_COUNT = '[[sim {"count_delay_ms": 3000}]]'
 WAITING_SETTLEMENT = (
     "SELECT 1 FROM pg_stat_activity WHERE application_name = 'naka-settle' AND wait_event_type = 'Lock'"
 )
@@ -259,7 +259,7 @@ async def test_nobody_waits_for_the_count(api: Api, books: Books, simulator: Sim
     async with client(api.url) as http:
         answer = await chat(http, account, scripted(**script))
 
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2.5
     assert answer.error is not None
     assert [row["state"] for row in await books.requests(account)] == ["open"]
     (row,) = await books.settled(account, 1)

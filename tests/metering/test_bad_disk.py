@@ -129,7 +129,7 @@ async def test_a_folder_that_cannot_be_written(ours: Process, line: Line, books:
     await asyncio.sleep(0.4)
     assert (told.done(), len(ours.running)) == (False, 3)
     unblock(tmp_path)
-    await asyncio.wait_for(told, 3)
+    await asyncio.wait_for(told, 30)
     assert len(spooled(tmp_path)) == 2
     line.mend()
     await ours.replay.replay_own()
@@ -140,7 +140,7 @@ async def test_a_folder_that_cannot_be_written(ours: Process, line: Line, books:
     await asyncio.sleep(0.3)
     assert (waits.done(), len(ours.running)) == (False, 1)
     line.mend()
-    await asyncio.wait_for(waits, 3)
+    await asyncio.wait_for(waits, 30)
     assert ((await agree(books, account))["requests"], len(ours.running)) == (3, 0)
     unblock(tmp_path)
 
@@ -171,7 +171,7 @@ async def test_a_better_count_waits_for_the_disk_or_postgres(
     await asyncio.sleep(0.1)
     assert not safe.done()
     line.mend()
-    assert await asyncio.wait_for(safe, 3) is Settled.BEFORE
+    assert await asyncio.wait_for(safe, 30) is Settled.BEFORE
     assert len(await entries_of(books, account)) == 1
     line.cut()
     unblock(tmp_path)

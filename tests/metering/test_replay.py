@@ -73,7 +73,7 @@ async def test_postgres_stops_and_comes_back(server: Postgres, redis_url: str, t
     for grant in later:
         told.append(await process.settle(grant, USAGE))
         assert spooled(tmp_path) == told  # before anybody was told
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     assert {grant.request.id for grant in (first, *later)} == {request_id for request_id, _ in process.running}
 
     await asyncio.to_thread(server.start)
@@ -187,7 +187,7 @@ async def test_a_stop_while_postgres_is_away(ours: Process, line: Line, books: B
     await asyncio.sleep(0.05)
     await ours.settlements.stop(within_s=0.1)
     await ours.journal.settlements.stop(grace_s=0.1)
-    done, waits = await asyncio.wait(told, timeout=2)
+    done, waits = await asyncio.wait(told, timeout=20)
     assert (len(done), waits) == (5, set())
     line.cut()
     await ours.replay.stop()

@@ -33,4 +33,4 @@ async def test_emptied_waits_for_the_last() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(waiting), 0.01)
         running.leave(request_id)
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 10)

@@ -555,7 +555,7 @@ async def test_leaving_a_stalled_stream(http: httpx2.AsyncClient) -> None:
         assert (await entry(http, ref))["state"] == "open"
         left_ms = time.time() * 1000
     served = await entry(http, ref, state="client_gone")
-    assert -1 <= served["ended_ms"] - left_ms < 500
+    assert -1 <= served["ended_ms"] - left_ms < 5_000
     assert (served["pieces_sent"], served["output_tokens"]) == (1, 1)
 
 
