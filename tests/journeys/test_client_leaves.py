@@ -75,7 +75,7 @@ async def test_after_the_upstream_has_ended(
     async with books.connection() as keeper:
         # `done` waits for the commit, and the commit waits for us: the client leaves exactly in between.
         transaction = keeper.transaction()
-        caller = await Caller.ask(api, account, scripted(ref=ref, pieces=["a", "b"], first_delay_ms=500))
+        caller = await Caller.ask(api, account, scripted(ref=ref, pieces=["a", "b"], first_delay_ms=1500))
         await caller.hears("x-request-id")
         await transaction.start()
         query = "SELECT FROM usage_requests WHERE tenant_id = $1 FOR UPDATE"

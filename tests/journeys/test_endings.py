@@ -214,7 +214,7 @@ async def test_our_own_stop_while_a_whole_answer_is_booked(
 ) -> None:
     api = start_api(SHUTDOWN_DRAIN_S="0", SHUTDOWN_GRACE_S="0")
     account = await books.account(limits=LIMITS)
-    script = {"ref": account.key_id.hex, "pieces": PIECES, "first_delay_ms": 500, **CACHED}
+    script = {"ref": account.key_id.hex, "pieces": PIECES, "first_delay_ms": 1500, **CACHED}
     caller = await Caller.ask(api, account, scripted(**script))
     await caller.hears("x-request-id")
     async with books.connection() as keeper, keeper.transaction():

@@ -182,7 +182,7 @@ async def test_what_waits_for_postgres_at_the_end_is_settled_too(
 ) -> None:
     api = start_api(SHUTDOWN_DRAIN_S="0", SHUTDOWN_GRACE_S="0.3", **NOBODY_RECOVERS)
     waits, opens = [await books.account() for _ in range(2)]
-    whole = await dial(api, ask(waits, words=5, first_delay_ms=500))
+    whole = await dial(api, ask(waits, words=5, first_delay_ms=1500))
     await whole.hears("x-request-id")
     async with locked(books, waits, "usage_requests"), locked(books, opens, "api_keys"):
         opening = await dial(api, ask(opens))

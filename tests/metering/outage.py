@@ -31,7 +31,7 @@ def requests(limit: int, *, concurrency: int | None = None) -> LimitSet:
     return LimitSet((Limit(Meter.REQUESTS, WindowKind.PERIOD, limit),), concurrency)
 
 
-async def until(true: Callable[[], bool], *, within_s: float = 10) -> None:
+async def until(true: Callable[[], bool], *, within_s: float = 30) -> None:
     async with asyncio.timeout(within_s):
         while not true():  # noqa: ASYNC110 - what is waited for happens in other processes' stores
             await asyncio.sleep(0.01)
@@ -76,7 +76,7 @@ async def mode(books: Books, account: Account) -> tuple[int, bool]:
 
 async def back_to_redis(process: Process, account: Account, books: Books) -> Grant:
     """Asks until Redis admits the tenant again."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             grant = await process.admit(account)
             if not (await mode(books, account))[1]:
