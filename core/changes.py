@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from core.logs import get_logger
+from core.tasks import end
 
 CHANNEL = "naka:changes"
 EVERYTHING = "*"
@@ -49,9 +50,8 @@ class Changes:
 
     async def stop(self) -> None:
         """Stops listening."""
-        while self._task is not None and not self._task.done():
-            self._task.cancel()  # again and again: redis-py may swallow one while it connects or subscribes
-            await asyncio.wait({self._task}, timeout=_RETRY_S)
+        if self._task is not None:
+            await end(self._task)
 
     async def _listen(self) -> None:
         while True:

@@ -32,6 +32,7 @@ from redis.exceptions import (
 
 from core.errors import Unavailable
 from core.logs import get_logger
+from core.tasks import end
 from metering.breaker import Breaker
 
 _LUA = Path(__file__).parent / "lua"
@@ -100,13 +101,11 @@ class RedisLane:
     async def stop(self) -> None:
         """Finishes what is queued and closes the connection."""
         if self._probe_task is not None:
-            self._probe_task.cancel()
-            await asyncio.gather(self._probe_task, return_exceptions=True)
+            await end(self._probe_task)
         if self._task is not None:
             queued = [call.answer for call in (*self._sent, *self._waiting)]
             await asyncio.gather(*queued, return_exceptions=True)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
         await self._disconnect()
 
     def call(self, script: Script, keys: Sequence[str], *args: Any, needs_run: bool = False) -> "asyncio.Future[Any]":

@@ -100,6 +100,16 @@ async def test_a_lane_that_stops_finishes_what_is_on_its_way_and_what_waits(redi
     assert [await answer for answer in answers] == [str(index).encode() for index in range(queued + 1)]
 
 
+@pytest.mark.parametrize("after_steps", range(0, 40, 3))
+async def test_a_lane_stops_at_any_step_of_its_connecting(redis_url: str, after_steps: int) -> None:
+    lane = RedisLane(redis_url, timeout_s=5, probe_s=0)
+    lane.start()
+    for _ in range(after_steps):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await lane.stop()
+
+
 async def test_an_open_under_way_when_the_process_stops_is_in_doubt(
     start: Callable[..., Awaitable[Process]], books: Books
 ) -> None:
