@@ -58,10 +58,11 @@ class Changes:
             try:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(CHANNEL)
-                    self._tell(None)
-                    self.heard.set()
                     async for message in pubsub.listen():
-                        if message["type"] == "message":
+                        if message["type"] == "subscribe":  # confirmed: news before this moment went past us
+                            self._tell(None)
+                            self.heard.set()
+                        elif message["type"] == "message":
                             self._tell(_tenant(message["data"]))
             except (RedisError, OSError):
                 self.heard.clear()

@@ -7,8 +7,10 @@ beside what the rows of Postgres add up to.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import ANY
 from uuid import UUID
 
+from core.clock import now_ms
 from core.database import Connections, Database, asyncpg_dsn
 from core.ids import uuid7
 from core.tenancy.principal import Principal
@@ -37,7 +39,7 @@ from metering.spool import Spool
 from metering.standing import Standings
 from metering.states import HashState, WindowState
 from metering.tokens import CacheCreation, ReportedUsage, Usage
-from metering.windows import Calendar
+from metering.windows import MINUTE_MS, Calendar
 from tests.harness import Account, Books, spool_folder
 
 MODEL = "claude-sonnet-4-6"
@@ -184,17 +186,20 @@ def recorder(usage: Usage) -> UsageRecorder:
 
 
 States = tuple[tuple[int, tuple[WindowState, ...]], tuple[int, tuple[WindowState, ...]]]
-"""(requests that run, (minute, day, period)) of the user and of its tenant."""
+"""(requests that run, (minute, day, period)) of the user and of its tenant.
+
+A minute that is over is equal to anything: Redis drops its window with the next grant, or when it is built anew.
+"""
 
 
 async def shadow(quota: Quota, grant: Grant, user_id: UUID | None = None) -> States:
     """What Redis says of the windows of `grant`."""
     request = grant.request
-    names = [f"m:{request.opened_ms // 60_000}", f"d:{request.day}", f"p:{request.period_id}"]
+    names = [f"m:{request.opened_ms // MINUTE_MS}", f"d:{request.day}", f"p:{request.period_id}"]
     answer = await quota.read(request.tenant_id, user_id or request.user_id, names)
     assert not isinstance(answer, Stale), answer
     of_user, of_tenant = answer
-    return _plain(of_user), _plain(of_tenant)
+    return _plain(of_user, request.opened_ms), _plain(of_tenant, request.opened_ms)
 
 
 async def books_say(books: Books, grant: Grant, user_id: UUID | None = None) -> States:
@@ -204,11 +209,11 @@ async def books_say(books: Books, grant: Grant, user_id: UUID | None = None) -> 
     user = user_id or request.user_id
 
     def states(chosen: Sequence[dict[str, object]]) -> tuple[int, tuple[WindowState, ...]]:
-        minute = [row for row in chosen if row["id"].int >> 80 >= request.opened_ms // 60_000 * 60_000]  # type: ignore[attr-defined]
+        minute = [row for row in chosen if row["id"].int >> 80 >= request.opened_ms // MINUTE_MS * MINUTE_MS]  # type: ignore[attr-defined]
         day = [row for row in chosen if row["day"] == request.day]
         period = [row for row in chosen if row["period_id"] == request.period_id]
         running = sum(row["state"] == "open" for row in chosen)
-        return running, tuple(_sum(window) for window in (minute, day, period))
+        return _plain(HashState(running, tuple(_sum(window) for window in (minute, day, period))), request.opened_ms)
 
     dicts = [dict(row) for row in rows if row["state"] != "void"]
     return states([row for row in dicts if row["user_id"] == user]), states(dicts)
@@ -224,5 +229,6 @@ def _sum(rows: Sequence[dict[str, object]]) -> WindowState:
     )
 
 
-def _plain(state: HashState) -> tuple[int, tuple[WindowState, ...]]:
-    return state.active, state.windows
+def _plain(state: HashState, opened_ms: int) -> tuple[int, tuple[WindowState, ...]]:
+    is_over = now_ms() // MINUTE_MS > opened_ms // MINUTE_MS
+    return state.active, (ANY, *state.windows[1:]) if is_over else state.windows

@@ -259,14 +259,14 @@ async def test_few_count_at_once_and_the_rest_waits_its_turn(upstream: Upstream,
     loop = asyncio.get_running_loop()
     began = loop.time()
     assert await asyncio.gather(*(upstream.count_output(MODEL, slow) for _ in range(24))) == [count_text(slow)] * 24
-    assert 0.3 <= loop.time() - began < 2.4
+    assert loop.time() - began >= 0.3
     rows = [row for row in simulator._rows(None) if row["kind"] == "count_tokens"][-24:]
     moments = sorted([(row["started_ms"], 1) for row in rows] + [(row["ended_ms"], -1) for row in rows])
     running = longest = 0
     for _, step in moments:
         running += step
         longest = max(longest, running)
-    assert longest <= 8
+    assert 1 < longest <= 8
 
 
 async def test_too_many_are_not_even_asked(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,12 @@ from metering.redis_lane import RedisLane
 from sandbox.valkey import Valkey
 from tests.harness import Books
 from tests.metering.process import Process
+from tests.programs import until
+
+WAITING_OPEN = (
+    "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'naka-open'"
+    " AND wait_event_type = 'Lock'"
+)
 
 
 @pytest.fixture
@@ -83,7 +89,19 @@ async def test_a_late_answer_is_nobodys(
     with pytest.raises(Unavailable):
         await lane.command("ECHO", "late")
     server.resume()
-    assert await lane.command("ECHO", "in time") == b"in time"
+    answer = None
+    for _ in range(20):  # a busy machine may be late once more
+        answer = answer or await _echo(lane, "in time")
+    assert answer == b"in time"
+
+
+async def _echo(lane: RedisLane, word: str) -> bytes | None:
+    """The answer, if it came in time."""
+    try:
+        said: bytes = await lane.command("ECHO", word)
+    except Unavailable:
+        return None
+    return said
 
 
 @pytest.mark.parametrize("queued", [0, 3])
@@ -118,7 +136,7 @@ async def test_an_open_under_way_when_the_process_stops_is_in_doubt(
     async with books.connection() as connection, connection.transaction():
         await connection.execute("SELECT FROM tenant_epochs WHERE tenant_id = $1 FOR UPDATE", account.tenant_id)
         asked = asyncio.create_task(process.admit(account))
-        await asyncio.sleep(0.2)  # it waits for the lock that a rebuild would have
+        await until(lambda: books.fetch(WAITING_OPEN))  # for the lock that a rebuild would have
         await process.journal.opens.stop(grace_s=0.1)
         with pytest.raises(InDoubt):
             await asyncio.wait_for(asked, 10)

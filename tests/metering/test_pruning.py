@@ -14,6 +14,7 @@ from core.ids import uuid7
 from metering.pruning import prune_processes, prune_reconciliations
 from tests.programs import until
 
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 OLD, YOUNG = timedelta(days=1, minutes=1), timedelta(hours=23)
 
 
@@ -64,7 +65,7 @@ async def _waited_for(connection: Any, work: Any) -> AsyncIterator[None]:
 
         async def waits() -> bool:
             await connection.execute("SELECT pg_stat_clear_snapshot()")
-            return bool(await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+            return bool(await connection.fetchval(WAITING))
 
         await until(waits)
     await task

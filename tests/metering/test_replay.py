@@ -73,7 +73,7 @@ async def test_postgres_stops_and_comes_back(server: Postgres, redis_url: str, t
     for grant in later:
         told.append(await process.settle(grant, USAGE))
         assert spooled(tmp_path) == told  # before anybody was told
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 8  # a time-out is ten seconds
     assert {grant.request.id for grant in (first, *later)} == {request_id for request_id, _ in process.running}
 
     await asyncio.to_thread(server.start)

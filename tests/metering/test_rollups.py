@@ -55,7 +55,7 @@ async def test_a_repair_never_stands_in_the_way_of_a_settlement_that_it_waits_fo
             await connection.execute("SELECT FROM usage_monthly WHERE user_id = $1 FOR UPDATE", first.user_id)
             repair = asyncio.create_task(mend_rollup(process.pool, OPERATOR, first.tenant_id, this_month()))
             await _until_it_waits(books, "usage_monthly")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await settled(process, second)
         assert await repair == 5, "two users' days and months, and a day"
     await agree(books, first)
