@@ -68,6 +68,7 @@ class Naka(FastAPI):
             settlements=runtime.settlements,
             instruments=runtime.instruments,
             max_body_bytes=settings.request_body_max_bytes,
+            deadline_s=settings.store_deadline_s,
         )
         outer: ASGIApp = CORSMiddleware(
             toll,

@@ -44,6 +44,7 @@ class Standing:
 
     running: int
     spooled: int
+    poisoned: int
     journal: dict[str, int]
     fallback_tenants: int
     redis_given_up: bool
@@ -95,6 +96,12 @@ class Instruments:
         )
         self._running = _gauge("naka_running_requests", "Requests that run, each with its hold.", own)
         self._spooled = _gauge("naka_spooled_settlements", "Settlements that wait on the disk.", own)
+        self._poisoned = Gauge(
+            "naka_poisoned_settlements",
+            "Settlements in the spool folder whose data Postgres refuses.",
+            registry=own,
+            multiprocess_mode="livemax",  # the processes of a host share the folder
+        )
         self._journal = Gauge(
             "naka_journal_depth",
             "Rows that wait for a group commit.",
@@ -162,6 +169,7 @@ class Instruments:
         with contextlib.suppress(OSError):
             self._running.set(standing.running)
             self._spooled.set(standing.spooled)
+            self._poisoned.set(standing.poisoned)
             for lane, depth in standing.journal.items():
                 self._journal.labels(lane).set(depth)
             self._fallback.set(standing.fallback_tenants)

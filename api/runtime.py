@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import asyncpg
 from redis.asyncio import Redis
 
 from api.attempts import Attempts
@@ -19,6 +18,7 @@ from core.database import Connections, Database, asyncpg_dsn
 from core.errors import Unavailable
 from core.ids import uuid7
 from core.logs import get_logger
+from core.redis import connect_redis
 from core.settings import Settings
 from core.tenancy.directory import Directory
 from metering.admission import Admission, AdmissionRules
@@ -131,6 +131,7 @@ class Runtime:
         return Standing(
             running=len(self.running),
             spooled=len(self.spool.pending),
+            poisoned=self.spool.count_poisoned(),
             journal={
                 "open": self.journal.opens.depth,
                 "settle": self.journal.settlements.depth,
@@ -145,7 +146,7 @@ class Runtime:
         """What Postgres opened for requests that were cancelled meanwhile. It is away: another's recovery does it."""
         try:
             await self.recovery.recover_orphans()
-        except (asyncpg.PostgresError, Unavailable) as error:
+        except Unavailable as error:
             log.warning("orphans_left", error=type(error).__name__)
 
 
@@ -156,22 +157,25 @@ def build_runtime(settings: Settings) -> Runtime:
     if settings.test_clock_file is not None:
         follow_test_clock(settings.test_clock_file)
     database = Database(
-        settings.database_url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s
+        settings.database_url,
+        pool_size=settings.database_pool_size,
+        timeout_s=settings.store_deadline_s,
+        session_s=settings.store_deadline_s,
     )
     dsn = asyncpg_dsn(settings.database_url)
-    pool = Connections(settings.database_url, timeout_s=settings.database_timeout_s)
-    redis = Redis.from_url(settings.redis_url, socket_connect_timeout=settings.redis_timeout_s)
+    pool = Connections(settings.database_url, timeout_s=settings.store_deadline_s)
+    redis = connect_redis(settings.redis_url, timeout_s=settings.redis_timeout_s)
     changes = Changes(redis)
     calendar = Calendar(settings.timezone)
     prices = PriceList(database, ttl_s=_PRICE_TTL_S)
     entitlements = Entitlements(database, ttl_s=settings.directory_ttl_s)
     process_id, running, densities = uuid7(), Running(), Densities()
     spool = Spool(settings.spool_dir, process_id)
-    journal = Journal(dsn, timeout_s=settings.database_timeout_s, process_id=process_id, refuge=spool)
+    journal = Journal(dsn, timeout_s=settings.store_deadline_s, process_id=process_id, refuge=spool)
     quota = Quota(RedisLane(settings.redis_url, timeout_s=settings.redis_timeout_s))
     epochs = Epochs(pool, quota, calendar)
     fallback = Fallback(
-        dsn, process_id=process_id, running=running, calendar=calendar, timeout_s=settings.database_timeout_s
+        dsn, process_id=process_id, running=running, calendar=calendar, timeout_s=settings.store_deadline_s
     )
     lapses = Lapses(pool, quota)
     rules = AdmissionRules(

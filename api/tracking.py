@@ -22,6 +22,7 @@ from api.problems import REQUEST_ID, problem_response
 from api.ratelimit import rate_limit_headers
 from api.relay import RECORDER
 from api.tracing import TENANT
+from core.deadline import within
 from core.errors import NakaError
 from core.logs import get_logger
 from core.spans import span
@@ -51,7 +52,9 @@ class UsageTrackingMiddleware:
         settlements: Settlements,
         instruments: Instruments,
         max_body_bytes: int,
+        deadline_s: float,
     ) -> None:
+        """`deadline_s`: how long a request waits for the stores before it is refused."""
         self._app = app
         self._metered = metered
         self._directory = directory
@@ -59,6 +62,7 @@ class UsageTrackingMiddleware:
         self._settlements = settlements
         self._instruments = instruments
         self._max_body_bytes = max_body_bytes
+        self._deadline_s = deadline_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes what is not metered; else admits, runs, settles."""
@@ -68,11 +72,13 @@ class UsageTrackingMiddleware:
             return
         began_s = time.monotonic()
         try:
-            principal = await self._authenticate(scope)
+            async with within(self._deadline_s):
+                principal = await self._authenticate(scope)
+            left_s = self._deadline_s - (time.monotonic() - began_s)
             body = await read_body(scope, receive, max_bytes=self._max_body_bytes)
             receive = replay(body, receive)
             ask = _ask(ask_of, body)
-            grant = None if ask is None else await self._admit(principal, ask)
+            grant = None if ask is None else await self._admit(principal, ask, left_s)
         except ClientLeft:
             return
         except NakaError as error:
@@ -91,10 +97,10 @@ class UsageTrackingMiddleware:
             principal.require(KeyScope.CHAT)
             return principal
 
-    async def _admit(self, principal: Principal, ask: Ask) -> Grant:
+    async def _admit(self, principal: Principal, ask: Ask, within_s: float) -> Grant:
         try:
             with span("admit"):
-                return await self._admission.admit(principal, ask)
+                return await self._admission.admit(principal, ask, within_s=within_s)
         except Unauthenticated:
             self._directory.forget(principal.tenant_id)  # Postgres knew better than our cache
             raise

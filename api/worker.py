@@ -27,6 +27,7 @@ from core.changes import Changes
 from core.database import Connections, Database, asyncpg_dsn
 from core.logs import get_logger
 from core.queue import Duty, Queue, forget_jobs
+from core.redis import connect_redis
 from core.settings import Settings
 from core.tenancy.sessions import prune_sessions
 from metering.density import Densities
@@ -72,10 +73,10 @@ class Worker:
     loops: Sequence[Loop]
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set. Raises QueueMissing, Unavailable or one of CONNECTION_ERRORS, at its start only."""
+        """Until `stop` is set. Raises QueueMissing, Unavailable or one of STORE_ERRORS, at its start only."""
         await self.queue.check()
         await self.pool.start()
-        async with self.pool.acquire() as connection:
+        async with self.pool.acquire(patient=True) as connection:
             await ensure_partitions(connection)
         await bind(self.desk.database, self.desk.settings)
         for loop in self.loops:
@@ -102,10 +103,10 @@ class Worker:
 
 def build_worker(settings: Settings) -> Worker:
     """Puts the parts together; connects nothing yet."""
-    dsn, timeout_s = asyncpg_dsn(settings.database_url), settings.database_timeout_s
+    dsn, timeout_s = asyncpg_dsn(settings.database_url), settings.store_deadline_s
     pool = Connections(settings.database_url, timeout_s=timeout_s)
     database = Database(settings.database_url, pool_size=settings.database_pool_size, timeout_s=timeout_s)
-    redis = Redis.from_url(settings.redis_url, socket_connect_timeout=settings.redis_timeout_s)
+    redis = connect_redis(settings.redis_url, timeout_s=settings.redis_timeout_s)
     desk = build_desk(settings, database, Changes(redis))
     quota = Quota(RedisLane(settings.redis_url, timeout_s=settings.redis_timeout_s))
     prices = PriceList(database, ttl_s=_PRICE_TTL_S)
@@ -128,14 +129,14 @@ def duties(pool: Connections, quota: Quota, settings: Settings) -> list[Duty]:
     zone = ZoneInfo(settings.timezone)
 
     async def partitions() -> None:
-        async with pool.acquire() as connection:
+        async with pool.acquire(patient=True) as connection:
             await ensure_partitions(connection)
 
     async def retain() -> None:
         await detach_old_months(pool, keep_months=settings.retention_months, drop=settings.retention_drop)
 
     async def prune() -> None:
-        async with pool.acquire() as connection:
+        async with pool.acquire(patient=True) as connection:
             await prune_processes(connection)
             await prune_reconciliations(connection)
             await prune_events(connection)

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import asyncpg
 from pydantic import SecretStr
 
 from billing.desk import INBOX
@@ -137,7 +136,7 @@ class Inbox:
 
     async def _post(self) -> None:
         self._untold = False
-        with suppress(Unavailable, asyncpg.PostgresError):
+        with suppress(Unavailable):
             async with self._pool.acquire() as connection:
                 await post(connection, INBOX)
 

@@ -1,22 +1,23 @@
 """Postgres: the declarative base of all models, and the ways to connect.
 
 Sessions (SQLAlchemy) serve what is off the hot path: tenancy, plans, reports. The journal's lanes own a plain
-asyncpg connection each, because they run two prepared statements and nothing else. Both come from one URL.
+asyncpg connection each, because they run two prepared statements and nothing else. Both come from one URL. An outage,
+which `core.outage` tells from a mistake, is `Unavailable` within the deadline (`core.deadline`), however it shows.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import asyncpg
 from sqlalchemy import MetaData
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
+from core.deadline import Deadline, within
 from core.errors import Unavailable
+from core.outage import COLLISIONS, STORE_ERRORS, driver_error, is_outage, outages_as_unavailable
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -26,18 +27,8 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
-CONNECTION_ERRORS = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # what is said when the server closed the connection while it was idle
-    asyncpg.OperatorInterventionError,  # shutting down, starting up, cancelled
-    asyncpg.InsufficientResourcesError,  # no connection, memory or disk left
-    asyncpg.PostgresSystemError,  # its own I/O failed
-    asyncpg.ReadOnlySQLTransactionError,  # a replica, in the middle of a failover
-)
-"""What asyncpg raises when the server is away, going, or full: an outage, not a mistake of ours."""
+_STATEMENT_S = 60
+"""The longest statement of a patient session: a report over years."""
 
 
 class Base(DeclarativeBase):
@@ -47,36 +38,68 @@ class Base(DeclarativeBase):
 
 
 class Database:
-    """The engine of this process and its sessions. `session()` turns an outage into `Unavailable`."""
+    """The engine of this process and its sessions."""
 
-    def __init__(self, url: str, *, pool_size: int = 5, timeout_s: float = 5) -> None:
+    def __init__(self, url: str, *, pool_size: int = 5, timeout_s: float = 5, session_s: float | None = None) -> None:
+        """`timeout_s` bounds the wait for a connection, `session_s` a whole session (None: only its statements)."""
         self.engine: AsyncEngine = create_async_engine(
             make_url(url).set(drivername="postgresql+asyncpg"),
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=timeout_s,
-            pool_pre_ping=True,
             hide_parameters=True,
-            connect_args={"timeout": timeout_s, "command_timeout": 60, "server_settings": {"application_name": "naka"}},
+            connect_args={
+                "timeout": timeout_s,
+                "command_timeout": _STATEMENT_S,
+                "server_settings": {"application_name": "naka"},
+            },
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._pooled = 2 * pool_size
+        self._timeout_s = timeout_s
+        self._session_s = session_s
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[AsyncSession]:
-        """One short transaction: committed at the end of the block, rolled back by any error."""
-        try:
-            async with self._sessions() as session, session.begin():
-                yield session
-        except (*CONNECTION_ERRORS, PoolTimeoutError) as error:
-            raise Unavailable("the database does not answer") from error
-        except DBAPIError as error:
-            if error.connection_invalidated or _is_outage(error):
-                raise Unavailable("the database does not answer") from error
-            raise
+    async def session(self, *, patient: bool = False) -> AsyncIterator[AsyncSession]:
+        """One short transaction: committed at the end of the block, rolled back by any error.
+
+        `patient`: its statements may take long (a report), so only the wait for the connection is bounded. Raises
+        Unavailable for an outage.
+        """
+        with outages_as_unavailable():
+            async with within(None if patient else self._session_s) as deadline, self._sessions() as session:
+                try:
+                    async with within(self._timeout_s) as connecting:
+                        connection = await self._connect(session, connecting, deadline)
+                except STORE_ERRORS as error:
+                    raise Unavailable("the database cannot be reached") from error
+                with _not_kept(connection):
+                    yield session
+                    await session.commit()
 
     async def close(self) -> None:
         """Closes every connection of the pool."""
         await self.engine.dispose()
+
+    async def _connect(self, session: AsyncSession, *deadlines: Deadline) -> Any:
+        """Gives the session a connection that answered just now. Those in the pool that were closed are discarded.
+
+        In place of SQLAlchemy's own ping, which nobody can watch: cancelled, it waits for a server that hangs.
+        """
+        for left in reversed(range(self._pooled + 1)):
+            connection = await session.connection()
+            plain: Any = (await connection.get_raw_connection()).driver_connection
+            for deadline in deadlines:
+                deadline.watch(plain)
+            try:
+                await plain.execute("SELECT 1")
+            except STORE_ERRORS:
+                if not left or not plain.is_closed():
+                    raise
+                await session.invalidate()
+            else:
+                return plain
+        raise AssertionError("unreachable")
 
 
 _COMMAND_TIMEOUTS = 3
@@ -93,7 +116,7 @@ class Connections:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def start(self) -> None:
-        """Connects. Raises one of CONNECTION_ERRORS when Postgres is not there."""
+        """Connects. Raises one of `core.outage.STORE_ERRORS` when Postgres is not there."""
         self._pool = await asyncpg.create_pool(
             self._dsn,
             min_size=1,
@@ -108,25 +131,37 @@ class Connections:
             await self._pool.close()
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Any]:
-        """A connection for the block. Raises Unavailable when there is none, or when it breaks."""
+    async def acquire(self, *, patient: bool = False) -> AsyncIterator[Any]:
+        """A connection for the block, which is over within the time-out. Raises Unavailable for an outage.
+
+        `patient`: only the wait for the connection is bounded, and each statement by its own time-out.
+        """
         if self._pool is None:
             raise Unavailable("the database is not connected")
-        try:
-            async with self._pool.acquire(timeout=self._timeout_s) as connection:
-                yield connection
-        except CONNECTION_ERRORS as error:
-            raise Unavailable("the database does not answer") from error
+        with outages_as_unavailable():
+            async with within(None if patient else self._timeout_s) as deadline:
+                try:
+                    connection = await self._pool.acquire(timeout=self._timeout_s)
+                except STORE_ERRORS as error:
+                    raise Unavailable("the database cannot be reached") from error
+                try:
+                    deadline.watch(connection)
+                    with _not_kept(connection):
+                        yield connection
+                finally:
+                    await self._pool.release(connection)
 
 
-def _is_outage(error: DBAPIError) -> bool:
-    """Whether the driver's own error, which SQLAlchemy wraps twice, was an outage."""
-    cause: BaseException | None = error.orig
-    while cause is not None:
-        if isinstance(cause, CONNECTION_ERRORS):
-            return True
-        cause = cause.__cause__
-    return False
+@contextmanager
+def _not_kept(connection: Any) -> Iterator[None]:
+    """Closes a connection that met an outage: a new one may lead to another server, or have other settings."""
+    try:
+        yield
+    except STORE_ERRORS as error:
+        if is_outage(error) and not isinstance(driver_error(error), COLLISIONS):
+            with suppress(asyncpg.InterfaceError):
+                connection.terminate()
+        raise
 
 
 def asyncpg_dsn(url: str) -> str:

@@ -27,9 +27,9 @@ from pgqueuer.domain.types import QueueEntrypoint
 from pydantic_settings import PydanticBaseSettingsSource
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from core.database import CONNECTION_ERRORS
 from core.errors import NakaError
 from core.logs import get_logger
+from core.outage import STORE_ERRORS
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 10.0
@@ -141,7 +141,7 @@ class Queue:
         self._running: set[asyncio.Task[Any]] = set()
 
     async def check(self) -> None:
-        """Raises QueueMissing, or one of CONNECTION_ERRORS."""
+        """Raises QueueMissing, or one of STORE_ERRORS."""
         async with self._connected() as connection:
             if not await _queries(connection).schema_is_installed():
                 raise QueueMissing("the database has not this version's schema: run `naka migrate`")
@@ -173,7 +173,7 @@ class Queue:
         try:
             yield connection
         finally:
-            with suppress(*CONNECTION_ERRORS):
+            with suppress(*STORE_ERRORS):
                 await connection.close(timeout=_CLOSE_S)
 
     async def _work(self, connection: "asyncpg.Connection[asyncpg.Record]", stop: asyncio.Event) -> None:

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SANDBOX_ANTHROPIC_KEY = "sandbox-anthropic-key"
@@ -94,7 +103,9 @@ class Settings(BaseSettings):
 
     redis_timeout_s: float = Field(0.5, gt=0, le=30)
     database_pool_size: int = Field(5, ge=1, le=100)
-    database_timeout_s: float = Field(5, gt=0, le=60)
+    store_deadline_s: float = Field(
+        5, gt=0, le=60, validation_alias=AliasChoices("store_deadline_s", "database_timeout_s")
+    )
     directory_ttl_s: float = Field(10, ge=0, le=300)
 
     shutdown_drain_s: float = Field(0.5, ge=0, le=60)

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from core.cache import TtlCache
 from core.database import Connections
+from core.deadline import unbounded
 from core.errors import Unavailable
 from core.logs import get_logger
 from metering.journal import InFallback, sql, states
@@ -71,7 +72,8 @@ class Epochs:
     ) -> InFallback | None:
         task = self._building.get(key)
         if task is None:
-            task = asyncio.ensure_future(build())
+            with unbounded():  # a build that outlasts this caller's deadline is there for the next one
+                task = asyncio.ensure_future(build())
             self._building[key] = task
             task.add_done_callback(lambda done: self._built(key, done))
         return await asyncio.shield(task)
@@ -87,7 +89,7 @@ class Epochs:
         if built is not None and built > seen_epoch:
             return None  # somebody was quicker; another epoch would only bounce what was granted since
         now_ms = await self._quota.now_ms()
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with self._pool.acquire(patient=True) as connection, connection.transaction():  # sums a tenant's month
             epoch = await connection.fetchval(sql("fallback_leave"), tenant_id, seen_epoch)
             if epoch is None:
                 mode = await connection.fetchrow(sql("fallback_mode"), tenant_id)
@@ -101,7 +103,7 @@ class Epochs:
     async def _build_user(self, tenant_id: UUID, user_id: UUID, epoch: int) -> None:
         run_id = await self._quota.lane.connect()
         now_ms = await self._quota.now_ms()
-        async with self._pool.acquire() as connection:
+        async with self._pool.acquire(patient=True) as connection:
             shadow = await self._read(connection, tenant_id, user_id, now_ms)
         await self._quota.build_user(tenant_id, user_id, epoch, run_id, shadow.fields())
         await self._release(tenant_id, shadow)

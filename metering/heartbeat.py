@@ -94,7 +94,7 @@ class Heartbeat:
                 await connection.execute(
                     "UPDATE processes SET ended_at = clock_timestamp() WHERE id = $1", self._process_id
                 )
-        except (Unavailable, asyncpg.PostgresError) as error:
+        except Unavailable as error:
             log.warning("no_goodbye", error=str(error))
 
     async def beat(self) -> None:

@@ -51,6 +51,10 @@ class PriceList:
                 self._book = await self._read()
         return self._book
 
+    async def known(self) -> PriceBook:
+        """The list as it was last read, without a wait for Postgres: to settle what was granted by it."""
+        return self._book or await self.book()
+
     async def _read(self) -> PriceBook:
         async with self._database.session() as session:
             book = PriceBook(await read_prices(session))

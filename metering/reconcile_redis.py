@@ -136,7 +136,7 @@ class RedisCheck:
         held = list({request for shadow in shadows for request in shadow.holds})
         users = [shadow.user_id for shadow in shadows if shadow.user_id is not None]
         async with (
-            self._connections.acquire() as connection,
+            self._connections.acquire(patient=True) as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             if not shadows or epoch != await connection.fetchval(_IN_FORCE, tenant_id):

@@ -39,7 +39,7 @@ async def detach_old_months(connections: Connections, *, keep_months: int, drop:
         return []
     limit = Month(f"{to_datetime(now_ms()):%Y-%m}").later(-max(keep_months, LEAST_MONTHS))
     detached: list[str] = []
-    async with connections.acquire() as connection:
+    async with connections.acquire(patient=True) as connection:
         for month in await _attached(connection):
             if month >= limit or not await _detach(connection, month, drop=drop):
                 break

@@ -4,7 +4,7 @@ import sys
 
 import typer
 from pydantic import ValidationError
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError
 
 from api.cli import (
     bills,
@@ -17,6 +17,7 @@ from api.cli import (
     reconcile,
     report,
     server,
+    spool,
     subscriptions,
     tenants,
     users,
@@ -27,8 +28,8 @@ from api.cli.session import in_one_line
 from api.cli.up import up
 from api.cli.worker import work
 from api.server import AddressTaken
-from core.database import CONNECTION_ERRORS
 from core.errors import NakaError
+from core.outage import STORE_ERRORS
 from core.settings import SettingsError
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ app.add_typer(charges.finding_app, name="finding", rich_help_panel=_SELL)
 app.add_typer(webhooks.app, name="webhook", rich_help_panel=_SELL)
 app.add_typer(report.app, name="report", rich_help_panel=_BOOKS)
 app.add_typer(reconcile.app, name="reconcile", rich_help_panel=_BOOKS)
+app.add_typer(spool.app, name="spool", rich_help_panel=_BOOKS)
 app.command("correct", rich_help_panel=_BOOKS)(corrections.correct)
 app.command("credit", rich_help_panel=_BOOKS)(corrections.credit)
 
@@ -75,8 +77,7 @@ def run() -> None:
         AddressTaken,
         ValidationError,
         ArgumentError,
-        DBAPIError,
-        *CONNECTION_ERRORS,
+        *STORE_ERRORS,
     ) as error:
         sys.stderr.write(f"naka: {in_one_line(error)}\n")
         sys.exit(1)

@@ -67,7 +67,7 @@ def migrate() -> None:
 
 async def _check(settings: Settings, question: str = "SELECT count(*) FROM usage_requests LIMIT 0") -> None:
     """Raises what the database raises, before a server would say it with a stack trace."""
-    database = Database(settings.database_url, pool_size=1, timeout_s=settings.database_timeout_s)
+    database = Database(settings.database_url, pool_size=1, timeout_s=settings.store_deadline_s)
     try:
         async with database.session() as session:
             await session.execute(text(question))

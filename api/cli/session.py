@@ -19,17 +19,19 @@ import asyncpg
 import msgspec
 import typer
 from pydantic import BaseModel, ValidationError
-from redis.asyncio import Redis
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.changes import Changes
 from core.clock import follow_test_clock
 from core.database import Database
+from core.errors import Unavailable
 from core.logs import configure_logs
+from core.outage import STORE_ERRORS, driver_error
+from core.redis import connect_redis
 from core.settings import Settings, SettingsError
 from core.tenancy.audit import Actor
 
@@ -84,7 +86,7 @@ def at_desk(work: Callable[[Desk], Awaitable[T]]) -> T:
 
 
 async def _at_desk(work: Callable[[Desk], Awaitable[T]], settings: Settings) -> T:
-    database = Database(settings.database_url, pool_size=1, timeout_s=settings.database_timeout_s)
+    database = Database(settings.database_url, pool_size=1, timeout_s=settings.store_deadline_s)
     try:
         async with database.session() as session:
             desk = Desk(session, acting(), settings)
@@ -103,7 +105,7 @@ def acting() -> Actor:
 
 async def _publish(url: str, changed: Sequence[UUID | None]) -> None:
     try:
-        redis = Redis.from_url(url, socket_connect_timeout=_REDIS_TIMEOUT_S, socket_timeout=_REDIS_TIMEOUT_S)
+        redis = connect_redis(url, timeout_s=_REDIS_TIMEOUT_S)
     except ValueError as error:
         raise SettingsError("done, but REDIS_URL is not the URL of a Redis: servers will notice later") from error
     try:
@@ -144,15 +146,15 @@ def in_one_line(error: BaseException) -> str:
             return "; ".join(found)
         case ArgumentError():
             return "DATABASE_URL is not the URL of a database"
-        case DBAPIError():
-            return _of_postgres(error.orig.__cause__ if error.orig is not None else None)
-        case asyncpg.PostgresError() | OSError() | asyncpg.InterfaceError():
-            return _of_postgres(error)
+        case Unavailable(__cause__=BaseException() as cause) if isinstance(cause, STORE_ERRORS):
+            return _of_postgres(driver_error(cause))
+        case _ if isinstance(error, STORE_ERRORS):
+            return _of_postgres(driver_error(error))
         case _:
             return " ".join(str(error).split())
 
 
-def _of_postgres(error: BaseException | None) -> str:
+def _of_postgres(error: BaseException) -> str:
     match error:
         case asyncpg.UndefinedTableError() | asyncpg.UndefinedColumnError():
             return "the database has not this version's schema: run `naka migrate`"
@@ -160,8 +162,6 @@ def _of_postgres(error: BaseException | None) -> str:
             return "there is no such database: see DATABASE_URL"
         case asyncpg.InvalidAuthorizationSpecificationError():
             return "the database refuses this user or password: see DATABASE_URL"
-        case None:
-            return "the database failed"
         case _:
             return f"the database does not answer: {type(error).__name__}"
 

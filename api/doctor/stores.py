@@ -3,11 +3,12 @@
 import time
 
 import asyncpg
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api.doctor.findings import CHECK_S, Patient
 from core.database import asyncpg_dsn
+from core.outage import STORE_ERRORS
+from core.redis import connect_redis
 from migrations.upgrade import newest_revision
 
 _OLDEST_POSTGRES = 15
@@ -23,7 +24,7 @@ async def postgres(patient: Patient) -> None:
         return
     try:
         patient.postgres = await asyncpg.connect(asyncpg_dsn(patient.settings.database_url), timeout=CHECK_S)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TimeoutError) as error:
+    except (*STORE_ERRORS, ValueError) as error:
         patient.fault("Postgres", f"cannot be reached: {type(error).__name__}", "look at DATABASE_URL")
         return
     version = patient.postgres.get_server_version()
@@ -33,6 +34,20 @@ async def postgres(patient: Patient) -> None:
         says=f"version {version.major}.{version.minor}",
         otherwise=f"version {version.major} is older than {_OLDEST_POSTGRES}",
         mend=f"use Postgres {_OLDEST_POSTGRES} or newer",
+    )
+
+
+async def writable(patient: Patient) -> None:
+    """Whether it takes writes."""
+    replica, read_only = await patient.postgres.fetchrow(
+        "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean"
+    )
+    patient.judge(
+        "writable",
+        good=not replica and not read_only,
+        says="it takes writes",
+        otherwise="it is a replica" if replica else "default_transaction_read_only is on",
+        mend="point DATABASE_URL at the primary" if replica else "switch it off for this database and role",
     )
 
 
@@ -87,7 +102,7 @@ async def redis(patient: Patient) -> None:
         patient.fault("Redis", "REDIS_URL is not set", "set it, or run `naka up` in this folder")
         return
     try:
-        redis = Redis.from_url(patient.settings.redis_url, socket_connect_timeout=CHECK_S, socket_timeout=CHECK_S)
+        redis = connect_redis(patient.settings.redis_url, timeout_s=CHECK_S / 2)
         info = await redis.info()
     except (RedisError, OSError, ValueError) as error:
         patient.fault("Redis", f"cannot be reached: {type(error).__name__}", "look at REDIS_URL")

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from api.routes.access import Reader, RuntimeDep
 from core.clock import now_ms, to_datetime
+from core.deadline import within
 from core.errors import Invalid
 from metering.models import COUNT_COLUMNS
 from metering.standing import LimitStanding
@@ -117,7 +118,8 @@ async def usage(principal: Reader, runtime: RuntimeDep, first: FromDay = None, l
 @router.get("/limits")
 async def limits(principal: Reader, runtime: RuntimeDep) -> LimitsAnswer:
     """Each limit of the key's user and of its tenant: used, held by running requests, left, and when it turns."""
-    standing = await runtime.standings.of(principal.tenant_id, principal.user_id)
+    async with within(runtime.settings.store_deadline_s):
+        standing = await runtime.standings.of(principal.tenant_id, principal.user_id)
     return LimitsAnswer(
         windows=[_window(limit) for limit in standing.limits],
         concurrency=Concurrency(limit=standing.concurrency, active=standing.active),

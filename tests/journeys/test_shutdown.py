@@ -122,7 +122,7 @@ async def test_a_balancer_sees_it_before_anything_is_refused(
 
     red = await eventually(lambda: is_red(api), within_s=0.5)
     assert red.status == 503
-    assert red.json() == {"status": "not_ready", "postgres": True, "redis": True, "draining": True}
+    assert red.json() == {"status": "not_ready", "postgres": True, "redis": True, "draining": True, "reason": None}
     for line in (await dial(api), used):
         line.send(ask(account, words=3))
         answer = await line.reply()

@@ -107,7 +107,7 @@ async def usage_by_group(  # noqa: PLR0913 - the filters
 ) -> Response:
     """What was used, by the groups asked for. Without a range: this month."""
     first, last = date_range(runtime, first, last)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(patient=True) as session:
         tenant, user = await confine_to_key(session, principal, tenant_id, user_id, key_id)
     wanted = Wanted(
         first,
@@ -133,7 +133,7 @@ async def usage_by_group(  # noqa: PLR0913 - the filters
 
 async def _batches(database: Database, query: Statement) -> AsyncGenerator[Rows, None]:
     """The rows, some at a time, out of a cursor on the server."""
-    async with database.session() as session:
+    async with database.session(patient=True) as session:
         result = await session.stream(query, execution_options={"yield_per": BATCH_ROWS})
         async for rows in result.partitions():
             yield rows

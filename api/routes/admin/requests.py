@@ -100,7 +100,7 @@ async def all_requests(  # noqa: PLR0913 - the filters
     form: Form = "json",
 ) -> Page[RequestItem] | Response:
     """Requests, newest first. As CSV all at once, whatever `limit` says."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(patient=True) as session:
         tenant, user = await confine_to_key(session, principal, tenant_id, user_id, key_id)
         chosen = RequestFilter(
             tenant_id=tenant,
@@ -120,7 +120,7 @@ async def all_requests(  # noqa: PLR0913 - the filters
 
 async def _lines(database: Database, chosen: RequestFilter) -> AsyncGenerator[list[list[object]], None]:
     async with (
-        database.session() as session,
+        database.session(patient=True) as session,
         aclosing(stream_requests(session, chosen, batch_rows=BATCH_ROWS)) as batches,
     ):
         async for some in batches:
