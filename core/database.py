@@ -5,8 +5,8 @@ asyncpg connection each, because they run two prepared statements and nothing el
 which `core.outage` tells from a mistake, is `Unavailable` within the deadline (`core.deadline`), however it shows.
 """
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -73,9 +73,14 @@ class Database:
                         connection = await self._connect(session, connecting, deadline)
                 except STORE_ERRORS as error:
                     raise Unavailable("the database cannot be reached") from error
-                with _not_kept(connection):
+                try:
                     yield session
                     await session.commit()
+                except STORE_ERRORS as error:
+                    if _is_spoilt_by(error):
+                        connection.terminate()
+                        await session.invalidate()
+                    raise
 
     async def close(self) -> None:
         """Closes every connection of the pool."""
@@ -146,22 +151,19 @@ class Connections:
                     raise Unavailable("the database cannot be reached") from error
                 try:
                     deadline.watch(connection)
-                    with _not_kept(connection):
-                        yield connection
+                    yield connection
+                except STORE_ERRORS as error:
+                    if _is_spoilt_by(error):
+                        with suppress(asyncpg.InterfaceError):  # the deadline has closed it already
+                            connection.terminate()
+                    raise
                 finally:
                     await self._pool.release(connection)
 
 
-@contextmanager
-def _not_kept(connection: Any) -> Iterator[None]:
-    """Closes a connection that met an outage: a new one may lead to another server, or have other settings."""
-    try:
-        yield
-    except STORE_ERRORS as error:
-        if is_outage(error) and not isinstance(driver_error(error), COLLISIONS):
-            with suppress(asyncpg.InterfaceError):
-                connection.terminate()
-        raise
+def _is_spoilt_by(error: BaseException) -> bool:
+    """Whether a connection that met the error is given up: a new one may lead elsewhere, or have other settings."""
+    return is_outage(error) and not isinstance(driver_error(error), COLLISIONS)
 
 
 def asyncpg_dsn(url: str) -> str:

@@ -20,7 +20,8 @@ import asyncpg
 from core.errors import Unavailable
 
 _MARGIN = 0.1
-"""The share of a deadline that is left for a cancelled statement to be confirmed and rolled back."""
+"""The share of a deadline that is left for a cancelled statement to be confirmed and rolled back; as much again is left
+for the answer to be written on a busy machine."""
 
 _ends_s: ContextVar[float | None] = ContextVar("deadline", default=None)
 
@@ -67,7 +68,7 @@ async def within(seconds: float | None) -> AsyncIterator[Deadline]:
     """Raises Unavailable when the block is not done in time. None: only the outer block's deadline counts, if any."""
     deadline, outer_s = Deadline(), _ends_s.get()
     loop = asyncio.get_running_loop()
-    own_s = None if seconds is None else loop.time() + seconds
+    own_s = None if seconds is None else loop.time() + seconds - margin_s(seconds)
     known_s = [ends_s for ends_s in (own_s, outer_s) if ends_s is not None]
     if not known_s:
         yield deadline

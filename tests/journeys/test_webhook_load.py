@@ -72,7 +72,7 @@ async def test_two_hundred_events_a_second_beside_a_busy_relay(
     office, books = await Office.open(desk), Books(database_url)
     rows = [await subscriber(office, razorpay) for _ in range(4)]
     account, stop = await books.account(), asyncio.Event()
-    given = {"RAZORPAY_WEBHOOK_SECRET": WEBHOOK_SECRET, "DATABASE_TIMEOUT_S": "30"}  # its pace is told, not judged
+    given = {"RAZORPAY_WEBHOOK_SECRET": WEBHOOK_SECRET, "STORE_DEADLINE_S": "30"}  # its pace is told, not judged
     settings = environment(database_url, redis_url, simulator.url) | given
     with running(Api(settings, run_folder / "webhook-load.log")) as api:
         async with client(api.url) as relay, client(api.url) as http:

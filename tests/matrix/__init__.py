@@ -1,0 +1,1 @@
+"""Every way in which a store can fail, on every version that is supported: `python -m tests.matrix`."""
