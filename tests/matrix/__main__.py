@@ -46,9 +46,9 @@ async def run(pairs: list[tuple[str, str]], cells: list[Cell], deadline_s: float
 async def _pair(postgres: str, redis: str, left: list[Cell], simulator: Simulator, deadline_s: float) -> int:
     """Tries cells on one set-up, until one is not met: what follows that one gets a new set-up."""
     home = Path(tempfile.mkdtemp(prefix="naka-matrix-"))
-    programs = {"postgres_programs": _POSTGRES[postgres], "redis_program": _REDIS[redis]}
+    programs = (_POSTGRES[postgres], _REDIS[redis])
     try:
-        async with town(home, simulator, deadline_s=deadline_s, **programs) as made:
+        async with town(home, simulator, deadline_s=deadline_s, programs=programs) as made:
             while left:
                 cell = left.pop(0)
                 made.account = await made.books.account()

@@ -93,14 +93,13 @@ async def town(
     simulator: Simulator,
     *,
     deadline_s: float,
-    postgres_programs: Path | None = None,
-    redis_program: Path | None = None,
+    programs: tuple[Path | None, Path | None] = (None, None),
     **settings: str,
 ) -> AsyncIterator[Town]:
-    """A whole set-up in a folder, stopped at the end of the block."""
+    """A whole set-up in a folder, until the end of the block. `programs`: Postgres's and Redis's, else the wheels'."""
     async with AsyncExitStack() as stack:
-        postgres = Postgres(home / "postgres", settings=_FAST, programs=postgres_programs)
-        valkey = Valkey(home / "valkey", settings={"appendonly": "no"}, program=redis_program)
+        postgres = Postgres(home / "postgres", settings=_FAST, programs=programs[0])
+        valkey = Valkey(home / "valkey", settings={"appendonly": "no"}, program=programs[1])
         for server in (postgres, valkey):
             await asyncio.to_thread(server.start)
             stack.push_async_callback(asyncio.to_thread, server.stop)

@@ -59,8 +59,8 @@ async def tried(town: Town, cell: Cell, *, probes: int = 2, words: int = 80) -> 
 
 
 async def _serves(town: Town, http: httpx2.AsyncClient) -> None:
-    _require(await _is_ready(http), "not ready before the harm")
-    _require(await _is_served(town, http), "a request was not served before the harm")
+    await _until(lambda: _is_ready(http), "not ready before the harm")
+    await _until(lambda: _is_served(town, http), "a request was not served before the harm")
 
 
 async def _streams(town: Town, http: httpx2.AsyncClient, words: int) -> list[asyncio.Task[Answer]]:
