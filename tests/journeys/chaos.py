@@ -26,7 +26,7 @@ APIS = 3
 SETTINGS = {
     "HEARTBEAT_S": "0.3",
     "DEAD_AFTER_S": "3",
-    "STORE_DEADLINE_S": "2",
+    "STORE_DEADLINE_S": "2.5",
     "REQUEST_DEADLINE_S": "12",
     "SHUTDOWN_DRAIN_S": "0.1",
     "SHUTDOWN_GRACE_S": "2",

@@ -56,7 +56,7 @@ def start(postgres: Postgres, redis_url: str, simulator: Simulator, tmp_path: Pa
     with ExitStack() as stack:
 
         def start(*, ready: bool = True, **settings: str) -> Api:
-            known = {"SPOOL_DIR": str(tmp_path / "spool"), "STORE_DEADLINE_S": "2", "SHUTDOWN_GRACE_S": "5"}
+            known = {"SPOOL_DIR": str(tmp_path / "spool"), "STORE_DEADLINE_S": "2.5", "SHUTDOWN_GRACE_S": "5"}
             api = Api(environment(postgres.url, redis_url, simulator.url, **(known | settings)), tmp_path / "api.log")
             return stack.enter_context(running(api)) if ready else api
 

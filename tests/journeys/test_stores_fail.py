@@ -20,7 +20,7 @@ NAMES = ("frozen", "password-changed", "read-only", "lock-timeout")
 async def test_a_store_that_fails_in_any_way_delays_and_loses_nothing(
     private_home: Callable[[], Path], simulator: Simulator
 ) -> None:
-    async with town(private_home(), simulator, deadline_s=2) as made:
+    async with town(private_home(), simulator, deadline_s=3) as made:
         for cell in CELLS:
             if cell.name in NAMES:
                 made.account = await made.books.account()
