@@ -269,6 +269,7 @@ def environment(database_url: str, redis_url: str, simulator_url: str, **setting
         "ANTHROPIC_BASE_URL": simulator_url,
         "LOG_LEVEL": "warning",
         "SHUTDOWN_DRAIN_S": "0",
+        "STORE_DEADLINE_S": "30",  # a busy machine is no outage; what is about the deadline sets its own
         "SPOOL_DIR": str(spool_folder()),
         **settings,
     }
