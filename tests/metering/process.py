@@ -109,8 +109,8 @@ async def start_process(  # noqa: PLR0913 - each test turns the one knob that it
 
     Its heartbeat has beaten once; it beats, recovers and replays only when a test says so.
     """
-    database = Database(database_url)
-    pool = Connections(database_url)
+    database = Database(database_url, timeout_s=PATIENCE_S)
+    pool = Connections(database_url, timeout_s=PATIENCE_S)
     lane = RedisLane(redis_url, timeout_s=redis_timeout_s, breaker=Breaker(breaker), probe_s=probe_s)
     quota = Quota(lane)
     process_id, running, densities = uuid7(), Running(), Densities()
