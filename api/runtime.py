@@ -15,7 +15,7 @@ from billing.desk import Desk, build_desk
 from billing.inbox import Inbox
 from core.changes import Changes
 from core.clock import follow_test_clock
-from core.database import Connections, Database, asyncpg_dsn
+from core.database import Connections, Database
 from core.errors import Unavailable
 from core.ids import uuid7
 from core.logs import get_logger
@@ -155,11 +155,9 @@ def build_runtime(settings: Settings) -> Runtime:
 
     if settings.test_clock_file is not None:
         follow_test_clock(settings.test_clock_file)
-    database = Database(
-        settings.database_url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s
-    )
-    dsn = asyncpg_dsn(settings.database_url)
-    pool = Connections(settings.database_url, timeout_s=settings.database_timeout_s)
+    url = settings.postgres
+    database = Database(url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s)
+    pool = Connections(url, timeout_s=settings.database_timeout_s)
     redis = Redis.from_url(settings.redis_url, socket_connect_timeout=settings.redis_timeout_s)
     changes = Changes(redis)
     calendar = Calendar(settings.timezone)
@@ -167,11 +165,11 @@ def build_runtime(settings: Settings) -> Runtime:
     entitlements = Entitlements(database, ttl_s=settings.directory_ttl_s)
     process_id, running, densities = uuid7(), Running(), Densities()
     spool = Spool(settings.spool_dir, process_id)
-    journal = Journal(dsn, timeout_s=settings.database_timeout_s, process_id=process_id, refuge=spool)
+    journal = Journal(url, timeout_s=settings.database_timeout_s, process_id=process_id, refuge=spool)
     quota = Quota(RedisLane(settings.redis_url, timeout_s=settings.redis_timeout_s))
     epochs = Epochs(pool, quota, calendar)
     fallback = Fallback(
-        dsn, process_id=process_id, running=running, calendar=calendar, timeout_s=settings.database_timeout_s
+        url, process_id=process_id, running=running, calendar=calendar, timeout_s=settings.database_timeout_s
     )
     lapses = Lapses(pool, quota)
     rules = AdmissionRules(

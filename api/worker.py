@@ -24,7 +24,7 @@ from billing.processing import process_due
 from billing.reconciliation import reconcile_razorpay
 from billing.submission import drive
 from core.changes import Changes
-from core.database import Connections, Database, asyncpg_dsn
+from core.database import Connections, Database
 from core.logs import get_logger
 from core.queue import Duty, Queue, forget_jobs
 from core.settings import Settings
@@ -102,9 +102,9 @@ class Worker:
 
 def build_worker(settings: Settings) -> Worker:
     """Puts the parts together; connects nothing yet."""
-    dsn, timeout_s = asyncpg_dsn(settings.database_url), settings.database_timeout_s
-    pool = Connections(settings.database_url, timeout_s=timeout_s)
-    database = Database(settings.database_url, pool_size=settings.database_pool_size, timeout_s=timeout_s)
+    timeout_s = settings.database_timeout_s
+    pool = Connections(settings.postgres, timeout_s=timeout_s)
+    database = Database(settings.postgres, pool_size=settings.database_pool_size, timeout_s=timeout_s)
     redis = Redis.from_url(settings.redis_url, socket_connect_timeout=settings.redis_timeout_s)
     desk = build_desk(settings, database, Changes(redis))
     quota = Quota(RedisLane(settings.redis_url, timeout_s=settings.redis_timeout_s))
@@ -114,7 +114,9 @@ def build_worker(settings: Settings) -> Worker:
         pool=pool,
         redis=redis,
         desk=desk,
-        queue=Queue(dsn, [*duties(pool, quota, settings), *billing_duties(desk)], timeout_s=timeout_s),
+        queue=Queue(
+            settings.postgres_direct, [*duties(pool, quota, settings), *billing_duties(desk)], timeout_s=timeout_s
+        ),
         loops=[
             quota.lane,
             Recovery(pool, quota, prices, Densities(), dead_after_s=settings.dead_after_s),

@@ -17,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
 
 from core.errors import Unavailable
+from core.postgres_connection import Connection, connect
+from core.postgres_url import PostgresUrl, postgres_url
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -49,15 +51,15 @@ class Base(DeclarativeBase):
 class Database:
     """The engine of this process and its sessions. `session()` turns an outage into `Unavailable`."""
 
-    def __init__(self, url: str, *, pool_size: int = 5, timeout_s: float = 5) -> None:
-        self.engine: AsyncEngine = create_async_engine(
-            make_url(url).set(drivername="postgresql+asyncpg"),
+    def __init__(self, url: str | PostgresUrl, *, pool_size: int = 5, timeout_s: float = 5) -> None:
+        self.engine = engine_of(
+            postgres_url(url),
+            timeout_s=timeout_s,
+            command_timeout_s=60,
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=timeout_s,
             pool_pre_ping=True,
-            hide_parameters=True,
-            connect_args={"timeout": timeout_s, "command_timeout": 60, "server_settings": {"application_name": "naka"}},
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
@@ -86,26 +88,25 @@ _COMMAND_TIMEOUTS = 3
 class Connections:
     """A small pool of plain asyncpg connections, for what is too rare for a lane and too raw for a session."""
 
-    def __init__(self, url: str, *, max_size: int = 4, timeout_s: float = 5) -> None:
-        self._dsn = asyncpg_dsn(url)
+    def __init__(self, url: str | PostgresUrl, *, max_size: int = 4, timeout_s: float = 5) -> None:
+        self._url = postgres_url(url)
         self._max_size = max_size
         self._timeout_s = timeout_s
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def start(self) -> None:
         """Connects. Raises one of CONNECTION_ERRORS when Postgres is not there."""
-        self._pool = await asyncpg.create_pool(
-            self._dsn,
-            min_size=1,
-            max_size=self._max_size,
-            timeout=self._timeout_s,
-            command_timeout=_COMMAND_TIMEOUTS * self._timeout_s,
-        )
+        self._pool = await asyncpg.create_pool(min_size=1, max_size=self._max_size, connect=self._connect)
 
     async def close(self) -> None:
         """Closes every connection."""
         if self._pool is not None:
             await self._pool.close()
+
+    async def _connect(self, *_: Any, **__: Any) -> Connection:
+        return await connect(
+            self._url, "naka", timeout_s=self._timeout_s, command_timeout_s=_COMMAND_TIMEOUTS * self._timeout_s
+        )
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Any]:
@@ -119,6 +120,23 @@ class Connections:
             raise Unavailable("the database does not answer") from error
 
 
+def engine_of(url: PostgresUrl, *, timeout_s: float, command_timeout_s: float | None, **options: Any) -> AsyncEngine:
+    """SQLAlchemy's engine over `connect`; `options` are those of its pool."""
+
+    async def made() -> Connection:
+        return await connect(url, "naka", timeout_s=timeout_s, command_timeout_s=command_timeout_s)
+
+    unnamed = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}  # str() is the empty name
+    statements: dict[str, Any] = unnamed if url.pooler == "transaction" else {}
+    engine: AsyncEngine = create_async_engine(
+        "postgresql+asyncpg://",
+        hide_parameters=True,
+        creator=lambda: engine.dialect.loaded_dbapi.connect(async_creator_fn=made, **statements),
+        **options,
+    )
+    return engine
+
+
 def _is_outage(error: DBAPIError) -> bool:
     """Whether the driver's own error, which SQLAlchemy wraps twice, was an outage."""
     cause: BaseException | None = error.orig
@@ -130,5 +148,5 @@ def _is_outage(error: DBAPIError) -> bool:
 
 
 def asyncpg_dsn(url: str) -> str:
-    """The same URL in the form asyncpg takes: without SQLAlchemy's driver suffix."""
+    """The same URL in the form asyncpg takes, for tests: the product connects by `core.postgres_connection`."""
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)

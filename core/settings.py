@@ -1,15 +1,33 @@
 """Settings: built once at the entry point from the environment (and `.env` in development) and passed down.
 
 No other module reads the environment. Names are the environment's own, in lower case; units stand at the end
-of a name. `Settings.refuse_in_production` is the last word on what may serve real customers.
+of a name. Production is the default; development is NAKA_ENV=development, or what `naka up` started. `.env` is read
+in development only. White space around a value is not part of it (secrets often come from files that end with a line
+break), and an empty value is the same as none. `Settings.refuse_in_production` is the last word on what may serve
+real customers.
 """
 
+import os
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core.addresses import checked_redis_url, normal_origin
+from core.postgres_url import Pooler, PostgresUrl, parse
 
 SANDBOX_ANTHROPIC_KEY = "sandbox-anthropic-key"
 """The key `naka up` gives the Anthropic simulator. Never a real credential; refused in production."""
@@ -20,14 +38,13 @@ SANDBOX_RAZORPAY_WEBHOOK_SECRET = "sandbox_webhook_secret"  # noqa: S105 - the s
 
 
 _BEATS_PER_DEATH = 4
+_MAY_HOLD_BLANKS = frozenset({"chat_system", "cors_origins", "razorpay_webhook_secret", "spool_dir", "test_clock_file"})
+"""Texts, lists and paths. White space inside any other value is a mistake, and invisible in a log."""
+_READ_BY_LIBRARIES = ("PROMETHEUS_MULTIPROC_DIR", "FORWARDED_ALLOW_IPS")
 
 
 def _split_commas(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _none_if_empty(value: object) -> object:
-    return value or None
 
 
 def _without_last_slash(url: str) -> str:
@@ -41,11 +58,13 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """Everything the environment decides. See `.env.example` for each line in words."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    naka_env: Literal["development", "production"] = "development"
+    naka_env: Literal["development", "production"] = "production"
     database_url: str = ""
-    redis_url: str = ""
+    database_direct_url: str = ""
+    database_pooler: Pooler = "none"
+    redis_url: Annotated[str, AfterValidator(checked_redis_url)] = ""
 
     anthropic_api_key: SecretStr = SecretStr("")
     anthropic_admin_key: SecretStr = SecretStr("")
@@ -89,7 +108,9 @@ class Settings(BaseSettings):
 
     session_s: int = Field(43_200, ge=60, le=2_592_000)
 
-    cors_origins: Annotated[list[str], NoDecode, BeforeValidator(_split_commas)] = ["http://localhost:3000"]
+    cors_origins: Annotated[
+        list[Annotated[str, AfterValidator(normal_origin)]], NoDecode, BeforeValidator(_split_commas)
+    ] = ["http://localhost:3000"]
     timezone: str = "Asia/Kolkata"
 
     redis_timeout_s: float = Field(0.5, gt=0, le=30)
@@ -100,13 +121,32 @@ class Settings(BaseSettings):
     shutdown_drain_s: float = Field(0.5, ge=0, le=60)
     shutdown_grace_s: float = Field(30, ge=0, le=600)
 
-    prometheus_multiproc_dir: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    prometheus_multiproc_dir: Path | None = None
     otel_exporter_otlp_endpoint: str = ""
 
     test_clock_file: Path | None = None
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stripped(cls, given: Any) -> Any:
+        """Takes the white space off, and leaves out what is empty then. Raises ValueError for white space inside."""
+        if not isinstance(given, Mapping):
+            return given
+        values = {name: value.strip() if isinstance(value, str) else value for name, value in given.items()}
+        for name, value in values.items():
+            if isinstance(value, str) and _is_torn(name.lower(), value):
+                raise ValueError(f"{name.upper()} has white space or a control character inside")
+        return {name: value for name, value in values.items() if value != ""}
+
+    @field_validator("database_url", "database_direct_url")
+    @classmethod
+    def _known_parameters(cls, value: str) -> str:
+        if value:
+            parse(value)
+        return value
 
     @field_validator("timezone")
     @classmethod
@@ -122,6 +162,34 @@ class Settings(BaseSettings):
         if self.dead_after_s < _BEATS_PER_DEATH * self.heartbeat_s:
             raise ValueError(f"DEAD_AFTER_S is less than {_BEATS_PER_DEATH} times HEARTBEAT_S: the living look dead")
         return self
+
+    @model_validator(mode="after")
+    def _pooler_carries_options(self) -> Self:
+        if self.database_url:
+            try:
+                parse(self.database_url, self.database_pooler)
+            except ValueError as error:
+                raise ValueError(f"DATABASE_URL: {error}") from None
+        return self
+
+    @cached_property
+    def postgres(self) -> PostgresUrl:
+        """Where all but the queue connects to. Raises SettingsError when it is not set."""
+        if not self.database_url:
+            raise SettingsError("not set: DATABASE_URL")
+        return parse(self.database_url, self.database_pooler)
+
+    @cached_property
+    def postgres_direct(self) -> PostgresUrl:
+        """A server past the pooler, for what needs a session: migrations, and the worker's queue."""
+        return parse(self.database_direct_url) if self.database_direct_url else self.postgres
+
+    def require_session(self) -> None:
+        """Raises SettingsError when the worker could not listen."""
+        if self.postgres_direct.pooler == "transaction":
+            raise SettingsError(
+                "not set: DATABASE_DIRECT_URL (the worker listens, which DATABASE_POOLER=transaction does not carry)"
+            )
 
     def require_servers(self) -> None:
         """Raises SettingsError when something that `naka serve` cannot do without is missing."""
@@ -162,3 +230,51 @@ class Settings(BaseSettings):
                 raise SettingsError(f"{name} is the sandbox's: production needs the real one")
         if not self.razorpay_base_url.startswith("https://"):
             raise SettingsError("RAZORPAY_BASE_URL is not https: production does not send a key in the clear")
+
+
+def read_settings(home: Path | None = None) -> Settings:
+    """From the environment; in development also from `.env`. Raises SettingsError, in words and without values.
+
+    `home`: the folder of a `naka up`, which is asked where the environment names no database; and whether this is
+    development, where the environment does not say. Production reads no file.
+    """
+    files = [] if home is None or variable("DATABASE_URL") else [home / "env"]
+    started = any(file.is_file() for file in files)
+    if variable("NAKA_ENV") != "development" and (variable("NAKA_ENV") or not started):
+        return build_settings()
+    return build_settings(*files, Path(".env"))  # the later file wins
+
+
+def forget_blank_variables() -> None:
+    """Removes what libraries read themselves and take for set when it is empty. Before they are imported."""
+    for name, value in list(os.environ.items()):
+        if not value.strip() and (name in _READ_BY_LIBRARIES or name.startswith("PG")):
+            del os.environ[name]
+
+
+def build_settings(*files: Path, **given: Any) -> Settings:
+    """From the environment, `files` (the later wins), and `given` above all. Raises SettingsError."""
+    try:
+        return Settings(_env_file=files or None, **given)
+    except ValidationError as error:
+        raise SettingsError(said(error) or "the settings do not make sense") from None
+
+
+def said(error: ValidationError) -> str:
+    """The settings and what is wrong with them: never a value, which pydantic's own text would show."""
+    found = []
+    for item in error.errors(include_input=False, include_url=False, include_context=False):
+        words = str(item["msg"]).removeprefix("Value error, ")
+        found.append(f"{str(item['loc'][0]).upper()}: {words}" if item["loc"] else words)
+    return "; ".join(found)
+
+
+def variable(name: str) -> str:
+    """The variable of the environment itself, before any file. Empty is unset."""
+    return os.environ.get(name, "").strip()
+
+
+def _is_torn(name: str, value: str) -> bool:
+    """Whether white space or a control character stands where none can be meant."""
+    blanks = name in _MAY_HOLD_BLANKS
+    return any((char.isspace() and not blanks) or (ord(char) < ord(" ") and name != "chat_system") for char in value)

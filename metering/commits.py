@@ -11,20 +11,18 @@ A lane owns one connection and does one thing. What goes wrong is told apart:
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import asyncpg
 
 from core.database import CONNECTION_ERRORS
 from core.errors import InDoubt, NakaError, Unavailable
 from core.logs import get_logger
+from core.postgres_connection import Connection, connect
+from core.postgres_url import PostgresUrl, postgres_url
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    Connection = asyncpg.Connection
 Run = Callable[[Connection, list[Item]], Awaitable[list[Answer]]]
 
 COLLISIONS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
@@ -57,7 +55,7 @@ class Lane(Generic[Item, Answer]):
     def __init__(
         self,
         name: str,
-        dsn: str,
+        url: str | PostgresUrl,
         run: Run[Item, Answer],
         in_doubt: Run[Item, Answer],
         *,
@@ -68,7 +66,7 @@ class Lane(Generic[Item, Answer]):
     ) -> None:
         """`retry_s`: how long to wait between tries when Postgres is away; None: fail at once with Unavailable."""
         self._name = name
-        self._dsn = dsn
+        self._url = postgres_url(url)
         self._run = run
         self._in_doubt = in_doubt
         self._timeout_s = timeout_s
@@ -195,9 +193,12 @@ class Lane(Generic[Item, Answer]):
     async def _connect(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
             self._connection = None
-            settings = {"application_name": f"naka-{self._name}", **_PLANNER}
-            self._connection = await asyncpg.connect(
-                self._dsn, timeout=self._timeout_s, command_timeout=self._timeout_s, server_settings=settings
+            self._connection = await connect(
+                self._url,
+                f"naka-{self._name}",
+                timeout_s=self._timeout_s,
+                command_timeout_s=self._timeout_s,
+                settings=_PLANNER,
             )
         return self._connection
 

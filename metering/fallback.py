@@ -25,7 +25,9 @@ from core.database import CONNECTION_ERRORS
 from core.errors import NakaError
 from core.ids import uuid7
 from core.logs import get_logger
-from metering.commits import Connection, Lane, Poisoned
+from core.postgres_connection import Connection
+from core.postgres_url import PostgresUrl
+from metering.commits import Lane, Poisoned
 from metering.journal import open_batch, sql, void_unknown
 from metering.judge import judge, room
 from metering.questions import Admitted, Held, Refused, Wish
@@ -75,7 +77,7 @@ class Fallback:
 
     def __init__(
         self,
-        dsn: str,
+        url: str | PostgresUrl,
         *,
         process_id: UUID,
         running: Running,
@@ -89,7 +91,7 @@ class Fallback:
         self._dwell_s = dwell_s
         self._until_s: dict[UUID, float] = {}
         self._lanes: list[Lane[_Ask, Answer | NakaError]] = [
-            Lane(f"fallback-{number}", dsn, self._admit, self._in_doubt, timeout_s=timeout_s, retry_s=None)
+            Lane(f"fallback-{number}", url, self._admit, self._in_doubt, timeout_s=timeout_s, retry_s=None)
             for number in range(_LANES)
         ]
 

@@ -4,17 +4,19 @@ import asyncio
 import logging
 from pathlib import Path
 
-import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from core.database import asyncpg_dsn
+from core.postgres_connection import connect
+from core.postgres_url import PostgresUrl, postgres_url
 from core.queue import upgrade_queue
 from metering.partitions import ensure_partitions
 
+_CONNECT_S = 60
 
-def migrate(url: str) -> None:
+
+def migrate(url: str | PostgresUrl) -> None:
     """Runs the missing revisions, then brings up the queue and the months of `usage_requests`. Safe to repeat.
 
     Two at once wait for each other. Runs event loops of its own, so not to be called from within one.
@@ -23,9 +25,10 @@ def migrate(url: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    config.attributes["url"] = url
+    parsed = postgres_url(url)
+    config.attributes["url"] = parsed
     command.upgrade(config, "head")
-    asyncio.run(_complete(url))
+    asyncio.run(_complete(parsed))
 
 
 def newest_revision() -> str:
@@ -33,8 +36,8 @@ def newest_revision() -> str:
     return str(ScriptDirectory(str(Path(__file__).parent)).get_current_head())
 
 
-async def _complete(url: str) -> None:
-    connection = await asyncpg.connect(asyncpg_dsn(url))
+async def _complete(url: PostgresUrl) -> None:
+    connection = await connect(url, "naka migrate", timeout_s=_CONNECT_S)
     try:
         await upgrade_queue(connection)
         await ensure_partitions(connection)

@@ -29,7 +29,7 @@ async def _at_billing(work: Callable[[Desk, Actor], Awaitable[T]], settings: Set
         raise SettingsError("REDIS_URL is not set")
     timeout_s = settings.database_timeout_s
     redis = Redis.from_url(settings.redis_url, socket_connect_timeout=_REDIS_TIMEOUT_S, socket_timeout=_REDIS_TIMEOUT_S)
-    database = Database(settings.database_url, pool_size=1, timeout_s=timeout_s)
+    database = Database(settings.postgres, pool_size=1, timeout_s=timeout_s)
     desk = build_desk(settings, database, Changes(redis))
     try:
         return await work(desk, acting())

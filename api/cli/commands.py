@@ -4,7 +4,7 @@ import sys
 
 import typer
 from pydantic import ValidationError
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import DBAPIError
 
 from api.cli import (
     bills,
@@ -29,6 +29,7 @@ from api.cli.worker import work
 from api.server import AddressTaken
 from core.database import CONNECTION_ERRORS
 from core.errors import NakaError
+from core.postgres_connection import UnexpectedPooler
 from core.settings import SettingsError
 
 app = typer.Typer(
@@ -69,12 +70,13 @@ def run() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
+    except (SettingsError, UnexpectedPooler) as error:
+        sys.stderr.write(f"naka: {in_one_line(error)}\n")
+        sys.exit(2)
     except (
         NakaError,
-        SettingsError,
         AddressTaken,
         ValidationError,
-        ArgumentError,
         DBAPIError,
         *CONNECTION_ERRORS,
     ) as error:

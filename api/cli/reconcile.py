@@ -139,7 +139,7 @@ async def _prove(settings: Settings, scope: Scope, repairs: Repairs) -> Findings
 
 @asynccontextmanager
 async def _stores(settings: Settings) -> AsyncIterator[tuple[Connections, Quota | None]]:
-    connections = Connections(settings.database_url, max_size=2, timeout_s=settings.database_timeout_s)
+    connections = Connections(settings.postgres, max_size=2, timeout_s=settings.database_timeout_s)
     lane = RedisLane(settings.redis_url, timeout_s=_REDIS_TIMEOUT_S) if settings.redis_url else None
     try:
         await connections.start()

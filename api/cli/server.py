@@ -61,13 +61,13 @@ def migrate() -> None:
 
     settings = load_database_settings()
     asyncio.run(_check(settings, "SELECT 1"))
-    upgrade.migrate(settings.database_url)
+    upgrade.migrate(settings.postgres_direct)
     typer.echo("the database has this version's schema", err=True)
 
 
 async def _check(settings: Settings, question: str = "SELECT count(*) FROM usage_requests LIMIT 0") -> None:
     """Raises what the database raises, before a server would say it with a stack trace."""
-    database = Database(settings.database_url, pool_size=1, timeout_s=settings.database_timeout_s)
+    database = Database(settings.postgres, pool_size=1, timeout_s=settings.database_timeout_s)
     try:
         async with database.session() as session:
             await session.execute(text(question))

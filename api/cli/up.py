@@ -26,7 +26,7 @@ from rich.console import Console
 
 from api.cli.demo import demo_keys, write_private
 from core.database import Database
-from core.settings import SANDBOX_ANTHROPIC_KEY, Settings
+from core.settings import SANDBOX_ANTHROPIC_KEY, Settings, SettingsError, build_settings, variable
 from migrations.upgrade import migrate
 from sandbox.daemon import ServerUnavailable
 from sandbox.laptop import Laptop, laptop, stop_process
@@ -36,6 +36,8 @@ _STOP_S = 40
 _HOST = "127.0.0.1"
 _NO_BALANCER = {"SHUTDOWN_DRAIN_S": "0", "SHUTDOWN_GRACE_S": "5"}
 """Nobody else is told that this machine stops, and whoever stops it waits."""
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Opens our own loopback URL, which no proxy of the environment stands before."""
 _console = Console(stderr=True, highlight=False)
 
 
@@ -62,10 +64,13 @@ def up(
 
 
 def _run(port: int, home: Path) -> None:
+    if variable("NAKA_ENV") == "production":
+        raise SettingsError("`naka up` is for development, and NAKA_ENV is production: use `naka serve`, `naka worker`")
     _need_free(port)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    settings = Settings()
+    settings = build_settings(Path(".env"), naka_env="development")
     configured = {
+        "NAKA_ENV": "development",
         "DATABASE_URL": settings.database_url,
         "REDIS_URL": settings.redis_url,
         "ANTHROPIC_API_KEY": settings.anthropic_api_key.get_secret_value(),
@@ -87,10 +92,12 @@ def _run(port: int, home: Path) -> None:
             )
             environment = configured | running.environment
             tell("bringing the database up to date")
-            migrate(environment["DATABASE_URL"])
+            settings = settings.model_copy(update={"database_url": environment["DATABASE_URL"]})
+            migrate(settings.postgres_direct)
             tell("looking for the demo tenant")
-            keys = asyncio.run(_demo(environment["DATABASE_URL"], _known(home / "demo.json"), settings))
-            write_private(home / "env", "".join(f"{name}={value}\n" for name, value in running.environment.items()))
+            keys = asyncio.run(_demo(settings, _known(home / "demo.json")))
+            started = {"NAKA_ENV": "development", **running.environment}
+            write_private(home / "env", "".join(f"{name}={value}\n" for name, value in started.items()))
             tell("starting the API and the worker")
             # Both boot side by side; the worker stops last, after what the API leaves behind.
             for name, log, command in (
@@ -137,8 +144,8 @@ def _known(file: Path) -> dict[str, str]:
     return known
 
 
-async def _demo(url: str, known: dict[str, str], settings: Settings) -> dict[str, str]:
-    database = Database(url)
+async def _demo(settings: Settings, known: dict[str, str]) -> dict[str, str]:
+    database = Database(settings.postgres)
     try:
         return await demo_keys(database, known, ZoneInfo(settings.timezone))
     finally:
@@ -164,7 +171,7 @@ def _await_ready(url: str, api: "subprocess.Popen[bytes]", home: Path) -> None:
         if api.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=2):  # noqa: S310 - our own loopback URL
+            with _direct.open(f"{url}/readyz", timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)

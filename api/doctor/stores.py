@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api.doctor.findings import CHECK_S, Patient
-from core.database import asyncpg_dsn
+from core.postgres_connection import connect
 from migrations.upgrade import newest_revision
 
 _OLDEST_POSTGRES = 15
@@ -22,7 +22,7 @@ async def postgres(patient: Patient) -> None:
         patient.fault("Postgres", "DATABASE_URL is not set", "set it, or run `naka up` in this folder")
         return
     try:
-        patient.postgres = await asyncpg.connect(asyncpg_dsn(patient.settings.database_url), timeout=CHECK_S)
+        patient.postgres = await connect(patient.settings.postgres, "naka doctor", timeout_s=CHECK_S)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TimeoutError) as error:
         patient.fault("Postgres", f"cannot be reached: {type(error).__name__}", "look at DATABASE_URL")
         return

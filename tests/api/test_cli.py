@@ -36,7 +36,7 @@ class Naka:
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
-        clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "NAKA_ENV") if name in os.environ}
         self.environment = clean | environment
 
     def run(self, *words: str, **more: str) -> Done:
@@ -72,8 +72,15 @@ class Naka:
 
     def fails(self, *words: str, **more: str) -> str:
         """Runs it; it must fail with one line, which is answered."""
-        done = self.run(*words, **more)
-        assert done.returncode == 1, (done.stdout, done.stderr)
+        return self._one_line(1, self.run(*words, **more))
+
+    def refuses_settings(self, *words: str, **more: str) -> str:
+        """As `fails`, with the exit code of settings that cannot work."""
+        return self._one_line(2, self.run(*words, **more))
+
+    @staticmethod
+    def _one_line(code: int, done: Done) -> str:
+        assert done.returncode == code, (done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
         (line,) = done.stderr.splitlines()
         return line
@@ -174,14 +181,14 @@ def test_a_server_that_is_away_is_one_line(naka: Naka, database_url: str) -> Non
     nowhere = "postgresql://u:secret@127.0.0.1:1/x"
     assert "does not answer" in naka.fails("tenant", "list", DATABASE_URL=nowhere)
     assert "does not answer" in naka.fails("migrate", DATABASE_URL=nowhere)
-    assert "not the URL" in naka.fails("tenant", "list", DATABASE_URL="nonsense")
+    assert "DATABASE_URL: it is not a URL" in naka.refuses_settings("tenant", "list", DATABASE_URL="nonsense")
     assert "no such database" in naka.fails("tenant", "list", DATABASE_URL=f"{database_url}_none")
     scheme, _, rest = database_url.partition("://")
     wrong = f"{scheme}://nobody:x@{rest.partition('@')[2]}"
     assert "refuses" in naka.fails("tenant", "list", DATABASE_URL=wrong)
-    assert "DATABASE_POOL_SIZE" in naka.fails("tenant", "list", DATABASE_POOL_SIZE="many")
-    assert "DATABASE_URL is not set" in naka.fails("tenant", "list", DATABASE_URL="")
-    assert "ANTHROPIC_API_KEY" in naka.fails("serve", DATABASE_URL=nowhere)
+    assert "DATABASE_POOL_SIZE" in naka.refuses_settings("tenant", "list", DATABASE_POOL_SIZE="many")
+    assert "DATABASE_URL is not set" in naka.refuses_settings("tenant", "list", DATABASE_URL="")
+    assert "ANTHROPIC_API_KEY" in naka.refuses_settings("serve", DATABASE_URL=nowhere)
 
 
 def test_redis_away_costs_no_change(naka: Naka) -> None:
