@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.chat import chat_ask
 from api.context import RequestContextMiddleware
+from api.head import HeadMiddleware
 from api.openapi import describe
 from api.pages import account, operator, reference, reports, sign_in
 from api.pages import chat as chat_page
@@ -32,6 +33,8 @@ from api.tracking import UsageTrackingMiddleware
 from core.errors import NakaError
 from core.settings import Settings
 
+_TRACE_HEADERS = ("traceparent", "tracestate", "baggage", "sentry-trace")
+"""Put on every request by a frontend that traces (W3C Trace Context and Baggage, Sentry)."""
 _STATIC = Path(__file__).parent / "pages" / "static"
 
 
@@ -70,10 +73,10 @@ class Naka(FastAPI):
             max_body_bytes=settings.request_body_max_bytes,
         )
         outer: ASGIApp = CORSMiddleware(
-            toll,
+            HeadMiddleware(toll),
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-api-key"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-api-key", *_TRACE_HEADERS],
             expose_headers=["x-request-id", "ratelimit", "ratelimit-policy", "retry-after"],
             max_age=600,
         )

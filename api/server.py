@@ -31,6 +31,7 @@ _KEEP_ALIVE_S = 75  # longer than the usual 60 s of a load balancer, which must 
 _BACKLOG = 2048
 _TICK_S = 0.05
 _PATIENCE_S = 1  # a connection that was accepted last may have its first request on the way; and a last write, too
+_SIGNALS = (*HANDLED_SIGNALS, signal.SIGHUP)
 _END_S = 5  # how long cancelled requests may take to settle, before the runtime's own stop waits for the settlements
 
 log = get_logger(__name__)
@@ -64,12 +65,13 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals are ours until the process ends, and not raised again: a stop that was asked for is no failure."""
-        for number in HANDLED_SIGNALS:
+        heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        for number in heard:
             signal.signal(number, self.handle_exit)
         try:
             yield
         finally:
-            for number in HANDLED_SIGNALS:
+            for number in heard:
                 signal.signal(number, signal.SIG_IGN)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -3,8 +3,8 @@
 The SDK brings an aiohttp transport of its own under httpx2's client. Measured per separately arriving piece, the four
 generators that this stacks on aiohttp's reader, and the timer that aiohttp arms for each read, cost as much as the
 rest of the relay (docs/decisions/0002). So this client sends with aiohttp directly and hands the reader out in the
-response's `extensions`. There are no redirects, cookies or proxies here. Silence on a stream is for its reader to
-watch (`api.silence`), not for a timer per read.
+response's `extensions`. There are no redirects or cookies here, and one proxy or none for all that it sends.
+Silence on a stream is for its reader to watch (`api.silence`), not for a timer per read.
 """
 
 from collections.abc import AsyncIterator
@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import httpx2
+from yarl import URL
 
 READER = "naka.reader"
 """The name of the aiohttp response among the extensions of a streamed httpx2 response."""
@@ -20,10 +21,13 @@ READER = "naka.reader"
 class AiohttpClient(httpx2.AsyncClient):
     """One per process. `connect_timeout_s` bounds both the wait for a free connection and the making of one."""
 
-    def __init__(self, *, max_connections: int, keepalive_s: float, connect_timeout_s: float) -> None:
+    def __init__(
+        self, *, max_connections: int, keepalive_s: float, connect_timeout_s: float, proxy: str | None = None
+    ) -> None:
         super().__init__(transport=_Unused(), trust_env=False)
         self._max_connections = max_connections
         self._keepalive_s = keepalive_s
+        self._proxy = None if proxy is None else URL(proxy)
         self._timeout: Any = aiohttp.ClientTimeout(
             total=None, connect=connect_timeout_s, sock_connect=connect_timeout_s, sock_read=None
         )
@@ -42,6 +46,7 @@ class AiohttpClient(httpx2.AsyncClient):
             data=request.content,
             allow_redirects=False,
             timeout=self._timeout,
+            proxy=self._proxy,
         )
         if stream:
             return httpx2.Response(

@@ -101,6 +101,7 @@ class Upstream:
                 max_connections=settings.upstream_max_connections,
                 keepalive_s=_KEEPALIVE_S,
                 connect_timeout_s=settings.upstream_connect_timeout_s,
+                proxy=settings.proxies.of(settings.anthropic_base_url),
             ),
         )
         self._create = self._client.messages.with_streaming_response.create
@@ -218,13 +219,20 @@ def _wait_before_retry(error: anthropic.APIError, tries: int) -> float | None:
     return backoff if _never_connected(error) else None
 
 
+_NEVER_CONNECTED = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,  # the proxy refused the tunnel
+)
+
+
 def _never_connected(error: BaseException | None) -> bool:
     """Whether the connection was never made, so that nothing was sent.
 
     The transport maps a dropped connection to a ConnectError too; only the original tells them apart.
     """
     while error is not None:
-        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        if isinstance(error, _NEVER_CONNECTED):
             return True
         error = error.__cause__
     return False

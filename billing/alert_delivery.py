@@ -20,6 +20,7 @@ from aiohttp.resolver import ThreadedResolver
 from sqlalchemy import select
 from standardwebhooks import Webhook
 
+from billing.alert_routes import Routes
 from billing.desk import Desk
 from billing.endpoints import is_public
 from billing.models import Alert, AlertDelivery, AlertEndpoint
@@ -71,23 +72,20 @@ class _PublicOnly(AbstractResolver):
 async def deliver(desk: Desk) -> None:
     """The duty: every alert that is due, until none is. Two workers share them."""
     production = desk.settings.naka_env == "production"
-    connector = aiohttp.TCPConnector(resolver=_PublicOnly() if production else None, limit=10)
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as client:
+    async with Routes(desk.settings.proxies, _TIMEOUT_S, _PublicOnly() if production else None) as routes:
         while claimed := await _claim(desk):
             for alert, endpoint in claimed:
-                await _note(desk, alert, await send(client, alert, endpoint))
+                await _note(desk, alert, await send(routes, alert, endpoint))
 
 
-async def send(client: aiohttp.ClientSession, alert: Alert, endpoint: AlertEndpoint) -> Outcome:
+async def send(routes: Routes, alert: Alert, endpoint: AlertEndpoint) -> Outcome:
     """One try. Never raises for what the receiver does."""
     body = msgspec.json.encode(message_of(alert)).decode()
     headers = signed_headers(alert.id, body, endpoint) | {"content-type": "application/json", "user-agent": "Naka/1"}
     began = time.monotonic()
     status, error = None, None
     try:
-        async with client.post(endpoint.url, data=body, headers=headers, allow_redirects=False) as response:
-            status = response.status
+        status = await routes.post(endpoint.url, body, headers)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as failure:
         error = type(failure).__name__
     return Outcome(status, error, round((time.monotonic() - began) * 1000))

@@ -7,7 +7,6 @@ break), and an empty value is the same as none. `Settings.refuse_in_production` 
 real customers.
 """
 
-import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +26,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.addresses import checked_redis_url, normal_origin
+from core.environment import variable
 from core.postgres_url import Pooler, PostgresUrl, parse
+from core.proxies import Proxies, checked_proxy
 
 SANDBOX_ANTHROPIC_KEY = "sandbox-anthropic-key"
 """The key `naka up` gives the Anthropic simulator. Never a real credential; refused in production."""
@@ -38,9 +39,10 @@ SANDBOX_RAZORPAY_WEBHOOK_SECRET = "sandbox_webhook_secret"  # noqa: S105 - the s
 
 
 _BEATS_PER_DEATH = 4
-_MAY_HOLD_BLANKS = frozenset({"chat_system", "cors_origins", "razorpay_webhook_secret", "spool_dir", "test_clock_file"})
+_MAY_HOLD_BLANKS = frozenset(
+    {"chat_system", "cors_origins", "no_proxy", "razorpay_webhook_secret", "spool_dir", "test_clock_file"}
+)
 """Texts, lists and paths. White space inside any other value is a mistake, and invisible in a log."""
-_READ_BY_LIBRARIES = ("PROMETHEUS_MULTIPROC_DIR", "FORWARDED_ALLOW_IPS")
 
 
 def _split_commas(value: object) -> object:
@@ -49,6 +51,10 @@ def _split_commas(value: object) -> object:
 
 def _without_last_slash(url: str) -> str:
     return url.rstrip("/")
+
+
+def _proxy(url: str) -> str:
+    return checked_proxy(url) if url else url
 
 
 class SettingsError(Exception):
@@ -107,6 +113,10 @@ class Settings(BaseSettings):
     retention_drop: bool = False
 
     session_s: int = Field(43_200, ge=60, le=2_592_000)
+
+    https_proxy: Annotated[str, AfterValidator(_proxy)] = Field("", repr=False)
+    http_proxy: Annotated[str, AfterValidator(_proxy)] = Field("", repr=False)
+    no_proxy: str = ""
 
     cors_origins: Annotated[
         list[Annotated[str, AfterValidator(normal_origin)]], NoDecode, BeforeValidator(_split_commas)
@@ -184,6 +194,11 @@ class Settings(BaseSettings):
         """A server past the pooler, for what needs a session: migrations, and the worker's queue."""
         return parse(self.database_direct_url) if self.database_direct_url else self.postgres
 
+    @property
+    def proxies(self) -> Proxies:
+        """How the providers and the endpoints of alerts are reached."""
+        return Proxies(self.https_proxy, self.http_proxy, self.no_proxy)
+
     def require_session(self) -> None:
         """Raises SettingsError when the worker could not listen."""
         if self.postgres_direct.pooler == "transaction":
@@ -245,13 +260,6 @@ def read_settings(home: Path | None = None) -> Settings:
     return build_settings(*files, Path(".env"))  # the later file wins
 
 
-def forget_blank_variables() -> None:
-    """Removes what libraries read themselves and take for set when it is empty. Before they are imported."""
-    for name, value in list(os.environ.items()):
-        if not value.strip() and (name in _READ_BY_LIBRARIES or name.startswith("PG")):
-            del os.environ[name]
-
-
 def build_settings(*files: Path, **given: Any) -> Settings:
     """From the environment, `files` (the later wins), and `given` above all. Raises SettingsError."""
     try:
@@ -267,11 +275,6 @@ def said(error: ValidationError) -> str:
         words = str(item["msg"]).removeprefix("Value error, ")
         found.append(f"{str(item['loc'][0]).upper()}: {words}" if item["loc"] else words)
     return "; ".join(found)
-
-
-def variable(name: str) -> str:
-    """The variable of the environment itself, before any file. Empty is unset."""
-    return os.environ.get(name, "").strip()
 
 
 def _is_torn(name: str, value: str) -> bool:

@@ -192,7 +192,11 @@ async def _expose(settings: Settings, connections: Connections, findings: Findin
     """Holds our books against Anthropic's report, day by day until now."""
     first = findings.found.since.first
     days = (to_datetime(now_ms()).date() - first).days + 1
-    organization = Organization(settings.anthropic_base_url, settings.anthropic_admin_key)
+    organization = Organization(
+        settings.anthropic_base_url,
+        settings.anthropic_admin_key,
+        proxy=settings.proxies.of(settings.anthropic_base_url),
+    )
     try:
         findings.exposure = await expose(connections, await organization.usage(first, days), first, days)
     except ReportUnavailable as error:

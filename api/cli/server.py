@@ -8,6 +8,7 @@ import typer
 from sqlalchemy import text
 
 from api.cli.session import load_database_settings, load_settings
+from api.cli.start import check_start
 from core.database import Database
 from core.lifeline import end_with_parent
 from core.logs import configure_logs
@@ -40,7 +41,7 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000, *, fd: Fd = None, with_pa
     gc.enable()
     settings = load_settings()
     settings.require_servers()
-    asyncio.run(_check(settings))
+    asyncio.run(_check_start(settings))
     configure_logs(level=settings.log_level, as_json=settings.log_format == "json")
     listener = server.listen(host, port) if fd is None else server.inherit(fd)
     host, port = listener.getsockname()[:2]
@@ -63,6 +64,11 @@ def migrate() -> None:
     asyncio.run(_check(settings, "SELECT 1"))
     upgrade.migrate(settings.postgres_direct)
     typer.echo("the database has this version's schema", err=True)
+
+
+async def _check_start(settings: Settings) -> None:
+    await check_start(settings)
+    await _check(settings)
 
 
 async def _check(settings: Settings, question: str = "SELECT count(*) FROM usage_requests LIMIT 0") -> None:

@@ -25,8 +25,10 @@ import typer
 from rich.console import Console
 
 from api.cli.demo import demo_keys, write_private
+from api.cli.signals import ending_signals
 from core.database import Database
-from core.settings import SANDBOX_ANTHROPIC_KEY, Settings, SettingsError, build_settings, variable
+from core.environment import variable
+from core.settings import SANDBOX_ANTHROPIC_KEY, Settings, SettingsError, build_settings
 from migrations.upgrade import migrate
 from sandbox.daemon import ServerUnavailable
 from sandbox.laptop import Laptop, laptop, stop_process
@@ -42,7 +44,7 @@ _console = Console(stderr=True, highlight=False)
 
 
 class _Stopped(Exception):
-    """SIGINT or SIGTERM."""
+    """SIGINT, SIGTERM or SIGHUP."""
 
 
 def up(
@@ -51,7 +53,7 @@ def up(
 ) -> None:
     """Start everything on this machine: servers, simulators, the API, the worker."""
     home = home.resolve()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, _stop)
     try:
         _run(port, home)
@@ -121,7 +123,7 @@ def _run(port: int, home: Path) -> None:
 
 
 def _stop(_: int, __: FrameType | None) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, signal.SIG_IGN)  # an impatient second one must not interrupt the stopping
     raise _Stopped
 

@@ -8,6 +8,7 @@ from redis.exceptions import RedisError
 
 from api.doctor.findings import CHECK_S, Patient
 from core.postgres_connection import connect
+from core.redis_mode import refused_mode
 from migrations.upgrade import newest_revision
 
 _OLDEST_POSTGRES = 15
@@ -93,6 +94,10 @@ async def redis(patient: Patient) -> None:
         patient.fault("Redis", f"cannot be reached: {type(error).__name__}", "look at REDIS_URL")
         return
     patient.redis = redis
+    refused = refused_mode(info)
+    if refused is not None:
+        patient.fault("Redis", f"it is {refused}", "look at REDIS_URL")
+        return
     version = str(info.get("redis_version", "0"))
     if info.get("role") == "slave":
         patient.fault("Redis", "it is a replica, which takes no writes", "point REDIS_URL at the primary")

@@ -1,10 +1,12 @@
 """Long answers, sent as they are read: in constant memory, however many rows there are.
 
-A break in the middle cuts the connection, so that nobody takes a part for the whole. In CSV, a text that a spreadsheet
-would run as a formula is defused with a leading apostrophe.
+A break in the middle cuts the connection, so that nobody takes a part for the whole. CSV is for spreadsheets: it
+begins with a byte order mark, without which Excel reads UTF-8 as another encoding, and a text that would be run as a
+formula is defused with a leading apostrophe. Programs read JSON.
 """
 
 import csv
+import unicodedata
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from decimal import Decimal
@@ -20,7 +22,9 @@ from api.body import ClientLeft
 
 Form = Annotated[Literal["json", "csv"], Query(alias="format")]
 BATCH_ROWS = 500
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+BYTE_ORDER_MARK = "\ufeff"
+_FORMULA_STARTS = ("=", "+", "-", "@")
+_CONTROLS = ("\t", "\r", "\n")
 
 
 class StreamedAnswer(StreamingResponse):
@@ -52,6 +56,7 @@ async def as_csv(
 ) -> AsyncGenerator[str, None]:
     """The names of the columns, and a line a row."""
     text = StringIO()
+    text.write(BYTE_ORDER_MARK)
     writer = csv.writer(text)
     writer.writerow(columns)
     async with aclosing(batches):
@@ -69,7 +74,13 @@ def cell(value: object) -> str:
         return ""
     # A sum comes as a Decimal, and that of 10000 calls itself 1E+4: programs that read digits would stumble.
     text = f"{value:f}" if isinstance(value, Decimal) else str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA_STARTS) else text
+    return f"'{text}" if isinstance(value, str) and _is_formula(text) else text
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a spreadsheet might run it: also after blanks, and with the full-width signs of East Asian keyboards."""
+    start = unicodedata.normalize("NFKC", text.lstrip()[:1])
+    return text.startswith(_CONTROLS) or start.startswith(_FORMULA_STARTS)
 
 
 async def _again(first: str, rest: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
