@@ -6,6 +6,7 @@ be public, and TLS is still made with the name: the proxy cannot be used to reac
 CONNECT to addresses. A name that this host cannot resolve is not delivered to.
 """
 
+import socket
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -14,6 +15,8 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from core.proxies import Proxies
+
+_HTTPS = 443
 
 
 class Routes:
@@ -46,10 +49,10 @@ class Routes:
         target = URL(url)
         if proxy is not None:
             client, options["proxy"] = self._proxied, proxy
-            if self._resolver is not None and target.host is not None:
-                host = target.host
-                found = await self._resolver.resolve(host, target.port or 443)
-                options["headers"]["host"] = target.authority
+            host = target.raw_host
+            if self._resolver is not None and host is not None:
+                found = await self._resolver.resolve(host, target.port or _HTTPS, socket.AF_UNSPEC)
+                options["headers"]["host"] = target.raw_authority
                 options["server_hostname"] = host
                 target = target.with_host(found[0]["host"])
         async with client.post(target, **options) as response:

@@ -39,10 +39,9 @@ SANDBOX_RAZORPAY_WEBHOOK_SECRET = "sandbox_webhook_secret"  # noqa: S105 - the s
 
 
 _BEATS_PER_DEATH = 4
-_MAY_HOLD_BLANKS = frozenset(
-    {"chat_system", "cors_origins", "no_proxy", "razorpay_webhook_secret", "spool_dir", "test_clock_file"}
-)
-"""Texts, lists and paths. White space inside any other value is a mistake, and invisible in a log."""
+_LISTS = frozenset({"cors_origins", "no_proxy", "razorpay_webhook_secret"})
+_MAY_HOLD_BLANKS = frozenset({"chat_system", "spool_dir", "test_clock_file", "prometheus_multiproc_dir"})
+"""Texts and paths. White space inside any other value is a mistake, and invisible in a log."""
 
 
 def _split_commas(value: object) -> object:
@@ -279,5 +278,7 @@ def said(error: ValidationError) -> str:
 
 def _is_torn(name: str, value: str) -> bool:
     """Whether white space or a control character stands where none can be meant."""
-    blanks = name in _MAY_HOLD_BLANKS
-    return any((char.isspace() and not blanks) or (ord(char) < ord(" ") and name != "chat_system") for char in value)
+    if name in _MAY_HOLD_BLANKS:
+        return name != "chat_system" and not value.isprintable()
+    parts = value.split(",") if name in _LISTS else [value]
+    return any(char.isspace() or not char.isprintable() for part in parts for char in part.strip())

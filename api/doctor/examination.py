@@ -40,6 +40,7 @@ async def _within(patient: Patient, name: str, check: Callable[[Patient], Awaita
 _CHECKS: list[tuple[str, Callable[[Patient], Awaitable[None]], tuple[str, ...]]] = [
     ("settings", providers.settings, ()),
     ("Postgres", stores.postgres, ()),
+    ("pooler", stores.pooler, ("postgres",)),
     ("durability", stores.durability, ("postgres",)),
     ("connections", stores.connections, ("postgres",)),
     ("schema", stores.schema, ("postgres",)),

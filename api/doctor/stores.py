@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api.doctor.findings import CHECK_S, Patient
-from core.postgres_connection import connect
+from core.postgres_connection import UnexpectedPooler, check_pooler, connect
 from core.redis_mode import refused_mode
 from migrations.upgrade import newest_revision
 
@@ -25,7 +25,8 @@ async def postgres(patient: Patient) -> None:
     try:
         patient.postgres = await connect(patient.settings.postgres, "naka doctor", timeout_s=CHECK_S)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TimeoutError) as error:
-        patient.fault("Postgres", f"cannot be reached: {type(error).__name__}", "look at DATABASE_URL")
+        says = "refuses" if isinstance(error, asyncpg.PostgresError) else "cannot be reached"
+        patient.fault("Postgres", f"{says}: {type(error).__name__}", "look at DATABASE_URL")
         return
     version = patient.postgres.get_server_version()
     patient.judge(
@@ -35,6 +36,45 @@ async def postgres(patient: Patient) -> None:
         otherwise=f"version {version.major} is older than {_OLDEST_POSTGRES}",
         mend=f"use Postgres {_OLDEST_POSTGRES} or newer",
     )
+
+
+async def pooler(patient: Patient) -> None:
+    """Whether DATABASE_POOLER says what stands before Postgres.
+
+    In transaction mode a connection is on another server process as soon as others have taken its last one.
+    """
+    settings = patient.settings
+    if settings.database_pooler == "none":
+        try:
+            await check_pooler(settings.postgres, timeout_s=CHECK_S)
+        except UnexpectedPooler as error:
+            patient.fault("pooler", str(error), "see Poolers in docs/deploying.md")
+            return
+    moves = settings.database_pooler != "transaction" and await _moves(patient)
+    mode = settings.database_pooler
+    if moves:
+        says = f"there is one in transaction mode, and DATABASE_POOLER is {mode}"
+        patient.fault("pooler", says, "set DATABASE_POOLER=transaction, and DATABASE_DIRECT_URL for the worker")
+    elif settings.postgres_direct.pooler == "transaction":
+        says = "transaction mode, and the worker has no way to listen"
+        patient.fault("pooler", says, "set DATABASE_DIRECT_URL to Postgres itself, or a pooler in session mode")
+    else:
+        patient.ok("pooler", "none" if mode == "none" else f"{mode} mode")
+
+
+async def _moves(patient: Patient) -> bool:
+    """Whether one connection met several server processes: never so without a pooler in transaction mode."""
+    ask = "SELECT pg_backend_pid()"
+    first = await patient.postgres.fetchval(ask)
+    others = [await connect(patient.settings.postgres, "naka doctor", timeout_s=CHECK_S) for _ in range(3)]
+    try:
+        for other in others:
+            await other.execute("BEGIN")
+            await other.fetchval(ask)
+        return bool(first != await patient.postgres.fetchval(ask))
+    finally:
+        for other in others:
+            await other.close(timeout=CHECK_S)
 
 
 async def durability(patient: Patient) -> None:

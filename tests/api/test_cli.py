@@ -219,6 +219,15 @@ def test_migrate_makes_the_schema_and_can_be_repeated(naka: Naka, postgres_url: 
     assert naka.run("tenant", "list", **empty).returncode == 0
 
 
+def test_a_spool_that_cannot_be_used_stops_the_start(naka: Naka) -> None:
+    (naka.folder / "file").write_text("")
+    for command in ("serve", "worker"):
+        said = naka.refuses_settings(
+            command, ANTHROPIC_API_KEY="never-used", SPOOL_DIR=str(naka.folder / "file" / "spool")
+        )
+        assert said == "naka: SPOOL_DIR cannot be used: Not a directory"
+
+
 def test_serve_on_a_taken_port_is_one_line(naka: Naka) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

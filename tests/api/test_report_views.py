@@ -167,7 +167,7 @@ async def test_the_file_of_requests_is_what_the_pages_show(api: Api) -> None:
         answer = await api.call(account, "GET", "/requests", params=query | {"format": "csv"}, expect=200)
         assert answer.headers["content-type"] == "text/csv; charset=utf-8"
         assert answer.headers["content-disposition"] == 'attachment; filename="requests.csv"'
-        lines = list(csv.DictReader(StringIO(answer.text)))
+        lines = list(csv.DictReader(StringIO(answer.content.decode("utf-8-sig"))))
         assert [{name: value.removeprefix("'") for name, value in line.items()} for line in lines] == [
             {name: "" if value is None else str(value) for name, value in item.items()} for item in shown
         ], query

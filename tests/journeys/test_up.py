@@ -152,7 +152,8 @@ def test_what_is_configured_is_not_simulated(tmp_path: Path) -> None:
 @pytest.mark.chaos
 def test_first_start_second_start_and_a_start_after_a_kill(private_home: Callable[[], Path]) -> None:
     home, port = private_home() / "naka", free_port()
-    with up(home, port) as first:
+    nobody = f"http://127.0.0.1:{free_port()}"  # a proxy of the environment never stands before this machine
+    with up(home, port, http_proxy=nobody, https_proxy=nobody) as first:
         demo = first.await_banner()
         assert demo["url"] == first.url
         words = first.log.read_text()
