@@ -10,10 +10,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -44,26 +42,41 @@ def program() -> str:
     return found
 
 
-@contextmanager
-def pgbouncer(database_url: str, mode: str, *, size: int = 20) -> Iterator[str]:
-    """The URL of the same database through a pgbouncer in `mode`, with `size` connections of its own."""
-    command, server, own = program(), urlsplit(database_url), free_port()
-    with tempfile.TemporaryDirectory(prefix="naka-pgbouncer-") as name:
-        folder = Path(name)
-        (folder / "users.txt").write_text(f'"{server.username}" "{unquote(server.password or "")}"\n')
-        (folder / "pgbouncer.ini").write_text(
-            _CONFIG.format(host=server.hostname, port=server.port, own=own, folder=folder, mode=mode, size=size)
-        )
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [command, str(folder / "pgbouncer.ini")], stdout=log, stderr=log, **_as_nobody(folder)
-            )
-        try:
-            _await(own, process, folder / "log")
-            yield f"{server.scheme}://{server.username}:{server.password}@127.0.0.1:{own}{server.path}"
-        finally:
-            process.terminate()
-            process.wait(10)
+class PgBouncer:
+    """A pgbouncer in `mode` before the server of the URL, with `size` connections of its own to it."""
+
+    def __init__(self, database_url: str, mode: str, *, size: int = 20) -> None:
+        self._command = program()
+        server = urlsplit(database_url)
+        self._port = free_port()
+        self._folder = Path(tempfile.mkdtemp(prefix="naka-pgbouncer-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        place = {"host": server.hostname, "port": server.port, "own": self._port, "folder": self._folder}
+        (self._folder / "users.txt").write_text(f'"{server.username}" "{unquote(server.password or "")}"\n')
+        (self._folder / "pgbouncer.ini").write_text(_CONFIG.format(mode=mode, size=size, **place))
+        self.url = f"{server.scheme}://{server.username}:{server.password}@127.0.0.1:{self._port}{server.path}"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def start(self) -> None:
+        """Returns once it listens."""
+        with (self._folder / "log").open("ab") as log:
+            command = [self._command, str(self._folder / "pgbouncer.ini")]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **_as_nobody(self._folder))
+        _await(self._port, self._process, self._folder / "log")
+
+    def kill(self) -> None:
+        """At once: whoever is connected is cut off."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
 
 
 def _as_nobody(folder: Path) -> dict[str, Any]:

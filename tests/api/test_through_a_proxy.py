@@ -6,9 +6,12 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import pytest
+from pydantic import SecretStr
 
 from api.faults import UpstreamFault
 from api.upstream import ChatPrompt, Upstream
+from billing.razorpay import Razorpay
+from billing.razorpay_faults import RazorpayError
 from core.settings import Settings
 from tests.harness import SIMULATOR_KEY, Simulator
 
@@ -94,3 +97,13 @@ async def test_a_tunnel_that_is_refused_carried_nothing(simulator: Simulator) ->
             await through.open(PROMPT, 20)
     assert asked == ["CONNECT api.anthropic.com:443 HTTP/1.1"]
     assert (refused.value.code, refused.value.sent) == ("upstream_unreachable", False)
+
+
+async def test_razorpay_is_asked_through_it(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> None:
+    async with proxy(simulator.url, refuses="403 Forbidden") as (url, asked):
+        monkeypatch.setenv("HTTPS_PROXY", url)
+        razorpay = Razorpay(key_id="k", key_secret=SecretStr("s"), base_url="https://api.razorpay.com")
+        with pytest.raises(RazorpayError):
+            await razorpay.create_plan(name="x", amount_paise=100, notes={})
+        razorpay.close()
+    assert asked == ["CONNECT api.razorpay.com:443 HTTP/1.1"]

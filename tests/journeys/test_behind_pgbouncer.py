@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from api.doctor import stores
+from api.doctor.findings import Patient, Verdict
 from core.database import Connections
 from core.postgres_connection import UnexpectedPooler, check_pooler, connect
 from core.postgres_url import parse
+from core.settings import Settings
 from tests.harness import Api, Books, Simulator, chat, client, environment, running
-from tests.pgbouncer import pgbouncer
+from tests.pgbouncer import PgBouncer
 
 REQUESTS = 30
 
@@ -19,10 +22,11 @@ REQUESTS = 30
 @pytest.fixture(params=["session", "transaction"])
 def pooled(request: pytest.FixtureRequest, database_url: str) -> Iterator[dict[str, str]]:
     """The settings of a process behind PgBouncer, whose direct way is for the worker's queue and migrations."""
-    with pgbouncer(database_url, request.param) as url:
-        yield {"DATABASE_URL": url, "DATABASE_POOLER": request.param, "DATABASE_DIRECT_URL": database_url}
+    with PgBouncer(database_url, request.param) as pooler:
+        yield {"DATABASE_URL": pooler.url, "DATABASE_POOLER": request.param, "DATABASE_DIRECT_URL": database_url}
 
 
+@pytest.mark.parametrize("pooled", ["transaction"], indirect=True)  # both: python -m tests.matrix.pgbouncer
 async def test_a_day_behind_it_is_counted_exactly(
     pooled: dict[str, str], database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
@@ -77,8 +81,8 @@ async def test_a_pooler_that_nobody_named_is_said_and_not_taken_for_an_outage(po
 
 async def test_one_server_connection_serves_many_clients_in_turn(database_url: str) -> None:
     """Two of a pool take turns on one server connection: a named statement would be another's, or nobody's."""
-    with pgbouncer(database_url, "transaction", size=1) as bounced:
-        pool = Connections(parse(bounced, "transaction"), max_size=4)
+    with PgBouncer(database_url, "transaction", size=1) as pooler:
+        pool = Connections(parse(pooler.url, "transaction"), max_size=4)
         await pool.start()
 
         async def asks(number: int) -> int:
@@ -88,3 +92,25 @@ async def test_one_server_connection_serves_many_clients_in_turn(database_url: s
 
         assert await asyncio.gather(*map(asks, range(8))) == [10 * number + 45 for number in range(8)]
         await pool.close()
+
+
+async def test_the_doctor_says_which_mode_it_met(pooled: dict[str, str]) -> None:
+    mode = pooled["DATABASE_POOLER"]
+
+    async def says(**changed: str) -> tuple[Verdict, str]:
+        given = {name.lower(): value for name, value in pooled.items()} | changed
+        patient = Patient(Settings(_env_file=None, **given))
+        await stores.postgres(patient)
+        await stores.pooler(patient)
+        await patient.postgres.close()
+        (found,) = [finding for finding in patient.findings if finding.name == "pooler"]
+        return found.verdict, f"{found.says} {found.mend}"
+
+    assert await says() == (Verdict.OK, f"{mode} mode ")
+    verdict, words = await says(database_pooler="none")
+    assert (verdict, "DATABASE_POOLER" in words) == (Verdict.FAULT, True)
+    verdict, words = await says(database_pooler="session")
+    assert verdict is (Verdict.OK if mode == "session" else Verdict.FAULT), words
+    verdict, words = await says(database_pooler="transaction", database_direct_url="")
+    assert (verdict, "DATABASE_DIRECT_URL" in words) == (Verdict.FAULT, True)
+    assert await says(database_url=pooled["DATABASE_DIRECT_URL"], database_pooler="none") == (Verdict.OK, "none ")

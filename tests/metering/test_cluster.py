@@ -96,6 +96,7 @@ async def test_a_node_of_a_cluster_is_refused_at_the_start_and_later_said_once(
         await check_redis(settings)
     patient = Patient(settings)
     await stores.redis(patient)
+    await patient.redis.aclose()
     assert [(finding.verdict, finding.says[:29]) for finding in patient.findings] == [
         (Verdict.FAULT, "it is a node of a Redis Clust")
     ]

@@ -1,0 +1,1 @@
+"""The environments that people have: each module is run by itself, as `python -m tests.matrix.NAME`."""
