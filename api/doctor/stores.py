@@ -72,6 +72,8 @@ async def _moves(patient: Patient) -> bool:
             await other.execute("BEGIN")
             await other.fetchval(ask)
         return bool(first != await patient.postgres.fetchval(ask))
+    except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError):
+        return True  # a named statement was made on another server process
     finally:
         for other in others:
             await other.close(timeout=CHECK_S)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -56,7 +57,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def upstream(base_url: str, **proxies: str) -> AsyncIterator[Upstream]:
+async def upstream(base_url: str, **proxies: Any) -> AsyncIterator[Upstream]:
     made = Upstream(
         Settings(
             _env_file=None, anthropic_api_key=SIMULATOR_KEY, anthropic_base_url=base_url, upstream_retries=0, **proxies

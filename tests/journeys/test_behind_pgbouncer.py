@@ -98,7 +98,7 @@ async def test_the_doctor_says_which_mode_it_met(pooled: dict[str, str]) -> None
     mode = pooled["DATABASE_POOLER"]
 
     async def says(**changed: str) -> tuple[Verdict, str]:
-        given = {name.lower(): value for name, value in pooled.items()} | changed
+        given: dict[str, Any] = {name.lower(): value for name, value in pooled.items()} | changed
         patient = Patient(Settings(_env_file=None, **given))
         await stores.postgres(patient)
         await stores.pooler(patient)
