@@ -67,7 +67,7 @@ async def test_the_lanes_settings_hold_in_each_of_their_statements(pooled: dict[
             async with connection.transaction():
                 assert tuple(await connection.fetchrow(ask)) == expected
 
-    default = tuple(await plain.fetchrow(ask))
+    default = tuple(await plain.fetchrow(ask) or ())
     assert default[0] == "on"
     await asyncio.gather(*(asks(lane, ("off", "off")) for lane in lanes), asks(plain, default))
     for connection in (*lanes, plain):
