@@ -31,6 +31,7 @@ from api.tracing import TracingMiddleware
 from api.tracking import UsageTrackingMiddleware
 from core.errors import NakaError
 from core.settings import Settings
+from metering.failures import FailingRequests
 
 _STATIC = Path(__file__).parent / "pages" / "static"
 
@@ -67,6 +68,7 @@ class Naka(FastAPI):
             admission=runtime.admission,
             settlements=runtime.settlements,
             instruments=runtime.instruments,
+            failing=FailingRequests(per_minute=settings.failing_requests_per_minute),
             max_body_bytes=settings.request_body_max_bytes,
         )
         outer: ASGIApp = CORSMiddleware(

@@ -22,6 +22,7 @@ from api.ratelimit import refusal_headers
 from core.errors import Conflict, Invalid, NakaError, NotFound, PaymentRequired, Unavailable
 from core.tenancy.principal import Forbidden, Unauthenticated
 from metering.admission import QuotaExceeded, TooLarge
+from metering.failures import TooManyFailures
 from metering.pricing import UnknownModel
 
 REQUEST_ID = "naka.request_id"
@@ -38,6 +39,7 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     Invalid: (422, "invalid_request"),
     UnknownModel: (422, "unknown_model"),
     TooManyAttempts: (429, "too_many_attempts"),
+    TooManyFailures: (429, "too_many_failures"),
     Unavailable: (503, "unavailable"),
 }
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
@@ -100,7 +102,7 @@ def _by_table(error: NakaError) -> tuple[int, str]:
 
 def _headers(error: NakaError) -> dict[str, str]:
     match error:
-        case Unavailable() | TooManyAttempts():
+        case Unavailable() | TooManyAttempts() | TooManyFailures():
             return {"retry-after": str(error.retry_after_s)}
         case Unauthenticated():
             return {"www-authenticate": "Bearer"}

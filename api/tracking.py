@@ -3,8 +3,8 @@
 It authenticates, reads the body, asks for a grant, puts a recorder on the scope, calls the application, and settles
 in its own `finally`, whatever happened inside: the only place that runs exactly once per request. The last write of
 a whole answer waits for the commit, so whoever saw its `done` is in the books. That of an answer that broke off does
-not: its text may have to be counted first. A body that the route would refuse goes through unmetered, to get its 422;
-nothing is stored for it.
+not: its text may have to be counted first, or its prompt. A body that the route would refuse goes through unmetered, to
+get its 422; nothing is stored for it. A user whose requests fail too often is refused before anything else is done.
 """
 
 import asyncio
@@ -29,6 +29,8 @@ from core.tenancy.directory import Directory
 from core.tenancy.principal import Principal, Unauthenticated
 from core.tenancy.principal import Scope as KeyScope
 from metering.admission import Admission, Ask, Grant
+from metering.failures import FailingRequests
+from metering.recorder import UsageRecorder
 from metering.records import Outcome, Settlement
 from metering.settlement import Settlements
 
@@ -50,6 +52,7 @@ class UsageTrackingMiddleware:
         admission: Admission,
         settlements: Settlements,
         instruments: Instruments,
+        failing: FailingRequests,
         max_body_bytes: int,
     ) -> None:
         self._app = app
@@ -58,6 +61,7 @@ class UsageTrackingMiddleware:
         self._admission = admission
         self._settlements = settlements
         self._instruments = instruments
+        self._failing = failing
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,6 +73,7 @@ class UsageTrackingMiddleware:
         began_s = time.monotonic()
         try:
             principal = await self._authenticate(scope)
+            self._failing.check(principal.user_id)
             body = await read_body(scope, receive, max_bytes=self._max_body_bytes)
             receive = replay(body, receive)
             ask = _ask(ask_of, body)
@@ -79,10 +84,12 @@ class UsageTrackingMiddleware:
             self._instruments.refused(error)
             await problem_response(error, scope)(scope, receive, send)
             return
-        if grant is None:
+        if ask is None or grant is None:
             await self._app(scope, receive, send)
-        else:
-            await self._run(grant, began_s, scope, receive, send)
+            return
+        recorder = self._settlements.recorder(grant, ask.count)
+        recorder.began_s = began_s
+        await self._run(grant, recorder, scope, receive, send)
 
     async def _authenticate(self, scope: Scope) -> Principal:
         with span("authenticate"):
@@ -99,9 +106,7 @@ class UsageTrackingMiddleware:
             self._directory.forget(principal.tenant_id)  # Postgres knew better than our cache
             raise
 
-    async def _run(self, grant: Grant, began_s: float, scope: Scope, receive: Receive, send: Send) -> None:
-        recorder = self._settlements.recorder(grant)
-        recorder.began_s = began_s
+    async def _run(self, grant: Grant, recorder: UsageRecorder, scope: Scope, receive: Receive, send: Send) -> None:
         scope[RECORDER] = recorder
         scope[REQUEST_ID] = str(grant.request.id)
         structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID])
@@ -112,13 +117,15 @@ class UsageTrackingMiddleware:
                 MutableHeaders(scope=message).update(rate_limit_headers(grant))
             elif not message.get("more_body"):
                 books.begin()
-                if recorder.started is None or recorder.outcome in _WHOLE:
+                if recorder.outcome in _WHOLE or (recorder.started is None and not recorder.unanswered):
                     await books.closed()
             await send(message)
 
         try:
             await self._app(scope, receive, send_settled)
         finally:
+            if recorder.started is None:
+                self._failing.note(grant.request.user_id)
             await books.closed()
 
 

@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     upstream_open_timeout_s: float = Field(90, gt=0, le=600)
     upstream_retries: int = Field(2, ge=0, le=5)
     upstream_max_connections: int = Field(1000, ge=1, le=100_000)
+    hangup_wait_s: float = Field(10, ge=0, le=600)
 
     chat_model: str = "claude-sonnet-4-6"
     chat_max_tokens: int = Field(2048, ge=1, le=128_000)
@@ -82,6 +83,7 @@ class Settings(BaseSettings):
     request_body_max_bytes: int = Field(1_000_000, ge=1024, le=32_000_000)
     min_grant_tokens: int = Field(64, ge=1, le=4096)
     count_calls_per_minute: int = Field(30, ge=0, le=10_000)
+    failing_requests_per_minute: int = Field(60, ge=1, le=10_000)
 
     paise_per_usd: int | None = Field(None, ge=1, le=100_000)
     retention_months: int = Field(0, ge=0, le=600)

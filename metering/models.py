@@ -108,7 +108,7 @@ REPORTED_COLUMNS = (*COUNT_COLUMNS, "errors")
 class UsageRequest(Counts, Base):
     """One request: opened before the provider hears of it, settled or void in the end.
 
-    `requests` is 1 once the provider has begun to answer, else 0: what failed before that is billed nothing.
+    `requests` is 1 once it is settled, however it ended, and 0 while it is open or where it is void.
     `source` says how the counts are known: `final`, `counted` or `estimated`. A row that was recovered while its
     process may only have slept is settled, and its hold counts until `hold_until` all the same.
     """

@@ -172,7 +172,6 @@ class Recovery:
             source=source,
             model=progress.model or row["model_asked"],
             model_known=known,
-            requests=0 if progress.usage is None else 1,
             usage=usage,
             cost_nano_usd=price.cost_nano_usd(usage),
             stop_reason=progress.stop_reason,

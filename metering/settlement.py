@@ -9,7 +9,7 @@ it then.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import asyncpg
 
@@ -61,9 +61,11 @@ class Settlements:
         self._on_settled = on_settled
         self._tasks: set[asyncio.Task[Settlement]] = set()
 
-    def recorder(self, grant: Grant) -> UsageRecorder:
-        """Where what is learnt of an admitted request is to be written; heartbeats read it."""
-        recorder = UsageRecorder(grant.request.held_output_tokens, grant.request.deadline_ms)
+    def recorder(self, grant: Grant, count_prompt: Callable[[], Awaitable[int]] | None = None) -> UsageRecorder:
+        """The recorder of an admitted request; heartbeats read it. `count_prompt` is the provider's free count."""
+        request = grant.request
+        recorder = UsageRecorder(request.held_output_tokens, request.deadline_ms)
+        recorder.held_prompt_tokens, recorder.count_prompt = request.held_prompt_tokens, count_prompt
         self._running.record(grant.request.id, recorder)
         return recorder
 
@@ -140,7 +142,6 @@ class Settlements:
             source=source,
             model=recorder.model or request.model,
             model_known=known,
-            requests=0 if recorder.started is None else 1,
             usage=usage,
             cost_nano_usd=price.cost_nano_usd(usage),
             stop_reason=recorder.stop_reason,

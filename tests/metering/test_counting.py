@@ -66,6 +66,45 @@ async def test_before_message_start_nothing_is_billed() -> None:
     assert await OutputCounter(None, Densities()).measure(silent) == (NO_USAGE, Source.FINAL)
 
 
+def unanswered(count: Callable[[], Awaitable[int]] | None, **known: Any) -> UsageRecorder:
+    """A request that was sent and never answered."""
+    return broken("", started=None, unanswered=True, held_prompt_tokens=100, count_prompt=count, **known)
+
+
+@pytest.mark.parametrize(("counted", "expected"), [(7, 7), (100, 100), (101, 100), (0, 0)])
+async def test_a_prompt_that_was_never_answered_is_counted_up_to_its_hold(counted: int, expected: int) -> None:
+    async def count() -> int:
+        return counted
+
+    recorder = unanswered(count)
+    usage = Usage(input_tokens=expected)
+    assert await OutputCounter(None, Densities()).measure(recorder) == (usage, Source.ESTIMATED)
+    assert recorder.count_prompt is None
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), ValueError("text"), TimeoutError(), None])
+async def test_a_prompt_that_nobody_counts_is_what_was_held(error: Exception | None) -> None:
+    async def fail() -> int:
+        assert error is not None
+        raise error
+
+    recorder = unanswered(None if error is None else fail)
+    held = Usage(input_tokens=100)
+    assert await OutputCounter(None, Densities()).measure(recorder) == (held, Source.ESTIMATED)
+
+
+async def test_a_prompt_that_was_refused_or_answered_is_not_counted() -> None:
+    async def never() -> int:
+        raise AssertionError
+
+    refused, answered = unanswered(never), unanswered(never)
+    refused.refused()
+    answered.answered(START)
+    assert await OutputCounter(None, Densities()).measure(refused) == (NO_USAGE, Source.FINAL)
+    assert await OutputCounter(None, Densities()).measure(answered) == (Usage(10, 0, 5, 30, 40), Source.COUNTED)
+    assert answered.count_prompt is None
+
+
 async def test_a_refusal_without_a_word_is_billed_nothing() -> None:
     refused = broken("", outcome=Outcome.REFUSED, finished=True, latest=said(0))
     assert await OutputCounter(None, Densities()).measure(refused) == (NO_USAGE, Source.FINAL)
