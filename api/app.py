@@ -67,6 +67,7 @@ class Naka(FastAPI):
             admission=runtime.admission,
             settlements=runtime.settlements,
             instruments=runtime.instruments,
+            connections=runtime.pools.upstream,
             max_body_bytes=settings.request_body_max_bytes,
         )
         outer: ASGIApp = CORSMiddleware(

@@ -5,6 +5,7 @@ browser adds by itself, so whatever changes something must come from our own pag
 that is this host, and a request that has neither is refused. The cookie is also `SameSite=Strict` and `HttpOnly`.
 """
 
+from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -12,6 +13,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import Response
 from starlette.types import Scope
 
+from core.shares import OWNER
 from core.tenancy.directory import Directory
 from core.tenancy.principal import Forbidden, Principal
 
@@ -29,14 +31,31 @@ class ForeignOrigin(Forbidden):
 
 
 async def authenticate(directory: Directory, scope: Scope, *, fresh: bool = False) -> Principal:
-    """The principal of a request. Raises Unauthenticated, ForeignOrigin, Unavailable."""
+    """The principal of a request, whose tenant the task works for from here on; its address until then.
+
+    Raises Unauthenticated, ForeignOrigin, PoolFull, Unavailable.
+    """
+    OWNER.set(network_of(scope))
     key = key_of(scope)
     token = session_of(scope) if key is None else None
     if token is None:
-        return await directory.authenticate(key, fresh=fresh)
-    if scope["method"] not in _SAFE_METHODS:
-        require_own_origin(scope)
-    return await directory.authenticate_session(token, fresh=fresh)
+        principal = await directory.authenticate(key, fresh=fresh)
+    else:
+        if scope["method"] not in _SAFE_METHODS:
+            require_own_origin(scope)
+        principal = await directory.authenticate_session(token, fresh=fresh)
+    OWNER.set(principal.tenant_id)
+    return principal
+
+
+def network_of(scope: Scope) -> str:
+    """Who asks, before a key has said it: the address; an IPv6 one by its /64, which is one customer."""
+    client = scope.get("client")
+    try:
+        address = ip_address(client[0] if client else "")
+    except ValueError:
+        return "unknown"
+    return address.exploded[:19] if isinstance(address, IPv6Address) else str(address)
 
 
 def key_of(scope: Scope) -> str | None:

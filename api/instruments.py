@@ -48,6 +48,8 @@ class Standing:
     fallback_tenants: int
     redis_given_up: bool
     webhooks_refused: int
+    pools: dict[str, tuple[int, int]]
+    """Of each shared pool: the places that are taken, and how often one was refused since the start."""
 
 
 class _OfModel:
@@ -104,8 +106,19 @@ class Instruments:
         )
         self._fallback = _gauge("naka_fallback_tenants", "Tenants that Postgres admits, as each process knows.", own)
         self._redis = _gauge("naka_redis_given_up", "Processes that do not ask Redis any more.", own)
+        self._pool_taken = Gauge(
+            "naka_pool_places_taken",
+            "Places of a shared pool that are held.",
+            ("pool",),
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self._pool_refusals = Counter(
+            "naka_pool_refusals", "Refusals since a share of a pool was used up.", ("pool",), registry=own
+        )
         self._models: dict[str, _OfModel] = {}
         self._webhooks_seen = 0
+        self._pool_refusals_seen: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self, standing: Callable[[], Standing]) -> None:
@@ -168,6 +181,10 @@ class Instruments:
             self._redis.set(standing.redis_given_up)
             self._webhooks.inc(standing.webhooks_refused - self._webhooks_seen)
             self._webhooks_seen = standing.webhooks_refused
+            for pool, (taken, refused) in standing.pools.items():
+                self._pool_taken.labels(pool).set(taken)
+                self._pool_refusals.labels(pool).inc(refused - self._pool_refusals_seen.get(pool, 0))
+                self._pool_refusals_seen[pool] = refused
 
     def register(self, registry: CollectorRegistry) -> None:
         """Adds the numbers of this process, or of all that share the folder, to what a scrape says."""

@@ -20,6 +20,8 @@ from api.body import BodyTooLarge, InvalidBody, WrongMediaType
 from api.faults import UpstreamFault
 from api.ratelimit import refusal_headers
 from core.errors import Conflict, Invalid, NakaError, NotFound, PaymentRequired, Unavailable
+from core.rates import RateLimited
+from core.shares import PoolFull
 from core.tenancy.principal import Forbidden, Unauthenticated
 from metering.admission import QuotaExceeded, TooLarge
 from metering.pricing import UnknownModel
@@ -38,6 +40,8 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     Invalid: (422, "invalid_request"),
     UnknownModel: (422, "unknown_model"),
     TooManyAttempts: (429, "too_many_attempts"),
+    RateLimited: (429, "rate_limited"),
+    PoolFull: (503, "overloaded"),
     Unavailable: (503, "unavailable"),
 }
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
@@ -100,7 +104,7 @@ def _by_table(error: NakaError) -> tuple[int, str]:
 
 def _headers(error: NakaError) -> dict[str, str]:
     match error:
-        case Unavailable() | TooManyAttempts():
+        case Unavailable() | TooManyAttempts() | RateLimited() | PoolFull():
             return {"retry-after": str(error.retry_after_s)}
         case Unauthenticated():
             return {"www-authenticate": "Bearer"}

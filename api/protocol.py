@@ -107,6 +107,8 @@ class NakaProtocol(HttpToolsProtocol):
             return
         try:
             await app(scope, receive, send)
+            if cycle.response_started and not cycle.response_complete:
+                self.transport.abort()  # its reader takes nothing: a close would wait until it does
         except asyncio.CancelledError:
             if cycle.response_started:
                 self.transport.close()  # without its proper end, so that nobody takes it for whole

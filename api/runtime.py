@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from api.attempts import Attempts
 from api.instruments import Instruments, Standing, build_instruments
+from api.pools import CONNECTIONS, Pools
 from api.silence import Silence
 from api.tracing import Tracing, build_tracing
 from billing.account import bind
@@ -19,10 +20,12 @@ from core.database import Connections, Database, asyncpg_dsn
 from core.errors import Unavailable
 from core.ids import uuid7
 from core.logs import get_logger
+from core.rates import Rate
 from core.settings import Settings
 from core.tenancy.directory import Directory
 from metering.admission import Admission, AdmissionRules
 from metering.counting import OutputCounter
+from metering.defaults import default_limits
 from metering.density import Densities
 from metering.entitlements import Entitlements
 from metering.epochs import Epochs
@@ -56,7 +59,12 @@ class Runtime:
     """Everything that lives as long as the process."""
 
     settings: Settings
+    pools: Pools
+    rate: Rate
+    """How often a key may call what is not metered."""
     database: Database
+    lookups: Database
+    reports: Database
     redis: "Redis"
     changes: Changes
     directory: Directory
@@ -121,7 +129,8 @@ class Runtime:
         self.billing.razorpay.close()
         await self.redis.aclose()
         await self.pool.close()
-        await self.database.close()
+        for database in (self.database, self.lookups, self.reports):
+            await database.close()
         self.instruments.close()
         if self.tracing is not None:
             await self.tracing.stop()
@@ -139,6 +148,7 @@ class Runtime:
             fallback_tenants=self.fallback.tenants,
             redis_given_up=self.quota.lane.breaker.is_open,
             webhooks_refused=self.inbox.refusals.count,
+            pools={pool.pool: (pool.taken, pool.refused) for pool in self.pools},
         )
 
     async def _settle_orphans(self) -> None:
@@ -155,16 +165,27 @@ def build_runtime(settings: Settings) -> Runtime:
 
     if settings.test_clock_file is not None:
         follow_test_clock(settings.test_clock_file)
-    database = Database(
-        settings.database_url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s
+    pools = Pools.of(settings)
+    database, lookups, reports = (
+        Database(settings.database_url, pool_size=size, timeout_s=settings.database_timeout_s, shares=shares)
+        for size, shares in (
+            (settings.database_pool_size, pools.database),
+            (settings.lookup_pool_size, pools.lookups),
+            (settings.report_pool_size, pools.reports),
+        )
     )
     dsn = asyncpg_dsn(settings.database_url)
-    pool = Connections(settings.database_url, timeout_s=settings.database_timeout_s)
+    pool = Connections(
+        settings.database_url,
+        max_size=CONNECTIONS,
+        timeout_s=settings.database_timeout_s,
+        shares=pools.connections,
+    )
     redis = Redis.from_url(settings.redis_url, socket_connect_timeout=settings.redis_timeout_s)
     changes = Changes(redis)
     calendar = Calendar(settings.timezone)
-    prices = PriceList(database, ttl_s=_PRICE_TTL_S)
-    entitlements = Entitlements(database, ttl_s=settings.directory_ttl_s)
+    prices = PriceList(lookups, ttl_s=_PRICE_TTL_S)
+    entitlements = Entitlements(lookups, ttl_s=settings.directory_ttl_s, defaults=default_limits(settings))
     process_id, running, densities = uuid7(), Running(), Densities()
     spool = Spool(settings.spool_dir, process_id)
     journal = Journal(dsn, timeout_s=settings.database_timeout_s, process_id=process_id, refuge=spool)
@@ -179,15 +200,19 @@ def build_runtime(settings: Settings) -> Runtime:
         ttl_ms=settings.request_deadline_s * 1000,
         counts_per_minute=settings.count_calls_per_minute,
     )
-    upstream = Upstream(settings)
+    upstream = Upstream(settings, pools.counts)
     counter = OutputCounter(upstream.count_output, densities)
     instruments, tracing = build_instruments(settings), build_tracing(settings)
     return Runtime(
         settings=settings,
+        pools=pools,
+        rate=Rate(settings.admin_requests_per_minute),
         database=database,
+        lookups=lookups,
+        reports=reports,
         redis=redis,
         changes=changes,
-        directory=Directory(database, ttl_s=settings.directory_ttl_s),
+        directory=Directory(lookups, ttl_s=settings.directory_ttl_s),
         calendar=calendar,
         prices=prices,
         entitlements=entitlements,

@@ -1,15 +1,16 @@
 """`UsageTrackingMiddleware`: who asks, may they, and what did it come to? Pure ASGI, around the metered routes.
 
-It authenticates, reads the body, asks for a grant, puts a recorder on the scope, calls the application, and settles
-in its own `finally`, whatever happened inside: the only place that runs exactly once per request. The last write of
-a whole answer waits for the commit, so whoever saw its `done` is in the books. That of an answer that broke off does
-not: its text may have to be counted first. A body that the route would refuse goes through unmetered, to get its 422;
-nothing is stored for it.
+It authenticates, reads the body, takes one of the tenant's upstream connections, asks for a grant, puts a recorder on
+the scope, calls the application, and settles in its own `finally`, whatever happened inside: the only place that runs
+exactly once per request. The last write of a whole answer waits for the commit, so whoever saw its `done` is in the
+books. That of an answer that broke off does not: its text may have to be counted first. A body that the route would
+refuse goes through unmetered, to get its 422; nothing is stored for it.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 
 import structlog
 from starlette.datastructures import MutableHeaders
@@ -24,6 +25,7 @@ from api.relay import RECORDER
 from api.tracing import TENANT
 from core.errors import NakaError
 from core.logs import get_logger
+from core.shares import Shares
 from core.spans import span
 from core.tenancy.directory import Directory
 from core.tenancy.principal import Principal, Unauthenticated
@@ -50,6 +52,7 @@ class UsageTrackingMiddleware:
         admission: Admission,
         settlements: Settlements,
         instruments: Instruments,
+        connections: Shares,
         max_body_bytes: int,
     ) -> None:
         self._app = app
@@ -58,6 +61,7 @@ class UsageTrackingMiddleware:
         self._admission = admission
         self._settlements = settlements
         self._instruments = instruments
+        self._connections = connections
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,22 +71,27 @@ class UsageTrackingMiddleware:
             await self._app(scope, receive, send)
             return
         began_s = time.monotonic()
-        try:
-            principal = await self._authenticate(scope)
-            body = await read_body(scope, receive, max_bytes=self._max_body_bytes)
-            receive = replay(body, receive)
-            ask = _ask(ask_of, body)
-            grant = None if ask is None else await self._admit(principal, ask)
-        except ClientLeft:
-            return
-        except NakaError as error:
-            self._instruments.refused(error)
-            await problem_response(error, scope)(scope, receive, send)
-            return
-        if grant is None:
-            await self._app(scope, receive, send)
-        else:
-            await self._run(grant, began_s, scope, receive, send)
+        with ExitStack() as places:
+            try:
+                principal = await self._authenticate(scope)
+                body = await read_body(scope, receive, max_bytes=self._max_body_bytes)
+                receive = replay(body, receive)
+                ask = _ask(ask_of, body)
+                grant = None
+                if ask is not None:
+                    # Before admission: a full pool answers at once, and no hold is taken that nothing runs for.
+                    places.enter_context(self._connections.take(principal.tenant_id))
+                    grant = await self._admit(principal, ask)
+            except ClientLeft:
+                return
+            except NakaError as error:
+                self._instruments.refused(error)
+                await problem_response(error, scope)(scope, receive, send)
+                return
+            if grant is None:
+                await self._app(scope, receive, send)
+            else:
+                await self._run(grant, began_s, scope, receive, send)
 
     async def _authenticate(self, scope: Scope) -> Principal:
         with span("authenticate"):

@@ -20,17 +20,19 @@ import httpx2
 from anthropic import AsyncAnthropic, omit
 
 from api.faults import COME_BACK_S, UpstreamFault, fault
+from api.pools import count_shares
 from api.transport import READER, AiohttpClient
 from core.logs import get_logger
 from core.settings import Settings
+from core.shares import OWNER, PoolFull, Shares
 
 _KEEPALIVE_S = 60
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 8.0
 _LINGER_S = 0.5
 _COUNT_S = 5.0
-_COUNTS_AT_ONCE = 8
-_COUNTS_WAITING = 256  # what 8 at once can do in 5 s, at 150 ms each
+_SPARE_CONNECTIONS = 64
+"""The transport's own limit lies so far above what the shares let through: nobody ever waits for it."""
 _SMALLEST = "a"  # one token to any tokenizer
 _OVERHEAD_TTL_S = 3600.0
 _MAX_OVERHEAD_TOKENS = 1024
@@ -89,7 +91,9 @@ BROKEN = (aiohttp.ClientError, OSError)
 class Upstream:
     """The client. One per process; close it at the end."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, counts: Shares | None = None) -> None:
+        """`counts`: the places of count-tokens calls. Those of streams are taken by the usage middleware."""
+        self._counts = count_shares() if counts is None else counts
         self._retries = settings.upstream_retries
         self._open_timeout_s = settings.upstream_open_timeout_s
         self._client = AsyncAnthropic(
@@ -98,14 +102,12 @@ class Upstream:
             max_retries=0,
             open_telemetry=False,
             http_client=AiohttpClient(
-                max_connections=settings.upstream_max_connections,
+                max_connections=settings.upstream_max_connections + self._counts.places + _SPARE_CONNECTIONS,
                 keepalive_s=_KEEPALIVE_S,
                 connect_timeout_s=settings.upstream_connect_timeout_s,
             ),
         )
         self._create = self._client.messages.with_streaming_response.create
-        self._counts = asyncio.Semaphore(_COUNTS_AT_ONCE)
-        self._counts_asked = 0
         self._overheads: dict[str, tuple[float, int]] = {}
 
     async def close(self) -> None:
@@ -147,29 +149,28 @@ class Upstream:
     async def count_tokens(self, prompt: ChatPrompt) -> int:
         """The size of the prompt in tokens, by Anthropic's free count. Raises UpstreamFault."""
         try:
-            async with asyncio.timeout(self._open_timeout_s):
+            async with asyncio.timeout(self._open_timeout_s), self._counts.wait(OWNER.get()):
                 return await self._count(prompt)
+        except PoolFull as error:
+            raise fault("upstream_busy", status=503) from error
         except TimeoutError as error:
             raise _timed_out() from error
 
     async def count_output(self, model: str, text: str) -> int:
         """The tokens of `text` as output: its count as a message, less what a message of one token counts beyond it.
 
-        Within `_COUNT_S`, waiting for a turn included; at once when too many wait. A difference that cannot be the
-        text's (a token is at least a byte) is a fault: Anthropic calls its counts estimates, and a proxy may answer
-        anything. Raises UpstreamFault.
+        Within `_COUNT_S`, waiting for a turn included; at once when too many of this tenant's wait. A difference that
+        cannot be the text's (a token is at least a byte) is a fault: Anthropic calls its counts estimates, and a proxy
+        may answer anything. Raises UpstreamFault.
         """
-        if self._counts_asked >= _COUNTS_WAITING:
-            raise fault("upstream_busy", status=503)
-        self._counts_asked += 1
         try:
-            async with asyncio.timeout(_COUNT_S), self._counts:
+            async with asyncio.timeout(_COUNT_S), self._counts.wait(OWNER.get()):
                 overhead = await self._message_overhead(model)
                 tokens = await self._count(ChatPrompt(model, "", text)) - overhead
+        except PoolFull as error:
+            raise fault("upstream_busy", status=503) from error
         except TimeoutError as error:
             raise _timed_out() from error
-        finally:
-            self._counts_asked -= 1
         if not 0 < tokens <= len(text.encode("utf-8", "replace")):
             raise fault("upstream_broken")
         return tokens

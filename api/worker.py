@@ -18,7 +18,7 @@ from billing.alert_delivery import deliver
 from billing.alerts import look
 from billing.closes import close_due
 from billing.collection import collect
-from billing.desk import ALERTS, CLOSES, COLLECT, INBOX, RAZORPAY, SUBSCRIPTIONS, Desk, build_desk
+from billing.desk import ALERTS, CLOSES, COLLECT, INBOX, LEVELS, RAZORPAY, SUBSCRIPTIONS, Desk, build_desk
 from billing.event_log import prune_events
 from billing.processing import process_due
 from billing.reconciliation import reconcile_razorpay
@@ -158,9 +158,9 @@ def billing_duties(desk: Desk) -> list[Duty]:
     if not desk.settings.razorpay_key_id:
         return []
 
-    async def alerts() -> None:
-        await look(desk)
-        await deliver(desk)
+    async def levels() -> None:
+        if await look(desk):
+            await desk.post([ALERTS])
 
     async def closes() -> None:
         await close_due(desk)
@@ -173,6 +173,7 @@ def billing_duties(desk: Desk) -> list[Duty]:
         Duty(SUBSCRIPTIONS, "* * * * *", lambda: drive(desk)),
         Duty(CLOSES, "* * * * *", closes, bound_s=_CLOSE_BOUND_S),
         Duty(COLLECT, "* * * * *", lambda: collect(desk)),
-        Duty(ALERTS, "* * * * *", alerts),
+        Duty(LEVELS, "* * * * *", levels),
+        Duty(ALERTS, "* * * * *", lambda: deliver(desk)),
         Duty(RAZORPAY, "11 * * * *", compare, bound_s=_CLOSE_BOUND_S),
     ]

@@ -5,7 +5,7 @@ asyncpg connection each, because they run two prepared statements and nothing el
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import asyncpg
@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
 
 from core.errors import Unavailable
+from core.shares import OWNER, Shares
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -49,7 +50,9 @@ class Base(DeclarativeBase):
 class Database:
     """The engine of this process and its sessions. `session()` turns an outage into `Unavailable`."""
 
-    def __init__(self, url: str, *, pool_size: int = 5, timeout_s: float = 5) -> None:
+    def __init__(self, url: str, *, pool_size: int = 5, timeout_s: float = 5, shares: Shares | None = None) -> None:
+        """`shares` divides the connections among the owners that sessions are opened for."""
+        self._shares = shares
         self.engine: AsyncEngine = create_async_engine(
             make_url(url).set(drivername="postgresql+asyncpg"),
             pool_size=pool_size,
@@ -63,9 +66,12 @@ class Database:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        """One short transaction: committed at the end of the block, rolled back by any error."""
+        """One short transaction: committed at the end of the block, rolled back by any error.
+
+        Raises PoolFull when the owner's share of the connections is in use and none of them comes back in time.
+        """
         try:
-            async with self._sessions() as session, session.begin():
+            async with _place(self._shares), self._sessions() as session, session.begin():
                 yield session
         except (*CONNECTION_ERRORS, PoolTimeoutError) as error:
             raise Unavailable("the database does not answer") from error
@@ -86,7 +92,9 @@ _COMMAND_TIMEOUTS = 3
 class Connections:
     """A small pool of plain asyncpg connections, for what is too rare for a lane and too raw for a session."""
 
-    def __init__(self, url: str, *, max_size: int = 4, timeout_s: float = 5) -> None:
+    def __init__(self, url: str, *, max_size: int = 4, timeout_s: float = 5, shares: Shares | None = None) -> None:
+        """`shares` divides the connections among the owners that they are acquired for."""
+        self._shares = shares
         self._dsn = asyncpg_dsn(url)
         self._max_size = max_size
         self._timeout_s = timeout_s
@@ -109,14 +117,20 @@ class Connections:
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Any]:
-        """A connection for the block. Raises Unavailable when there is none, or when it breaks."""
+        """A connection for the block. Raises Unavailable when there is none or it breaks, and PoolFull as `session`."""
         if self._pool is None:
             raise Unavailable("the database is not connected")
         try:
-            async with self._pool.acquire(timeout=self._timeout_s) as connection:
+            async with _place(self._shares), self._pool.acquire(timeout=self._timeout_s) as connection:
                 yield connection
         except CONNECTION_ERRORS as error:
             raise Unavailable("the database does not answer") from error
+
+
+def _place(shares: Shares | None) -> AbstractAsyncContextManager[None]:
+    """A place for whoever the current task works for."""
+    owner = OWNER.get()  # none: the process's own work, for which pools leave room
+    return nullcontext() if shares is None or owner is None else shares.wait(owner)
 
 
 def _is_outage(error: DBAPIError) -> bool:

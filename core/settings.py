@@ -83,6 +83,15 @@ class Settings(BaseSettings):
     min_grant_tokens: int = Field(64, ge=1, le=4096)
     count_calls_per_minute: int = Field(30, ge=0, le=10_000)
 
+    default_user_concurrency: int = Field(20, ge=0, le=100_000)
+    default_user_requests_per_minute: int = Field(120, ge=0, le=1_000_000)
+    default_tenant_concurrency: int = Field(100, ge=0, le=100_000)
+    default_tenant_spend_per_day_micro_usd: int = Field(50_000_000, ge=0, le=10**12)
+
+    admin_requests_per_minute: int = Field(600, ge=0, le=1_000_000)
+    live_views: int = Field(200, ge=1, le=10_000)
+    client_write_timeout_s: float = Field(30, gt=0, le=600)
+
     paise_per_usd: int | None = Field(None, ge=1, le=100_000)
     retention_months: int = Field(0, ge=0, le=600)
     retention_drop: bool = False
@@ -94,6 +103,8 @@ class Settings(BaseSettings):
 
     redis_timeout_s: float = Field(0.5, gt=0, le=30)
     database_pool_size: int = Field(5, ge=1, le=100)
+    lookup_pool_size: int = Field(3, ge=1, le=100)
+    report_pool_size: int = Field(3, ge=1, le=100)
     database_timeout_s: float = Field(5, gt=0, le=60)
     directory_ttl_s: float = Field(10, ge=0, le=300)
 

@@ -6,7 +6,7 @@ carries the epoch of its snapshot: so no request opens under an older projection
 old a process's reading is.
 """
 
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -24,13 +24,19 @@ from metering.models import EntitlementRow, LimitRow, TenantEpoch
 from metering.schedule import Schedule, Timeline, timeline_of
 
 _EMPTY = Schedule()
+_NO_PLAN = PlanLimits()
+
+LimitSource = Literal["set", "plan", "default"]
+"""Where limits come from: set for the user or the tenant, given by its plan, or the settings' for one without."""
 
 
 class Entitlements:
     """Reads and resolves. One per process."""
 
-    def __init__(self, database: Database, *, ttl_s: float) -> None:
+    def __init__(self, database: Database, *, ttl_s: float, defaults: PlanLimits = _NO_PLAN) -> None:
+        """`defaults` hold for a tenant that has no plan."""
         self._database = database
+        self._defaults = defaults
         self._cache: TtlCache[tuple[UUID, UUID], Timeline] = TtlCache(ttl_s=ttl_s)
 
     async def of(self, tenant_id: UUID, user_id: UUID, *, least_epoch: int = 0) -> Timeline:
@@ -61,8 +67,9 @@ class Entitlements:
         epoch, plan = (None, None) if found is None else (found[0], found[1])
         return timeline_of(
             Schedule() if plan is None else msgspec.convert(plan.schedule, Schedule),
-            plan=PlanLimits() if plan is None else msgspec.convert(plan.limits, PlanLimits),
+            plan=self._defaults if plan is None else msgspec.convert(plan.limits, PlanLimits),
             plan_version=None if plan is None else plan.plan_version,
+            defaults=self._defaults,
             user=by_subject.get(user_id),
             tenant=by_subject.get(tenant_id),
             read_epoch=epoch or 0,
@@ -77,17 +84,17 @@ _OF_TENANT = (
 )
 
 
-async def read_limits(session: AsyncSession, tenant_id: UUID, subject_id: UUID) -> tuple[LimitSet, bool]:
-    """The set that holds for a user, or for the tenant itself (`subject_id` is its id).
-
-    The second value says whether it was set for it; else it is the plan's.
-    """
+async def read_limits(
+    session: AsyncSession, tenant_id: UUID, subject_id: UUID, *, defaults: PlanLimits = _NO_PLAN
+) -> tuple[LimitSet, LimitSource]:
+    """The set that holds for a user, or for the tenant itself (`subject_id` is its id), and where it comes from."""
     row = await session.get(LimitRow, (tenant_id, subject_id))
     if row is not None:
-        return _limit_set(row), True
+        return _limit_set(row), "set"
     plan = await session.get(EntitlementRow, tenant_id)
-    given = PlanLimits() if plan is None else msgspec.convert(plan.limits, PlanLimits)
-    return given.tenant if subject_id == tenant_id else given.user, False
+    is_on_plan = plan is not None and bool(plan.plan_version)
+    given = msgspec.convert(plan.limits, PlanLimits) if plan is not None and is_on_plan else defaults
+    return given.tenant if subject_id == tenant_id else given.user, "plan" if is_on_plan else "default"
 
 
 async def set_limits(

@@ -26,6 +26,7 @@ from sandbox.daemon import ServerUnavailable
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests import servers
+from tests.harness import UNLIMITED
 from tests.simulated_razorpay import Razorpay
 
 # A noisy machine is slow now and then, which is no finding. CI draws the same examples each time, a person others.
@@ -38,6 +39,7 @@ FOLDER = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.update(UNLIMITED)  # a test that is about the defaults gives its own
     # As a server does; structlog by itself draws every traceback for a person, which is a tenth of the whole run.
     configure_logs(level="warning", as_json=True)
     given = getattr(config, "workerinput", {})

@@ -41,6 +41,14 @@ from sandbox.daemon import free_port
 from tests.simulated_razorpay import Razorpay as Razorpay  # noqa: PLC0414 - part of what the stories are told with
 
 ROOT = Path(__file__).parents[1]
+UNLIMITED = {
+    "DEFAULT_USER_CONCURRENCY": "0",
+    "DEFAULT_USER_REQUESTS_PER_MINUTE": "0",
+    "DEFAULT_TENANT_CONCURRENCY": "0",
+    "DEFAULT_TENANT_SPEND_PER_DAY_MICRO_USD": "0",
+    "ADMIN_REQUESTS_PER_MINUTE": "0",
+}
+"""A tenant without a plan is unlimited in tests and benchmarks, but for those that are about its defaults."""
 SIMULATOR_KEY = "simulator-key"
 ACTOR = Actor("test")
 START_S = 60
@@ -270,6 +278,7 @@ def environment(database_url: str, redis_url: str, simulator_url: str, **setting
         "LOG_LEVEL": "warning",
         "SHUTDOWN_DRAIN_S": "0",
         "SPOOL_DIR": str(spool_folder()),
+        **UNLIMITED,
         **settings,
     }
 

@@ -61,7 +61,7 @@ def limits(
     async def work(desk: Desk) -> LimitsSet:
         user = await find_user(desk.session, user_id, tenant_id=None)
         if wanted is None:
-            return await limits_that_hold(desk.session, user.tenant_id, user.id)
+            return await limits_that_hold(desk.session, desk.settings, user.tenant_id, user.id)
         desk.changed.append(user.tenant_id)
         return await replace_limits(desk.session, desk.actor, user.tenant_id, user.id, wanted)
 

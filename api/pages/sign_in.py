@@ -10,11 +10,12 @@ from fastapi import Form, Query, Request
 from fastapi.responses import Response
 
 from api.attempts import TooManyAttempts
-from api.credentials import drop_session, require_own_origin, session_of, set_session
+from api.credentials import drop_session, network_of, require_own_origin, session_of, set_session
 from api.pages.route import page_router
 from api.pages.site import render, see_other
 from api.pages.visitor import Visitor
 from api.routes.access import RuntimeDep
+from core.shares import OWNER
 from core.tenancy.principal import Principal, Scope, Unauthenticated
 from core.tenancy.sessions import begin_session, end_session
 
@@ -40,7 +41,8 @@ async def sign_in(
 ) -> Response:
     """Begins a session, and goes on to where the visitor wanted to."""
     require_own_origin(request.scope)
-    address = request.client.host if request.client else ""
+    address = network_of(request.scope)
+    OWNER.set(address)  # wrong keys from one address take no connection from others
     try:
         await runtime.attempts.admit(address)
         principal = await runtime.directory.authenticate(key.strip(), fresh=True)
@@ -53,6 +55,7 @@ async def sign_in(
         page = render(request, "sign_in.html", status=429, next=_local(next), error=words)
         page.headers["retry-after"] = str(error.retry_after_s)
         return page
+    OWNER.set(principal.tenant_id)
     ttl_s = runtime.settings.session_s
     async with runtime.database.session() as session:
         if (before := session_of(request.scope)) is not None:

@@ -39,7 +39,10 @@ class Visitor:
 
 
 class PageAccess:
-    """Lets a visitor in whose key has `scope`. Raises Unauthenticated, Forbidden, ForeignOrigin, Unavailable."""
+    """Lets a visitor in whose key has `scope`.
+
+    Raises Unauthenticated, Forbidden, ForeignOrigin, RateLimited, Unavailable.
+    """
 
     def __init__(self, scope: Scope | None) -> None:
         self._scope = scope
@@ -47,6 +50,7 @@ class PageAccess:
     async def __call__(self, request: Request, runtime: RuntimeDep) -> Visitor:
         """The visitor of this request. Any good key will do where no scope is asked for."""
         principal = await authenticate(runtime.directory, request.scope, fresh=True)
+        runtime.rate.spend(principal.key_id)
         if self._scope is not None:
             principal.require(self._scope)
         names = (

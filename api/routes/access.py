@@ -27,7 +27,7 @@ RuntimeDep = Annotated[Runtime, Depends(runtime_of)]
 
 
 class Access:
-    """Lets a key in that has `scope`. Raises Unauthenticated, Forbidden, Unavailable."""
+    """Lets a key in that has `scope`. Raises Unauthenticated, Forbidden, RateLimited, Unavailable."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -37,6 +37,7 @@ class Access:
     ) -> Principal:
         """The principal of the request's key, or of the session's."""
         principal = await authenticate(runtime.directory, request.scope, fresh=True)
+        runtime.rate.spend(principal.key_id)
         principal.require(self.scope)
         return principal
 

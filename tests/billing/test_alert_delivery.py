@@ -189,6 +189,37 @@ async def test_nobody_there_is_logged_and_tried_again(desk: Desk, office: Office
     assert await _log(desk, alert_id) == ("pending", [None])
 
 
+async def test_a_tar_pit_delays_its_own_tenant_alone(
+    desk: Desk, office: Office, tenant: tuple[UUID, bytes], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alert_delivery, "_TIMEOUT_S", 1)
+    monkeypatch.setattr(alert_delivery, "_LOOK_S", 0.05)
+    met = asyncio.Event()
+
+    async def never_answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        met.set()
+        await reader.read()  # until the other side gives up
+        writer.close()
+
+    async with await asyncio.start_server(never_answers, "127.0.0.1", 0) as pit:
+        stuck = await office.tenant()
+        url = f"http://127.0.0.1:{pit.sockets[0].getsockname()[1]}/"
+        async with desk.database.session() as session:
+            await set_endpoint(session, ACTOR, stuck, url, production=False)
+        waiting = [await _send(desk, stuck) for _ in range(4)]
+        delivering = asyncio.create_task(deliver(desk))
+        await asyncio.wait_for(met.wait(), 10)
+        alert_id = await _send(desk, tenant[0])  # after the tar pit's, in the same run
+        while not receiver.got:
+            assert not delivering.done()
+            await asyncio.sleep(0.01)
+        tried = [len((await _log(desk, one))[1]) for one in waiting]
+        assert sum(tried) < len(waiting), "the others of the tar pit still wait"
+        await asyncio.wait_for(delivering, 30)
+    assert await _log(desk, alert_id) == ("delivered", [204])
+    assert [await _log(desk, one) for one in waiting] == [("pending", [None])] * len(waiting)
+
+
 async def test_two_that_deliver_share_and_one_that_died_is_made_up_for(
     desk: Desk, tenant: tuple[UUID, bytes], receiver: Receiver, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

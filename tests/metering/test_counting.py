@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from api.upstream import Upstream
 from core.database import asyncpg_dsn
 from core.errors import Unavailable
 from core.settings import Settings
+from core.shares import OWNER, Shares
 from metering import counting
 from metering.counting import OutputCounter, broken_usage, final_usage
 from metering.density import ENOUGH_TOKENS, Densities
@@ -270,7 +272,7 @@ async def test_few_count_at_once_and_the_rest_waits_its_turn(upstream: Upstream,
 
 
 async def test_too_many_are_not_even_asked(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.upstream._COUNTS_WAITING", 10)
+    upstream._counts = Shares("counts", 2, line=18, wait_s=5)  # of one tenant 1 runs and 9 wait
     monkeypatch.setattr("api.upstream._COUNT_S", 0.3)
     stuck = scripted(count_delay_ms=1000)
     asked = [asyncio.create_task(upstream.count_output(MODEL, stuck)) for _ in range(10)]
@@ -281,6 +283,25 @@ async def test_too_many_are_not_even_asked(upstream: Upstream, monkeypatch: pyte
     assert {type(end) for end in ends} == {UpstreamFault}
     monkeypatch.setattr("api.upstream._COUNT_S", 5)
     assert await upstream.count_output(MODEL, "places are free again") == count_text("places are free again")
+
+
+async def test_a_tenant_that_counts_without_end_takes_no_turn_from_another(upstream: Upstream) -> None:
+    await upstream.count_output(MODEL, "x")
+    stuck = scripted(count_delay_ms=4000)
+
+    async def count(tenant: str, text: str) -> int:
+        OWNER.set(tenant)
+        return await upstream.count_output(MODEL, text)
+
+    greedy = [asyncio.create_task(count("greedy", stuck)) for _ in range(100)]
+    await asyncio.sleep(0.2)
+    began = time.monotonic()
+    modest = [asyncio.create_task(count("modest", TEXTS[1])) for _ in range(8)]
+    assert await asyncio.gather(*modest) == [count_text(TEXTS[1])] * 8
+    assert time.monotonic() - began < 2, "it did not wait for those of the other"
+    for task in greedy:
+        task.cancel()
+    await asyncio.gather(*greedy, return_exceptions=True)
 
 
 async def test_an_answer_that_broke_off_is_measured_by_the_provider(upstream: Upstream) -> None:

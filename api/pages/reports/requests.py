@@ -49,7 +49,7 @@ async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountA
     except BadView as error:
         return render(request, "reports/requests.html", visitor, status=422, tabs=TABS, error=str(error))
     zone = runtime.calendar.zone
-    async with runtime.database.session() as session:
+    async with runtime.reports.session() as session:
         of = await about(session, visitor.principal, view)
         wanted = RequestFilter(
             tenant_id=of.tenant_id,

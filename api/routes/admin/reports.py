@@ -124,11 +124,13 @@ async def usage_by_group(  # noqa: PLR0913 - the filters
     )
     query = wanted.query(period_rates(tenant))
     columns = [*wanted.columns, PRICE]
-    rows = _batches(runtime.database, query)
+    rows = _batches(runtime.reports, query)
+    write_timeout_s = runtime.settings.client_write_timeout_s
     if form == "json":
-        return await StreamedAnswer.begin(_as_json(rows, columns), media_type="application/json")
-    name = f"usage-{first}-{last}.csv"
-    return await StreamedAnswer.begin(as_csv(rows, columns), media_type="text/csv", filename=name)
+        chunks, media_type, name = _as_json(rows, columns), "application/json", None
+    else:
+        chunks, media_type, name = as_csv(rows, columns), "text/csv", f"usage-{first}-{last}.csv"
+    return await StreamedAnswer.begin(chunks, media_type, write_timeout_s=write_timeout_s, filename=name)
 
 
 async def _batches(database: Database, query: Statement) -> AsyncGenerator[Rows, None]:

@@ -114,8 +114,9 @@ async def all_requests(  # noqa: PLR0913 - the filters
         )
         if form == "json":
             return page(await list_requests(session, chosen, limit=size + 1), size, RequestItem.of)
-    lines = as_csv(_lines(runtime.database, chosen), CSV_COLUMNS)
-    return await StreamedAnswer.begin(lines, media_type="text/csv", filename="requests.csv")
+    lines = as_csv(_lines(runtime.reports, chosen), CSV_COLUMNS)
+    timeout_s = runtime.settings.client_write_timeout_s
+    return await StreamedAnswer.begin(lines, "text/csv", write_timeout_s=timeout_s, filename="requests.csv")
 
 
 async def _lines(database: Database, chosen: RequestFilter) -> AsyncGenerator[list[list[object]], None]:

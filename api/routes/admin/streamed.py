@@ -1,9 +1,12 @@
 """Long answers, sent as they are read: in constant memory, however many rows there are.
 
+Such an answer keeps a database connection of the reports' pool until its end, so a reader that takes nothing for
+`CLIENT_WRITE_TIMEOUT_S` is cut off, and its connection given back.
 A break in the middle cuts the connection, so that nobody takes a part for the whole. In CSV, a text that a spreadsheet
 would run as a formula is defused with a leading apostrophe.
 """
 
+import asyncio
 import csv
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
@@ -14,37 +17,56 @@ from typing import Annotated, Literal, Self
 from fastapi import Query
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from api.body import ClientLeft
+from core.logs import get_logger
 
 Form = Annotated[Literal["json", "csv"], Query(alias="format")]
 BATCH_ROWS = 500
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+log = get_logger(__name__)
 
 
 class StreamedAnswer(StreamingResponse):
     """Starts once the first rows are there, and closes its transaction however the answer ends."""
 
     @classmethod
-    async def begin(cls, chunks: AsyncGenerator[str, None], media_type: str, *, filename: str | None = None) -> Self:
+    async def begin(
+        cls, chunks: AsyncGenerator[str, None], media_type: str, *, write_timeout_s: float, filename: str | None = None
+    ) -> Self:
         """Raises what the query raises, while there still can be a status for it. A file has a name."""
         headers = {"cache-control": "no-store"}
         if filename is not None:
             headers["content-disposition"] = f'attachment; filename="{filename}"'
         response = cls(_again(await anext(chunks), chunks), media_type=media_type, headers=headers)
         response._chunks = chunks
+        response._write_timeout_s = write_timeout_s
         return response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends it; a client that leaves ends the query. Raises ClientLeft then, if the server tells."""
+        """Sends it; a client that leaves or does not read ends the query.
+
+        Raises ClientLeft then, if the server tells: the server cuts the connection, whose answer is not whole.
+        """
+
+        async def send_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._write_timeout_s):
+                    await send(message)
+            except TimeoutError as error:
+                log.warning("reader_too_slow", path=scope["path"], timeout_s=self._write_timeout_s)
+                raise ClientLeft from error
+
         try:
             async with aclosing(self._chunks):
-                await super().__call__(scope, receive, send)
+                await super().__call__(scope, receive, send_in_time)
         except ClientDisconnect as error:
             raise ClientLeft from error
 
     _chunks: AsyncGenerator[str, None]
+    _write_timeout_s: float
 
 
 async def as_csv(
