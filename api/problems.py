@@ -104,7 +104,7 @@ def _by_table(error: NakaError) -> tuple[int, str]:
 
 def _headers(error: NakaError) -> dict[str, str]:
     match error:
-        case Unavailable() | TooManyAttempts() | RateLimited() | PoolFull():
+        case Unavailable() | TooManyAttempts() | RateLimited():
             return {"retry-after": str(error.retry_after_s)}
         case Unauthenticated():
             return {"www-authenticate": "Bearer"}

@@ -15,19 +15,20 @@ from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 
-from core.errors import NakaError
+from core.errors import Unavailable
 
 OWNER: ContextVar[Hashable] = ContextVar("naka.owner", default=None)
 """For whom the current task works. Set at the authentication of a request; tasks that the request starts inherit it."""
 
 
-class PoolFull(NakaError):
+class PoolFull(Unavailable):
     """The owner's share of a pool is used up, or all of the pool is. Nothing was started; try again later."""
 
     def __init__(self, pool: str, *, retry_after_s: int = 1) -> None:
-        super().__init__("this server has as much work of yours as it can take: try again in a moment")
+        super().__init__(
+            "this server has as much work of yours as it can take: try again in a moment", retry_after_s=retry_after_s
+        )
         self.pool = pool
-        self.retry_after_s = retry_after_s
 
 
 class Shares:

@@ -116,3 +116,19 @@ async def test_those_who_give_up_at_any_moment_leave_no_place_and_no_gap_behind(
         await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
         assert (pool.taken, pool.owners) == (0, 0)
     assert served > 100
+
+
+async def test_one_who_comes_behind_one_who_just_gave_up_does_not_wait_for_nothing() -> None:
+    pool = Shares("test", 2, line=8, wait_s=5)
+
+    async def work() -> None:
+        async with pool.wait("one"):
+            raise AssertionError("it gave up")
+
+    with pool.take("one"):
+        gives_up = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        gives_up.cancel()
+    async with asyncio.timeout(1), pool.wait("one"):
+        assert pool.taken == 1
+    assert (pool.taken, pool.owners) == (0, 0)

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from contextvars import Context
 from uuid import UUID
 
 from core.errors import Unavailable
@@ -38,7 +39,8 @@ class Feed:
         """Each new reading of a tenant, as long as it is asked for."""
         self._watched[tenant_id] += 1
         if self._task is None:
-            self._task = asyncio.create_task(self._keep_reading())
+            # It reads for everybody: in a context of its own, its connection is nobody's share.
+            self._task = asyncio.create_task(self._keep_reading(), context=Context())
         try:
             while True:
                 await self._next.wait()
