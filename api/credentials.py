@@ -48,6 +48,12 @@ async def authenticate(directory: Directory, scope: Scope, *, fresh: bool = Fals
     return principal
 
 
+def credential_of(scope: Scope) -> int | None:
+    """The key or the session's token that a request bears, as a number that says nothing of it; None without one."""
+    found = key_of(scope) or session_of(scope)
+    return None if found is None else hash(found)
+
+
 def network_of(scope: Scope) -> str:
     """Who asks, before a key has said it: the address; an IPv6 one by its /64, which is one customer."""
     client = scope.get("client")

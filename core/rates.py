@@ -10,6 +10,8 @@ from collections.abc import Hashable
 from core.errors import NakaError
 
 _MINUTE_S = 60
+_BURST_S = 10
+_LEAST_BURST = 10
 _SWEPT_FROM = 1024
 """With fewer owners than this nobody looks for those whose bucket is full."""
 
@@ -23,20 +25,21 @@ class RateLimited(NakaError):
 
 
 class Rate:
-    """At most `per_minute` on average, and that many at once; 0 is no bound."""
+    """At most `per_minute` on average, and at once what 10 s give, or 10; 0 is no bound."""
 
     def __init__(self, per_minute: int) -> None:
-        self._per_minute = per_minute
+        self._each_s = _MINUTE_S / per_minute if per_minute else 0.0
+        self._deep_s = max(_BURST_S, _LEAST_BURST * self._each_s)
         self._full_s: dict[Hashable, float] = {}
         self._sweep_at = _SWEPT_FROM
 
     def spend(self, owner: Hashable, message: str = "too many requests with this key") -> None:
-        """One more of the owner's. Raises RateLimited, and then it does not count."""
-        if not self._per_minute:
+        """One more of the owner's, if there is one. Raises RateLimited, and then it does not count."""
+        if not self._each_s or owner is None:
             return
-        now_s, each_s = time.monotonic(), _MINUTE_S / self._per_minute
-        full_s = max(self._full_s.get(owner, now_s), now_s) + each_s
-        over_s = full_s - now_s - _MINUTE_S
+        now_s = time.monotonic()
+        full_s = max(self._full_s.get(owner, now_s), now_s) + self._each_s
+        over_s = full_s - now_s - self._deep_s
         if over_s > 0:
             wait_s = max(1, math.ceil(over_s))
             raise RateLimited(f"{message}: try again in {wait_s} s", retry_after_s=wait_s)

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import select
 
-from api.credentials import authenticate
+from api.credentials import authenticate, credential_of
 from api.routes.access import RuntimeDep
 from core.tenancy.models import ApiKey, Tenant, User
 from core.tenancy.principal import Principal, Scope
@@ -49,8 +49,8 @@ class PageAccess:
 
     async def __call__(self, request: Request, runtime: RuntimeDep) -> Visitor:
         """The visitor of this request. Any good key will do where no scope is asked for."""
+        runtime.rate.spend(credential_of(request.scope))  # before the look-up: a refusal costs no connection
         principal = await authenticate(runtime.directory, request.scope, fresh=True)
-        runtime.rate.spend(principal.key_id)
         if self._scope is not None:
             principal.require(self._scope)
         names = (

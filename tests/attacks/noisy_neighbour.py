@@ -208,7 +208,7 @@ async def _open(stage: Stage, held: AsyncExitStack, seen: Counter[str], requests
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", stage.api.port, limit=1024, local_addr=(ELSEWHERE, 0)
         )
-        held.callback(lambda: (reader, writer.transport.abort()))  # both are kept: one that is collected hangs up
+        held.callback(_hang_up, reader, writer)  # both are kept: one that is collected hangs up by itself
         writer.write(request)
         try:
             async with asyncio.timeout(CALL_S):
@@ -218,6 +218,10 @@ async def _open(stage: Stage, held: AsyncExitStack, seen: Counter[str], requests
 
     for at in range(0, len(requests), 50):
         await asyncio.gather(*(one(request) for request in requests[at : at + 50]))
+
+
+def _hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
 
 
 async def _flood(
