@@ -1,7 +1,7 @@
 """Errors as our callers see them: `application/problem+json` (RFC 9457), every one in this one shape.
 
 The table below is the only place where an error of the project gets an HTTP status. What is not in it is a 500 that
-says nothing; what came in is never echoed.
+says nothing, and is logged here with its traceback, whoever answers it; what came in is never echoed.
 """
 
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from api.body import BodyTooLarge, InvalidBody, WrongMediaType
 from api.faults import UpstreamFault
 from api.ratelimit import refusal_headers
 from core.errors import Conflict, Invalid, NakaError, NotFound, PaymentRequired, Unavailable
+from core.logs import get_logger
 from core.tenancy.principal import Forbidden, Unauthenticated
 from metering.admission import QuotaExceeded, TooLarge
 from metering.pricing import UnknownModel
@@ -40,7 +41,16 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     TooManyAttempts: (429, "too_many_attempts"),
     Unavailable: (503, "unavailable"),
 }
-_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "body_too_large",
+}
+
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,9 @@ class Problem:
 
 
 def problem_of(error: Exception, scope: Scope) -> Problem:
-    """What a caller is told of an error."""
+    """What a caller is told of an error. FastAPI makes a 400 of whatever ended its reading of a body."""
+    if isinstance(error, HTTPException) and isinstance(error.__cause__, NakaError):
+        error = error.__cause__
     headers: dict[str, str] = {}
     extra: dict[str, Any] = {}
     match error:
@@ -89,6 +101,8 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
         "request_id": scope.get(REQUEST_ID),
         **extra,
     }
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("request_failed", path=scope.get("path"), request_id=scope.get(REQUEST_ID), exc_info=error)
     return Problem(status, body, headers)
 
 
@@ -117,9 +131,8 @@ def problem_response(error: Exception, scope: Scope) -> Response:
 
 
 async def answer_with_problem(request: Request, error: Exception) -> Response:
-    """The exception handler of the application. FastAPI makes a 400 of whatever broke its reading of a body."""
-    cause = error.__cause__
-    return problem_response(cause if isinstance(cause, BodyTooLarge) else error, request.scope)
+    """The exception handler of the application."""
+    return problem_response(error, request.scope)
 
 
 def _invalid(item: dict[str, Any]) -> dict[str, Any]:

@@ -80,12 +80,20 @@ class Settings(BaseSettings):
 
     request_deadline_s: int = Field(600, ge=1, le=3600)
     request_body_max_bytes: int = Field(1_000_000, ge=1024, le=32_000_000)
+    request_bodies_max_bytes: int = Field(64_000_000, ge=1024, le=100_000_000_000)
     min_grant_tokens: int = Field(64, ge=1, le=4096)
     count_calls_per_minute: int = Field(30, ge=0, le=10_000)
 
     paise_per_usd: int | None = Field(None, ge=1, le=100_000)
     retention_months: int = Field(0, ge=0, le=600)
     retention_drop: bool = False
+
+    client_head_timeout_s: float = Field(10, gt=0, le=300)
+    client_body_timeout_s: float = Field(30, gt=0, le=600)
+    client_min_bytes_per_s: int = Field(500, ge=0, le=1_000_000)
+    client_stall_timeout_s: float = Field(60, gt=0, le=600)
+    client_max_connections: int = Field(2000, ge=1, le=1_000_000)
+    client_max_connections_per_address: int = Field(200, ge=1, le=1_000_000)
 
     session_s: int = Field(43_200, ge=60, le=2_592_000)
 
@@ -121,6 +129,12 @@ class Settings(BaseSettings):
     def _death_takes_beats(self) -> Self:
         if self.dead_after_s < _BEATS_PER_DEATH * self.heartbeat_s:
             raise ValueError(f"DEAD_AFTER_S is less than {_BEATS_PER_DEATH} times HEARTBEAT_S: the living look dead")
+        return self
+
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> Self:
+        if self.request_bodies_max_bytes < self.request_body_max_bytes:
+            raise ValueError("REQUEST_BODIES_MAX_BYTES is less than REQUEST_BODY_MAX_BYTES: no such body fits")
         return self
 
     def require_servers(self) -> None:

@@ -9,8 +9,9 @@ from sqlalchemy import text
 
 from api.cli.session import load_database_settings, load_settings
 from core.database import Database
+from core.descriptors import connections_that_fit, needed, raise_limit, require_enough
 from core.lifeline import end_with_parent
-from core.logs import configure_logs
+from core.logs import configure_logs, get_logger
 from core.settings import Settings
 
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
@@ -40,6 +41,8 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000, *, fd: Fd = None, with_pa
     gc.enable()
     settings = load_settings()
     settings.require_servers()
+    descriptors = raise_limit()
+    require_enough(descriptors)
     asyncio.run(_check(settings))
     configure_logs(level=settings.log_level, as_json=settings.log_format == "json")
     listener = server.listen(host, port) if fd is None else server.inherit(fd)
@@ -49,10 +52,20 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000, *, fd: Fd = None, with_pa
     server.serve(
         create_app(settings),
         listener,
-        drain_s=settings.shutdown_drain_s,
-        grace_s=settings.shutdown_grace_s,
+        settings=settings,
+        max_connections=_max_connections(settings, descriptors),
         announce=lambda: typer.echo("Naka is ready", err=True),
     )
+
+
+def _max_connections(settings: Settings, descriptors: int) -> int:
+    """As set, or as many as the limit of descriptors leaves room for; says which."""
+    fit, log = connections_that_fit(settings, descriptors), get_logger(__name__)
+    if descriptors < needed(settings):
+        log.warning("file_descriptors_few", limit=descriptors, needed=needed(settings), max_connections=fit)
+    else:
+        log.info("file_descriptors", limit=descriptors, max_connections=fit)
+    return fit
 
 
 def migrate() -> None:

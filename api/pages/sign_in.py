@@ -18,6 +18,9 @@ from api.routes.access import RuntimeDep
 from core.tenancy.principal import Principal, Scope, Unauthenticated
 from core.tenancy.sessions import begin_session, end_session
 
+SIGN_IN_MAX_BYTES = 16 * 1024
+"""The form needs no key, so its body is small."""
+
 router = page_router()
 _KEY_MAX = 200
 _NEXT_MAX = 2000

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from api.routes.access import Reader, RuntimeDep
+from api.routes.moments import Day
 from core.clock import now_ms, to_datetime
 from core.errors import Invalid
 from metering.models import COUNT_COLUMNS
@@ -99,8 +100,8 @@ def date_range(runtime: RuntimeDep, first: date | None, last: date | None) -> tu
     return first, last
 
 
-FromDay = Annotated[date | None, Query(alias="from", description="First day, of the operator's time zone")]
-ToDay = Annotated[date | None, Query(alias="to", description="Last day, included")]
+FromDay = Annotated[Day | None, Query(alias="from", description="First day, of the operator's time zone")]
+ToDay = Annotated[Day | None, Query(alias="to", description="Last day, included")]
 
 
 @router.get("/usage")

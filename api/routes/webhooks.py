@@ -6,15 +6,16 @@ again after anything else: so 401 for what it did not sign, and 503 while Postgr
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Depends, Header, Request
 from pydantic import BaseModel
 
 from api.body import read_body
+from api.parameters import ANYTHING, Reads
 from api.routes.access import RuntimeDep
 from billing.inbox import MAX_BYTES
 from core.tenancy.principal import Unauthenticated
 
-router = APIRouter(tags=["webhooks"])
+router = APIRouter(tags=["webhooks"], dependencies=[Depends(Reads(ANYTHING))])
 
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _SAMPLE: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,3 +150,11 @@ def test_as_a_command(naka: Naka) -> None:
 @pytest.fixture
 def naka(tmp_path: Path, database_url: str, redis_url: str) -> Naka:
     return Naka(tmp_path, {"DATABASE_URL": database_url, "REDIS_URL": redis_url})
+
+
+async def test_a_low_limit_of_descriptors_is_a_warning_and_an_absurd_one_a_fault(given: dict[str, Any]) -> None:
+    many = {"client_max_connections": 900_000, "upstream_max_connections": 100_000}
+    verdict, said = (await found(given, **many))["file descriptors"]
+
+    assert verdict is (Verdict.OK if resource.getrlimit(resource.RLIMIT_NOFILE)[1] > 1_000_200 else Verdict.WARNING)
+    assert "needed at most" in said or "raise the limit" in said

@@ -9,17 +9,18 @@ from datetime import timedelta
 from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import Request
+from fastapi import Depends, Request
 from fastapi.responses import Response
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.pages.reports.about import About, about
-from api.pages.reports.view import BadView, View, quick_ranges, read_id, read_view
+from api.pages.reports.view import PARAMETERS, BadView, View, quick_ranges, read_id, read_view
 from api.pages.reports.words import ENTRIES, OUTCOMES, REQUEST_COUNTS, SOURCES, STATES, TABS
 from api.pages.route import page_router
 from api.pages.site import render
 from api.pages.visitor import AccountAdmin
+from api.parameters import Reads
 from api.routes.access import RuntimeDep, tenant_filter
 from core.clock import now_ms, to_datetime, to_ms
 from core.tenancy.models import ApiKey, Tenant, User
@@ -39,7 +40,7 @@ _PAGE = 50
 _MOST_ENTRIES = 200
 
 
-@router.get(_PATH)
+@router.get(_PATH, dependencies=[Depends(Reads(*PARAMETERS, "cursor"))])
 async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
     """A page of them; `cursor` is where an older one starts."""
     asked, today = request.query_params, runtime.calendar.date_of(now_ms())

@@ -10,18 +10,19 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import Request
+from fastapi import Depends, Request
 from fastapi.responses import Response
 
 from api.pages.reports.about import About, about
 from api.pages.reports.drill import below, requests_url
 from api.pages.reports.figures import read_report
 from api.pages.reports.picture import picture
-from api.pages.reports.view import BadView, Group, Measure, View, quick_ranges, read_view
+from api.pages.reports.view import PARAMETERS, BadView, Group, Measure, View, quick_ranges, read_view
 from api.pages.reports.words import COLUMNS, GROUPS, MEASURES, TABS
 from api.pages.route import page_router
 from api.pages.site import render
 from api.pages.visitor import AccountAdmin, Visitor
+from api.parameters import Reads
 from api.routes.access import RuntimeDep
 from billing.report_prices import billed
 from core.clock import now_ms
@@ -32,7 +33,7 @@ PRICE = Measure.PRICE
 _ROUTE = "/v1/admin/reports/usage"
 
 
-@router.get("/reports")
+@router.get("/reports", dependencies=[Depends(Reads(*PARAMETERS))])
 async def usage_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
     """The report that the URL asks for, or in words why there is none."""
     today = runtime.calendar.date_of(now_ms())

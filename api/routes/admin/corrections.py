@@ -15,10 +15,11 @@ from pydantic import Field, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.routes.access import PlatformAdmin, RuntimeDep, TenantAdmin, actor_of, tenant_filter
-from api.routes.admin.fields import EXAMPLE_ID, Body, Day, Since, Text, Until, example
+from api.routes.admin.fields import EXAMPLE_ID, Body, Since, Text, Until, example
 from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
 from api.routes.admin.requests import UserWanted, confine_to_user, end_of, start_of
 from api.routes.admin.scope import TenantWanted, UserId
+from api.routes.moments import Day
 from api.routes.usage import Counts
 from core.tenancy.accounts import find_user
 from core.tenancy.audit import Actor

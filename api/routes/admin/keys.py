@@ -13,9 +13,10 @@ from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.routes.access import RuntimeDep, TenantAdmin, actor_of, tenant_filter
-from api.routes.admin.fields import EXAMPLE_ID, Body, ModelName, Moment, Text, example
+from api.routes.admin.fields import EXAMPLE_ID, Body, ModelName, Text, example
 from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
 from api.routes.admin.scope import UserId, reach_user, require_grantable
+from api.routes.moments import Moment
 from core.settings import Settings
 from core.tenancy.accounts import DEFAULT_SCOPES, create_key, find_key, revoke_key, rotate_key
 from core.tenancy.audit import Actor

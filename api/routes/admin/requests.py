@@ -13,10 +13,11 @@ from fastapi import APIRouter, Query, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.routes.access import RuntimeDep, TenantAdmin
-from api.routes.admin.fields import EXAMPLE_ID, Day, Moment, Since, Until
+from api.routes.admin.fields import EXAMPLE_ID, Since, Until
 from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
 from api.routes.admin.scope import TenantWanted, confine, reach_key, reach_user
 from api.routes.admin.streamed import BATCH_ROWS, Form, StreamedAnswer, as_csv
+from api.routes.moments import Day, Moment
 from api.routes.usage import Counts, counts
 from core.clock import to_datetime
 from core.database import Database
