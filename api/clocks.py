@@ -20,6 +20,9 @@ overtake the answer."""
 _FLOOR_AFTER_S = 5
 """A body's bytes per second are looked at from then on: a round trip and a slow start take a while."""
 
+_BLOCKED_S = 2
+"""A process that was stopped or busy for so long did not read: what its clients sent meanwhile is still to come."""
+
 log = get_logger(__name__)
 
 
@@ -51,7 +54,6 @@ class ClockedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._address: str | None = None
         self._lingers = False
-        self._closing_s: float | None = None
         self._stalled: tuple[float, int] | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -130,17 +132,19 @@ class ClockedProtocol(HttpToolsProtocol):
         """Writes a 408 and closes."""
         raise NotImplementedError
 
+    def resume_writing(self) -> None:
+        """The reader took most of what waited for it."""
+        self._stalled = None
+        super().resume_writing()
+
     def check(self, now_s: float, elapsed_s: float) -> None:
         """Ends the connection if it is over a time limit. `elapsed_s`: since the last check."""
-        if self.transport.is_closing():
-            self._check_closing(now_s)
-            return
-        if self.is_refused:
-            return
-        if self.flow.write_paused:
+        if self._waits_for_reader():
             self._check_reader(now_s)
         else:
             self._stalled = None
+        if self.transport.is_closing() or self.is_refused:
+            return
         waited_s, limits = now_s - self._since_s, self.admittance.limits
         match self.stage:
             case Stage.SILENT if waited_s >= limits.head_s:
@@ -155,6 +159,11 @@ class ClockedProtocol(HttpToolsProtocol):
                 self.transport.close()
             case Stage.IDLE if waited_s >= self.timeout_keep_alive:
                 self.transport.close()  # uvicorn's own timer ends with the first byte of a leftover body
+
+    def forgive(self, elapsed_s: float) -> None:
+        """Leaves out a time in which this process did nothing."""
+        self._since_s += elapsed_s
+        self._stalled = None
 
     def _owes_answer(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle  # uvicorn declares it without the None that it begins with
@@ -176,8 +185,15 @@ class ClockedProtocol(HttpToolsProtocol):
         self.cycle.disconnected = True  # what the application still answers would follow the 408
         self.cycle.message_event.set()
 
+    def _waits_for_reader(self) -> bool:
+        """Whether nothing is written until the reader has read: a full buffer, or the rest of a whole answer."""
+        if self.flow.write_paused:
+            return True
+        is_over = self.transport.is_closing() or not self._owes_answer()
+        return is_over and self.transport.get_write_buffer_size() > 0
+
     def _check_reader(self, now_s: float) -> None:
-        """Within each `stall_s` of a full write buffer, the reader has to take `min_bytes_per_s` out of it."""
+        """Within each `stall_s`, the reader has to take `min_bytes_per_s` out of the write buffer."""
         limits, left = self.admittance.limits, self.transport.get_write_buffer_size()
         if self._stalled is None:
             self._stalled = now_s, left
@@ -190,14 +206,6 @@ class ClockedProtocol(HttpToolsProtocol):
             self.transport.abort()
         else:
             self._stalled = now_s, left
-
-    def _check_closing(self, now_s: float) -> None:
-        """A closed transport first writes what it still has, for as long as the reader likes."""
-        if self._closing_s is None:
-            self._closing_s = now_s
-        elif now_s - self._closing_s >= self.admittance.limits.stall_s:
-            self._end("reader")
-            self.transport.abort()
 
     def _end(self, clock: str) -> None:
         log.info("client_timed_out", clock=clock, client=self.client[0] if self.client else "")
@@ -217,5 +225,8 @@ class Sweeper:
             return False
         self._last_s = now_s
         for connection in connections:
-            connection.check(now_s, elapsed_s)
+            if elapsed_s < self._every_s + _BLOCKED_S:
+                connection.check(now_s, elapsed_s)
+            else:
+                connection.forgive(elapsed_s)
         return True

@@ -5,7 +5,6 @@ The time limits are tenths of a second here; what the real ones are is in `.env.
 
 import asyncio
 import json
-import os
 import resource
 import socket
 import time
@@ -20,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.admittance import ClientLimits
 from api.server import _Server, listen
-from core.descriptors import connections_that_fit, is_exhausted, raise_limit, require_enough
+from core.descriptors import connections_that_fit, raise_limit, require_enough
 from core.settings import Settings, SettingsError
 
 HEAD_S = 0.4
@@ -299,15 +298,26 @@ def test_no_more_connections_are_taken_than_there_are_descriptors() -> None:
         require_enough(255)
 
 
-def test_a_limit_is_raised_and_its_end_noticed() -> None:
+def test_a_server_without_descriptors_says_so_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
+
+    async def story(house: House) -> None:
+        ask = "GET / HTTP/1.1\r\nhost: naka\r\n\r\n"
+        before = await house.connect()
+        with socket.socket() as unlucky:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (5, hard))
+            unlucky.connect(("127.0.0.1", house.port))
+            await asyncio.sleep(0.5)
+            assert raise_limit() == hard
+
+        after = await house.connect()
+        for caller in (before, after):
+            caller.say(ask)
+            assert (await caller.hear())[0] == 200
+        said = [record.msg["event"] for record in caplog.records if isinstance(record.msg, dict)]
+        assert said == ["file_descriptors_exhausted"]
+
     try:
-        assert not is_exhausted(0)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
-        assert is_exhausted(0)
-        assert raise_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[0] > lowest
-        assert not is_exhausted(0)
+        served(story, head_s=20)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
