@@ -7,9 +7,10 @@ asyncpg connection each, because they run two prepared statements and nothing el
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import asyncpg
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
 
 from core.errors import Unavailable
+from core.roles import TENANT, TENANT_SETTING
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -38,6 +40,10 @@ CONNECTION_ERRORS = (
     asyncpg.ReadOnlySQLTransactionError,  # a replica, in the middle of a failover
 )
 """What asyncpg raises when the server is away, going, or full: an outage, not a mistake of ours."""
+
+
+_CONFINE = text(f"SELECT set_config('role', '{TENANT}', true), set_config('{TENANT_SETTING}', :tenant_id, true)")
+"""For this transaction only (`true`), so that it holds behind a pooler and ends with a rollback, too."""
 
 
 class Base(DeclarativeBase):
@@ -62,10 +68,15 @@ class Database:
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[AsyncSession]:
-        """One short transaction: committed at the end of the block, rolled back by any error."""
+    async def session(self, *, tenant_id: UUID | None = None) -> AsyncIterator[AsyncSession]:
+        """One short transaction: committed at the end of the block, rolled back by any error.
+
+        With `tenant_id` Postgres confines it to this tenant's rows, whatever its statements say (migrations.access).
+        """
         try:
             async with self._sessions() as session, session.begin():
+                if tenant_id is not None:
+                    await session.execute(_CONFINE, {"tenant_id": str(tenant_id)})
                 yield session
         except (*CONNECTION_ERRORS, PoolTimeoutError) as error:
             raise Unavailable("the database does not answer") from error

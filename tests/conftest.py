@@ -18,7 +18,6 @@ from _pytest.nodeid import NodeId
 from hypothesis import HealthCheck, settings
 
 from core.logs import configure_logs
-from migrations.upgrade import migrate
 from sandbox import daemon
 from sandbox import postgres as postgres_wheel
 from sandbox import valkey as valkey_wheel
@@ -101,16 +100,16 @@ def postgres_url(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
 def database_template(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
     """The name of a migrated database that nobody writes to: `database_url` copies it."""
     name = f"naka_template_{worker}"
-    migrate(servers.create_database(shared_servers.postgres, name))
+    servers.migrated(servers.create_database(shared_servers.postgres, name))
     yield name
     servers.drop_database(shared_servers.postgres, name)
 
 
 @pytest.fixture
 def database_url(shared_servers: servers.Servers, worker: str, database_template: str) -> Iterator[str]:
-    """A migrated database of this test's own: the price list is in it, and nothing else."""
+    """A migrated database of this test's own, by the application's login: the price list is in it, and nothing else."""
     name = f"naka_test_{worker}"
-    yield servers.create_database(shared_servers.postgres, name, template=database_template)
+    yield servers.application(servers.create_database(shared_servers.postgres, name, template=database_template))
     servers.drop_database(shared_servers.postgres, name)
 
 

@@ -38,6 +38,7 @@ from metering.entitlements import set_limits
 from metering.limits import LimitSet
 from metering.models import COUNT_COLUMNS
 from sandbox.daemon import free_port
+from tests import servers
 from tests.simulated_razorpay import Razorpay as Razorpay  # noqa: PLC0414 - part of what the stories are told with
 
 ROOT = Path(__file__).parents[1]
@@ -278,8 +279,8 @@ class Books:
     """Reads what Postgres has, and makes accounts."""
 
     def __init__(self, database_url: str) -> None:
-        self._dsn = asyncpg_dsn(database_url)
-        self.database = Database(database_url)
+        self._dsn = asyncpg_dsn(servers.owner(database_url))
+        self.database = Database(servers.owner(database_url))
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -23,7 +23,7 @@ MAX_BYTES = 4096
 def database(shared_servers: servers.Servers, worker: str, database_template: str) -> Iterator[str]:
     """A database of this file's own."""
     name = f"naka_bodies_{worker}"
-    yield servers.create_database(shared_servers.postgres, name, template=database_template)
+    yield servers.application(servers.create_database(shared_servers.postgres, name, template=database_template))
     servers.drop_database(shared_servers.postgres, name)
 
 

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from api.app import create_app
 from billing.inbox import MAX_BYTES
 from core.settings import Settings
-from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
+from tests import servers
 from tests.api.conftest import Api
 from tests.billing.postbag import event_body, signed
 from tests.simulated_razorpay import WEBHOOK_SECRET
@@ -131,8 +131,8 @@ async def away(
 ) -> AsyncIterator[tuple[Postgres, httpx2.AsyncClient]]:
     """An API whose Postgres can be stopped."""
     postgres = private_postgres()
-    await asyncio.to_thread(migrate, postgres.url)
-    app = create_app(settings.model_copy(update={"database_url": postgres.url}))
+    url = await asyncio.to_thread(servers.migrated, postgres.url)
+    app = create_app(settings.model_copy(update={"database_url": url}))
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from metering.spool import waiting
-from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
+from tests import servers
 from tests.harness import (
     LEDGER_FIELDS,
     TOKEN_FIELDS,
@@ -40,7 +40,7 @@ Start = Callable[..., Api]
 @pytest.fixture
 def postgres(private_postgres: Callable[..., Postgres]) -> Postgres:
     server = private_postgres(max_connections=40)
-    migrate(server.url)
+    servers.migrated(server.url)
     return server
 
 
@@ -58,7 +58,10 @@ def start(postgres: Postgres, redis_url: str, simulator: Simulator, tmp_path: Pa
 
         def start(*, ready: bool = True, **settings: str) -> Api:
             known = {"SPOOL_DIR": str(tmp_path / "spool"), "DATABASE_TIMEOUT_S": "2", "SHUTDOWN_GRACE_S": "5"}
-            api = Api(environment(postgres.url, redis_url, simulator.url, **(known | settings)), tmp_path / "api.log")
+            api = Api(
+                environment(servers.application(postgres.url), redis_url, simulator.url, **(known | settings)),
+                tmp_path / "api.log",
+            )
             return stack.enter_context(running(api)) if ready else api
 
         yield start

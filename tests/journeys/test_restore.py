@@ -11,7 +11,6 @@ import pytest
 
 from core.database import asyncpg_dsn
 from metering.reconcile import Scope, reconcile
-from migrations.upgrade import migrate
 from sandbox.daemon import ServerUnavailable
 from sandbox.postgres import binaries
 from tests import servers
@@ -52,11 +51,11 @@ async def test_what_was_dumped_comes_back_and_adds_up(
 
     asked = asyncio.create_task(customer.chat(words=40))
     dump = str(tmp_path / "naka.dump")
-    await _run("pg_dump", "--format=custom", f"--file={dump}", f"--dbname={asyncpg_dsn(database_url)}")
+    await _run("pg_dump", "--format=custom", f"--file={dump}", f"--dbname={asyncpg_dsn(servers.owner(database_url))}")
     assert (await asked).done
     assert (await customer.chat()).done, "the lost future"
     await _run("pg_restore", "--exit-on-error", "--no-owner", f"--dbname={asyncpg_dsn(empty_database)}", dump)
-    await asyncio.to_thread(migrate, empty_database)
+    await asyncio.to_thread(servers.migrated, empty_database)
 
     restored = Books(empty_database)
     try:
@@ -66,7 +65,7 @@ async def test_what_was_dumped_comes_back_and_adds_up(
         query = "SELECT number, total_paise FROM bills WHERE tenant_id = $1 ORDER BY created_ms, id"
         kept = [tuple(row) for row in await restored.fetch(query, tenant_id)]
         assert kept == [(bill["number"], bill["total_paise"]) for bill in bills]
-        made: Any = asyncpg.create_pool(asyncpg_dsn(empty_database), min_size=1, max_size=2)
+        made: Any = asyncpg.create_pool(asyncpg_dsn(servers.application(empty_database)), min_size=1, max_size=2)
         async with made as pool:
             found = await reconcile(pool, None, Scope((tenant_id,)))
         assert found.drifts == 0

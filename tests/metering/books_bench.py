@@ -20,6 +20,7 @@ from metering.commits import Lane
 from metering.measurements import Counts, Measurement, effective
 from metering.states import WindowState
 from metering.windows import Calendar
+from tests import servers
 from tests.harness import Books
 from tests.metering.books_model import Asked, BooksModel, State, hash_key
 from tests.metering.process import Process, start_process
@@ -93,7 +94,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.redis = redis.Redis.from_url(self.redis_url)
         self.books = Books(self.database_url)
-        self.connection = self.run(asyncpg.connect(asyncpg_dsn(self.database_url)))
+        self.connection = self.run(asyncpg.connect(asyncpg_dsn(servers.owner(self.database_url))))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs it to its end, in bounded time."""
