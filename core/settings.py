@@ -45,6 +45,7 @@ class Settings(BaseSettings):
 
     naka_env: Literal["development", "production"] = "development"
     database_url: str = ""
+    database_migration_url: str = ""
     redis_url: str = ""
 
     anthropic_api_key: SecretStr = SecretStr("")

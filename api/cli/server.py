@@ -56,12 +56,13 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000, *, fd: Fd = None, with_pa
 
 
 def migrate() -> None:
-    """Bring the database to this version's schema."""
+    """Bring the database to this version's schema, roles and privileges."""
     from migrations import upgrade  # noqa: PLC0415 - as above
 
     settings = load_database_settings()
-    asyncio.run(_check(settings, "SELECT 1"))
-    upgrade.migrate(settings.database_url)
+    owner_url = settings.database_migration_url or settings.database_url
+    asyncio.run(_check(settings.model_copy(update={"database_url": owner_url}), "SELECT 1"))
+    upgrade.migrate(owner_url, settings.database_url)
     typer.echo("the database has this version's schema", err=True)
 
 

@@ -156,6 +156,8 @@ def _of_postgres(error: BaseException | None) -> str:
     match error:
         case asyncpg.UndefinedTableError() | asyncpg.UndefinedColumnError():
             return "the database has not this version's schema: run `naka migrate`"
+        case asyncpg.InsufficientPrivilegeError():
+            return "this database role may not do that: run `naka migrate`, with DATABASE_MIGRATION_URL of the owner"
         case asyncpg.InvalidCatalogNameError():
             return "there is no such database: see DATABASE_URL"
         case asyncpg.InvalidAuthorizationSpecificationError():

@@ -26,6 +26,7 @@ from rich.console import Console
 
 from api.cli.demo import demo_keys, write_private
 from core.database import Database
+from core.errors import NakaError
 from core.settings import SANDBOX_ANTHROPIC_KEY, Settings
 from migrations.upgrade import migrate
 from sandbox.daemon import ServerUnavailable
@@ -55,7 +56,7 @@ def up(
         _run(port, home)
     except _Stopped:
         pass
-    except (ServerUnavailable, OSError) as error:
+    except (ServerUnavailable, NakaError, OSError) as error:
         _console.print(f"[red]naka up:[/] {error}")
         raise typer.Exit(1) from None
     _console.print("stopped")
@@ -67,6 +68,7 @@ def _run(port: int, home: Path) -> None:
     settings = Settings()
     configured = {
         "DATABASE_URL": settings.database_url,
+        "DATABASE_MIGRATION_URL": settings.database_migration_url,
         "REDIS_URL": settings.redis_url,
         "ANTHROPIC_API_KEY": settings.anthropic_api_key.get_secret_value(),
         "ANTHROPIC_BASE_URL": settings.anthropic_base_url,
@@ -87,7 +89,9 @@ def _run(port: int, home: Path) -> None:
             )
             environment = configured | running.environment
             tell("bringing the database up to date")
-            migrate(environment["DATABASE_URL"])
+            # The owner's URL stays here: the API and the worker have no use for it.
+            owner_url = environment.pop("DATABASE_MIGRATION_URL")
+            migrate(owner_url or environment["DATABASE_URL"], environment["DATABASE_URL"])
             tell("looking for the demo tenant")
             keys = asyncio.run(_demo(environment["DATABASE_URL"], _known(home / "demo.json"), settings))
             write_private(home / "env", "".join(f"{name}={value}\n" for name, value in running.environment.items()))
@@ -147,10 +151,11 @@ async def _demo(url: str, known: dict[str, str], settings: Settings) -> dict[str
 
 def _start(command: list[str], file: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
     """A process of ours, in a session of its own, which ends with us."""
+    given = _NO_BALANCER | os.environ | environment
     with file.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "api.cli", *command, "--with-parent"],
-            env=_NO_BALANCER | os.environ | environment,
+            env={name: value for name, value in given.items() if name != "DATABASE_MIGRATION_URL"},
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from api.doctor import books, providers, stores
+from api.doctor import books, providers, roles, stores
 from api.doctor.findings import CHECK_S, Finding, Patient, Verdict
 from core.settings import Settings
 
@@ -43,6 +43,8 @@ _CHECKS: list[tuple[str, Callable[[Patient], Awaitable[None]], tuple[str, ...]]]
     ("durability", stores.durability, ("postgres",)),
     ("connections", stores.connections, ("postgres",)),
     ("schema", stores.schema, ("postgres",)),
+    ("database role", roles.database_role, ("postgres", "has_schema")),
+    ("privileges", roles.privileges, ("postgres", "has_schema")),
     ("Redis", stores.redis, ()),
     ("eviction", stores.eviction, ("redis",)),
     ("clocks", stores.clocks, ("postgres", "redis")),

@@ -121,6 +121,18 @@ async def test_an_empty_database_wants_to_be_migrated(
     assert said["prices"] == (Verdict.UNCHECKED, "it needs the schema | ")
 
 
+async def test_a_role_that_owns_the_schema_and_a_privilege_too_many_are_warnings(given: dict[str, Any]) -> None:
+    books = Books(given["database_url"])
+    await books.fetch("GRANT UPDATE ON audit_log TO naka_app")
+    await books.close()
+    said = await found(given, database_url=servers.owner(given["database_url"]))
+    assert said["database role"][0] is Verdict.WARNING
+    assert "DATABASE_MIGRATION_URL" in said["database role"][1]
+    assert said["privileges"][0] is Verdict.WARNING
+    assert said["privileges"][1].startswith("not as declared: TABLE public.audit_log | run `naka migrate`")
+    assert (await found(given))["database role"][0] is Verdict.OK
+
+
 async def test_no_secret_is_said(given: dict[str, Any]) -> None:
     port = free_port()
     said = await found(

@@ -99,6 +99,8 @@ def _razorpay_is_simulated(demo: dict[str, str], home: Path) -> dict[str, Any]:
     assert demo["webhook_secret"] == SANDBOX_RAZORPAY_WEBHOOK_SECRET
     kept = dict(line.split("=", 1) for line in (home / "env").read_text().splitlines())
     assert kept["RAZORPAY_BASE_URL"] == demo["razorpay_url"]
+    assert "//naka_service:" in kept["DATABASE_URL"], "the application is not the owner of the schema"
+    assert "//naka:" in kept["DATABASE_MIGRATION_URL"]
     assert kept["TEST_CLOCK_FILE"] == str(home / "clock")
     assert (home / "clock").read_text() == "0"
     assert _sim(demo, "webhooks")["endpoint"]["url"] == f"{demo['url']}/webhooks/razorpay"
