@@ -55,7 +55,7 @@ class PageAccess:
             .join(ApiKey, (ApiKey.tenant_id == Tenant.id) & (ApiKey.id == principal.key_id))
             .where(Tenant.id == principal.tenant_id)
         )
-        async with runtime.database.session() as session:
+        async with runtime.database.session(tenant_id=principal.tenant_id) as session:
             tenant, user, prefix = (await session.execute(names)).one()
         return Visitor(principal, tenant, user, prefix)
 

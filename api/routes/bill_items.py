@@ -128,7 +128,7 @@ def iso(at_ms: int | None) -> str | None:
 
 async def detail_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None) -> BillDetail:
     """A document with everything on it. Raises NotFound; of a tenant's own only what is final."""
-    async with desk.database.session() as session:
+    async with desk.database.session(tenant_id=tenant_id) as session:
         bill = await _reach(session, bill_id, tenant_id)
         charges = await live_charges(session, [bill])
     return BillDetail.of(bill, charges.get(bill.id))
@@ -143,7 +143,7 @@ async def _reach(session: AsyncSession, bill_id: UUID, tenant_id: UUID | None) -
 
 async def html_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None) -> Response:
     """A document as a page that runs and fetches nothing. Raises NotFound."""
-    async with desk.database.session() as session:
+    async with desk.database.session(tenant_id=tenant_id) as session:
         bill = await _reach(session, bill_id, tenant_id)
         shown = render_html(await document_of(session, desk, bill))
     headers = {
@@ -156,7 +156,7 @@ async def html_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None) -> Respo
 
 async def pdf_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None) -> Response:
     """The same as PDF; it is made in a thread, for it takes its time."""
-    async with desk.database.session() as session:
+    async with desk.database.session(tenant_id=tenant_id) as session:
         bill = await _reach(session, bill_id, tenant_id)
         document = await document_of(session, desk, bill)
     headers = {"content-disposition": f'attachment; filename="{_file_name(bill)}.pdf"'}

@@ -107,7 +107,7 @@ ToDay = Annotated[date | None, Query(alias="to", description="Last day, included
 async def usage(principal: Reader, runtime: RuntimeDep, first: FromDay = None, last: ToDay = None) -> UsageAnswer:
     """What the key's user has used, by day and model. Without a range: this month."""
     first, last = date_range(runtime, first, last)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         rows = await own_usage(session, principal.tenant_id, principal.user_id, first=first, last=last)
     return UsageAnswer(
         totals=totals(rows), days=[DayUsage(day=row.day, model=row.model, **counts(row)) for row in rows]

@@ -63,7 +63,7 @@ async def bill_page(request: Request, bill_id: BillId, runtime: RuntimeDep, visi
     """One of them. Raises NotFound."""
     tenant_id = visitor.principal.tenant_id
     bill = await detail_of(runtime.billing, bill_id, tenant_id=tenant_id)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_id) as session:
         payments = await _payments(session, tenant_id, bill_id)
         credits_ = await _credits(session, tenant_id, bill_id)
         refers_to = None if bill.refers_to is None else await session.get(Bill, (tenant_id, bill.refers_to))

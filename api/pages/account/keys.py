@@ -162,7 +162,7 @@ async def _users(
     status: int = 200,
 ) -> Response:
     tenant_id = visitor.principal.tenant_id
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_id) as session:
         if wanted:
             query = select(User).where(User.tenant_id == tenant_id, User.external_id == wanted)
             rows = (await session.scalars(query)).all()

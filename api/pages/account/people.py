@@ -45,7 +45,7 @@ async def person_page(
     principal = own(visitor)
     keys = await keys_of_user(user_id, principal, runtime, cursor, _SIZE)
     limits = await user_limits(user_id, principal, runtime)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         user = await reach_user(session, principal, user_id)
         models = await _models(session)
     at_ms = now_ms()
@@ -75,7 +75,7 @@ async def person_page(
 async def find_own_key(runtime: Runtime, visitor: Visitor, key_id: UUID) -> ApiKey:
     """A key of the visitor's tenant. Raises NotFound, and Forbidden for one that only the operator's tools touch."""
     query = select(ApiKey).where(ApiKey.tenant_id == visitor.principal.tenant_id, ApiKey.id == key_id)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=visitor.principal.tenant_id) as session:
         key = await session.scalar(query)
     if key is None:
         raise NotFound("no such key")

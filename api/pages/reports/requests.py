@@ -49,7 +49,7 @@ async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountA
     except BadView as error:
         return render(request, "reports/requests.html", visitor, status=422, tabs=TABS, error=str(error))
     zone = runtime.calendar.zone
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(visitor.principal)) as session:
         of = await about(session, visitor.principal, view)
         wanted = RequestFilter(
             tenant_id=of.tenant_id,
@@ -92,7 +92,7 @@ async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountA
 @router.get(f"{_PATH}/{{request_id}}")
 async def request_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmin, request_id: UUID) -> Response:
     """One request, and what was learnt or decided about it later."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(visitor.principal)) as session:
         usage = await find_request(session, request_id, tenant_id=tenant_filter(visitor.principal))
         wanted = EntryFilter(tenant_id=usage.row["tenant_id"], request_id=request_id)
         entries = await list_entries(session, wanted, limit=_MOST_ENTRIES)

@@ -22,7 +22,7 @@ from api.pages.reports.words import COLUMNS, GROUPS, MEASURES, TABS
 from api.pages.route import page_router
 from api.pages.site import render
 from api.pages.visitor import AccountAdmin, Visitor
-from api.routes.access import RuntimeDep
+from api.routes.access import RuntimeDep, tenant_filter
 from billing.report_prices import billed
 from core.clock import now_ms
 from metering.reports import ORDERS
@@ -43,7 +43,7 @@ async def usage_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmi
         typed = {name: request.query_params.get(name, "")[:20] for name in ("from", "to")}
         said = {"error": str(error), "typed": typed} | _choices(view, today, visitor)
         return render(request, "reports/usage.html", visitor, status=422, **said)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(visitor.principal)) as session:
         of = await about(session, visitor.principal, view)
         report = await read_report(session, view, of.tenant_id, today=today)
         is_operator = visitor.principal.is_platform_admin and not view.is_narrowed

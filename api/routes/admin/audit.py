@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from api.routes.access import RuntimeDep, TenantAdmin
+from api.routes.access import RuntimeDep, TenantAdmin, tenant_filter
 from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
 from api.routes.admin.scope import TenantWanted, confine
 from core.tenancy.audit import PLATFORM
@@ -47,7 +47,7 @@ async def audit_log(
     size: PageSize = DEFAULT_SIZE,
 ) -> Page[AuditItem]:
     """Changes, newest first."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         wanted = await confine(session, principal, tenant_id)
         rows = await list_audit(session, tenant_id=wanted, before=cursor, limit=size + 1)
     return page(rows, size, AuditItem.of)

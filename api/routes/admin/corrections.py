@@ -189,7 +189,7 @@ async def entries_of_request(
     size: PageSize = DEFAULT_SIZE,
 ) -> Page[EntryItem]:
     """What was learnt or decided about a request after it was settled, newest first."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         found = await find_request(session, request_id, tenant_id=tenant_filter(principal))
         chosen = EntryFilter(tenant_id=found.row["tenant_id"], request_id=request_id, before=cursor)
         rows = await list_entries(session, chosen, limit=size + 1)
@@ -210,7 +210,7 @@ async def all_entries(  # noqa: PLR0913 - the filters
     size: PageSize = DEFAULT_SIZE,
 ) -> Page[EntryItem]:
     """Entries of every kind, newest first."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         chosen = EntryFilter(
             tenant_id=await confine_to_user(session, principal, tenant_id, user_id),
             user_id=user_id,

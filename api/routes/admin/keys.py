@@ -112,7 +112,7 @@ async def new_key(
 ) -> KeyMade:
     """Make a key of a user. The answer alone has the secret."""
     require_grantable(principal, body.scopes)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         user = await reach_user(session, principal, user_id)
         made = await issue_key(session, actor_of(request, principal), user, body, runtime.settings)
     await runtime.changes.publish(user.tenant_id)
@@ -128,7 +128,7 @@ async def keys_of_user(
     size: PageSize = DEFAULT_SIZE,
 ) -> Page[KeyItem]:
     """The keys of a user, oldest first, ended ones too."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         user = await reach_user(session, principal, user_id)
         rows = await list_keys(session, user, after=cursor, limit=size + 1)
     return page(rows, size, KeyItem.of)
@@ -137,7 +137,7 @@ async def keys_of_user(
 @router.delete("/keys/{key_id}", status_code=204)
 async def end_key(key_id: KeyId, principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> None:
     """End a key at once. Ending it again changes nothing."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         key = await find_key(session, key_id, tenant_id=tenant_filter(principal))
         require_grantable(principal, key.scopes)
         await revoke_key(session, actor_of(request, principal), key)
@@ -149,7 +149,7 @@ async def rotation(
     key_id: KeyId, body: Rotation, principal: TenantAdmin, runtime: RuntimeDep, request: Request
 ) -> KeyMade:
     """Make a successor of a key, with the same rights; the old one ends after the overlap."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         key = await find_key(session, key_id, tenant_id=tenant_filter(principal))
         require_grantable(principal, key.scopes)
         actor, live = actor_of(request, principal), is_live(runtime.settings)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from pydantic import AfterValidator, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.routes.access import PlatformAdmin, RuntimeDep, TenantAdmin, actor_of
+from api.routes.access import PlatformAdmin, RuntimeDep, TenantAdmin, actor_of, tenant_filter
 from api.routes.admin.fields import Body, ConcurrencyLimit, LimitValue, example
 from api.routes.admin.scope import TenantId, UserId, reach_tenant, reach_user
 from core.tenancy.audit import Actor
@@ -87,7 +87,7 @@ async def limits_that_hold(session: AsyncSession, tenant_id: UUID, subject_id: U
 @router.get("/users/{user_id}/limits")
 async def user_limits(user_id: UserId, principal: TenantAdmin, runtime: RuntimeDep) -> LimitsSet:
     """The limits of a user."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         user = await reach_user(session, principal, user_id)
         return await limits_that_hold(session, user.tenant_id, user.id)
 
@@ -97,7 +97,7 @@ async def set_user_limits(
     user_id: UserId, body: Limits, principal: TenantAdmin, runtime: RuntimeDep, request: Request
 ) -> LimitsSet:
     """Replace the limits of a user."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         user = await reach_user(session, principal, user_id)
         answer = await replace_limits(session, actor_of(request, principal), user.tenant_id, user.id, body)
     await runtime.changes.publish(user.tenant_id)
@@ -107,7 +107,7 @@ async def set_user_limits(
 @router.get("/tenants/{tenant_id}/limits")
 async def tenant_limits(tenant_id: TenantId, principal: TenantAdmin, runtime: RuntimeDep) -> LimitsSet:
     """The limits of a tenant as a whole."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         tenant = await reach_tenant(session, principal, tenant_id)
         return await limits_that_hold(session, tenant.id, tenant.id)
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.routes.access import RuntimeDep, TenantAdmin
+from api.routes.access import RuntimeDep, TenantAdmin, tenant_filter
 from api.routes.admin.fields import EXAMPLE_ID, Day, Moment, Since, Until
 from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
 from api.routes.admin.scope import TenantWanted, confine, reach_key, reach_user
@@ -100,7 +100,7 @@ async def all_requests(  # noqa: PLR0913 - the filters
     form: Form = "json",
 ) -> Page[RequestItem] | Response:
     """Requests, newest first. As CSV all at once, whatever `limit` says."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         tenant, user = await confine_to_key(session, principal, tenant_id, user_id, key_id)
         chosen = RequestFilter(
             tenant_id=tenant,
@@ -114,13 +114,15 @@ async def all_requests(  # noqa: PLR0913 - the filters
         )
         if form == "json":
             return page(await list_requests(session, chosen, limit=size + 1), size, RequestItem.of)
-    lines = as_csv(_lines(runtime.database, chosen), CSV_COLUMNS)
+    lines = as_csv(_lines(runtime.database, tenant_filter(principal), chosen), CSV_COLUMNS)
     return await StreamedAnswer.begin(lines, media_type="text/csv", filename="requests.csv")
 
 
-async def _lines(database: Database, chosen: RequestFilter) -> AsyncGenerator[list[list[object]], None]:
+async def _lines(
+    database: Database, tenant_id: UUID | None, chosen: RequestFilter
+) -> AsyncGenerator[list[list[object]], None]:
     async with (
-        database.session() as session,
+        database.session(tenant_id=tenant_id) as session,
         aclosing(stream_requests(session, chosen, batch_rows=BATCH_ROWS)) as batches,
     ):
         async for some in batches:

@@ -49,7 +49,7 @@ async def my_bills(
     size: PageSize = DEFAULT_SIZE,
 ) -> Page[BillItem]:
     """The tenant's bills and credit notes, newest first."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         rows = await list_bills(
             session, tenant_id=principal.tenant_id, state=state, final=True, before=cursor, limit=size + 1
         )
@@ -78,7 +78,7 @@ async def my_bill_as_pdf(bill_id: BillId, principal: TenantAdmin, runtime: Runti
 @router.get("/upcoming")
 async def my_upcoming_bill(principal: TenantAdmin, runtime: RuntimeDep) -> UpcomingItem:
     """What the present period's usage would cost, were it closed now."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         found = await upcoming(session, runtime.billing, principal.tenant_id, now_ms())
     period = found.period
     return UpcomingItem(
