@@ -6,7 +6,6 @@ the endpoint off. The signature's time is the real one, whatever the test clock 
 Source: standardwebhooks.com, specification 1.0.
 """
 
-import socket
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,14 +14,12 @@ from uuid import UUID
 
 import aiohttp
 import msgspec
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 from sqlalchemy import select
 from standardwebhooks import Webhook
 
 from billing.desk import Desk
-from billing.endpoints import is_public
 from billing.models import Alert, AlertDelivery, AlertEndpoint
+from billing.public_addresses import PublicResolver, public_socket
 from core.clock import now_ms, to_iso
 from core.logs import get_logger
 
@@ -49,29 +46,11 @@ class Outcome:
         return self.status is not None and _OK <= self.status < _REDIRECT
 
 
-class _PublicOnly(AbstractResolver):
-    """Names lead to public addresses, or nowhere: what was checked is what is connected to."""
-
-    def __init__(self) -> None:
-        self._inner = ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Raises OSError when none is public."""
-        found = [one for one in await self._inner.resolve(host, port, family) if is_public(one["host"])]
-        if not found:
-            raise OSError("not a public address")
-        return found
-
-    async def close(self) -> None:
-        """Nothing to close."""
-
-
 async def deliver(desk: Desk) -> None:
     """The duty: every alert that is due, until none is. Two workers share them."""
     production = desk.settings.naka_env == "production"
-    connector = aiohttp.TCPConnector(resolver=_PublicOnly() if production else None, limit=10)
+    confined: dict[str, Any] = {"resolver": PublicResolver(), "socket_factory": public_socket} if production else {}
+    connector = aiohttp.TCPConnector(limit=10, **confined)
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as client:
         while claimed := await _claim(desk):
