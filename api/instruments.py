@@ -48,6 +48,7 @@ class Standing:
     fallback_tenants: int
     redis_given_up: bool
     webhooks_refused: int
+    webhooks_stale: int
 
 
 class _OfModel:
@@ -78,6 +79,7 @@ class Instruments:
             "naka_upstream_errors", "What the provider did not do as it should.", ("kind",), registry=own
         )
         self._webhooks = Counter("naka_webhooks_refused", "Deliveries that bore no signature of ours.", registry=own)
+        self._stale = Counter("naka_webhooks_stale", "Signed deliveries that were too old.", registry=own)
         self._first_token = Histogram(
             "naka_time_to_first_token_seconds",
             "From the request to its first text.",
@@ -105,7 +107,7 @@ class Instruments:
         self._fallback = _gauge("naka_fallback_tenants", "Tenants that Postgres admits, as each process knows.", own)
         self._redis = _gauge("naka_redis_given_up", "Processes that do not ask Redis any more.", own)
         self._models: dict[str, _OfModel] = {}
-        self._webhooks_seen = 0
+        self._webhooks_seen = self._stale_seen = 0
         self._task: asyncio.Task[None] | None = None
 
     def start(self, standing: Callable[[], Standing]) -> None:
@@ -168,6 +170,8 @@ class Instruments:
             self._redis.set(standing.redis_given_up)
             self._webhooks.inc(standing.webhooks_refused - self._webhooks_seen)
             self._webhooks_seen = standing.webhooks_refused
+            self._stale.inc(standing.webhooks_stale - self._stale_seen)
+            self._stale_seen = standing.webhooks_stale
 
     def register(self, registry: CollectorRegistry) -> None:
         """Adds the numbers of this process, or of all that share the folder, to what a scrape says."""

@@ -19,6 +19,7 @@ from api.attempts import TooManyAttempts
 from api.body import BodyTooLarge, InvalidBody, WrongMediaType
 from api.faults import UpstreamFault
 from api.ratelimit import refusal_headers
+from billing.inbox import StaleEvent
 from core.errors import Conflict, Invalid, NakaError, NotFound, PaymentRequired, Unavailable
 from core.tenancy.principal import Forbidden, Unauthenticated
 from metering.admission import QuotaExceeded, TooLarge
@@ -31,6 +32,7 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     Forbidden: (403, "forbidden"),
     NotFound: (404, "not_found"),
     Conflict: (409, "conflict"),
+    StaleEvent: (410, "event_too_old"),
     BodyTooLarge: (413, "body_too_large"),
     TooLarge: (413, "input_exceeds_limit"),
     WrongMediaType: (415, "unsupported_media_type"),

@@ -139,6 +139,7 @@ class Runtime:
             fallback_tenants=self.fallback.tenants,
             redis_given_up=self.quota.lane.breaker.is_open,
             webhooks_refused=self.inbox.refusals.count,
+            webhooks_stale=self.inbox.stale.count,
         )
 
     async def _settle_orphans(self) -> None:
@@ -166,6 +167,7 @@ def build_runtime(settings: Settings) -> Runtime:
     prices = PriceList(database, ttl_s=_PRICE_TTL_S)
     entitlements = Entitlements(database, ttl_s=settings.directory_ttl_s)
     process_id, running, densities = uuid7(), Running(), Densities()
+    directory = Directory(database, ttl_s=settings.directory_ttl_s)
     spool = Spool(settings.spool_dir, process_id)
     journal = Journal(dsn, timeout_s=settings.database_timeout_s, process_id=process_id, refuge=spool)
     quota = Quota(RedisLane(settings.redis_url, timeout_s=settings.redis_timeout_s))
@@ -187,7 +189,7 @@ def build_runtime(settings: Settings) -> Runtime:
         database=database,
         redis=redis,
         changes=changes,
-        directory=Directory(database, ttl_s=settings.directory_ttl_s),
+        directory=directory,
         calendar=calendar,
         prices=prices,
         entitlements=entitlements,
@@ -214,7 +216,9 @@ def build_runtime(settings: Settings) -> Runtime:
         ),
         running=running,
         spool=spool,
-        heartbeat=Heartbeat(pool, running, densities, process_id, every_s=settings.heartbeat_s),
+        heartbeat=Heartbeat(
+            pool, running, densities, process_id, every_s=settings.heartbeat_s, rider=directory.traces.write
+        ),
         recovery=Recovery(
             pool,
             quota,
@@ -230,7 +234,11 @@ def build_runtime(settings: Settings) -> Runtime:
         silence=Silence(comment_after_s=settings.chat_keepalive_s, give_up_after_s=settings.upstream_read_timeout_s),
         pool=pool,
         billing=build_desk(settings, database, changes),
-        inbox=Inbox(pool, settings.razorpay_webhook_secret),
+        inbox=Inbox(
+            pool,
+            settings.razorpay_webhook_secret,
+            max_age_s=settings.razorpay_webhook_max_age_s if settings.test_clock_file is None else None,
+        ),
         attempts=Attempts(redis),
         instruments=instruments,
         tracing=tracing,

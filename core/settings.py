@@ -53,6 +53,7 @@ class Settings(BaseSettings):
     razorpay_key_id: str = ""
     razorpay_key_secret: SecretStr = SecretStr("")
     razorpay_webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_commas)] = ()
+    razorpay_webhook_max_age_s: int = Field(90_000, ge=3600, le=1_296_000)
     razorpay_base_url: Annotated[str, AfterValidator(_without_last_slash)] = "https://api.razorpay.com"
 
     billing_cycles: int = Field(120, ge=1, le=1200)

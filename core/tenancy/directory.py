@@ -16,6 +16,7 @@ from core.tenancy.keys import hash_key, is_well_formed
 from core.tenancy.models import ApiKey, WebSession
 from core.tenancy.principal import Principal, Unauthenticated
 from core.tenancy.sessions import hash_token, is_token
+from core.tenancy.traces import Traces
 
 
 class Directory:
@@ -24,6 +25,7 @@ class Directory:
     def __init__(self, database: Database, *, ttl_s: float) -> None:
         self._database = database
         self._cache: TtlCache[bytes, Principal] = TtlCache(ttl_s=ttl_s)
+        self.traces = Traces()
 
     async def authenticate(self, plaintext: str | None, *, fresh: bool = False) -> Principal:
         """The principal of a key.
@@ -34,8 +36,8 @@ class Directory:
             raise Unauthenticated
         key_hash = hash_key(plaintext)
         if fresh:
-            return _unexpired(await self._find(key_hash))
-        return _unexpired(self._cache.get(key_hash) or await self._cache.load(key_hash, lambda: self._find(key_hash)))
+            return self._good(await self._find(key_hash))
+        return self._good(self._cache.get(key_hash) or await self._cache.load(key_hash, lambda: self._find(key_hash)))
 
     async def authenticate_session(self, token: str, *, fresh: bool = False) -> Principal:
         """The principal of the key that a browser signed in with. Raises as `authenticate`."""
@@ -43,8 +45,8 @@ class Directory:
             raise Unauthenticated
         token_hash = hash_token(token)
         if fresh:
-            return _unexpired(await self._find_session(token_hash))
-        return _unexpired(
+            return self._good(await self._find_session(token_hash))
+        return self._good(
             self._cache.get(token_hash) or await self._cache.load(token_hash, lambda: self._find_session(token_hash))
         )
 
@@ -54,6 +56,11 @@ class Directory:
             self._cache.drop()
         else:
             self._cache.drop(lambda _, principal: principal.tenant_id == tenant_id)
+
+    def _good(self, principal: Principal) -> Principal:
+        _require_unexpired(principal)
+        self.traces.used(principal)
+        return principal
 
     async def _find(self, key_hash: bytes) -> Principal:
         async with self._database.session() as session:
@@ -86,10 +93,10 @@ def _principal(key: ApiKey | None) -> Principal:
         scopes=frozenset(key.scopes),
         models=None if key.models is None else frozenset(key.models),
         expires_at_ms=None if key.expires_at is None else to_ms(key.expires_at),
+        key_prefix=key.prefix,
     )
 
 
-def _unexpired(principal: Principal) -> Principal:
+def _require_unexpired(principal: Principal) -> None:
     if principal.expires_at_ms is not None and principal.expires_at_ms <= now_ms():
         raise Unauthenticated
-    return principal
