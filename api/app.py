@@ -79,7 +79,8 @@ class Naka(FastAPI):
         )
         if runtime.tracing is not None:
             outer = TracingMiddleware(outer, runtime.tracing)
-        return RequestContextMiddleware(outer, max_body_bytes=settings.request_body_max_bytes)
+        secure = settings.naka_env == "production"
+        return RequestContextMiddleware(outer, max_body_bytes=settings.request_body_max_bytes, secure=secure)
 
 
 class _Beside:

@@ -4,11 +4,10 @@ Counted in Redis, for all processes together. Redis away: nobody waits; a key ha
 our work and the log, not the keys.
 """
 
-from ipaddress import IPv6Address, ip_address
-
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from api.addresses import network_of
 from core.errors import NakaError
 from core.logs import get_logger
 
@@ -28,7 +27,7 @@ class TooManyAttempts(NakaError):
 
 
 class Attempts:
-    """Counts per address; IPv6 by its /64, which is one customer."""
+    """Counts per customer's network: `api.addresses`."""
 
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
@@ -57,10 +56,4 @@ class Attempts:
 
 
 def _key(address: str) -> str:
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return "naka:door:unknown"
-    if isinstance(parsed, IPv6Address):
-        return f"naka:door:{parsed.exploded[:19]}"
-    return f"naka:door:{parsed}"
+    return f"naka:door:{network_of(address)}"

@@ -59,10 +59,11 @@ END $$
 _DETAILS = """
 CREATE FUNCTION erased_details(details jsonb, named text) RETURNS jsonb
 LANGUAGE sql IMMUTABLE SET search_path FROM CURRENT AS $$
-    SELECT (details - 'address')
+    SELECT CASE WHEN jsonb_typeof(details) = 'object' THEN (details - 'address')
         || CASE WHEN details ? 'external_id' THEN jsonb_build_object('external_id', named) ELSE '{}' END
         || CASE WHEN details ? 'name' THEN '{"name": "erased"}'::jsonb ELSE '{}' END
         || CASE WHEN details ? 'prefix' THEN '{"prefix": "erased"}'::jsonb ELSE '{}' END
+    ELSE details END  -- where there are none, SQLAlchemy writes the null of JSON
 $$
 """
 _TABLES = (_KEYS, _WEBHOOKS, _USERS)

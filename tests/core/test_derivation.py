@@ -108,7 +108,8 @@ async def test_the_operators_key_gives_any_scope_in_any_tenant_but_no_more_model
     other = await new_user(bench.database, "beta")
     made = await bench.make(operator, other)
     assert (made.tenant_id, made.models, made.expires_at) == (other.tenant_id, [SONNET], SOON)
-    for beyond in ({"models": [HAIKU]}, {"expires_at": LATER}):
+    more: tuple[dict[str, Any], ...] = ({"models": [HAIKU]}, {"expires_at": LATER})
+    for beyond in more:
         with pytest.raises(BeyondMaker):
             await bench.make(operator, other, **beyond)
 

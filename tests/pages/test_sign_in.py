@@ -52,6 +52,20 @@ async def test_the_cookie_is_out_of_reach(api: Api, account: Account) -> None:
         assert (await browser.get("/v1/usage")).status_code == 200
 
 
+async def test_who_signs_in_and_out_is_in_the_audit_log(api: Api, account: Account) -> None:
+    async with stranger(api, address="::ffff:192.0.2.7") as browser:
+        assert (await browser.post("/sign-in", data={"key": account.key})).status_code == 303
+        await browser.post("/sign-out")
+        await browser.post("/sign-out")
+    rows = await api.books.fetch(
+        "SELECT action, actor, actor_key_id, after->>'address' AS address FROM audit_log"
+        " WHERE tenant_id = $1 AND action LIKE 'session.%' ORDER BY id",
+        account.tenant_id,
+    )
+    who = (f"key:{account.key_id}", account.key_id, "192.0.2.7")
+    assert [tuple(row) for row in rows] == [("session.begin", *who), ("session.end", *who)]
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -33,11 +33,13 @@ class UserItem(BaseModel):
     tenant_id: UUID
     external_id: str
     created_at: datetime
+    erased_at: datetime | None
+    """When the person behind it was erased: its books stay under a made-up name."""
 
     @classmethod
     def of(cls, user: User) -> Self:
         """As it is answered."""
-        return cls(id=user.id, tenant_id=user.tenant_id, external_id=user.external_id, created_at=user.created_at)
+        return cls.model_validate(user, from_attributes=True)
 
 
 @router.post("/tenants/{tenant_id}/users", status_code=201)

@@ -16,6 +16,7 @@ from billing.plans import list_plans
 from billing.profiles import find_profile, set_profile, supply_for
 from billing.tax import Supply, gross_of
 from core.errors import Invalid
+from core.tenancy.audit import record_read
 
 router = APIRouter()
 
@@ -42,10 +43,13 @@ class Offer(BaseModel):
 
 
 @router.get("/profile")
-async def my_profile(principal: TenantAdmin, runtime: RuntimeDep) -> ProfileItem | None:
+async def my_profile(principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> ProfileItem | None:
     """What stands on your bills as the customer; null before it was set."""
     async with runtime.database.session() as session:
         profile = await find_profile(session, principal.tenant_id)
+        target = f"tenant:{principal.tenant_id}"
+        actor = actor_of(request, principal)
+        record_read(session, actor, "profile", tenant_id=principal.tenant_id, target=target)
     return None if profile is None else ProfileItem.of(profile)
 
 
