@@ -217,7 +217,7 @@ def build_runtime(settings: Settings) -> Runtime:
         running=running,
         spool=spool,
         heartbeat=Heartbeat(
-            pool, running, densities, process_id, every_s=settings.heartbeat_s, rider=directory.traces.write
+            pool, running, densities, process_id, every_s=settings.heartbeat_s, rider=directory.traces.flush
         ),
         recovery=Recovery(
             pool,

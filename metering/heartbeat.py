@@ -9,7 +9,6 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -25,8 +24,8 @@ from metering.records import Outcome
 from metering.running import Running
 from metering.tokens import NO_USAGE, Usage, overlay
 
-Rider = Callable[[Any], Awaitable[None]]
-"""Writes something small on the beat's connection; its failure is logged, and the next beat comes all the same."""
+Rider = Callable[[Connections], Awaitable[None]]
+"""Writes something small after a beat; its failure is logged, and the next beat comes all the same."""
 _WRITE_S = 5
 """A beat on a connection that hangs is given up, so that the next one takes another before we are taken for dead."""
 
@@ -134,8 +133,7 @@ class Heartbeat:
         if self._rider is None:
             return
         try:
-            async with self._pool.acquire() as connection:
-                await self._rider(connection)
+            await self._rider(self._pool)
         except (Unavailable, asyncpg.PostgresError, TimeoutError) as error:
             log.warning("rider_failed", error=type(error).__name__)
 

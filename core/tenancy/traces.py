@@ -2,7 +2,7 @@
 
 A use is noted once per key and ten minutes; failures are summed per address and minute. Both are bounded: an attacker
 with many addresses fills neither the memory nor the audit log, since what is past the bound is one row, "others". They
-ride on the heartbeat's connection. What a failed write or a killed process loses is a trace, never a right.
+are written after a heartbeat. What a failed write or a killed process loses is a trace, never a right.
 """
 
 from collections import Counter
@@ -16,6 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import now_ms, to_datetime
+from core.database import Connections
 from core.ids import uuid7
 from core.tenancy.audit import PLATFORM
 from core.tenancy.models import ApiKey, KeyUse
@@ -68,6 +69,12 @@ class Traces:
         where = address if address in self._failed or len(self._failed) < MAX_ADDRESSES else _OTHERS
         seen = self._failed.setdefault(where, Counter())
         seen[prefix if prefix in seen or len(seen) < MAX_ADDRESSES else _OTHERS] += 1
+
+    async def flush(self, pool: Connections) -> None:
+        """Writes what is due, if anything is. Raises as `write`, and Unavailable."""
+        if self._used or (self._failed and now_ms() >= self._failures_due_ms):
+            async with pool.acquire() as connection:
+                await self.write(connection)
 
     async def write(self, connection: Any) -> None:
         """Writes what is due, on an asyncpg connection. Raises what that raises; what it took is lost then."""

@@ -123,6 +123,20 @@ def test_prices(naka: Naka) -> None:
     assert "a band is" in naka.fails("price", "add", "m", "2031-01-01T00:00:00Z", "--band", "0:1")
 
 
+def test_a_tree_of_keys_ends_and_a_person_is_exported_and_erased(naka: Naka) -> None:
+    naka.json("tenant", "create", "acme", "Acme")
+    user = naka.json("user", "create", "acme", "ada")
+    key = naka.json("key", "create", user["id"], "laptop")
+    assert [one["id"] for one in naka.json("key", "revoke", key["id"], "--descendants")] == [key["id"]]
+    known = json.loads(naka.run("user", "export", user["id"]).stdout)
+    assert (known["user"]["external_id"], [one["name"] for one in known["keys"]]) == ("ada", ["laptop"])
+    assert naka.json("user", "erase", user["id"], "--yes")["again"] is False
+    assert naka.json("user", "erase", user["id"], "--yes")["again"] is True
+    (listed,) = naka.json("user", "list", "acme")
+    assert listed["external_id"].startswith("erased-")
+    assert "no such user" in naka.fails("user", "export", key["id"])
+
+
 async def test_a_change_is_audited_and_published(naka: Naka, database_url: str, redis_url: str) -> None:
     books = Books(database_url)
     account = await books.account()

@@ -30,6 +30,7 @@ QUIET = {
     "naka_webhooks_parked": 0,
     "naka_webhook_lag_seconds": 0,
     "naka_webhooks_refused_total": 0,
+    "naka_webhooks_stale_total": 0,
 }
 
 
