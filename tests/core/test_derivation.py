@@ -84,13 +84,14 @@ async def new_user(database: Database, slug: str) -> User:
 async def test_a_derived_key_has_at_most_its_makers_rights(bench: Bench) -> None:
     maker = await bench.make(models=[SONNET], expires_at=SOON)
     other = await new_user(bench.database, "beta")
-    for beyond in (
+    more: tuple[dict[str, Any], ...] = (
         {"scopes": [Scope.USAGE_READ]},
         {"scopes": [Scope.PLATFORM_ADMIN]},
         {"models": [SONNET, HAIKU]},
         {"expires_at": LATER},
         {"user": other},
-    ):
+    )
+    for beyond in more:
         with pytest.raises(BeyondMaker):
             await bench.make(maker, **beyond)
     same = await bench.make(maker)
@@ -116,7 +117,7 @@ async def test_the_operators_key_gives_any_scope_in_any_tenant_but_no_more_model
 
 @pytest.mark.parametrize("rights", [{"scopes": [Scope.USAGE_READ]}, {"models": None}, {"expires_at": None}])
 async def test_rotating_is_no_way_up(bench: Bench, rights: dict[str, Any]) -> None:
-    bounds = {"scopes": ADMIN, "models": [SONNET], "expires_at": SOON}
+    bounds: dict[str, Any] = {"scopes": ADMIN, "models": [SONNET], "expires_at": SOON}
     maker, beyond = await bench.make(**bounds), await bench.make(**bounds | rights)
     with pytest.raises(BeyondMaker):
         await bench.rotate(beyond, maker)
