@@ -64,10 +64,10 @@ async def export_user(session: AsyncSession, user: User) -> dict[str, Any]:
 
 
 _KEY_FIELDS = (
-    *("id", "name", "prefix", "scopes", "models", "created_at", "expires_at", "revoked_at"),
+    *("id", "tenant_id", "user_id", "name", "prefix", "scopes", "models", "created_at", "expires_at", "revoked_at"),
     *("parent_key_id", "predecessor_key_id"),
 )
-_AUDIT_FIELDS = ("id", "at", "actor", "actor_key_id", "action", "target", "before", "after", "request_id")
+_AUDIT_FIELDS = ("id", "tenant_id", "at", "actor", "actor_key_id", "action", "target", "before", "after", "request_id")
 
 
 def _about(user: User) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from api.routes.admin.privacy import Exported
 from core.tenancy.principal import Scope
 from tests.api.conftest import Api
 from tests.api.test_admin_walk import settled
@@ -52,6 +53,7 @@ async def test_an_export_has_everything_and_nothing_that_authenticates(api: Api)
     answer = await api.call(admin, "GET", f"/users/{user['id']}/export", expect=200)
     assert answer.headers["cache-control"] == "no-store"
     known = answer.json()
+    Exported.model_validate(known)  # as it is described
     assert (known["user"]["external_id"], known["user"]["erased_at"]) == (NAME, None)
     assert [(one["name"], one["prefix"]) for one in known["keys"]] == [(KEY_NAME, key["prefix"])]
     assert known["keys"][0]["last_used_at"] is not None

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from datetime import date
+from datetime import date, datetime
+from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -10,10 +11,13 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.routes.access import RuntimeDep, TenantAdmin, actor_of
+from api.routes.admin.audit import AuditItem
+from api.routes.admin.keys import KeyItem
 from api.routes.admin.requests import RequestItem
 from api.routes.admin.scope import UserId, reach_user, require_grantable
 from api.routes.admin.streamed import BATCH_ROWS, StreamedAnswer
-from api.routes.usage import counts
+from api.routes.admin.users import UserItem
+from api.routes.usage import DayUsage, counts
 from core.database import Database
 from core.tenancy.audit import Actor, record
 from core.tenancy.erasure import erase_user, export_user
@@ -32,6 +36,27 @@ class Erasure(BaseModel):
     again: bool
 
 
+class SessionItem(BaseModel):
+    """A browser that signed in with one of the keys."""
+
+    id: UUID
+    key_id: UUID
+    created_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None
+
+
+class Exported(BaseModel):
+    """Everything that is known about a user."""
+
+    user: UserItem
+    keys: list[KeyItem]
+    sessions: list[SessionItem]
+    audit: list[AuditItem]
+    usage: list[DayUsage]
+    requests: list[RequestItem]
+
+
 @router.post("/users/{user_id}/erase")
 async def erasure(user_id: UserId, principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> Erasure:
     """Erase the person: keys end, names and addresses go, usage and bills stay. It cannot be taken back."""
@@ -47,7 +72,7 @@ async def erasure(user_id: UserId, principal: TenantAdmin, runtime: RuntimeDep, 
 @router.get(
     "/users/{user_id}/export",
     response_class=Response,
-    responses={200: {"description": "Everything", "content": {"application/json": {"schema": {"type": "object"}}}}},
+    responses={200: {"description": "Everything", "model": Exported}},
 )
 async def export(user_id: UserId, principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> Response:
     """Everything that is known about a user, its requests included. What it wrote was never stored."""
