@@ -18,6 +18,7 @@ from core.clock import to_ms
 from core.database import asyncpg_dsn
 from metering.commits import Lane
 from metering.measurements import Counts, Measurement, effective
+from metering.quota import built_users_key
 from metering.states import WindowState
 from metering.windows import Calendar
 from tests.harness import Books
@@ -46,13 +47,14 @@ class Post:
 
 @dataclass(frozen=True)
 class Reading:
-    """A tenant as the stores have it: its epoch, whether Postgres admits it, and its hashes, by key."""
+    """A tenant as the stores have it: its epoch, whether Postgres admits it, its hashes, by key, and who has one."""
 
     tenant_id: UUID
     epoch: int
     in_fallback: bool
     run_id: bytes
     hashes: dict[str, dict[bytes, bytes]]
+    built: set[UUID]
 
     def whole(self, user_id: UUID | None) -> bool:
         """Whether the scripts would judge by that hash."""
@@ -69,8 +71,7 @@ class Reading:
 
     def lost(self, user_id: UUID) -> bool:
         """Whether the user's hash was built in this epoch, and is not there: then all is built anew."""
-        tenant = self.hashes[hash_key(self.tenant_id, None)]
-        return not self.whole(user_id) and tenant.get(f"u:{user_id.hex}".encode()) == tenant.get(b"e")
+        return not self.whole(user_id) and user_id in self.built
 
     def held(self, user_id: UUID | None) -> dict[UUID, bytes]:
         """The holds in that hash."""
@@ -125,7 +126,8 @@ class Bench:
                 pipeline.hgetall(key)
             hashes = dict(zip(keys, pipeline.execute(), strict=True))
         run_id = self.redis.info("server")["run_id"].encode()
-        return Reading(tenant_id, epoch, until is not None, run_id, hashes)
+        built = {UUID(user.decode()) for user in self.redis.smembers(built_users_key(tenant_id))}
+        return Reading(tenant_id, epoch, until is not None, run_id, hashes, built)
 
 
 async def _bounded(work: Coroutine[Any, Any, T]) -> T:
