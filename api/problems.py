@@ -19,7 +19,7 @@ from api.attempts import TooManyAttempts
 from api.body import BodyTooLarge, InvalidBody, WrongMediaType
 from api.faults import UpstreamFault
 from api.ratelimit import refusal_headers
-from core.errors import Conflict, Invalid, NakaError, NotFound, PaymentRequired, Unavailable
+from core.errors import Conflict, Invalid, NakaError, NotFound, Overloaded, PaymentRequired, Unavailable
 from core.tenancy.principal import Forbidden, Unauthenticated
 from metering.admission import QuotaExceeded, TooLarge
 from metering.pricing import UnknownModel
@@ -38,6 +38,7 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     Invalid: (422, "invalid_request"),
     UnknownModel: (422, "unknown_model"),
     TooManyAttempts: (429, "too_many_attempts"),
+    Overloaded: (503, "overloaded"),  # before what it is a kind of
     Unavailable: (503, "unavailable"),
 }
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}

@@ -4,7 +4,7 @@ Sessions (SQLAlchemy) serve what is off the hot path: tenancy, plans, reports. T
 asyncpg connection each, because they run two prepared statements and nothing else. Both come from one URL.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
-from core.errors import Unavailable
+from core.errors import Overloaded, Unavailable
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -40,6 +40,13 @@ CONNECTION_ERRORS = (
 """What asyncpg raises when the server is away, going, or full: an outage, not a mistake of ours."""
 
 
+BACKEND_SETTINGS = {"application_name": "naka", "client_connection_check_interval": "1s"}
+"""Of every connection: Postgres looks whether its client is still there while a statement waits or runs. Else one that
+hangs, on a lock for instance, would keep its backend for as long as it hangs, and each new try would add another."""
+_IDLE_S = 60
+"""A pool gives back what it opened for a crowd, or in an outage, once it has not been needed for this long."""
+
+
 class Base(DeclarativeBase):
     """The base of every table; a model lives in the package that owns it."""
 
@@ -50,6 +57,8 @@ class Database:
     """The engine of this process and its sessions. `session()` turns an outage into `Unavailable`."""
 
     def __init__(self, url: str, *, pool_size: int = 5, timeout_s: float = 5) -> None:
+        self.dsn, self.timeout_s = asyncpg_dsn(url), timeout_s
+        self.closing: list[Callable[[], Awaitable[None]]] = []
         self.engine: AsyncEngine = create_async_engine(
             make_url(url).set(drivername="postgresql+asyncpg"),
             pool_size=pool_size,
@@ -57,7 +66,7 @@ class Database:
             pool_timeout=timeout_s,
             pool_pre_ping=True,
             hide_parameters=True,
-            connect_args={"timeout": timeout_s, "command_timeout": 60, "server_settings": {"application_name": "naka"}},
+            connect_args={"timeout": timeout_s, "command_timeout": 60, "server_settings": BACKEND_SETTINGS},
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
@@ -67,7 +76,9 @@ class Database:
         try:
             async with self._sessions() as session, session.begin():
                 yield session
-        except (*CONNECTION_ERRORS, PoolTimeoutError) as error:
+        except PoolTimeoutError as error:  # every connection is in use: whether Postgres answers, nobody has asked
+            raise Overloaded("too many requests wait for the database") from error
+        except CONNECTION_ERRORS as error:
             raise Unavailable("the database does not answer") from error
         except DBAPIError as error:
             if error.connection_invalidated or _is_outage(error):
@@ -75,7 +86,9 @@ class Database:
             raise
 
     async def close(self) -> None:
-        """Closes every connection of the pool."""
+        """Closes every connection of the pool, and what reads beside it (core.reads)."""
+        for close in self.closing:
+            await close()
         await self.engine.dispose()
 
 
@@ -87,23 +100,27 @@ class Connections:
     """A small pool of plain asyncpg connections, for what is too rare for a lane and too raw for a session."""
 
     def __init__(self, url: str, *, max_size: int = 4, timeout_s: float = 5) -> None:
-        self._dsn = asyncpg_dsn(url)
+        self.dsn, self.timeout_s = asyncpg_dsn(url), timeout_s
+        self.closing: list[Callable[[], Awaitable[None]]] = []
         self._max_size = max_size
-        self._timeout_s = timeout_s
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def start(self) -> None:
         """Connects. Raises one of CONNECTION_ERRORS when Postgres is not there."""
         self._pool = await asyncpg.create_pool(
-            self._dsn,
+            self.dsn,
             min_size=1,
             max_size=self._max_size,
-            timeout=self._timeout_s,
-            command_timeout=_COMMAND_TIMEOUTS * self._timeout_s,
+            timeout=self.timeout_s,
+            command_timeout=_COMMAND_TIMEOUTS * self.timeout_s,
+            max_inactive_connection_lifetime=_IDLE_S,
+            server_settings=BACKEND_SETTINGS,
         )
 
     async def close(self) -> None:
-        """Closes every connection."""
+        """Closes every connection, and what reads beside them (core.reads)."""
+        for close in self.closing:
+            await close()
         if self._pool is not None:
             await self._pool.close()
 
@@ -112,11 +129,21 @@ class Connections:
         """A connection for the block. Raises Unavailable when there is none, or when it breaks."""
         if self._pool is None:
             raise Unavailable("the database is not connected")
+        acquired = False
         try:
-            async with self._pool.acquire(timeout=self._timeout_s) as connection:
+            async with self._pool.acquire(timeout=self.timeout_s) as connection:
+                acquired = True
                 yield connection
+        except TimeoutError as error:
+            if not acquired and self._is_in_use():
+                raise Overloaded("too many requests wait for the database") from error
+            raise Unavailable("the database does not answer") from error
         except CONNECTION_ERRORS as error:
             raise Unavailable("the database does not answer") from error
+
+    def _is_in_use(self) -> bool:
+        """Whether every connection that there may be is there, and works for somebody."""
+        return self._pool is not None and self._pool.get_size() == self._max_size and not self._pool.get_idle_size()
 
 
 def _is_outage(error: DBAPIError) -> bool:

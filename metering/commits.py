@@ -10,12 +10,13 @@ A lane owns one connection and does one thing. What goes wrong is told apart:
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import asyncpg
 
-from core.database import CONNECTION_ERRORS
+from core.database import BACKEND_SETTINGS, CONNECTION_ERRORS
 from core.errors import InDoubt, NakaError, Unavailable
 from core.logs import get_logger
 
@@ -29,6 +30,7 @@ Run = Callable[[Connection, list[Item]], Awaitable[list[Answer]]]
 
 COLLISIONS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _COLLISION_TRIES = 5
+_MAX_BATCH = 128
 _IN_DOUBT_TRIES = 5
 # The lanes run a few statements by key on tables of any size: a plan made while a table was small must not scan it.
 _PLANNER = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
@@ -52,7 +54,7 @@ class Poisoned(NakaError):
 
 
 class Lane(Generic[Item, Answer]):
-    """One queue, one connection, one statement at a time, at most `max_batch` rows in it."""
+    """One queue, one connection, one statement at a time, at most 128 rows in it."""
 
     def __init__(
         self,
@@ -63,17 +65,20 @@ class Lane(Generic[Item, Answer]):
         *,
         timeout_s: float,
         retry_s: float | None,
-        max_batch: int = 128,
+        idle_s: float | None = None,
         refuge: Refuge[Item, Answer] | None = None,
     ) -> None:
-        """`retry_s`: how long to wait between tries when Postgres is away; None: fail at once with Unavailable."""
+        """`retry_s`: how long to wait between tries when Postgres is away; None: fail at once with Unavailable.
+
+        `idle_s`: an idle connection is closed after this long; None: it is kept.
+        """
         self._name = name
         self._dsn = dsn
         self._run = run
         self._in_doubt = in_doubt
         self._timeout_s = timeout_s
         self._retry_s = retry_s
-        self._max_batch = max_batch
+        self._idle_s = idle_s
         self._refuge = refuge
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._wake = asyncio.Event()
@@ -115,8 +120,8 @@ class Lane(Generic[Item, Answer]):
 
     async def _work(self) -> None:
         while True:
-            await self._wake.wait()
-            batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
+            await self._until_wanted()
+            batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
             try:
                 await self._commit(batch)
             except asyncio.CancelledError:
@@ -128,6 +133,16 @@ class Lane(Generic[Item, Answer]):
             if not self._waiting:
                 self._wake.clear()
                 self._idle.set()
+
+    async def _until_wanted(self) -> None:
+        """Returns once a row waits."""
+        if self._idle_s is not None and self._connection is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._idle_s):
+                    await self._wake.wait()
+            if not self._waiting:
+                await self._disconnect()
+        await self._wake.wait()
 
     async def _commit(self, batch: list[tuple[Item, "asyncio.Future[Answer]"]]) -> None:
         items = [item for item, _ in batch]
@@ -195,7 +210,7 @@ class Lane(Generic[Item, Answer]):
     async def _connect(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
             self._connection = None
-            settings = {"application_name": f"naka-{self._name}", **_PLANNER}
+            settings = {**BACKEND_SETTINGS, "application_name": f"naka-{self._name}", **_PLANNER}
             self._connection = await asyncpg.connect(
                 self._dsn, timeout=self._timeout_s, command_timeout=self._timeout_s, server_settings=settings
             )

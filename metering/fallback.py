@@ -82,14 +82,18 @@ class Fallback:
         calendar: Calendar,
         timeout_s: float,
         dwell_s: float = DWELL_S,
+        idle_s: float = 60,
     ) -> None:
+        """`idle_s`: the lanes' connections, which an outage of Redis opens, are closed after this long without use."""
         self._process_id = process_id
         self._running = running
         self._calendar = calendar
         self._dwell_s = dwell_s
         self._until_s: dict[UUID, float] = {}
         self._lanes: list[Lane[_Ask, Answer | NakaError]] = [
-            Lane(f"fallback-{number}", dsn, self._admit, self._in_doubt, timeout_s=timeout_s, retry_s=None)
+            Lane(
+                f"fallback-{number}", dsn, self._admit, self._in_doubt, timeout_s=timeout_s, retry_s=None, idle_s=idle_s
+            )
             for number in range(_LANES)
         ]
 

@@ -68,7 +68,7 @@ class RedisGrants:
         answer = await self._quota.admit(question, wish.entitlement_at(at_ms))
         match answer:
             case Stale():
-                return await self._mend(wish.principal, answer)
+                return await self._mend(wish, answer)
             case Outdated():
                 return answer
             case OtherTime():
@@ -130,9 +130,11 @@ class RedisGrants:
         with contextlib.suppress(Unavailable):
             await self._quota.settle(request.tenant_id, request.user_id, request.id, (0,) * COUNTS)
 
-    async def _mend(self, principal: Principal, stale: Stale) -> InFallback | Mended:
+    async def _mend(self, wish: Wish, stale: Stale) -> InFallback | Mended:
+        principal = wish.principal
         if stale.user_only:
-            await self._epochs.build_user(principal.tenant_id, principal.user_id, stale.epoch)
+            timeline = wish.timeline
+            await self._epochs.build_user(principal.tenant_id, principal.user_id, stale.epoch, timeline=timeline)
             return Mended()
         return await self.rebuild(principal.tenant_id, stale.epoch) or Mended(stale.epoch + 1)
 
