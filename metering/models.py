@@ -118,6 +118,7 @@ class UsageRequest(Counts, Base):
         Index("ix_usage_requests_open", "tenant_id", "id", postgresql_where="state = 'open'"),
         Index("ix_usage_requests_user", "tenant_id", "user_id", "id"),
         Index("ix_usage_requests_process", "process_id", postgresql_where="state = 'open'"),
+        Index("ix_usage_requests_id", "id"),
         Index("ix_usage_requests_held", "tenant_id", "id", postgresql_where="hold_until IS NOT NULL"),
         {"postgresql_partition_by": "RANGE (id)"},
     )
@@ -170,6 +171,8 @@ class UsageEntry(Counts, Base):
         ),
         Index("ix_usage_entries_request", "tenant_id", "request_id", postgresql_where="request_id IS NOT NULL"),
         Index("ix_usage_entries_period", "tenant_id", "period_id"),
+        Index("ix_usage_entries_id", "id"),
+        Index("ix_usage_entries_user", "tenant_id", "user_id", "id"),
     )
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -12,12 +12,13 @@ from alembic.script import ScriptDirectory
 from core.database import asyncpg_dsn
 from core.queue import upgrade_queue
 from metering.partitions import ensure_partitions
+from migrations.indexes import build_indexes
 
 
 def migrate(url: str) -> None:
-    """Runs the missing revisions, then brings up the queue and the months of `usage_requests`. Safe to repeat.
+    """Runs the missing revisions, then brings up the queue, the months of `usage_requests` and large indexes.
 
-    Two at once wait for each other. Runs event loops of its own, so not to be called from within one.
+    Safe to repeat. Two at once wait for each other. Runs event loops of its own, so not to be called from within one.
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config()
@@ -38,5 +39,6 @@ async def _complete(url: str) -> None:
     try:
         await upgrade_queue(connection)
         await ensure_partitions(connection)
+        await build_indexes(connection)
     finally:
         await connection.close()

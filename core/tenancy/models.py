@@ -84,6 +84,7 @@ class AuditEntry(Base):
     """One admin change: who, what, before, after. Never updated, never a secret in it."""
 
     __tablename__ = "audit_log"
+    __table_args__ = (Index(None, "id"),)
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     id: Mapped[UUID] = mapped_column(primary_key=True)

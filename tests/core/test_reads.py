@@ -66,7 +66,7 @@ async def test_a_read_never_rides_on_a_statement_that_runs_already(server: Serve
     server.sleeps_s = 0.1
     first = asyncio.create_task(reads.get(1))
     await server.asked.wait()
-    assert await asyncio.gather(first, reads.get(1), reads.get(2), reads.get(1)) == [2, 2, 4, 2]
+    assert list(await asyncio.gather(first, reads.get(1), reads.get(2), reads.get(1))) == [2, 2, 4, 2]
     assert server.batches == [[1], [1, 2]]
 
 

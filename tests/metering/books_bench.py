@@ -126,7 +126,8 @@ class Bench:
                 pipeline.hgetall(key)
             hashes = dict(zip(keys, pipeline.execute(), strict=True))
         run_id = self.redis.info("server")["run_id"].encode()
-        built = {UUID(user.decode()) for user in self.redis.smembers(built_users_key(tenant_id))}
+        members: set[Any] = self.redis.smembers(built_users_key(tenant_id))  # type: ignore[assignment]
+        built = {UUID(user.decode()) for user in members}
         return Reading(tenant_id, epoch, until is not None, run_id, hashes, built)
 
 

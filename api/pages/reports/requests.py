@@ -60,8 +60,8 @@ async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountA
             until=to_datetime(day_start_ms(view.last + timedelta(days=1), zone)),
             before=before,
         )
-        found = await list_requests(session, wanted, limit=_PAGE + 1)
-        shown = found[:_PAGE]
+        found = await list_requests(session, wanted, limit=_PAGE)
+        shown = found.rows
         names = await _user_names(session, shown)
     return render(
         request,
@@ -74,7 +74,7 @@ async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountA
         requests=shown,
         names=names,
         lasted=lasted,
-        older=f"{_PATH}?{urlencode(_query(view) | {'cursor': shown[-1].id})}" if len(found) > _PAGE else "",
+        older=f"{_PATH}?{urlencode(_query(view) | {'cursor': found.next})}" if found.next is not None else "",
         newest=f"{_PATH}?{urlencode(_query(view))}" if before else "",
         usage=view.url(),
         csv=f"/v1/admin/requests?{urlencode(_api_query(view, of))}",
@@ -95,7 +95,7 @@ async def request_page(request: Request, runtime: RuntimeDep, visitor: AccountAd
     async with runtime.database.session() as session:
         usage = await find_request(session, request_id, tenant_id=tenant_filter(visitor.principal))
         wanted = EntryFilter(tenant_id=usage.row["tenant_id"], request_id=request_id)
-        entries = await list_entries(session, wanted, limit=_MOST_ENTRIES)
+        entries = (await list_entries(session, wanted, limit=_MOST_ENTRIES)).rows
         names = await _user_names(session, [usage])
         key = await _key_name(session, usage)
     return render(

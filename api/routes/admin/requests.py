@@ -1,6 +1,6 @@
 """The requests: what was asked when, how it ended, and what it counts for by now, entries included.
 
-As JSON a page at a time; as CSV all of them, streamed from a cursor in constant memory.
+As JSON a page at a time; as CSV all of them, streamed in constant memory.
 """
 
 from collections.abc import AsyncGenerator
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.routes.access import RuntimeDep, TenantAdmin
 from api.routes.admin.fields import EXAMPLE_ID, Day, Moment, Since, Until
-from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
+from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize
 from api.routes.admin.scope import TenantWanted, confine, reach_key, reach_user
 from api.routes.admin.streamed import BATCH_ROWS, Form, StreamedAnswer, as_csv
 from api.routes.usage import Counts, counts
@@ -113,7 +113,9 @@ async def all_requests(  # noqa: PLR0913 - the filters
             before=cursor,
         )
         if form == "json":
-            return page(await list_requests(session, chosen, limit=size + 1), size, RequestItem.of)
+            found = await list_requests(session, chosen, limit=size)
+            items = [RequestItem.of(usage) for usage in found.rows]
+            return Page(items=items, next=None if found.next is None else str(found.next))
     lines = as_csv(_lines(runtime.database, chosen), CSV_COLUMNS)
     return await StreamedAnswer.begin(lines, media_type="text/csv", filename="requests.csv")
 
