@@ -126,7 +126,7 @@ class Bench:
                 pipeline.hgetall(key)
             hashes = dict(zip(keys, pipeline.execute(), strict=True))
         run_id = self.redis.info("server")["run_id"].encode()
-        members: set[Any] = self.redis.smembers(built_users_key(tenant_id))  # type: ignore[assignment]
+        members: set[Any] = self.redis.smembers(built_users_key(tenant_id))
         built = {UUID(user.decode()) for user in members}
         return Reading(tenant_id, epoch, until is not None, run_id, hashes, built)
 
