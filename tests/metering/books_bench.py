@@ -151,6 +151,8 @@ async def kill(process: Process, connection: Any) -> None:
         made.terminate()
     assert process.pool._pool is not None
     process.pool._pool.terminate()
+    for close in process.pool.closing:
+        await close()
     if process.spool._file is not None:
         process.spool._file.close()
     while left := [task for task in tasks if task is not None and not task.done()]:
