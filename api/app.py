@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
@@ -20,18 +21,25 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.chat import chat_ask
 from api.context import RequestContextMiddleware
+from api.head import HeadMiddleware
+from api.intake import Intake
 from api.openapi import describe
 from api.pages import account, operator, reference, reports, sign_in
 from api.pages import chat as chat_page
+from api.pages.sign_in import SIGN_IN_MAX_BYTES
+from api.parameters import refuse_unknown
 from api.problems import answer_with_problem
 from api.relay import ChatRelay
 from api.routes import admin, billing, health, metrics, usage, webhooks
 from api.runtime import Runtime, build_runtime
 from api.tracing import TracingMiddleware
 from api.tracking import UsageTrackingMiddleware
+from billing.inbox import MAX_BYTES
 from core.errors import NakaError
 from core.settings import Settings
 
+_TRACE_HEADERS = ("traceparent", "tracestate", "baggage", "sentry-trace")
+"""Put on every request by a frontend that traces (W3C Trace Context and Baggage, Sentry)."""
 _STATIC = Path(__file__).parent / "pages" / "static"
 
 
@@ -47,6 +55,7 @@ class Naka(FastAPI):
             summary="Meters, limits and bills an AI chat on Claude.",
             version="0.1.0",
             lifespan=partial(_lifespan, runtime),
+            dependencies=[Depends(refuse_unknown)],
             docs_url=None,
             redoc_url=None,
             # FastAPI's own would say paths and the messages of exceptions; ours are in api.tracing.
@@ -58,28 +67,42 @@ class Naka(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """The layers, from the inside out."""
         runtime, settings = self._runtime, self._runtime.settings
+        metered = {("POST", "/chat"): partial(chat_ask, settings=settings, upstream=runtime.upstream)}
         relay = ChatRelay(runtime.upstream, settings, runtime.silence)
-        beside = _Beside({("POST", "/chat"): relay}, super().build_middleware_stack())
+        beside = _Beside({("POST", "/chat"): relay}, _without_net(super().build_middleware_stack()))
         toll = UsageTrackingMiddleware(
             beside,
-            metered={("POST", "/chat"): partial(chat_ask, settings=settings, upstream=runtime.upstream)},
+            metered=metered,
             directory=runtime.directory,
             admission=runtime.admission,
             settlements=runtime.settlements,
             instruments=runtime.instruments,
-            max_body_bytes=settings.request_body_max_bytes,
+            connections=runtime.pools.upstream,
+            settings=settings,
         )
         outer: ASGIApp = CORSMiddleware(
-            toll,
+            HeadMiddleware(toll),
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-api-key"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-api-key", *_TRACE_HEADERS],
             expose_headers=["x-request-id", "ratelimit", "ratelimit-policy", "retry-after"],
             max_age=600,
         )
         if runtime.tracing is not None:
             outer = TracingMiddleware(outer, runtime.tracing)
-        return RequestContextMiddleware(outer, max_body_bytes=settings.request_body_max_bytes)
+        intake = Intake(
+            runtime.directory,
+            max_body_bytes=settings.request_body_max_bytes,
+            max_bytes=settings.request_bodies_max_bytes,
+            metered=frozenset(metered),
+            keyless={("POST", "/webhooks/razorpay"): MAX_BYTES, ("POST", "/sign-in"): SIGN_IN_MAX_BYTES},
+        )
+        return RequestContextMiddleware(outer, intake=intake, secure=settings.naka_env == "production")
+
+
+def _without_net(stack: ASGIApp) -> ASGIApp:
+    """FastAPI without its outermost layer, whose plain-text 500 would be out before our own net sees the error."""
+    return stack.app if isinstance(stack, ServerErrorMiddleware) else stack
 
 
 class _Beside:

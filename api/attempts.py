@@ -1,20 +1,23 @@
 """Wrong keys at the door slow their address down: a few are free, then each one doubles the wait.
 
-Counted in Redis, for all processes together. Redis away: nobody waits; a key has 256 random bits, so what this saves is
-our work and the log, not the keys.
+Counted in Redis, for all processes together. Redis away, or silent for a second: nobody is slowed down; a key has 256
+random bits, so what this saves is our work and the log, not the keys.
 """
 
-from ipaddress import IPv6Address, ip_address
+import asyncio
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from api.addresses import network_of
 from core.errors import NakaError
 from core.logs import get_logger
 
 FREE_ATTEMPTS = 5
 _FORGOTTEN_AFTER_S = 900
 _LONGEST_WAIT_S = 300
+_REDIS_S = 1.0
+"""How long a sign-in waits for Redis, each time; then it goes on without."""
 
 log = get_logger(__name__)
 
@@ -28,7 +31,7 @@ class TooManyAttempts(NakaError):
 
 
 class Attempts:
-    """Counts per address; IPv6 by its /64, which is one customer."""
+    """Counts per customer's network: `api.addresses`."""
 
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
@@ -36,7 +39,8 @@ class Attempts:
     async def admit(self, address: str) -> None:
         """Raises TooManyAttempts while the address has to wait."""
         try:
-            wait_s = await self._redis.ttl(f"{_key(address)}:wait")
+            async with asyncio.timeout(_REDIS_S):
+                wait_s = await self._redis.ttl(f"{_key(address)}:wait")
         except (RedisError, OSError) as error:
             log.warning("attempts_not_counted", error=type(error).__name__)
             return
@@ -47,20 +51,15 @@ class Attempts:
         """One more wrong key."""
         key = _key(address)
         try:
-            count = await self._redis.incr(key)
-            await self._redis.expire(key, _FORGOTTEN_AFTER_S)
-            if count >= FREE_ATTEMPTS:
-                wait_s = min(2 ** min(count - FREE_ATTEMPTS + 1, 20), _LONGEST_WAIT_S)
-                await self._redis.set(f"{key}:wait", "", ex=wait_s)
+            async with asyncio.timeout(_REDIS_S):
+                count = await self._redis.incr(key)
+                await self._redis.expire(key, _FORGOTTEN_AFTER_S)
+                if count >= FREE_ATTEMPTS:
+                    wait_s = min(2 ** min(count - FREE_ATTEMPTS + 1, 20), _LONGEST_WAIT_S)
+                    await self._redis.set(f"{key}:wait", "", ex=wait_s)
         except (RedisError, OSError) as error:
             log.warning("attempts_not_counted", error=type(error).__name__)
 
 
 def _key(address: str) -> str:
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return "naka:door:unknown"
-    if isinstance(parsed, IPv6Address):
-        return f"naka:door:{parsed.exploded[:19]}"
-    return f"naka:door:{parsed}"
+    return f"naka:door:{network_of(address)}"

@@ -21,12 +21,9 @@ class ChatBody(msgspec.Struct, frozen=True):
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_MODEL_LENGTH)] | None = None
 
     def prompt(self, settings: Settings) -> ChatPrompt:
-        """What is asked upstream."""
-        return ChatPrompt(
-            self.model or settings.chat_model,
-            settings.chat_system if self.system is None else self.system,
-            self.message,
-        )
+        """The prompt for the provider, which refuses blank text: a blank `system` means none at all."""
+        system = settings.chat_system if self.system is None else self.system
+        return ChatPrompt(self.model or settings.chat_model, system if system.strip() else "", self.message)
 
 
 _decode = msgspec.json.Decoder(ChatBody).decode

@@ -3,10 +3,16 @@
 Chunk borders may fall anywhere, inside a character or a line end. A frame is told by its blank line; it is chosen by
 its event name and then really decoded (typed, by msgspec), never searched for text. Unknown events, delta types and
 fields are ignored: Anthropic reserves the right to add them (facts: versioning). The buffer is bounded.
+
+A delta may be cut inside a character: JSON then has half a surrogate pair in one text and the other half in the next.
+The halves are joined; one that stays alone becomes U+FFFD. No text leaves this module that UTF-8 cannot encode.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Annotated
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Annotated, Any
 
 import msgspec
 
@@ -14,6 +20,8 @@ from metering.tokens import ReportedUsage
 
 MAX_FRAME_BYTES = 1 << 20
 _DELTA = b"event: content_block_delta\ndata: "
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_REPLACEMENT = "\ufffd"
 
 
 class BadStream(Exception):
@@ -64,6 +72,12 @@ class UpstreamErrorEvent(msgspec.Struct, frozen=True):
 Event = Text | Thinking | MessageStart | MessageDelta | MessageStop | UpstreamErrorEvent
 
 
+class _Halves(msgspec.Struct, frozen=True):
+    """A piece of the answer with half a surrogate pair in it."""
+
+    text: str
+
+
 class _Delta(msgspec.Struct):
     type: str
     text: str = ""
@@ -110,6 +124,8 @@ _named_delta = msgspec.json.Decoder(_NamedDelta).decode
 _message_start = msgspec.json.Decoder(_Start).decode
 _message_delta = msgspec.json.Decoder(_MessageDelta).decode
 _error = msgspec.json.Decoder(_Error).decode
+_loose_delta = partial(msgspec.convert, type=_BlockDelta)
+_loose_named = partial(msgspec.convert, type=_NamedDelta)
 
 
 class EventReader:
@@ -117,11 +133,14 @@ class EventReader:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._half = ""
 
     def feed(self, chunk: bytes) -> Iterable[Event]:
         """The events that are whole now, in order. Raises BadStream."""
         if not self._rest and _is_one_delta(chunk):  # nearly every read of an answer that comes at Claude's own pace
             event = _read(b"content_block_delta", chunk[len(_DELTA) : -2])
+            if self._half or isinstance(event, _Halves):
+                return () if event is None else self._joined(event)
             return () if event is None else (event,)
         return self._feed(chunk)
 
@@ -137,8 +156,25 @@ class EventReader:
         self._check()
         for frame in frames:
             event = _decode(frame)
-            if event is not None:
+            if event is None:
+                continue
+            if self._half or isinstance(event, _Halves):
+                yield from self._joined(event)
+            else:
                 yield event
+
+    def _joined(self, event: "Event | _Halves") -> Iterator[Event]:
+        """The event after the half that waits. A half at the end of its own text waits for the next one."""
+        half, self._half = self._half, ""
+        if not isinstance(event, Text | _Halves):
+            yield Text(_REPLACEMENT)
+            yield event
+            return
+        text = half + event.text
+        if "\ud800" <= text[-1:] <= "\udbff":
+            self._half, text = text[-1], text[:-1]
+        if text:
+            yield Text(whole(text))
 
     def _check(self) -> None:
         if len(self._rest) > MAX_FRAME_BYTES:
@@ -155,37 +191,68 @@ def _is_one_delta(chunk: bytes) -> bool:
     )
 
 
-def _decode(frame: bytes) -> Event | None:
+def whole(text: str) -> str:
+    """The text with halves of surrogate pairs joined where they meet, and replaced where they are alone."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _decode(frame: bytes) -> "Event | _Halves | None":
     return _read(*_fields(frame))
 
 
-def _read(name: bytes, data: bytes) -> Event | None:
+def _read(name: bytes, data: bytes) -> "Event | _Halves | None":
     try:
-        match name:
-            case b"content_block_delta":
-                return _of_delta(data)
-            case b"message_start":
-                return _message_start(data).message
-            case b"message_delta":
-                told = _message_delta(data)
-                return MessageDelta(told.delta.stop_reason, told.usage or ReportedUsage())
-            case b"message_stop":
-                return MessageStop()
-            case b"error":
-                return UpstreamErrorEvent(_error(data).error.type)
-            case _:
-                return None
+        try:
+            return _typed(name, data)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:  # msgspec refuses half a surrogate pair, which JSON allows
+            if not _HALF.search(data):
+                raise
+            return _with_halves(name, data)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise BadStream(f"an event {name.decode(errors='replace')} that cannot be read") from error
-    except UnicodeDecodeError as error:
-        raise BadStream("an event that is not UTF-8") from error
+    except ValueError as error:
+        raise BadStream("an event that is not JSON in UTF-8") from error
 
 
-def _of_delta(data: bytes) -> Event | None:
+def _typed(name: bytes, data: bytes) -> Event | None:
+    match name:
+        case b"content_block_delta":
+            return _of_delta(_block_delta, _named_delta, data)
+        case b"message_start":
+            return _message_start(data).message
+        case b"message_delta":
+            told = _message_delta(data)
+            return MessageDelta(told.delta.stop_reason, told.usage or ReportedUsage())
+        case b"message_stop":
+            return MessageStop()
+        case b"error":
+            return UpstreamErrorEvent(_error(data).error.type)
+        case _:
+            return None
+
+
+def _with_halves(name: bytes, data: bytes) -> "Event | _Halves | None":
+    """The same by Python's own decoder, which passes lone halves on."""
+    value = json.loads(data.decode())
+    if name != b"content_block_delta":
+        return _typed(name, whole(json.dumps(value, ensure_ascii=False)).encode())
+    event = _of_delta(_loose_delta, _loose_named, value)
+    match event:
+        case Text():
+            return _Halves(event.text)
+        case Thinking():
+            return Thinking(whole(event.text))
+        case _:
+            return event
+
+
+def _of_delta(decode: Callable[[Any], _BlockDelta], named: Callable[[Any], _NamedDelta], given: Any) -> Event | None:
     try:
-        delta = _block_delta(data).delta
+        delta = decode(given).delta
     except msgspec.ValidationError:
-        if _named_delta(data).delta.type in _KNOWN_DELTAS:
+        if named(given).delta.type in _KNOWN_DELTAS:
             raise
         return None  # a type of the future may use our names for something else
     match delta.type:

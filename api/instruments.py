@@ -44,10 +44,14 @@ class Standing:
 
     running: int
     spooled: int
+    poisoned: int
     journal: dict[str, int]
     fallback_tenants: int
     redis_given_up: bool
     webhooks_refused: int
+    webhooks_stale: int
+    pools: dict[str, tuple[int, int]]
+    """Of each shared pool: the places that are taken, and how often one was refused since the start."""
 
 
 class _OfModel:
@@ -78,6 +82,7 @@ class Instruments:
             "naka_upstream_errors", "What the provider did not do as it should.", ("kind",), registry=own
         )
         self._webhooks = Counter("naka_webhooks_refused", "Deliveries that bore no signature of ours.", registry=own)
+        self._stale = Counter("naka_webhooks_stale", "Signed deliveries that were too old.", registry=own)
         self._first_token = Histogram(
             "naka_time_to_first_token_seconds",
             "From the request to its first text.",
@@ -95,6 +100,12 @@ class Instruments:
         )
         self._running = _gauge("naka_running_requests", "Requests that run, each with its hold.", own)
         self._spooled = _gauge("naka_spooled_settlements", "Settlements that wait on the disk.", own)
+        self._poisoned = Gauge(
+            "naka_poisoned_settlements",
+            "Settlements in the spool folder whose data Postgres refuses.",
+            registry=own,
+            multiprocess_mode="livemax",  # the processes of a host share the folder
+        )
         self._journal = Gauge(
             "naka_journal_depth",
             "Rows that wait for a group commit.",
@@ -104,8 +115,19 @@ class Instruments:
         )
         self._fallback = _gauge("naka_fallback_tenants", "Tenants that Postgres admits, as each process knows.", own)
         self._redis = _gauge("naka_redis_given_up", "Processes that do not ask Redis any more.", own)
+        self._pool_taken = Gauge(
+            "naka_pool_places_taken",
+            "Places of a shared pool that are held.",
+            ("pool",),
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self._pool_refusals = Counter(
+            "naka_pool_refusals", "Refusals since a share of a pool was used up.", ("pool",), registry=own
+        )
         self._models: dict[str, _OfModel] = {}
-        self._webhooks_seen = 0
+        self._webhooks_seen = self._stale_seen = 0
+        self._pool_refusals_seen: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self, standing: Callable[[], Standing]) -> None:
@@ -162,12 +184,19 @@ class Instruments:
         with contextlib.suppress(OSError):
             self._running.set(standing.running)
             self._spooled.set(standing.spooled)
+            self._poisoned.set(standing.poisoned)
             for lane, depth in standing.journal.items():
                 self._journal.labels(lane).set(depth)
             self._fallback.set(standing.fallback_tenants)
             self._redis.set(standing.redis_given_up)
             self._webhooks.inc(standing.webhooks_refused - self._webhooks_seen)
             self._webhooks_seen = standing.webhooks_refused
+            self._stale.inc(standing.webhooks_stale - self._stale_seen)
+            self._stale_seen = standing.webhooks_stale
+            for pool, (taken, refused) in standing.pools.items():
+                self._pool_taken.labels(pool).set(taken)
+                self._pool_refusals.labels(pool).inc(refused - self._pool_refusals_seen.get(pool, 0))
+                self._pool_refusals_seen[pool] = refused
 
     def register(self, registry: CollectorRegistry) -> None:
         """Adds the numbers of this process, or of all that share the folder, to what a scrape says."""

@@ -29,7 +29,7 @@ _CHAT_STATUSES = {
     "413": "The body or the prompt is too large",
     "415": "The body is not JSON",
     "422": "The body does not have this form, or the model has no price",
-    "429": "A limit does not allow it now; `Retry-After` says when to come back",
+    "429": "A limit does not allow it now, or too many requests failed; `Retry-After` says when to come back",
     "502": "The model's provider failed",
     "503": "Come back after `Retry-After`",
     "504": "The model's provider did not answer in time",

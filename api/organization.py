@@ -63,12 +63,13 @@ class _Page(msgspec.Struct):
 class Organization:
     """The client. Close it at the end."""
 
-    def __init__(self, base_url: str, admin_key: SecretStr) -> None:
+    def __init__(self, base_url: str, admin_key: SecretStr, *, proxy: str | None = None) -> None:
         self._http = httpx2.AsyncClient(
             base_url=base_url,
             headers={"x-api-key": admin_key.get_secret_value(), "anthropic-version": _VERSION, "user-agent": "naka"},
             timeout=_TIMEOUT_S,
             trust_env=False,
+            proxy=proxy,
         )
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
 """Errors as our callers see them: `application/problem+json` (RFC 9457), every one in this one shape.
 
 The table below is the only place where an error of the project gets an HTTP status. What is not in it is a 500 that
-says nothing; what came in is never echoed.
+says nothing, and is logged here with its traceback, whoever answers it; what came in is never echoed.
 """
 
 from dataclasses import dataclass, field
@@ -19,9 +19,14 @@ from api.attempts import TooManyAttempts
 from api.body import BodyTooLarge, InvalidBody, WrongMediaType
 from api.faults import UpstreamFault
 from api.ratelimit import refusal_headers
-from core.errors import Conflict, Invalid, NakaError, NotFound, PaymentRequired, Unavailable
+from billing.inbox import StaleEvent
+from core.errors import Conflict, Invalid, NakaError, NotFound, Overloaded, PaymentRequired, Unavailable
+from core.logs import get_logger
+from core.outage import STORE_ERRORS, driver_error
+from core.rates import RateLimited
 from core.tenancy.principal import Forbidden, Unauthenticated
 from metering.admission import QuotaExceeded, TooLarge
+from metering.failures import TooManyFailures
 from metering.pricing import UnknownModel
 
 REQUEST_ID = "naka.request_id"
@@ -31,6 +36,7 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     Forbidden: (403, "forbidden"),
     NotFound: (404, "not_found"),
     Conflict: (409, "conflict"),
+    StaleEvent: (410, "event_too_old"),
     BodyTooLarge: (413, "body_too_large"),
     TooLarge: (413, "input_exceeds_limit"),
     WrongMediaType: (415, "unsupported_media_type"),
@@ -38,9 +44,22 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     Invalid: (422, "invalid_request"),
     UnknownModel: (422, "unknown_model"),
     TooManyAttempts: (429, "too_many_attempts"),
+    Overloaded: (503, "overloaded"),  # before what it is a kind of
+    TooManyFailures: (429, "too_many_failures"),
+    RateLimited: (429, "rate_limited"),
     Unavailable: (503, "unavailable"),
 }
-_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "body_too_large",
+}
+
+_MAX_SAID = 300
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +72,9 @@ class Problem:
 
 
 def problem_of(error: Exception, scope: Scope) -> Problem:
-    """What a caller is told of an error."""
+    """What a caller is told of an error. FastAPI makes a 400 of whatever ended its reading of a body."""
+    if isinstance(error, HTTPException) and isinstance(error.__cause__, NakaError):
+        error = error.__cause__
     headers: dict[str, str] = {}
     extra: dict[str, Any] = {}
     match error:
@@ -75,6 +96,7 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
             code, detail = _CODES.get(status, "http_error"), HTTPStatus(status).description or HTTPStatus(status).phrase
             headers.update(error.headers or {})
         case NakaError():
+            _log_cause(error)
             status, code = _by_table(error)
             detail = str(error)
             headers |= _headers(error)
@@ -89,6 +111,8 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
         "request_id": scope.get(REQUEST_ID),
         **extra,
     }
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("request_failed", path=scope.get("path"), request_id=scope.get(REQUEST_ID), exc_info=error)
     return Problem(status, body, headers)
 
 
@@ -98,9 +122,16 @@ def _by_table(error: NakaError) -> tuple[int, str]:
     return status, error.code if isinstance(error, PaymentRequired) else code
 
 
+def _log_cause(error: NakaError) -> None:
+    """A caller only hears that a store does not answer; what the store said is for the operator."""
+    if isinstance(error, Unavailable) and isinstance(error.__cause__, STORE_ERRORS):
+        cause = driver_error(error.__cause__)
+        log.warning("store_failed", error=type(cause).__name__, said=str(cause)[:_MAX_SAID], told=str(error))
+
+
 def _headers(error: NakaError) -> dict[str, str]:
     match error:
-        case Unavailable() | TooManyAttempts():
+        case Unavailable() | TooManyAttempts() | TooManyFailures() | RateLimited():
             return {"retry-after": str(error.retry_after_s)}
         case Unauthenticated():
             return {"www-authenticate": "Bearer"}
@@ -117,9 +148,8 @@ def problem_response(error: Exception, scope: Scope) -> Response:
 
 
 async def answer_with_problem(request: Request, error: Exception) -> Response:
-    """The exception handler of the application. FastAPI makes a 400 of whatever broke its reading of a body."""
-    cause = error.__cause__
-    return problem_response(cause if isinstance(cause, BodyTooLarge) else error, request.scope)
+    """The exception handler of the application."""
+    return problem_response(error, request.scope)
 
 
 def _invalid(item: dict[str, Any]) -> dict[str, Any]:

@@ -13,15 +13,20 @@ from typing import Any
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
+from api.admittance import Admittance
+from api.clocks import LINGER_S, ClockedProtocol
+from api.context import AnswerCut
 from api.faults import fault
 from api.problems import REQUEST_ID, problem_of, problem_response
 from core.ids import uuid7
+from core.logs import get_logger
 
 _MAX_HEAD_BYTES = 64 * 1024
-_LINGER_S = 1
+
+log = get_logger(__name__)
 
 
 class Phase(IntEnum):
@@ -36,33 +41,32 @@ class Phase(IntEnum):
 class State(ServerState):
     """What the server and its connections share."""
 
-    def __init__(self) -> None:
+    def __init__(self, admittance: Admittance) -> None:
         super().__init__()
         self.phase = Phase.SERVING
+        self.admittance = admittance
 
 
-class NakaProtocol(HttpToolsProtocol):
+class NakaProtocol(ClockedProtocol):
     """HTTP/1.1 whose own refusals are problems too, whose request heads have an end, and which knows of the stop."""
 
     server_state: State
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.admittance = self.server_state.admittance
         self._in_head = True
         self._head_bytes = 0
-        self._refused = False
         self._latest: RequestResponseCycle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Parses; a head that is not whole after `_MAX_HEAD_BYTES` is refused."""
-        if self._refused:
+        if self.is_refused:
             return
         self._head_bytes += len(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refused = True  # what still comes is read and dropped: a reset would overtake the answer
-            self._answer_400()
-            self.loop.call_later(_LINGER_S, self.transport.close)
+            self._refuse(HTTPStatus.BAD_REQUEST)
 
     def on_message_begin(self) -> None:
         """A new request: its head is counted from here."""
@@ -80,8 +84,12 @@ class NakaProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answers what could not be parsed, and closes. `msg` is the parser's and not for the caller."""
         del msg
-        self._answer_400()
+        self._answer_by_itself(HTTPStatus.BAD_REQUEST)
         self.transport.close()
+
+    def answer_timeout(self) -> None:
+        """Answers a request that does not become whole."""
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT)
 
     def end_keep_alive(self) -> None:
         """An answer whose head is still to be sent says that it is the connection's last."""
@@ -107,18 +115,34 @@ class NakaProtocol(HttpToolsProtocol):
             return
         try:
             await app(scope, receive, send)
+            if cycle.response_started and not cycle.response_complete:
+                self.transport.abort()  # its reader takes nothing: a close would wait until it does
         except asyncio.CancelledError:
             if cycle.response_started:
                 self.transport.close()  # without its proper end, so that nobody takes it for whole
             else:
                 await _refuse(scope, receive, send)
+        except AnswerCut:
+            self.transport.close()
+        except Exception as error:
+            if cycle.response_started:
+                log.exception("request_failed", path=scope["path"])
+                self.transport.close()  # as above
+            else:
+                await _answer_with(error, scope, receive, send)
 
-    def _answer_400(self) -> None:
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Answers, and reads and drops what still comes for a moment."""
+        self.is_refused = True
+        self._answer_by_itself(status)
+        self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _answer_by_itself(self, status: HTTPStatus) -> None:
         request_id = str(uuid7())
-        problem = problem_of(HTTPException(HTTPStatus.BAD_REQUEST), {REQUEST_ID: request_id})
+        problem = problem_of(HTTPException(status), {REQUEST_ID: request_id})
         body = msgspec.json.encode(problem.body)
         lines = [
-            b"HTTP/1.1 400 Bad Request",
+            b"HTTP/1.1 %d %b" % (status, status.phrase.encode()),
             *(name + b": " + value for name, value in self.server_state.default_headers),
             b"content-type: application/problem+json",
             b"content-length: %d" % len(body),
@@ -131,7 +155,11 @@ class NakaProtocol(HttpToolsProtocol):
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    await _answer_with(fault("shutting_down", status=503), scope, receive, send)
+
+
+async def _answer_with(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
     request_id = scope.setdefault(REQUEST_ID, str(uuid7()))
-    response = problem_response(fault("shutting_down", status=503), scope)
+    response = problem_response(error, scope)
     response.headers["x-request-id"] = request_id
     await response(scope, receive, send)

@@ -3,8 +3,10 @@
 The upstream is opened, and its `message_start` awaited, before our own head is sent. Then every piece of text is
 passed on as it arrives, several in one write if they came in one read, never held back. What is learnt goes to the
 recorder on the scope; without one it streams all the same. `done` comes after `message_stop` and only then; whatever
-breaks later is `event: error`, our own stop too. When the client leaves, the upstream is closed at once. Every way in
-which a stream can end, and what it comes to: docs/endings.md.
+breaks later is `event: error`, our own stop too. When the client leaves after the head, the upstream is closed at
+once. When it leaves while a request is with the provider, unanswered, the relay reads on until `message_start` names
+the input, within a bound: a prompt that was processed is paid. Every way in which a stream can end, and what it comes
+to: docs/endings.md.
 """
 
 import asyncio
@@ -29,6 +31,7 @@ from api.events import (
 )
 from api.faults import UpstreamFault, fault, fault_of_event
 from api.frames import DONE, TextFramer, error_frame
+from api.hangups import Hangups
 from api.problems import problem_of, problem_response
 from api.silence import Silence, Watched
 from api.upstream import BROKEN, ChatPrompt, Upstream, UpstreamStream
@@ -56,6 +59,7 @@ class ChatRelay:
         self._upstream = upstream
         self._settings = settings
         self._silence = silence
+        self._hangups = Hangups(wait_s=settings.hangup_wait_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. Before the head, a fault is an HTTP status; after it, the error event."""
@@ -69,7 +73,11 @@ class ChatRelay:
         except NakaError as error:
             await problem_response(error, scope)(scope, receive, send)
             return
-        await _Exchange(self._upstream, self._silence, prompt, recorder, scope, receive, send).run()
+        await _Exchange(self._upstream, self._silence, self._hangups, prompt, recorder, scope, receive, send).run()
+
+
+class _Left(Exception):
+    """The client left before the head, and what its prompt came to is known."""
 
 
 class _Exchange:
@@ -79,6 +87,7 @@ class _Exchange:
         self,
         upstream: Upstream,
         silence: Silence,
+        hangups: Hangups,
         prompt: ChatPrompt,
         recorder: UsageRecorder,
         scope: Scope,
@@ -87,6 +96,7 @@ class _Exchange:
     ) -> None:
         self._upstream = upstream
         self._silence = silence
+        self._hangups = hangups
         self._prompt = prompt
         self._recorder = recorder
         self._scope = scope
@@ -101,6 +111,7 @@ class _Exchange:
         self._finished = False
         self._fault: BadStream | UpstreamFault | None = None
         self._client_gone = False
+        self._hung_up = False
         self._spoke = False
         self._span = UNTRACED
 
@@ -110,14 +121,16 @@ class _Exchange:
         try:
             error = await self._until_its_end(task)
         except asyncio.CancelledError:
-            if not self._client_gone:
+            if self._client_gone:
+                self._note(Outcome.CLIENT_GONE)
+            else:
                 await self._take_leave()
-                raise
-            self._note(Outcome.CLIENT_GONE)
-            if task.uncancel():
-                raise  # by our own stop, too
+            if not self._hung_up or task.uncancel():
+                raise  # by our own stop, or by that too
         else:
-            if error is not None:
+            if self._client_gone:
+                self._note(Outcome.CLIENT_GONE)
+            elif error is not None:
                 await self._fail(error)
 
     async def _until_its_end(self, task: "asyncio.Task[Any]") -> UpstreamFault | None:
@@ -138,6 +151,8 @@ class _Exchange:
         except BadStream:
             self._recorder.fault = "upstream_broken"
             return fault("upstream_broken")
+        except _Left:
+            pass
         finally:
             watcher.cancel()  # whoever leaves from here on changes nothing
         return None
@@ -147,7 +162,7 @@ class _Exchange:
         recorder.outcome = Outcome.UPSTREAM_REFUSED  # until it says something else
         self._span = span("upstream")
         with self._span:
-            stream = await self._upstream.open(self._prompt, recorder.granted_output_tokens)
+            stream = await self._upstream.open(self._prompt, recorder, lambda: not self._client_gone)
             await self._read(stream, deadline)
 
     async def _read(self, stream: UpstreamStream, deadline: asyncio.Timeout) -> None:
@@ -167,6 +182,8 @@ class _Exchange:
             watched.heard = time.monotonic()
             frames = self._take(chunk)
             if self._recorder.started is not None and not self._head_sent:
+                if self._client_gone:
+                    raise _Left
                 await self._send_head()
             if frames:
                 if not self._spoke:
@@ -198,8 +215,7 @@ class _Exchange:
         try:
             for event in self._reader.feed(chunk):
                 if type(event) is Text:
-                    recorder.output_chars += len(event.text)
-                    recorder.pieces.append(event.text)
+                    recorder.took(event.text)
                     frames += self._framer.frame(event.text)
                 else:
                     self._note_event(event)
@@ -215,11 +231,10 @@ class _Exchange:
         recorder = self._recorder
         match event:
             case Thinking():
-                recorder.output_chars += len(event.text)
-                recorder.pieces.append(event.text)
+                recorder.took(event.text)
             case MessageStart():
                 recorder.outcome = Outcome.UPSTREAM_BROKE
-                recorder.started = event.usage
+                recorder.answered(event.usage)
                 recorder.model = event.model
                 recorder.upstream_message_id = event.id
             case MessageDelta():
@@ -234,6 +249,7 @@ class _Exchange:
                 recorder.outcome = Outcome.COMPLETED
                 self._conclude()
             case UpstreamErrorEvent():
+                recorder.refused()
                 raise fault_of_event(event.type)
             case Text():
                 pass  # taken where it is framed
@@ -244,6 +260,7 @@ class _Exchange:
         recorder.finished = recorder.latest is not None and recorder.latest.output_tokens is not None
         if recorder.stop_reason == "refusal" and recorder.output_chars == 0:
             recorder.outcome = Outcome.REFUSED
+            recorder.refused()
 
     async def _send_head(self) -> None:
         self._head_sent = True
@@ -281,9 +298,10 @@ class _Exchange:
             self._recorder.outcome = outcome
 
     async def _watch(self, task: "asyncio.Task[Any]") -> None:
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self._client_gone = True
-                task.cancel()
-                return
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._client_gone = True
+        if self._recorder.unanswered:
+            await self._hangups.wait()  # cancelled when the answer begins
+        self._hung_up = True
+        task.cancel()

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import asyncpg
 from redis.asyncio import Redis
 
 from api.attempts import Attempts
 from api.instruments import Instruments, Standing, build_instruments
+from api.pools import CONNECTIONS, Pools
 from api.silence import Silence
 from api.tracing import Tracing, build_tracing
 from billing.account import bind
@@ -15,14 +15,17 @@ from billing.desk import Desk, build_desk
 from billing.inbox import Inbox
 from core.changes import Changes
 from core.clock import follow_test_clock
-from core.database import Connections, Database, asyncpg_dsn
+from core.database import Connections, Database
 from core.errors import Unavailable
 from core.ids import uuid7
 from core.logs import get_logger
+from core.rates import Rate
+from core.redis import connect_redis
 from core.settings import Settings
 from core.tenancy.directory import Directory
 from metering.admission import Admission, AdmissionRules
 from metering.counting import OutputCounter
+from metering.defaults import default_limits
 from metering.density import Densities
 from metering.entitlements import Entitlements
 from metering.epochs import Epochs
@@ -56,7 +59,12 @@ class Runtime:
     """Everything that lives as long as the process."""
 
     settings: Settings
+    pools: Pools
+    rate: Rate
+    """How often a key may call what is not metered."""
     database: Database
+    lookups: Database
+    reports: Database
     redis: "Redis"
     changes: Changes
     directory: Directory
@@ -121,7 +129,8 @@ class Runtime:
         self.billing.razorpay.close()
         await self.redis.aclose()
         await self.pool.close()
-        await self.database.close()
+        for database in (self.database, self.lookups, self.reports):
+            await database.close()
         self.instruments.close()
         if self.tracing is not None:
             await self.tracing.stop()
@@ -131,6 +140,7 @@ class Runtime:
         return Standing(
             running=len(self.running),
             spooled=len(self.spool.pending),
+            poisoned=self.spool.count_poisoned(),
             journal={
                 "open": self.journal.opens.depth,
                 "settle": self.journal.settlements.depth,
@@ -139,13 +149,15 @@ class Runtime:
             fallback_tenants=self.fallback.tenants,
             redis_given_up=self.quota.lane.breaker.is_open,
             webhooks_refused=self.inbox.refusals.count,
+            webhooks_stale=self.inbox.stale.count,
+            pools={pool.pool: (pool.taken, pool.refused) for pool in self.pools},
         )
 
     async def _settle_orphans(self) -> None:
         """What Postgres opened for requests that were cancelled meanwhile. It is away: another's recovery does it."""
         try:
             await self.recovery.recover_orphans()
-        except (asyncpg.PostgresError, Unavailable) as error:
+        except Unavailable as error:
             log.warning("orphans_left", error=type(error).__name__)
 
 
@@ -155,23 +167,30 @@ def build_runtime(settings: Settings) -> Runtime:
 
     if settings.test_clock_file is not None:
         follow_test_clock(settings.test_clock_file)
-    database = Database(
-        settings.database_url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s
+    url, timeout_s = settings.postgres, settings.store_deadline_s
+    pools = Pools.of(settings)
+    database, lookups, reports = (
+        Database(url, pool_size=size, timeout_s=timeout_s, session_s=timeout_s, shares=shares)
+        for size, shares in (
+            (settings.database_pool_size, pools.database),
+            (settings.lookup_pool_size, pools.lookups),
+            (settings.report_pool_size, pools.reports),
+        )
     )
-    dsn = asyncpg_dsn(settings.database_url)
-    pool = Connections(settings.database_url, timeout_s=settings.database_timeout_s)
-    redis = Redis.from_url(settings.redis_url, socket_connect_timeout=settings.redis_timeout_s)
+    pool = Connections(url, max_size=CONNECTIONS, timeout_s=timeout_s, shares=pools.connections)
+    redis = connect_redis(settings.redis_url, timeout_s=settings.redis_timeout_s)
     changes = Changes(redis)
     calendar = Calendar(settings.timezone)
-    prices = PriceList(database, ttl_s=_PRICE_TTL_S)
-    entitlements = Entitlements(database, ttl_s=settings.directory_ttl_s)
+    prices = PriceList(lookups, ttl_s=_PRICE_TTL_S)
+    entitlements = Entitlements(lookups, ttl_s=settings.directory_ttl_s, defaults=default_limits(settings))
     process_id, running, densities = uuid7(), Running(), Densities()
+    directory = Directory(lookups, ttl_s=settings.directory_ttl_s)
     spool = Spool(settings.spool_dir, process_id)
-    journal = Journal(dsn, timeout_s=settings.database_timeout_s, process_id=process_id, refuge=spool)
+    journal = Journal(url, timeout_s=settings.store_deadline_s, process_id=process_id, refuge=spool)
     quota = Quota(RedisLane(settings.redis_url, timeout_s=settings.redis_timeout_s))
     epochs = Epochs(pool, quota, calendar)
     fallback = Fallback(
-        dsn, process_id=process_id, running=running, calendar=calendar, timeout_s=settings.database_timeout_s
+        url, process_id=process_id, running=running, calendar=calendar, timeout_s=settings.store_deadline_s
     )
     lapses = Lapses(pool, quota)
     rules = AdmissionRules(
@@ -179,15 +198,19 @@ def build_runtime(settings: Settings) -> Runtime:
         ttl_ms=settings.request_deadline_s * 1000,
         counts_per_minute=settings.count_calls_per_minute,
     )
-    upstream = Upstream(settings)
+    upstream = Upstream(settings, pools.counts)
     counter = OutputCounter(upstream.count_output, densities)
     instruments, tracing = build_instruments(settings), build_tracing(settings)
     return Runtime(
         settings=settings,
+        pools=pools,
+        rate=Rate(settings.admin_requests_per_minute),
         database=database,
+        lookups=lookups,
+        reports=reports,
         redis=redis,
         changes=changes,
-        directory=Directory(database, ttl_s=settings.directory_ttl_s),
+        directory=directory,
         calendar=calendar,
         prices=prices,
         entitlements=entitlements,
@@ -214,7 +237,9 @@ def build_runtime(settings: Settings) -> Runtime:
         ),
         running=running,
         spool=spool,
-        heartbeat=Heartbeat(pool, running, densities, process_id, every_s=settings.heartbeat_s),
+        heartbeat=Heartbeat(
+            pool, running, densities, process_id, every_s=settings.heartbeat_s, rider=directory.traces.flush
+        ),
         recovery=Recovery(
             pool,
             quota,
@@ -230,7 +255,11 @@ def build_runtime(settings: Settings) -> Runtime:
         silence=Silence(comment_after_s=settings.chat_keepalive_s, give_up_after_s=settings.upstream_read_timeout_s),
         pool=pool,
         billing=build_desk(settings, database, changes),
-        inbox=Inbox(pool, settings.razorpay_webhook_secret),
+        inbox=Inbox(
+            pool,
+            settings.razorpay_webhook_secret,
+            max_age_s=settings.razorpay_webhook_max_age_s if settings.test_clock_file is None else None,
+        ),
         attempts=Attempts(redis),
         instruments=instruments,
         tracing=tracing,

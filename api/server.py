@@ -23,14 +23,19 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.server import HANDLED_SIGNALS
 
+from api.admittance import Admittance, ClientLimits
+from api.clocks import Sweeper
 from api.protocol import NakaProtocol, Phase, State
+from core.descriptors import is_exhausted
 from core.errors import NakaError
 from core.logs import get_logger
+from core.settings import Settings
 
 _KEEP_ALIVE_S = 75  # longer than the usual 60 s of a load balancer, which must be the one to close
 _BACKLOG = 2048
 _TICK_S = 0.05
 _PATIENCE_S = 1  # a connection that was accepted last may have its first request on the way; and a last write, too
+_TELL_EVERY_S = 10
 _END_S = 5  # how long cancelled requests may take to settle, before the runtime's own stop waits for the settlements
 
 log = get_logger(__name__)
@@ -50,10 +55,19 @@ class _Server(uvicorn.Server):
     server_state: State
 
     def __init__(
-        self, config: uvicorn.Config, app: FastAPI, announce: Callable[[], None], *, drain_s: float, grace_s: float
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        announce: Callable[[], None],
+        *,
+        limits: ClientLimits,
+        drain_s: float,
+        grace_s: float,
     ) -> None:
         super().__init__(config)
-        self.server_state = State()
+        self.server_state = State(Admittance(limits))
+        self._sweeper = Sweeper(limits)
+        self._descriptors_told_s = float("-inf")
         self._app = app
         self._announce = announce
         self._drain_s = drain_s
@@ -64,12 +78,15 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals are ours until the process ends, and not raised again: a stop that was asked for is no failure."""
-        for number in HANDLED_SIGNALS:
+        heard = [*HANDLED_SIGNALS]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup`
+            heard.append(signal.SIGHUP)
+        for number in heard:
             signal.signal(number, self.handle_exit)
         try:
             yield
         finally:
-            for number in HANDLED_SIGNALS:
+            for number in heard:
                 signal.signal(number, signal.SIG_IGN)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -88,7 +105,9 @@ class _Server(uvicorn.Server):
         self._announce()
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether the listener is to be closed: signalled, and drained."""
+        """Whether the listener is to be closed: signalled, and drained. Meanwhile, keeps the clients' clocks."""
+        if self._sweeper.sweep(self._connections(), asyncio.get_running_loop().time()):
+            self._look_at_descriptors()
         if not await super().on_tick(counter):
             return False
         for connection in self._connections():
@@ -138,6 +157,15 @@ class _Server(uvicorn.Server):
         for connection in self._connections():
             connection.end_if_idle(patient=patient)
 
+    def _look_at_descriptors(self) -> None:
+        """Without a descriptor left the kernel's new connections are reset, and nothing else says so."""
+        now_s = time.monotonic()
+        if now_s < self._descriptors_told_s + _TELL_EVERY_S:
+            return
+        if any(is_exhausted(listener.fileno()) for server in self.servers for listener in server.sockets):
+            self._descriptors_told_s = now_s
+            log.error("file_descriptors_exhausted", connections=len(self.server_state.connections))
+
     def _connections(self) -> Sequence[NakaProtocol]:
         return [connection for connection in self.server_state.connections if isinstance(connection, NakaProtocol)]
 
@@ -175,7 +203,12 @@ def inherit(fd: int) -> socket.socket:
 
 
 def serve(
-    app: FastAPI, listener: socket.socket, *, drain_s: float, grace_s: float, announce: Callable[[], None]
+    app: FastAPI,
+    listener: socket.socket,
+    *,
+    settings: Settings,
+    max_connections: int,
+    announce: Callable[[], None],
 ) -> None:
     """Serves until it is told to stop, and then stops as the module says. `announce` is called once it serves."""
     config = uvicorn.Config(
@@ -190,7 +223,23 @@ def serve(
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_S,
     )
-    server = _Server(config, app, announce, drain_s=drain_s, grace_s=grace_s)
+    limits = ClientLimits(
+        head_s=settings.client_head_timeout_s,
+        body_s=settings.client_body_timeout_s,
+        stall_s=settings.client_stall_timeout_s,
+        min_bytes_per_s=settings.client_min_bytes_per_s,
+        max_connections=max_connections,
+        max_per_address=settings.client_max_connections_per_address,
+        trusted=config.forwarded_allow_ips,
+    )
+    server = _Server(
+        config,
+        app,
+        announce,
+        limits=limits,
+        drain_s=settings.shutdown_drain_s,
+        grace_s=settings.shutdown_grace_s,
+    )
     server.run(sockets=[listener])
     if server.lifespan.shutdown_failed:
         sys.exit(1)

@@ -1,15 +1,17 @@
 """`UsageTrackingMiddleware`: who asks, may they, and what did it come to? Pure ASGI, around the metered routes.
 
-It authenticates, reads the body, asks for a grant, puts a recorder on the scope, calls the application, and settles
-in its own `finally`, whatever happened inside: the only place that runs exactly once per request. The last write of
-a whole answer waits for the commit, so whoever saw its `done` is in the books. That of an answer that broke off does
-not: its text may have to be counted first. A body that the route would refuse goes through unmetered, to get its 422;
-nothing is stored for it.
+It authenticates, reads the body, takes one of the tenant's upstream connections, asks for a grant, puts a recorder on
+the scope, calls the application, and settles in its own `finally`, whatever happened inside: the only place that runs
+exactly once per request. The last write of a whole answer waits for the commit, so whoever saw its `done` is in the
+books. That of an answer that broke off does not: its text may have to be counted first, or its prompt. A body that the
+route would refuse goes through unmetered, to get its 422; nothing is stored for it. A user whose requests fail too
+often is refused before anything else is done.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 
 import structlog
 from starlette.datastructures import MutableHeaders
@@ -22,13 +24,18 @@ from api.problems import REQUEST_ID, problem_response
 from api.ratelimit import rate_limit_headers
 from api.relay import RECORDER
 from api.tracing import TENANT
+from core.deadline import within
 from core.errors import NakaError
 from core.logs import get_logger
+from core.settings import Settings
+from core.shares import Shares
 from core.spans import span
 from core.tenancy.directory import Directory
 from core.tenancy.principal import Principal, Unauthenticated
 from core.tenancy.principal import Scope as KeyScope
 from metering.admission import Admission, Ask, Grant
+from metering.failures import FailingRequests
+from metering.recorder import UsageRecorder
 from metering.records import Outcome, Settlement
 from metering.settlement import Settlements
 
@@ -50,7 +57,8 @@ class UsageTrackingMiddleware:
         admission: Admission,
         settlements: Settlements,
         instruments: Instruments,
-        max_body_bytes: int,
+        connections: Shares,
+        settings: Settings,
     ) -> None:
         self._app = app
         self._metered = metered
@@ -58,7 +66,10 @@ class UsageTrackingMiddleware:
         self._admission = admission
         self._settlements = settlements
         self._instruments = instruments
-        self._max_body_bytes = max_body_bytes
+        self._failing = FailingRequests(per_minute=settings.failing_requests_per_minute)
+        self._connections = connections
+        self._max_body_bytes = settings.request_body_max_bytes
+        self._deadline_s = settings.store_deadline_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes what is not metered; else admits, runs, settles."""
@@ -67,22 +78,32 @@ class UsageTrackingMiddleware:
             await self._app(scope, receive, send)
             return
         began_s = time.monotonic()
-        try:
-            principal = await self._authenticate(scope)
-            body = await read_body(scope, receive, max_bytes=self._max_body_bytes)
-            receive = replay(body, receive)
-            ask = _ask(ask_of, body)
-            grant = None if ask is None else await self._admit(principal, ask)
-        except ClientLeft:
-            return
-        except NakaError as error:
-            self._instruments.refused(error)
-            await problem_response(error, scope)(scope, receive, send)
-            return
-        if grant is None:
-            await self._app(scope, receive, send)
-        else:
-            await self._run(grant, began_s, scope, receive, send)
+        with ExitStack() as places:
+            try:
+                async with within(self._deadline_s):
+                    principal = await self._authenticate(scope)
+                self._failing.check(principal.user_id)
+                left_s = self._deadline_s - (time.monotonic() - began_s)
+                body = await read_body(scope, receive, max_bytes=self._max_body_bytes)
+                receive = replay(body, receive)
+                ask = _ask(ask_of, body)
+                grant = None
+                if ask is not None:
+                    # Before admission: a full pool answers at once, and no hold is taken that nothing runs for.
+                    places.enter_context(self._connections.take(principal.tenant_id))
+                    grant = await self._admit(principal, ask, left_s)
+            except ClientLeft:
+                return
+            except NakaError as error:
+                self._instruments.refused(error)
+                await problem_response(error, scope)(scope, receive, send)
+                return
+            if ask is None or grant is None:
+                await self._app(scope, receive, send)
+                return
+            recorder = self._settlements.recorder(grant, ask.count)
+            recorder.began_s = began_s
+            await self._run(grant, recorder, scope, receive, send)
 
     async def _authenticate(self, scope: Scope) -> Principal:
         with span("authenticate"):
@@ -91,17 +112,15 @@ class UsageTrackingMiddleware:
             principal.require(KeyScope.CHAT)
             return principal
 
-    async def _admit(self, principal: Principal, ask: Ask) -> Grant:
+    async def _admit(self, principal: Principal, ask: Ask, within_s: float) -> Grant:
         try:
             with span("admit"):
-                return await self._admission.admit(principal, ask)
+                return await self._admission.admit(principal, ask, within_s=within_s)
         except Unauthenticated:
             self._directory.forget(principal.tenant_id)  # Postgres knew better than our cache
             raise
 
-    async def _run(self, grant: Grant, began_s: float, scope: Scope, receive: Receive, send: Send) -> None:
-        recorder = self._settlements.recorder(grant)
-        recorder.began_s = began_s
+    async def _run(self, grant: Grant, recorder: UsageRecorder, scope: Scope, receive: Receive, send: Send) -> None:
         scope[RECORDER] = recorder
         scope[REQUEST_ID] = str(grant.request.id)
         structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID])
@@ -112,13 +131,15 @@ class UsageTrackingMiddleware:
                 MutableHeaders(scope=message).update(rate_limit_headers(grant))
             elif not message.get("more_body"):
                 books.begin()
-                if recorder.started is None or recorder.outcome in _WHOLE:
+                if recorder.outcome in _WHOLE or (recorder.started is None and not recorder.unanswered):
                     await books.closed()
             await send(message)
 
         try:
             await self._app(scope, receive, send_settled)
         finally:
+            if recorder.started is None:
+                self._failing.note(grant.request.user_id)
             await books.closed()
 
 

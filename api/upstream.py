@@ -2,9 +2,10 @@
 
 A stream is opened before anything is said to our own client, so that its faults become real HTTP statuses. Retried
 is only what cannot have been paid for: an answer with a retryable status, or a connection that was never made. A
-request that was sent and not answered is not sent again. All tries share one deadline. The SDK's own retries are off.
-Text is counted by the free count-tokens call: a prompt before it is sent, an answer that broke off. That call has
-bounds of its own. Sources: facts on Anthropic's API, sections 1, 3 and 6.
+request that was sent and not answered is not sent again. All tries share one deadline. The SDK's own retries are off,
+and so is every environment variable that it reads. Text is counted by the free count-tokens call: a prompt before it is
+sent or when it was never answered, an answer that broke off. That call has bounds of its own. Sources: facts on
+Anthropic's API, sections 1, 3 and 6.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import contextlib
 import math
 import random
 import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import aiohttp
@@ -20,21 +22,25 @@ import httpx2
 from anthropic import AsyncAnthropic, omit
 
 from api.faults import COME_BACK_S, UpstreamFault, fault
-from api.transport import READER, AiohttpClient
+from api.pools import count_shares
+from api.transport import ON_SENT, READER, AiohttpClient
 from core.logs import get_logger
 from core.settings import Settings
+from core.shares import OWNER, PoolFull, Shares
+from metering.recorder import UsageRecorder
 
 _KEEPALIVE_S = 60
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 8.0
 _LINGER_S = 0.5
 _COUNT_S = 5.0
-_COUNTS_AT_ONCE = 8
-_COUNTS_WAITING = 256  # what 8 at once can do in 5 s, at 150 ms each
+_SPARE_CONNECTIONS = 64
+"""The transport's own limit lies so far above what the shares let through: nobody ever waits for it."""
 _SMALLEST = "a"  # one token to any tokenizer
 _OVERHEAD_TTL_S = 3600.0
 _MAX_OVERHEAD_TOKENS = 1024
 _MAX_MODELS = 64
+_MAX_REQUEST_ID_CHARS = 200
 _RETRYABLE = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 
 log = get_logger(__name__)
@@ -42,7 +48,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """One question; `system` is sent only if it says something."""
+    """One question; `system` is sent only if it says something, and is empty if it does not."""
 
     model: str
     system: str
@@ -55,7 +61,7 @@ class UpstreamStream:
     def __init__(self, response: httpx2.Response) -> None:
         self._answer: aiohttp.ClientResponse = response.extensions[READER]
         self._content = self._answer.content
-        self.request_id: str | None = response.headers.get("request-id")
+        self.request_id = _storable(response.headers.get("request-id"))
         self.gave_up = False
         """Whether the upstream was silent for too long, and `give_up` was called."""
 
@@ -89,43 +95,58 @@ BROKEN = (aiohttp.ClientError, OSError)
 class Upstream:
     """The client. One per process; close it at the end."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, counts: Shares | None = None) -> None:
+        """`counts`: the places of count-tokens calls. Those of streams are taken by the usage middleware."""
+        self._counts = count_shares() if counts is None else counts
         self._retries = settings.upstream_retries
         self._open_timeout_s = settings.upstream_open_timeout_s
+        # An explicit key keeps the SDK from reading credentials and profiles from the environment, `base_url` from its
+        # own variable, `open_telemetry=False` from five more.
         self._client = AsyncAnthropic(
             api_key=settings.anthropic_api_key.get_secret_value(),
             base_url=settings.anthropic_base_url,
             max_retries=0,
             open_telemetry=False,
             http_client=AiohttpClient(
-                max_connections=settings.upstream_max_connections,
+                max_connections=settings.upstream_max_connections + self._counts.places + _SPARE_CONNECTIONS,
                 keepalive_s=_KEEPALIVE_S,
                 connect_timeout_s=settings.upstream_connect_timeout_s,
+                proxy=settings.proxies.of(settings.anthropic_base_url),
             ),
         )
+        self._client._custom_headers = {}  # noqa: SLF001 - ANTHROPIC_CUSTOM_HEADERS, which no argument turns off
         self._create = self._client.messages.with_streaming_response.create
-        self._counts = asyncio.Semaphore(_COUNTS_AT_ONCE)
-        self._counts_asked = 0
         self._overheads: dict[str, tuple[float, int]] = {}
 
     async def close(self) -> None:
         """Closes every connection."""
         await self._client.close()
 
-    async def open(self, prompt: ChatPrompt, max_tokens: int) -> UpstreamStream:
-        """A stream whose head has arrived with status 200. Raises UpstreamFault."""
+    async def open(
+        self, prompt: ChatPrompt, recorder: UsageRecorder, is_awaited: Callable[[], bool] = lambda: True
+    ) -> UpstreamStream:
+        """A stream whose head has arrived with status 200. Raises UpstreamFault.
+
+        `recorder` says how many tokens the answer may have, and learns whether a request is with the provider,
+        unanswered. Nothing is sent again once nobody waits for the answer (`is_awaited`).
+        """
+        announced = ON_SENT.set(recorder.sent)
         try:
             async with asyncio.timeout(self._open_timeout_s) as deadline:
-                return await self._open(prompt, max_tokens, deadline)
+                return await self._open(prompt, recorder, is_awaited, deadline)
         except TimeoutError as error:
             raise _timed_out() from error
+        finally:
+            ON_SENT.reset(announced)
 
-    async def _open(self, prompt: ChatPrompt, max_tokens: int, deadline: asyncio.Timeout) -> UpstreamStream:
+    async def _open(
+        self, prompt: ChatPrompt, recorder: UsageRecorder, is_awaited: Callable[[], bool], deadline: asyncio.Timeout
+    ) -> UpstreamStream:
         tries = 0
         while True:
             manager = self._create(
                 model=prompt.model,
-                max_tokens=max_tokens,
+                max_tokens=recorder.granted_output_tokens,
                 system=prompt.system or omit,
                 messages=[{"role": "user", "content": prompt.message}],
                 stream=True,
@@ -134,9 +155,11 @@ class Upstream:
             try:
                 response = await manager.__aenter__()
             except anthropic.APIError as error:
+                if isinstance(error, anthropic.APIStatusError):
+                    recorder.refused()
                 wait_s = _wait_before_retry(error, tries)
                 left_s = (deadline.when() or 0) - asyncio.get_running_loop().time()
-                if wait_s is None or tries >= self._retries or wait_s >= left_s:
+                if wait_s is None or tries >= self._retries or wait_s >= left_s or not is_awaited():
                     raise _fault(error) from error
                 tries += 1
                 log.warning("upstream_retry", tries=tries, wait_s=round(wait_s, 2), error=type(error).__name__)
@@ -145,31 +168,30 @@ class Upstream:
                 return UpstreamStream(response.http_response)
 
     async def count_tokens(self, prompt: ChatPrompt) -> int:
-        """The size of the prompt in tokens, by Anthropic's free count. Raises UpstreamFault."""
+        """The size of the prompt in tokens, by Anthropic's free count. Bounded; raises UpstreamFault."""
+        async with self._turn_to_count():
+            return await self._count(prompt)
+
+    @contextlib.asynccontextmanager
+    async def _turn_to_count(self) -> AsyncIterator[None]:
+        """A turn for a count: within `_COUNT_S`, waiting included; refused when too many of the tenant's wait."""
         try:
-            async with asyncio.timeout(self._open_timeout_s):
-                return await self._count(prompt)
+            async with asyncio.timeout(_COUNT_S), self._counts.wait(OWNER.get()):
+                yield
+        except PoolFull as error:
+            raise fault("upstream_busy", status=503) from error
         except TimeoutError as error:
             raise _timed_out() from error
 
     async def count_output(self, model: str, text: str) -> int:
         """The tokens of `text` as output: its count as a message, less what a message of one token counts beyond it.
 
-        Within `_COUNT_S`, waiting for a turn included; at once when too many wait. A difference that cannot be the
-        text's (a token is at least a byte) is a fault: Anthropic calls its counts estimates, and a proxy may answer
-        anything. Raises UpstreamFault.
+        Bounded like every count. A difference that cannot be the text's (a token is at least a byte) is a fault:
+        Anthropic calls its counts estimates, and a proxy may answer anything. Raises UpstreamFault.
         """
-        if self._counts_asked >= _COUNTS_WAITING:
-            raise fault("upstream_busy", status=503)
-        self._counts_asked += 1
-        try:
-            async with asyncio.timeout(_COUNT_S), self._counts:
-                overhead = await self._message_overhead(model)
-                tokens = await self._count(ChatPrompt(model, "", text)) - overhead
-        except TimeoutError as error:
-            raise _timed_out() from error
-        finally:
-            self._counts_asked -= 1
+        async with self._turn_to_count():
+            overhead = await self._message_overhead(model)
+            tokens = await self._count(ChatPrompt(model, "", text)) - overhead
         if not 0 < tokens <= len(text.encode("utf-8", "replace")):
             raise fault("upstream_broken")
         return tokens
@@ -204,6 +226,11 @@ class Upstream:
         return tokens
 
 
+def _storable(word: str | None) -> str | None:
+    """A name of the provider's as the books can take it: Postgres has no NUL, and a header may be of any length."""
+    return None if word is None else word[:_MAX_REQUEST_ID_CHARS].replace("\0", "")
+
+
 def _wait_before_retry(error: anthropic.APIError, tries: int) -> float | None:
     """Seconds to wait before the next try; None when there must be none."""
     backoff = min(_FIRST_WAIT_S * 2**tries, _LONGEST_WAIT_S) * random.uniform(0.75, 1)  # noqa: S311 - jitter
@@ -218,13 +245,20 @@ def _wait_before_retry(error: anthropic.APIError, tries: int) -> float | None:
     return backoff if _never_connected(error) else None
 
 
+_NEVER_CONNECTED = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,  # the proxy refused the tunnel
+)
+
+
 def _never_connected(error: BaseException | None) -> bool:
     """Whether the connection was never made, so that nothing was sent.
 
     The transport maps a dropped connection to a ConnectError too; only the original tells them apart.
     """
     while error is not None:
-        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        if isinstance(error, _NEVER_CONNECTED):
             return True
         error = error.__cause__
     return False

@@ -18,15 +18,16 @@ from billing.alert_delivery import deliver
 from billing.alerts import look
 from billing.closes import close_due
 from billing.collection import collect
-from billing.desk import ALERTS, CLOSES, COLLECT, INBOX, RAZORPAY, SUBSCRIPTIONS, Desk, build_desk
+from billing.desk import ALERTS, CLOSES, COLLECT, INBOX, LEVELS, RAZORPAY, SUBSCRIPTIONS, Desk, build_desk
 from billing.event_log import prune_events
 from billing.processing import process_due
 from billing.reconciliation import reconcile_razorpay
 from billing.submission import drive
 from core.changes import Changes
-from core.database import Connections, Database, asyncpg_dsn
+from core.database import Connections, Database
 from core.logs import get_logger
 from core.queue import Duty, Queue, forget_jobs
+from core.redis import connect_redis
 from core.settings import Settings
 from core.tenancy.sessions import prune_sessions
 from metering.density import Densities
@@ -72,10 +73,10 @@ class Worker:
     loops: Sequence[Loop]
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set. Raises QueueMissing, Unavailable or one of CONNECTION_ERRORS, at its start only."""
+        """Until `stop` is set. Raises QueueMissing, Unavailable or one of STORE_ERRORS, at its start only."""
         await self.queue.check()
         await self.pool.start()
-        async with self.pool.acquire() as connection:
+        async with self.pool.acquire(patient=True) as connection:
             await ensure_partitions(connection)
         await bind(self.desk.database, self.desk.settings)
         for loop in self.loops:
@@ -102,10 +103,10 @@ class Worker:
 
 def build_worker(settings: Settings) -> Worker:
     """Puts the parts together; connects nothing yet."""
-    dsn, timeout_s = asyncpg_dsn(settings.database_url), settings.database_timeout_s
-    pool = Connections(settings.database_url, timeout_s=timeout_s)
-    database = Database(settings.database_url, pool_size=settings.database_pool_size, timeout_s=timeout_s)
-    redis = Redis.from_url(settings.redis_url, socket_connect_timeout=settings.redis_timeout_s)
+    timeout_s = settings.store_deadline_s
+    pool = Connections(settings.postgres, timeout_s=timeout_s)
+    database = Database(settings.postgres, pool_size=settings.database_pool_size, timeout_s=timeout_s)
+    redis = connect_redis(settings.redis_url, timeout_s=settings.redis_timeout_s)
     desk = build_desk(settings, database, Changes(redis))
     quota = Quota(RedisLane(settings.redis_url, timeout_s=settings.redis_timeout_s))
     prices = PriceList(database, ttl_s=_PRICE_TTL_S)
@@ -114,7 +115,9 @@ def build_worker(settings: Settings) -> Worker:
         pool=pool,
         redis=redis,
         desk=desk,
-        queue=Queue(dsn, [*duties(pool, quota, settings), *billing_duties(desk)], timeout_s=timeout_s),
+        queue=Queue(
+            settings.postgres_direct, [*duties(pool, quota, settings), *billing_duties(desk)], timeout_s=timeout_s
+        ),
         loops=[
             quota.lane,
             Recovery(pool, quota, prices, Densities(), dead_after_s=settings.dead_after_s),
@@ -128,14 +131,14 @@ def duties(pool: Connections, quota: Quota, settings: Settings) -> list[Duty]:
     zone = ZoneInfo(settings.timezone)
 
     async def partitions() -> None:
-        async with pool.acquire() as connection:
+        async with pool.acquire(patient=True) as connection:
             await ensure_partitions(connection)
 
     async def retain() -> None:
         await detach_old_months(pool, keep_months=settings.retention_months, drop=settings.retention_drop)
 
     async def prune() -> None:
-        async with pool.acquire() as connection:
+        async with pool.acquire(patient=True) as connection:
             await prune_processes(connection)
             await prune_reconciliations(connection)
             await prune_events(connection)
@@ -158,9 +161,9 @@ def billing_duties(desk: Desk) -> list[Duty]:
     if not desk.settings.razorpay_key_id:
         return []
 
-    async def alerts() -> None:
-        await look(desk)
-        await deliver(desk)
+    async def levels() -> None:
+        if await look(desk):
+            await desk.post([ALERTS])
 
     async def closes() -> None:
         await close_due(desk)
@@ -173,6 +176,7 @@ def billing_duties(desk: Desk) -> list[Duty]:
         Duty(SUBSCRIPTIONS, "* * * * *", lambda: drive(desk)),
         Duty(CLOSES, "* * * * *", closes, bound_s=_CLOSE_BOUND_S),
         Duty(COLLECT, "* * * * *", lambda: collect(desk)),
-        Duty(ALERTS, "* * * * *", alerts),
+        Duty(LEVELS, "* * * * *", levels),
+        Duty(ALERTS, "* * * * *", lambda: deliver(desk)),
         Duty(RAZORPAY, "11 * * * *", compare, bound_s=_CLOSE_BOUND_S),
     ]

@@ -22,9 +22,12 @@ from billing.models import Alert, AlertEndpoint, BillingPeriod, Subscription
 from billing.overage import PastAllowance, Reading, Terms, price_period
 from billing.readings import read_period
 from core.clock import now_ms
-from core.ids import uuid7
+from core.ids import uuid7, uuid7_floor
 from core.logs import get_logger
+from core.money import ceil_div
+from core.rates import RateLimited
 from core.tenancy.models import Tenant
+from metering.defaults import default_limits
 from metering.judge import count
 from metering.limits import Limit, PlanLimits
 from metering.models import COUNT_COLUMNS, EntitlementRow, LimitRow, UsageDaily
@@ -35,27 +38,43 @@ from metering.windows import Calendar, WindowKind
 REACHED = "usage.threshold_reached"
 RENEWAL = "subscription.renewal_due"
 TEST = "alerts.test"
+TESTS_PER_MINUTE = 10
+_MINUTE_MS = 60_000
 
 log = get_logger(__name__)
 
 
 async def look(desk: Desk) -> int:
-    """The first half of the duty: stores every level that was newly passed, and says how many those were."""
+    """The duty: stores every level that was newly passed, and says how many those were."""
     calendar = Calendar(desk.settings.timezone)
     at_ms = now_ms()
     found = await _renewals(desk, at_ms)
     for tenant_id in await _busy_tenants(desk, calendar, at_ms):
         try:
             async with desk.database.session() as session:
-                found += await _look_at(session, tenant_id, calendar, at_ms)
+                found += await _look_at(session, tenant_id, calendar, at_ms, default_limits(desk.settings))
         except Exception:
             log.exception("alerts_fail", tenant_id=str(tenant_id))
     return found
 
 
 async def send_test(session: AsyncSession, tenant_id: UUID) -> Alert:
-    """A message that says nothing but that the endpoint works."""
+    """A message that says nothing but that the endpoint works. Raises RateLimited.
+
+    Counted in Postgres, so over all processes; two at the same moment may both fit.
+    """
     at_ms, alert_id = now_ms(), uuid7()
+    since_ms = at_ms - _MINUTE_MS
+    recent = select(func.count(), func.min(Alert.at_ms)).where(
+        Alert.tenant_id == tenant_id, Alert.id >= uuid7_floor(since_ms), Alert.at_ms > since_ms, Alert.kind == TEST
+    )
+    tests, first_ms = (await session.execute(recent)).one()
+    if tests >= TESTS_PER_MINUTE:
+        wait_s = max(1, ceil_div(first_ms - since_ms, 1000))
+        raise RateLimited(
+            f"at most {TESTS_PER_MINUTE} test alerts are sent in a minute: try again in {wait_s} s",
+            retry_after_s=wait_s,
+        )
     row = Alert(
         tenant_id=tenant_id,
         id=alert_id,
@@ -79,10 +98,10 @@ async def _busy_tenants(desk: Desk, calendar: Calendar, at_ms: int) -> Sequence[
         return (await session.scalars(select(Tenant.id).where(used))).all()
 
 
-async def _look_at(session: AsyncSession, tenant_id: UUID, calendar: Calendar, at_ms: int) -> int:
+async def _look_at(session: AsyncSession, tenant_id: UUID, calendar: Calendar, at_ms: int, defaults: PlanLimits) -> int:
     watched = [
         *await _bills(session, tenant_id, at_ms),
-        *await _limits(session, tenant_id, calendar, at_ms),
+        *await _limits(session, tenant_id, calendar, at_ms, defaults),
     ]
     reached = [(one, level) for one in watched for level in one.reached()]
     if not reached:
@@ -192,10 +211,12 @@ def watched_terms(terms: Terms, reading: Reading, period: BillingPeriod) -> list
 # ------------------------------------------------------------------------------------------------------ limits
 
 
-async def _limits(session: AsyncSession, tenant_id: UUID, calendar: Calendar, at_ms: int) -> list[Watched]:
+async def _limits(
+    session: AsyncSession, tenant_id: UUID, calendar: Calendar, at_ms: int, defaults: PlanLimits
+) -> list[Watched]:
     """The limits of the tenant and of each user who was there today, per day and per period."""
     row = await session.get(EntitlementRow, tenant_id)
-    plan = PlanLimits() if row is None else msgspec.convert(row.limits, PlanLimits)
+    plan = defaults if row is None else msgspec.convert(row.limits, PlanLimits)
     schedule = Schedule() if row is None else msgspec.convert(row.schedule, Schedule)
     segment = next((one for one in reversed(schedule.segments) if one.from_ms <= at_ms), None)
     plan = plan if segment is None else segment.limits

@@ -31,11 +31,12 @@ DAY_MS = 86_400_000
 _CHANGED = "naka.changed"
 _WANTED = "naka.wanted"
 
-INBOX, SUBSCRIPTIONS, CLOSES, COLLECT, ALERTS, RAZORPAY = (
+INBOX, SUBSCRIPTIONS, CLOSES, COLLECT, LEVELS, ALERTS, RAZORPAY = (
     "billing-inbox",
     "billing-subscriptions",
     "billing-closes",
     "billing-collect",
+    "billing-levels",
     "billing-alerts",
     "billing-razorpay",
 )

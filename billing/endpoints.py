@@ -1,25 +1,31 @@
 """Where a tenant hears of its alerts: one URL, and the secret that signs what is sent there.
 
-The URL is the tenant's, the call is ours: so in production only https to a public address is called, the address that
-was checked is the one that is connected to, and no redirect is followed. A secret is shown once, when it is made; while
+The URL is the tenant's, the call is ours: so in production only https to a public address is called
+(`billing.public_addresses`), and no redirect is followed. A URL is read by the library that will call it, so that the
+two cannot understand it differently. A secret is shown once, when it is made; while
 it is rotated both sign. Postgres away: Unavailable.
 """
 
 import base64
-import ipaddress
+import re
 import secrets
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
+from yarl import URL
 
 from billing.models import AlertEndpoint
+from billing.public_addresses import is_public, literal
 from core.clock import now_ms
 from core.errors import Invalid, NotFound
 from core.tenancy.audit import Actor, record
 
 SECRET_BYTES = 32
 MAX_URL = 500
+_AUTHORITY_ENDS = re.compile(r"[/?#]")
+_HTTPS = 443
+_UNPRIVILEGED = 1024
+_PRIVATE_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".onion")
 
 
 def written(secret: bytes) -> str:
@@ -29,27 +35,23 @@ def written(secret: bytes) -> str:
 
 def checked_url(url: str, *, production: bool) -> str:
     """The URL, if it may be called. Raises Invalid."""
-    parts = urlsplit(url)
     try:
-        host, port = parts.hostname, parts.port
+        parts = URL(url)
+        host, port = parts.host, parts.port
     except ValueError as error:
         raise Invalid("this is not a URL") from error
-    if parts.scheme not in {"http", "https"} or not host or port == 0 or len(url) > MAX_URL or not url.isprintable():
+    if parts.scheme not in {"http", "https"} or not host or not port or len(url) > MAX_URL or not url.isprintable():
         raise Invalid("an endpoint is an http or https URL")
-    if parts.username or parts.password or parts.fragment:
+    authority = _AUTHORITY_ENDS.split(url.partition("//")[2], maxsplit=1)[0]
+    if "@" in authority or "%" in authority or "#" in url:
         raise Invalid("an endpoint's URL has no user, password or fragment: what is sent is signed")
     if production and parts.scheme != "https":
         raise Invalid("an endpoint is https")
-    if production and _is_private_literal(host):
+    if production and port != _HTTPS and port < _UNPRIVILEGED:
+        raise Invalid("an endpoint's port is 443, or 1024 and above")
+    if production and not _may_be_public(host):
         raise Invalid("an endpoint is at a public address")
     return url
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address may be called in production."""
-    ip = ipaddress.ip_address(address)
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return (mapped or ip).is_global and not ip.is_multicast
 
 
 async def set_endpoint(
@@ -100,8 +102,10 @@ async def find_endpoint(session: AsyncSession, tenant_id: UUID) -> AlertEndpoint
     return row
 
 
-def _is_private_literal(host: str) -> bool:
-    try:
-        return not is_public(host)
-    except ValueError:
-        return host == "localhost" or host.endswith((".localhost", ".local", ".internal"))
+def _may_be_public(host: str) -> bool:
+    """Whether a host is a public address, or a name that may have one: that is seen when it is called."""
+    address = literal(host)
+    if address is not None:
+        return is_public(address)
+    name = host.lower().removesuffix(".")
+    return "." in name and not name.endswith(_PRIVATE_NAMES)

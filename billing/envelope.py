@@ -32,7 +32,7 @@ Subject = Literal["subscription", "payment_link", "dispute", "payment", "refund"
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """`kind` is UNREADABLE when the body names none; `created_at` is in Unix seconds, and only good to compare by."""
+    """`kind` is UNREADABLE when the body names none; `created_at` is in Unix seconds, 0 when the body does not say."""
 
     kind: str
     account_id: str | None = None

@@ -1,8 +1,11 @@
 """What Razorpay tells us: verified on its raw bytes, stored once, acknowledged. What it means is found out later.
 
 The rule: a delivery is acknowledged only after the commit that keeps it, by one short statement whatever the worker
-does; an event is kept once, however often and by however many it is brought. What nobody of ours signed leaves a
-number and, now and then, a log line, and nothing else. Postgres away: Unavailable, and Razorpay brings it again.
+does; an event is kept once, however often and by however many it is brought. Razorpay signs the body and not the id in
+the header, so one body is one event whatever ids it comes with, and another body under a known id is another event: an
+id that was made up neither multiplies a captured delivery nor keeps a later one out. A body that is older than
+Razorpay's own retries is refused: a capture is worth nothing after a day. What nobody of ours signed leaves a number
+and, now and then, a log line, and nothing else. Postgres away: Unavailable, and Razorpay brings it again.
 The worker is told of new events at most a few times a second; were that lost, its next tick finds them.
 """
 
@@ -15,7 +18,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import asyncpg
 from pydantic import SecretStr
 
 from billing.desk import INBOX
@@ -23,7 +25,7 @@ from billing.envelope import UNREADABLE, Envelope, read_envelope
 from billing.signatures import webhook_is_genuine
 from core.clock import now_ms
 from core.database import Connections
-from core.errors import Unavailable
+from core.errors import NakaError, Unavailable
 from core.logs import get_logger
 from core.queue import post
 
@@ -37,14 +39,14 @@ _LEARN = "UPDATE razorpay_account SET account_id = $1 WHERE id = 1 AND account_i
 _KNOWN = "SELECT account_id IS NOT NULL FROM razorpay_account WHERE id = 1"
 _STORE = """
 INSERT INTO webhook_events
-    (event_id, kind, account_id, body, received_ms, due_ms, state, reason, ended_ms)
-SELECT $1, $2, $3, $4, $5, $5, said.state, said.reason, CASE WHEN said.state <> 'received' THEN $5::bigint END
+    (event_id, kind, account_id, body, body_sha256, received_ms, due_ms, state, reason, ended_ms)
+SELECT $1, $2, $3, $4, $8, $5, $5, said.state, said.reason, CASE WHEN said.state <> 'received' THEN $5::bigint END
 FROM (
     SELECT CASE WHEN other THEN 'parked' ELSE $6::text END AS state,
         CASE WHEN other THEN 'an event of another account' ELSE $7::text END AS reason
     FROM (SELECT EXISTS (SELECT FROM razorpay_account WHERE account_id <> $3) AS other) AS asked
 ) AS said
-ON CONFLICT (event_id) DO NOTHING
+ON CONFLICT DO NOTHING
 RETURNING state
 """
 _GAUGES = """
@@ -56,12 +58,20 @@ FROM webhook_events WHERE state IN ('received', 'parked')
 log = get_logger(__name__)
 
 
-class Refusals:
-    """Deliveries that nobody of ours signed: all are counted, few are logged."""
+class StaleEvent(NakaError):
+    """Genuine, but older than Razorpay's own retries: somebody replays what was captured, or a clock is wrong."""
 
     def __init__(self) -> None:
-        """Begins at none."""
+        super().__init__("this event is older than Razorpay would still bring it")
+
+
+class Refusals:
+    """Deliveries that were refused for one reason: all are counted, few are logged."""
+
+    def __init__(self, event: str) -> None:
+        """Begins at none. `event` is the name of the log line."""
         self.count = 0
+        self._event = event
         self._untold = 0
         self._told_s: float | None = None
 
@@ -72,21 +82,23 @@ class Refusals:
         if self._told_s is not None and at_s < self._told_s + _LOG_EVERY_S:
             self._untold += 1
             return
-        log.warning("webhook_refused", bytes=size, not_logged=self._untold)
+        log.warning(self._event, bytes=size, not_logged=self._untold)
         self._told_s, self._untold = at_s, 0
 
 
 class Inbox:
-    """One per process. `refusals` is this process's own."""
+    """One per process. `refusals` (not signed by us) and `stale` are this process's own."""
 
-    def __init__(self, pool: Connections, secrets: Iterable[SecretStr]) -> None:
-        """Without a secret, nothing is genuine."""
+    def __init__(self, pool: Connections, secrets: Iterable[SecretStr], *, max_age_s: int | None = None) -> None:
+        """Without a secret, nothing is genuine. `max_age_s` None: of any age, as where a test clock jumps months."""
         self._pool = pool
+        self._max_age_s = max_age_s
         self._secrets = tuple(secrets)
         self._account_known = False
         self._untold = False
         self._telling: asyncio.Task[None] | None = None
-        self.refusals = Refusals()
+        self.refusals = Refusals("webhook_refused")
+        self.stale = Refusals("webhook_stale")
 
     def is_genuine(self, body: bytes, signature: str | None) -> bool:
         """Whether one of our secrets signed exactly these bytes; who did not is counted."""
@@ -96,15 +108,22 @@ class Inbox:
         return False
 
     async def store(self, body: bytes, event_id: str | None) -> bool:
-        """Keeps a genuine delivery, committed; False if it was there. Raises Unavailable."""
+        """Keeps a genuine delivery, committed; False if its body was there. Raises Unavailable, StaleEvent."""
         envelope = read_envelope(body)
-        key = event_id if event_id and _EVENT_ID.fullmatch(event_id) else hashlib.sha256(body).hexdigest()
+        self._require_fresh(envelope, len(body))
+        digest = hashlib.sha256(body)
+        names = [event_id] if event_id and _EVENT_ID.fullmatch(event_id) else []
         state, reason = _judge(envelope)
+        stored = None
         async with self._pool.acquire() as connection:
             await self._learn_account(connection, envelope.account_id)
-            stored = await connection.fetchval(
-                _STORE, key, envelope.kind, envelope.account_id, body, now_ms(), state, reason
-            )
+            # The second name is tried when the first one conflicts: with this body, then so does the second; or with
+            # another body that claimed the id before.
+            for name in (*names, digest.hexdigest()):
+                said = (envelope.kind, envelope.account_id, body, now_ms(), state, reason)
+                stored = await connection.fetchval(_STORE, name, *said, digest.digest())
+                if stored is not None:
+                    break
         if stored == "received":
             self._tell()
         return stored is not None
@@ -116,6 +135,13 @@ class Inbox:
             await asyncio.gather(self._telling, return_exceptions=True)
         if self._untold:
             await self._post()
+
+    def _require_fresh(self, envelope: Envelope, size: int) -> None:
+        """Raises StaleEvent. An event that does not say when it was made is taken: no body of Razorpay's omits it."""
+        oldest_s = 0 if self._max_age_s is None else now_ms() // 1000 - self._max_age_s
+        if 0 < envelope.created_at < oldest_s:
+            self.stale.add(size)
+            raise StaleEvent
 
     async def _learn_account(self, connection: Any, account_id: str | None) -> None:
         """The first genuine event says whose money this database speaks of."""
@@ -137,7 +163,7 @@ class Inbox:
 
     async def _post(self) -> None:
         self._untold = False
-        with suppress(Unavailable, asyncpg.PostgresError):
+        with suppress(Unavailable):
             async with self._pool.acquire() as connection:
                 await post(connection, INBOX)
 

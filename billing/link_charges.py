@@ -9,6 +9,7 @@ from billing import razorpay_entities as entities
 from billing.attempts import LOOK_EVERY_MS, PATIENCE_MS, fail, link_ends_ms
 from billing.desk import Desk, report
 from billing.models import Bill, Charge
+from billing.payer import payer
 from billing.razorpay_faults import RazorpayInDoubt, RazorpayRefused
 from billing.receipts import take_link
 from core.clock import now_ms
@@ -29,7 +30,7 @@ async def submit(desk: Desk, charge: Charge, *, again: bool) -> None:
             amount_paise=charge.amount_paise,
             reference_id=charge.reference,
             description=f"Bill {bill.number or bill.id}",
-            customer=_payer(bill),
+            customer=payer(bill.customer),
             expire_by=link_ends_ms(desk, now_ms()) // 1000,
             notes={"tenant_id": str(charge.tenant_id), "bill": str(bill.id), "charge": str(charge.id)},
         )
@@ -87,13 +88,6 @@ async def _look_up(desk: Desk, charge: Charge, refused: RazorpayRefused, *, agai
     else:
         await fail(desk, charge, str(refused))
     return None
-
-
-def _payer(bill: Bill) -> dict[str, str]:
-    """Whom Razorpay writes to: the customer as it was copied onto the bill."""
-    known = {"name": bill.customer.get("legal_name"), "email": bill.customer.get("email")}
-    known["contact"] = bill.customer.get("contact")
-    return {name: str(value) for name, value in known.items() if value}
 
 
 def _known(charge: Charge) -> str:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from core.deadline import unbounded
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -35,7 +37,8 @@ class TtlCache(Generic[K, V]):
             return found
         task = self._loading.get(key)
         if task is None:
-            task = asyncio.ensure_future(self._fetch(key, fetch))
+            with unbounded():  # others will wait for it, with later deadlines than this caller's
+                task = asyncio.ensure_future(self._fetch(key, fetch))
             self._loading[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         return await asyncio.shield(task)

@@ -1,15 +1,19 @@
 """News between the processes: "something about this tenant changed, forget what you cached".
 
 Rides on Redis's pub/sub, so it may be lost; that only makes a cache as old as its time to live. A connection that
-was away may have missed news: on every (re)connect everything is dropped.
+was away may have missed news: on every (re)connect everything is dropped. A connection on which nothing was heard for
+a while is asked whether it still leads anywhere: a server that froze, or a network that drops packets, says nothing.
 """
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from core.logs import get_logger
 from core.tasks import end
@@ -18,6 +22,8 @@ CHANNEL = "naka:changes"
 EVERYTHING = "*"
 _RETRY_S = 0.1
 _PUBLISH_S = 1  # a Redis that hangs must not hold up an answer
+_SILENCE_S = 10.0
+_PONG_S = 2.0
 
 log = get_logger(__name__)
 
@@ -58,12 +64,13 @@ class Changes:
             try:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(CHANNEL)
-                    async for message in pubsub.listen():
-                        if message["type"] == "subscribe":  # confirmed: news before this moment went past us
+                    while True:
+                        message = await _next(pubsub)
+                        if message["type"] == "message":
+                            self._tell(_tenant(message["data"]))
+                        elif message["type"] == "subscribe":  # redis-py may reconnect by itself: this is the sign of it
                             self._tell(None)
                             self.heard.set()
-                        elif message["type"] == "message":
-                            self._tell(_tenant(message["data"]))
             except (RedisError, OSError):
                 self.heard.clear()
                 await asyncio.sleep(_RETRY_S)
@@ -71,6 +78,17 @@ class Changes:
     def _tell(self, tenant_id: UUID | None) -> None:
         for listener in self._listeners:
             listener(tenant_id)
+
+
+async def _next(pubsub: "PubSub") -> Any:
+    """The next message, be it the answer to a ping. Raises RedisError when there is no answer."""
+    message = await pubsub.get_message(timeout=_SILENCE_S)
+    if message is None:
+        await pubsub.ping()
+        message = await pubsub.get_message(timeout=_PONG_S)
+    if message is None:
+        raise RedisTimeout("the connection is dead")
+    return message
 
 
 def _tenant(data: bytes) -> UUID | None:

@@ -40,5 +40,9 @@ class Unavailable(NakaError):
         self.retry_after_s = retry_after_s
 
 
+class Overloaded(Unavailable):
+    """Both stores answer, and too many wait for them. Nothing was admitted; the caller may come back."""
+
+
 class InDoubt(Unavailable):
     """The connection broke while a commit was under way, and its outcome could not be looked up yet."""

@@ -27,9 +27,11 @@ from pgqueuer.domain.types import QueueEntrypoint
 from pydantic_settings import PydanticBaseSettingsSource
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from core.database import CONNECTION_ERRORS
 from core.errors import NakaError
 from core.logs import get_logger
+from core.outage import STORE_ERRORS
+from core.postgres_connection import connect
+from core.postgres_url import PostgresUrl, postgres_url
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 10.0
@@ -130,10 +132,16 @@ class Queue:
     """A worker's hold on the queue. Any number of workers may serve the same duties."""
 
     def __init__(
-        self, dsn: str, duties: Sequence[Duty], *, timeout_s: float, stale_after_s: float = 30, grace_s: float = 20
+        self,
+        url: str | PostgresUrl,
+        duties: Sequence[Duty],
+        *,
+        timeout_s: float,
+        stale_after_s: float = 30,
+        grace_s: float = 20,
     ) -> None:
         """A job is another's when its worker was silent for `stale_after_s`; a stop waits `grace_s` for what runs."""
-        self._dsn = dsn
+        self._url = postgres_url(url)
         self._duties = duties
         self._timeout_s = timeout_s
         self._stale_after = timedelta(seconds=stale_after_s)
@@ -141,7 +149,7 @@ class Queue:
         self._running: set[asyncio.Task[Any]] = set()
 
     async def check(self) -> None:
-        """Raises QueueMissing, or one of CONNECTION_ERRORS."""
+        """Raises QueueMissing, or one of STORE_ERRORS."""
         async with self._connected() as connection:
             if not await _queries(connection).schema_is_installed():
                 raise QueueMissing("the database has not this version's schema: run `naka migrate`")
@@ -164,16 +172,13 @@ class Queue:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-        connection = await asyncpg.connect(
-            self._dsn,
-            timeout=self._timeout_s,
-            command_timeout=_COMMAND_TIMEOUT_S,
-            server_settings={"application_name": "naka worker"},
+        connection = await connect(
+            self._url, "naka worker", timeout_s=self._timeout_s, command_timeout_s=_COMMAND_TIMEOUT_S
         )
         try:
             yield connection
         finally:
-            with suppress(*CONNECTION_ERRORS):
+            with suppress(*STORE_ERRORS):
                 await connection.close(timeout=_CLOSE_S)
 
     async def _work(self, connection: "asyncpg.Connection[asyncpg.Record]", stop: asyncio.Event) -> None:

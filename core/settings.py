@@ -1,15 +1,35 @@
 """Settings: built once at the entry point from the environment (and `.env` in development) and passed down.
 
 No other module reads the environment. Names are the environment's own, in lower case; units stand at the end
-of a name. `Settings.refuse_in_production` is the last word on what may serve real customers.
+of a name. Production is the default; development is NAKA_ENV=development, or what `naka up` started. `.env` is read
+in development only. White space around a value is not part of it (secrets often come from files that end with a line
+break), and an empty value is the same as none. `Settings.refuse_in_production` is the last word on what may serve
+real customers.
 """
 
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core.addresses import checked_redis_url, normal_origin
+from core.environment import variable
+from core.postgres_url import Pooler, PostgresUrl, parse
+from core.proxies import Proxies, checked_proxy
 
 SANDBOX_ANTHROPIC_KEY = "sandbox-anthropic-key"
 """The key `naka up` gives the Anthropic simulator. Never a real credential; refused in production."""
@@ -20,18 +40,21 @@ SANDBOX_RAZORPAY_WEBHOOK_SECRET = "sandbox_webhook_secret"  # noqa: S105 - the s
 
 
 _BEATS_PER_DEATH = 4
+_LISTS = frozenset({"cors_origins", "no_proxy", "razorpay_webhook_secret"})
+_MAY_HOLD_BLANKS = frozenset({"chat_system", "spool_dir", "test_clock_file", "prometheus_multiproc_dir"})
+"""Texts and paths. White space inside any other value is a mistake, and invisible in a log."""
 
 
 def _split_commas(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def _none_if_empty(value: object) -> object:
-    return value or None
-
-
 def _without_last_slash(url: str) -> str:
     return url.rstrip("/")
+
+
+def _proxy(url: str) -> str:
+    return checked_proxy(url) if url else url
 
 
 class SettingsError(Exception):
@@ -41,11 +64,14 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """Everything the environment decides. See `.env.example` for each line in words."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    naka_env: Literal["development", "production"] = "development"
+    naka_env: Literal["development", "production"] = "production"
     database_url: str = ""
-    redis_url: str = ""
+    database_direct_url: str = ""
+    database_migration_url: str = ""
+    database_pooler: Pooler = "none"
+    redis_url: Annotated[str, AfterValidator(checked_redis_url)] = ""
 
     anthropic_api_key: SecretStr = SecretStr("")
     anthropic_admin_key: SecretStr = SecretStr("")
@@ -53,6 +79,7 @@ class Settings(BaseSettings):
     razorpay_key_id: str = ""
     razorpay_key_secret: SecretStr = SecretStr("")
     razorpay_webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_commas)] = ()
+    razorpay_webhook_max_age_s: int = Field(90_000, ge=3600, le=1_296_000)
     razorpay_base_url: Annotated[str, AfterValidator(_without_last_slash)] = "https://api.razorpay.com"
 
     billing_cycles: int = Field(120, ge=1, le=1200)
@@ -68,6 +95,7 @@ class Settings(BaseSettings):
     upstream_open_timeout_s: float = Field(90, gt=0, le=600)
     upstream_retries: int = Field(2, ge=0, le=5)
     upstream_max_connections: int = Field(1000, ge=1, le=100_000)
+    hangup_wait_s: float = Field(10, ge=0, le=600)
 
     chat_model: str = "claude-sonnet-4-6"
     chat_max_tokens: int = Field(2048, ge=1, le=128_000)
@@ -80,33 +108,80 @@ class Settings(BaseSettings):
 
     request_deadline_s: int = Field(600, ge=1, le=3600)
     request_body_max_bytes: int = Field(1_000_000, ge=1024, le=32_000_000)
+    request_bodies_max_bytes: int = Field(64_000_000, ge=1024, le=100_000_000_000)
     min_grant_tokens: int = Field(64, ge=1, le=4096)
     count_calls_per_minute: int = Field(30, ge=0, le=10_000)
+    failing_requests_per_minute: int = Field(60, ge=1, le=10_000)
+
+    default_user_concurrency: int = Field(20, ge=0, le=100_000)
+    default_user_requests_per_minute: int = Field(120, ge=0, le=1_000_000)
+    default_tenant_concurrency: int = Field(100, ge=0, le=100_000)
+    default_tenant_spend_per_day_micro_usd: int = Field(50_000_000, ge=0, le=10**12)
+
+    admin_requests_per_minute: int = Field(600, ge=0, le=1_000_000)
+    live_views: int = Field(200, ge=1, le=10_000)
+    client_write_timeout_s: float = Field(30, gt=0, le=600)
 
     paise_per_usd: int | None = Field(None, ge=1, le=100_000)
     retention_months: int = Field(0, ge=0, le=600)
     retention_drop: bool = False
 
+    client_head_timeout_s: float = Field(10, gt=0, le=300)
+    client_body_timeout_s: float = Field(30, gt=0, le=600)
+    client_min_bytes_per_s: int = Field(500, ge=0, le=1_000_000)
+    client_stall_timeout_s: float = Field(60, gt=0, le=600)
+    client_max_connections: int = Field(2000, ge=1, le=1_000_000)
+    client_max_connections_per_address: int = Field(200, ge=1, le=1_000_000)
+
     session_s: int = Field(43_200, ge=60, le=2_592_000)
 
-    cors_origins: Annotated[list[str], NoDecode, BeforeValidator(_split_commas)] = ["http://localhost:3000"]
+    https_proxy: Annotated[str, AfterValidator(_proxy)] = Field("", repr=False)
+    http_proxy: Annotated[str, AfterValidator(_proxy)] = Field("", repr=False)
+    no_proxy: str = ""
+
+    cors_origins: Annotated[
+        list[Annotated[str, AfterValidator(normal_origin)]], NoDecode, BeforeValidator(_split_commas)
+    ] = ["http://localhost:3000"]
     timezone: str = "Asia/Kolkata"
 
     redis_timeout_s: float = Field(0.5, gt=0, le=30)
     database_pool_size: int = Field(5, ge=1, le=100)
-    database_timeout_s: float = Field(5, gt=0, le=60)
+    lookup_pool_size: int = Field(3, ge=1, le=100)
+    report_pool_size: int = Field(3, ge=1, le=100)
+    store_deadline_s: float = Field(
+        5, gt=0, le=60, validation_alias=AliasChoices("store_deadline_s", "database_timeout_s")
+    )
     directory_ttl_s: float = Field(10, ge=0, le=300)
 
     shutdown_drain_s: float = Field(0.5, ge=0, le=60)
     shutdown_grace_s: float = Field(30, ge=0, le=600)
 
-    prometheus_multiproc_dir: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    prometheus_multiproc_dir: Path | None = None
     otel_exporter_otlp_endpoint: str = ""
 
     test_clock_file: Path | None = None
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stripped(cls, given: Any) -> Any:
+        """Takes the white space off, and leaves out what is empty then. Raises ValueError for white space inside."""
+        if not isinstance(given, Mapping):
+            return given
+        values = {name: value.strip() if isinstance(value, str) else value for name, value in given.items()}
+        for name, value in values.items():
+            if isinstance(value, str) and _is_torn(name.lower(), value):
+                raise ValueError(f"{name.upper()} has white space or a control character inside")
+        return {name: value for name, value in values.items() if value != ""}
+
+    @field_validator("database_url", "database_direct_url")
+    @classmethod
+    def _known_parameters(cls, value: str) -> str:
+        if value:
+            parse(value)
+        return value
 
     @field_validator("timezone")
     @classmethod
@@ -121,6 +196,49 @@ class Settings(BaseSettings):
     def _death_takes_beats(self) -> Self:
         if self.dead_after_s < _BEATS_PER_DEATH * self.heartbeat_s:
             raise ValueError(f"DEAD_AFTER_S is less than {_BEATS_PER_DEATH} times HEARTBEAT_S: the living look dead")
+        return self
+
+    @model_validator(mode="after")
+    def _pooler_carries_options(self) -> Self:
+        if self.database_url:
+            try:
+                parse(self.database_url, self.database_pooler)
+            except ValueError as error:
+                raise ValueError(f"DATABASE_URL: {error}") from None
+        return self
+
+    @cached_property
+    def postgres(self) -> PostgresUrl:
+        """Where all but the queue connects to. Raises SettingsError when it is not set."""
+        if not self.database_url:
+            raise SettingsError("not set: DATABASE_URL")
+        return parse(self.database_url, self.database_pooler)
+
+    @cached_property
+    def postgres_direct(self) -> PostgresUrl:
+        """A server past the pooler, for what needs a session: migrations, and the worker's queue."""
+        return parse(self.database_direct_url) if self.database_direct_url else self.postgres
+
+    @cached_property
+    def postgres_owner(self) -> PostgresUrl:
+        """The owner of the schema, for migrations: past the pooler, and as the application itself where none is set."""
+        return parse(self.database_migration_url) if self.database_migration_url else self.postgres_direct
+
+    @property
+    def proxies(self) -> Proxies:
+        """How the providers and the endpoints of alerts are reached."""
+        return Proxies(self.https_proxy, self.http_proxy, self.no_proxy)
+
+    def require_session(self) -> None:
+        """Raises SettingsError when the worker could not listen."""
+        if self.postgres_direct.pooler == "transaction":
+            raise SettingsError(
+                "not set: DATABASE_DIRECT_URL (the worker listens, which DATABASE_POOLER=transaction does not carry)"
+            )
+
+    def _one_body_fits(self) -> Self:
+        if self.request_bodies_max_bytes < self.request_body_max_bytes:
+            raise ValueError("REQUEST_BODIES_MAX_BYTES is less than REQUEST_BODY_MAX_BYTES: no such body fits")
         return self
 
     def require_servers(self) -> None:
@@ -162,3 +280,41 @@ class Settings(BaseSettings):
                 raise SettingsError(f"{name} is the sandbox's: production needs the real one")
         if not self.razorpay_base_url.startswith("https://"):
             raise SettingsError("RAZORPAY_BASE_URL is not https: production does not send a key in the clear")
+
+
+def read_settings(home: Path | None = None) -> Settings:
+    """From the environment; in development also from `.env`. Raises SettingsError, in words and without values.
+
+    `home`: the folder of a `naka up`, which is asked where the environment names no database; and whether this is
+    development, where the environment does not say. Production reads no file.
+    """
+    files = [] if home is None or variable("DATABASE_URL") else [home / "env"]
+    started = any(file.is_file() for file in files)
+    if variable("NAKA_ENV") != "development" and (variable("NAKA_ENV") or not started):
+        return build_settings()
+    return build_settings(*files, Path(".env"))  # the later file wins
+
+
+def build_settings(*files: Path, **given: Any) -> Settings:
+    """From the environment, `files` (the later wins), and `given` above all. Raises SettingsError."""
+    try:
+        return Settings(_env_file=files or None, **given)
+    except ValidationError as error:
+        raise SettingsError(said(error) or "the settings do not make sense") from None
+
+
+def said(error: ValidationError) -> str:
+    """The settings and what is wrong with them: never a value, which pydantic's own text would show."""
+    found = []
+    for item in error.errors(include_input=False, include_url=False, include_context=False):
+        words = str(item["msg"]).removeprefix("Value error, ")
+        found.append(f"{str(item['loc'][0]).upper()}: {words}" if item["loc"] else words)
+    return "; ".join(found)
+
+
+def _is_torn(name: str, value: str) -> bool:
+    """Whether white space or a control character stands where none can be meant."""
+    if name in _MAY_HOLD_BLANKS:
+        return name != "chat_system" and not value.isprintable()
+    parts = value.split(",") if name in _LISTS else [value]
+    return any(char.isspace() or not char.isprintable() for part in parts for char in part.strip())

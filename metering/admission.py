@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID
 
+from core.deadline import within
 from core.errors import NakaError, PaymentRequired, Unavailable
 from core.logs import get_logger
 from core.money import ceil_div
@@ -32,6 +33,7 @@ from metering.tokens import bound_of_count, bound_of_text, likely_of_text
 
 _TRIES = 12
 _AGAIN_S = 0.05
+_DEADLINE_S = 5.0
 _BOUNCES = 2
 """After so many in a row another process sees another Redis: Postgres decides between the two."""
 _READINGS = 3
@@ -97,10 +99,12 @@ class AdmissionRules:
 class _Visit:
     """One call of `admit`: how long it still waits for Redis, how often Postgres bounced what Redis granted.
 
-    `least_epoch`: an entitlement that was read before it is too old; `outdated`: how often that was found so.
+    `ends_s`: when its time with the stores is up (the provider's time is not counted). `least_epoch`: an entitlement
+    that was read before it is too old; `outdated`: how often that was found so.
     """
 
     patience_until_s: float
+    ends_s: float
     bounces: int = 0
     blind: bool = False
     least_epoch: int = 0
@@ -126,8 +130,10 @@ class Admission:
         self._rules = rules
         self._counted: dict[UUID, list[float]] = {}
 
-    async def admit(self, principal: Principal, ask: Ask) -> Grant:
+    async def admit(self, principal: Principal, ask: Ask, *, within_s: float = _DEADLINE_S) -> Grant:
         """Holds, opens, grants. What is granted runs (`Running`) until it is settled.
+
+        Waits for the stores `within_s` at most, whatever was cached and however often it asks again.
 
         Raises Forbidden or UnknownModel for the model, PaymentRequired, QuotaExceeded, TooLarge, Unauthenticated when
         the key ended meanwhile, Unavailable.
@@ -136,20 +142,24 @@ class Admission:
             raise Forbidden(f"this key may not use the model {ask.model!r}")
         bound = bound_of_text(ask.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
         likely = likely_of_text(ask.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
-        visit = _Visit(time.monotonic() + self._grants.breaker.rules.dwell_s)
+        began_s = time.monotonic()
+        visit = _Visit(began_s + self._grants.breaker.rules.dwell_s, began_s + within_s)
         for _ in range(_TRIES):
-            wish = await self._wish(principal, ask, bound, likely, least_epoch=visit.least_epoch)
-            try:
-                answer = await self._try(wish, visit)
-            except PaymentRequired:
-                if not await self._outdated(wish, visit):
-                    raise
-                continue
+            async with within(visit.ends_s - time.monotonic()):
+                wish = await self._wish(principal, ask, bound, likely, least_epoch=visit.least_epoch)
+                try:
+                    answer = await self._try(wish, visit)
+                except PaymentRequired:
+                    if not await self._outdated(wish, visit):
+                        raise
+                    continue
             if isinstance(answer, Admitted):
                 price = wish.price(answer.held.now_ms)
                 return Grant(answer.request, price, answer.entitlement, answer.held.room, answer.window_ends_ms())
             if isinstance(answer, Refused):
+                asked_s = time.monotonic()
                 counted = await self._count(principal, ask) if answer.worth_counting else None
+                visit.ends_s += time.monotonic() - asked_s
                 if counted is None:
                     raise _refusal(answer, wish.entitlement_at(answer.now_ms))
                 bound = likely = min(bound, bound_of_count(counted))

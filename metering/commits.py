@@ -2,33 +2,35 @@
 
 A lane owns one connection and does one thing. What goes wrong is told apart:
 
-- the server refuses the batch (a row poisons it): each row is tried alone, and only the poisoned one fails;
+- a row is at fault (`core.outage.is_row_fault`): each row is tried alone, and only the faulty one fails;
 - two batches collided (deadlock, serialization): the batch is tried again;
-- the connection broke: nobody knows whether the batch was committed. The lane hands the batch to `in_doubt`, which
-  looks it up on a new connection before anyone is told. A lane with a refuge gives the batch to it instead, and all
-  that follows until the refuge has learnt that Postgres is back.
+- an outage, and the server said so (a lock or statement time-out, read-only), or it could not be connected to: nothing
+  was written, the batch fails with Unavailable;
+- an outage, and the connection broke or did not answer in time: nobody knows whether the batch was committed. The lane
+  hands the batch to `in_doubt`, which looks it up on a new connection before anyone is told.
+
+A lane with a refuge gives the batch to it in any outage, and all that follows until the refuge has learnt that Postgres
+is back.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-import asyncpg
-
-from core.database import CONNECTION_ERRORS
+from core.deadline import margin_s
 from core.errors import InDoubt, NakaError, Unavailable
 from core.logs import get_logger
+from core.outage import COLLISIONS, STORE_ERRORS, is_outage, is_row_fault, is_undone
+from core.postgres_connection import Connection, connect
+from core.postgres_url import PostgresUrl, postgres_url
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    Connection = asyncpg.Connection
 Run = Callable[[Connection, list[Item]], Awaitable[list[Answer]]]
 
-COLLISIONS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _COLLISION_TRIES = 5
+_MAX_BATCH = 128
 _IN_DOUBT_TRIES = 5
 # The lanes run a few statements by key on tables of any size: a plan made while a table was small must not scan it.
 _PLANNER = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
@@ -51,29 +53,36 @@ class Poisoned(NakaError):
     """Postgres refuses this row whatever else is in its batch: a mistake of ours, and loud."""
 
 
+class _NotConnected(OSError):
+    """The server could not be connected to, for whatever reason: nothing was sent."""
+
+
 class Lane(Generic[Item, Answer]):
-    """One queue, one connection, one statement at a time, at most `max_batch` rows in it."""
+    """One queue, one connection, one statement at a time, at most 128 rows in it."""
 
     def __init__(
         self,
         name: str,
-        dsn: str,
+        url: str | PostgresUrl,
         run: Run[Item, Answer],
         in_doubt: Run[Item, Answer],
         *,
         timeout_s: float,
         retry_s: float | None,
-        max_batch: int = 128,
+        idle_s: float | None = None,
         refuge: Refuge[Item, Answer] | None = None,
     ) -> None:
-        """`retry_s`: how long to wait between tries when Postgres is away; None: fail at once with Unavailable."""
+        """`retry_s`: how long to wait between tries when Postgres is away; None: fail at once with Unavailable.
+
+        `idle_s`: an idle connection is closed after this long; None: it is kept.
+        """
         self._name = name
-        self._dsn = dsn
+        self._url = postgres_url(url)
         self._run = run
         self._in_doubt = in_doubt
         self._timeout_s = timeout_s
         self._retry_s = retry_s
-        self._max_batch = max_batch
+        self._idle_s = idle_s
         self._refuge = refuge
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._wake = asyncio.Event()
@@ -81,6 +90,7 @@ class Lane(Generic[Item, Answer]):
         self._idle.set()
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def depth(self) -> int:
@@ -103,7 +113,8 @@ class Lane(Generic[Item, Answer]):
             await asyncio.gather(self._task, return_exceptions=True)
         await self._shelter_waiting()
         self._fail_waiting()
-        await self._disconnect()
+        self._disconnect()
+        await asyncio.gather(*self._ending)
 
     def submit(self, item: Item) -> "asyncio.Future[Answer]":
         """Queues a row. The future has its answer once its batch has committed; cancelling it takes nothing back."""
@@ -113,12 +124,20 @@ class Lane(Generic[Item, Answer]):
         self._wake.set()
         return future
 
+    def withdraw(self, future: "asyncio.Future[Answer]") -> bool:
+        """Takes back a row that was not sent yet; False when it was, and its answer will come."""
+        kept = [row for row in self._waiting if row[1] is not future]
+        withdrawn = len(kept) < len(self._waiting)
+        self._waiting = kept
+        return withdrawn
+
     async def _work(self) -> None:
         while True:
-            await self._wake.wait()
-            batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
+            await self._until_wanted()
+            batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
             try:
-                await self._commit(batch)
+                if batch:
+                    await self._commit(batch)
             except asyncio.CancelledError:
                 if self._refuge is None:
                     _fail(batch, InDoubt("this process stops"))
@@ -129,6 +148,16 @@ class Lane(Generic[Item, Answer]):
                 self._wake.clear()
                 self._idle.set()
 
+    async def _until_wanted(self) -> None:
+        """Returns once a row waits."""
+        if self._idle_s is not None and self._connection is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._idle_s):
+                    await self._wake.wait()
+            if not self._waiting:
+                self._disconnect()
+        await self._wake.wait()
+
     async def _commit(self, batch: list[tuple[Item, "asyncio.Future[Answer]"]]) -> None:
         items = [item for item, _ in batch]
         try:
@@ -137,17 +166,17 @@ class Lane(Generic[Item, Answer]):
                 answers = await self._answers(items)
         except Unavailable as error:
             _fail(batch, error)
-        except asyncpg.PostgresError as error:
-            if len(batch) > 1:
+        except Exception as error:  # noqa: BLE001 - a lane must outlive any mistake: nobody else would answer
+            if not is_row_fault(error):
+                log.critical("lane_failed", lane=self._name, error=repr(error))
+                _fail(batch, error)
+            elif len(batch) > 1:
                 log.warning("batch_poisoned", lane=self._name, rows=len(batch), error=type(error).__name__)
                 for row in batch:
                     await self._commit([row])
             else:
                 log.critical("row_poisoned", lane=self._name, error=type(error).__name__, item=repr(items[0]))
                 _fail(batch, Poisoned("the journal refuses this row"))
-        except Exception as error:  # noqa: BLE001 - a lane must outlive any mistake: nobody else would answer
-            log.critical("lane_failed", lane=self._name, error=repr(error))
-            _fail(batch, error)
         else:
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
@@ -156,22 +185,24 @@ class Lane(Generic[Item, Answer]):
     async def _answers(self, items: list[Item]) -> list[Answer]:
         """Runs the batch until its outcome is known.
 
-        Raises, when `retry_s` is None, Unavailable if it was never sent, InDoubt if nobody can say what became of it.
+        Raises, when `retry_s` is None, Unavailable if nothing of it was written for certain, InDoubt if nobody can say
+        what became of it.
         """
         run, collisions, failures = self._run, 0, 0
         while True:
             try:
                 connection = await self._connect()
                 return await run(connection, items)
-            except COLLISIONS:
-                collisions += 1
-                if collisions == _COLLISION_TRIES:
+            except STORE_ERRORS as error:
+                if isinstance(error, COLLISIONS) and collisions < _COLLISION_TRIES:
+                    collisions += 1
+                    continue
+                if not is_outage(error):
                     raise
-            except CONNECTION_ERRORS as error:
-                if self._connection is not None:
+                if self._connection is not None and not is_undone(error):
                     run = self._in_doubt  # it was sent: from now on it is looked up, not sent again
-                await self._disconnect()
-                log.warning("lane_disconnected", lane=self._name, error=type(error).__name__)
+                self._disconnect()
+                log.warning("lane_disconnected", lane=self._name, error=type(error.__cause__ or error).__name__)
                 sheltered = await self._sheltered(items)
                 if sheltered is not None:
                     return sheltered
@@ -195,16 +226,27 @@ class Lane(Generic[Item, Answer]):
     async def _connect(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
             self._connection = None
-            settings = {"application_name": f"naka-{self._name}", **_PLANNER}
-            self._connection = await asyncpg.connect(
-                self._dsn, timeout=self._timeout_s, command_timeout=self._timeout_s, server_settings=settings
-            )
+            within_s = self._timeout_s - margin_s(self._timeout_s)
+            try:
+                self._connection = await connect(
+                    self._url,
+                    f"naka-{self._name}",
+                    timeout_s=within_s,
+                    command_timeout_s=within_s,
+                    settings=_PLANNER,
+                )
+            except STORE_ERRORS as error:
+                raise _NotConnected from error
         return self._connection
 
-    async def _disconnect(self) -> None:
+    def _disconnect(self) -> None:
+        """Gives the connection up: at once for the lane, and for the server once it has stopped what still runs."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
+        if connection is None:
+            return
+        ending = asyncio.create_task(_close(connection, margin_s(self._timeout_s)), name=f"lane-{self._name}-closes")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     async def _shelter_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -220,6 +262,15 @@ class Lane(Generic[Item, Answer]):
         waiting, self._waiting = self._waiting, []
         _fail(waiting, Unavailable("this process stops"))
         self._idle.set()
+
+
+async def _close(connection: Connection, within_s: float) -> None:
+    """Waits a moment until the server has cancelled what timed out: else it would wait for its lock for ever."""
+    try:
+        async with asyncio.timeout(within_s):
+            await connection.close()
+    except STORE_ERRORS:
+        connection.terminate()
 
 
 def _is_answered(future: "asyncio.Future[Answer]") -> bool:

@@ -2,6 +2,8 @@
 
 An answer that ended has the provider's own counts. Of one that broke off the input is exact from `message_start` on;
 its output is the relayed text, counted by the provider, or, where that fails, estimated by the model's own density.
+A request that was sent and never answered, nor refused, has its input as counted by the provider, or, where that
+fails, as bounded when it was admitted: both are estimates, and never more than was held.
 The provider's count being away, slow or full makes a measurement poorer, never late by more than `_LONGEST_S`, and
 never fail.
 """
@@ -35,6 +37,8 @@ class OutputCounter:
     async def measure(self, recorder: UsageRecorder) -> tuple[Usage, Source]:
         """The counts of a request that has ended and how they are known. The recorder's text is gone after it."""
         try:
+            if recorder.unanswered:
+                return Usage(input_tokens=await self._prompt_tokens(recorder)), Source.ESTIMATED
             usage = final_usage(recorder)
             if usage is None:
                 tokens, source = await self._relayed(recorder)
@@ -44,6 +48,15 @@ class OutputCounter:
             return usage, Source.FINAL
         finally:
             recorder.forget_text()
+            recorder.count_prompt = None
+
+    async def _prompt_tokens(self, recorder: UsageRecorder) -> int:
+        """The input of a request that was never answered. No window passes its limit for it: so much was held."""
+        if recorder.count_prompt is not None:
+            counted = await _asked(recorder.count_prompt(), "prompt_not_counted", recorder.model)
+            if counted is not None:
+                return min(counted, recorder.held_prompt_tokens)
+        return recorder.held_prompt_tokens
 
     async def _relayed(self, recorder: UsageRecorder) -> tuple[int, Source]:
         """The tokens of the relayed text. Nothing was relayed: that is known without asking."""
@@ -51,20 +64,28 @@ class OutputCounter:
             return 0, Source.COUNTED
         model, text = recorder.model, recorder.text()
         if self._count_output is not None and model is not None and text is not None:
-            try:
-                async with asyncio.timeout(_LONGEST_S):
-                    return await self._count_output(model, text), Source.COUNTED
-            except (NakaError, TimeoutError) as error:
-                log.warning("output_not_counted", error=str(error) or type(error).__name__, model=model)
-            except Exception as error:  # noqa: BLE001 - a settlement does not fail because a count did
-                log.error("output_count_failed", error=type(error).__name__, model=model)  # noqa: TRY400 - no locals
+            counted = await _asked(self._count_output(model, text), "output_not_counted", model)
+            if counted is not None:
+                return counted, Source.COUNTED
         return self._densities.estimate(model or "", recorder.output_chars), Source.ESTIMATED
+
+
+async def _asked(count: Awaitable[int], event: str, model: str | None) -> int | None:
+    """The provider's count; None, and a line in the log, when it is not had within `_LONGEST_S`."""
+    try:
+        async with asyncio.timeout(_LONGEST_S):
+            return await count
+    except (NakaError, TimeoutError) as error:
+        log.warning(event, error=str(error) or type(error).__name__, model=model)
+    except Exception as error:  # noqa: BLE001 - a settlement does not fail because a count did
+        log.error(event, error=type(error).__name__, model=model)  # noqa: TRY400 - no locals
+    return None
 
 
 def final_usage(recorder: UsageRecorder) -> Usage | None:
     """The counts that the provider itself has given; None for an answer that broke off before that. Pure.
 
-    Before `message_start` there are none, and a refusal without any output is billed nothing.
+    Before `message_start` there are none, and of a refusal without any output no tokens count.
     """
     if recorder.started is None or recorder.outcome is Outcome.REFUSED:
         return NO_USAGE

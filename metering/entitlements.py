@@ -1,37 +1,46 @@
 """What a user is entitled to, as admission reads it: cached in the process, dropped everywhere by `core.changes`.
 
 Billing projects the `entitlements` row (what the plan gives, and when); an admin sets limits of a user or a tenant.
-Here both are read together and resolved. A projection moves the tenant's epoch in its own transaction, and a reading
-carries the epoch of its snapshot: so no request opens under an older projection once a newer one has committed, however
-old a process's reading is.
+Here both are read together, for all users that wait (`core.reads`), and resolved. A projection moves the tenant's epoch
+in its own transaction, and a reading carries the epoch of its snapshot: so no request opens under an older projection
+once a newer one has committed, however old a process's reading is.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.cache import TtlCache
 from core.database import Database
+from core.postgres_connection import Connection
+from core.reads import BatchedReads
 from core.tenancy.audit import Actor, record
-from core.tenancy.models import Tenant
 from metering.entry_log import fetch_in, move_epoch
-from metering.limits import LimitSet, PlanLimits
-from metering.models import EntitlementRow, LimitRow, TenantEpoch
+from metering.journal import sql
+from metering.limits import Limit, LimitSet, PlanLimits
+from metering.models import EntitlementRow, LimitRow
 from metering.schedule import Schedule, Timeline, timeline_of
 
 _EMPTY = Schedule()
+_NO_PLAN = PlanLimits()
+_LIMITS = msgspec.json.Decoder(tuple[Limit, ...])
+_User = tuple[UUID, UUID]
+LimitSource = Literal["set", "plan", "default"]
+"""Where limits come from: set for the user or the tenant, given by its plan, or the settings' for one without."""
 
 
 class Entitlements:
     """Reads and resolves. One per process."""
 
-    def __init__(self, database: Database, *, ttl_s: float) -> None:
-        self._database = database
-        self._cache: TtlCache[tuple[UUID, UUID], Timeline] = TtlCache(ttl_s=ttl_s)
+    def __init__(self, database: Database, *, ttl_s: float, defaults: PlanLimits = _NO_PLAN) -> None:
+        """`defaults` hold for a tenant that has no plan."""
+        self._defaults = defaults
+        self._reads: BatchedReads[_User, Timeline] = BatchedReads("entitlements", database, self._fetch)
+        self._cache: TtlCache[_User, Timeline] = TtlCache(ttl_s=ttl_s)
 
     async def of(self, tenant_id: UUID, user_id: UUID, *, least_epoch: int = 0) -> Timeline:
         """What holds for the user, and when. Raises Unavailable.
@@ -45,49 +54,67 @@ class Entitlements:
             if found.read_epoch >= least_epoch:
                 return found
             self._cache.discard(key)
-        return await self._cache.load(key, lambda: self._read(tenant_id, user_id))
+        return await self._cache.load(key, lambda: self._read(key))
 
     def forget(self, tenant_id: UUID | None) -> None:
         """Drops what is cached of a tenant, or everything."""
         self._cache.drop(None if tenant_id is None else lambda key, _: key[0] == tenant_id)
 
-    async def _read(self, tenant_id: UUID, user_id: UUID) -> Timeline:
-        async with self._database.session() as session:
-            sets = await session.scalars(
-                select(LimitRow).where(LimitRow.tenant_id == tenant_id, LimitRow.subject_id.in_((tenant_id, user_id)))
-            )
-            by_subject = {row.subject_id: _limit_set(row) for row in sets}
-            found = (await session.execute(_OF_TENANT.where(Tenant.id == tenant_id))).one_or_none()  # one snapshot
-        epoch, plan = (None, None) if found is None else (found[0], found[1])
+    async def _read(self, user: _User) -> Timeline:
+        return await self._reads.get(user) or self._timeline(None, {}, user)
+
+    async def _fetch(self, connection: Connection, users: list[_User]) -> dict[_User, Timeline]:
+        """All of them in one statement: the epoch, the projection and the limits are of one snapshot."""
+        rows = await connection.fetch(sql("entitlements"), *map(list, zip(*users, strict=True)))
+        tenants = {row["tenant_id"]: _Projected.of(row) for row in rows if row["subject_id"] is None}
+        sets = {
+            (row["tenant_id"], row["subject_id"]): LimitSet(_LIMITS.decode(row["limits"]), row["concurrency"])
+            for row in rows
+            if row["subject_id"] is not None
+        }
+        return {user: self._timeline(tenants.get(user[0]), sets, user) for user in users}
+
+    def _timeline(self, tenant: "_Projected | None", sets: dict[_User, LimitSet], user: _User) -> Timeline:
+        projected = tenant or _Projected()
         return timeline_of(
-            Schedule() if plan is None else msgspec.convert(plan.schedule, Schedule),
-            plan=PlanLimits() if plan is None else msgspec.convert(plan.limits, PlanLimits),
-            plan_version=None if plan is None else plan.plan_version,
-            user=by_subject.get(user_id),
-            tenant=by_subject.get(tenant_id),
-            read_epoch=epoch or 0,
+            projected.schedule,
+            plan=self._defaults if projected.limits is None else projected.limits,
+            plan_version=projected.plan_version,
+            defaults=self._defaults,
+            user=sets.get(user),
+            tenant=sets.get((user[0], user[0])),
+            read_epoch=projected.epoch,
         )
 
 
-_OF_TENANT = (
-    select(TenantEpoch.epoch, EntitlementRow)
-    .select_from(Tenant)
-    .outerjoin(TenantEpoch, TenantEpoch.tenant_id == Tenant.id)
-    .outerjoin(EntitlementRow, EntitlementRow.tenant_id == Tenant.id)
-)
+@dataclass(frozen=True, slots=True)
+class _Projected:
+    """A tenant's epoch, and what billing says of it, decoded once for all of its users."""
+
+    epoch: int = 0
+    plan_version: str | None = None
+    limits: PlanLimits | None = None
+    schedule: Schedule = _EMPTY
+
+    @classmethod
+    def of(cls, row: Any) -> "_Projected":
+        if row["limits"] is None:
+            return cls(row["epoch"] or 0)
+        limits = msgspec.json.decode(row["limits"], type=PlanLimits)
+        return cls(row["epoch"] or 0, row["plan_version"], limits, msgspec.json.decode(row["schedule"], type=Schedule))
 
 
-async def read_limits(session: AsyncSession, tenant_id: UUID, subject_id: UUID) -> tuple[LimitSet, bool]:
-    """The set that holds for a user, or for the tenant itself (`subject_id` is its id).
-
-    The second value says whether it was set for it; else it is the plan's.
-    """
+async def read_limits(
+    session: AsyncSession, tenant_id: UUID, subject_id: UUID, *, defaults: PlanLimits = _NO_PLAN
+) -> tuple[LimitSet, LimitSource]:
+    """The set that holds for a user, or for the tenant itself (`subject_id` is its id), and where it comes from."""
     row = await session.get(LimitRow, (tenant_id, subject_id))
     if row is not None:
-        return _limit_set(row), True
+        return _limit_set(row), "set"
     plan = await session.get(EntitlementRow, tenant_id)
-    given = PlanLimits() if plan is None else msgspec.convert(plan.limits, PlanLimits)
-    return given.tenant if subject_id == tenant_id else given.user, False
+    is_on_plan = plan is not None and bool(plan.plan_version)
+    given = msgspec.convert(plan.limits, PlanLimits) if plan is not None and is_on_plan else defaults
+    return given.tenant if subject_id == tenant_id else given.user, "plan" if is_on_plan else "default"
 
 
 async def set_limits(

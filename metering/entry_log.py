@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.logs import get_logger
-from metering.commits import COLLISIONS
+from core.outage import COLLISIONS, driver_error
 from metering.journal import sql
 from metering.measurements import COUNT_NAMES, Entry, Named
 
@@ -66,7 +66,7 @@ async def patiently(begin: Callable[[], AbstractAsyncContextManager[Any]], work:
             async with begin():
                 return await work()
         except (*COLLISIONS, DBAPIError) as error:
-            if isinstance(error, DBAPIError) and not _is_collision(error):
+            if not isinstance(driver_error(error), COLLISIONS):
                 raise
             log.warning("entry_collided", error=type(error).__name__)
     async with begin():
@@ -119,8 +119,3 @@ async def end_hold(fetch: Fetch, row: Named) -> None:
 async def move_epoch(fetch: Fetch, tenant_id: UUID) -> None:
     """What was granted before is asked again, of counters that know what this transaction wrote."""
     await fetch(sql("bump_epoch"), tenant_id, 0)
-
-
-def _is_collision(error: DBAPIError) -> bool:
-    """SQLAlchemy wraps what asyncpg raised, twice."""
-    return error.orig is not None and isinstance(error.orig.__cause__, COLLISIONS)

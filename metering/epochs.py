@@ -3,7 +3,7 @@
 A tenant's hash is built under its lock: the epoch moves first, so every grant of an older epoch that is not open yet
 bounces; then settled and open requests are summed in one snapshot; then the hash is written, which only the newest
 epoch may. A user's hash that was never built in this epoch needs no new one: nothing can be held for it.
-One rebuild serves all requests of this process that wait for it.
+One rebuild serves all requests of this process that wait for it; users are read in batches (`core.reads`).
 
 A tenant that Postgres admits (`metering.fallback`) is not built before its time has passed; the first build after
 that is its way back to Redis.
@@ -17,11 +17,14 @@ from uuid import UUID
 
 from core.cache import TtlCache
 from core.database import Connections
+from core.deadline import unbounded
 from core.errors import Unavailable
 from core.logs import get_logger
+from core.reads import BatchedReads
 from metering.journal import InFallback, sql, states
 from metering.quota import Quota
-from metering.shadow import Shadow, read_periods, read_shadow
+from metering.schedule import Timeline
+from metering.shadow import Shadow, UserAsk, read_periods, read_shadow, read_user_shadows
 from metering.windows import MINUTE_MS, Calendar
 
 _SKEW_MS = 2 * MINUTE_MS
@@ -39,6 +42,7 @@ class Epochs:
         self._quota = quota
         self._calendar = calendar
         self._newest: TtlCache[UUID, int] = TtlCache(ttl_s=0)  # one reading serves all refusals that wait for it
+        self._users: BatchedReads[UserAsk, Shadow] = BatchedReads("users", pool, read_user_shadows)
         self._building: dict[tuple[UUID, UUID | None], asyncio.Future[InFallback | None]] = {}
 
     async def rebuild_tenant(self, tenant_id: UUID, seen_epoch: int) -> InFallback | None:
@@ -48,9 +52,12 @@ class Epochs:
         """
         return await self._once((tenant_id, None), lambda: self._build_tenant(tenant_id, seen_epoch))
 
-    async def build_user(self, tenant_id: UUID, user_id: UUID, epoch: int) -> None:
-        """The hash of a user that has none in `epoch`. Raises RedisAway, Unavailable."""
-        await self._once((tenant_id, user_id), lambda: self._build_user(tenant_id, user_id, epoch))
+    async def build_user(self, tenant_id: UUID, user_id: UUID, epoch: int, *, timeline: Timeline | None = None) -> None:
+        """The hash of a user that has none in `epoch`. Raises RedisAway, Unavailable.
+
+        `timeline` saves a statement, where it was read in that epoch or later: it names the periods.
+        """
+        await self._once((tenant_id, user_id), lambda: self._build_user(tenant_id, user_id, epoch, timeline))
 
     async def has_moved(self, tenant_id: UUID, seen_epoch: int) -> bool:
         """Whether Postgres knows better than counters of `seen_epoch`: a refusal opens nothing that could bounce.
@@ -71,7 +78,8 @@ class Epochs:
     ) -> InFallback | None:
         task = self._building.get(key)
         if task is None:
-            task = asyncio.ensure_future(build())
+            with unbounded():  # a build that outlasts this caller's deadline is there for the next one
+                task = asyncio.ensure_future(build())
             self._building[key] = task
             task.add_done_callback(lambda done: self._built(key, done))
         return await asyncio.shield(task)
@@ -87,29 +95,35 @@ class Epochs:
         if built is not None and built > seen_epoch:
             return None  # somebody was quicker; another epoch would only bounce what was granted since
         now_ms = await self._quota.now_ms()
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with self._pool.acquire(patient=True) as connection, connection.transaction():  # sums a tenant's month
             epoch = await connection.fetchval(sql("fallback_leave"), tenant_id, seen_epoch)
             if epoch is None:
                 mode = await connection.fetchrow(sql("fallback_mode"), tenant_id)
                 return InFallback(mode["fallback_s"])
-            shadow = await self._read(connection, tenant_id, None, now_ms)
+            shadow = await self._read(connection, tenant_id, now_ms)
         written = await self._quota.build_tenant(tenant_id, epoch, run_id, shadow.fields())
         log.info("shadow_rebuilt", tenant_id=str(tenant_id), epoch=epoch, seen=seen_epoch, written=written)
         await self._release(tenant_id, shadow)
         return None
 
-    async def _build_user(self, tenant_id: UUID, user_id: UUID, epoch: int) -> None:
+    async def _build_user(self, tenant_id: UUID, user_id: UUID, epoch: int, timeline: Timeline | None) -> None:
         run_id = await self._quota.lane.connect()
         now_ms = await self._quota.now_ms()
-        async with self._pool.acquire() as connection:
-            shadow = await self._read(connection, tenant_id, user_id, now_ms)
+        if timeline is not None and timeline.read_epoch >= epoch:
+            periods = timeline.periods
+        else:  # older ones may lack a period that the user has used since
+            async with self._pool.acquire(patient=True) as connection:
+                periods = await read_periods(connection, tenant_id)
+        ask = UserAsk.around(self._calendar, tenant_id, user_id, now_ms, periods=periods, around_ms=_SKEW_MS)
+        shadow = await self._users.get(ask)
+        assert shadow is not None  # noqa: S101 - every ask has an answer
         await self._quota.build_user(tenant_id, user_id, epoch, run_id, shadow.fields())
         await self._release(tenant_id, shadow)
 
-    async def _read(self, connection: Any, tenant_id: UUID, user_id: UUID | None, now_ms: int) -> Shadow:
+    async def _read(self, connection: Any, tenant_id: UUID, now_ms: int) -> Shadow:
         periods = await read_periods(connection, tenant_id)
         return await read_shadow(
-            connection, self._calendar, tenant_id, user_id, now_ms, periods=periods, around_ms=_SKEW_MS
+            connection, self._calendar, tenant_id, None, now_ms, periods=periods, around_ms=_SKEW_MS
         )
 
     async def _release(self, tenant_id: UUID, shadow: Shadow) -> None:

@@ -62,7 +62,7 @@ class Exposure:
 
 async def expose(connections: Connections, reported: Iterable[Reported], first: date, days: int) -> list[Exposure]:
     """Every day and model that either side knows, from `first` on for so many days. Days without usage are left out."""
-    async with connections.acquire() as connection:
+    async with connections.acquire(patient=True) as connection:
         bounds = (_floor(first), _floor(first + timedelta(days=days)))
         rows = await connection.fetch(sql("reconcile_provider"), *bounds, timeout=_STATEMENT_S)
     ours = {(row["day"], row["model"]): row for row in rows}

@@ -18,14 +18,14 @@ from enum import Enum
 from itertools import groupby
 from uuid import UUID
 
-import asyncpg
-
 from core.clock import offset_ms, to_ms
-from core.database import CONNECTION_ERRORS
-from core.errors import NakaError
+from core.errors import NakaError, Unavailable
 from core.ids import uuid7
 from core.logs import get_logger
-from metering.commits import Connection, Lane, Poisoned
+from core.outage import COLLISIONS, STORE_ERRORS, is_outage, is_undone
+from core.postgres_connection import Connection
+from core.postgres_url import PostgresUrl
+from metering.commits import Lane, Poisoned
 from metering.journal import open_batch, sql, void_unknown
 from metering.judge import judge, room
 from metering.questions import Admitted, Held, Refused, Wish
@@ -75,21 +75,25 @@ class Fallback:
 
     def __init__(
         self,
-        dsn: str,
+        url: str | PostgresUrl,
         *,
         process_id: UUID,
         running: Running,
         calendar: Calendar,
         timeout_s: float,
         dwell_s: float = DWELL_S,
+        idle_s: float = 60,
     ) -> None:
+        """`idle_s`: the lanes' connections, which an outage of Redis opens, are closed after this long without use."""
         self._process_id = process_id
         self._running = running
         self._calendar = calendar
         self._dwell_s = dwell_s
         self._until_s: dict[UUID, float] = {}
         self._lanes: list[Lane[_Ask, Answer | NakaError]] = [
-            Lane(f"fallback-{number}", dsn, self._admit, self._in_doubt, timeout_s=timeout_s, retry_s=None)
+            Lane(
+                f"fallback-{number}", url, self._admit, self._in_doubt, timeout_s=timeout_s, retry_s=None, idle_s=idle_s
+            )
             for number in range(_LANES)
         ]
 
@@ -155,19 +159,26 @@ class Fallback:
         return [ask.answer or Turned.ASK_AGAIN for ask in batch]
 
     async def _of_tenant(self, connection: Connection, asks: list[_Ask]) -> None:
-        """One transaction; what Postgres refuses of it is tried one by one, so that only the poisoned one fails."""
+        """One transaction; what Postgres refuses of it is tried one by one, so that only the poisoned one fails.
+
+        An outage of this tenant alone (its lock is held too long) fails its asks, and those of no other.
+        """
         try:
             while asks and not await self._transaction(connection, asks):
                 asks = [ask for ask in asks if ask.answer is not Turned.KEY_ENDED]
-        except CONNECTION_ERRORS:
-            raise
-        except asyncpg.PostgresError as error:
+        except STORE_ERRORS as error:
+            collided = isinstance(error, COLLISIONS)
+            if is_outage(error) and not is_undone(error):
+                raise
             self._forget(*asks)
             log.warning("fallback_refused", asks=len(asks), error=type(error).__name__)
-            if len(asks) > 1:
+            if is_outage(error) and not collided:
+                for ask in asks:
+                    ask.answer = Unavailable("the journal does not answer")
+            elif len(asks) > 1:
                 for ask in asks:
                     await self._of_tenant(connection, [ask])
-            elif isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):
+            elif collided:
                 asks[0].answer = Turned.ASK_AGAIN
             else:
                 log.critical("row_poisoned", lane="fallback", error=type(error).__name__, item=repr(asks[0].wish))
@@ -182,7 +193,7 @@ class Fallback:
             requests = [given.request for given in granted.values()]
             opened = await open_batch(connection, requests, self._process_id) if requests else set()
         except BaseException:
-            with contextlib.suppress(*CONNECTION_ERRORS, asyncpg.PostgresError):
+            with contextlib.suppress(*STORE_ERRORS):
                 await transaction.rollback()
             raise
         ended = [number for number, given in granted.items() if given.request.id not in opened]

@@ -11,6 +11,8 @@ from metering.journal import sql
 class Gauges:
     """Numbers that identify nobody. `drifts` and `age_s` are of the last check of the books, if there was one.
 
+    `writable`: 0 on a replica, or where transactions are read-only.
+
     `worker_overdue_s`: how long the work of the hour has waited for a worker; None before the first worker.
     """
 
@@ -20,6 +22,7 @@ class Gauges:
     drifts: int | None
     age_s: float | None
     worker_overdue_s: float | None
+    writable: int
 
 
 async def read_gauges(connection: Any, *, dead_after_s: float) -> Gauges:

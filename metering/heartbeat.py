@@ -7,6 +7,7 @@ away: the beat is missed and the next one tells everything again.
 import asyncio
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from uuid import UUID
 
@@ -23,6 +24,8 @@ from metering.records import Outcome
 from metering.running import Running
 from metering.tokens import NO_USAGE, Usage, overlay
 
+Rider = Callable[[Connections], Awaitable[None]]
+"""Writes something small after a beat; its failure is logged, and the next beat comes all the same."""
 _WRITE_S = 5
 """A beat on a connection that hangs is given up, so that the next one takes another before we are taken for dead."""
 
@@ -67,13 +70,21 @@ class Heartbeat:
     """Beats every `every_s`. One per process; it must beat once before the first request is opened."""
 
     def __init__(
-        self, pool: Connections, running: Running, densities: Densities, process_id: UUID, *, every_s: float
+        self,
+        pool: Connections,
+        running: Running,
+        densities: Densities,
+        process_id: UUID,
+        *,
+        every_s: float,
+        rider: Rider | None = None,
     ) -> None:
         self._pool = pool
         self._running = running
         self._densities = densities
         self._process_id = process_id
         self._every_s = every_s
+        self._rider = rider
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -86,6 +97,7 @@ class Heartbeat:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._carry()
         if len(self._running):
             log.critical("stopped_with_requests", requests=len(self._running))
             return
@@ -94,7 +106,7 @@ class Heartbeat:
                 await connection.execute(
                     "UPDATE processes SET ended_at = clock_timestamp() WHERE id = $1", self._process_id
                 )
-        except (Unavailable, asyncpg.PostgresError) as error:
+        except Unavailable as error:
             log.warning("no_goodbye", error=str(error))
 
     async def beat(self) -> None:
@@ -114,6 +126,16 @@ class Heartbeat:
                 log.warning("beat_missed", error=type(error).__name__)
             except Exception as error:  # noqa: BLE001 - the next beat must come, or a living process is taken for dead
                 log.critical("beat_failed", error=repr(error))
+            await self._carry()
+
+    async def _carry(self) -> None:
+        """Lets the rider write, after the beat: what it has is worth less than a beat in time."""
+        if self._rider is None:
+            return
+        try:
+            await self._rider(self._pool)
+        except (Unavailable, asyncpg.PostgresError, TimeoutError) as error:
+            log.warning("rider_failed", error=type(error).__name__)
 
     async def _share_densities(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
         """Adds what this process measured to what all have, and takes over the sum."""

@@ -14,7 +14,9 @@ from uuid import UUID
 
 from core.clock import to_datetime
 from core.ids import uuid7
-from metering.commits import Connection, Lane, Refuge
+from core.postgres_connection import Connection
+from core.postgres_url import PostgresUrl
+from metering.commits import Lane, Refuge
 from metering.records import ERRORS, OpenRequest, Settlement
 
 _SQL = Path(__file__).parent / "sql"
@@ -70,7 +72,7 @@ class Journal:
 
     def __init__(
         self,
-        dsn: str,
+        url: str | PostgresUrl,
         *,
         timeout_s: float,
         process_id: UUID | None = None,
@@ -79,10 +81,10 @@ class Journal:
         self.process_id = process_id or uuid7()
         self._shard = self.process_id.int % _SHARDS
         self.opens: Lane[OpenRequest, Opened | InFallback] = Lane(
-            "open", dsn, self._open, self._open_in_doubt, timeout_s=timeout_s, retry_s=None
+            "open", url, self._open, self._open_in_doubt, timeout_s=timeout_s, retry_s=None
         )
         self.settlements: Lane[Settlement, Settled] = Lane(
-            "settle", dsn, self._settle, self._settle, timeout_s=timeout_s, retry_s=_SETTLE_RETRY_S, refuge=refuge
+            "settle", url, self._settle, self._settle, timeout_s=timeout_s, retry_s=_SETTLE_RETRY_S, refuge=refuge
         )
 
     def start(self) -> None:

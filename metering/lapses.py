@@ -10,6 +10,7 @@ import asyncio
 from uuid import UUID
 
 from core.database import Connections
+from core.deadline import unbounded
 from core.errors import Unavailable
 from core.logs import get_logger
 from metering.journal import void_unknown
@@ -33,7 +34,8 @@ class Lapses:
         pair = (tenant_id, user_id)
         task = self._looking.get(pair)
         if task is None:
-            task = asyncio.create_task(self._release(tenant_id, user_id))
+            with unbounded():
+                task = asyncio.create_task(self._release(tenant_id, user_id))
             self._looking[pair] = task
             task.add_done_callback(lambda _: self._looking.pop(pair, None))
         return task

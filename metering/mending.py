@@ -13,11 +13,10 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-
 from core.database import Connections
 from core.errors import Invalid
 from core.ids import uuid7
+from core.outage import Collided
 from core.tenancy.audit import Actor
 from metering.drifts import BY_DAY, DAILY, MONTHLY, MOST_KEPT, Drift, Month
 from metering.journal import sql
@@ -28,7 +27,6 @@ _SHARD = -1  # of meters and days: no process settles into it, so a repair waits
 _MEND = {DAILY: "reconcile_mend_rollup", MONTHLY: "reconcile_mend_monthly", BY_DAY: "reconcile_mend_by_day"}
 _ORDER = (BY_DAY, MONTHLY, DAILY)
 """As a settlement touches them (see settle.sql), so that a repair and a settlement never wait for each other."""
-_COLLISIONS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _TRIES = 5
 
 
@@ -101,10 +99,10 @@ async def _exclusively(connections: Connections, tenant_id: UUID, mend: Callable
     """Runs a repair in a transaction that no other repair of the tenant overlaps; again, if it collided."""
     for left in reversed(range(_TRIES)):
         try:
-            async with connections.acquire() as connection, connection.transaction():
+            async with connections.acquire(patient=True) as connection, connection.transaction():
                 await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"naka {tenant_id}")
                 return await mend(connection)
-        except _COLLISIONS:
+        except Collided:
             if not left:
                 raise
     raise AssertionError("unreachable")

@@ -108,7 +108,7 @@ REPORTED_COLUMNS = (*COUNT_COLUMNS, "errors")
 class UsageRequest(Counts, Base):
     """One request: opened before the provider hears of it, settled or void in the end.
 
-    `requests` is 1 once the provider has begun to answer, else 0: what failed before that is billed nothing.
+    `requests` is 1 once it is settled, however it ended, and 0 while it is open or where it is void.
     `source` says how the counts are known: `final`, `counted` or `estimated`. A row that was recovered while its
     process may only have slept is settled, and its hold counts until `hold_until` all the same.
     """
@@ -118,6 +118,7 @@ class UsageRequest(Counts, Base):
         Index("ix_usage_requests_open", "tenant_id", "id", postgresql_where="state = 'open'"),
         Index("ix_usage_requests_user", "tenant_id", "user_id", "id"),
         Index("ix_usage_requests_process", "process_id", postgresql_where="state = 'open'"),
+        Index("ix_usage_requests_id", "id"),
         Index("ix_usage_requests_held", "tenant_id", "id", postgresql_where="hold_until IS NOT NULL"),
         {"postgresql_partition_by": "RANGE (id)"},
     )
@@ -170,6 +171,8 @@ class UsageEntry(Counts, Base):
         ),
         Index("ix_usage_entries_request", "tenant_id", "request_id", postgresql_where="request_id IS NOT NULL"),
         Index("ix_usage_entries_period", "tenant_id", "period_id"),
+        Index("ix_usage_entries_id", "id"),
+        Index("ix_usage_entries_user", "tenant_id", "user_id", "id"),
     )
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)

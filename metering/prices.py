@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from core.cache import TtlCache
 from core.clock import offset_ms, to_ms
 from core.database import Database
 from core.errors import Conflict, Invalid, NotFound, Unavailable
@@ -40,16 +41,21 @@ class PriceList:
         self._ttl_s = ttl_s
         self._book: PriceBook | None = None
         self._read_at = 0.0
+        self._first: TtlCache[None, PriceBook] = TtlCache(ttl_s=0)  # one reading serves all that wait for the first
 
     async def book(self) -> PriceBook:
         """The list as it is known now. Raises Unavailable when it was never read."""
         if self._book is None:
-            self._book = await self._read()
+            self._book = await self._first.load(None, self._read)
         elif time.monotonic() - self._read_at > self._ttl_s:
             self._read_at = time.monotonic()  # whoever asks meanwhile gets the old one
             with contextlib.suppress(Unavailable):
                 self._book = await self._read()
         return self._book
+
+    async def known(self) -> PriceBook:
+        """The list as it was last read, without a wait for Postgres: to settle what was granted by it."""
+        return self._book or await self.book()
 
     async def _read(self) -> PriceBook:
         async with self._database.session() as session:

@@ -54,6 +54,16 @@ def user_key(tenant_id: UUID, user_id: UUID) -> str:
     return f"naka:{{{tenant_id.hex}}}:{user_id.hex}"
 
 
+def built_users_key(tenant_id: UUID) -> str:
+    """The key of the set of users whose hashes were built in the epoch of the tenant's hash, in its slot."""
+    return f"{tenant_key(tenant_id)}:users"
+
+
+def _keys(tenant_id: UUID, user_id: UUID) -> tuple[str, str, str]:
+    """What the scripts of a user are given."""
+    return tenant_key(tenant_id), user_key(tenant_id, user_id), built_users_key(tenant_id)
+
+
 class Quota:
     """The scripts, as functions. One per process."""
 
@@ -90,7 +100,7 @@ class Quota:
                 int(ask.resumes),
             ]
         )
-        keys = (tenant_key(ask.tenant_id), user_key(ask.tenant_id, ask.user_id))
+        keys = _keys(ask.tenant_id, ask.user_id)
         return _verdict(await self.lane.call(self._admit, keys, question, entitlement.packed, needs_run=True))
 
     async def settle(self, tenant_id: UUID, user_id: UUID, request_id: UUID, counts: Sequence[int]) -> int:
@@ -106,12 +116,13 @@ class Quota:
     async def build_tenant(self, tenant_id: UUID, epoch: int, run_id: str, fields: dict[str, Any]) -> bool:
         """Writes the tenant's hash of a new epoch. False when another process has built this or a newer one."""
         flat = [part for pair in fields.items() for part in pair]
-        return bool(await self.lane.call(self._build_tenant, (tenant_key(tenant_id),), epoch, run_id, *flat))
+        keys = (tenant_key(tenant_id), built_users_key(tenant_id))
+        return bool(await self.lane.call(self._build_tenant, keys, epoch, run_id, *flat))
 
     async def build_user(self, tenant_id: UUID, user_id: UUID, epoch: int, run_id: str, fields: dict[str, Any]) -> bool:
         """Writes a user's hash, if the tenant's still is of this epoch and the user's was not built in it."""
         flat = [part for pair in fields.items() for part in pair]
-        keys = (tenant_key(tenant_id), user_key(tenant_id, user_id))
+        keys = _keys(tenant_id, user_id)
         return bool(await self.lane.call(self._build_user, keys, epoch, run_id, user_id.hex, *flat))
 
     async def lapsed(self, key: str, again_ms: int) -> list[tuple[UUID, UUID]]:
@@ -137,16 +148,18 @@ class Quota:
         Hashes that were built before `least_epoch` are stale.
         """
         run_id = self.lane.run_id or await self.lane.connect()
-        mark = f"u:{user_id.hex}"
-        of_tenant = self.lane.command("HMGET", tenant_key(tenant_id), "e", "r", mark, "c", *windows)
-        of_user = self.lane.command("HMGET", user_key(tenant_id, user_id), "e", "c", *windows)
-        (epoch, run, built, active, *tenant), (user_epoch, user_active, *user) = await asyncio.gather(
-            of_tenant, of_user
+        of_tenant, of_user, built_users = _keys(tenant_id, user_id)
+        answers = await asyncio.gather(
+            self.lane.command("HMGET", of_tenant, "e", "r", "n", "c", *windows),
+            self.lane.command("HMGET", of_user, "e", "c", *windows),
+            self.lane.command("SISMEMBER", built_users, user_id.hex),
+            self.lane.command("SCARD", built_users),
         )
-        if epoch is None or run.decode() != run_id or int(epoch) < least_epoch:
+        (epoch, run, users, active, *tenant), (user_epoch, user_active, *user), was_built, built = answers
+        if epoch is None or run.decode() != run_id or users is None or int(epoch) < least_epoch:
             return Stale(int(epoch or 0), user_only=False)
         if user_epoch != epoch:
-            return Stale(int(epoch), user_only=built != epoch)
+            return Stale(int(epoch), user_only=not was_built and built == int(users))
         return HashState.of(user_active, user), HashState.of(active, tenant)
 
 

@@ -79,7 +79,7 @@ async def reconcile(
     connections: Connections, quota: Quota | None, scope: Scope = EVERYTHING, *, progress: Progress | None = None
 ) -> Reconciliation:
     """Compares, and stores what was found. Raises Unavailable."""
-    async with connections.acquire() as connection:
+    async with connections.acquire(patient=True) as connection:
         stored = await stored_months(connection)
         wanted = list(scope.tenants or await connection.fetchval("SELECT array_agg(id ORDER BY id) FROM tenants") or ())
     since = max(stored[0].later(1), scope.since or stored[0])
@@ -109,7 +109,10 @@ async def stored_months(connection: Any) -> list[Month]:
 @asynccontextmanager
 async def snapshot(connections: Connections) -> AsyncIterator[Any]:
     """A connection that sees one moment and changes nothing."""
-    async with connections.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+    async with (
+        connections.acquire(patient=True) as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
         yield connection
 
 
@@ -222,7 +225,7 @@ async def _counters(redis: RedisCheck, tenant_id: UUID, found: Reconciliation) -
 
 
 async def _store(connections: Connections, found: Reconciliation) -> None:
-    async with connections.acquire() as connection:
+    async with connections.acquire(patient=True) as connection:
         await connection.execute(
             "INSERT INTO reconciliations (id, ran_at, drifts, report) VALUES ($1, $2, $3, $4)",
             found.id,

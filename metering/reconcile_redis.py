@@ -12,10 +12,9 @@ never granted on, may lack what was used in a day that is over. Raises Unavailab
 
 import asyncio
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +22,7 @@ from core.database import Connections
 from core.ids import uuid7_floor, uuid7_ms
 from metering.drifts import REDIS, Drift, Month, counts
 from metering.journal import sql
-from metering.quota import Quota, tenant_key, user_key
+from metering.quota import Quota, built_users_key, tenant_key, user_key
 from metering.states import WindowState
 
 _TRIES = 5
@@ -116,12 +115,21 @@ class RedisCheck:
         if epoch is None or of_tenant.fields.get(b"r") != run_id.encode():
             return {}
         drifts = await self._against_postgres(tenant_id, int(epoch), [of_tenant])
-        built = (UUID(name[2:].decode()) for name, at in of_tenant.fields.items() if name[:2] == b"u:" and at == epoch)
-        while some := list(islice(built, _USERS)):
+        async for some in self._built_users(tenant_id):
             shadows = await self._read([(user_id, user_key(tenant_id, user_id)) for user_id in some])
             live = [shadow for shadow in shadows if shadow.fields.get(b"e") == epoch]
             drifts |= await self._against_postgres(tenant_id, int(epoch), live)
         return drifts
+
+    async def _built_users(self, tenant_id: UUID) -> AsyncIterator[list[UUID]]:
+        """The users whose hashes were built, some at a time, so that no command of Redis is longer for more of them."""
+        cursor: Any = b"0"
+        while True:
+            cursor, users = await self._quota.lane.command("SSCAN", built_users_key(tenant_id), cursor, "COUNT", _USERS)
+            if users:
+                yield [UUID(user.decode()) for user in users]
+            if cursor == b"0":
+                return
 
     async def _read(self, keys: Sequence[tuple[UUID | None, str]]) -> list[Shadow]:
         """Hashes, each at one moment. The clock is read before: what is granted from then on may be in them or not."""
@@ -136,7 +144,7 @@ class RedisCheck:
         held = list({request for shadow in shadows for request in shadow.holds})
         users = [shadow.user_id for shadow in shadows if shadow.user_id is not None]
         async with (
-            self._connections.acquire() as connection,
+            self._connections.acquire(patient=True) as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             if not shadows or epoch != await connection.fetchval(_IN_FORCE, tenant_id):

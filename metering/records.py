@@ -12,9 +12,9 @@ class Outcome(StrEnum):
     """How a request ended."""
 
     COMPLETED = "completed"  # message_stop was seen
-    REFUSED = "refused"  # the model refused and wrote nothing: billed nothing
+    REFUSED = "refused"  # the model refused and wrote nothing: no tokens
     NOT_SENT = "not_sent"  # the provider never heard of it
-    UPSTREAM_REFUSED = "upstream_refused"  # the provider answered with an error before message_start
+    UPSTREAM_REFUSED = "upstream_refused"  # an error before message_start: the provider's, or no answer at all
     UPSTREAM_BROKE = "upstream_broke"  # it broke off, or sent an error, after message_start
     CLIENT_GONE = "client_gone"  # the client left
     DEADLINE = "deadline"  # we ended it: it ran into its deadline
@@ -40,7 +40,7 @@ class Source(StrEnum):
 
     FINAL = "final"  # the provider's own final usage
     COUNTED = "counted"  # the relayed text, counted by the provider
-    ESTIMATED = "estimated"  # the relayed text, by its length
+    ESTIMATED = "estimated"  # the relayed text, by its length; an unanswered prompt, counted or bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class OpenRequest:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a request came to. `requests` is 1 once the provider began to answer, else 0."""
+    """What a request came to. It counts as one from its open on, however it ended."""
 
     tenant_id: UUID
     id: UUID
@@ -75,7 +75,7 @@ class Settlement:
     source: Source
     model: str
     model_known: bool
-    requests: int = 0
+    requests: int = 1
     usage: Usage = NO_USAGE
     cost_nano_usd: int = 0
     stop_reason: str | None = None

@@ -21,10 +21,10 @@ import asyncpg
 import msgspec
 
 from core.clock import offset_ms, to_ms
-from core.database import CONNECTION_ERRORS, Connections
+from core.database import Connections
 from core.errors import Unavailable
 from core.logs import get_logger
-from metering.commits import COLLISIONS
+from core.outage import STORE_ERRORS, Collided, is_row_fault
 from metering.density import Densities
 from metering.heartbeat import Progress
 from metering.journal import settle_batch, sql
@@ -108,6 +108,9 @@ class Recovery:
         """What keeps one process from being recovered keeps no other."""
         try:
             return await self.recover(process_id, beat=beat)
+        except Collided as error:
+            log.warning("recovery_collided", process_id=str(process_id), error=str(error))
+            return 0
         except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001 - tried again at the next look
@@ -129,7 +132,7 @@ class Recovery:
     async def recover(self, process_id: UUID, *, beat: int | None, only: Sequence[UUID] | None = None) -> int:
         """Settles what the process left open. With `beat`: only if it still stands there; it may wake up later."""
         book = await self._prices.book()
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with self._pool.acquire(patient=True) as connection, connection.transaction():
             process = await connection.fetchrow(
                 "SELECT beat, progress FROM processes WHERE id = $1 FOR UPDATE", process_id
             )
@@ -172,7 +175,6 @@ class Recovery:
             source=source,
             model=progress.model or row["model_asked"],
             model_known=known,
-            requests=0 if progress.usage is None else 1,
             usage=usage,
             cost_nano_usd=price.cost_nano_usd(usage),
             stop_reason=progress.stop_reason,
@@ -194,9 +196,9 @@ async def _settle(connection: Any, lost: Sequence[Settlement]) -> set[UUID]:
     try:
         async with connection.transaction():
             return await settle_batch(connection, lost, _SHARD)
-    except (*CONNECTION_ERRORS, *COLLISIONS):
-        raise
-    except asyncpg.PostgresError as error:
+    except STORE_ERRORS as error:
+        if not is_row_fault(error):
+            raise
         if len(lost) > 1:
             return {settled for one in lost for settled in await _settle(connection, [one])}
         log.critical("lost_row_poisoned", error=type(error).__name__, item=repr(lost[0]))

@@ -4,6 +4,7 @@ What Redis answers may be stale, of another window, or bounced by Postgres; each
 here, and the caller asks again. Redis away: `RedisAway`; Postgres away: `Unavailable`; nothing is admitted.
 """
 
+import asyncio
 import contextlib
 from dataclasses import dataclass
 from uuid import UUID
@@ -51,6 +52,7 @@ class RedisGrants:
         self._running = running
         self._calendar = calendar
         self._skew_ms = 0
+        self._late: set[asyncio.Task[None]] = set()
 
     @property
     def breaker(self) -> Breaker:
@@ -68,7 +70,7 @@ class RedisGrants:
         answer = await self._quota.admit(question, wish.entitlement_at(at_ms))
         match answer:
             case Stale():
-                return await self._mend(wish.principal, answer)
+                return await self._mend(wish, answer)
             case Outdated():
                 return answer
             case OtherTime():
@@ -101,14 +103,19 @@ class RedisGrants:
     async def _open(self, request: OpenRequest) -> Bounced | InFallback | None:
         """None: Postgres opened it. Raises Unauthenticated, Unavailable.
 
-        The hold of a request that is not open goes back; but where nobody knows whether there is a row (InDoubt, or
-        the caller is gone), it stays until it lapses and Postgres answers for it. Nobody runs such a row.
+        The hold of a request that is not open goes back; but where nobody knows whether there is a row (InDoubt), it
+        stays until it lapses and Postgres answers for it. Nobody runs such a row. A caller who does not wait for the
+        answer (its deadline, or it hung up) is answered for later.
         """
         opened: Opened | InFallback | None = None
         self._running.enter(request.id)
+        asked = self._journal.opens.submit(request)
         try:
             with span("open"):
-                opened = await self._journal.opens.submit(request)
+                opened = await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            self._abandon(request, asked)
+            raise
         except InDoubt:
             raise
         except NakaError:
@@ -126,13 +133,35 @@ class RedisGrants:
             return opened
         return Bounced(request.epoch)
 
+    def _abandon(self, request: OpenRequest, asked: "asyncio.Future[Opened | InFallback]") -> None:
+        """Gives the hold back once it is certain that the row is not open. An open one is an orphan, and recovered."""
+
+        def answered(asked: "asyncio.Future[Opened | InFallback]") -> None:
+            if asked.cancelled():
+                return
+            error = asked.exception()
+            if isinstance(error, InDoubt) or (error is None and asked.result() is Opened.OPEN):
+                return
+            self._keep(asyncio.create_task(self._give_back(request)))
+
+        if self._journal.opens.withdraw(asked):
+            self._keep(asyncio.create_task(self._give_back(request)))
+        else:
+            asked.add_done_callback(answered)
+
+    def _keep(self, task: "asyncio.Task[None]") -> None:
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
     async def _give_back(self, request: OpenRequest) -> None:
         with contextlib.suppress(Unavailable):
             await self._quota.settle(request.tenant_id, request.user_id, request.id, (0,) * COUNTS)
 
-    async def _mend(self, principal: Principal, stale: Stale) -> InFallback | Mended:
+    async def _mend(self, wish: Wish, stale: Stale) -> InFallback | Mended:
+        principal = wish.principal
         if stale.user_only:
-            await self._epochs.build_user(principal.tenant_id, principal.user_id, stale.epoch)
+            timeline = wish.timeline
+            await self._epochs.build_user(principal.tenant_id, principal.user_id, stale.epoch, timeline=timeline)
             return Mended()
         return await self.rebuild(principal.tenant_id, stale.epoch) or Mended(stale.epoch + 1)
 

@@ -32,6 +32,7 @@ from redis.exceptions import (
 
 from core.errors import Unavailable
 from core.logs import get_logger
+from core.redis_mode import refused_mode
 from core.tasks import end
 from metering.breaker import Breaker
 
@@ -90,6 +91,7 @@ class RedisLane:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._probe_task: asyncio.Task[None] | None = None
+        self._said_refused = False
         self.run_id = ""
         """The run of the Redis that the connection leads to; changes only when it is made anew."""
 
@@ -212,8 +214,20 @@ class RedisLane:
             self._connection = connection
             await connection.connect()  # type: ignore[no-untyped-call]
             info = await _ask(connection, "INFO", "server")
-            self.run_id = _run_id(info)
+            self.run_id = self._run_id(_fields(info))
         return self._connection
+
+    def _run_id(self, info: dict[str, str]) -> str:
+        """Raises OSError for a server that Naka does not work with: said once, as the probe comes here each second."""
+        refused = refused_mode(info)
+        if refused is not None:
+            if not self._said_refused:
+                log.critical("redis_not_supported", detail=f"REDIS_URL names {refused}")
+            self._said_refused = True
+            raise ConnectionError(refused)
+        if "run_id" not in info:
+            raise ResponseError("INFO server names no run_id")
+        return info["run_id"]
 
     async def _disconnect(self) -> None:
         connection, self._connection, self.run_id = self._connection, None, ""
@@ -243,9 +257,7 @@ async def _ask(connection: AbstractConnection, *command: Any) -> Any:
     return await connection.read_response()
 
 
-def _run_id(info: Any) -> str:
+def _fields(info: Any) -> dict[str, str]:
     text = info.decode() if isinstance(info, bytes) else str(info)
-    for line in text.splitlines():
-        if line.startswith("run_id:"):
-            return line.removeprefix("run_id:").strip()
-    raise ResponseError("INFO server names no run_id")
+    named = (line.partition(":") for line in text.splitlines())
+    return {name: value.strip() for name, _, value in named}

@@ -2,7 +2,7 @@
 
 A row that is still open is settled; one that was recovered meanwhile gets the better count as a revision; one that is
 settled already is left alone. So a file may be replayed by anybody, in part, twice, at any time. Postgres away: it is
-tried again. A settlement that Postgres refuses is set aside, loudly, and the others go on.
+tried again. A settlement whose own data Postgres refuses is set aside, loudly, and the others go on.
 """
 
 import asyncio
@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-
-from core.database import CONNECTION_ERRORS, Connections
+from core.database import Connections
 from core.errors import Unavailable
 from core.logs import get_logger
-from metering.commits import COLLISIONS
+from core.outage import STORE_ERRORS, is_row_fault
 from metering.entries import revise
 from metering.journal import settle_batch
 from metering.quota import Quota
@@ -72,6 +70,7 @@ class Replay:
             try:
                 await self.replay_own()
                 await self.replay_abandoned()
+                await self._forget_retried()
             except Unavailable as error:
                 log.warning("replay_waits", error=type(error).__name__)
             except Exception as error:  # noqa: BLE001 - the next look must come whatever this one met
@@ -82,44 +81,56 @@ class Replay:
         """What this process has spooled. Raises Unavailable."""
         while waiting := list(self._spool.pending.values()):
             for some in _batches(waiting):
-                await self._replay(some)
-                for settlement in some:
+                for settlement in await self._replay(some):
                     self._running.leave(settlement.id)
                 await self._spool.replayed(some)
 
     async def replay_abandoned(self) -> int:
         """What dead processes have spooled; how many settlements. Raises Unavailable."""
-        replayed = 0
-        for path in abandoned(self._folder):
-            with taken(path) as found:
-                if found is None:
-                    continue
-                for some in _batches(found.settlements):
-                    await self._replay(some)
-                found.remove()
-                replayed += len(found.settlements)
-                log.warning("spool_replayed", file=path.name, settlements=len(found.settlements))
-        return replayed
+        return sum([await self.replay_file(path) for path in abandoned(self._folder)])
 
-    async def _replay(self, settlements: Sequence[Settlement]) -> None:
+    async def replay_file(self, path: Path) -> int:
+        """How many settlements of a file were replayed; none while it is somebody's. Raises Unavailable."""
+        with taken(path) as found:
+            if found is None:
+                return 0
+            for some in _batches(found.settlements):
+                await self._replay(some)
+            found.remove()
+        log.warning("spool_replayed", file=path.name, settlements=len(found.settlements))
+        return len(found.settlements)
+
+    async def _forget_retried(self) -> None:
+        """Poisoned requests of this process that somebody has settled by now do not run any more."""
+        if not self._spool.poisoned:
+            return
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch(
+                "SELECT id FROM usage_requests WHERE id = ANY ($1) AND state = 'open'", list(self._spool.poisoned)
+            )
+        for request_id in self._spool.poisoned - {row["id"] for row in rows}:
+            self._running.leave(request_id)
+            self._spool.poisoned.discard(request_id)
+
+    async def _replay(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+        """Those that are in Postgres now."""
         async with self._pool.acquire() as connection:
             done = await self._settle(connection, settlements)
         for settlement in done:
             with contextlib.suppress(Unavailable):
                 await self._quota.settle(settlement.tenant_id, settlement.user_id, settlement.id, counts_of(settlement))
+        return done
 
     async def _settle(self, connection: Any, settlements: Sequence[Settlement]) -> list[Settlement]:
-        """Those that are in Postgres now; the ones it refuses are set aside. Raises one of CONNECTION_ERRORS."""
+        """Those that are in Postgres now; the ones at fault themselves are set aside. Raises what an outage raises."""
         try:
             settled = await settle_batch(connection, settlements, _SHARD)
             for settlement in settlements:
                 if settlement.id not in settled:
                     await revise(connection, settlement)
-        except CONNECTION_ERRORS:
-            raise
-        except asyncpg.PostgresError as error:
-            if isinstance(error, COLLISIONS):
-                raise Unavailable("two writers collided") from error
+        except STORE_ERRORS as error:
+            if not is_row_fault(error):
+                raise
             if len(settlements) > 1:
                 parts = [await self._settle(connection, [settlement]) for settlement in settlements]
                 return [settlement for part in parts for settlement in part]

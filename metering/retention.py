@@ -8,26 +8,20 @@ unless it is to be dropped: then the requests are gone, and their sums, rollups,
 Detaching takes a lock that stops admission, so it waits for it half a second at most, and comes back an hour later.
 """
 
-from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 
-from core.clock import now_ms, to_datetime, to_ms
+from core.clock import now_ms, to_datetime
 from core.database import Connections
 from core.logs import get_logger
 from metering.drifts import Month
-from metering.journal import sql
 from metering.reconcile import STATEMENT_S
 
 LEAST_MONTHS = 2
-_LOCK_MS = 500
+_DETACH = "SELECT naka_detach_month($1, $2, $3)"
 
 log = get_logger(__name__)
-
-
-class _StillNeeded(Exception):
-    """The month has to stay; the text says why."""
 
 
 async def detach_old_months(connections: Connections, *, keep_months: int, drop: bool = False) -> list[str]:
@@ -39,7 +33,7 @@ async def detach_old_months(connections: Connections, *, keep_months: int, drop:
         return []
     limit = Month(f"{to_datetime(now_ms()):%Y-%m}").later(-max(keep_months, LEAST_MONTHS))
     detached: list[str] = []
-    async with connections.acquire() as connection:
+    async with connections.acquire(patient=True) as connection:
         for month in await _attached(connection):
             if month >= limit or not await _detach(connection, month, drop=drop):
                 break
@@ -58,39 +52,13 @@ async def _attached(connection: Any) -> list[Month]:
 async def _detach(connection: Any, month: Month, *, drop: bool) -> bool:
     """Whether the month is detached now.
 
-    Its rows are added up before anything is locked: without open rows nothing in it moves, and that is looked at again
-    once nobody else can.
+    One function of the schema's owner does all of it, because the application may change no table: it looks whether
+    anything in the month can move, stores its sums, detaches it, and looks again once nobody else can.
     """
-    table = f"usage_requests_{month.name.replace('-', '_')}"
     try:
-        async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtext('naka_partitions'))")
-            if await connection.fetchval("SELECT to_regclass($1)", table) is None:
-                return True  # another worker was quicker
-            await _require_over(connection, table, month)
-            summed = sql("checkpoint").replace("{table}", table)
-            await connection.execute(summed, month.first, timeout=STATEMENT_S)
-            await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_MS}")
-            await connection.execute(f"ALTER TABLE usage_requests DETACH PARTITION {table}")
-            await _require_over(connection, table, month)
-            await connection.execute(
-                f"DROP TABLE {table}" if drop else f"ALTER TABLE {table} RENAME TO {table}_detached"
-            )
-    except (_StillNeeded, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+        await connection.execute(_DETACH, month.first, now_ms(), drop, timeout=STATEMENT_S)
+    except (asyncpg.ObjectInUseError, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
         log.info("month_stays", month=month.name, because=str(error))
         return False
     log.info("month_detached", month=month.name, dropped=drop)
     return True
-
-
-async def _require_over(connection: Any, table: str, month: Month) -> None:
-    """Raises _StillNeeded while something in the month can move, or is counted from its rows."""
-    if await connection.fetchval(sql("month_moves").replace("{table}", table)):
-        raise _StillNeeded("requests in it are open or held")
-    if await connection.fetchval(sql("counted_periods"), _first_ms(month.later(1)), now_ms()):
-        raise _StillNeeded("a period that began in it is still counted")
-
-
-def _first_ms(month: Month) -> int:
-    """The first millisecond of a month in UTC, where its partition begins."""
-    return to_ms(datetime(month.first.year, month.first.month, 1, tzinfo=UTC))

@@ -19,6 +19,7 @@ from core.money import MAX_EXACT_DOUBLE
 from metering.limits import Entitlement, LimitSet, PlanLimits, resolve
 from metering.windows import Calendar, Window, WindowKind
 
+NO_PLAN = PlanLimits()
 FOREVER_MS = MAX_EXACT_DOUBLE
 """Later than everything, and exact where Redis counts."""
 _NAME = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])(?:-[A-Za-z0-9-]{1,60})?")
@@ -96,8 +97,12 @@ def timeline_of(
     user: LimitSet | None,
     tenant: LimitSet | None,
     read_epoch: int,
+    defaults: PlanLimits = NO_PLAN,
 ) -> Timeline:
-    """The schedule with what was set for the user and its tenant; `plan` holds before the first segment."""
+    """The schedule with what was set for the user and its tenant; `plan` holds before the first segment.
+
+    `defaults` hold in a segment that has neither a plan nor limits.
+    """
     first = Segment(-FOREVER_MS, plan_version, plan)
     segments = [first, *sorted(schedule.segments, key=lambda segment: segment.from_ms)]
     ends = [segment.from_ms for segment in segments[1:]] + [FOREVER_MS]
@@ -105,12 +110,16 @@ def timeline_of(
         Stretch(
             segment.from_ms,
             until_ms,
-            resolve(segment.limits, user=user, tenant=tenant, plan_version=segment.plan_version),
+            resolve(_limits_of(segment, defaults), user=user, tenant=tenant, plan_version=segment.plan_version),
             segment.refusal,
         )
         for segment, until_ms in zip(segments, ends, strict=True)
     )
     return Timeline(stretches, schedule.periods, read_epoch)
+
+
+def _limits_of(segment: Segment, defaults: PlanLimits) -> PlanLimits:
+    return segment.limits if segment.plan_version or segment.limits != NO_PLAN else defaults
 
 
 def period_at(periods: Sequence[Period], at_ms: int, calendar: Calendar) -> Window:

@@ -4,21 +4,23 @@ Runs as a task of its own that nothing in the request can cancel, and ends once 
 our disk while Postgres is away. Where somebody had settled the row already (we slept, and were given up), ours becomes
 a revision if it is the better one. Redis is told afterwards; if it cannot be, the hold lapses and Postgres answers for
 it then.
+
+A settlement whose own data Postgres refuses is kept aside (`metering.spool`), and its request goes on being listed as
+running: so nobody books it as lost while its true counts lie there. Redis is told them, so that it holds no room.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-
-import asyncpg
+from collections.abc import Awaitable, Callable
 
 from core.database import Connections
 from core.errors import NakaError, Unavailable
 from core.logs import get_logger
+from core.outage import STORE_ERRORS
 from core.spans import span
 from metering.admission import Grant
-from metering.commits import COLLISIONS, Poisoned
+from metering.commits import Poisoned
 from metering.counting import OutputCounter
 from metering.entries import revise
 from metering.journal import Journal, Settled
@@ -61,9 +63,11 @@ class Settlements:
         self._on_settled = on_settled
         self._tasks: set[asyncio.Task[Settlement]] = set()
 
-    def recorder(self, grant: Grant) -> UsageRecorder:
-        """Where what is learnt of an admitted request is to be written; heartbeats read it."""
-        recorder = UsageRecorder(grant.request.held_output_tokens, grant.request.deadline_ms)
+    def recorder(self, grant: Grant, count_prompt: Callable[[], Awaitable[int]] | None = None) -> UsageRecorder:
+        """The recorder of an admitted request; heartbeats read it. `count_prompt` is the provider's free count."""
+        request = grant.request
+        recorder = UsageRecorder(request.held_output_tokens, request.deadline_ms)
+        recorder.held_prompt_tokens, recorder.count_prompt = request.held_prompt_tokens, count_prompt
         self._running.record(grant.request.id, recorder)
         return recorder
 
@@ -89,25 +93,31 @@ class Settlements:
                 settlement = await self._measure(grant, recorder)
                 settled = await self._safe(settlement)
         finally:
-            if settled is not Settled.SPOOLED:  # else its replay takes it off the list; not safe at all: an orphan
+            kept = settled is Settled.SPOOLED or grant.request.id in self._spool.poisoned
+            if not kept:  # else its replay takes it off the list; not safe at all: an orphan
                 self._running.leave(grant.request.id)
         if self._on_settled is not None:
             self._on_settled(settlement, recorder)
+        await self._release(settlement)
+        return settlement
+
+    async def _release(self, settlement: Settlement) -> None:
+        """Puts the counts in place of the hold."""
         try:
             await self._quota.settle(settlement.tenant_id, settlement.user_id, settlement.id, counts_of(settlement))
         except RedisAway:
             log.debug("hold_not_released", request_id=str(settlement.id))  # of each request of an outage
         except NakaError as error:
             log.warning("hold_not_released", request_id=str(settlement.id), error=str(error))
-        return settlement
 
     async def _safe(self, settlement: Settlement) -> Settled:
         """Returns once it cannot be lost any more. Raises Poisoned, or what Postgres said, when it refuses it."""
         try:
             settled = await self._journal.settlements.submit(settlement)
             return await self._revised(settlement) if settled is Settled.BEFORE else settled
-        except (Poisoned, asyncpg.PostgresError):
+        except (Poisoned, *STORE_ERRORS):
             await self._spool.set_aside(settlement)
+            await self._release(settlement)
             raise
 
     async def _revised(self, settlement: Settlement) -> Settled:
@@ -116,7 +126,7 @@ class Settlements:
             try:
                 async with self._pool.acquire() as connection:
                     await revise(connection, settlement)
-            except (Unavailable, *COLLISIONS):
+            except Unavailable:
                 with contextlib.suppress(OSError):
                     await self._spool.take([settlement])
                     return Settled.SPOOLED
@@ -129,7 +139,7 @@ class Settlements:
         """What the recorder says, priced: the model echoed decides, by the list as it was at the grant."""
         request = grant.request
         usage, source = await self._counter.measure(recorder)
-        price, known = (await self._prices.book()).settle(recorder.model, request.opened_ms, grant.price)
+        price, known = (await self._prices.known()).settle(recorder.model, request.opened_ms, grant.price)
         if not known:
             log.error("model_not_listed", request_id=str(request.id), model=recorder.model, priced_as=price.model)
         return Settlement(
@@ -140,7 +150,6 @@ class Settlements:
             source=source,
             model=recorder.model or request.model,
             model_known=known,
-            requests=0 if recorder.started is None else 1,
             usage=usage,
             cost_nano_usd=price.cost_nano_usd(usage),
             stop_reason=recorder.stop_reason,

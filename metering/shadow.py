@@ -1,4 +1,6 @@
-"""What Postgres says of a tenant's windows and holds, or of one user's: one statement, one snapshot (shadow.sql).
+"""What Postgres says of the windows and holds of a tenant (shadow.sql), or of users, many at once (shadow_users.sql).
+
+Each is one statement, one snapshot.
 
 The periods are those of the tenant's schedule; who reads it here and then writes to Redis holds the tenant's lock, or
 writes only into what was built under it, so a newer schedule cannot have committed unseen.
@@ -44,6 +46,46 @@ class Shadow:
         return fields
 
 
+@dataclass(frozen=True, slots=True)
+class _Which:
+    """The windows that are read: minutes from an id on, days from one on, and periods by name."""
+
+    from_id: UUID
+    from_day: date
+    periods: tuple[str, ...]
+
+    @classmethod
+    def around(cls, calendar: Calendar, now_ms: int, periods: Sequence[Period], around_ms: int) -> "_Which":
+        """Those of a moment, and of `around_ms` before and after it."""
+        earliest, latest = now_ms - around_ms, now_ms + around_ms
+        names = {period.name for period in periods_between(periods, earliest, latest, calendar)}
+        from_id = uuid7_floor(earliest // MINUTE_MS * MINUTE_MS)
+        return cls(from_id, calendar.date_of(earliest), tuple(sorted(names)))
+
+
+@dataclass(frozen=True, slots=True)
+class UserAsk:
+    """A user, and the windows that are read of it."""
+
+    tenant_id: UUID
+    user_id: UUID
+    which: _Which
+
+    @classmethod
+    def around(
+        cls,
+        calendar: Calendar,
+        tenant_id: UUID,
+        user_id: UUID,
+        now_ms: int,
+        *,
+        periods: Sequence[Period] = (),
+        around_ms: int = 0,
+    ) -> "UserAsk":
+        """The windows of a moment, and of `around_ms` before and after it."""
+        return cls(tenant_id, user_id, _Which.around(calendar, now_ms, periods, around_ms))
+
+
 async def read_periods(connection: Any, tenant_id: UUID) -> tuple[Period, ...]:
     """The periods of the tenant's schedule, on an asyncpg connection."""
     found = await connection.fetchval("SELECT schedule::text FROM entitlements WHERE tenant_id = $1", tenant_id)
@@ -60,20 +102,45 @@ async def read_shadow(
     periods: Sequence[Period] = (),
     around_ms: int = 0,
 ) -> Shadow:
-    """The windows of `now_ms`, and those of `around_ms` before and after it; all holds. On an asyncpg connection.
+    """The windows of `now_ms`, and those of `around_ms` before and after it; all holds. On an asyncpg connection."""
+    if user_id is not None:
+        ask = UserAsk.around(calendar, tenant_id, user_id, now_ms, periods=periods, around_ms=around_ms)
+        return (await read_user_shadows(connection, [ask]))[ask]
+    which = _Which.around(calendar, now_ms, periods, around_ms)
+    rows = await connection.fetch(sql("shadow"), tenant_id, which.from_id, which.from_day, list(which.periods))
+    return shadow_of(rows, which.periods)
 
-    Its periods are there even if nothing was counted in them, so that one which was interrupted is known to be whole.
+
+async def read_user_shadows(connection: Any, asks: Sequence[UserAsk]) -> dict[UserAsk, Shadow]:
+    """The windows and the holds of each, in one statement on an asyncpg connection."""
+    periods = [(number, name) for number, ask in enumerate(asks, 1) for name in ask.which.periods]
+    rows = await connection.fetch(
+        sql("shadow_users"),
+        [ask.tenant_id for ask in asks],
+        [ask.user_id for ask in asks],
+        [ask.which.from_id for ask in asks],
+        [ask.which.from_day for ask in asks],
+        [number for number, _ in periods],
+        [name for _, name in periods],
+    )
+    of_user: dict[object, list[Any]] = {}
+    for row in rows:  # windows have the number of their ask; holds have their user, who may have been asked for twice
+        whose = (row["tenant_id"], row["user_id"]) if row["number"] is None else row["number"]
+        of_user.setdefault(whose, []).append(row)
+    return {
+        ask: shadow_of(
+            of_user.get(number, []) + of_user.get((ask.tenant_id, ask.user_id), []),
+            ask.which.periods,
+        )
+        for number, ask in enumerate(asks, 1)
+    }
+
+
+def shadow_of(rows: list[Any], periods: Sequence[str] = ()) -> Shadow:
+    """What the rows of shadow.sql say. Pure.
+
+    `periods` are there even if nothing was counted in them, so that one which was interrupted is known to be whole.
     """
-    earliest, latest = now_ms - around_ms, now_ms + around_ms
-    from_id = uuid7_floor(earliest // MINUTE_MS * MINUTE_MS)
-    from_day: date = calendar.date_of(earliest)
-    names = sorted({period.name for period in periods_between(periods, earliest, latest, calendar)})
-    shadow = shadow_of(await connection.fetch(sql("shadow"), tenant_id, user_id, from_id, from_day, names))
-    return Shadow({f"p:{name}": WindowState() for name in names} | shadow.windows, shadow.holds)
-
-
-def shadow_of(rows: list[Any]) -> Shadow:
-    """What the rows of shadow.sql say. Pure."""
     used: dict[str, tuple[int, ...]] = {}
     held: dict[str, list[int]] = {}
     holds: dict[UUID, Hold] = {}
@@ -97,13 +164,11 @@ def shadow_of(rows: list[Any]) -> Shadow:
             for index, amount in enumerate((1, hold.prompt, hold.output, hold.nano_usd)):
                 sums[index] += amount
     empty = WindowState()
-    return Shadow(
-        {
-            name: WindowState(used.get(name, empty.used), tuple(held.get(name, empty.held)))
-            for name in used.keys() | held.keys()
-        },
-        holds,
-    )
+    counted = {
+        name: WindowState(used.get(name, empty.used), tuple(held.get(name, empty.held)))
+        for name in used.keys() | held.keys()
+    }
+    return Shadow({f"p:{name}": empty for name in periods} | counted, holds)
 
 
 def names_at(calendar: Calendar, at_ms: int, periods: Sequence[Period] = ()) -> list[str]:

@@ -4,6 +4,10 @@ One file per process, which holds a lock on it for as long as it lives: a file w
 that died, and any process that sees the folder replays it. Replaying is idempotent, so a file may be replayed in part,
 twice, or after its rows were recovered otherwise. A torn last line was never promised to anybody and is dropped. The
 disk refuses: `OSError`, and the settlement waits in memory instead.
+
+Settlements whose own data Postgres refuses are kept in the file `poisoned` until a person has mended what refuses them.
+`retry_poisoned` makes an abandoned file of it: from then on it is replayed like any other, and what is refused again
+comes back to `poisoned`.
 """
 
 import asyncio
@@ -18,13 +22,14 @@ from uuid import UUID
 
 import msgspec
 
+from core.ids import uuid7
 from core.logs import get_logger
 from metering.journal import Settled
 from metering.records import Settlement
 
 _SUFFIX = ".settlements"
 _POISONED = "poisoned"
-_OPEN_TRIES = 5
+_OPEN_TRIES = 50
 
 log = get_logger(__name__)
 
@@ -38,8 +43,11 @@ class Spool:
         self._file: FileIO | None = None
         self._lock = asyncio.Lock()
         self._active = False
+        self._counted = ((0, 0), 0)
         self.pending: dict[UUID, Settlement] = {}
         """What this process has written and nobody has replayed yet, by request."""
+        self.poisoned: set[UUID] = set()
+        """Requests of this process that are open only because Postgres refuses their settlement."""
 
     @property
     def active(self) -> bool:
@@ -65,12 +73,24 @@ class Spool:
             if not self.pending:
                 self._discard()
 
-    async def set_aside(self, settlement: Settlement) -> None:
-        """Keeps one that Postgres refuses, for a person to look at. Never replayed."""
+    def count_poisoned(self) -> int:
+        """How many poisoned settlements are in the folder, of all its processes; the file is read when it changed."""
         try:
-            await asyncio.to_thread(_append_lines, self._folder / _POISONED, [settlement])
+            stat = (self._folder / _POISONED).stat()
+        except OSError:
+            return 0
+        if (stat.st_ino, stat.st_size) != self._counted[0]:
+            self._counted = ((stat.st_ino, stat.st_size), len(poisoned(self._folder)))
+        return self._counted[1]
+
+    async def set_aside(self, settlement: Settlement) -> None:
+        """Keeps one that Postgres refuses, until it is retried. Raises OSError when the disk refuses it as well."""
+        try:
+            await asyncio.to_thread(_append_poisoned, self._folder, settlement)
         except OSError as error:
             log.critical("not_set_aside", error=repr(error), item=repr(settlement))
+            raise
+        self.poisoned.add(settlement.id)
 
     async def close(self) -> None:
         """Lets the file go: what is left in it is anybody's to replay."""
@@ -155,9 +175,29 @@ def abandoned(folder: Path) -> list[Path]:
 
 
 def waiting(folder: Path) -> tuple[int, int]:
-    """How many settlements wait in the folder's files, and how many were set aside."""
+    """How many settlements wait in the folder's files, and how many are poisoned."""
     spooled = sum(len(_read(path)) for path in abandoned(folder))
-    return spooled, len(_read(folder / _POISONED))
+    return spooled, len(poisoned(folder))
+
+
+def poisoned(folder: Path) -> list[Settlement]:
+    """Those that Postgres refuses, oldest first; each once, since a retry that was cut short may have left copies."""
+    return list({settlement.id: settlement for settlement in _read(folder / _POISONED)}.values())
+
+
+def retry_poisoned(folder: Path) -> Path | None:
+    """Has the poisoned settlements replayed as a dead process's file; its path, or None when there are none.
+
+    One rename, so a crash leaves either name; of two that do this at once, one finds nothing. Who is about to append
+    sees under the file's lock that it has moved, and begins a new one.
+    """
+    path = folder / f"{uuid7()}{_SUFFIX}"
+    try:
+        (folder / _POISONED).rename(path)
+    except FileNotFoundError:
+        return None
+    _sync_folder(folder)
+    return path
 
 
 @contextmanager
@@ -214,10 +254,17 @@ def _read(path: Path) -> list[Settlement]:
         return []
 
 
-def _append_lines(path: Path, settlements: Sequence[Settlement]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with path.open("ab", buffering=0) as file:
-        _write(file, b"".join(map(_line, settlements)))
+def _append_poisoned(folder: Path, settlement: Settlement) -> None:
+    """Appends under the file's lock, which whoever replays the file takes, too: it is read whole, or not yet."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for _ in range(_OPEN_TRIES):
+        with (folder / _POISONED).open("ab", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_at(folder / _POISONED, file):
+                _write(file, b"\n" + _line(settlement))  # what a failed write may have left must not join with it
+                _sync_folder(folder)
+                return
+    raise OSError(f"{_POISONED} is moved again and again")
 
 
 def _line(settlement: Settlement) -> bytes:

@@ -87,7 +87,7 @@ class Standings:
     ) -> tuple[HashState, HashState]:
         names = names_at(self._calendar, at_ms, timeline.periods)
         try:
-            return await self._from_redis(tenant_id, user_id, names, least_epoch)
+            return await self._from_redis(tenant_id, user_id, names, least_epoch, timeline)
         except RedisAway:
             return await self._from_postgres(tenant_id, user_id, timeline, at_ms)
 
@@ -111,14 +111,14 @@ class Standings:
         return (0, False) if row is None else (row["epoch"], row["fallback_s"] is not None)
 
     async def _from_redis(
-        self, tenant_id: UUID, user_id: UUID, names: list[str], least_epoch: int
+        self, tenant_id: UUID, user_id: UUID, names: list[str], least_epoch: int, timeline: Timeline
     ) -> tuple[HashState, HashState]:
         for _ in range(_TRIES):
             answer = await self._quota.read(tenant_id, user_id, names, least_epoch=least_epoch)
             if not isinstance(answer, Stale):
                 return answer
             if answer.user_only:
-                await self._epochs.build_user(tenant_id, user_id, answer.epoch)
+                await self._epochs.build_user(tenant_id, user_id, answer.epoch, timeline=timeline)
             elif await self._epochs.rebuild_tenant(tenant_id, answer.epoch) is not None:
                 raise RedisAway("Postgres admits this tenant")
         raise Unavailable("the counters do not come to rest")

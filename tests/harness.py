@@ -38,9 +38,18 @@ from metering.entitlements import set_limits
 from metering.limits import LimitSet
 from metering.models import COUNT_COLUMNS
 from sandbox.daemon import free_port
+from tests import servers
 from tests.simulated_razorpay import Razorpay as Razorpay  # noqa: PLC0414 - part of what the stories are told with
 
 ROOT = Path(__file__).parents[1]
+UNLIMITED = {
+    "DEFAULT_USER_CONCURRENCY": "0",
+    "DEFAULT_USER_REQUESTS_PER_MINUTE": "0",
+    "DEFAULT_TENANT_CONCURRENCY": "0",
+    "DEFAULT_TENANT_SPEND_PER_DAY_MICRO_USD": "0",
+    "ADMIN_REQUESTS_PER_MINUTE": "0",
+}
+"""A tenant without a plan is unlimited in tests and benchmarks, but for those that are about its defaults."""
 SIMULATOR_KEY = "simulator-key"
 ACTOR = Actor("test")
 START_S = 60
@@ -263,13 +272,16 @@ def spool_folder() -> Path:
 def environment(database_url: str, redis_url: str, simulator_url: str, **settings: str) -> dict[str, str]:
     """The settings of an API under test."""
     return {
+        "NAKA_ENV": "development",
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
         "ANTHROPIC_API_KEY": SIMULATOR_KEY,
         "ANTHROPIC_BASE_URL": simulator_url,
         "LOG_LEVEL": "warning",
         "SHUTDOWN_DRAIN_S": "0",
+        "STORE_DEADLINE_S": "30",  # a busy machine is no outage; what is about the deadline sets its own
         "SPOOL_DIR": str(spool_folder()),
+        **UNLIMITED,
         **settings,
     }
 
@@ -278,8 +290,8 @@ class Books:
     """Reads what Postgres has, and makes accounts."""
 
     def __init__(self, database_url: str) -> None:
-        self._dsn = asyncpg_dsn(database_url)
-        self.database = Database(database_url)
+        self._dsn = asyncpg_dsn(servers.owner(database_url))
+        self.database = Database(servers.owner(database_url))
 
     async def close(self) -> None:
         """Closes the connections."""

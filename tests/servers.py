@@ -26,7 +26,9 @@ from typing import IO
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+from sqlalchemy.engine import make_url
 
+from migrations.upgrade import migrate
 from sandbox.daemon import ServerUnavailable
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
@@ -37,6 +39,9 @@ START_S = 120
 STOP_S = 60
 DATABASES = 64  # one Redis database per worker
 FAST_POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
+_LOGIN = "_service"  # of the application's login, with the owner's password: who connects is all that tests tell apart
+_GRANT = 'GRANT CONNECT ON DATABASE "{}" TO naka_app, naka_read'
+_REVOKE = 'REVOKE TEMPORARY ON DATABASE "{}" FROM PUBLIC'
 FAST_VALKEY = {"appendonly": "no", "databases": str(DATABASES)}
 
 
@@ -94,13 +99,34 @@ def shared(folder: Path) -> Servers:
 def create_database(server: str, name: str, *, template: str | None = None) -> str:
     """Make the database anew on the server of the URL, as a copy of `template` if given; the URL of the new one."""
     create = f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else "")
-    asyncio.run(_execute(server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)', create))
+    # A copy has everything of its template but the privileges on the database itself.
+    grant = [_GRANT.format(name), _REVOKE.format(name)] if template else []
+    asyncio.run(_execute(server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)', create, *grant))
     return at_path(server, name)
 
 
 def drop_database(server: str, name: str) -> None:
     """Remove the database, whoever is connected."""
     asyncio.run(_execute(server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+
+
+def application(url: str) -> str:
+    """The URL of the application's login on the owner's server: the role under test. `owner` is the way back."""
+    parts = make_url(url)
+    return parts.set(username=f"{parts.username}{_LOGIN}").render_as_string(hide_password=False)
+
+
+def owner(url: str) -> str:
+    """The URL of the schema's owner, for a test's own book-keeping; whichever of the two is given."""
+    parts = make_url(url)
+    name = (parts.username or "").removesuffix(_LOGIN)
+    return parts.set(username=name or None).render_as_string(hide_password=False)
+
+
+def migrated(url: str) -> str:
+    """Migrates the owner's database; the application's URL of it."""
+    migrate(url, application(url))
+    return application(url)
 
 
 def at_path(url: str, name: str) -> str:

@@ -23,6 +23,7 @@ EXPLAINED = set(re.findall(r"^#(\w+)=", (ROOT / ".env.example").read_text(), re.
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 MUST_BE_SET = {
     "POSTGRES_PASSWORD",
+    "POSTGRES_SERVICE_PASSWORD",
     "ANTHROPIC_API_KEY",
     "RAZORPAY_KEY_ID",
     "RAZORPAY_KEY_SECRET",
@@ -175,6 +176,20 @@ def test_our_own_run_without_rights_and_after_the_migration(name: str) -> None:
     if name != "migrate":
         assert service["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
     assert service["environment"]["SPOOL_DIR"] in DOCKERFILE
+
+
+def test_only_the_migration_knows_the_owner_of_the_schema() -> None:
+    """The services read all of `.env`, so what they must not know is taken away again."""
+    owner, application = (
+        "postgresql://naka:${POSTGRES_PASSWORD",
+        "postgresql://naka_service:${POSTGRES_SERVICE_PASSWORD",
+    )
+    for name in OURS:
+        environment = SERVICES[name]["environment"]
+        assert environment["POSTGRES_PASSWORD"] == ""
+        assert environment["DATABASE_URL"].startswith(application)
+        assert environment["DATABASE_MIGRATION_URL"].startswith(owner) == (name == "migrate")
+        assert "${POSTGRES_PASSWORD" not in str({**environment, "DATABASE_MIGRATION_URL": ""})
 
 
 def test_a_stop_is_given_its_time() -> None:

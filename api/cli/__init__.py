@@ -5,9 +5,14 @@ Whatever goes wrong is one line on standard error and exit code 1; a stack trace
 
 import gc
 
+from api.cli.signals import end_on_signals
+from core.environment import forget_blank_variables
+
 
 def main() -> None:
     """The console script."""
+    end_on_signals()
+    forget_blank_variables()
     gc.disable()  # what a start makes stays: looking through it for garbage is a quarter of its time
     from api.cli.commands import run  # noqa: PLC0415 - as above
 

@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from redis.asyncio import Redis
-
 from api.cli.session import acting, load_database_settings
 from billing.desk import Desk, build_desk
 from core.changes import Changes
 from core.database import Database
 from core.logs import configure_logs
+from core.redis import connect_redis
 from core.settings import Settings, SettingsError
 from core.tenancy.audit import Actor
 
@@ -27,9 +26,9 @@ def at_billing(work: Callable[[Desk, Actor], Awaitable[T]]) -> T:
 async def _at_billing(work: Callable[[Desk, Actor], Awaitable[T]], settings: Settings) -> T:
     if not settings.redis_url:
         raise SettingsError("REDIS_URL is not set")
-    timeout_s = settings.database_timeout_s
-    redis = Redis.from_url(settings.redis_url, socket_connect_timeout=_REDIS_TIMEOUT_S, socket_timeout=_REDIS_TIMEOUT_S)
-    database = Database(settings.database_url, pool_size=1, timeout_s=timeout_s)
+    timeout_s = settings.store_deadline_s
+    redis = connect_redis(settings.redis_url, timeout_s=_REDIS_TIMEOUT_S)
+    database = Database(settings.postgres, pool_size=1, timeout_s=timeout_s)
     desk = build_desk(settings, database, Changes(redis))
     try:
         return await work(desk, acting())

@@ -47,8 +47,8 @@ def list_all(
 def show_one(bill: Id, *, as_json: AsJson = False) -> None:
     """Show a bill with its lines."""
 
-    async def work(desk: Desk, _: Actor) -> BillDetail:
-        return await detail_of(desk, bill, tenant_id=None)
+    async def work(desk: Desk, actor: Actor) -> BillDetail:
+        return await detail_of(desk, bill, tenant_id=None, reader=actor)
 
     show(at_billing(work), as_json=as_json)
 

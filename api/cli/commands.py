@@ -4,7 +4,6 @@ import sys
 
 import typer
 from pydantic import ValidationError
-from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from api.cli import (
     bills,
@@ -17,6 +16,7 @@ from api.cli import (
     reconcile,
     report,
     server,
+    spool,
     subscriptions,
     tenants,
     users,
@@ -27,8 +27,9 @@ from api.cli.session import in_one_line
 from api.cli.up import up
 from api.cli.worker import work
 from api.server import AddressTaken
-from core.database import CONNECTION_ERRORS
 from core.errors import NakaError
+from core.outage import STORE_ERRORS
+from core.postgres_connection import UnexpectedPooler
 from core.settings import SettingsError
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ app.add_typer(charges.finding_app, name="finding", rich_help_panel=_SELL)
 app.add_typer(webhooks.app, name="webhook", rich_help_panel=_SELL)
 app.add_typer(report.app, name="report", rich_help_panel=_BOOKS)
 app.add_typer(reconcile.app, name="reconcile", rich_help_panel=_BOOKS)
+app.add_typer(spool.app, name="spool", rich_help_panel=_BOOKS)
 app.command("correct", rich_help_panel=_BOOKS)(corrections.correct)
 app.command("credit", rich_help_panel=_BOOKS)(corrections.credit)
 
@@ -69,14 +71,14 @@ def run() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
+    except (SettingsError, UnexpectedPooler) as error:
+        sys.stderr.write(f"naka: {in_one_line(error)}\n")
+        sys.exit(2)
     except (
         NakaError,
-        SettingsError,
         AddressTaken,
         ValidationError,
-        ArgumentError,
-        DBAPIError,
-        *CONNECTION_ERRORS,
+        *STORE_ERRORS,
     ) as error:
         sys.stderr.write(f"naka: {in_one_line(error)}\n")
         sys.exit(1)

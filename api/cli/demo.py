@@ -90,7 +90,12 @@ _CUSTOMER = Profile(
     email="billing@demo.example",
     state="27",
 )
-_KEYS = ("chat_key", "tenant_admin_key", "platform_admin_key")
+_KEYS = {
+    "chat_key": [Scope.CHAT, Scope.USAGE_READ],
+    "tenant_admin_key": [Scope.TENANT_ADMIN, Scope.CHAT, Scope.USAGE_READ],
+    "platform_admin_key": [Scope.PLATFORM_ADMIN],
+}
+"""An admin hands out only scopes that its own key has, so the tenant's has all that its users need."""
 
 
 async def demo_keys(database: Database, known: Mapping[str, str], zone: ZoneInfo) -> dict[str, str]:
@@ -98,7 +103,7 @@ async def demo_keys(database: Database, known: Mapping[str, str], zone: ZoneInfo
     async with database.session() as session:
         await _sample(session, zone)
     directory = Directory(database, ttl_s=0)
-    keys = {name: known[name] for name in _KEYS if name in known and await _is_good(directory, known[name])}
+    keys = {name: known[name] for name in _KEYS if name in known and await _is_good(directory, known[name], name)}
     if len(keys) == len(_KEYS):
         return keys
     async with database.session() as session:
@@ -106,12 +111,13 @@ async def demo_keys(database: Database, known: Mapping[str, str], zone: ZoneInfo
         admin = await _user(session, "demo", "Demo", "grace")
         operator = await _user(session, "operator", "The operator", "root")
         wanted = {
-            "chat_key": (demo, [Scope.CHAT, Scope.USAGE_READ]),
-            "tenant_admin_key": (admin, [Scope.TENANT_ADMIN, Scope.USAGE_READ]),
-            "platform_admin_key": (operator, [Scope.PLATFORM_ADMIN]),
+            "chat_key": demo,
+            "tenant_admin_key": admin,
+            "platform_admin_key": operator,
         }
-        for name, (user, scopes) in wanted.items():
+        for name, user in wanted.items():
             if name not in keys:
+                scopes = _KEYS[name]
                 _, secret = await create_key(
                     session, _ACTOR, user, name="naka up", scopes=scopes, models=None, expires_at=None, live=False
                 )
@@ -119,12 +125,13 @@ async def demo_keys(database: Database, known: Mapping[str, str], zone: ZoneInfo
     return keys
 
 
-async def _is_good(directory: Directory, key: str) -> bool:
+async def _is_good(directory: Directory, key: str, name: str) -> bool:
+    """Whether a known key still is good, and has the scopes of today: an earlier version gave some fewer."""
     try:
-        await directory.authenticate(key, fresh=True)
+        principal = await directory.authenticate(key, fresh=True)
     except Unauthenticated:
         return False
-    return True
+    return principal.scopes >= set(_KEYS[name])
 
 
 async def _catalogue(session: AsyncSession) -> None:

@@ -7,8 +7,8 @@ import typer
 
 from api.cli.session import AsJson, Desk, at_desk, show, show_all
 from api.cli.users import UserId
-from api.routes.admin.keys import KeyItem, KeyMade, NewKey, Rotation, is_live, issue_key
-from core.tenancy.accounts import DEFAULT_SCOPES, find_key, find_user, revoke_key, rotate_key
+from api.routes.admin.keys import KeyItem, KeyMade, NewKey, Rotation, end_keys, is_live, issue_key
+from core.tenancy.accounts import DEFAULT_SCOPES, find_key, find_user, rotate_key
 from core.tenancy.lists import list_keys
 from core.tenancy.principal import Scope
 
@@ -49,22 +49,32 @@ def list_all(user_id: UserId, *, as_json: AsJson = False) -> None:
 
     async def work(desk: Desk) -> list[KeyItem]:
         user = await find_user(desk.session, user_id, tenant_id=None)
-        return [KeyItem.of(key) for key in await list_keys(desk.session, user)]
+        return await KeyItem.listed(desk.session, await list_keys(desk.session, user))
 
-    show_all(at_desk(work), ["id", "prefix", "name", "scopes", "expires_at", "revoked_at"], as_json=as_json)
+    columns = ["id", "prefix", "name", "scopes", "expires_at", "revoked_at", "last_used_at", "parent_key_id"]
+    show_all(at_desk(work), columns, as_json=as_json)
 
 
 @app.command()
-def revoke(key_id: KeyId, *, as_json: AsJson = False) -> None:
-    """End a key at once."""
+def revoke(
+    key_id: KeyId,
+    *,
+    descendants: Annotated[bool, typer.Option("--descendants", help="End the keys derived from it, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """End a key at once; the keys derived from it go on, unless they are to end with it."""
 
-    async def work(desk: Desk) -> KeyItem:
+    async def work(desk: Desk) -> list[KeyItem]:
         key = await find_key(desk.session, key_id, tenant_id=None)
-        await revoke_key(desk.session, desk.actor, key)
-        desk.changed.append(key.tenant_id)
-        return KeyItem.of(key)
+        ended = await end_keys(desk.session, desk.actor, key, descendants=descendants)
+        desk.changed += [each.tenant_id for each in (key, *ended)]
+        return [KeyItem.of(each) for each in ended or [key]]
 
-    show(at_desk(work), as_json=as_json)
+    found = at_desk(work)
+    if descendants:
+        show_all(found, ["id", "prefix", "name", "user_id", "revoked_at"], as_json=as_json)
+    else:
+        show(found[0], as_json=as_json)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from api.cli.session import AsJson, Desk, at_desk, show
 from api.cli.tenants import Named, named_tenant
 from api.routes.admin.profiles import OperatorBody, OperatorItem, ProfileBody, ProfileItem
 from billing.profiles import profile_of, set_profile, set_supplier, supplier
+from core.tenancy.audit import record_read
 
 operator = typer.Typer(no_args_is_help=True, help="The supplier on every bill.")
 profile = typer.Typer(no_args_is_help=True, help="A tenant, as its bills show it.")
@@ -58,7 +59,9 @@ def show_profile(tenant: Named, *, as_json: AsJson = False) -> None:
     """Show it."""
 
     async def work(desk: Desk) -> ProfileItem:
-        return ProfileItem.of(await profile_of(desk.session, (await named_tenant(desk.session, tenant)).id))
+        found = await named_tenant(desk.session, tenant)
+        record_read(desk.session, desk.actor, "profile", tenant_id=found.id, target=f"tenant:{found.id}")
+        return ProfileItem.of(await profile_of(desk.session, found.id))
 
     show(at_desk(work), as_json=as_json)
 

@@ -25,8 +25,9 @@ from api.cli.session import AsJson, Desk, at_desk, in_one_line
 from api.cli.tenants import named_tenant
 from api.organization import Organization, ReportUnavailable
 from core.clock import now_ms, to_datetime
-from core.database import CONNECTION_ERRORS, Connections
+from core.database import Connections
 from core.errors import Invalid, Unavailable
+from core.outage import STORE_ERRORS
 from core.settings import Settings
 from core.tenancy.audit import Actor
 from metering.drifts import CHECKS, METERS, REDIS, ROLLUP, Drift, Month, Reconciliation
@@ -115,7 +116,7 @@ def prove(
         settings, actor, wanted = at_desk(look_up)
         scope = Scope(None if wanted is None else (wanted,), month)
         findings = asyncio.run(_prove(settings, scope, Repairs(actor, repair, repair_meters, reason)))
-    except (Unavailable, *CONNECTION_ERRORS) as error:
+    except (Unavailable, *STORE_ERRORS) as error:
         typer.echo(f"naka: could not check: {in_one_line(error)}", err=True)
         raise typer.Exit(NOT_CHECKED) from error
     if as_json:
@@ -139,7 +140,7 @@ async def _prove(settings: Settings, scope: Scope, repairs: Repairs) -> Findings
 
 @asynccontextmanager
 async def _stores(settings: Settings) -> AsyncIterator[tuple[Connections, Quota | None]]:
-    connections = Connections(settings.database_url, max_size=2, timeout_s=settings.database_timeout_s)
+    connections = Connections(settings.postgres, max_size=2, timeout_s=settings.store_deadline_s)
     lane = RedisLane(settings.redis_url, timeout_s=_REDIS_TIMEOUT_S) if settings.redis_url else None
     try:
         await connections.start()
@@ -192,7 +193,11 @@ async def _expose(settings: Settings, connections: Connections, findings: Findin
     """Holds our books against Anthropic's report, day by day until now."""
     first = findings.found.since.first
     days = (to_datetime(now_ms()).date() - first).days + 1
-    organization = Organization(settings.anthropic_base_url, settings.anthropic_admin_key)
+    organization = Organization(
+        settings.anthropic_base_url,
+        settings.anthropic_admin_key,
+        proxy=settings.proxies.of(settings.anthropic_base_url),
+    )
     try:
         findings.exposure = await expose(connections, await organization.usage(first, days), first, days)
     except ReportUnavailable as error:

@@ -1,9 +1,11 @@
 """`naka report usage`: the same query as the API's report, for a terminal, a script or a spreadsheet."""
 
 import csv
+import os
+import stat
 import sys
 from datetime import date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 from uuid import UUID
 
 import msgspec
@@ -15,7 +17,7 @@ from rich.table import Table
 from api.cli.session import AsJson, Desk, at_desk
 from api.cli.tenants import named_tenant
 from api.pages.site import number, usd
-from api.routes.admin.streamed import cell
+from api.routes.admin.streamed import BYTE_ORDER_MARK, cell
 from billing.report_prices import paise_of, period_rates
 from billing.rupees import rupees
 from core.clock import now_ms
@@ -91,11 +93,21 @@ def usage(  # noqa: PLR0913 - the filters
     if as_json:
         typer.echo(msgspec.json.encode(rows).decode())
     elif as_csv:
+        if _is_file(sys.stdout):
+            sys.stdout.write(BYTE_ORDER_MARK)
         writer = csv.writer(sys.stdout)
         writer.writerow(rows[0] if rows else [*SUMS, PRICE])
         writer.writerows([cell(value) for value in row.values()] for row in rows)
     else:
         _show(groups, rows)
+
+
+def _is_file(stream: TextIO) -> bool:
+    """Whether it is a file, which a spreadsheet may open. A pipe leads to a program, which wants no mark."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except OSError:
+        return False
 
 
 def _exact(row: dict[str, Any]) -> dict[str, Any]:

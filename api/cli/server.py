@@ -8,9 +8,12 @@ import typer
 from sqlalchemy import text
 
 from api.cli.session import load_database_settings, load_settings
+from api.cli.start import check_start
 from core.database import Database
+from core.descriptors import connections_that_fit, needed, raise_limit, require_enough
 from core.lifeline import end_with_parent
-from core.logs import configure_logs
+from core.logs import configure_logs, get_logger
+from core.postgres_url import PostgresUrl
 from core.settings import Settings
 
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
@@ -40,7 +43,9 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000, *, fd: Fd = None, with_pa
     gc.enable()
     settings = load_settings()
     settings.require_servers()
-    asyncio.run(_check(settings))
+    descriptors = raise_limit()
+    require_enough(descriptors)
+    asyncio.run(_check_start(settings))
     configure_logs(level=settings.log_level, as_json=settings.log_format == "json")
     listener = server.listen(host, port) if fd is None else server.inherit(fd)
     host, port = listener.getsockname()[:2]
@@ -49,25 +54,46 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000, *, fd: Fd = None, with_pa
     server.serve(
         create_app(settings),
         listener,
-        drain_s=settings.shutdown_drain_s,
-        grace_s=settings.shutdown_grace_s,
+        settings=settings,
+        max_connections=_max_connections(settings, descriptors),
         announce=lambda: typer.echo("Naka is ready", err=True),
     )
 
 
+def _max_connections(settings: Settings, descriptors: int) -> int:
+    """As set, or as many as the limit of descriptors leaves room for; says which."""
+    fit, log = connections_that_fit(settings, descriptors), get_logger(__name__)
+    if descriptors < needed(settings):
+        log.warning("file_descriptors_few", limit=descriptors, needed=needed(settings), max_connections=fit)
+    else:
+        log.info("file_descriptors", limit=descriptors, max_connections=fit)
+    return fit
+
+
 def migrate() -> None:
-    """Bring the database to this version's schema."""
+    """Bring the database to this version's schema, roles and privileges."""
     from migrations import upgrade  # noqa: PLC0415 - as above
 
     settings = load_database_settings()
-    asyncio.run(_check(settings, "SELECT 1"))
-    upgrade.migrate(settings.database_url)
+    owner = settings.postgres_owner
+    asyncio.run(_check(settings, "SELECT 1", url=owner))
+    upgrade.migrate(owner, settings.postgres)
     typer.echo("the database has this version's schema", err=True)
 
 
-async def _check(settings: Settings, question: str = "SELECT count(*) FROM usage_requests LIMIT 0") -> None:
+async def _check_start(settings: Settings) -> None:
+    await check_start(settings)
+    await _check(settings)
+
+
+async def _check(
+    settings: Settings,
+    question: str = "SELECT count(*) FROM usage_requests LIMIT 0",
+    *,
+    url: PostgresUrl | None = None,
+) -> None:
     """Raises what the database raises, before a server would say it with a stack trace."""
-    database = Database(settings.database_url, pool_size=1, timeout_s=settings.database_timeout_s)
+    database = Database(url or settings.postgres, pool_size=1, timeout_s=settings.store_deadline_s)
     try:
         async with database.session() as session:
             await session.execute(text(question))

@@ -7,6 +7,8 @@ Redis away costs nothing but the age of a cache.
 import asyncio
 import getpass
 import os
+import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,18 +21,19 @@ import asyncpg
 import msgspec
 import typer
 from pydantic import BaseModel, ValidationError
-from redis.asyncio import Redis
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.changes import Changes
 from core.clock import follow_test_clock
 from core.database import Database
+from core.errors import Unavailable
 from core.logs import configure_logs
-from core.settings import Settings, SettingsError
+from core.outage import STORE_ERRORS, driver_error
+from core.redis import connect_redis
+from core.settings import Settings, SettingsError, read_settings
 from core.tenancy.audit import Actor
 
 T = TypeVar("T")
@@ -56,14 +59,11 @@ class Desk:
 
 
 def load_settings() -> Settings:
-    """From the environment and `.env`; without a database there, that of `naka up` in this folder.
+    """From the environment; without a database there, that of `naka up` in this folder.
 
     Its test clock is followed from here on, but not in production. Raises SettingsError.
     """
-    settings = _read_settings(Path(".env"))
-    started = HOME / "env"
-    if not settings.database_url and settings.naka_env == "development" and started.is_file():
-        settings = _read_settings(started, Path(".env"))  # the later file wins
+    settings = read_settings(HOME)
     if settings.test_clock_file is not None and settings.naka_env == "development":
         follow_test_clock(settings.test_clock_file)
     return settings
@@ -84,7 +84,7 @@ def at_desk(work: Callable[[Desk], Awaitable[T]]) -> T:
 
 
 async def _at_desk(work: Callable[[Desk], Awaitable[T]], settings: Settings) -> T:
-    database = Database(settings.database_url, pool_size=1, timeout_s=settings.database_timeout_s)
+    database = Database(settings.postgres, pool_size=1, timeout_s=settings.store_deadline_s)
     try:
         async with database.session() as session:
             desk = Desk(session, acting(), settings)
@@ -103,7 +103,7 @@ def acting() -> Actor:
 
 async def _publish(url: str, changed: Sequence[UUID | None]) -> None:
     try:
-        redis = Redis.from_url(url, socket_connect_timeout=_REDIS_TIMEOUT_S, socket_timeout=_REDIS_TIMEOUT_S)
+        redis = connect_redis(url, timeout_s=_REDIS_TIMEOUT_S)
     except ValueError as error:
         raise SettingsError("done, but REDIS_URL is not the URL of a Redis: servers will notice later") from error
     try:
@@ -142,38 +142,38 @@ def in_one_line(error: BaseException) -> str:
         case ValidationError():
             found = (f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
             return "; ".join(found)
-        case ArgumentError():
-            return "DATABASE_URL is not the URL of a database"
-        case DBAPIError():
-            return _of_postgres(error.orig.__cause__ if error.orig is not None else None)
-        case asyncpg.PostgresError() | OSError() | asyncpg.InterfaceError():
-            return _of_postgres(error)
+        case Unavailable(__cause__=BaseException() as cause) if isinstance(cause, STORE_ERRORS):
+            return _of_postgres(driver_error(cause))
+        case _ if isinstance(error, STORE_ERRORS):
+            return _of_postgres(driver_error(error))
         case _:
             return " ".join(str(error).split())
 
 
-def _of_postgres(error: BaseException | None) -> str:
-    match error:
-        case asyncpg.UndefinedTableError() | asyncpg.UndefinedColumnError():
-            return "the database has not this version's schema: run `naka migrate`"
-        case asyncpg.InvalidCatalogNameError():
-            return "there is no such database: see DATABASE_URL"
-        case asyncpg.InvalidAuthorizationSpecificationError():
-            return "the database refuses this user or password: see DATABASE_URL"
-        case None:
-            return "the database failed"
-        case _:
-            return f"the database does not answer: {type(error).__name__}"
+def _of_postgres(error: BaseException) -> str:
+    """Only what did not answer is said not to answer; the order counts, as some kinds are kinds of others."""
+    for kind, words in _SAID_OF_POSTGRES:
+        if isinstance(error, kind):
+            return words
+    if isinstance(error, asyncpg.PostgresError):
+        return f"the database refuses: {type(error).__name__}"
+    return f"the database does not answer: {type(error).__name__}"
 
 
-def _read_settings(*files: Path) -> Settings:
-    try:
-        return Settings(_env_file=files, _env_ignore_empty=True)
-    except ValidationError as error:
-        named = "; ".join(
-            f"{str(item['loc'][0]).upper()}: {item['msg']}" if item["loc"] else item["msg"] for item in error.errors()
-        )
-        raise SettingsError(named or "the settings do not make sense") from error
+_NO_SCHEMA = "the database has not this version's schema: run `naka migrate`"
+_SAID_OF_POSTGRES: Sequence[tuple[type[BaseException], str]] = (
+    (asyncpg.UndefinedTableError, _NO_SCHEMA),
+    (asyncpg.UndefinedColumnError, _NO_SCHEMA),
+    (
+        asyncpg.InsufficientPrivilegeError,
+        "this database role may not do that: run `naka migrate`, with DATABASE_MIGRATION_URL of the owner",
+    ),
+    (asyncpg.InvalidCatalogNameError, "there is no such database: see DATABASE_URL"),
+    (asyncpg.InvalidAuthorizationSpecificationError, "the database refuses this user or password: see DATABASE_URL"),
+    (asyncpg.TargetServerAttributeNotMatched, "no server in DATABASE_URL is as its target_session_attrs asks"),
+    (socket.gaierror, "the host of the database is not known: see DATABASE_URL"),
+    (ssl.SSLError, "TLS with the database failed: see sslmode and sslrootcert in DATABASE_URL"),
+)
 
 
 def _me() -> str:

@@ -31,7 +31,12 @@ async def named_tenant(session: AsyncSession, name: str) -> Tenant:
 def create(
     slug: Annotated[str, typer.Argument(help="Short name: a-z, 0-9 and hyphens.")],
     name: Annotated[str, typer.Argument(help="The name that people read.")],
-    plan: Annotated[str | None, typer.Option(help="Start on the newest version of this plan.")] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            help="Start on the newest version of this plan. Without a plan the DEFAULT_... settings limit it."
+        ),
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -79,7 +84,7 @@ def limits(
     async def work(desk: Desk) -> LimitsSet:
         found = await named_tenant(desk.session, tenant)
         if wanted is None:
-            return await limits_that_hold(desk.session, found.id, found.id)
+            return await limits_that_hold(desk.session, desk.settings, found.id, found.id)
         desk.changed.append(found.id)
         return await replace_limits(desk.session, desk.actor, found.id, found.id, wanted)
 

@@ -25,8 +25,11 @@ import typer
 from rich.console import Console
 
 from api.cli.demo import demo_keys, write_private
+from api.cli.signals import ending_signals
 from core.database import Database
-from core.settings import SANDBOX_ANTHROPIC_KEY, Settings
+from core.environment import variable
+from core.errors import NakaError
+from core.settings import SANDBOX_ANTHROPIC_KEY, Settings, SettingsError, build_settings
 from migrations.upgrade import migrate
 from sandbox.daemon import ServerUnavailable
 from sandbox.laptop import Laptop, laptop, stop_process
@@ -36,11 +39,13 @@ _STOP_S = 40
 _HOST = "127.0.0.1"
 _NO_BALANCER = {"SHUTDOWN_DRAIN_S": "0", "SHUTDOWN_GRACE_S": "5"}
 """Nobody else is told that this machine stops, and whoever stops it waits."""
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Opens our own loopback URL, which no proxy of the environment stands before."""
 _console = Console(stderr=True, highlight=False)
 
 
 class _Stopped(Exception):
-    """SIGINT or SIGTERM."""
+    """SIGINT, SIGTERM or SIGHUP."""
 
 
 def up(
@@ -49,24 +54,28 @@ def up(
 ) -> None:
     """Start everything on this machine: servers, simulators, the API, the worker."""
     home = home.resolve()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, _stop)
     try:
         _run(port, home)
     except _Stopped:
         pass
-    except (ServerUnavailable, OSError) as error:
+    except (ServerUnavailable, NakaError, OSError) as error:
         _console.print(f"[red]naka up:[/] {error}")
         raise typer.Exit(1) from None
     _console.print("stopped")
 
 
 def _run(port: int, home: Path) -> None:
+    if variable("NAKA_ENV") == "production":
+        raise SettingsError("`naka up` is for development, and NAKA_ENV is production: use `naka serve`, `naka worker`")
     _need_free(port)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    settings = Settings()
+    settings = build_settings(Path(".env"), naka_env="development")
     configured = {
+        "NAKA_ENV": "development",
         "DATABASE_URL": settings.database_url,
+        "DATABASE_MIGRATION_URL": settings.database_migration_url,
         "REDIS_URL": settings.redis_url,
         "ANTHROPIC_API_KEY": settings.anthropic_api_key.get_secret_value(),
         "ANTHROPIC_BASE_URL": settings.anthropic_base_url,
@@ -87,10 +96,15 @@ def _run(port: int, home: Path) -> None:
             )
             environment = configured | running.environment
             tell("bringing the database up to date")
-            migrate(environment["DATABASE_URL"])
+            # The owner's URL stays here: the API and the worker have no use for it.
+            owner_url = environment.pop("DATABASE_MIGRATION_URL")
+            urls = {"database_url": environment["DATABASE_URL"], "database_migration_url": owner_url}
+            settings = settings.model_copy(update=urls)
+            migrate(settings.postgres_owner, settings.postgres)
             tell("looking for the demo tenant")
-            keys = asyncio.run(_demo(environment["DATABASE_URL"], _known(home / "demo.json"), settings))
-            write_private(home / "env", "".join(f"{name}={value}\n" for name, value in running.environment.items()))
+            keys = asyncio.run(_demo(settings, _known(home / "demo.json")))
+            started = {"NAKA_ENV": "development", **running.environment}
+            write_private(home / "env", "".join(f"{name}={value}\n" for name, value in started.items()))
             tell("starting the API and the worker")
             # Both boot side by side; the worker stops last, after what the API leaves behind.
             for name, log, command in (
@@ -114,7 +128,7 @@ def _run(port: int, home: Path) -> None:
 
 
 def _stop(_: int, __: FrameType | None) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, signal.SIG_IGN)  # an impatient second one must not interrupt the stopping
     raise _Stopped
 
@@ -137,8 +151,8 @@ def _known(file: Path) -> dict[str, str]:
     return known
 
 
-async def _demo(url: str, known: dict[str, str], settings: Settings) -> dict[str, str]:
-    database = Database(url)
+async def _demo(settings: Settings, known: dict[str, str]) -> dict[str, str]:
+    database = Database(settings.postgres)
     try:
         return await demo_keys(database, known, ZoneInfo(settings.timezone))
     finally:
@@ -147,10 +161,11 @@ async def _demo(url: str, known: dict[str, str], settings: Settings) -> dict[str
 
 def _start(command: list[str], file: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
     """A process of ours, in a session of its own, which ends with us."""
+    given = _NO_BALANCER | os.environ | environment
     with file.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "api.cli", *command, "--with-parent"],
-            env=_NO_BALANCER | os.environ | environment,
+            env={name: value for name, value in given.items() if name != "DATABASE_MIGRATION_URL"},
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -164,7 +179,7 @@ def _await_ready(url: str, api: "subprocess.Popen[bytes]", home: Path) -> None:
         if api.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=2):  # noqa: S310 - our own loopback URL
+            with _direct.open(f"{url}/readyz", timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from api.doctor import books, providers, stores
+from api.doctor import books, process, providers, roles, stores
 from api.doctor.findings import CHECK_S, Finding, Patient, Verdict
 from core.settings import Settings
 
@@ -39,10 +39,15 @@ async def _within(patient: Patient, name: str, check: Callable[[Patient], Awaita
 
 _CHECKS: list[tuple[str, Callable[[Patient], Awaitable[None]], tuple[str, ...]]] = [
     ("settings", providers.settings, ()),
+    ("file descriptors", process.descriptors, ()),
     ("Postgres", stores.postgres, ()),
+    ("writable", stores.writable, ("postgres",)),
+    ("pooler", stores.pooler, ("postgres",)),
     ("durability", stores.durability, ("postgres",)),
     ("connections", stores.connections, ("postgres",)),
     ("schema", stores.schema, ("postgres",)),
+    ("database role", roles.database_role, ("postgres", "has_schema")),
+    ("privileges", roles.privileges, ("postgres", "has_schema")),
     ("Redis", stores.redis, ()),
     ("eviction", stores.eviction, ("redis",)),
     ("clocks", stores.clocks, ("postgres", "redis")),

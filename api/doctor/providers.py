@@ -29,14 +29,21 @@ async def spool(patient: Patient) -> None:
     if not await asyncio.to_thread(_writable, folder):
         patient.fault("spool", "SPOOL_DIR cannot be written", "give this user the folder; settlements wait there")
         return
-    waits, aside = await asyncio.to_thread(waiting, folder)
+    waits, poisoned = await asyncio.to_thread(waiting, folder)
     patient.judge(
         "spool",
-        good=not waits and not aside,
+        good=not waits,
         says="writable, and nothing waits",
-        otherwise=f"{waits} settlements wait, {aside} were refused by Postgres",
-        mend="they are replayed by any process with this folder; refused ones: see docs/operating.md",
-        is_fault=bool(aside),
+        otherwise=f"{waits} settlements wait",
+        mend="they are replayed by any process with this folder, once Postgres takes them",
+        is_fault=False,
+    )
+    patient.judge(
+        "poisoned settlements",
+        good=not poisoned,
+        says="none",
+        otherwise=f"{poisoned} were refused by Postgres for their own data: they are on this disk alone",
+        mend="find out why (log: row_poisoned), mend it, then run `naka spool retry`",
     )
 
 

@@ -1,13 +1,17 @@
 """Postgres, its schema, and Redis."""
 
 import time
+from dataclasses import replace
 
 import asyncpg
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api.doctor.findings import CHECK_S, Patient
-from core.database import asyncpg_dsn
+from core.outage import STORE_ERRORS
+from core.postgres_connection import Connection, UnexpectedPooler, check_pooler, connect
+from core.postgres_url import PostgresUrl
+from core.redis import connect_redis
+from core.redis_mode import refused_mode
 from migrations.upgrade import newest_revision
 
 _OLDEST_POSTGRES = 15
@@ -22,9 +26,10 @@ async def postgres(patient: Patient) -> None:
         patient.fault("Postgres", "DATABASE_URL is not set", "set it, or run `naka up` in this folder")
         return
     try:
-        patient.postgres = await asyncpg.connect(asyncpg_dsn(patient.settings.database_url), timeout=CHECK_S)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TimeoutError) as error:
-        patient.fault("Postgres", f"cannot be reached: {type(error).__name__}", "look at DATABASE_URL")
+        patient.postgres = await _connected(patient.settings.postgres)
+    except (*STORE_ERRORS, ValueError) as error:
+        says = "refuses" if isinstance(error, asyncpg.PostgresError) else "cannot be reached"
+        patient.fault("Postgres", f"{says}: {type(error).__name__}", "look at DATABASE_URL")
         return
     version = patient.postgres.get_server_version()
     patient.judge(
@@ -34,6 +39,69 @@ async def postgres(patient: Patient) -> None:
         otherwise=f"version {version.major} is older than {_OLDEST_POSTGRES}",
         mend=f"use Postgres {_OLDEST_POSTGRES} or newer",
     )
+
+
+async def writable(patient: Patient) -> None:
+    """Whether it takes writes."""
+    replica, read_only = await patient.postgres.fetchrow(
+        "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean"
+    )
+    patient.judge(
+        "writable",
+        good=not replica and not read_only,
+        says="it takes writes",
+        otherwise="it is a replica" if replica else "default_transaction_read_only is on",
+        mend="point DATABASE_URL at the primary" if replica else "switch it off for this database and role",
+    )
+
+
+async def _connected(url: PostgresUrl) -> Connection:
+    """A connection, also through a pooler that the settings do not name: `pooler` says so."""
+    try:
+        return await connect(url, "naka doctor", timeout_s=CHECK_S)
+    except asyncpg.ProtocolViolationError:
+        return await connect(replace(url, pooler="session"), "naka doctor", timeout_s=CHECK_S)
+
+
+async def pooler(patient: Patient) -> None:
+    """Whether DATABASE_POOLER says what stands before Postgres.
+
+    In transaction mode a connection is on another server process as soon as others have taken its last one.
+    """
+    settings = patient.settings
+    if settings.database_pooler == "none":
+        try:
+            await check_pooler(settings.postgres, timeout_s=CHECK_S)
+        except UnexpectedPooler as error:
+            patient.fault("pooler", str(error), "see Poolers in docs/deploying.md")
+            return
+    moves = settings.database_pooler != "transaction" and await _moves(patient)
+    mode = settings.database_pooler
+    if moves:
+        says = f"there is one in transaction mode, and DATABASE_POOLER is {mode}"
+        patient.fault("pooler", says, "set DATABASE_POOLER=transaction, and DATABASE_DIRECT_URL for the worker")
+    elif settings.postgres_direct.pooler == "transaction":
+        says = "transaction mode, and the worker has no way to listen"
+        patient.fault("pooler", says, "set DATABASE_DIRECT_URL to Postgres itself, or a pooler in session mode")
+    else:
+        patient.ok("pooler", "none" if mode == "none" else f"{mode} mode")
+
+
+async def _moves(patient: Patient) -> bool:
+    """Whether one connection met several server processes: never so without a pooler in transaction mode."""
+    ask = "SELECT pg_backend_pid()"
+    first = await patient.postgres.fetchval(ask)
+    others = [await connect(patient.settings.postgres, "naka doctor", timeout_s=CHECK_S) for _ in range(3)]
+    try:
+        for other in others:
+            await other.execute("BEGIN")
+            await other.fetchval(ask)
+        return bool(first != await patient.postgres.fetchval(ask))
+    except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError):
+        return True  # a named statement was made on another server process
+    finally:
+        for other in others:
+            await other.close(timeout=CHECK_S)
 
 
 async def durability(patient: Patient) -> None:
@@ -87,12 +155,16 @@ async def redis(patient: Patient) -> None:
         patient.fault("Redis", "REDIS_URL is not set", "set it, or run `naka up` in this folder")
         return
     try:
-        redis = Redis.from_url(patient.settings.redis_url, socket_connect_timeout=CHECK_S, socket_timeout=CHECK_S)
+        redis = connect_redis(patient.settings.redis_url, timeout_s=CHECK_S / 2)
         info = await redis.info()
     except (RedisError, OSError, ValueError) as error:
         patient.fault("Redis", f"cannot be reached: {type(error).__name__}", "look at REDIS_URL")
         return
     patient.redis = redis
+    refused = refused_mode(info)
+    if refused is not None:
+        patient.fault("Redis", f"it is {refused}", "look at REDIS_URL")
+        return
     version = str(info.get("redis_version", "0"))
     if info.get("role") == "slave":
         patient.fault("Redis", "it is a replica, which takes no writes", "point REDIS_URL at the primary")

@@ -5,18 +5,28 @@ one is answered alike whatever is wrong with it, and slows the next attempt of i
 """
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import Form, Query, Request
 from fastapi.responses import Response
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.addresses import client_address, network_of
 from api.attempts import TooManyAttempts
-from api.credentials import drop_session, require_own_origin, session_of, set_session
+from api.credentials import drop_session, is_secure, read_key, require_own_origin, session_of, set_session
 from api.pages.route import page_router
 from api.pages.site import render, see_other
 from api.pages.visitor import Visitor
+from api.problems import REQUEST_ID
 from api.routes.access import RuntimeDep
+from core.shares import OWNER
+from core.tenancy.audit import Actor, record
+from core.tenancy.keys import visible_prefix
 from core.tenancy.principal import Principal, Scope, Unauthenticated
 from core.tenancy.sessions import begin_session, end_session
+
+SIGN_IN_MAX_BYTES = 16 * 1024
+"""The form needs no key, so its body is small."""
 
 router = page_router()
 _KEY_MAX = 200
@@ -40,12 +50,14 @@ async def sign_in(
 ) -> Response:
     """Begins a session, and goes on to where the visitor wanted to."""
     require_own_origin(request.scope)
-    address = request.client.host if request.client else ""
+    address = client_address(request.scope)
+    OWNER.set(network_of(address))  # wrong keys from one address take no connection from others
     try:
         await runtime.attempts.admit(address)
-        principal = await runtime.directory.authenticate(key.strip(), fresh=True)
+        principal = await runtime.directory.authenticate(read_key(key), fresh=True)
     except Unauthenticated:
         await runtime.attempts.wrong(address)
+        runtime.directory.traces.failed(network_of(address), visible_prefix(key.strip()))
         words = "This key was not accepted. Check that you copied all of it, or ask for a new one."
         return render(request, "sign_in.html", status=401, next=_local(next), error=words)
     except TooManyAttempts as error:
@@ -53,14 +65,15 @@ async def sign_in(
         page = render(request, "sign_in.html", status=429, next=_local(next), error=words)
         page.headers["retry-after"] = str(error.retry_after_s)
         return page
+    OWNER.set(principal.tenant_id)
     ttl_s = runtime.settings.session_s
     async with runtime.database.session() as session:
         if (before := session_of(request.scope)) is not None:
             await end_session(session, before)  # who comes with another key leaves with the one before
         token = await begin_session(session, principal, ttl_s=ttl_s)
+        _record(session, request, "session.begin", principal.tenant_id, principal.key_id)
     response = see_other(_local(next) or _home(principal))
-    secure = runtime.settings.naka_env == "production" or request.url.scheme == "https"
-    set_session(response, token, secure=secure, ttl_s=ttl_s)
+    set_session(response, token, secure=is_secure(request.scope), ttl_s=ttl_s)
     return response
 
 
@@ -71,14 +84,23 @@ async def sign_out(request: Request, runtime: RuntimeDep) -> Response:
     token = session_of(request.scope)
     if token is not None:
         async with runtime.database.session() as session:
-            tenant_id = await end_session(session, token)
-        if tenant_id is not None:
-            runtime.directory.forget(tenant_id)
-            await runtime.changes.publish(tenant_id)
+            ended = await end_session(session, token)
+            if ended is not None:
+                _record(session, request, "session.end", *ended)
+        if ended is not None:
+            runtime.directory.forget(ended[0])
+            await runtime.changes.publish(ended[0])
     response = see_other("/sign-in")
     drop_session(response)
     response.headers["clear-site-data"] = '"storage"'
     return response
+
+
+def _record(session: AsyncSession, request: Request, action: str, tenant_id: UUID, key_id: UUID) -> None:
+    """Who signs in or out, and from where."""
+    actor = Actor(f"key:{key_id}", key_id, request.scope.get(REQUEST_ID))
+    after = {"address": client_address(request.scope)}
+    record(session, actor, action, tenant_id=tenant_id, target=f"key:{key_id}", after=after)
 
 
 def _local(path: str) -> str:

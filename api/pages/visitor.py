@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import select
 
-from api.credentials import authenticate
+from api.credentials import authenticate, credential_of
 from api.routes.access import RuntimeDep
 from core.tenancy.models import ApiKey, Tenant, User
 from core.tenancy.principal import Principal, Scope
@@ -39,13 +39,17 @@ class Visitor:
 
 
 class PageAccess:
-    """Lets a visitor in whose key has `scope`. Raises Unauthenticated, Forbidden, ForeignOrigin, Unavailable."""
+    """Lets a visitor in whose key has `scope`.
+
+    Raises Unauthenticated, Forbidden, ForeignOrigin, RateLimited, Unavailable.
+    """
 
     def __init__(self, scope: Scope | None) -> None:
         self._scope = scope
 
     async def __call__(self, request: Request, runtime: RuntimeDep) -> Visitor:
         """The visitor of this request. Any good key will do where no scope is asked for."""
+        runtime.rate.spend(credential_of(request.scope))  # before the look-up: a refusal costs no connection
         principal = await authenticate(runtime.directory, request.scope, fresh=True)
         if self._scope is not None:
             principal.require(self._scope)
@@ -55,7 +59,7 @@ class PageAccess:
             .join(ApiKey, (ApiKey.tenant_id == Tenant.id) & (ApiKey.id == principal.key_id))
             .where(Tenant.id == principal.tenant_id)
         )
-        async with runtime.database.session() as session:
+        async with runtime.database.session(tenant_id=principal.tenant_id) as session:
             tenant, user, prefix = (await session.execute(names)).one()
         return Visitor(principal, tenant, user, prefix)
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
-from api.credentials import authenticate
+from api.credentials import authenticate, credential_of
 from api.problems import REQUEST_ID
 from api.runtime import Runtime
 from core.tenancy.audit import Actor
@@ -27,7 +27,7 @@ RuntimeDep = Annotated[Runtime, Depends(runtime_of)]
 
 
 class Access:
-    """Lets a key in that has `scope`. Raises Unauthenticated, Forbidden, Unavailable."""
+    """Lets a key in that has `scope`. Raises Unauthenticated, Forbidden, RateLimited, Unavailable."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -36,6 +36,7 @@ class Access:
         self, request: Request, runtime: RuntimeDep, _: Annotated[object, Security(_bearer)]
     ) -> Principal:
         """The principal of the request's key, or of the session's."""
+        runtime.rate.spend(credential_of(request.scope))  # before the look-up: a refusal costs no connection
         principal = await authenticate(runtime.directory, request.scope, fresh=True)
         principal.require(self.scope)
         return principal

@@ -20,6 +20,7 @@ from billing.receipts import due_of
 from billing.rupees import rupees
 from core.clock import to_iso
 from core.errors import NotFound
+from core.tenancy.audit import Actor, record_read
 
 
 class BillState(StrEnum):
@@ -126,25 +127,29 @@ def iso(at_ms: int | None) -> str | None:
     return None if at_ms is None else to_iso(at_ms)
 
 
-async def detail_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None) -> BillDetail:
-    """A document with everything on it. Raises NotFound; of a tenant's own only what is final."""
-    async with desk.database.session() as session:
-        bill = await _reach(session, bill_id, tenant_id)
+async def detail_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None, reader: Actor | None = None) -> BillDetail:
+    """A document with everything on it. Raises NotFound; of a tenant's own only what is final.
+
+    `reader`: who reads it, for the audit log; None where it answers a change that is in the log itself.
+    """
+    async with desk.database.session(tenant_id=tenant_id) as session:
+        bill = await _reach(session, bill_id, tenant_id, reader)
         charges = await live_charges(session, [bill])
     return BillDetail.of(bill, charges.get(bill.id))
 
 
-async def _reach(session: AsyncSession, bill_id: UUID, tenant_id: UUID | None) -> Bill:
+async def _reach(session: AsyncSession, bill_id: UUID, tenant_id: UUID | None, reader: Actor | None) -> Bill:
     bill = await find_bill(session, bill_id, tenant_id=tenant_id)
     if tenant_id is not None and bill.number is None:
         raise NotFound("no such bill")
+    record_read(session, reader, "bill", tenant_id=bill.tenant_id, target=f"bill:{bill.id}")
     return bill
 
 
-async def html_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None) -> Response:
+async def html_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None, reader: Actor) -> Response:
     """A document as a page that runs and fetches nothing. Raises NotFound."""
-    async with desk.database.session() as session:
-        bill = await _reach(session, bill_id, tenant_id)
+    async with desk.database.session(tenant_id=tenant_id) as session:
+        bill = await _reach(session, bill_id, tenant_id, reader)
         shown = render_html(await document_of(session, desk, bill))
     headers = {
         "content-disposition": f'inline; filename="{_file_name(bill)}.html"',
@@ -154,10 +159,10 @@ async def html_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None) -> Respo
     return Response(shown, media_type="text/html; charset=utf-8", headers=headers)
 
 
-async def pdf_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None) -> Response:
+async def pdf_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None, reader: Actor) -> Response:
     """The same as PDF; it is made in a thread, for it takes its time."""
-    async with desk.database.session() as session:
-        bill = await _reach(session, bill_id, tenant_id)
+    async with desk.database.session(tenant_id=tenant_id) as session:
+        bill = await _reach(session, bill_id, tenant_id, reader)
         document = await document_of(session, desk, bill)
     headers = {"content-disposition": f'attachment; filename="{_file_name(bill)}.pdf"'}
     return Response(await asyncio.to_thread(_pdf, document), media_type="application/pdf", headers=headers)

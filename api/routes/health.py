@@ -1,11 +1,13 @@
 """`/healthz`: the process is up. `/readyz`: a request could be admitted, and this process is not about to stop.
 
-Ready needs Postgres. Redis is asked too, but without it Postgres admits, slower: that is reported, and ready. From
-the first signal to stop on, it is not ready, while all is still served: a balancer has time to look elsewhere.
+Ready needs a Postgres that would take a request's row (`metering.readiness`); `reason` says what keeps it from that.
+Redis is asked too, but without it Postgres admits, slower: that is reported, and ready. From the first signal to stop
+on, it is not ready, while all is still served: a balancer has time to look elsewhere. The answer comes within
+STORE_DEADLINE_S, whatever hangs.
 """
 
 import asyncio
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
@@ -13,9 +15,10 @@ from pydantic import BaseModel
 from api.routes.access import RuntimeDep
 from api.runtime import Runtime
 from core.errors import Unavailable
+from metering.readiness import Hindrance, hindrance
 
 router = APIRouter(tags=["health"])
-_TIMEOUT_S = 2
+_REDIS_S = 2
 
 
 class Health(BaseModel):
@@ -31,6 +34,7 @@ class Readiness(BaseModel):
     postgres: bool
     redis: bool
     draining: bool
+    reason: Hindrance | None
 
 
 @router.get("/healthz")
@@ -41,23 +45,26 @@ async def healthz() -> Health:
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "Postgres is away, or this process stops"}})
 async def readyz(request: Request, runtime: RuntimeDep, response: Response) -> Readiness:
-    """Postgres and Redis were asked just now."""
-    postgres, redis = await asyncio.gather(_answers(_select_one(runtime)), _answers(runtime.quota.lane.command("PING")))
+    """Asks Postgres whether it would take a request, and Redis whether it answers."""
+    reason, redis = await asyncio.gather(
+        hindrance(runtime.pool, within_s=runtime.settings.store_deadline_s), _redis_answers(runtime)
+    )
     draining: bool = getattr(request.app.state, "draining", False)  # api.server sets it
-    ready = postgres and not draining
+    ready = reason is None and not draining
     response.status_code = 200 if ready else 503
-    return Readiness(status="ready" if ready else "not_ready", postgres=postgres, redis=redis, draining=draining)
+    return Readiness(
+        status="ready" if ready else "not_ready",
+        postgres=reason is None,
+        redis=redis,
+        draining=draining,
+        reason=reason,
+    )
 
 
-async def _select_one(runtime: Runtime) -> None:
-    async with runtime.pool.acquire() as connection:
-        await connection.fetchval("SELECT 1")
-
-
-async def _answers(question: Any) -> bool:
+async def _redis_answers(runtime: Runtime) -> bool:
     try:
-        async with asyncio.timeout(_TIMEOUT_S):
-            await question
+        async with asyncio.timeout(_REDIS_S):
+            await runtime.quota.lane.command("PING")
     except (Unavailable, TimeoutError):
         return False
     return True

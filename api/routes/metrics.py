@@ -40,6 +40,7 @@ class _Snapshot(Collector):
             ("naka_open_requests", "Requests opened and not settled yet.", gauges.open_requests),
             ("naka_open_requests_overdue", "Open requests past their deadline.", gauges.overdue_requests),
             ("naka_processes_alive", "Processes with a fresh heartbeat.", gauges.living_processes),
+            ("naka_postgres_writable", "Whether Postgres takes writes: 0 on a replica.", gauges.writable),
             ("naka_reconcile_drifts", "Drifts that the last check of the books found.", gauges.drifts),
             ("naka_reconcile_age_seconds", "Time since the last check of the books.", gauges.age_s),
             ("naka_worker_overdue_seconds", "How long a duty has waited for a worker.", gauges.worker_overdue_s),

@@ -8,7 +8,9 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from api.routes.access import Reader, RuntimeDep
+from api.routes.moments import Day
 from core.clock import now_ms, to_datetime
+from core.deadline import within
 from core.errors import Invalid
 from metering.models import COUNT_COLUMNS
 from metering.standing import LimitStanding
@@ -99,15 +101,15 @@ def date_range(runtime: RuntimeDep, first: date | None, last: date | None) -> tu
     return first, last
 
 
-FromDay = Annotated[date | None, Query(alias="from", description="First day, of the operator's time zone")]
-ToDay = Annotated[date | None, Query(alias="to", description="Last day, included")]
+FromDay = Annotated[Day | None, Query(alias="from", description="First day, of the operator's time zone")]
+ToDay = Annotated[Day | None, Query(alias="to", description="Last day, included")]
 
 
 @router.get("/usage")
 async def usage(principal: Reader, runtime: RuntimeDep, first: FromDay = None, last: ToDay = None) -> UsageAnswer:
     """What the key's user has used, by day and model. Without a range: this month."""
     first, last = date_range(runtime, first, last)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         rows = await own_usage(session, principal.tenant_id, principal.user_id, first=first, last=last)
     return UsageAnswer(
         totals=totals(rows), days=[DayUsage(day=row.day, model=row.model, **counts(row)) for row in rows]
@@ -117,7 +119,8 @@ async def usage(principal: Reader, runtime: RuntimeDep, first: FromDay = None, l
 @router.get("/limits")
 async def limits(principal: Reader, runtime: RuntimeDep) -> LimitsAnswer:
     """Each limit of the key's user and of its tenant: used, held by running requests, left, and when it turns."""
-    standing = await runtime.standings.of(principal.tenant_id, principal.user_id)
+    async with within(runtime.settings.store_deadline_s):
+        standing = await runtime.standings.of(principal.tenant_id, principal.user_id)
     return LimitsAnswer(
         windows=[_window(limit) for limit in standing.limits],
         concurrency=Concurrency(limit=standing.concurrency, active=standing.active),

@@ -1,20 +1,23 @@
 """Where Razorpay brings its events: verified on the bytes as they came, kept, acknowledged; nothing else is done here.
 
 Nobody has a key for it: the signature is the key. Razorpay takes every 2xx within 5 s for done, and brings the event
-again after anything else: so 401 for what it did not sign, and 503 while Postgres is away.
+again after anything else: so 401 for what it did not sign, and 503 while Postgres is away. 410 for what is older than
+its own retries, which end 24 h after the event: Razorpay never gets to see that answer, unless this server's clock is
+wrong, and then it is better asked again than lost.
 """
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Depends, Header, Request
 from pydantic import BaseModel
 
 from api.body import read_body
+from api.parameters import ANYTHING, Reads
 from api.routes.access import RuntimeDep
 from billing.inbox import MAX_BYTES
 from core.tenancy.principal import Unauthenticated
 
-router = APIRouter(tags=["webhooks"])
+router = APIRouter(tags=["webhooks"], dependencies=[Depends(Reads(ANYTHING))])
 
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _SAMPLE: dict[str, Any] = {
@@ -33,6 +36,7 @@ _BODY: dict[str, Any] = {
 }
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     401: {"description": "No signature of Razorpay's, or a wrong one: nothing was kept", "content": _PROBLEM},
+    410: {"description": "Older than Razorpay's own retries: nothing was kept", "content": _PROBLEM},
     413: {"description": "The body is too large", "content": _PROBLEM},
     415: {"description": "The body is not JSON", "content": _PROBLEM},
     503: {"description": "Postgres does not answer: nothing was kept", "content": _PROBLEM},

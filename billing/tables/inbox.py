@@ -11,7 +11,10 @@ from core.database import Base
 
 
 class WebhookEvent(Base):
-    """One genuine delivery, stored once by Razorpay's event id. No tenant in its key: whose it is, is found out later.
+    """One genuine delivery, stored once by its signed body. No tenant in its key: whose it is, is found out later.
+
+    `event_id` is Razorpay's, from a header that nobody signs: two bodies may claim one id, and the second is then kept
+    under its own hash. `body_sha256` is None only for what an earlier version stored twice.
 
     `state`: `received`, `applied`, `ignored` (nothing of ours, or a kind we do not use), `parked` (an operator looks).
     """
@@ -22,12 +25,14 @@ class WebhookEvent(Base):
         Index(None, "due_ms", postgresql_where="state = 'received'"),
         Index("ix_webhook_events_parked", "state", postgresql_where="state = 'parked'"),
         Index(None, "received_ms"),
+        Index("uq_webhook_events_body_sha256", "body_sha256", unique=True),
     )
 
     event_id: Mapped[str] = mapped_column(Text, primary_key=True)
     kind: Mapped[str] = mapped_column(Text)
     account_id: Mapped[str | None] = mapped_column(Text)
     body: Mapped[bytes] = mapped_column(LargeBinary)
+    body_sha256: Mapped[bytes | None] = mapped_column(LargeBinary)
     received_ms: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(Text)
     tries: Mapped[int] = mapped_column(server_default="0")

@@ -15,6 +15,14 @@ from core.clock import offset_ms
 from core.errors import Conflict, Invalid, NotFound
 from core.ids import uuid7
 from core.tenancy.audit import Actor, record
+from core.tenancy.derivation import (
+    find_tree,
+    inherited_expiry,
+    inherited_models,
+    lock_maker,
+    require_rotatable,
+    require_within,
+)
 from core.tenancy.keys import NewKey, generate_key
 from core.tenancy.models import ApiKey, Tenant, User
 from core.tenancy.principal import Scope
@@ -91,11 +99,18 @@ async def create_key(
 ) -> tuple[ApiKey, NewKey]:
     """A new key of the user; the second value has the plaintext, which is nowhere else.
 
-    Raises Invalid when it would have ended already.
+    Made with a key (`actor.key_id`), it has at most that one's rights, and what is not named is inherited
+    (`core.tenancy.derivation`). Raises Invalid when it would have ended already, BeyondMaker, and Unauthenticated when
+    the maker has ended.
     """
     now = await _now(session)
     if expires_at is not None and expires_at <= now:
         raise Invalid("expires_at lies in the past")
+    await _require_not_erased(session, user)
+    if actor.key_id is not None:
+        maker = await lock_maker(session, actor.key_id, now=now)
+        require_within(maker, user.tenant_id, scopes)
+        models, expires_at = inherited_models(maker, models), inherited_expiry(maker, expires_at)
     secret = generate_key(live=live)
     key = ApiKey(
         tenant_id=user.tenant_id,
@@ -107,12 +122,20 @@ async def create_key(
         scopes=sorted({scope.value for scope in scopes}),
         models=None if models is None else sorted(set(models)),
         expires_at=expires_at,
+        parent_key_id=actor.key_id,
     )
     session.add(key)
     record(session, actor, "key.create", tenant_id=user.tenant_id, target=f"key:{key.id}", after=describe_key(key))
     await session.flush()
     await session.refresh(key)
     return key, secret
+
+
+async def _require_not_erased(session: AsyncSession, user: User) -> None:
+    """Raises Invalid for a user that was erased, or is being erased: it waits for that one's transaction."""
+    query = select(User.erased_at).where(User.tenant_id == user.tenant_id, User.id == user.id)
+    if await session.scalar(query.with_for_update(read=True, key_share=True)) is not None:
+        raise Invalid("this user was erased")
 
 
 async def _now(session: AsyncSession) -> datetime:
@@ -154,17 +177,34 @@ async def revoke_key(session: AsyncSession, actor: Actor, key: ApiKey) -> None:
     )
 
 
+async def revoke_tree(session: AsyncSession, actor: Actor, key: ApiKey) -> list[ApiKey]:
+    """Ends the key and every key derived from it, in this transaction; those that were ended by it, the root first.
+
+    A key that was being made with one of them while this looked is found by the next look: whoever makes a key holds
+    a share lock on its maker, so none is made with a key that is ended here.
+    """
+    ended = [] if key.revoked_at is not None else [key]
+    await revoke_key(session, actor, key)
+    while found := await find_tree(session, key):
+        for derived in found:
+            await revoke_key(session, actor, derived)
+        ended += found
+    return ended
+
+
 async def rotate_key(
     session: AsyncSession, actor: Actor, key: ApiKey, *, overlap_s: int, live: bool
 ) -> tuple[ApiKey, NewKey]:
     """A successor with the same name, scopes, models and expiry.
 
     The old key ends after `overlap_s` seconds, or at its own expiry if that is sooner. Raises Invalid when the key is
-    revoked or expired already.
+    revoked or expired already, and BeyondMaker when the actor's key could not have made it.
     """
     now = await _now(session)
     if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
         raise Invalid("a key that has ended cannot be rotated")
+    if actor.key_id is not None:
+        require_rotatable(await lock_maker(session, actor.key_id, now=now), key)
     user = await session.get_one(User, (key.tenant_id, key.user_id))
     made = await create_key(
         session,
@@ -176,6 +216,7 @@ async def rotate_key(
         expires_at=key.expires_at,
         live=live,
     )
+    made[0].predecessor_key_id = key.id
     before = describe_key(key)
     if overlap_s == 0:
         key.revoked_at = now
@@ -205,4 +246,5 @@ def describe_key(key: ApiKey) -> dict[str, Any]:
         "models": None if key.models is None else list(key.models),
         "expires_at": None if key.expires_at is None else key.expires_at.isoformat(),
         "revoked_at": None if key.revoked_at is None else key.revoked_at.isoformat(),
+        "parent_key_id": None if key.parent_key_id is None else str(key.parent_key_id),
     }

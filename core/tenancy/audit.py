@@ -1,4 +1,7 @@
-"""The audit log: every admin change is written in the transaction that makes it, or is not made."""
+"""The audit log: every admin change is written in the transaction that makes it, or is not made.
+
+Sign-ins, sign-outs and reads of payers' data are in it as well; failures are summed first (`core.tenancy.traces`).
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -46,3 +49,9 @@ def record(
             request_id=actor.request_id,
         )
     )
+
+
+def record_read(session: AsyncSession, actor: Actor | None, what: str, *, tenant_id: UUID, target: str) -> None:
+    """Adds that payers' data (name, address, tax number) was read. Nothing for None: a change that is logged itself."""
+    if actor is not None:
+        record(session, actor, "payer.read", tenant_id=tenant_id, target=target, after={"what": what})

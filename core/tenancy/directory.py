@@ -1,52 +1,70 @@
 """From a key to a principal: cached in the process, dropped everywhere by `core.changes`.
 
-The cache answers fast and may be a moment old; that is safe, because a metered request is opened in Postgres only
+Misses are read in batches (`core.reads`), so that a crowd of keys that nobody has seen yet costs a few statements. The
+cache answers fast and may be a moment old; that is safe, because a metered request is opened in Postgres only
 if the key is still good there, and everything that is not metered asks with `fresh=True`. Postgres away:
 `Unavailable`, never "wrong key".
 """
 
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
-
-from sqlalchemy import func, select
 
 from core.cache import TtlCache
 from core.clock import now_ms, to_ms
 from core.database import Database
+from core.postgres_connection import Connection
+from core.reads import BatchedReads
 from core.tenancy.keys import hash_key, is_well_formed
-from core.tenancy.models import ApiKey, WebSession
 from core.tenancy.principal import Principal, Unauthenticated
 from core.tenancy.sessions import hash_token, is_token
+from core.tenancy.traces import Traces
+
+# A session goes by Postgres's own clock: it is about a person at a screen, whatever a test clock says.
+_KEYS = """
+SELECT k.hash AS asked, false AS of_session, k.tenant_id, k.user_id, k.id, k.scopes, k.models, k.expires_at, k.prefix
+  FROM api_keys k
+ WHERE k.hash = ANY ($1::bytea[]) AND k.revoked_at IS NULL
+UNION ALL
+SELECT s.hash, true, k.tenant_id, k.user_id, k.id, k.scopes, k.models, k.expires_at, k.prefix
+  FROM web_sessions s
+  JOIN api_keys k ON k.tenant_id = s.tenant_id AND k.id = s.key_id
+ WHERE s.hash = ANY ($2::bytea[]) AND s.ended_at IS NULL AND s.expires_at > clock_timestamp()
+   AND k.revoked_at IS NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The hash of a key, or of a session's token."""
+
+    hash: bytes
+    of_session: bool = False
 
 
 class Directory:
     """Finds keys. One per process."""
 
     def __init__(self, database: Database, *, ttl_s: float) -> None:
-        self._database = database
+        self._found: BatchedReads[_Asked, Principal] = BatchedReads("keys", database, _fetch)
         self._cache: TtlCache[bytes, Principal] = TtlCache(ttl_s=ttl_s)
+        self.traces = Traces()
 
     async def authenticate(self, plaintext: str | None, *, fresh: bool = False) -> Principal:
         """The principal of a key.
 
-        Raises Unauthenticated when there is none, Unavailable when Postgres does not answer.
+        Raises Unauthenticated when there is none, Unavailable when Postgres does not answer, Overloaded when it has
+        too much to do.
         """
         if plaintext is None or not is_well_formed(plaintext):
             raise Unauthenticated
-        key_hash = hash_key(plaintext)
-        if fresh:
-            return _unexpired(await self._find(key_hash))
-        return _unexpired(self._cache.get(key_hash) or await self._cache.load(key_hash, lambda: self._find(key_hash)))
+        return await self._principal(_Asked(hash_key(plaintext)), fresh=fresh)
 
     async def authenticate_session(self, token: str, *, fresh: bool = False) -> Principal:
         """The principal of the key that a browser signed in with. Raises as `authenticate`."""
         if not is_token(token):
             raise Unauthenticated
-        token_hash = hash_token(token)
-        if fresh:
-            return _unexpired(await self._find_session(token_hash))
-        return _unexpired(
-            self._cache.get(token_hash) or await self._cache.load(token_hash, lambda: self._find_session(token_hash))
-        )
+        return await self._principal(_Asked(hash_token(token), of_session=True), fresh=fresh)
 
     def forget(self, tenant_id: UUID | None) -> None:
         """Drops what is cached of a tenant, or everything."""
@@ -55,41 +73,44 @@ class Directory:
         else:
             self._cache.drop(lambda _, principal: principal.tenant_id == tenant_id)
 
-    async def _find(self, key_hash: bytes) -> Principal:
-        async with self._database.session() as session:
-            key = await session.scalar(select(ApiKey).where(ApiKey.hash == key_hash, ApiKey.revoked_at.is_(None)))
-        return _principal(key)
+    async def _principal(self, asked: _Asked, *, fresh: bool) -> Principal:
+        if fresh:
+            return self._good(await self._find(asked))
+        cached = self._cache.get(asked.hash)
+        return self._good(cached or await self._cache.load(asked.hash, lambda: self._find(asked)))
 
-    async def _find_session(self, token_hash: bytes) -> Principal:
-        """By Postgres's own clock: a session is about a person at a screen, whatever a test clock says."""
-        query = (
-            select(ApiKey)
-            .join(WebSession, (WebSession.tenant_id == ApiKey.tenant_id) & (WebSession.key_id == ApiKey.id))
-            .where(
-                WebSession.hash == token_hash,
-                WebSession.ended_at.is_(None),
-                WebSession.expires_at > func.clock_timestamp(),
-                ApiKey.revoked_at.is_(None),
-            )
-        )
-        async with self._database.session() as session:
-            return _principal(await session.scalar(query))
+    def _good(self, principal: Principal) -> Principal:
+        _require_unexpired(principal)
+        self.traces.used(principal)
+        return principal
+
+    async def _find(self, asked: _Asked) -> Principal:
+        found = await self._found.get(asked)
+        if found is None:
+            raise Unauthenticated
+        return found
 
 
-def _principal(key: ApiKey | None) -> Principal:
-    if key is None:
-        raise Unauthenticated
+async def _fetch(connection: Connection, asked: list[_Asked]) -> dict[_Asked, Principal]:
+    """The principals of keys and sessions that are good."""
+    keys = [one.hash for one in asked if not one.of_session]
+    tokens = [one.hash for one in asked if one.of_session]
+    rows = await connection.fetch(_KEYS, keys, tokens)
+    return {_Asked(row["asked"], row["of_session"]): _principal(row) for row in rows}
+
+
+def _principal(row: Any) -> Principal:
     return Principal(
-        tenant_id=key.tenant_id,
-        user_id=key.user_id,
-        key_id=key.id,
-        scopes=frozenset(key.scopes),
-        models=None if key.models is None else frozenset(key.models),
-        expires_at_ms=None if key.expires_at is None else to_ms(key.expires_at),
+        tenant_id=row["tenant_id"],
+        user_id=row["user_id"],
+        key_id=row["id"],
+        scopes=frozenset(row["scopes"]),
+        models=None if row["models"] is None else frozenset(row["models"]),
+        expires_at_ms=None if row["expires_at"] is None else to_ms(row["expires_at"]),
+        key_prefix=row["prefix"],
     )
 
 
-def _unexpired(principal: Principal) -> Principal:
+def _require_unexpired(principal: Principal) -> None:
     if principal.expires_at_ms is not None and principal.expires_at_ms <= now_ms():
         raise Unauthenticated
-    return principal

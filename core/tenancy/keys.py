@@ -45,6 +45,11 @@ def is_well_formed(text: str) -> bool:
     return text[-_CHECKSUM_LENGTH:] == _checksum(text[:-_CHECKSUM_LENGTH])
 
 
+def visible_prefix(text: str) -> str:
+    """The part of a key that may be shown and logged; empty for a text that is none: it may be a password."""
+    return text[:_VISIBLE_LENGTH] if text.startswith(_PREFIXES) and text.isascii() and text.isprintable() else ""
+
+
 def _checksum(body: str) -> str:
     return _base62(zlib.crc32(body.encode()), _CHECKSUM_LENGTH)
 

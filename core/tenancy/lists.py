@@ -1,7 +1,8 @@
 """Reading tenants, users, keys and the audit log, a page at a time.
 
 Tenants, users and keys come oldest first, the audit log newest first; a cursor is the id of the last row seen, so a
-page costs the same wherever it lies. `tenant_id` None means every tenant, and is the caller's to decide.
+page costs the same wherever it lies; of the audit log whatever is asked of it, too (`core.walks`). `tenant_id` None
+means every tenant, and is the caller's to decide.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.tenancy.models import ApiKey, AuditEntry, Tenant, User
+from core.walks import HIGHEST, Found, Sift, Walk, walk
 
 
 async def list_tenants(
@@ -47,12 +49,22 @@ async def list_keys(
 
 
 async def list_audit(
-    session: AsyncSession, *, tenant_id: UUID | None, before: UUID | None, limit: int
-) -> Sequence[AuditEntry]:
-    """What was changed, newest first; every tenant's and the platform's own when `tenant_id` is None."""
-    query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
-    if tenant_id is not None:
-        query = query.where(AuditEntry.tenant_id == tenant_id)
-    if before is not None:
-        query = query.where(AuditEntry.id < before)
-    return (await session.scalars(query)).all()
+    session: AsyncSession,
+    *,
+    tenant_id: UUID | None,
+    before: UUID | None,
+    limit: int,
+    action: str = "",
+    actor: str = "",
+) -> Found:
+    """Changes (rows of AuditEntry), newest first; every tenant's and the platform's own when `tenant_id` is None.
+
+    `action` and `actor` are the beginnings of theirs.
+    """
+    sift: list[Sift] = []
+    if action:
+        sift.append(lambda columns: columns.action.startswith(action, autoescape=True))
+    if actor:
+        sift.append(lambda columns: columns.actor.startswith(actor, autoescape=True))
+    fixed = {} if tenant_id is None else {"tenant_id": tenant_id}
+    return await walk(session, Walk(AuditEntry, fixed, sift, before=before or HIGHEST), limit=limit)

@@ -36,10 +36,15 @@ class User(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     external_id: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.now())
+    erased_at: Mapped[datetime | None] = mapped_column(TimestampTz)
 
 
 class ApiKey(Base):
-    """A key: its SHA-256, the prefix a person may see, and what it may do until when."""
+    """A key: its SHA-256, the prefix a person may see, and what it may do until when.
+
+    `parent_key_id`: the key that it was made with, maybe of another tenant (an operator's); None for one that was made
+    on the command line. `predecessor_key_id`: the key that it replaced in a rotation.
+    """
 
     __tablename__ = "api_keys"
     __table_args__ = (
@@ -47,6 +52,8 @@ class ApiKey(Base):
         Index(None, "hash"),
         Index(None, "id"),
         Index(None, "tenant_id", "user_id"),
+        Index(None, "parent_key_id", postgresql_where="parent_key_id IS NOT NULL"),
+        Index(None, "predecessor_key_id", postgresql_where="predecessor_key_id IS NOT NULL"),
     )
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -60,6 +67,18 @@ class ApiKey(Base):
     expires_at: Mapped[datetime | None] = mapped_column(TimestampTz)
     revoked_at: Mapped[datetime | None] = mapped_column(TimestampTz)
     created_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.now())
+    parent_key_id: Mapped[UUID | None]
+    predecessor_key_id: Mapped[UUID | None]
+
+
+class KeyUse(Base):
+    """When a key was last used, to ten minutes. No column of the key, whose row is share-locked by each open."""
+
+    __tablename__ = "key_uses"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    key_id: Mapped[UUID] = mapped_column(primary_key=True)
+    last_used_at: Mapped[datetime] = mapped_column(TimestampTz)
 
 
 class WebSession(Base):
@@ -84,6 +103,7 @@ class AuditEntry(Base):
     """One admin change: who, what, before, after. Never updated, never a secret in it."""
 
     __tablename__ = "audit_log"
+    __table_args__ = (Index(None, "id"),)
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     id: Mapped[UUID] = mapped_column(primary_key=True)

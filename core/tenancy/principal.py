@@ -1,6 +1,6 @@
 """Who a request speaks for. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
@@ -37,6 +37,8 @@ class Principal:
     scopes: frozenset[str]
     models: frozenset[str] | None = None
     expires_at_ms: int | None = None
+    key_prefix: str = field(default="", compare=False)
+    """The part of the key that logs may show."""
 
     def require(self, scope: Scope) -> None:
         """Raises Forbidden when the key lacks `scope`. A platform admin may do what a tenant's admin may."""

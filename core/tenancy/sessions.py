@@ -48,13 +48,12 @@ async def begin_session(session: AsyncSession, principal: Principal, *, ttl_s: i
     return token
 
 
-async def end_session(session: AsyncSession, token: str) -> UUID | None:
-    """Ends it, if it runs; the tenant whose caches are to be dropped then."""
+async def end_session(session: AsyncSession, token: str) -> tuple[UUID, UUID] | None:
+    """Ends it, if it runs; its tenant, whose caches are to be dropped then, and its key."""
     ended = update(WebSession).where(WebSession.hash == hash_token(token), WebSession.ended_at.is_(None))
-    found: UUID | None = await session.scalar(
-        ended.values(ended_at=func.clock_timestamp()).returning(WebSession.tenant_id)
-    )
-    return found
+    returned = ended.values(ended_at=func.clock_timestamp()).returning(WebSession.tenant_id, WebSession.key_id)
+    found = (await session.execute(returned)).one_or_none()
+    return None if found is None else (found.tenant_id, found.key_id)
 
 
 async def prune_sessions(connection: Any) -> None:

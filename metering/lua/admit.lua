@@ -1,6 +1,6 @@
 -- May this request start, and how much may it answer? Every window of the user and of its tenant in one step.
 --
--- KEYS[1] the tenant's hash, KEYS[2] the user's hash (one hash tag: one slot of a cluster)
+-- KEYS[1] the tenant's hash, KEYS[2] the user's hash, KEYS[3] the tenant's set of built users (one hash tag: one slot)
 -- ARGV[1] MessagePack of the question:
 --   [user, day, day_ends_ms, period, period_ends_ms, from_ms, until_ms, id_tail,
 --    prompt, prompt_nano, likely, likely_nano, asked, smallest, output_rate_nano, ttl_ms, read_epoch, ahead_ms, resumes]
@@ -13,7 +13,8 @@
 --
 -- Fields of a hash:
 --   e           the epoch of the tenant under which the hash was built; r the run of the Redis that it was built in
---   u:<user>    (tenant's hash) the epoch in which that user's hash was built
+--   n           (tenant's hash) the size of the set of users whose hashes were built in this epoch. The set is a key
+--               of its own, so that whoever reads the whole hash reads holds and windows, however many users there are
 --   c           requests that run now; k the names of the newest windows, so that older ones can be dropped
 --   m:<minute> d:<day> p:<period>   a window: 11 doubles, what was used and what is held:
 --               used requests, input, output, cache_read, cache_write_5m, cache_write_1h, nano-USD;
@@ -40,14 +41,20 @@ local minute = math.floor(now / 60000)
 local IDLE_S = 45 * 86400 -- longer than a period: a hash that lapses holds nothing that still counts
 local names = {'m:' .. minute, 'd:' .. ask[2], 'p:' .. ask[4]}
 local ends = {(minute + 1) * 60000, ask[3], ask[5]}
-local tenant_row = redis.call('HMGET', KEYS[1], 'e', 'r', 'u:' .. user, 'c', 'k', 'x', names[1], names[2], names[3])
+local tenant_row = redis.call('HMGET', KEYS[1], 'e', 'r', 'n', 'c', 'k', 'x', names[1], names[2], names[3])
 local user_row = redis.call('HMGET', KEYS[2], 'e', 'c', 'k', 'x', names[1], names[2], names[3])
 
 local epoch = tenant_row[1]
-if not epoch or tenant_row[2] ~= run then return {'rebuild', epoch or '0'} end
+-- Without n it was built by a version that kept no set of users.
+if not epoch or tenant_row[2] ~= run or not tenant_row[3] then return {'rebuild', epoch or '0'} end
 if tonumber(epoch) > ask[17] then return {'entitlement', epoch} end
 if user_row[1] ~= epoch then
-  if tenant_row[3] == epoch then return {'rebuild', epoch} end
+  -- A hash that was built and is gone may have held something; so may any, when the set is not whole. The field is
+  -- the mark of a process of that older version, beside which this one runs during an upgrade.
+  if redis.call('SISMEMBER', KEYS[3], user) == 1 or redis.call('SCARD', KEYS[3]) ~= tonumber(tenant_row[3])
+      or redis.call('HGET', KEYS[1], 'u:' .. user) == epoch then
+    return {'rebuild', epoch}
+  end
   return {'user', epoch}
 end
 if now < ask[6] or now >= ask[7] then return {'clock', now} end

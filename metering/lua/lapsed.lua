@@ -3,6 +3,7 @@
 -- KEYS[1] a tenant's or a user's hash; ARGV[1] milliseconds until those found are looked at again, ARGV[2] how far a
 -- test clock is ahead
 -- Answers {id, user, id, user, ...}. Nothing is released here: Postgres is asked first.
+-- Reads the whole hash: its holds, which are the requests that run, and a dozen fields more. Nothing else may grow there.
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + tonumber(ARGV[2])

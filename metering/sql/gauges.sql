@@ -1,6 +1,7 @@
 -- What /metrics says: open requests and those past their deadline, processes that beat within $1, the last check;
--- and how long the hourly duties have waited for a worker (null: none ever was).
-SELECT opened.requests, opened.overdue, alive.processes, latest.drifts, latest.age_s, waiting.overdue_s
+-- how long the hourly duties have waited for a worker (null: none ever was); and whether anything can be written.
+SELECT opened.requests, opened.overdue, alive.processes, latest.drifts, latest.age_s, waiting.overdue_s,
+       (NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::boolean)::int
   FROM (SELECT count(*) AS requests,
                count(*) FILTER (WHERE deadline_at < clock_timestamp()) AS overdue
           FROM usage_requests WHERE state = 'open') opened

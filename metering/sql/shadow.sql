@@ -1,5 +1,5 @@
--- What Redis has to know of a tenant ($2 null) or of one of its users ($2), in one snapshot: what is used in the
--- windows given, and every hold. Windows: minutes from the id $3 on, days from $4 on, periods in $5.
+-- What Redis has to know of tenant $1, in one snapshot: what is used in the windows given, and every hold. Windows:
+-- minutes from the id $2 on, days from $3 on, periods in $4. Of users: shadow_users.sql.
 --
 -- What holds: an open request; and a settled one whose process may only sleep (hold_until), whose hold counts in full
 -- and in place of its counts: the rollup and the meters have them, so they are taken out again.
@@ -8,39 +8,33 @@
 WITH asleep AS MATERIALIZED (
   SELECT * FROM usage_requests
    WHERE tenant_id = $1 AND hold_until > statement_timestamp() AND state = 'settled'
-     AND ($2::uuid IS NULL OR user_id = $2)
 ), used AS (
   SELECT 'm' AS kind, floor(extract(epoch FROM opened_at) / 60)::bigint::text AS name, requests, input_tokens,
          output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, cost_nano_usd
     FROM usage_requests
-   WHERE tenant_id = $1 AND id >= $3 AND state = 'settled' AND ($2::uuid IS NULL OR user_id = $2)
+   WHERE tenant_id = $1 AND id >= $2 AND state = 'settled'
      AND (hold_until IS NULL OR hold_until <= statement_timestamp())
   UNION ALL
   SELECT 'm', floor(extract(epoch FROM r.opened_at) / 60)::bigint::text, e.requests, e.input_tokens, e.output_tokens,
          e.cache_read_tokens, e.cache_write_5m_tokens, e.cache_write_1h_tokens, e.cost_nano_usd
     FROM usage_entries e
     JOIN usage_requests r ON r.tenant_id = e.tenant_id AND r.id = e.request_id
-   WHERE e.tenant_id = $1 AND e.request_id >= $3 AND r.state = 'settled' AND ($2::uuid IS NULL OR r.user_id = $2)
+   WHERE e.tenant_id = $1 AND e.request_id >= $2 AND r.state = 'settled'
   UNION ALL
   SELECT 'd', day::text, requests, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,
          cache_write_1h_tokens, cost_nano_usd
     FROM usage_daily
-   WHERE tenant_id = $1 AND day >= $4 AND ($2::uuid IS NULL OR user_id = $2)
+   WHERE tenant_id = $1 AND day >= $3
   UNION ALL
   SELECT 'p', period_id, requests, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,
          cache_write_1h_tokens, cost_nano_usd
     FROM usage_meters
-   WHERE tenant_id = $1 AND period_id = ANY ($5) AND $2::uuid IS NULL
-  UNION ALL
-  SELECT 'p', period_id, requests, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,
-         cache_write_1h_tokens, cost_nano_usd
-    FROM usage_daily
-   WHERE tenant_id = $1 AND user_id = $2 AND period_id = ANY ($5)
+   WHERE tenant_id = $1 AND period_id = ANY ($4)
   UNION ALL
   SELECT w.kind, w.name, -requests, -input_tokens, -output_tokens, -cache_read_tokens, -cache_write_5m_tokens,
          -cache_write_1h_tokens, -cost_nano_usd
     FROM asleep
-   CROSS JOIN LATERAL (VALUES ('d', day::text, day >= $4), ('p', period_id, period_id = ANY ($5)))
+   CROSS JOIN LATERAL (VALUES ('d', day::text, day >= $3), ('p', period_id, period_id = ANY ($4)))
       AS w (kind, name, wanted)
    WHERE w.wanted
 )
@@ -57,7 +51,7 @@ UNION ALL
 SELECT 'h', floor(extract(epoch FROM opened_at) / 60)::bigint::text, id, user_id, 1, 0, 0, 0, 0, 0, 0,
        held_prompt_tokens, held_output_tokens, held_nano_usd, day, period_id, deadline_at
   FROM usage_requests
- WHERE tenant_id = $1 AND state = 'open' AND ($2::uuid IS NULL OR user_id = $2)
+ WHERE tenant_id = $1 AND state = 'open'
 UNION ALL
 SELECT 'h', floor(extract(epoch FROM opened_at) / 60)::bigint::text, id, user_id, 1, 0, 0, 0, 0, 0, 0,
        held_prompt_tokens, held_output_tokens, held_nano_usd, day, period_id, greatest(deadline_at, hold_until)

@@ -157,9 +157,13 @@ def _check(body: CountBody) -> None:
     """Check what the types do not say."""
     if body.model not in MODELS:
         raise ApiError(404, f"model: {body.model}")
+    if any(not text.strip() for text in texts_of(body.system)):
+        raise ApiError(400, "system: text content blocks must contain non-whitespace text")
     for position, turn in enumerate(body.messages):
         if not turn.content:
             raise ApiError(400, f"messages.{position}: text content must be non-empty")
+        if any(not text.strip() for text in texts_of(turn.content)):
+            raise ApiError(400, f"messages.{position}: text content blocks must contain non-whitespace text")
         if turn.role == "user" and any(block.citations for block in turn.content if isinstance(block, TextBlock)):
             raise ApiError(400, f"messages.{position}: citations are not allowed on user text blocks")
 

@@ -39,12 +39,15 @@ class Api:
 
     async def tenant_admin(self, tenant_id: UUID | None = None) -> Account:
         """An admin of a new tenant, or of the one given."""
-        return await self.books.account(scopes=[Scope.TENANT_ADMIN], tenant_id=tenant_id)
+        scopes = [Scope.TENANT_ADMIN, Scope.CHAT, Scope.USAGE_READ]
+        return await self.books.account(scopes=scopes, tenant_id=tenant_id)
 
     async def audit(self, tenant_id: UUID) -> list[str]:
-        """The actions in the tenant's log that were made over HTTP, oldest first."""
+        """The changes in the tenant's log that were made over HTTP, oldest first; without sign-ins and reads."""
         rows = await self.books.fetch(
-            "SELECT action FROM audit_log WHERE tenant_id = $1 AND actor LIKE 'key:%' ORDER BY id", tenant_id
+            "SELECT action FROM audit_log WHERE tenant_id = $1 AND actor LIKE 'key:%'"
+            " AND action NOT LIKE 'session.%' AND action <> 'payer.read' ORDER BY id",
+            tenant_id,
         )
         return [row["action"] for row in rows]
 

@@ -96,6 +96,27 @@ async def test_nobody_climbs_by_way_of_a_key(api: Api) -> None:
     assert above["scopes"] == ["platform:admin"]
 
 
+async def test_a_derived_key_is_bounded_and_ends_with_its_tree(api: Api) -> None:
+    admin = await api.tenant_admin()
+    bounds: dict[str, Any] = {"models": ["claude-sonnet-4-6"], "expires_at": "2031-01-01T00:00:00Z"}
+    mother = await make(api, admin, admin.user_id, scopes=["tenant:admin"], **bounds)
+    derived = Account(admin.tenant_id, admin.user_id, UUID(mother["id"]), mother["key"])
+    beyond: list[dict[str, Any]] = [{"scopes": ["chat"]}, {"models": ["claude-haiku-4-5"]}]
+    for more in (*beyond, {"expires_at": "2031-01-02T00:00:00Z"}):
+        refused = await make(api, derived, admin.user_id, expect=403, **{"scopes": ["tenant:admin"]} | more)
+        assert refused["code"] == "forbidden"
+    await make(api, derived, admin.user_id, expect=403)  # the scopes by default are not this key's
+    child = await make(api, derived, admin.user_id, scopes=["tenant:admin"])
+    assert {name: child[name] for name in bounds} == bounds
+    assert (mother["parent_key_id"], child["parent_key_id"]) == (str(admin.key_id), mother["id"])
+    await api.call(derived, "POST", f"/keys/{admin.key_id}/rotate", json={"overlap_s": 60}, expect=403)
+    await api.call(admin, "DELETE", f"/keys/{mother['id']}", expect=204)
+    assert (await api.http.get("/v1/admin/audit", headers={"x-api-key": child["key"]})).status_code == 200
+    await api.call(admin, "DELETE", f"/keys/{mother['id']}?descendants=true", expect=204)
+    assert not await works(api, child["key"])
+    assert await api.audit(admin.tenant_id) == ["key.create", "key.create", "key.revoke", "key.revoke"]
+
+
 async def test_ending_a_key_is_at_once_and_idempotent(api: Api) -> None:
     admin = await api.tenant_admin()
     made = await make(api, admin, admin.user_id)

@@ -23,7 +23,7 @@ async def test_a_users_limits_are_replaced_and_hold(api: Api) -> None:
     admin = await api.tenant_admin()
     user = await api.books.account(tenant_id=admin.tenant_id)
     path = f"/users/{user.user_id}/limits"
-    nothing: dict[str, Any] = {"limits": [], "concurrency": None, "source": "plan"}
+    nothing: dict[str, Any] = {"limits": [], "concurrency": None, "source": "default"}
     assert (await api.call(admin, "GET", path, expect=200)).json() == nothing
     put = await api.call(admin, "PUT", path, json=SET | {"concurrency": 3}, expect=200)
     assert put.json() == SET | {"concurrency": 3, "source": "set"}

@@ -139,7 +139,7 @@ async def test_an_empty_report_is_whole(api: Api) -> None:
     answer = await api.call(admin, "GET", "/reports/usage", expect=200)
     assert answer.json() == {"items": [], "next": None}
     text = await api.call(admin, "GET", "/reports/usage", params={"format": "csv", "group_by": "model"}, expect=200)
-    assert text.text == ",".join(("model", *SUMS, PRICE)) + "\r\n"
+    assert text.text == "\ufeff" + ",".join(("model", *SUMS, PRICE)) + "\r\n"
 
 
 async def test_a_long_csv_is_whole_and_runs_no_formula(api: Api) -> None:
@@ -160,7 +160,8 @@ async def test_a_long_csv_is_whole_and_runs_no_formula(api: Api) -> None:
     answer = await api.call(admin, "GET", "/reports/usage", params=query, expect=200)
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert answer.headers["content-disposition"].startswith("attachment;")
-    rows = list(csv.DictReader(StringIO(answer.text, newline="")))
+    assert answer.content.startswith(b"\xef\xbb\xbfmodel,"), "without a byte order mark Excel breaks what is not ASCII"
+    rows = list(csv.DictReader(StringIO(answer.content.decode("utf-8-sig"), newline="")))
     assert len(rows) == 3000 + len(evil)
     assert sum(int(row["requests"]) for row in rows) == 3000 * 3001 // 2 + len(evil)
     models = {row["model"] for row in rows}
@@ -172,6 +173,10 @@ def test_only_texts_are_defused() -> None:
     assert cell(-5) == "-5"
     assert cell("=A1") == "'=A1"
     assert cell("a=b") == "a=b"
+    for text in ("\uff1d1", "\uff0b1", "\uff0d1", "\uff20a", " =1", "\u00a0@a", "\n1", "\t"):
+        assert cell(text) == f"'{text}", "full-width signs and blanks are no way around it"
+    assert cell("भारत प्राइवेट") == "भारत प्राइवेट"
+    assert cell(" a") == " a"
 
 
 @pytest.mark.parametrize(

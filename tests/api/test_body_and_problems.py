@@ -23,7 +23,7 @@ MAX_BYTES = 4096
 def database(shared_servers: servers.Servers, worker: str, database_template: str) -> Iterator[str]:
     """A database of this file's own."""
     name = f"naka_bodies_{worker}"
-    yield servers.create_database(shared_servers.postgres, name, template=database_template)
+    yield servers.application(servers.create_database(shared_servers.postgres, name, template=database_template))
     servers.drop_database(shared_servers.postgres, name)
 
 
@@ -200,7 +200,9 @@ async def test_a_huge_header(api: Api, account: Account, header: str) -> None:
         ("GET /xylophone", 404, "not_found"),
         ("POST /chats", 404, "not_found"),
         ("GET /v1/../chat", 404, "not_found"),
-        ("GET /%00%ff", 404, "not_found"),
+        ("GET /%ff", 404, "not_found"),
+        ("GET /%00%ff", 422, "invalid_request"),
+        ("GET /healthz?x=%00", 422, "invalid_request"),
         ("GET /chat", 405, "method_not_allowed"),
         ("PUT /chat", 405, "method_not_allowed"),
         ("OPTIONS /chat", 405, "method_not_allowed"),

@@ -36,7 +36,7 @@ class Naka:
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
-        clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "NAKA_ENV") if name in os.environ}
         self.environment = clean | environment
 
     def run(self, *words: str, **more: str) -> Done:
@@ -72,8 +72,15 @@ class Naka:
 
     def fails(self, *words: str, **more: str) -> str:
         """Runs it; it must fail with one line, which is answered."""
-        done = self.run(*words, **more)
-        assert done.returncode == 1, (done.stdout, done.stderr)
+        return self._one_line(1, self.run(*words, **more))
+
+    def refuses_settings(self, *words: str, **more: str) -> str:
+        """As `fails`, with the exit code of settings that cannot work."""
+        return self._one_line(2, self.run(*words, **more))
+
+    @staticmethod
+    def _one_line(code: int, done: Done) -> str:
+        assert done.returncode == code, (done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
         (line,) = done.stderr.splitlines()
         return line
@@ -121,6 +128,20 @@ def test_prices(naka: Naka) -> None:
     assert naka.run("price", "withdraw", price["id"]).returncode == 0
     assert "no such price" in naka.fails("price", "withdraw", price["id"])
     assert "a band is" in naka.fails("price", "add", "m", "2031-01-01T00:00:00Z", "--band", "0:1")
+
+
+def test_a_tree_of_keys_ends_and_a_person_is_exported_and_erased(naka: Naka) -> None:
+    naka.json("tenant", "create", "acme", "Acme")
+    user = naka.json("user", "create", "acme", "ada")
+    key = naka.json("key", "create", user["id"], "laptop")
+    assert [one["id"] for one in naka.json("key", "revoke", key["id"], "--descendants")] == [key["id"]]
+    known = json.loads(naka.run("user", "export", user["id"]).stdout)
+    assert (known["user"]["external_id"], [one["name"] for one in known["keys"]]) == ("ada", ["laptop"])
+    assert naka.json("user", "erase", user["id"], "--yes")["again"] is False
+    assert naka.json("user", "erase", user["id"], "--yes")["again"] is True
+    (listed,) = naka.json("user", "list", "acme")
+    assert listed["external_id"].startswith("erased-")
+    assert "no such user" in naka.fails("user", "export", key["id"])
 
 
 async def test_a_change_is_audited_and_published(naka: Naka, database_url: str, redis_url: str) -> None:
@@ -174,14 +195,14 @@ def test_a_server_that_is_away_is_one_line(naka: Naka, database_url: str) -> Non
     nowhere = "postgresql://u:secret@127.0.0.1:1/x"
     assert "does not answer" in naka.fails("tenant", "list", DATABASE_URL=nowhere)
     assert "does not answer" in naka.fails("migrate", DATABASE_URL=nowhere)
-    assert "not the URL" in naka.fails("tenant", "list", DATABASE_URL="nonsense")
+    assert "DATABASE_URL: it is not a URL" in naka.refuses_settings("tenant", "list", DATABASE_URL="nonsense")
     assert "no such database" in naka.fails("tenant", "list", DATABASE_URL=f"{database_url}_none")
     scheme, _, rest = database_url.partition("://")
     wrong = f"{scheme}://nobody:x@{rest.partition('@')[2]}"
     assert "refuses" in naka.fails("tenant", "list", DATABASE_URL=wrong)
-    assert "DATABASE_POOL_SIZE" in naka.fails("tenant", "list", DATABASE_POOL_SIZE="many")
-    assert "DATABASE_URL is not set" in naka.fails("tenant", "list", DATABASE_URL="")
-    assert "ANTHROPIC_API_KEY" in naka.fails("serve", DATABASE_URL=nowhere)
+    assert "DATABASE_POOL_SIZE" in naka.refuses_settings("tenant", "list", DATABASE_POOL_SIZE="many")
+    assert "DATABASE_URL is not set" in naka.refuses_settings("tenant", "list", DATABASE_URL="")
+    assert "ANTHROPIC_API_KEY" in naka.refuses_settings("serve", DATABASE_URL=nowhere)
 
 
 def test_redis_away_costs_no_change(naka: Naka) -> None:
@@ -210,6 +231,15 @@ def test_migrate_makes_the_schema_and_can_be_repeated(naka: Naka, postgres_url: 
         assert done.returncode == 0, done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert naka.run("tenant", "list", **empty).returncode == 0
+
+
+def test_a_spool_that_cannot_be_used_stops_the_start(naka: Naka) -> None:
+    (naka.folder / "file").write_text("")
+    for command in ("serve", "worker"):
+        said = naka.refuses_settings(
+            command, ANTHROPIC_API_KEY="never-used", SPOOL_DIR=str(naka.folder / "file" / "spool")
+        )
+        assert said == "naka: SPOOL_DIR cannot be used: Not a directory"
 
 
 def test_serve_on_a_taken_port_is_one_line(naka: Naka) -> None:

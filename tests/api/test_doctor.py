@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,18 @@ async def test_an_empty_database_wants_to_be_migrated(
     assert said["prices"] == (Verdict.UNCHECKED, "it needs the schema | ")
 
 
+async def test_a_role_that_owns_the_schema_and_a_privilege_too_many_are_warnings(given: dict[str, Any]) -> None:
+    books = Books(given["database_url"])
+    await books.fetch("GRANT UPDATE ON audit_log TO naka_app")
+    await books.close()
+    said = await found(given, database_url=servers.owner(given["database_url"]))
+    assert said["database role"][0] is Verdict.WARNING
+    assert "DATABASE_MIGRATION_URL" in said["database role"][1]
+    assert said["privileges"][0] is Verdict.WARNING
+    assert said["privileges"][1].startswith("not as declared: TABLE public.audit_log | run `naka migrate`")
+    assert (await found(given))["database role"][0] is Verdict.OK
+
+
 async def test_no_secret_is_said(given: dict[str, Any]) -> None:
     port = free_port()
     said = await found(
@@ -149,3 +162,11 @@ def test_as_a_command(naka: Naka) -> None:
 @pytest.fixture
 def naka(tmp_path: Path, database_url: str, redis_url: str) -> Naka:
     return Naka(tmp_path, {"DATABASE_URL": database_url, "REDIS_URL": redis_url})
+
+
+async def test_a_low_limit_of_descriptors_is_a_warning_and_an_absurd_one_a_fault(given: dict[str, Any]) -> None:
+    many = {"client_max_connections": 900_000, "upstream_max_connections": 100_000}
+    verdict, said = (await found(given, **many))["file descriptors"]
+
+    assert verdict is (Verdict.OK if resource.getrlimit(resource.RLIMIT_NOFILE)[1] > 1_000_200 else Verdict.WARNING)
+    assert "needed at most" in said or "raise the limit" in said

@@ -146,7 +146,7 @@ def test_noise_is_not_read_as_events(noise: bytes) -> None:
         '{"delta":{"type":',
         '{"delta":null,"message":null,"error":null}',
         '{"delta":{"type":"text_delta","text":null,"stop_reason":7},"message":{"id":"m"},"error":[]}',
-        '{"delta":{"type":"text_delta","text":"\\ud800","stop_reason":"\\udfff"},"error":{"type":"\\ud800"}}',
+        '{"delta":{"type":7,"stop_reason":["\\udfff"]},"error":{"type":["\\ud800"]}}',
         b'{"delta":{"type":"text_delta","text":"\xff","stop_reason":"\xff"},"error":{"type":"\xff"},"message":{"id":"\xff"}}',
         b'{"a":' * 20_000,
         b'{"delta":' + b"[" * 50_000 + b"]" * 50_000 + b"}",
@@ -272,3 +272,50 @@ def test_a_name_that_the_books_cannot_take_breaks_the_stream(word: str, field: s
     message = json.dumps({"id": "m", "model": "m", "usage": {}}).replace(f'"{field}": "m"', f'"{field}": "{word}"')
     with pytest.raises(BadStream):
         list(EventReader().feed(f'event: message_start\ndata: {{"message": {message}}}\n\n'.encode()))
+
+
+def delta(text: str) -> bytes:
+    """A delta whose text is written as it stands here."""
+    return frame("content_block_delta", f'{{"delta":{{"type":"text_delta","text":"{text}"}}}}')
+
+
+HIGH, LOW = "\\ud83e", "\\uddfe"
+PING = frame("ping", "{}")
+STOP = frame("message_stop", "{}")
+
+
+@pytest.mark.parametrize(
+    ("frames", "text"),
+    [
+        ([delta(f"a{HIGH}"), delta(f"{LOW}b")], "a🧾b"),
+        ([delta(f"a{HIGH}"), PING, delta(""), delta(f"{LOW}b"), delta("c")], "a🧾bc"),
+        ([delta(HIGH), delta(f"{LOW}{HIGH}"), delta(LOW)], "🧾🧾"),
+        ([delta(f"a{HIGH}"), delta("b")], "a\ufffdb"),
+        ([delta(f"a{HIGH}"), delta(f"{HIGH}{LOW}")], "a\ufffd🧾"),
+        ([delta(f"a{LOW}{HIGH}b"), delta(LOW)], "a\ufffd\ufffdb\ufffd"),
+        ([delta(f"a{HIGH}"), STOP], "a\ufffd"),
+        ([delta(f"a{HIGH}"), frame("message_delta", '{"delta":{"stop_reason":"end_turn"}}'), STOP], "a\ufffd"),
+    ],
+)
+def test_half_a_character_is_joined_with_the_other_half_or_replaced(frames: list[bytes], text: str) -> None:
+    body = b"".join(frames)
+    for chunks in (frames, [body], [bytes([byte]) for byte in body]):
+        events = read(chunks)
+        assert "".join(event.text for event in events if isinstance(event, Text)) == text
+        "".join(event.text for event in events if isinstance(event, Text)).encode()
+        assert [type(event) for event in events if not isinstance(event, Text)] == [
+            type(event) for event in read(each for each in frames if each != PING and b"block_delta" not in each)
+        ]
+
+
+def test_half_a_character_elsewhere_is_replaced() -> None:
+    thinking = frame("content_block_delta", f'{{"delta":{{"type":"thinking_delta","thinking":"a{HIGH}"}}}}')
+    stop = frame("message_delta", f'{{"delta":{{"stop_reason":"{LOW}"}}}}')
+    start = frame("message_start", f'{{"message":{{"id":"{LOW}","model":"m{HIGH}","usage":{{"input_tokens":7}}}}}}')
+    future = frame("content_block_delta", f'{{"delta":{{"type":"x{HIGH}","text":[]}}}}')
+
+    assert read([thinking, stop, start, future]) == [
+        Thinking("a\ufffd"),
+        MessageDelta("\ufffd", ReportedUsage()),
+        MessageStart("\ufffd", "m\ufffd", ReportedUsage(input_tokens=7)),
+    ]

@@ -14,8 +14,8 @@ from api.app import create_app
 from api.routes import metrics
 from core.ids import uuid7
 from core.settings import Settings
-from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
+from tests import servers
 from tests.api.conftest import Api
 from tests.harness import Books
 from tests.programs import until
@@ -30,10 +30,11 @@ QUIET = {
     "naka_webhooks_parked": 0,
     "naka_webhook_lag_seconds": 0,
     "naka_webhooks_refused_total": 0,
+    "naka_webhooks_stale_total": 0,
 }
 
 
-LABELS = {"outcome", "model", "class", "code", "scope", "window", "error", "kind", "lane", "le"}
+LABELS = {"outcome", "model", "class", "code", "scope", "window", "error", "kind", "lane", "le", "pool"}
 """All of few values, and none of them anybody's."""
 
 
@@ -120,8 +121,8 @@ async def test_postgres_away_is_a_scrape_that_fails(
     private_postgres: Callable[..., Postgres], settings: Settings
 ) -> None:
     postgres = private_postgres()
-    await asyncio.to_thread(migrate, postgres.url)
-    app = create_app(settings.model_copy(update={"database_url": postgres.url}))
+    url = await asyncio.to_thread(servers.migrated, postgres.url)
+    app = create_app(settings.model_copy(update={"database_url": url}))
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),

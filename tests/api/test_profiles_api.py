@@ -23,6 +23,10 @@ async def test_a_tenants_admin_sets_its_own_and_no_others(api: Api) -> None:
     await api.call(mine, "PUT", _path(other), expect=404, json=CUSTOMER)
     assert (await api.http.get("/v1/billing/profile", headers=other.headers)).json() is None
     assert await api.audit(mine.tenant_id) == ["billing.profile"]
+    reads = await api.books.fetch(
+        "SELECT tenant_id, actor_key_id, after->>'what' AS what FROM audit_log WHERE action = 'payer.read'"
+    )
+    assert {tuple(row) for row in reads} >= {(mine.tenant_id, mine.key_id, "profile")}
     assert (await api.call(await api.platform_admin(), "GET", _path(mine), expect=200)).json() == kept
 
 

@@ -9,6 +9,7 @@ from io import StringIO
 from typing import Any
 from uuid import UUID
 
+from api.routes.admin.streamed import BYTE_ORDER_MARK
 from core.clock import to_ms
 from core.ids import uuid7
 from metering.models import COUNT_COLUMNS
@@ -55,7 +56,7 @@ async def view(api: Api, account: Account, **query: str) -> list[dict[str, Any]]
     wanted = {"from": (NOW.date() - timedelta(days=9)).isoformat(), "to": NOW.date().isoformat()} | query
     items = (await api.call(account, "GET", "/reports/usage", params=wanted, expect=200)).json()["items"]
     text = await api.call(account, "GET", "/reports/usage", params=wanted | {"format": "csv"}, expect=200)
-    lines = list(csv.DictReader(StringIO(text.text)))
+    lines = list(csv.DictReader(StringIO(text.text.removeprefix(BYTE_ORDER_MARK))))
     assert [{name: value.removeprefix("'") for name, value in line.items()} for line in lines] == [
         {name: "" if value is None else str(value) for name, value in item.items()} for item in items
     ]
@@ -167,7 +168,7 @@ async def test_the_file_of_requests_is_what_the_pages_show(api: Api) -> None:
         answer = await api.call(account, "GET", "/requests", params=query | {"format": "csv"}, expect=200)
         assert answer.headers["content-type"] == "text/csv; charset=utf-8"
         assert answer.headers["content-disposition"] == 'attachment; filename="requests.csv"'
-        lines = list(csv.DictReader(StringIO(answer.text)))
+        lines = list(csv.DictReader(StringIO(answer.content.decode("utf-8-sig"))))
         assert [{name: value.removeprefix("'") for name, value in line.items()} for line in lines] == [
             {name: "" if value is None else str(value) for name, value in item.items()} for item in shown
         ], query

@@ -11,10 +11,10 @@ from pydantic import SecretStr
 from api.app import create_app
 from billing.inbox import MAX_BYTES
 from core.settings import Settings
-from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
+from tests import servers
 from tests.api.conftest import Api
-from tests.billing.postbag import event_body, signed
+from tests.billing.postbag import MADE_S, event_body, signed
 from tests.simulated_razorpay import WEBHOOK_SECRET
 
 PATH = "/webhooks/razorpay"
@@ -88,6 +88,14 @@ async def test_what_razorpay_did_not_sign_changes_nothing(api: Api, what: str) -
     assert "naka_webhooks_refused_total 1.0" in (await api.http.get("/metrics")).text
 
 
+async def test_what_is_too_old_is_refused_in_words(api: Api) -> None:
+    body = event_body().replace(str(MADE_S).encode(), str(MADE_S - 100_000).encode())
+    answer = await _deliver(api, body, signed(body, "TmA1c9RkVe7HbN"))
+    assert (answer.status_code, answer.json()["code"]) == (410, "event_too_old")
+    assert await _kept(api) == []
+    assert "naka_webhooks_stale_total 1.0" in (await api.http.get("/metrics")).text
+
+
 async def test_too_large_is_refused_before_anything(api: Api) -> None:
     body = b" " * (MAX_BYTES + 1)
     assert (await _deliver(api, body, signed(body))).status_code == 413
@@ -102,8 +110,8 @@ async def test_genuine_nonsense_is_acknowledged_and_parked(api: Api) -> None:
 
 async def test_an_operator_lists_shows_and_replays(api: Api) -> None:
     admin, tenant = await api.platform_admin(), await api.tenant_admin()
-    body = event_body("token.confirmed", token={"id": "token_1"})
-    for name in ("a", "b", "c"):
+    for name in ("c", "b", "a"):
+        body = event_body("token.confirmed", token={"id": f"token_{name}"})
         await _deliver(api, body, signed(body, name))
     other = event_body()
     await _deliver(api, other, signed(other, "d"))
@@ -131,8 +139,8 @@ async def away(
 ) -> AsyncIterator[tuple[Postgres, httpx2.AsyncClient]]:
     """An API whose Postgres can be stopped."""
     postgres = private_postgres()
-    await asyncio.to_thread(migrate, postgres.url)
-    app = create_app(settings.model_copy(update={"database_url": postgres.url}))
+    url = await asyncio.to_thread(servers.migrated, postgres.url)
+    app = create_app(settings.model_copy(update={"database_url": url}))
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),

@@ -21,9 +21,9 @@ from typing import Any
 
 from metering.density import Densities
 from metering.tokens import estimate_output
-from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
+from tests import servers
 from tests.harness import Account, Api, Books, Simulator, chat, client, environment, running, scripted
 from tests.journeys.callers import Caller
 
@@ -74,7 +74,7 @@ def main() -> None:
         valkey = stack.enter_context(Valkey(home / "valkey")).url
         simulator = Simulator()
         stack.callback(simulator.stop)
-        migrate(database)
+        database = servers.migrated(database)
         settings = environment(database, valkey, simulator.url, SPOOL_DIR=str(home / "spool"), CHAT_MAX_TOKENS="8000")
         api = stack.enter_context(running(Api(settings, home / "naka.log")))
         cuts, densities = asyncio.run(_run(api, database, simulator, options.streams, options.seed))

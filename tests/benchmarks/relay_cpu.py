@@ -24,10 +24,10 @@ from pathlib import Path
 
 from metering.limits import Limit, LimitSet, Meter
 from metering.windows import WindowKind
-from migrations.upgrade import migrate
 from sandbox.daemon import free_port
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
+from tests import servers
 from tests.harness import ROOT, SIMULATOR_KEY, Account, Api, Books, Simulator, environment, running
 
 STREAMS = 8
@@ -86,7 +86,7 @@ def _targets(stack: ExitStack, home: Path, core: int) -> list[Target]:
     valkey = stack.enter_context(Valkey(home / "valkey")).url
     simulator = Simulator()
     stack.callback(simulator.stop)
-    migrate(database)
+    database = servers.migrated(database)
     key = asyncio.run(_account(database)).key
     settings = environment(database, valkey, simulator.url)
     naka = stack.enter_context(running(Api(settings, home / "naka.log")))

@@ -30,9 +30,9 @@ from core.settings import Settings
 from core.tenancy.principal import Scope
 from metering.partitions import ensure_partitions
 from metering.windows import Calendar
-from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
+from tests import servers
 from tests.harness import Account, Books
 
 DAYS = 365
@@ -100,7 +100,7 @@ def main() -> None:
         home.chmod(0o755)
         database = stack.enter_context(Postgres(home / "postgres")).url
         valkey = stack.enter_context(Valkey(home / "valkey")).url
-        migrate(database)
+        database = servers.migrated(database)
         settings = Settings(
             _env_file=None,
             database_url=database,

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import time
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from tests.billing.office import Office
 from tests.simulated_razorpay import WEBHOOK_SECRET, Razorpay
 
 ACCOUNT = "acc_T7mQx2LdVb9KcA"
+MADE_S = int(time.time())
 GROSS_PAISE = 354_000
 SUPPLY = {"treatment": "intra_state", "place": "29", "components": [["CGST", 900], ["SGST", 900]]}
 
@@ -23,7 +25,7 @@ SUPPLY = {"treatment": "intra_state", "place": "29", "components": [["CGST", 900
 def event_body(kind: str = "subscription.charged", account: str | None = ACCOUNT, /, **entities: Any) -> bytes:
     """An event that shows `entities`."""
     shown = {name: {"entity": entity} for name, entity in entities.items()}
-    said = {"entity": "event", "event": kind, "contains": [*shown], "payload": shown, "created_at": 1_796_409_361}
+    said = {"entity": "event", "event": kind, "contains": [*shown], "payload": shown, "created_at": MADE_S}
     return json.dumps(said if account is None else said | {"account_id": account}, separators=(",", ":")).encode()
 
 

@@ -16,12 +16,12 @@ from billing import inbox as inbox_module
 from billing.desk import INBOX, Desk
 from billing.envelope import UNREADABLE, Target, read_envelope, target_of
 from billing.event_log import KEPT_MS, list_events, prune_events
-from billing.inbox import Inbox, Refusals
+from billing.inbox import Inbox, Refusals, StaleEvent
 from billing.models import RazorpayAccount, WebhookEvent
 from core.clock import now_ms
 from core.database import Connections
 from core.ids import uuid7
-from tests.billing.postbag import ACCOUNT, event_body, put, signed
+from tests.billing.postbag import ACCOUNT, MADE_S, event_body, put, signed
 from tests.programs import until
 
 OTHER = "acc_OtherOtherOth1"
@@ -64,6 +64,38 @@ async def test_sixteen_deliveries_at_once_are_one_event(desk: Desk, box: Inbox) 
     assert (kept.body, kept.state, kept.tries) == (body, "received", 0)
 
 
+async def test_one_capture_with_made_up_ids_is_one_event(desk: Desk, box: Inbox) -> None:
+    body = event_body()
+    new = [await box.store(body, f"made-up-{number}") for number in range(50)]
+    new += await asyncio.gather(*(box.store(body, f"at-once-{number}") for number in range(50)))
+    assert (new[0], sum(new)) == (True, 1)
+    (kept,) = await _events(desk)
+    assert (kept.event_id, kept.body_sha256) == ("made-up-0", hashlib.sha256(body).digest())
+
+
+async def test_a_claimed_id_keeps_no_other_event_out(desk: Desk, box: Inbox) -> None:
+    captured, genuine = event_body(payment={"id": "pay_1"}), event_body(payment={"id": "pay_2"})
+    assert await box.store(captured, "TmA1c9RkVe7HbN")
+    new = await asyncio.gather(*(box.store(genuine, "TmA1c9RkVe7HbN") for _ in range(8)))
+    assert sum(new) == 1
+    kept = {one.event_id: one.body for one in await _events(desk)}
+    assert kept == {"TmA1c9RkVe7HbN": captured, hashlib.sha256(genuine).hexdigest(): genuine}
+
+
+async def test_what_is_older_than_razorpays_retries_is_refused(desk: Desk, pool: Connections) -> None:
+    box = Inbox(pool, [], max_age_s=90_000)
+    for age_s, kept in ((0, True), (82_000, True), (90_060, False), (8_000_000, False)):
+        body = event_body().replace(str(MADE_S).encode(), str(now_ms() // 1000 - age_s).encode())
+        if kept:
+            assert await box.store(body, None)
+        else:
+            with pytest.raises(StaleEvent):
+                await box.store(body, None)
+    assert (len(await _events(desk)), box.stale.count, box.refusals.count) == (2, 2, 0)
+    assert await Inbox(pool, []).store(body, None), "where a test clock jumps, an event may be months old"
+    await box.stop()
+
+
 @pytest.mark.parametrize("named", [None, "", "x" * 65, "two words", "tab\there", "\x00"])
 async def test_without_a_usable_id_the_body_names_it(desk: Desk, box: Inbox, named: str | None) -> None:
     body = event_body()
@@ -99,7 +131,7 @@ async def test_the_first_event_says_whose_and_others_are_parked(desk: Desk, box:
     async with desk.database.session() as session:
         session.add(RazorpayAccount(id=1, mode="test", key_id="rzp_test_1"))
     for name, account in (("first", ACCOUNT), ("other", OTHER), ("unsaid", None), ("again", ACCOUNT)):
-        await box.store(event_body("refund.created", account), name)
+        await box.store(event_body("refund.created", account, refund={"id": f"rfnd_{name}"}), name)
     await Inbox(pool, []).store(event_body("refund.created", OTHER), "elsewhere")
 
     states = {one.event_id: one.state for one in await _events(desk)}
@@ -118,7 +150,8 @@ async def test_two_accounts_at_once_one_is_learnt(desk: Desk, pool: Connections)
     async with desk.database.session() as session:
         session.add(RazorpayAccount(id=1, mode="test", key_id="rzp_test_1"))
     boxes = [Inbox(pool, []) for _ in range(4)]
-    bodies = [event_body("refund.created", account) for account in (ACCOUNT, OTHER, ACCOUNT, OTHER)]
+    accounts = enumerate((ACCOUNT, OTHER, ACCOUNT, OTHER))
+    bodies = [event_body("refund.created", account, refund={"id": f"rfnd_{n}"}) for n, account in accounts]
     await asyncio.gather(*(box.store(body, str(n)) for n, (box, body) in enumerate(zip(boxes, bodies, strict=True))))
 
     async with desk.database.session() as session:
@@ -132,7 +165,8 @@ async def test_two_accounts_at_once_one_is_learnt(desk: Desk, pool: Connections)
 async def test_the_worker_is_told_seldom_and_of_the_last(box: Inbox, pool: Connections) -> None:
     told = 0
     for _ in range(5):
-        await asyncio.gather(*(box.store(event_body(), uuid7().hex) for _ in range(20)))
+        ids = [uuid7().hex for _ in range(20)]
+        await asyncio.gather(*(box.store(event_body(payment={"id": f"pay_{name}"}), name) for name in ids))
     await until(lambda: _posted(pool))
     async with pool.acquire() as connection:
         await connection.execute("DELETE FROM pgqueuer.pgqueuer")
@@ -169,7 +203,7 @@ def test_of_many_refusals_few_are_logged(monkeypatch: pytest.MonkeyPatch) -> Non
     said: list[tuple[str, dict[str, int]]] = []
     recorder = SimpleNamespace(warning=lambda event, **fields: said.append((event, fields)))
     monkeypatch.setattr(inbox_module, "log", recorder)  # structlog keeps a logger that was used: capturing misses it
-    refusals = Refusals()
+    refusals = Refusals("webhook_refused")
     for at_s in (1_000.0, 1_001.0, 1_009.9, 1_010.1, 1_011.0):  # noqa: B007 - the clock reads it
         refusals.add(7)
     assert refusals.count == 5

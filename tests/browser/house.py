@@ -127,7 +127,9 @@ def opened(shared: servers.Servers, template: str, redis_url: str, folder: Path,
     """A house with an operator who is in business and sells the plan `team`; all of it ends with the block."""
     folder.mkdir()
     name = f"naka_{folder.name.replace('-', '_')}"
-    database_url = elsewhere(lambda: servers.create_database(shared.postgres, name, template=template))
+    database_url = servers.application(
+        elsewhere(lambda: servers.create_database(shared.postgres, name, template=template))
+    )
     simulator = Simulator()
     with Razorpay(clock_file=folder / "clock.json") as razorpay:
         settings = environment(database_url, redis_url, simulator.url, PAISE_PER_USD="8800", CORS_ORIGINS=origin)

@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from core.database import Database, asyncpg_dsn
 from core.queue import Duty, Queue, post, post_with
+from tests import servers
 from tests.programs import WITHIN_S, Process, starter, until
 
 NEW_YEAR = "0 0 1 1 *"
@@ -29,8 +30,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
 @pytest.fixture
 async def connection(database_url: str) -> AsyncIterator[Any]:
-    """A connection to the test's own database."""
-    connection = await asyncpg.connect(asyncpg_dsn(database_url))
+    """A connection of the schema's owner to the test's own database."""
+    connection = await asyncpg.connect(asyncpg_dsn(servers.owner(database_url)))
     yield connection
     await connection.close()
 
@@ -159,7 +160,7 @@ async def test_what_is_stored_while_a_duty_runs_is_found_soon_and_not_by_a_run_e
 async def test_what_a_transaction_stores_is_found_though_a_job_that_waited_looked_before_its_commit(
     database_url: str, connection: Any
 ) -> None:
-    await connection.execute("CREATE TABLE notes (word text)")
+    await connection.execute("CREATE TABLE notes (word text); GRANT ALL ON notes TO naka_app")
     found: list[int] = []
 
     async def run() -> None:
@@ -231,7 +232,10 @@ async def _begun(
     url: str, connection: Any, start: Callable[..., Process], *, takes_s: float, grace_s: float
 ) -> Process:
     """A worker in the middle of its duty."""
-    await connection.execute("CREATE TABLE notes (id serial, pid int, word text)")
+    await connection.execute(
+        "CREATE TABLE notes (id serial, pid int, word text);"
+        " GRANT ALL ON notes TO naka_app; GRANT ALL ON notes_id_seq TO naka_app"
+    )
     first = start("tests.core.duty_process", url, str(takes_s), str(grace_s))
     await first.says("queue_ready")
     await post(connection, "slow")

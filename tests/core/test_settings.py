@@ -1,8 +1,11 @@
-"""What a production start refuses, by name and without a secret's value; and how lists and addresses are read."""
+"""How settings are read, and what a production start refuses: by name and without a value."""
+
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from core.environment import forget_blank_variables
 from core.settings import (
     SANDBOX_ANTHROPIC_KEY,
     SANDBOX_RAZORPAY_KEY_ID,
@@ -10,6 +13,7 @@ from core.settings import (
     SANDBOX_RAZORPAY_WEBHOOK_SECRET,
     Settings,
     SettingsError,
+    read_settings,
 )
 
 GOOD = {
@@ -80,3 +84,117 @@ def test_webhook_secrets_are_several_while_one_is_rotated(monkeypatch: pytest.Mo
     assert read.razorpay_base_url == "https://api.razorpay.com"
     assert "hook-of" not in repr(read)
     assert "the-real-secret" not in repr(read)
+
+
+def test_production_is_the_default_and_reads_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("LOG_LEVEL=debug\nNAKA_ENV=development\n")
+    assert (read_settings().naka_env, read_settings().log_level) == ("production", "info")
+    monkeypatch.setenv("NAKA_ENV", "production")
+    assert (read_settings(tmp_path).naka_env, read_settings().log_level) == ("production", "info")
+    monkeypatch.setenv("NAKA_ENV", " development\n")
+    assert (read_settings().naka_env, read_settings().log_level) == ("development", "debug")
+
+
+def test_what_naka_up_started_is_development_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "env").write_text("NAKA_ENV=development\nDATABASE_URL=postgresql://laptop/x\n")
+    assert (read_settings(tmp_path).naka_env, read_settings(tmp_path).database_url[-1]) == ("development", "x")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://real/x")
+    assert (read_settings(tmp_path).naka_env, read_settings(tmp_path).postgres.hosts) == ("production", ("real",))
+    monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.setenv("NAKA_ENV", "production")
+    assert read_settings(tmp_path).database_url == ""
+
+
+def test_white_space_around_a_value_is_not_part_of_it_and_an_empty_one_is_unset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = settings(
+        monkeypatch,
+        ANTHROPIC_API_KEY=" sk-ant-real\r\n",
+        RAZORPAY_WEBHOOK_SECRET="a\n, b\n",
+        DATABASE_URL="postgresql://db/x\n",
+        CHAT_SYSTEM=" Be kind. ",
+    )
+    assert read.anthropic_api_key.get_secret_value() == "sk-ant-real"
+    assert [secret.get_secret_value() for secret in read.razorpay_webhook_secret] == ["a", "b"]
+    assert (read.postgres.database, read.chat_system) == ("x", "Be kind.")
+    defaults = Settings(_env_file=None)
+    for name in Settings.model_fields:
+        monkeypatch.setenv(name.upper(), " \n" if name.startswith("c") else "")
+    assert (
+        Settings(_env_file=None)
+        == Settings()
+        == defaults.model_copy(
+            update={name: field.get_default(call_default_factory=True) for name, field in Settings.model_fields.items()}
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ANTHROPIC_API_KEY", "secret one"),
+        ("RAZORPAY_KEY_SECRET", "secret\ttwo"),
+        ("RAZORPAY_WEBHOOK_SECRET", "secret\none"),
+        ("DATABASE_URL", "postgresql://u:secret word@h/x"),
+        ("DATABASE_URL", "postgres:secret"),
+        ("DATABASE_URL", "postgresql://u:secret@h/x?moon=1"),
+        ("DATABASE_DIRECT_URL", "mysql://u:secret@h/x"),
+        ("DATABASE_POOLER", "secret"),
+        ("REDIS_URL", "redis+sentinel://:secret@h/x"),
+        ("REDIS_URL", "redis://:secret@a:1,b:2/0"),
+        ("REDIS_URL", "http://:secret@h"),
+        ("REDIS_URL", "redis://:secret@h:port/0"),
+        ("HTTPS_PROXY", "socks5://u:secret@h"),
+        ("HTTPS_PROXY", "http://u:secret@h:port"),
+        ("CORS_ORIGINS", "https://secret.example/path"),
+        ("NAKA_ENV", "secret"),
+        ("HEARTBEAT_S", "secret"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused_by_name_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name) as refused:
+        read_settings()
+    assert "secret" not in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    with pytest.raises(ValueError, match="Settings") as raw:
+        Settings(_env_file=None)
+    assert "secret" not in str(raw.value), "pydantic's own text would show it"
+
+
+def test_origins_are_as_a_browser_sends_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = "HTTPS://App.Example:443/, http://localhost:3000/,http://[::1]:80 ,https://\u0928\u0915.example,"
+    assert settings(monkeypatch, CORS_ORIGINS=given).cors_origins == [
+        "https://app.example",
+        "http://localhost:3000",
+        "http://[::1]",
+        "https://xn--11b1b.example",
+    ]
+    assert settings(monkeypatch, CORS_ORIGINS="*").cors_origins == ["*"]
+
+
+def test_a_worker_that_could_not_listen_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = settings(monkeypatch, DATABASE_POOLER="transaction")
+    with pytest.raises(SettingsError, match="DATABASE_DIRECT_URL"):
+        behind.require_session()
+    settings(monkeypatch, DATABASE_POOLER="session").require_session()
+    direct = settings(monkeypatch, DATABASE_POOLER="transaction", DATABASE_DIRECT_URL="postgresql://direct/x")
+    direct.require_session()
+    assert (direct.postgres.pooler, direct.postgres_direct.hosts) == ("transaction", ("direct",))
+
+
+def test_what_libraries_read_themselves_is_unset_when_it_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os  # noqa: PLC0415 - this module builds settings, and looks at the environment only here
+
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "FORWARDED_ALLOW_IPS", "PGUSER"):
+        monkeypatch.setenv(name, " ")
+    forget_blank_variables()
+    assert not {"PROMETHEUS_MULTIPROC_DIR", "FORWARDED_ALLOW_IPS", "PGUSER"} & set(os.environ)

@@ -20,13 +20,14 @@ import httpx2
 from sandbox.daemon import free_port
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
+from tests import servers
 from tests.harness import Account, Api, Simulator, client, environment, parse_sse, scripted
 
 APIS = 3
 SETTINGS = {
     "HEARTBEAT_S": "0.3",
     "DEAD_AFTER_S": "3",
-    "DATABASE_TIMEOUT_S": "2",
+    "STORE_DEADLINE_S": "2.5",
     "REQUEST_DEADLINE_S": "12",
     "SHUTDOWN_DRAIN_S": "0.1",
     "SHUTDOWN_GRACE_S": "2",
@@ -64,7 +65,7 @@ class Town:
     def start_api(self, port: int | None = None) -> Api:
         """One more process; all share a spool folder, as on one host."""
         settings = SETTINGS | {"SPOOL_DIR": str(self.folder / "spool")}
-        known = environment(self.postgres.url, self.valkey.url, self.simulator.url, **settings)
+        known = environment(servers.application(self.postgres.url), self.valkey.url, self.simulator.url, **settings)
         return Api(known, self.folder / f"api-{port}.log", port=port)
 
     async def replace(self, index: int, end: Callable[[Api], Any]) -> None:

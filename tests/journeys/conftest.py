@@ -13,7 +13,6 @@ import uvicorn
 from api.app import create_app
 from core.clock import follow_test_clock, stop_following
 from core.settings import Settings
-from migrations.upgrade import migrate
 from sandbox.daemon import free_port
 from tests import servers
 from tests.desks import open_desk
@@ -35,8 +34,7 @@ def story_database(shared_servers: servers.Servers, worker: str) -> Iterator[str
     """A migrated database that the stories of this worker share."""
     name = f"naka_stories_{worker}"
     url = servers.create_database(shared_servers.postgres, name)
-    migrate(url)
-    yield url
+    yield servers.migrated(url)
     servers.drop_database(shared_servers.postgres, name)
 
 

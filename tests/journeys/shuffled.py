@@ -19,6 +19,8 @@ from billing.inbox import Inbox
 from billing.reconciliation import reconcile_razorpay
 from billing.submission import drive
 from billing.subscribe import subscribe
+from core.database import Database
+from tests import servers
 from tests.billing.office import Office
 from tests.billing.signup import ACTOR, DAY_S, OPENS, Signup, follow
 from tests.journeys.mortals import DUTIES, Fate, Worker, mortal
@@ -93,8 +95,10 @@ class Story:
     # ------------------------------------------------------------------------------------- what happens
 
     async def _open(self) -> None:
-        async with self.desk.database.session() as session:
+        owner = Database(servers.owner(self.desk.settings.database_url), pool_size=1)
+        async with owner.session() as session:
             await session.execute(text(f"TRUNCATE {TABLES} CASCADE"))
+        await owner.close()
         first = await Signup.open(self.desk, self.razorpay)
         self.customers = [first, await first.neighbour()]
         self.workers = [mortal(self.desk, self.random.randrange(2**32)) for _ in range(2)]

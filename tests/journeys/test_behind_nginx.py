@@ -128,6 +128,17 @@ async def test_the_caller_is_told_apart_and_cannot_lie_about_it(front: Front) ->
     assert guesser in front.log.read_text()
 
 
+async def test_who_signs_in_again_and_again_is_slowed_down_before_the_api(front: Front) -> None:
+    async with front.client(somebody()) as http:
+        answers = [await http.get("/sign-in") for _ in range(23)]
+        assert (await http.get("/healthz")).status_code == 200
+
+    over = answers[-1]
+    assert [answer.status_code for answer in answers[:21]] == [200] * 21
+    assert (over.status_code, over.headers["content-type"]) == (429, "application/problem+json")
+    assert (over.json()["code"], over.headers["retry-after"]) == ("too_many_attempts", "2")
+
+
 async def test_a_cookie_is_for_tls_where_there_is_tls(front: Front, books: Books) -> None:
     account = await books.account()
     async with front.client(somebody()) as http:
@@ -156,7 +167,8 @@ async def test_a_body_as_large_as_allowed_arrives_and_a_larger_one_is_refused(fr
 
 async def test_a_webhook_arrives_byte_for_byte(front: Front, books: Books) -> None:
     event_id = f"evt_{secrets.token_hex(7)}"
-    body = '{ "event":"payment.captured",\r\n\t"note" : "₹ \\u20b9  é",  "payload":{}}\n\n'.encode()
+    note = secrets.token_hex(4)  # a body that is known is no new event
+    body = f'{{ "event":"payment.captured",\r\n\t"note" : "₹ \\u20b9  é {note}",  "payload":{{}}}}\n\n'.encode()
     async with front.client() as http:
         answer = await http.post("/webhooks/razorpay", content=body, headers=signed(body, event_id))
 

@@ -18,9 +18,9 @@ from metering.limits import Limit, LimitSet, Meter
 from metering.models import COUNT_COLUMNS
 from metering.spool import waiting
 from metering.windows import WindowKind
-from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
+from tests import servers
 from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Books, Simulator, client, parse_sse
 from tests.journeys.chaos import SETTINGS, Town, harm, live, town
 
@@ -39,7 +39,7 @@ async def test_the_books_after_chaos(
 ) -> None:
     postgres = private_postgres(synchronous_commit="on")  # a commit has to outlive the plug that is pulled
     valkey = private_valkey(appendonly="no")
-    await asyncio.to_thread(migrate, postgres.url)
+    await asyncio.to_thread(servers.migrated, postgres.url)
     books = Books(postgres.url)
     accounts = await _accounts(books)
     async with town(postgres, valkey, simulator, tmp_path, SEED) as place:

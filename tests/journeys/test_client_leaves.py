@@ -1,4 +1,7 @@
-"""The client leaves: the provider is hung up on at once, and what was used until then is in the books, once."""
+"""The client leaves: after the head the provider is hung up on at once, before it once the prompt's size is known.
+
+What was used until then is in the books, once, and hanging up passes no limit.
+"""
 
 import asyncio
 import statistics
@@ -10,9 +13,10 @@ import pytest
 from metering.limits import Limit, LimitSet, Meter
 from metering.windows import WindowKind
 from tests.harness import Api, Books, Simulator, chat, scripted
-from tests.journeys.callers import Caller, served, standing_when_free
+from tests.journeys.callers import Caller, eventually, served, standing_when_free
 
 AT_ONCE_MS = 100
+BEFORE_MS = 700
 NEVER_LATER_MS = 1000  # a busy CI machine may be slow once
 PIECES = ["Fourteen chars", " and", " 🧾🧾", " then nothing"]
 CACHED: dict[str, Any] = {"cache_read_input_tokens": 3, "cache_creation_5m": 5, "cache_creation_1h": 7}
@@ -23,20 +27,47 @@ COUNTED = ("input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_
 async def test_before_the_head(api: Api, http: httpx2.AsyncClient, books: Books, simulator: Simulator) -> None:
     account = await books.account(limits=LIMITS)
     ref = account.key_id.hex
-    caller = await Caller.ask(api, account, scripted(ref=ref, head_delay_ms=60_000, **CACHED))
+    script = {"ref": ref, "head_delay_ms": BEFORE_MS, "stall_after": 0, **CACHED}
+    caller = await Caller.ask(api, account, scripted(**script))
     await served(simulator, ref, ended=False)
 
-    left_ms = await caller.leave()
+    await caller.leave()
 
     entry = await served(simulator, ref, ended=True)
     assert entry["state"] == "client_gone"
-    assert entry["ended_ms"] - left_ms < NEVER_LATER_MS
+    assert BEFORE_MS - 50 < entry["ended_ms"] - entry["started_ms"] < BEFORE_MS + NEVER_LATER_MS
     (row,) = await books.settled(account, 1)
-    assert (row["outcome"], row["source"], row["requests"]) == ("client_gone", "final", 0)
-    assert [row[name] for name in COUNTED] == [0, 0, 0, 0, 0]
-    assert row["cost_nano_usd"] == 0
-    assert (await standing_when_free(http, account))["used"] == 0
+    assert (row["outcome"], row["source"], row["requests"]) == ("client_gone", "counted", 1)
+    assert [row[name] for name in COUNTED] == [entry["input_tokens"], 3, 5, 7, 0]
+    assert (row["upstream_request_id"], row["upstream_message_id"]) == (entry["request_id"], entry["message_id"])
+    assert (await standing_when_free(http, account))["used"] == entry["input_tokens"] + 3 + 5 + 7
     assert (await chat(http, account)).done
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "reset"])
+async def test_hanging_up_before_the_head_passes_no_limit(
+    api: Api, http: httpx2.AsyncClient, books: Books, simulator: Simulator, *, reset: bool
+) -> None:
+    account = await books.account(limits=LimitSet((Limit(Meter.REQUESTS, WindowKind.DAY, 3),)))
+    ref = account.key_id.hex
+    message = scripted("x" * 5_000, ref=ref, head_delay_ms=BEFORE_MS, stall_after=0)
+    callers = [await Caller.ask(api, account, message) for _ in range(8)]
+    await eventually(lambda: _several(simulator, ref, 3))
+
+    for caller in callers:
+        await caller.leave(reset=reset)
+
+    rows = await books.settled(account, 3)
+    entries = await asyncio.to_thread(simulator.ledger, ref)
+    assert [row["requests"] for row in rows] == [1] * 3
+    assert sorted(row["input_tokens"] for row in rows) == sorted(entry["input_tokens"] for entry in entries)
+    refused = await chat(http, account)
+    assert refused.error is not None
+    assert (refused.status, refused.error["code"]) == (429, "limit_reached")
+
+
+async def _several(simulator: Simulator, ref: str, count: int) -> bool:
+    return len(await asyncio.to_thread(simulator.ledger, ref)) == count
 
 
 @pytest.mark.parametrize("heard", [0, 1, 2, len(PIECES)])
@@ -121,9 +152,8 @@ async def test_many_leave_at_once_and_the_rest_is_served(
     assert [entry["state"] for entry in entries] == ["client_gone"] * 20
 
 
-PLACES: dict[str, tuple[dict[str, Any], str | None]] = {
+PLACES: dict[str, tuple[dict[str, Any], str]] = {
     # what the provider is told to do, and what the client has heard when it leaves
-    "before the head": ({"head_delay_ms": 60_000}, None),
     "before the first piece": ({"stall_after": 0}, "x-request-id"),
     "while the upstream is silent": ({"stall_after": 1}, "data: one\n\n"),
     "after the last piece": ({"stall_after": 2}, "data: two\n\n"),
@@ -141,8 +171,7 @@ async def test_the_provider_is_hung_up_on_at_once(
     async def leave(number: int) -> int:
         ref = f"{account.key_id.hex}-{number}"
         caller = await Caller.ask(api, account, scripted(ref=ref, pieces=["one", "two"], **script))
-        if heard is not None:
-            await caller.hears(heard)
+        await caller.hears(heard)
         await served(simulator, ref, ended=False)
         left_ms = await caller.leave(reset=reset)
         entry = await served(simulator, ref, ended=True)

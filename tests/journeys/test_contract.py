@@ -97,6 +97,7 @@ async def test_a_broken_answer_ends_with_an_error_and_is_never_done(
         ({"system": None}, len(DEFAULT_SYSTEM)),
         ({"system": "Speak Tamil. தமிழ்"}, len("Speak Tamil. தமிழ்")),
         ({"system": ""}, 0),
+        ({"system": " \n\t"}, 0),
         ({"temperature": 9, "stream": False, "messages": [], "max_tokens": "all"}, len(DEFAULT_SYSTEM)),
     ],
 )

@@ -40,7 +40,7 @@ SLOW_COUNT = '[[sim {"count_delay_ms": 3000}]]'
 WAITING_SETTLEMENT = (
     "SELECT 1 FROM pg_stat_activity WHERE application_name = 'naka-settle' AND wait_event_type = 'Lock'"
 )
-IMPATIENT = {"UPSTREAM_READ_TIMEOUT_S": "1.3", "REQUEST_DEADLINE_S": "2"}
+IMPATIENT = {"UPSTREAM_READ_TIMEOUT_S": "1.3", "REQUEST_DEADLINE_S": "3", "HANGUP_WAIT_S": "0.5"}
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,10 @@ class Ending:
     """Of the error, in the head or in the event; none: `done`, or nobody there to be told."""
     outcome: str = "upstream_broke"
     source: str = "counted"
-    requests: int = 1
-    billed: bool = True
-    """Whether what the ledger says was served is billed; else it is nothing."""
+    billed: bool | None = True
+    """Whether what the ledger says was served is billed; else it is nothing. None: the prompt, as counted."""
+    started: bool = True
+    """Whether the provider began to answer, and was heard."""
     leaves_after: int | None = None
     """The client leaves once it has heard so many pieces; -1: before the head."""
     impatient: bool = False
@@ -65,8 +66,9 @@ class Ending:
 WHOLE = Ending({}, outcome="completed", source="final")
 BROKEN = Ending({}, code="upstream_broken")
 NO_START = Ending(
-    {}, status=502, code="upstream_broken", outcome="upstream_refused", source="final", requests=0, billed=False
+    {}, status=502, code="upstream_broken", outcome="upstream_refused", source="final", started=False, billed=False
 )
+UNANSWERED = replace(NO_START, source="estimated", billed=None)
 GONE = Ending({}, outcome="client_gone")
 OVERDUE = Ending({}, code="upstream_timeout", impatient=True)
 
@@ -79,8 +81,23 @@ ENDINGS = {
         BROKEN, script={"refusal": "empty", "end_before_stop": True}, outcome="refused", source="final", billed=False
     ),
     "max_tokens": replace(WHOLE, script={"pieces": None, "words": 3000}),
-    "client gone before the head": replace(
-        GONE, script={"head_delay_ms": 60_000}, source="final", requests=0, billed=False, leaves_after=-1
+    "client gone before the head": replace(GONE, script={"head_delay_ms": 700, "stall_after": 0}, leaves_after=-1),
+    "client gone before the head, and no answer within the bound": replace(
+        GONE,
+        script={"head_delay_ms": 60_000},
+        source="estimated",
+        started=False,
+        billed=None,
+        leaves_after=-1,
+        impatient=True,
+    ),
+    "client gone before the head, and an error instead of an answer": replace(
+        GONE,
+        script={"head_delay_ms": 700, "status": 529},
+        source="final",
+        started=False,
+        billed=False,
+        leaves_after=-1,
     ),
     "client gone before the first piece": replace(GONE, script={"stall_after": 0}, leaves_after=0),
     "client gone in the middle": replace(GONE, script={"stall_after": 2}, leaves_after=2),
@@ -89,8 +106,8 @@ ENDINGS = {
         NO_START, script={"status": 529, "retry_after": 200}, status=503, code="upstream_overloaded"
     ),
     "error event first": replace(NO_START, script={"error_first": True}, status=503, code="upstream_overloaded"),
-    "empty body": replace(NO_START, script={"empty_body": True}),
-    "cut before message_start": replace(NO_START, script={"cut_first": True}),
+    "empty body": replace(UNANSWERED, script={"empty_body": True}),
+    "cut before message_start": replace(UNANSWERED, script={"cut_first": True}),
     "error event in the middle": replace(BROKEN, script={"error_after": 2}, code="upstream_overloaded"),
     "end without message_stop": replace(BROKEN, script={"end_after": 3}),
     "end between message_delta and message_stop": replace(BROKEN, script={"end_before_stop": True}, source="final"),
@@ -103,9 +120,9 @@ ENDINGS = {
         script={"head_delay_ms": 60_000},
         status=504,
         outcome="deadline",
-        source="final",
-        requests=0,
-        billed=False,
+        source="estimated",
+        started=False,
+        billed=None,
     ),
     "deadline in the middle": replace(
         OVERDUE,
@@ -137,7 +154,7 @@ async def test_an_ending(
     entry = await served(simulator, account.key_id.hex, ended=True)
     row = await assert_booked(used, books, account, entry, ending)
     assert heard == entry["text_sent"]
-    if ending.requests:
+    if ending.started:
         assert row["output_chars"] == entry["text_sent"] + 4 * ending.script.get("thinking", 0)
 
 
@@ -167,9 +184,9 @@ async def hear_and_leave(api: Api, account: Account, message: str, simulator: Si
 async def assert_booked(api: Api, books: Books, account: Account, entry: dict[str, Any], ending: Ending) -> Any:
     """The one row says what the ledger says, and rollup, meters and windows say what the row says."""
     (row,) = await books.settled(account, 1)
-    assert (row["outcome"], row["source"], row["requests"]) == (ending.outcome, ending.source, ending.requests)
+    assert (row["outcome"], row["source"], row["requests"]) == (ending.outcome, ending.source, 1)
     counts = [row[name] for name in TOKEN_FIELDS]
-    assert counts == ([entry[name] for name in LEDGER_FIELDS] if ending.billed else [0] * 5)
+    assert counts == billed(entry, ending.billed)
     assert row["cost_nano_usd"] == sum(count * rate for count, rate in zip(counts, RATES, strict=True))
     sums = await books.sums("usage_requests", account.tenant_id)
     assert sums == await books.sums("usage_daily", account.tenant_id)
@@ -177,6 +194,13 @@ async def assert_booked(api: Api, books: Books, account: Account, entry: dict[st
     async with client(api.url) as http:
         assert (await standing_when_free(http, account))["used"] == sum(counts)
     return row
+
+
+def billed(entry: dict[str, Any], is_billed: bool | None) -> list[int]:  # noqa: FBT001 - three cases of one column
+    """The five token classes of what the ledger says was served; of a prompt that was never answered, its input."""
+    if is_billed is None:
+        return [entry["input_tokens"], 0, 0, 0, 0]
+    return [entry[name] for name in LEDGER_FIELDS] if is_billed else [0] * 5
 
 
 async def test_our_own_stop(start_api: Callable[..., Api], books: Books, simulator: Simulator) -> None:
@@ -201,12 +225,11 @@ async def test_our_own_stop(start_api: Callable[..., Api], books: Books, simulat
     assert answer.endswith("\r\n0\r\n\r\n")
     assert "event: done" not in answer
     assert await asyncio.to_thread(api.process.wait, 10) == 0
-    for account, requests, source in ((waiting, 0, "final"), (hearing, 1, "counted")):
+    for account, is_billed, source in ((waiting, None, "estimated"), (hearing, True, "counted")):
         entry = await served(simulator, account.key_id.hex, ended=True)
         (row,) = await books.settled(account, 1)
-        assert (row["outcome"], row["source"], row["requests"]) == ("shutdown", source, requests)
-        counts = [row[name] for name in TOKEN_FIELDS]
-        assert counts == ([entry[name] for name in LEDGER_FIELDS] if requests else [0] * 5)
+        assert (row["outcome"], row["source"], row["requests"]) == ("shutdown", source, 1)
+        assert [row[name] for name in TOKEN_FIELDS] == billed(entry, is_billed)
 
 
 async def test_our_own_stop_while_a_whole_answer_is_booked(

@@ -13,6 +13,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.generation import GenerationMode
+from schemathesis.generation.jsonschema import builder  # noqa: F401 - 3.11 cannot parse it deep within a case
 
 from api.app import create_app
 from core.ids import uuid7_floor, uuid7_ms

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import psutil
 import pytest
 
 from metering.spool import waiting
-from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
+from tests import servers
 from tests.harness import (
     LEDGER_FIELDS,
     TOKEN_FIELDS,
@@ -40,7 +39,7 @@ Start = Callable[..., Api]
 @pytest.fixture
 def postgres(private_postgres: Callable[..., Postgres]) -> Postgres:
     server = private_postgres(max_connections=40)
-    migrate(server.url)
+    servers.migrated(server.url)
     return server
 
 
@@ -57,8 +56,11 @@ def start(postgres: Postgres, redis_url: str, simulator: Simulator, tmp_path: Pa
     with ExitStack() as stack:
 
         def start(*, ready: bool = True, **settings: str) -> Api:
-            known = {"SPOOL_DIR": str(tmp_path / "spool"), "DATABASE_TIMEOUT_S": "2", "SHUTDOWN_GRACE_S": "5"}
-            api = Api(environment(postgres.url, redis_url, simulator.url, **(known | settings)), tmp_path / "api.log")
+            known = {"SPOOL_DIR": str(tmp_path / "spool"), "STORE_DEADLINE_S": "2.5", "SHUTDOWN_GRACE_S": "5"}
+            api = Api(
+                environment(servers.application(postgres.url), redis_url, simulator.url, **(known | settings)),
+                tmp_path / "api.log",
+            )
             return stack.enter_context(running(api)) if ready else api
 
         yield start
@@ -178,29 +180,6 @@ async def test_stopped_while_postgres_is_away(
     outcomes = sorted(row["outcome"] for row in await own_books.requests(account))
     assert outcomes == ["completed"] * 3 + ["shutdown"] * 2
     await assert_books_agree(own_books, account)
-
-
-async def test_a_postgres_that_hangs(postgres: Postgres, own_books: Books, start: Start, simulator: Simulator) -> None:
-    """Not an error, just silence: running streams end well, new requests are told to come back, in bounded time."""
-    api, account = start(DATABASE_TIMEOUT_S="1"), await own_books.account()
-    asked = await streams(api, account, simulator, 4)
-    family = psutil.Process(postgres.pid)
-    everybody = [family, *family.children(recursive=True)]
-    for process in everybody:
-        process.suspend()
-    try:
-        started = time.monotonic()
-        answers = await asyncio.gather(*asked)
-        assert all(answer.done for answer in answers)
-        async with client(api.url) as http:
-            refused = await chat(http, account)
-        assert (refused.status, refused.retry_after_s >= 1) == (503, True)
-        assert time.monotonic() - started < 12
-    finally:
-        for process in everybody:
-            process.resume()
-    await until(lambda: settled(own_books, account), within_s=20)
-    await assert_exact(own_books, account, simulator)
 
 
 async def test_no_connection_is_left(postgres: Postgres, own_books: Books, start: Start, simulator: Simulator) -> None:

@@ -89,7 +89,7 @@ async def test_killed_in_the_middle_of_streams(
     served = {entry["request_id"]: entry for entry in simulator.ledger(ref)}
     unknown = [row for row in rows if row["upstream_request_id"] is None]
     assert [(row["requests"], row["input_tokens"], row["output_tokens"], row["cost_nano_usd"]) for row in unknown] == [
-        (0, 0, 0, 0)
+        (1, 0, 0, 0)
     ]
     for row in rows:
         assert (row["outcome"], row["source"]) == ("lost", "estimated")

@@ -4,14 +4,11 @@ import asyncio
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import asyncpg
 import pytest
 
-from core.database import asyncpg_dsn
+from core.database import Connections, asyncpg_dsn
 from metering.reconcile import Scope, reconcile
-from migrations.upgrade import migrate
 from sandbox.daemon import ServerUnavailable
 from sandbox.postgres import binaries
 from tests import servers
@@ -52,11 +49,11 @@ async def test_what_was_dumped_comes_back_and_adds_up(
 
     asked = asyncio.create_task(customer.chat(words=40))
     dump = str(tmp_path / "naka.dump")
-    await _run("pg_dump", "--format=custom", f"--file={dump}", f"--dbname={asyncpg_dsn(database_url)}")
+    await _run("pg_dump", "--format=custom", f"--file={dump}", f"--dbname={asyncpg_dsn(servers.owner(database_url))}")
     assert (await asked).done
     assert (await customer.chat()).done, "the lost future"
     await _run("pg_restore", "--exit-on-error", "--no-owner", f"--dbname={asyncpg_dsn(empty_database)}", dump)
-    await asyncio.to_thread(migrate, empty_database)
+    await asyncio.to_thread(servers.migrated, empty_database)
 
     restored = Books(empty_database)
     try:
@@ -66,9 +63,10 @@ async def test_what_was_dumped_comes_back_and_adds_up(
         query = "SELECT number, total_paise FROM bills WHERE tenant_id = $1 ORDER BY created_ms, id"
         kept = [tuple(row) for row in await restored.fetch(query, tenant_id)]
         assert kept == [(bill["number"], bill["total_paise"]) for bill in bills]
-        made: Any = asyncpg.create_pool(asyncpg_dsn(empty_database), min_size=1, max_size=2)
-        async with made as pool:
-            found = await reconcile(pool, None, Scope((tenant_id,)))
+        pool = Connections(servers.application(empty_database), max_size=2)
+        await pool.start()
+        found = await reconcile(pool, None, Scope((tenant_id,)))
+        await pool.close()
         assert found.drifts == 0
         after = await restored.sums("usage_meters", tenant_id)
         assert all(after[name] >= count for name, count in before.items())

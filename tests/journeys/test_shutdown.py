@@ -122,7 +122,7 @@ async def test_a_balancer_sees_it_before_anything_is_refused(
 
     red = await eventually(lambda: is_red(api), within_s=0.5)
     assert red.status == 503
-    assert red.json() == {"status": "not_ready", "postgres": True, "redis": True, "draining": True}
+    assert red.json() == {"status": "not_ready", "postgres": True, "redis": True, "draining": True, "reason": None}
     for line in (await dial(api), used):
         line.send(ask(account, words=3))
         answer = await line.reply()
@@ -149,7 +149,7 @@ async def test_at_the_end_of_the_grace_what_runs_is_ended_and_settled(
         streams, silent, deaf, slow, late = [await books.account() for _ in range(5)]
         uploading = [
             await dial(api, ask(slow)[:-5]),
-            await dial(api, head("POST /v1/admin/tenants", JSON_TYPE, "content-length: 100")),
+            await dial(api, head("POST /v1/admin/tenants", f"x-api-key: {slow.key}", JSON_TYPE, "content-length: 100")),
         ]
         streaming = await dial(api, ask(streams, **STALLED))
         before_head = await dial(api, ask(silent, head_delay_ms=60_000))
@@ -174,7 +174,9 @@ async def test_at_the_end_of_the_grace_what_runs_is_ended_and_settled(
         (served,) = simulator.ledger(account.key_id.hex)
         assert (row["outcome"], row["requests"], row["input_tokens"]) == ("shutdown", 1, served["input_tokens"])
     (row,) = await assert_settled(books, silent, 1)
-    assert (row["outcome"], row["requests"]) == ("shutdown", 0)
+    assert (row["outcome"], row["requests"], row["source"]) == ("shutdown", 1, "estimated")
+    (served,) = simulator.ledger(silent.key_id.hex)
+    assert (row["input_tokens"], row["output_tokens"]) == (served["input_tokens"], 0)
 
 
 async def test_what_waits_for_postgres_at_the_end_is_settled_too(
@@ -199,7 +201,7 @@ async def test_what_waits_for_postgres_at_the_end_is_settled_too(
     assert (row["outcome"], row["source"]) == ("completed", "final")
     assert (row["input_tokens"], row["output_tokens"]) == (served["input_tokens"], served["output_tokens"])
     (row,) = await assert_settled(books, opens, 1)
-    assert (row["requests"], row["input_tokens"], row["output_tokens"], row["cost_nano_usd"]) == (0, 0, 0, 0)
+    assert (row["requests"], row["input_tokens"], row["output_tokens"], row["cost_nano_usd"]) == (1, 0, 0, 0)
     assert simulator.ledger(opens.key_id.hex) == []
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from metering.limits import Limit, LimitSet, Meter
 from metering.windows import WindowKind
-from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
+from tests import servers
 from tests.harness import Account, Answer, Api, Books, Simulator, chat, client, environment, running, scripted
 
 pytestmark = pytest.mark.chaos
@@ -22,7 +22,7 @@ LIMITS = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 1_000_000),))
 @pytest.fixture
 def postgres(private_postgres: Callable[..., Postgres]) -> Postgres:
     server = private_postgres()
-    migrate(server.url)
+    servers.migrated(server.url)
     return server
 
 
@@ -42,7 +42,7 @@ async def own_books(postgres: Postgres) -> AsyncIterator[Books]:
 async def own_http(
     postgres: Postgres, valkey: Valkey, simulator: Simulator, run_folder: Path
 ) -> AsyncIterator[httpx2.AsyncClient]:
-    settings = environment(postgres.url, valkey.url, simulator.url, DIRECTORY_TTL_S="0.2")
+    settings = environment(servers.application(postgres.url), valkey.url, simulator.url, DIRECTORY_TTL_S="0.2")
     api = await asyncio.to_thread(lambda: Api(settings, run_folder / "away.log").await_ready())
     with running(api):
         async with client(api.url) as http:

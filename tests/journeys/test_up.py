@@ -99,6 +99,8 @@ def _razorpay_is_simulated(demo: dict[str, str], home: Path) -> dict[str, Any]:
     assert demo["webhook_secret"] == SANDBOX_RAZORPAY_WEBHOOK_SECRET
     kept = dict(line.split("=", 1) for line in (home / "env").read_text().splitlines())
     assert kept["RAZORPAY_BASE_URL"] == demo["razorpay_url"]
+    assert "//naka_service:" in kept["DATABASE_URL"], "the application is not the owner of the schema"
+    assert "//naka:" in kept["DATABASE_MIGRATION_URL"]
     assert kept["TEST_CLOCK_FILE"] == str(home / "clock")
     assert (home / "clock").read_text() == "0"
     assert _sim(demo, "webhooks")["endpoint"]["url"] == f"{demo['url']}/webhooks/razorpay"
@@ -152,7 +154,8 @@ def test_what_is_configured_is_not_simulated(tmp_path: Path) -> None:
 @pytest.mark.chaos
 def test_first_start_second_start_and_a_start_after_a_kill(private_home: Callable[[], Path]) -> None:
     home, port = private_home() / "naka", free_port()
-    with up(home, port) as first:
+    nobody = f"http://127.0.0.1:{free_port()}"  # a proxy of the environment never stands before this machine
+    with up(home, port, http_proxy=nobody, https_proxy=nobody) as first:
         demo = first.await_banner()
         assert demo["url"] == first.url
         words = first.log.read_text()

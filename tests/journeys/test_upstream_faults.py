@@ -1,7 +1,8 @@
 """Every way in which the provider fails: what our client is told, how often we ask, and what the books say.
 
-Before `message_start` it is an HTTP status and billed nothing; after it an `error` event, the input exact and the
-output counted from what was relayed. Nobody is told a word of the provider's, nor the logs a word of the user's.
+Before `message_start` it is an HTTP status, and no tokens if the provider said no, else the prompt, estimated; after it
+an `error` event, the input exact and the output counted from what was relayed. Nobody is told a word of the provider's,
+nor the logs a word of the user's.
 """
 
 import json
@@ -99,16 +100,19 @@ async def assert_nothing_is_left(http: httpx2.AsyncClient, account: Account, *, 
     assert (await standing_when_free(http, account))["used"] == used
 
 
-async def assert_billed_nothing(http: httpx2.AsyncClient, books: Books, account: Account, outcome: str) -> None:
-    """One settled row, all zeros."""
-    (row,) = await books.requests(account)
-    assert (row["state"], row["outcome"], row["source"]) == ("settled", outcome, "final")
-    assert [row[name] for name in ("requests", *TOKEN_FIELDS, "cost_nano_usd", "output_chars")] == [0] * 8
-    await assert_nothing_is_left(http, account, used=0)
+async def assert_billed_prompt(
+    http: httpx2.AsyncClient, books: Books, account: Account, outcome: str, *, tokens: int = 0
+) -> None:
+    """One settled row: one request, and of tokens the prompt's, if any."""
+    (row,) = await books.settled(account, 1)
+    assert (row["outcome"], row["source"]) == (outcome, "estimated" if tokens else "final")
+    assert [row[name] for name in ("requests", *TOKEN_FIELDS, "output_chars")] == [1, tokens, 0, 0, 0, 0, 0]
+    assert row["cost_nano_usd"] == tokens * 3_000
+    await assert_nothing_is_left(http, account, used=tokens)
 
 
 @pytest.mark.parametrize(("script", "told", "asks"), BEFORE_THE_HEAD, ids=_named)
-async def test_before_the_head_it_is_a_status_and_free(
+async def test_before_the_head_it_is_a_status(
     api: Api,
     http: httpx2.AsyncClient,
     books: Books,
@@ -128,7 +132,8 @@ async def test_before_the_head_it_is_a_status_and_free(
     assert answer.headers.get("retry-after") == (None if retry_after_s is None else str(retry_after_s))
     assert len(simulator.ledger(ref)) == asks
     assert_says_nothing(answer, account, api, canary)
-    await assert_billed_nothing(http, books, account, "upstream_refused")
+    tokens = simulator.ledger(ref)[-1]["input_tokens"] if script.get("empty_body") else 0
+    await assert_billed_prompt(http, books, account, "upstream_refused", tokens=tokens)
 
 
 @pytest.mark.parametrize(("script", "status", "code"), AFTER_THE_HEAD, ids=_named)
@@ -213,7 +218,8 @@ async def test_a_refusal_without_a_word_is_free(
 async def test_a_provider_that_nobody_reaches(start_api: Callable[..., Api], books: Books) -> None:
     with socket.socket() as dead:  # bound, and never listening
         dead.bind(("127.0.0.1", 0))
-        api = start_api(ANTHROPIC_BASE_URL=f"http://127.0.0.1:{dead.getsockname()[1]}", LOG_LEVEL="debug")
+        url = f"http://127.0.0.1:{dead.getsockname()[1]}"
+        api = start_api(ANTHROPIC_BASE_URL=url, LOG_LEVEL="debug", FAILING_REQUESTS_PER_MINUTE="1")
         account, canary = await books.account(limits=LIMITS), uuid4().hex
         async with client(api.url) as http:
             answer = await chat(http, account, canary)
@@ -224,7 +230,14 @@ async def test_a_provider_that_nobody_reaches(start_api: Callable[..., Api], boo
             assert [json.loads(line)["tries"] for line in retries] == [1, 2]
             assert {json.loads(line)["request_id"] for line in retries} == {answer.headers["x-request-id"]}
             assert_says_nothing(answer, account, api, canary)
-            await assert_billed_nothing(http, books, account, "not_sent")
+            await assert_billed_prompt(http, books, account, "not_sent")
+
+            again = await chat(http, account, canary)
+            assert again.error is not None
+            assert (again.status, again.error["code"]) == (429, "too_many_failures")
+            assert 50 <= again.retry_after_s <= 60
+            assert len(await books.requests(account)) == 1
+            assert (await chat(http, await books.account(), canary)).status == 502
 
 
 async def test_a_provider_that_is_silent(start_api: Callable[..., Api], books: Books, simulator: Simulator) -> None:
@@ -247,6 +260,6 @@ async def test_a_provider_that_is_silent(start_api: Callable[..., Api], books: B
             assert_says_nothing(answer, account, api, canary)
             (row,) = await books.settled(account, 1)
             assert (row["outcome"], len(answer.pieces)) == (outcome, script.get("stall_after", 0))
-            paid = (entry["input_tokens"], entry["output_tokens"]) if status == 200 else (0, 0)
+            paid = (entry["input_tokens"], entry["output_tokens"])
             assert (row["input_tokens"], row["output_tokens"]) == paid
             await assert_nothing_is_left(http, account, used=sum(paid))

@@ -13,7 +13,6 @@ from core.clock import now_ms
 from core.database import asyncpg_dsn
 from core.queue import Queue, post
 from metering.partitions import months_around
-from migrations.upgrade import migrate
 from sandbox.daemon import free_port
 from sandbox.postgres import Postgres
 from tests import servers
@@ -43,8 +42,8 @@ def work(start: Callable[..., Process], redis_url: str) -> Callable[..., Process
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Any]:
-    """A plain connection."""
-    connection = await asyncpg.connect(asyncpg_dsn(url))
+    """A plain connection, of the schema's owner."""
+    connection = await asyncpg.connect(asyncpg_dsn(servers.owner(url)))
     try:
         yield connection
     finally:
@@ -93,8 +92,7 @@ async def test_postgres_goes_and_comes_back(
     private_postgres: Callable[..., Postgres], work: Callable[..., Process]
 ) -> None:
     postgres = private_postgres()
-    await asyncio.to_thread(migrate, postgres.url)
-    worker = work(postgres.url)
+    worker = work(await asyncio.to_thread(servers.migrated, postgres.url))
     await worker.says("queue_ready")
 
     async with connected(postgres.url) as connection:

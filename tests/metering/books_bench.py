@@ -18,8 +18,10 @@ from core.clock import to_ms
 from core.database import asyncpg_dsn
 from metering.commits import Lane
 from metering.measurements import Counts, Measurement, effective
+from metering.quota import built_users_key
 from metering.states import WindowState
 from metering.windows import Calendar
+from tests import servers
 from tests.harness import Books
 from tests.metering.books_model import Asked, BooksModel, State, hash_key
 from tests.metering.process import Process, start_process
@@ -46,13 +48,14 @@ class Post:
 
 @dataclass(frozen=True)
 class Reading:
-    """A tenant as the stores have it: its epoch, whether Postgres admits it, and its hashes, by key."""
+    """A tenant as the stores have it: its epoch, whether Postgres admits it, its hashes, by key, and who has one."""
 
     tenant_id: UUID
     epoch: int
     in_fallback: bool
     run_id: bytes
     hashes: dict[str, dict[bytes, bytes]]
+    built: set[UUID]
 
     def whole(self, user_id: UUID | None) -> bool:
         """Whether the scripts would judge by that hash."""
@@ -69,8 +72,7 @@ class Reading:
 
     def lost(self, user_id: UUID) -> bool:
         """Whether the user's hash was built in this epoch, and is not there: then all is built anew."""
-        tenant = self.hashes[hash_key(self.tenant_id, None)]
-        return not self.whole(user_id) and tenant.get(f"u:{user_id.hex}".encode()) == tenant.get(b"e")
+        return not self.whole(user_id) and user_id in self.built
 
     def held(self, user_id: UUID | None) -> dict[UUID, bytes]:
         """The holds in that hash."""
@@ -93,7 +95,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.redis = redis.Redis.from_url(self.redis_url)
         self.books = Books(self.database_url)
-        self.connection = self.run(asyncpg.connect(asyncpg_dsn(self.database_url)))
+        self.connection = self.run(asyncpg.connect(asyncpg_dsn(servers.owner(self.database_url))))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs it to its end, in bounded time."""
@@ -125,7 +127,9 @@ class Bench:
                 pipeline.hgetall(key)
             hashes = dict(zip(keys, pipeline.execute(), strict=True))
         run_id = self.redis.info("server")["run_id"].encode()
-        return Reading(tenant_id, epoch, until is not None, run_id, hashes)
+        members: set[Any] = self.redis.smembers(built_users_key(tenant_id))
+        built = {UUID(user.decode()) for user in members}
+        return Reading(tenant_id, epoch, until is not None, run_id, hashes, built)
 
 
 async def _bounded(work: Coroutine[Any, Any, T]) -> T:
@@ -148,6 +152,8 @@ async def kill(process: Process, connection: Any) -> None:
         made.terminate()
     assert process.pool._pool is not None
     process.pool._pool.terminate()
+    for close in process.pool.closing:
+        await close()
     if process.spool._file is not None:
         process.spool._file.close()
     while left := [task for task in tasks if task is not None and not task.done()]:

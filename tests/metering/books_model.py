@@ -108,29 +108,32 @@ class Asked:
 
     def by_owner(self, recorder: UsageRecorder) -> Measurement:
         """What its process settles."""
+        if recorder.unanswered:
+            usage = Usage(input_tokens=self.request.held_prompt_tokens)
+            return self._measurement(recorder.outcome, Source.ESTIMATED, usage)
         if recorder.started is None:
-            return self._measurement(recorder.outcome, Source.FINAL, 0, NO_USAGE)
+            return self._measurement(recorder.outcome, Source.FINAL, NO_USAGE)
         usage = overlay(recorder.started, recorder.latest)
         if recorder.finished:
-            return self._measurement(recorder.outcome, Source.FINAL, 1, usage)
+            return self._measurement(recorder.outcome, Source.FINAL, usage)
         source = Source.ESTIMATED if recorder.output_chars else Source.COUNTED
-        return self._measurement(recorder.outcome, source, 1, self._estimated(usage, recorder))
+        return self._measurement(recorder.outcome, source, self._estimated(usage, recorder))
 
     def by_beat(self) -> Measurement:
         """What somebody settles who only knows the last beat of its process."""
         seen = self.beaten
         if seen is None or seen.started is None:
-            return self._measurement(Outcome.LOST, Source.ESTIMATED, 0, NO_USAGE)
+            return self._measurement(Outcome.LOST, Source.ESTIMATED, NO_USAGE)
         usage = overlay(seen.started, seen.latest)
         if seen.finished:
-            return self._measurement(seen.outcome, Source.FINAL, 1, usage)
-        return self._measurement(Outcome.LOST, Source.ESTIMATED, 1, self._estimated(usage, seen))
+            return self._measurement(seen.outcome, Source.FINAL, usage)
+        return self._measurement(Outcome.LOST, Source.ESTIMATED, self._estimated(usage, seen))
 
     def _estimated(self, usage: Usage, recorder: UsageRecorder) -> Usage:
         written = ceil_div(recorder.output_chars, CHARS_PER_TOKEN)
         return replace(usage, output_tokens=min(written, self.request.held_output_tokens))
 
-    def _measurement(self, outcome: Outcome, source: Source, requests: int, usage: Usage) -> Measurement:
+    def _measurement(self, outcome: Outcome, source: Source, usage: Usage) -> Measurement:
         numbers = (
             usage.input_tokens,
             usage.output_tokens,
@@ -138,7 +141,7 @@ class Asked:
             usage.cache_write_5m_tokens,
             usage.cache_write_1h_tokens,
         )
-        counts = Counts(requests, *numbers, self.price.cost_nano_usd(usage))
+        counts = Counts(1, *numbers, self.price.cost_nano_usd(usage))
         return Measurement(outcome.value, source.value, self.request.model, counts)
 
 

@@ -10,7 +10,6 @@ import pytest
 from core.clock import follow_test_clock, now_ms, stop_following
 from metering.quota import Quota
 from metering.redis_lane import RedisLane
-from migrations.upgrade import migrate
 from sandbox.daemon import free_port
 from tests import servers
 from tests.harness import Books
@@ -24,8 +23,7 @@ def metering_database(shared_servers: servers.Servers, worker: str) -> Iterator[
     """A migrated database that the metering tests of this worker share."""
     name = f"naka_metering_{worker}"
     url = servers.create_database(shared_servers.postgres, name)
-    migrate(url)
-    yield url
+    yield servers.migrated(url)
     servers.drop_database(shared_servers.postgres, name)
 
 

@@ -80,14 +80,19 @@ class BooksMachine(Steps):
 
     # --------------------------------------------------------------------------------------------- settle
 
-    @event(which=ANY, output=SMALL, ends=st.sampled_from(["well", "well", "broken", "spooled"]))
+    @event(which=ANY, output=SMALL, ends=st.sampled_from(["well", "well", "broken", "spooled", "unanswered"]))
     def settle(self, which: int, output: int, ends: str) -> None:
         asked = self.streaming(which)
         if asked is None or asked.recorder is None:
             return
+        if asked.recorder.started is None and ends == "unanswered":
+            asked.recorder.sent()
+            asked.recorder.outcome = Outcome.UPSTREAM_REFUSED
+            self.end(asked, spool=False)
+            return
         if asked.recorder.started is None:
             start(asked, (output, 0, 7, 0))
-        if ends != "broken" and not asked.recorder.finished:
+        if ends in {"well", "spooled"} and not asked.recorder.finished:
             finish(asked, asked.recorder, output)
         elif not asked.recorder.finished:
             asked.recorder.outcome = Outcome.UPSTREAM_BROKE

@@ -1,5 +1,6 @@
-"""The scripts on a Redis Cluster, as they are: every key of a tenant lies in one slot."""
+"""A Redis Cluster: refused, though every key of a tenant lies in one slot and the scripts run there as they are."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -7,8 +8,13 @@ from typing import Any
 import pytest
 import redis
 
+from api.cli.start import check_redis
+from api.doctor import stores
+from api.doctor.findings import Patient, Verdict
 from core.ids import uuid7
+from core.settings import Settings, SettingsError
 from metering.quota import tenant_key, user_key
+from metering.redis_lane import RedisAway, RedisLane
 from metering.states import WindowState
 from metering.tokens import Usage
 from sandbox.daemon import free_port
@@ -35,6 +41,11 @@ def cluster(private_valkey: Callable[..., Valkey]) -> Iterator[redis.Redis]:
         yield client
 
 
+def url_of(cluster: redis.Redis) -> str:
+    at = cluster.connection_pool.connection_kwargs
+    return f"redis://:{at['password']}@{at['host']}:{at['port']}/0"
+
+
 def slot(cluster: redis.Redis, key: str) -> int:
     return int(ask(cluster, "CLUSTER", "KEYSLOT", key))
 
@@ -55,11 +66,11 @@ def test_a_tenants_keys_share_a_slot(cluster: redis.Redis) -> None:
         ask(cluster, "DEL", tenant_key(uuid7()), tenant_key(uuid7()), tenant_key(uuid7()))
 
 
-async def test_a_life_on_a_cluster(
-    cluster: redis.Redis, start: Callable[..., Awaitable[Process]], books: Books
+async def test_the_scripts_would_live_on_a_cluster(
+    cluster: redis.Redis, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Awaitable[Process]], books: Books
 ) -> None:
-    url = cluster.connection_pool.connection_kwargs
-    process = await start(redis=f"redis://:{url['password']}@{url['host']}:{url['port']}/0", ttl_ms=1)
+    monkeypatch.setattr("metering.redis_lane.refused_mode", lambda _: None)
+    process = await start(redis=url_of(cluster), ttl_ms=1)
     account = await books.account()
     first = await process.admit(account)  # the tenant's hash and the user's are built
     assert await shadow(process.quota, first) == await books_say(books, first)
@@ -75,3 +86,33 @@ async def test_a_life_on_a_cluster(
     for key in (tenant_key(account.tenant_id), user_key(account.tenant_id, account.user_id)):
         assert isinstance(cluster.hget(key, f"d:{second.request.day}"), bytes)
         assert WindowState.unpack(cluster.hget(key, f"d:{second.request.day}")) == after[0][1][1]  # type: ignore[arg-type]
+
+
+async def test_a_node_of_a_cluster_is_refused_at_the_start_and_later_said_once(
+    cluster: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(_env_file=None, redis_url=url_of(cluster))
+    with pytest.raises(SettingsError, match="REDIS_URL names a node of a Redis Cluster"):
+        await check_redis(settings)
+    patient = Patient(settings)
+    await stores.redis(patient)
+    await patient.redis.aclose()
+    assert [(finding.verdict, finding.says[:29]) for finding in patient.findings] == [
+        (Verdict.FAULT, "it is a node of a Redis Clust")
+    ]
+    lane = RedisLane(url_of(cluster), timeout_s=5, probe_s=0.05)  # it was away at the start, and comes as this
+    lane.start()
+    for _ in range(3):
+        with pytest.raises(RedisAway):
+            await lane.connect()
+        lane.breaker.succeeded()
+    await lane.stop()
+    await asyncio.sleep(0.01)  # its connections are closed without waiting for it
+    assert caplog.text.count("redis_not_supported") == 1
+
+
+async def test_one_server_and_a_redis_that_is_away_may_start(redis_url: str) -> None:
+    await check_redis(Settings(_env_file=None, redis_url=redis_url))
+    await check_redis(Settings(_env_file=None, redis_url=f"redis://127.0.0.1:{free_port()}/0"))
+    with pytest.raises(SettingsError, match="parameter"):
+        await check_redis(Settings(_env_file=None, redis_url=f"{redis_url}?moon=1"))

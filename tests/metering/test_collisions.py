@@ -18,6 +18,7 @@ async def colliding(books: Books, account: Account, table: str, times: int, sqls
     """So many writes of the tenant's into the table fail as if another transaction had been in the way."""
     name = f"collides_{account.tenant_id.hex}"
     await books.fetch(f"CREATE SEQUENCE {name}")
+    await books.fetch(f"GRANT USAGE ON SEQUENCE {name} TO naka_app")
     await books.fetch(
         f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         f" IF new.tenant_id = '{account.tenant_id}' AND nextval('{name}') <= {times} THEN"

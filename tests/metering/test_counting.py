@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from api.upstream import Upstream
 from core.database import asyncpg_dsn
 from core.errors import Unavailable
 from core.settings import Settings
+from core.shares import OWNER, Shares
 from metering import counting
 from metering.counting import OutputCounter, broken_usage, final_usage
 from metering.density import ENOUGH_TOKENS, Densities
@@ -64,6 +66,45 @@ def counts(tokens: int) -> Callable[[str, str], Awaitable[int]]:
 async def test_before_message_start_nothing_is_billed() -> None:
     silent = broken(started=None, outcome=Outcome.UPSTREAM_REFUSED)
     assert await OutputCounter(None, Densities()).measure(silent) == (NO_USAGE, Source.FINAL)
+
+
+def unanswered(count: Callable[[], Awaitable[int]] | None, **known: Any) -> UsageRecorder:
+    """A request that was sent and never answered."""
+    return broken("", started=None, unanswered=True, held_prompt_tokens=100, count_prompt=count, **known)
+
+
+@pytest.mark.parametrize(("counted", "expected"), [(7, 7), (100, 100), (101, 100), (0, 0)])
+async def test_a_prompt_that_was_never_answered_is_counted_up_to_its_hold(counted: int, expected: int) -> None:
+    async def count() -> int:
+        return counted
+
+    recorder = unanswered(count)
+    usage = Usage(input_tokens=expected)
+    assert await OutputCounter(None, Densities()).measure(recorder) == (usage, Source.ESTIMATED)
+    assert recorder.count_prompt is None
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), ValueError("text"), TimeoutError(), None])
+async def test_a_prompt_that_nobody_counts_is_what_was_held(error: Exception | None) -> None:
+    async def fail() -> int:
+        assert error is not None
+        raise error
+
+    recorder = unanswered(None if error is None else fail)
+    held = Usage(input_tokens=100)
+    assert await OutputCounter(None, Densities()).measure(recorder) == (held, Source.ESTIMATED)
+
+
+async def test_a_prompt_that_was_refused_or_answered_is_not_counted() -> None:
+    async def never() -> int:
+        raise AssertionError
+
+    refused, answered = unanswered(never), unanswered(never)
+    refused.refused()
+    answered.answered(START)
+    assert await OutputCounter(None, Densities()).measure(refused) == (NO_USAGE, Source.FINAL)
+    assert await OutputCounter(None, Densities()).measure(answered) == (Usage(10, 0, 5, 30, 40), Source.COUNTED)
+    assert answered.count_prompt is None
 
 
 async def test_a_refusal_without_a_word_is_billed_nothing() -> None:
@@ -270,7 +311,7 @@ async def test_few_count_at_once_and_the_rest_waits_its_turn(upstream: Upstream,
 
 
 async def test_too_many_are_not_even_asked(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.upstream._COUNTS_WAITING", 10)
+    upstream._counts = Shares("counts", 2, line=18, wait_s=5)  # of one tenant 1 runs and 9 wait
     monkeypatch.setattr("api.upstream._COUNT_S", 0.3)
     stuck = scripted(count_delay_ms=1000)
     asked = [asyncio.create_task(upstream.count_output(MODEL, stuck)) for _ in range(10)]
@@ -281,6 +322,25 @@ async def test_too_many_are_not_even_asked(upstream: Upstream, monkeypatch: pyte
     assert {type(end) for end in ends} == {UpstreamFault}
     monkeypatch.setattr("api.upstream._COUNT_S", 5)
     assert await upstream.count_output(MODEL, "places are free again") == count_text("places are free again")
+
+
+async def test_a_tenant_that_counts_without_end_takes_no_turn_from_another(upstream: Upstream) -> None:
+    await upstream.count_output(MODEL, "x")
+    stuck = scripted(count_delay_ms=4000)
+
+    async def count(tenant: str, text: str) -> int:
+        OWNER.set(tenant)
+        return await upstream.count_output(MODEL, text)
+
+    greedy = [asyncio.create_task(count("greedy", stuck)) for _ in range(100)]
+    await asyncio.sleep(0.2)
+    began = time.monotonic()
+    modest = [asyncio.create_task(count("modest", TEXTS[1])) for _ in range(8)]
+    assert await asyncio.gather(*modest) == [count_text(TEXTS[1])] * 8
+    assert time.monotonic() - began < 2, "it did not wait for those of the other"
+    for task in greedy:
+        task.cancel()
+    await asyncio.gather(*greedy, return_exceptions=True)
 
 
 async def test_an_answer_that_broke_off_is_measured_by_the_provider(upstream: Upstream) -> None:

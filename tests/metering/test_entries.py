@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from core.errors import Invalid
-from metering.commits import COLLISIONS
+from core.outage import COLLISIONS
 from metering.entry_log import SHARD
 from metering.journal import settle_batch
 from metering.measurements import COUNT_NAMES, Counts, Measurement

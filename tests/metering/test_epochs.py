@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from core.errors import Unavailable
 from metering.admission import Grant, QuotaExceeded
 from metering.limits import Limit, LimitSet, Meter
-from metering.quota import Stale, tenant_key, user_key
+from metering.quota import Stale, built_users_key, tenant_key, user_key
 from metering.records import OpenRequest
 from metering.tokens import Usage
 from metering.windows import WindowKind
@@ -49,11 +49,42 @@ async def lose_user(process: Process, account: Account) -> None:
     assert await process.lane.command("DEL", user_key(account.tenant_id, account.user_id)) == 1
 
 
+async def lose_user_and_the_set(process: Process, account: Account) -> None:
+    """Then nothing names the user's hash any more, but that the set is smaller than the tenant's hash says."""
+    await lose_user(process, account)
+    assert await process.lane.command("DEL", built_users_key(account.tenant_id)) == 1
+
+
+async def written_by_an_older_version(process: Process, account: Account) -> None:
+    """Which had a field for each user in place of the set."""
+    assert await process.lane.command("HDEL", tenant_key(account.tenant_id), "n") == 1
+    await process.lane.command("DEL", built_users_key(account.tenant_id))
+
+
+async def lose_user_of_an_older_version(process: Process, account: Account) -> None:
+    """A process of that version, beside this one, built the user's hash."""
+    epoch = await process.lane.command("HGET", tenant_key(account.tenant_id), "e")
+    await process.lane.command("HSET", tenant_key(account.tenant_id), f"u:{account.user_id.hex}", epoch, "n", 1)
+    assert await process.lane.command("SREM", built_users_key(account.tenant_id), account.user_id.hex) == 1
+    await lose_user(process, account)
+
+
 async def another_run(process: Process, account: Account) -> None:
     await process.lane.command("HSET", tenant_key(account.tenant_id), "r", "0" * 40)
 
 
-@pytest.mark.parametrize("lose", [flush, lose_tenant, lose_user, another_run])
+@pytest.mark.parametrize(
+    "lose",
+    [
+        flush,
+        lose_tenant,
+        lose_user,
+        lose_user_and_the_set,
+        written_by_an_older_version,
+        lose_user_of_an_older_version,
+        another_run,
+    ],
+)
 async def test_what_redis_lost_postgres_tells(process: Process, books: Books, lose: Loss) -> None:
     account = await books.account()
     other = await books.account(tenant_id=account.tenant_id)

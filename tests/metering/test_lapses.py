@@ -100,3 +100,15 @@ async def test_one_look_at_a_time(short: Process, books: Books) -> None:
     assert len(set(looks)) == 1
     await looks[0]
     assert short.lapses.look(account.tenant_id, account.user_id) is not looks[0]
+
+
+async def test_a_look_reads_holds_and_no_users(short: Process, books: Books) -> None:
+    account = await books.account()
+    grant = await short.admit(account)
+    tenant, _ = keys(account)
+    before = await short.lane.command("HLEN", tenant)
+    run_id = await short.lane.connect()
+    for _ in range(300):
+        assert await short.quota.build_user(account.tenant_id, uuid7(), grant.request.epoch, run_id, {"c": 0})
+    assert await short.lane.command("HLEN", tenant) == before  # which is all that lapsed.lua reads
+    assert await short.lane.command("HGET", tenant, "n") == b"301"

@@ -55,7 +55,7 @@ async def test_a_dead_process_is_settled_by_its_last_beat(start: Start, books: B
         row = rows[name]
         usage = replace(INPUT, output_tokens=output) if output is not None else Usage()
         assert [row[field] for field in TOKEN_FIELDS] == [getattr(usage, field) for field in TOKEN_FIELDS], name
-        assert row["requests"] == (output is not None)
+        assert row["requests"] == 1
         assert row["cost_nano_usd"] == middle.price.cost_nano_usd(usage)
         assert (row["outcome"], row["source"]) == (
             ("completed", "final") if name == "ended" else ("lost", "estimated")
@@ -64,7 +64,7 @@ async def test_a_dead_process_is_settled_by_its_last_beat(start: Start, books: B
     assert (rows["ended"]["stop_reason"], rows["ended"]["upstream_request_id"]) == ("end_turn", "req_1")
     assert rows["middle"]["output_chars"] == 203
     sums = await agree(books, account)
-    assert (sums["requests"], sums["output_tokens"]) == (4, 51 + 77 + 100 + 77)
+    assert (sums["requests"], sums["output_tokens"]) == (6, 51 + 77 + 100 + 77)
 
     # All may still run, if it only sleeps: the holds count, in Redis as it is and after it is built anew.
     before = await shadow(alive.quota, middle)
@@ -137,7 +137,7 @@ async def test_a_process_without_a_row_is_dead_too(start: Start, books: Books) -
     await asyncio.sleep(0.06)
     await alive.recovery.look()
     row = await row_of(books, grant)
-    assert (row["state"], row["outcome"], row["requests"]) == ("settled", "lost", 0)
+    assert (row["state"], row["outcome"], row["requests"]) == ("settled", "lost", 1)
     assert row["hold_until"] == row["deadline_at"]
 
 

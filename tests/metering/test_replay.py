@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from metering.spool import abandoned
-from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
+from tests import servers
 from tests.harness import Books
 from tests.metering.faults import (
     USAGE,
@@ -35,7 +35,7 @@ Start = Callable[..., Awaitable[Process]]
 def server(private_postgres: Callable[..., Postgres]) -> Postgres:
     """A migrated Postgres of a test's own."""
     server = private_postgres(max_connections="30")
-    migrate(server.url)
+    servers.migrated(server.url)
     return server
 
 
@@ -63,7 +63,7 @@ def rewrite(path: Path, change: Callable[[bytes], bytes]) -> bytes:
 async def test_postgres_stops_and_comes_back(server: Postgres, redis_url: str, tmp_path: Path) -> None:
     books = Books(server.url)
     account = await books.account()
-    process = await start_process(server.url, redis_url, spool_dir=tmp_path)
+    process = await start_process(servers.application(server.url), redis_url, spool_dir=tmp_path)
     first, *later = await grants(process, account, 12)
     await asyncio.to_thread(server.stop)
 

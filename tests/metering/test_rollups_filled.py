@@ -17,7 +17,7 @@ from metering.journal import open_batch, settle_batch
 from metering.models import REPORTED_COLUMNS
 from metering.reconcile import reconcile
 from metering.records import Outcome
-from migrations.upgrade import migrate
+from tests import servers
 from tests.harness import Books
 from tests.metering.rows import request, settlement
 
@@ -43,8 +43,8 @@ async def test_an_upgrade_fills_the_rollups(database_url: str) -> None:
     assert [row["errors"] for row in moved["usage_monthly"]] == [6, 6, 6]
     await connection.close()
 
-    await asyncio.to_thread(_downgrade, database_url, "0006")
-    await asyncio.to_thread(migrate, database_url)
+    await asyncio.to_thread(_downgrade, servers.owner(database_url), "0006")
+    await asyncio.to_thread(servers.migrated, servers.owner(database_url))
     connection = await asyncpg.connect(asyncpg_dsn(database_url))
     assert await _rollups(connection) == moved
     await connection.close()

@@ -104,4 +104,4 @@ def test_unfinished_output_is_estimated_by_its_length_rounded_up() -> None:
 
 def test_the_defaults_of_a_settlement_bill_nothing() -> None:
     defaults = {field.name: field.default for field in Settlement.__dataclass_fields__.values()}
-    assert (defaults["requests"], defaults["usage"], defaults["cost_nano_usd"]) == (0, NO_USAGE, 0)
+    assert (defaults["requests"], defaults["usage"], defaults["cost_nano_usd"]) == (1, NO_USAGE, 0)

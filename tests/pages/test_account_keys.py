@@ -63,6 +63,12 @@ async def test_nobody_climbs_by_a_form(api: Api, admin: Account, browser: httpx2
         assert "platform:admin" not in answer.text
     assert len(await api.books.fetch("SELECT 1 FROM api_keys WHERE tenant_id = $1", operator.tenant_id)) == 1
     assert len(await api.books.fetch("SELECT 1 FROM api_keys WHERE tenant_id = $1", admin.tenant_id)) == 1
+    bounded = await sign_in(await api.books.account(scopes=[Scope.TENANT_ADMIN], tenant_id=admin.tenant_id))
+    refused = await bounded.post(f"/account/keys/{admin.user_id}", data={"name": "web", "scopes": ["chat"]})
+    assert (refused.status_code, "This key lacks a scope" in refused.text) == (422, True)
+    assert 'value="chat"' not in refused.text, "what the visitor's key lacks is not offered"
+    rotated = await bounded.post(f"/account/key/{admin.key_id}/rotate", data={"overlap": "0"})
+    assert (rotated.status_code, KEY.findall(rotated.text)) == (422, [])
     neighbour = await api.books.account(scopes=[Scope.PLATFORM_ADMIN], tenant_id=admin.tenant_id)
     for wish in ("revoke", "rotate"):
         assert (await browser.post(f"/account/key/{neighbour.key_id}/{wish}", data={"overlap": "0"})).status_code == 403

@@ -113,7 +113,7 @@ async def test_page_csv_and_api_say_the_same_and_add_up(api: Api, people: list[A
         assert total[1:] == as_shown(counts(found))
         assert sorted(row[1:] for row in rows) == sorted(as_shown(sums) for sums in by_key.values())
         link = html.unescape(re.search(r'href="(/v1/[^"]+format=csv[^"]*)"', page)[1])  # type: ignore[index]
-        listed = list(csv.DictReader(StringIO((await browser.get(link)).text)))
+        listed = list(csv.DictReader(StringIO((await browser.get(link)).content.decode("utf-8-sig"))))
         assert {
             row[column]: Counter({name: int(row[name]) for name in by_key[row[column]]}) for row in listed
         } == by_key
@@ -176,7 +176,9 @@ async def test_each_bar_leads_one_level_down_until_the_requests(
     listed = re.findall(r'href="/reports/requests/([0-9a-f-]{36})"', page)
     assert [UUID(each) for each in listed] == sorted((each.settlement.id for each in theirs), reverse=True)
     link = html.unescape(re.search(r'href="(/v1/[^"]+format=csv)"', page)[1])  # type: ignore[index]
-    assert [row["id"] for row in csv.DictReader(StringIO((await browser.get(link)).text))] == listed
+    assert [
+        row["id"] for row in csv.DictReader(StringIO((await browser.get(link)).content.decode("utf-8-sig")))
+    ] == listed
     request = (await browser.get(f"/reports/requests/{listed[0]}")).text
     first = max(theirs, key=lambda each: each.settlement.id).settlement
     assert ["Input", number(first.usage.input_tokens)] in rows_of(request)
@@ -240,7 +242,7 @@ async def test_another_tenants_is_not_found(api: Api, people: list[Account], sig
     assert {row[0].split("\n")[0][:22] for row in rows} == {slugs[who[0].tenant_id] for who in (people, theirs)}
     page = (await operator.get("/reports", params={"tenant": slugs[theirs[0].tenant_id]})).text
     link = html.unescape(re.search(r'href="(/v1/[^"]+format=csv[^"]*)"', page)[1])  # type: ignore[index]
-    listed = csv.DictReader(StringIO((await operator.get(link)).text))
+    listed = csv.DictReader(StringIO((await operator.get(link)).content.decode("utf-8-sig")))
     *_, total = rows_of(page)
     assert total[1] == number(sum(int(row["requests"]) for row in listed))
     assert total[1:] == as_shown(counts([each for each in found if each.account in theirs]))

@@ -107,9 +107,6 @@ async def test_everybody_shares_one_read_a_second_while_somebody_looks(monkeypat
     answers.release()
     await asyncio.sleep(0.05)
     assert len(asked) == reads, "nobody looks"
-    monkeypatch.setattr(feed, "MOST_WATCHERS", 0)
-    with pytest.raises(Unavailable):
-        await anext(shared.watch(here))
 
 
 async def test_the_stream_ends_with_the_session(api: Api, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """A key for a session: what it may do, whom it obeys, and when it is over."""
 
 import re
+from html import escape
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx2
@@ -50,6 +52,20 @@ async def test_the_cookie_is_out_of_reach(api: Api, account: Account) -> None:
         assert cookie.startswith("__Host-naka=")
         assert "; Secure" in cookie
         assert (await browser.get("/v1/usage")).status_code == 200
+
+
+async def test_who_signs_in_and_out_is_in_the_audit_log(api: Api, account: Account) -> None:
+    async with stranger(api, address="::ffff:192.0.2.7") as browser:
+        assert (await browser.post("/sign-in", data={"key": account.key})).status_code == 303
+        await browser.post("/sign-out")
+        await browser.post("/sign-out")
+    rows = await api.books.fetch(
+        "SELECT action, actor, actor_key_id, after->>'address' AS address FROM audit_log"
+        " WHERE tenant_id = $1 AND action LIKE 'session.%' ORDER BY id",
+        account.tenant_id,
+    )
+    who = (f"key:{account.key_id}", account.key_id, "192.0.2.7")
+    assert [tuple(row) for row in rows] == [("session.begin", *who), ("session.end", *who)]
 
 
 @pytest.mark.parametrize(
@@ -199,11 +215,12 @@ async def test_where_one_wanted_to_go(api: Api, account: Account, wanted: str, r
 
 async def test_back_from_another_site_the_cookie_gets_a_second_chance(api: Api) -> None:
     async with stranger(api) as browser:
-        answer = await browser.get("/?a=1&b=2", headers={"sec-fetch-site": "cross-site"})
+        path = "/reports?from=2026-11-01&to=2026-11-02"
+        answer = await browser.get(path, headers={"sec-fetch-site": "cross-site"})
         assert answer.status_code == 200
-        assert '<meta http-equiv="refresh" content="0;url=/?a=1&amp;b=2">' in answer.text
-        again = await browser.get("/?a=1&b=2")
-        assert (again.status_code, again.headers["location"]) == (303, "/sign-in?next=%2F%3Fa%3D1%26b%3D2")
+        assert f'<meta http-equiv="refresh" content="0;url={escape(path)}">' in answer.text
+        again = await browser.get(path)
+        assert (again.status_code, again.headers["location"]) == (303, f"/sign-in?next={quote(path, safe='')}")
 
 
 @pytest.mark.parametrize("path", ["/sign-in", "/"])

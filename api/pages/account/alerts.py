@@ -95,7 +95,7 @@ async def _page(
 ) -> Response:
     tenant_id = visitor.principal.tenant_id
     found = await routes.my_alerts(own(visitor), runtime, cursor, _SIZE)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_id) as session:
         endpoint = await _endpoint(session, tenant_id)
         tries = await _tries(session, tenant_id, [alert.id for alert in found.items])
     if typed is NOTHING_TYPED and endpoint is not None:

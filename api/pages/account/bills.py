@@ -17,7 +17,7 @@ from api.pages.account.frame import own, show
 from api.pages.account.wording import State
 from api.pages.route import page_router
 from api.pages.visitor import AccountAdmin
-from api.routes.access import RuntimeDep
+from api.routes.access import RuntimeDep, actor_of
 from api.routes.admin.pages import Cursor
 from api.routes.bill_items import BillDetail, BillId, BillState, detail_of, html_of, pdf_of
 from api.routes.billing.bills import my_bills
@@ -62,8 +62,9 @@ async def bills_page(
 async def bill_page(request: Request, bill_id: BillId, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
     """One of them. Raises NotFound."""
     tenant_id = visitor.principal.tenant_id
-    bill = await detail_of(runtime.billing, bill_id, tenant_id=tenant_id)
-    async with runtime.database.session() as session:
+    reader = actor_of(request, visitor.principal)
+    bill = await detail_of(runtime.billing, bill_id, tenant_id=tenant_id, reader=reader)
+    async with runtime.database.session(tenant_id=tenant_id) as session:
         payments = await _payments(session, tenant_id, bill_id)
         credits_ = await _credits(session, tenant_id, bill_id)
         refers_to = None if bill.refers_to is None else await session.get(Bill, (tenant_id, bill.refers_to))
@@ -85,20 +86,22 @@ async def bill_page(request: Request, bill_id: BillId, runtime: RuntimeDep, visi
 
 
 @router.get("/{bill_id}/document.html")
-async def bill_as_html(bill_id: BillId, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
+async def bill_as_html(request: Request, bill_id: BillId, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
     """One of them as a page that prints well."""
-    return _unkept(await html_of(runtime.billing, bill_id, tenant_id=visitor.principal.tenant_id))
+    reader = actor_of(request, visitor.principal)
+    return _unreferred(await html_of(runtime.billing, bill_id, tenant_id=visitor.principal.tenant_id, reader=reader))
 
 
 @router.get("/{bill_id}/document.pdf")
-async def bill_as_pdf(bill_id: BillId, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
+async def bill_as_pdf(request: Request, bill_id: BillId, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
     """One of them as PDF."""
-    return _unkept(await pdf_of(runtime.billing, bill_id, tenant_id=visitor.principal.tenant_id))
+    reader = actor_of(request, visitor.principal)
+    return _unreferred(await pdf_of(runtime.billing, bill_id, tenant_id=visitor.principal.tenant_id, reader=reader))
 
 
-def _unkept(document: Response) -> Response:
-    """As every page: no cache has it, and where a link on it leads does not learn where it stood."""
-    document.headers.update({"cache-control": "no-store", "referrer-policy": "no-referrer"})
+def _unreferred(document: Response) -> Response:
+    """As every page: where a link on it leads does not learn where it stood."""
+    document.headers["referrer-policy"] = "no-referrer"
     return document
 
 

@@ -16,6 +16,7 @@ from starlette.datastructures import FormData
 from api.pages.site import render
 from api.pages.visitor import Visitor
 from core.errors import Conflict, Invalid, NakaError
+from core.tenancy.derivation import BeyondMaker
 from core.tenancy.principal import Principal, Scope
 from metering.pricing import UnknownModel
 
@@ -31,7 +32,7 @@ TABS = [
 ]
 WHOLE = ""
 """The fault of a form that is no single field's."""
-REFUSALS = (Invalid, Conflict, UnknownModel)
+REFUSALS = (Invalid, Conflict, UnknownModel, BeyondMaker)
 """What whoever filled a form in can mend."""
 
 Said = Annotated[str, Query(max_length=20)]
@@ -114,8 +115,9 @@ def sentence(text: str) -> str:
 
 
 def own(visitor: Visitor) -> Principal:
-    """The visitor as an admin of its own tenant and no more: here an operator, too, only sees to its own."""
-    return replace(visitor.principal, scopes=frozenset({Scope.TENANT_ADMIN}))
+    """The visitor without the operator's scope: on these pages an operator, too, only sees to its own tenant."""
+    scopes = (visitor.principal.scopes | {Scope.TENANT_ADMIN}) - {Scope.PLATFORM_ADMIN}
+    return replace(visitor.principal, scopes=scopes)
 
 
 def show(request: Request, name: str, visitor: Visitor, **context: Any) -> HTMLResponse:

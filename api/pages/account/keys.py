@@ -140,15 +140,27 @@ async def rotate_key(
 
 
 @router.post("/key/{key_id}/revoke")
-async def revoke_key(request: Request, key_id: KeyId, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
-    """Ends a key. With the one that this session hangs on, the session is over."""
+async def revoke_key(
+    request: Request, key_id: KeyId, runtime: RuntimeDep, visitor: AccountAdmin, form: FormDep
+) -> Response:
+    """Ends a key, and with `descendants` those made with it. With the session's own key, the session is over."""
     key = await find_own_key(runtime, visitor, key_id)
-    await end_key(key_id, own(visitor), runtime, request)
-    if key_id != visitor.principal.key_id:
+    descendants = bool(form.text("descendants"))
+    await end_key(key_id, own(visitor), runtime, request, descendants=descendants)
+    if not await _has_ended(runtime, visitor):
         return see_other(f"/account/keys/{key.user_id}?said=revoked")
-    answer = render(request, "account/signed_out.html", prefix=key.prefix)
+    answer = render(request, "account/signed_out.html", prefix=visitor.key_prefix)
     drop_session(answer)
     return answer
+
+
+async def _has_ended(runtime: Runtime, visitor: Visitor) -> bool:
+    """Whether the visitor's own key ended just now: by itself, or with the one that it was made with."""
+    query = select(ApiKey.revoked_at).where(
+        ApiKey.tenant_id == visitor.principal.tenant_id, ApiKey.id == visitor.principal.key_id
+    )
+    async with runtime.database.session() as session:
+        return await session.scalar(query) is not None
 
 
 async def _users(
@@ -162,7 +174,7 @@ async def _users(
     status: int = 200,
 ) -> Response:
     tenant_id = visitor.principal.tenant_id
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_id) as session:
         if wanted:
             query = select(User).where(User.tenant_id == tenant_id, User.external_id == wanted)
             rows = (await session.scalars(query)).all()

@@ -82,7 +82,7 @@ async def facts_of(runtime: Runtime, session: AsyncSession, tenant_id: UUID) -> 
 async def overview(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
     """The overview."""
     tenant_id, here = visitor.principal.tenant_id, Here(runtime.billing.zone)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_id) as session:
         facts = await facts_of(runtime, session, tenant_id)
         coming = await _upcoming(session, runtime, tenant_id, facts.at_ms)
         period_plan = None if coming is None else await session.get(Plan, _plan_of(coming))

@@ -45,9 +45,9 @@ async def person_page(
     principal = own(visitor)
     keys = await keys_of_user(user_id, principal, runtime, cursor, _SIZE)
     limits = await user_limits(user_id, principal, runtime)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         user = await reach_user(session, principal, user_id)
-        models = await _models(session)
+        models = await _models(session, visitor)
     at_ms = now_ms()
     form = limits_of(limits) if limits_form is None else limits_form
     meters = [*FORM_METERS, *sorted({one.meter.value for one in limits.limits} - {*FORM_METERS})]
@@ -62,6 +62,7 @@ async def person_page(
         more_keys=keys.next,
         here_by=visitor.principal.key_id,
         grantable=GRANTABLE,
+        scopes=_scopes(visitor),
         overlaps=OVERLAPS,
         models=models,
         key_form=key_form,
@@ -75,7 +76,7 @@ async def person_page(
 async def find_own_key(runtime: Runtime, visitor: Visitor, key_id: UUID) -> ApiKey:
     """A key of the visitor's tenant. Raises NotFound, and Forbidden for one that only the operator's tools touch."""
     query = select(ApiKey).where(ApiKey.tenant_id == visitor.principal.tenant_id, ApiKey.id == key_id)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=visitor.principal.tenant_id) as session:
         key = await session.scalar(query)
     if key is None:
         raise NotFound("no such key")
@@ -103,6 +104,18 @@ def _is_good(key: KeyItem, at_ms: int) -> bool:
     return key.revoked_at is None and (key.expires_at is None or to_ms(key.expires_at) > at_ms)
 
 
-async def _models(session: AsyncSession) -> list[str]:
-    """Those that have a price: a key for another could not be used."""
-    return sorted(await session.scalars(select(PriceRow.model).distinct()))
+def _scopes(visitor: Visitor) -> dict[str, tuple[str, str]]:
+    """The scopes that a key made by this visitor may have: those of the visitor's own key, or all for the operator."""
+    principal = visitor.principal
+    return {
+        scope: said
+        for scope, said in wording.SCOPES.items()
+        if principal.is_platform_admin or scope in principal.scopes
+    }
+
+
+async def _models(session: AsyncSession, visitor: Visitor) -> list[str]:
+    """Those that have a price (a key for another could not be used) and that the visitor's key may use."""
+    allowed = visitor.principal.models
+    priced = await session.scalars(select(PriceRow.model).distinct())
+    return sorted(model for model in priced if allowed is None or model in allowed)

@@ -82,7 +82,7 @@ async def plan_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmin
 @router.post("/subscribe")
 async def subscribe(request: Request, runtime: RuntimeDep, visitor: AccountAdmin, form: FormDep) -> Response:
     """Subscribes, or changes the plan. Without a billing profile it asks for that first, and comes back."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=visitor.principal.tenant_id) as session:
         if await find_profile(session, visitor.principal.tenant_id) is None:
             return see_other("/account/profile?next=plan")
     try:
@@ -163,7 +163,7 @@ async def _page(
     status: int = 200,
 ) -> Response:
     tenant_id, key_id = visitor.principal.tenant_id, runtime.settings.razorpay_key_id
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_id) as session:
         facts = await facts_of(runtime, session, tenant_id)
         profile = await find_profile(session, tenant_id)
         waiting_plan = None

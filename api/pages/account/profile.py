@@ -60,7 +60,7 @@ async def profile_page(
     next: Said = "",  # noqa: A002 - its name in the URL
 ) -> Response:
     """The profile as it is, to be changed."""
-    profile = await my_profile(own(visitor), runtime)
+    profile = await my_profile(own(visitor), runtime, request)
     return _page(request, visitor, _filled(profile), said=_SAID.get(said, ""), next_page=next)
 
 

@@ -5,7 +5,6 @@ from uuid import UUID
 
 from fastapi import Query, Request
 from fastapi.responses import Response
-from sqlalchemy import select
 
 from api.pages.operator.frame import SIZE, Cell, Listing, Row, show, tenant_cells, with_query
 from api.pages.route import page_router
@@ -13,7 +12,7 @@ from api.pages.site import Here, words
 from api.pages.visitor import Operator
 from api.routes.access import RuntimeDep
 from api.routes.admin.pages import Cursor
-from core.tenancy.models import AuditEntry
+from core.tenancy.lists import list_audit
 
 router = page_router("/operator/audit")
 _LONGEST = 60
@@ -31,17 +30,10 @@ async def audit_log(
     cursor: Cursor = None,
 ) -> Response:
     """Changes, newest first; `action` and `actor` are the beginnings of theirs."""
-    query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(SIZE + 1)
-    if tenant_id is not None:
-        query = query.where(AuditEntry.tenant_id == tenant_id)
-    for column, begins in ((AuditEntry.action, action), (AuditEntry.actor, actor)):
-        query = query.where(column.startswith(begins, autoescape=True)) if begins else query
-    if cursor is not None:
-        query = query.where(AuditEntry.id < cursor)
     here = Here(runtime.calendar.zone)
     async with runtime.database.session() as session:
-        rows = (await session.scalars(query)).all()
-        tenants = await tenant_cells(session, (entry.tenant_id for entry in rows))
+        found = await list_audit(session, tenant_id=tenant_id, before=cursor, limit=SIZE, action=action, actor=actor)
+        tenants = await tenant_cells(session, (entry.tenant_id for entry in found.rows))
     kept = {"tenant": tenant_id, "action": action, "actor": actor}
     listing = Listing(
         ["When", "Who", "Did", "To", "Tenant", "What changed"],
@@ -56,10 +48,10 @@ async def audit_log(
                     Cell(difference(entry.before, entry.after)),
                 ]
             )
-            for entry in rows[:SIZE]
+            for entry in found.rows
         ],
-        "No change fits this.",
-        with_query("/operator/audit", cursor=rows[SIZE - 1].id, **kept) if len(rows) > SIZE else None,
+        "No change fits this." if found.next is None else "No change among these fits this: go on to older ones.",
+        with_query("/operator/audit", cursor=found.next, **kept) if found.next is not None else None,
     )
     return show(request, "audit", visitor, listing=listing, action=action, actor=actor, tenant_id=tenant_id)
 

@@ -104,10 +104,11 @@ def _bill_acts(bill_id: UUID) -> Sequence[Act]:
 
 
 @router.get("/bills/{bill_id}")
-async def bill_document(bill_id: BillId, runtime: RuntimeDep, _: Operator) -> Response:
+async def bill_document(request: Request, bill_id: BillId, runtime: RuntimeDep, visitor: Operator) -> Response:
     """One of them, as its tenant sees it."""
-    document = await html_of(runtime.billing, bill_id, tenant_id=None)
-    document.headers.update({"cache-control": "no-store", "referrer-policy": "no-referrer"})
+    reader = actor_of(request, visitor.principal)
+    document = await html_of(runtime.billing, bill_id, tenant_id=None, reader=reader)
+    document.headers["referrer-policy"] = "no-referrer"
     return document
 
 

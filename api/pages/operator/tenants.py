@@ -281,7 +281,7 @@ async def _findings(session: AsyncSession, tenant_id: UUID, here: Here) -> Listi
 async def _audit(session: AsyncSession, tenant_id: UUID, here: Here) -> Listing:
     rows = [
         Row([Cell(here.at(entry.at)), Cell(entry.actor), Cell(words(entry.action)), Cell(entry.target)])
-        for entry in await list_audit(session, tenant_id=tenant_id, before=None, limit=_LATEST)
+        for entry in (await list_audit(session, tenant_id=tenant_id, before=None, limit=_LATEST)).rows
     ]
     return Listing(["When", "Who", "Did", "To"], rows, "Nothing was changed.")
 

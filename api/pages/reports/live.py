@@ -1,7 +1,8 @@
 """`/reports/live`: the present minute, each second, for as long as somebody looks.
 
-The stream ends with the session (looked at every half minute, and on every reconnection), and at a shutdown, when the
-browser finds another process by itself. Postgres away: the view says so, and goes on when it is back.
+The stream ends with the session (looked at every half minute, and on every reconnection), where its reader takes
+nothing for `CLIENT_WRITE_TIMEOUT_S`, and at a shutdown, when the browser finds another process by itself. A tenant has
+its share of the views (`api.pools`). Postgres away: the view says so, and goes on when it is back.
 """
 
 import asyncio
@@ -17,7 +18,10 @@ import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
+from starlette.types import Receive, Scope, Send
 
+from api.body import ClientLeft
 from api.credentials import authenticate
 from api.pages.reports.feed import Feed, Readings
 from api.pages.reports.words import LIVE, TABS
@@ -27,13 +31,33 @@ from api.pages.visitor import AccountAdmin
 from api.routes.access import RuntimeDep, tenant_filter
 from api.runtime import Runtime
 from core.errors import NakaError, Unavailable
-from core.tenancy.principal import Scope
+from core.logs import get_logger
+from core.shares import Shares
+from core.tenancy.principal import Scope as KeyScope
 from metering.present import Present, read_present
 
 router = page_router()
 RECHECK_S = 30
 _GRACE_S = 2
 _TIMEOUT_S = 4
+
+log = get_logger(__name__)
+
+
+class LiveAnswer(EventSourceResponse):
+    """Takes a place of the live views before its head is sent, and gives it back however it ends."""
+
+    places: Shares
+    owner: UUID
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it. Raises PoolFull before anything was sent; ClientLeft when the reader takes nothing any more."""
+        with self.places.take(self.owner):
+            try:
+                await super().__call__(scope, receive, send)
+            except SendTimeoutError as error:
+                log.warning("reader_too_slow", path=scope["path"], timeout_s=self.send_timeout)
+                raise ClientLeft from error
 
 
 @router.get("/reports/live")
@@ -47,12 +71,15 @@ async def live_page(request: Request, visitor: AccountAdmin) -> Response:
 async def live_events(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
     """A reading a second; `away` while there is none, `end` when the session is over."""
     ending = anyio.Event()
-    return EventSourceResponse(
+    answer = LiveAnswer(
         _events(request, runtime, tenant_filter(visitor.principal), ending),
         headers={"cache-control": "no-store, no-transform"},
+        send_timeout=runtime.settings.client_write_timeout_s,
         shutdown_event=ending,
         shutdown_grace_period=_GRACE_S,
     )
+    answer.places, answer.owner = runtime.pools.live, visitor.principal.tenant_id
+    return answer
 
 
 async def _events(
@@ -81,7 +108,7 @@ def _reading(present: Present) -> ServerSentEvent:
 async def _may_look(request: Request, runtime: Runtime) -> bool:
     """Whether the session still allows it; nobody is sent away because Postgres does not answer."""
     try:
-        (await authenticate(runtime.directory, request.scope, fresh=True)).require(Scope.TENANT_ADMIN)
+        (await authenticate(runtime.directory, request.scope, fresh=True)).require(KeyScope.TENANT_ADMIN)
     except Unavailable:
         return True
     except NakaError:

@@ -9,17 +9,18 @@ from datetime import timedelta
 from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import Request
+from fastapi import Depends, Request
 from fastapi.responses import Response
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.pages.reports.about import About, about
-from api.pages.reports.view import BadView, View, quick_ranges, read_id, read_view
+from api.pages.reports.view import PARAMETERS, BadView, View, quick_ranges, read_id, read_view
 from api.pages.reports.words import ENTRIES, OUTCOMES, REQUEST_COUNTS, SOURCES, STATES, TABS
 from api.pages.route import page_router
 from api.pages.site import render
 from api.pages.visitor import AccountAdmin
+from api.parameters import Reads
 from api.routes.access import RuntimeDep, tenant_filter
 from core.clock import now_ms, to_datetime, to_ms
 from core.tenancy.models import ApiKey, Tenant, User
@@ -39,7 +40,7 @@ _PAGE = 50
 _MOST_ENTRIES = 200
 
 
-@router.get(_PATH)
+@router.get(_PATH, dependencies=[Depends(Reads(*PARAMETERS, "cursor"))])
 async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
     """A page of them; `cursor` is where an older one starts."""
     asked, today = request.query_params, runtime.calendar.date_of(now_ms())
@@ -49,7 +50,7 @@ async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountA
     except BadView as error:
         return render(request, "reports/requests.html", visitor, status=422, tabs=TABS, error=str(error))
     zone = runtime.calendar.zone
-    async with runtime.database.session() as session:
+    async with runtime.reports.session(tenant_id=tenant_filter(visitor.principal), patient=True) as session:
         of = await about(session, visitor.principal, view)
         wanted = RequestFilter(
             tenant_id=of.tenant_id,
@@ -60,8 +61,8 @@ async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountA
             until=to_datetime(day_start_ms(view.last + timedelta(days=1), zone)),
             before=before,
         )
-        found = await list_requests(session, wanted, limit=_PAGE + 1)
-        shown = found[:_PAGE]
+        found = await list_requests(session, wanted, limit=_PAGE)
+        shown = found.rows
         names = await _user_names(session, shown)
     return render(
         request,
@@ -74,7 +75,7 @@ async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountA
         requests=shown,
         names=names,
         lasted=lasted,
-        older=f"{_PATH}?{urlencode(_query(view) | {'cursor': shown[-1].id})}" if len(found) > _PAGE else "",
+        older=f"{_PATH}?{urlencode(_query(view) | {'cursor': found.next})}" if found.next is not None else "",
         newest=f"{_PATH}?{urlencode(_query(view))}" if before else "",
         usage=view.url(),
         csv=f"/v1/admin/requests?{urlencode(_api_query(view, of))}",
@@ -92,10 +93,10 @@ async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountA
 @router.get(f"{_PATH}/{{request_id}}")
 async def request_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmin, request_id: UUID) -> Response:
     """One request, and what was learnt or decided about it later."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(visitor.principal), patient=True) as session:
         usage = await find_request(session, request_id, tenant_id=tenant_filter(visitor.principal))
         wanted = EntryFilter(tenant_id=usage.row["tenant_id"], request_id=request_id)
-        entries = await list_entries(session, wanted, limit=_MOST_ENTRIES)
+        entries = (await list_entries(session, wanted, limit=_MOST_ENTRIES)).rows
         names = await _user_names(session, [usage])
         key = await _key_name(session, usage)
     return render(

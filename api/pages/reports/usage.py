@@ -10,19 +10,20 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import Request
+from fastapi import Depends, Request
 from fastapi.responses import Response
 
 from api.pages.reports.about import About, about
 from api.pages.reports.drill import below, requests_url
 from api.pages.reports.figures import read_report
 from api.pages.reports.picture import picture
-from api.pages.reports.view import BadView, Group, Measure, View, quick_ranges, read_view
+from api.pages.reports.view import PARAMETERS, BadView, Group, Measure, View, quick_ranges, read_view
 from api.pages.reports.words import COLUMNS, GROUPS, MEASURES, TABS
 from api.pages.route import page_router
 from api.pages.site import render
 from api.pages.visitor import AccountAdmin, Visitor
-from api.routes.access import RuntimeDep
+from api.parameters import Reads
+from api.routes.access import RuntimeDep, tenant_filter
 from billing.report_prices import billed
 from core.clock import now_ms
 from metering.reports import ORDERS
@@ -32,7 +33,7 @@ PRICE = Measure.PRICE
 _ROUTE = "/v1/admin/reports/usage"
 
 
-@router.get("/reports")
+@router.get("/reports", dependencies=[Depends(Reads(*PARAMETERS))])
 async def usage_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
     """The report that the URL asks for, or in words why there is none."""
     today = runtime.calendar.date_of(now_ms())
@@ -43,7 +44,7 @@ async def usage_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmi
         typed = {name: request.query_params.get(name, "")[:20] for name in ("from", "to")}
         said = {"error": str(error), "typed": typed} | _choices(view, today, visitor)
         return render(request, "reports/usage.html", visitor, status=422, **said)
-    async with runtime.database.session() as session:
+    async with runtime.reports.session(tenant_id=tenant_filter(visitor.principal), patient=True) as session:
         of = await about(session, visitor.principal, view)
         report = await read_report(session, view, of.tenant_id, today=today)
         is_operator = visitor.principal.is_platform_admin and not view.is_narrowed

@@ -11,11 +11,13 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from api.routes.admin.fields import FIRST_YEAR, LAST_YEAR
+from api.routes.moments import FIRST_YEAR, LAST_YEAR
 from api.routes.usage import MAX_DAYS
 from core.errors import Invalid
 from metering.models import COUNT_COLUMNS
 
+PARAMETERS = ("from", "to", "group_by", "measure", "order", "tenant", "user_id", "key_id", "model")
+"""All that a view is read from."""
 TOKENS = tuple(name for name in COUNT_COLUMNS if name.endswith("_tokens"))
 _TEXT_MAX = 200
 _YEAR_MONTHS = 12

@@ -29,9 +29,9 @@ MEASURES = {
 STATES = {"open": ("Running", ""), "settled": ("Settled", "good"), "void": ("Void", "")}
 OUTCOMES = {
     "completed": ("Completed", "good", "It was answered to the end."),
-    "refused": ("Refused by the model", "warn", "The model declined to answer and wrote nothing; it costs nothing."),
-    "not_sent": ("Not sent", "bad", "The provider never heard of it; it costs nothing."),
-    "upstream_refused": ("Failed", "bad", "The provider answered with an error before the first word."),
+    "refused": ("Refused by the model", "warn", "The model declined to answer and wrote nothing; no tokens count."),
+    "not_sent": ("Not sent", "bad", "The provider never heard of it; no tokens count."),
+    "upstream_refused": ("Failed", "bad", "The provider answered with an error, or not at all, before the first word."),
     "upstream_broke": ("Broke off", "bad", "The provider broke off in the middle; what was relayed is counted."),
     "client_gone": ("Reader left", "", "Whoever asked left before the end; what was relayed is counted."),
     "deadline": ("Took too long", "bad", "It was ended at its deadline; what was relayed is counted."),
@@ -41,7 +41,7 @@ OUTCOMES = {
 SOURCES = {
     "final": "exact: the final count of the provider",
     "counted": "counted by the provider from the text that was relayed",
-    "estimated": "estimated from the length of the text that was relayed",
+    "estimated": "estimated from the length of the text that was relayed, or from a prompt that was not answered",
 }
 ENTRIES = {
     "revision": "A better count was found",

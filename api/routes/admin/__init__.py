@@ -19,6 +19,7 @@ from api.routes.admin import (
     limits,
     plans,
     prices,
+    privacy,
     profiles,
     refunds,
     reports,
@@ -41,5 +42,5 @@ NO_TEXT: dict[str, Any] = {
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(not_kept)], responses={400: NO_TEXT})
 _MODULES = (tenants, users, keys, limits, plans, prices, requests, corrections, reports, audit)
 _BILLING = (profiles, billing_lists, bills, charges, refunds, webhooks)
-for module in (*_MODULES, *_BILLING):
+for module in (*_MODULES, *_BILLING, privacy):
     router.include_router(module.router)

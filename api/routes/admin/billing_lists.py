@@ -5,7 +5,7 @@ from uuid import UUID
 from fastapi import APIRouter
 from sqlalchemy import select
 
-from api.routes.access import RuntimeDep, TenantAdmin
+from api.routes.access import RuntimeDep, TenantAdmin, tenant_filter
 from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
 from api.routes.admin.scope import TenantWanted, confine
 from api.routes.alert_items import AlertItem
@@ -49,7 +49,7 @@ async def all_subscriptions(
 ) -> Page[TenantSubscription]:
     """Subscriptions, newest first; those that ended, too."""
     query = select(Subscription).order_by(Subscription.id.desc()).limit(size + 1)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         wanted = await confine(session, principal, tenant_id)
         query = query if wanted is None else query.where(Subscription.tenant_id == wanted)
         rows = (await session.scalars(query if cursor is None else query.where(Subscription.id < cursor))).all()
@@ -66,7 +66,7 @@ async def all_alerts(
 ) -> Page[TenantAlert]:
     """Alerts, newest first."""
     query = select(Alert).order_by(Alert.id.desc()).limit(size + 1)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         wanted = await confine(session, principal, tenant_id)
         query = query if wanted is None else query.where(Alert.tenant_id == wanted)
         rows = (await session.scalars(query if cursor is None else query.where(Alert.id < cursor))).all()

@@ -56,21 +56,21 @@ async def all_bills(
 
 
 @router.get("/bills/{bill_id}")
-async def one_bill(bill_id: BillId, _: PlatformAdmin, runtime: RuntimeDep) -> BillDetail:
+async def one_bill(bill_id: BillId, principal: PlatformAdmin, runtime: RuntimeDep, request: Request) -> BillDetail:
     """A bill or credit note, with its lines."""
-    return await detail_of(runtime.billing, bill_id, tenant_id=None)
+    return await detail_of(runtime.billing, bill_id, tenant_id=None, reader=actor_of(request, principal))
 
 
 @router.get("/bills/{bill_id}/document.html", responses=HTML, response_class=Response)
-async def bill_as_html(bill_id: BillId, _: PlatformAdmin, runtime: RuntimeDep) -> Response:
+async def bill_as_html(bill_id: BillId, principal: PlatformAdmin, runtime: RuntimeDep, request: Request) -> Response:
     """A bill or credit note as a page."""
-    return await html_of(runtime.billing, bill_id, tenant_id=None)
+    return await html_of(runtime.billing, bill_id, tenant_id=None, reader=actor_of(request, principal))
 
 
 @router.get("/bills/{bill_id}/document.pdf", responses=PDF, response_class=Response)
-async def bill_as_pdf(bill_id: BillId, _: PlatformAdmin, runtime: RuntimeDep) -> Response:
+async def bill_as_pdf(bill_id: BillId, principal: PlatformAdmin, runtime: RuntimeDep, request: Request) -> Response:
     """A bill or credit note as PDF."""
-    return await pdf_of(runtime.billing, bill_id, tenant_id=None)
+    return await pdf_of(runtime.billing, bill_id, tenant_id=None, reader=actor_of(request, principal))
 
 
 @router.post("/bills/{bill_id}/release")

@@ -5,7 +5,6 @@ itself a discount, or its limits away. It reads them, of its own tenant. They ta
 counters behind the limits are built anew before it.
 """
 
-from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
@@ -15,16 +14,17 @@ from pydantic import Field, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.routes.access import PlatformAdmin, RuntimeDep, TenantAdmin, actor_of, tenant_filter
-from api.routes.admin.fields import EXAMPLE_ID, Body, Day, Since, Text, Until, example
-from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
+from api.routes.admin.fields import EXAMPLE_ID, Body, Since, Text, Until, example
+from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize
 from api.routes.admin.requests import UserWanted, confine_to_user, end_of, start_of
 from api.routes.admin.scope import TenantWanted, UserId
+from api.routes.moments import Day
 from api.routes.usage import Counts
 from core.tenancy.accounts import find_user
 from core.tenancy.audit import Actor
 from metering.corrections import MAX_AMOUNT, MAX_REASON, NOBODYS_KEY, Amounts, Written, correct, credit
 from metering.measurements import Named
-from metering.usage import EntryFilter, find_request, list_entries
+from metering.usage import EntryFilter, EntryPage, find_request, list_entries
 from metering.windows import Calendar
 
 router = APIRouter()
@@ -189,11 +189,11 @@ async def entries_of_request(
     size: PageSize = DEFAULT_SIZE,
 ) -> Page[EntryItem]:
     """What was learnt or decided about a request after it was settled, newest first."""
-    async with runtime.database.session() as session:
-        found = await find_request(session, request_id, tenant_id=tenant_filter(principal))
-        chosen = EntryFilter(tenant_id=found.row["tenant_id"], request_id=request_id, before=cursor)
-        rows = await list_entries(session, chosen, limit=size + 1)
-    return _page(rows, size)
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
+        request = await find_request(session, request_id, tenant_id=tenant_filter(principal))
+        chosen = EntryFilter(tenant_id=request.row["tenant_id"], request_id=request_id, before=cursor)
+        found = await list_entries(session, chosen, limit=size)
+    return _page(found)
 
 
 @router.get("/entries")
@@ -210,7 +210,7 @@ async def all_entries(  # noqa: PLR0913 - the filters
     size: PageSize = DEFAULT_SIZE,
 ) -> Page[EntryItem]:
     """Entries of every kind, newest first."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         chosen = EntryFilter(
             tenant_id=await confine_to_user(session, principal, tenant_id, user_id),
             user_id=user_id,
@@ -219,8 +219,8 @@ async def all_entries(  # noqa: PLR0913 - the filters
             until=end_of(until, runtime.calendar),
             before=cursor,
         )
-        rows = await list_entries(session, chosen, limit=size + 1)
-    return _page(rows, size)
+        found = await list_entries(session, chosen, limit=size)
+    return _page(found)
 
 
 def _answer(written: Written, response: Response) -> EntryItem:
@@ -230,5 +230,6 @@ def _answer(written: Written, response: Response) -> EntryItem:
     return EntryItem.of(written.entry)
 
 
-def _page(rows: Sequence[Named], size: int) -> Page[EntryItem]:
-    return page(rows, size, EntryItem.of, lambda entry: entry["id"])
+def _page(found: EntryPage) -> Page[EntryItem]:
+    items = [EntryItem.of(entry) for entry in found.rows]
+    return Page(items=items, next=None if found.next is None else str(found.next))

@@ -4,57 +4,28 @@ Postgres has no NUL in a text, and a name with a control character in it is an a
 where Redis, which counts in doubles, stops being exact.
 """
 
-import re
-from datetime import date, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StringConstraints,
-)
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
+from api.routes.moments import Day, Moment
 from metering.limits import MAX_LIMIT
 
 MAX_CONCURRENCY = 1_000_000
 MAX_RATE = 10_000_000  # nano-USD per token: 10,000 dollars per million, far over any list
 MAX_PROMPT_TOKENS = 1_000_000_000
-FIRST_YEAR, LAST_YEAR = 2020, 2100
 EXAMPLE_ID = UUID("01920000-0000-7000-8000-000000000001")
-
-D = TypeVar("D", bound=date)
 
 _CONTROL = r"\x00-\x1f\x7f-\x9f"
 _TEXT = rf"^[^\s{_CONTROL}](?:[^{_CONTROL}]*[^\s{_CONTROL}])?$"
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ].*")
-
-
-def _like(form: re.Pattern[str], value: object) -> object:
-    """A date is written in ISO 8601: numbers since 1970, which pydantic would take too, say no unit."""
-    if isinstance(value, (date, datetime)) or (isinstance(value, str) and form.fullmatch(value)):
-        return value
-    raise ValueError("not in the form of ISO 8601")
-
-
-def _in_years(value: D) -> D:
-    if not FIRST_YEAR <= value.year <= LAST_YEAR:
-        raise ValueError(f"not in the years {FIRST_YEAR} to {LAST_YEAR}")
-    return value
 
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_TEXT)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")]
-Moment = Annotated[AwareDatetime, BeforeValidator(lambda value: _like(_MOMENT, value)), AfterValidator(_in_years)]
-Day = Annotated[date, BeforeValidator(lambda value: _like(_DAY, value)), AfterValidator(_in_years)]
 _MOMENT_EXAMPLES = ["2026-11-01T00:00:00Z", "2026-11-01"]
 Since = Annotated[
     Moment | Day | None,
@@ -82,9 +53,25 @@ PlanNumber = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 
 
 class Body(BaseModel):
-    """What comes in: a field that we do not know is refused, not ignored."""
+    """What comes in: a field that we do not know is refused, not ignored, and so is a NUL in any text."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_nul(cls, value: object) -> object:
+        if _has_nul(value):
+            raise PydanticCustomError("nul_character", "a text has a NUL in it")
+        return value
+
+
+def _has_nul(value: object) -> bool:
+    """At any depth: validators that come later see only the fields that they are for."""
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(each) for pair in value.items() for each in pair)
+    return isinstance(value, list) and any(map(_has_nul, value))
 
 
 def example(**fields: JsonValue) -> ConfigDict:

@@ -1,28 +1,31 @@
 """API keys: made for a user, shown once, rotated with an overlap, ended at once.
 
-Nobody climbs by way of a key: an admin makes, rotates (which shows a new secret) and ends only keys whose scopes it
-could hand out itself.
+A key made or rotated with a key has at most that one's rights: `core.tenancy.derivation`. Here an admin of a tenant is
+also kept from the operator's keys.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.routes.access import RuntimeDep, TenantAdmin, actor_of, tenant_filter
-from api.routes.admin.fields import EXAMPLE_ID, Body, ModelName, Moment, Text, example
+from api.routes.admin.fields import EXAMPLE_ID, Body, ModelName, Text, example
 from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
 from api.routes.admin.scope import UserId, reach_user, require_grantable
+from api.routes.moments import Moment
 from core.settings import Settings
-from core.tenancy.accounts import DEFAULT_SCOPES, create_key, find_key, revoke_key, rotate_key
+from core.tenancy.accounts import DEFAULT_SCOPES, create_key, find_key, revoke_key, revoke_tree, rotate_key
 from core.tenancy.audit import Actor
 from core.tenancy.keys import NewKey as Secret
 from core.tenancy.lists import list_keys
 from core.tenancy.models import ApiKey, User
 from core.tenancy.principal import Scope
+from core.tenancy.traces import last_uses
 from metering.prices import require_priced
 
 router = APIRouter()
@@ -30,10 +33,14 @@ MAX_OVERLAP_S = 30 * 86_400
 _MAX_MODELS = 100
 
 KeyId = Annotated[UUID, Path(examples=[EXAMPLE_ID])]
+Descendants = Annotated[bool, Query(description="Also end every key that was derived from it")]
 
 
 class NewKey(Body):
-    """A key: `models` null allows every model, `expires_at` null never ends."""
+    """A key. It may do no more, with no more models and for no longer, than the key that it is made with.
+
+    `models` null: every model that the maker may use. `expires_at` null: it ends when the maker does, or never.
+    """
 
     model_config = example(
         name="web frontend", scopes=["chat", "usage:read"], expires_at="2031-01-01T00:00:00Z", models=None
@@ -66,11 +73,21 @@ class KeyItem(BaseModel):
     expires_at: datetime | None
     revoked_at: datetime | None
     created_at: datetime
+    parent_key_id: UUID | None
+    """The key that it was made with."""
+    last_used_at: datetime | None = None
+    """To ten minutes; null when it was never used."""
 
     @classmethod
     def of(cls, key: ApiKey) -> Self:
         """As it is answered."""
         return cls.model_validate(key, from_attributes=True)
+
+    @classmethod
+    async def listed(cls, session: AsyncSession, keys: Sequence[ApiKey]) -> "list[Self]":
+        """As they are listed: with when each was last used."""
+        used = await last_uses(session, keys)
+        return [cls.of(key).model_copy(update={"last_used_at": used.get(key.id)}) for key in keys]
 
 
 class KeyMade(KeyItem):
@@ -112,7 +129,7 @@ async def new_key(
 ) -> KeyMade:
     """Make a key of a user. The answer alone has the secret."""
     require_grantable(principal, body.scopes)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         user = await reach_user(session, principal, user_id)
         made = await issue_key(session, actor_of(request, principal), user, body, runtime.settings)
     await runtime.changes.publish(user.tenant_id)
@@ -128,20 +145,32 @@ async def keys_of_user(
     size: PageSize = DEFAULT_SIZE,
 ) -> Page[KeyItem]:
     """The keys of a user, oldest first, ended ones too."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         user = await reach_user(session, principal, user_id)
         rows = await list_keys(session, user, after=cursor, limit=size + 1)
-    return page(rows, size, KeyItem.of)
+        items = await KeyItem.listed(session, rows)
+    return page(items, size, lambda item: item)
 
 
 @router.delete("/keys/{key_id}", status_code=204)
-async def end_key(key_id: KeyId, principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> None:
-    """End a key at once. Ending it again changes nothing."""
-    async with runtime.database.session() as session:
+async def end_key(
+    key_id: KeyId, principal: TenantAdmin, runtime: RuntimeDep, request: Request, *, descendants: Descendants = False
+) -> None:
+    """End a key at once. Ending it again changes nothing. Without `descendants`, keys derived from it go on."""
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         key = await find_key(session, key_id, tenant_id=tenant_filter(principal))
         require_grantable(principal, key.scopes)
-        await revoke_key(session, actor_of(request, principal), key)
-    await runtime.changes.publish(key.tenant_id)
+        ended = await end_keys(session, actor_of(request, principal), key, descendants=descendants)
+    for tenant_id in {key.tenant_id, *(each.tenant_id for each in ended)}:
+        await runtime.changes.publish(tenant_id)
+
+
+async def end_keys(session: AsyncSession, actor: Actor, key: ApiKey, *, descendants: bool) -> list[ApiKey]:
+    """Ends the key, and with `descendants` those derived from it; the keys that may have changed."""
+    if descendants:
+        return await revoke_tree(session, actor, key)
+    await revoke_key(session, actor, key)
+    return [key]
 
 
 @router.post("/keys/{key_id}/rotate", status_code=201)
@@ -149,7 +178,7 @@ async def rotation(
     key_id: KeyId, body: Rotation, principal: TenantAdmin, runtime: RuntimeDep, request: Request
 ) -> KeyMade:
     """Make a successor of a key, with the same rights; the old one ends after the overlap."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         key = await find_key(session, key_id, tenant_id=tenant_filter(principal))
         require_grantable(principal, key.scopes)
         actor, live = actor_of(request, principal), is_live(runtime.settings)

@@ -4,7 +4,7 @@ A tenant's admin sets its users' limits. The tenant's own are what the operator 
 sets those.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 from uuid import UUID
 
 import msgspec
@@ -12,11 +12,13 @@ from fastapi import APIRouter, Request
 from pydantic import AfterValidator, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.routes.access import PlatformAdmin, RuntimeDep, TenantAdmin, actor_of
+from api.routes.access import PlatformAdmin, RuntimeDep, TenantAdmin, actor_of, tenant_filter
 from api.routes.admin.fields import Body, ConcurrencyLimit, LimitValue, example
 from api.routes.admin.scope import TenantId, UserId, reach_tenant, reach_user
+from core.settings import Settings
 from core.tenancy.audit import Actor
-from metering.entitlements import read_limits, set_limits
+from metering.defaults import default_limits
+from metering.entitlements import LimitSource, read_limits, set_limits
 from metering.limits import METERS, WINDOWS, LimitSet, Meter
 from metering.windows import WindowKind
 
@@ -57,16 +59,19 @@ class Limits(Body):
 
 
 class LimitsSet(BaseModel):
-    """The limits that hold, and where they come from: `set` for this one, or given by the tenant's `plan`."""
+    """The limits that hold, and where they come from.
+
+    They are `set` for this one, given by the tenant's `plan`, or the `default` of a tenant without a plan.
+    """
 
     limits: list[LimitItem]
     concurrency: int | None
-    source: Literal["set", "plan"]
+    source: LimitSource
 
     @classmethod
-    def of(cls, limits: LimitSet, *, was_set: bool) -> Self:
+    def of(cls, limits: LimitSet, source: LimitSource) -> Self:
         """As it is answered."""
-        return cls.model_validate({**msgspec.to_builtins(limits), "source": "set" if was_set else "plan"})
+        return cls.model_validate({**msgspec.to_builtins(limits), "source": source})
 
 
 async def replace_limits(
@@ -75,21 +80,20 @@ async def replace_limits(
     """Sets the limits of a user, or of the tenant itself when `subject_id` is its id."""
     wanted = limits.as_set()
     await set_limits(session, actor, tenant_id, subject_id, wanted)
-    return LimitsSet.of(wanted, was_set=True)
+    return LimitsSet.of(wanted, "set")
 
 
-async def limits_that_hold(session: AsyncSession, tenant_id: UUID, subject_id: UUID) -> LimitsSet:
+async def limits_that_hold(session: AsyncSession, settings: Settings, tenant_id: UUID, subject_id: UUID) -> LimitsSet:
     """The limits of a user, or of the tenant itself when `subject_id` is its id."""
-    limits, was_set = await read_limits(session, tenant_id, subject_id)
-    return LimitsSet.of(limits, was_set=was_set)
+    return LimitsSet.of(*await read_limits(session, tenant_id, subject_id, defaults=default_limits(settings)))
 
 
 @router.get("/users/{user_id}/limits")
 async def user_limits(user_id: UserId, principal: TenantAdmin, runtime: RuntimeDep) -> LimitsSet:
     """The limits of a user."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         user = await reach_user(session, principal, user_id)
-        return await limits_that_hold(session, user.tenant_id, user.id)
+        return await limits_that_hold(session, runtime.settings, user.tenant_id, user.id)
 
 
 @router.put("/users/{user_id}/limits")
@@ -97,7 +101,7 @@ async def set_user_limits(
     user_id: UserId, body: Limits, principal: TenantAdmin, runtime: RuntimeDep, request: Request
 ) -> LimitsSet:
     """Replace the limits of a user."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         user = await reach_user(session, principal, user_id)
         answer = await replace_limits(session, actor_of(request, principal), user.tenant_id, user.id, body)
     await runtime.changes.publish(user.tenant_id)
@@ -107,9 +111,9 @@ async def set_user_limits(
 @router.get("/tenants/{tenant_id}/limits")
 async def tenant_limits(tenant_id: TenantId, principal: TenantAdmin, runtime: RuntimeDep) -> LimitsSet:
     """The limits of a tenant as a whole."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         tenant = await reach_tenant(session, principal, tenant_id)
-        return await limits_that_hold(session, tenant.id, tenant.id)
+        return await limits_that_hold(session, runtime.settings, tenant.id, tenant.id)
 
 
 @router.put("/tenants/{tenant_id}/limits")

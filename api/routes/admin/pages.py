@@ -8,6 +8,7 @@ from fastapi import Query
 from pydantic import BaseModel
 
 from api.routes.admin.fields import EXAMPLE_ID
+from core.walks import Found
 
 T = TypeVar("T", bound=BaseModel)
 R = TypeVar("R")
@@ -20,10 +21,18 @@ PageSize = Annotated[int, Query(alias="limit", ge=1, le=MAX_SIZE, description="I
 
 
 class Page(BaseModel, Generic[T]):
-    """Some items, and where to go on; `next` is null on the last page."""
+    """Some items, and where to go on; `next` is null on the last page.
+
+    A page may hold fewer items than `limit`, or none, and still have a `next`: it looks at a bounded number of rows.
+    """
 
     items: list[T]
     next: str | None = None
+
+
+def page_of(found: Found, show: Callable[[Any], T]) -> Page[T]:
+    """The page of what was found."""
+    return Page(items=[show(row) for row in found.rows], next=None if found.next is None else str(found.next))
 
 
 def page(

@@ -14,8 +14,9 @@ from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.routes.access import PlatformAdmin, RuntimeDep, actor_of
-from api.routes.admin.fields import EXAMPLE_ID, Body, ModelName, Moment, PromptSize, Rate, example
+from api.routes.admin.fields import EXAMPLE_ID, Body, ModelName, PromptSize, Rate, example
 from api.routes.admin.pages import DEFAULT_SIZE, Page, PageSize, page
+from api.routes.moments import Moment
 from core.clock import to_datetime
 from core.tenancy.audit import Actor
 from metering.prices import add_price, read_prices, withdraw_price

@@ -6,10 +6,11 @@ import msgspec
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, StringConstraints
 
-from api.routes.access import PlatformAdmin, RuntimeDep, TenantAdmin, actor_of
+from api.routes.access import PlatformAdmin, RuntimeDep, TenantAdmin, actor_of, tenant_filter
 from api.routes.admin.fields import Body, Text, example
 from api.routes.admin.scope import TenantId, reach_tenant
 from billing.profiles import Profile, Supplier, find_profile, find_supplier, set_profile, set_supplier
+from core.tenancy.audit import record_read
 
 router = APIRouter()
 
@@ -133,11 +134,15 @@ async def put_operator(
 
 
 @router.get("/tenants/{tenant_id}/billing-profile")
-async def tenant_profile(tenant_id: TenantId, principal: TenantAdmin, runtime: RuntimeDep) -> ProfileItem | None:
+async def tenant_profile(
+    tenant_id: TenantId, principal: TenantAdmin, runtime: RuntimeDep, request: Request
+) -> ProfileItem | None:
     """What stands on a tenant's bills; null before it was set."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         tenant = await reach_tenant(session, principal, tenant_id)
         profile = await find_profile(session, tenant.id)
+        target = f"tenant:{tenant.id}"
+        record_read(session, actor_of(request, principal), "profile", tenant_id=tenant.id, target=target)
     return None if profile is None else ProfileItem.of(profile)
 
 
@@ -146,7 +151,7 @@ async def put_tenant_profile(
     tenant_id: TenantId, body: ProfileBody, principal: TenantAdmin, runtime: RuntimeDep, request: Request
 ) -> ProfileItem:
     """Set what stands on a tenant's bills."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         tenant = await reach_tenant(session, principal, tenant_id)
         actor = actor_of(request, principal)
         return ProfileItem.of(await set_profile(session, actor, tenant.id, body.as_profile()))

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 from sqlalchemy import Row, Select
 
-from api.routes.access import RuntimeDep, TenantAdmin
+from api.routes.access import RuntimeDep, TenantAdmin, tenant_filter
 from api.routes.admin.requests import KeyWanted, ModelWanted, UserWanted, confine_to_key
 from api.routes.admin.scope import TenantWanted
 from api.routes.admin.streamed import BATCH_ROWS, Form, StreamedAnswer, as_csv
@@ -107,7 +107,7 @@ async def usage_by_group(  # noqa: PLR0913 - the filters
 ) -> Response:
     """What was used, by the groups asked for. Without a range: this month."""
     first, last = date_range(runtime, first, last)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal), patient=True) as session:
         tenant, user = await confine_to_key(session, principal, tenant_id, user_id, key_id)
     wanted = Wanted(
         first,
@@ -124,16 +124,18 @@ async def usage_by_group(  # noqa: PLR0913 - the filters
     )
     query = wanted.query(period_rates(tenant))
     columns = [*wanted.columns, PRICE]
-    rows = _batches(runtime.database, query)
+    rows = _batches(runtime.reports, tenant_filter(principal), query)
+    write_timeout_s = runtime.settings.client_write_timeout_s
     if form == "json":
-        return await StreamedAnswer.begin(_as_json(rows, columns), media_type="application/json")
-    name = f"usage-{first}-{last}.csv"
-    return await StreamedAnswer.begin(as_csv(rows, columns), media_type="text/csv", filename=name)
+        chunks, media_type, name = _as_json(rows, columns), "application/json", None
+    else:
+        chunks, media_type, name = as_csv(rows, columns), "text/csv", f"usage-{first}-{last}.csv"
+    return await StreamedAnswer.begin(chunks, media_type, write_timeout_s=write_timeout_s, filename=name)
 
 
-async def _batches(database: Database, query: Statement) -> AsyncGenerator[Rows, None]:
+async def _batches(database: Database, tenant_id: UUID | None, query: Statement) -> AsyncGenerator[Rows, None]:
     """The rows, some at a time, out of a cursor on the server."""
-    async with database.session() as session:
+    async with database.session(tenant_id=tenant_id, patient=True) as session:
         result = await session.stream(query, execution_options={"yield_per": BATCH_ROWS})
         async for rows in result.partitions():
             yield rows

@@ -1,6 +1,6 @@
 """The requests: what was asked when, how it ended, and what it counts for by now, entries included.
 
-As JSON a page at a time; as CSV all of them, streamed from a cursor in constant memory.
+As JSON a page at a time; as CSV all of them, streamed in constant memory.
 """
 
 from collections.abc import AsyncGenerator
@@ -12,11 +12,12 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.routes.access import RuntimeDep, TenantAdmin
-from api.routes.admin.fields import EXAMPLE_ID, Day, Moment, Since, Until
-from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
+from api.routes.access import RuntimeDep, TenantAdmin, tenant_filter
+from api.routes.admin.fields import EXAMPLE_ID, Since, Until
+from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize
 from api.routes.admin.scope import TenantWanted, confine, reach_key, reach_user
 from api.routes.admin.streamed import BATCH_ROWS, Form, StreamedAnswer, as_csv
+from api.routes.moments import Day, Moment
 from api.routes.usage import Counts, counts
 from core.clock import to_datetime
 from core.database import Database
@@ -100,7 +101,7 @@ async def all_requests(  # noqa: PLR0913 - the filters
     form: Form = "json",
 ) -> Page[RequestItem] | Response:
     """Requests, newest first. As CSV all at once, whatever `limit` says."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal), patient=True) as session:
         tenant, user = await confine_to_key(session, principal, tenant_id, user_id, key_id)
         chosen = RequestFilter(
             tenant_id=tenant,
@@ -113,14 +114,19 @@ async def all_requests(  # noqa: PLR0913 - the filters
             before=cursor,
         )
         if form == "json":
-            return page(await list_requests(session, chosen, limit=size + 1), size, RequestItem.of)
-    lines = as_csv(_lines(runtime.database, chosen), CSV_COLUMNS)
-    return await StreamedAnswer.begin(lines, media_type="text/csv", filename="requests.csv")
+            found = await list_requests(session, chosen, limit=size)
+            items = [RequestItem.of(usage) for usage in found.rows]
+            return Page(items=items, next=None if found.next is None else str(found.next))
+    lines = as_csv(_lines(runtime.reports, tenant_filter(principal), chosen), CSV_COLUMNS)
+    timeout_s = runtime.settings.client_write_timeout_s
+    return await StreamedAnswer.begin(lines, "text/csv", write_timeout_s=timeout_s, filename="requests.csv")
 
 
-async def _lines(database: Database, chosen: RequestFilter) -> AsyncGenerator[list[list[object]], None]:
+async def _lines(
+    database: Database, tenant_id: UUID | None, chosen: RequestFilter
+) -> AsyncGenerator[list[list[object]], None]:
     async with (
-        database.session() as session,
+        database.session(tenant_id=tenant_id, patient=True) as session,
         aclosing(stream_requests(session, chosen, batch_rows=BATCH_ROWS)) as batches,
     ):
         async for some in batches:

@@ -98,7 +98,7 @@ async def all_tenants(
     principal: TenantAdmin, runtime: RuntimeDep, cursor: Cursor = None, size: PageSize = DEFAULT_SIZE
 ) -> Page[TenantItem]:
     """All tenants, oldest first; for a tenant's admin, its own."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         rows = await list_tenants(session, tenant_id=tenant_filter(principal), after=cursor, limit=size + 1)
     return page(rows, size, TenantItem.of)
 
@@ -106,7 +106,7 @@ async def all_tenants(
 @router.get("/tenants/{tenant_id}")
 async def one_tenant(tenant_id: TenantId, principal: TenantAdmin, runtime: RuntimeDep) -> TenantItem:
     """A tenant, by its id."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         return TenantItem.of(await reach_tenant(session, principal, tenant_id))
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from api.routes.access import RuntimeDep, TenantAdmin, actor_of
+from api.routes.access import RuntimeDep, TenantAdmin, actor_of, tenant_filter
 from api.routes.admin.fields import Body, Text, example
 from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
 from api.routes.admin.scope import TenantId, UserId, reach_tenant, reach_user
@@ -33,11 +33,13 @@ class UserItem(BaseModel):
     tenant_id: UUID
     external_id: str
     created_at: datetime
+    erased_at: datetime | None
+    """When the person behind it was erased: its books stay under a made-up name."""
 
     @classmethod
     def of(cls, user: User) -> Self:
         """As it is answered."""
-        return cls(id=user.id, tenant_id=user.tenant_id, external_id=user.external_id, created_at=user.created_at)
+        return cls.model_validate(user, from_attributes=True)
 
 
 @router.post("/tenants/{tenant_id}/users", status_code=201)
@@ -45,7 +47,7 @@ async def new_user(
     tenant_id: TenantId, body: NewUser, principal: TenantAdmin, runtime: RuntimeDep, request: Request
 ) -> UserItem:
     """Make a user of a tenant."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         tenant = await reach_tenant(session, principal, tenant_id)
         user = await create_user(session, actor_of(request, principal), tenant.id, external_id=body.external_id)
     return UserItem.of(user)
@@ -60,7 +62,7 @@ async def users_of_tenant(
     size: PageSize = DEFAULT_SIZE,
 ) -> Page[UserItem]:
     """The users of a tenant, oldest first."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         tenant = await reach_tenant(session, principal, tenant_id)
         rows = await list_users(session, tenant.id, after=cursor, limit=size + 1)
     return page(rows, size, UserItem.of)
@@ -69,5 +71,5 @@ async def users_of_tenant(
 @router.get("/users/{user_id}")
 async def one_user(user_id: UserId, principal: TenantAdmin, runtime: RuntimeDep) -> UserItem:
     """A user of a tenant."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=tenant_filter(principal)) as session:
         return UserItem.of(await reach_user(session, principal, user_id))

@@ -58,7 +58,7 @@ async def my_alerts(
     query = select(Alert).where(Alert.tenant_id == principal.tenant_id).order_by(Alert.id.desc()).limit(size + 1)
     if cursor is not None:
         query = query.where(Alert.id < cursor)
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         rows = (await session.scalars(query)).all()
     return page(rows, size, AlertItem.of, lambda row: str(row.id))
 
@@ -66,7 +66,7 @@ async def my_alerts(
 @router.get("/endpoint")
 async def my_endpoint(principal: TenantAdmin, runtime: RuntimeDep) -> EndpointItem:
     """Where alerts are sent to."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         row = await find_endpoint(session, principal.tenant_id)
     return EndpointItem(url=row.url, enabled=row.enabled)
 
@@ -80,7 +80,7 @@ async def put_endpoint(
     One that was switched off is on again.
     """
     production = runtime.settings.naka_env == "production"
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         row, secret = await set_endpoint(
             session, actor_of(request, principal), principal.tenant_id, body.url, production=production
         )
@@ -90,7 +90,7 @@ async def put_endpoint(
 @router.post("/endpoint/rotate")
 async def rotate_endpoint(principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> EndpointItem:
     """Make a new secret. The one before signs as well, until the next rotation."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         secret = await rotate_secret(session, actor_of(request, principal), principal.tenant_id)
         row = await find_endpoint(session, principal.tenant_id)
     return EndpointItem(url=row.url, enabled=row.enabled, secret=written(secret))
@@ -99,14 +99,14 @@ async def rotate_endpoint(principal: TenantAdmin, runtime: RuntimeDep, request: 
 @router.delete("/endpoint", status_code=204)
 async def delete_endpoint(principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> None:
     """Send alerts nowhere any more."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         await remove_endpoint(session, actor_of(request, principal), principal.tenant_id)
 
 
 @router.post("/endpoint/test", status_code=202)
 async def test_endpoint(principal: TenantAdmin, runtime: RuntimeDep) -> AlertItem:
     """Send a test message (`alerts.test`); its delivery is in the log a moment later."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         await find_endpoint(session, principal.tenant_id)
         row = await send_test(session, principal.tenant_id)
     await runtime.billing.post([ALERTS])
@@ -116,7 +116,7 @@ async def test_endpoint(principal: TenantAdmin, runtime: RuntimeDep) -> AlertIte
 @router.get("/{alert_id}/deliveries")
 async def my_deliveries(alert_id: AlertId, principal: TenantAdmin, runtime: RuntimeDep) -> list[DeliveryItem]:
     """Every try to deliver an alert."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         if await session.get(Alert, (principal.tenant_id, alert_id)) is None:
             raise NotFound("no such alert")
         query = select(AlertDelivery).where(

@@ -6,10 +6,10 @@ and nowhere else.
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from api.routes.access import RuntimeDep, TenantAdmin
+from api.routes.access import RuntimeDep, TenantAdmin, actor_of
 from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
 from api.routes.bill_items import HTML, PDF, BillDetail, BillId, BillItem, StateWanted, detail_of, html_of, iso, pdf_of
 from billing.bill_list import list_bills, live_charges
@@ -49,7 +49,7 @@ async def my_bills(
     size: PageSize = DEFAULT_SIZE,
 ) -> Page[BillItem]:
     """The tenant's bills and credit notes, newest first."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         rows = await list_bills(
             session, tenant_id=principal.tenant_id, state=state, final=True, before=cursor, limit=size + 1
         )
@@ -58,27 +58,30 @@ async def my_bills(
 
 
 @router.get("/bills/{bill_id}")
-async def my_bill(bill_id: BillId, principal: TenantAdmin, runtime: RuntimeDep) -> BillDetail:
+async def my_bill(bill_id: BillId, principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> BillDetail:
     """A bill or credit note, with its lines."""
-    return await detail_of(runtime.billing, bill_id, tenant_id=principal.tenant_id)
+    reader = actor_of(request, principal)
+    return await detail_of(runtime.billing, bill_id, tenant_id=principal.tenant_id, reader=reader)
 
 
 @router.get("/bills/{bill_id}/document.html", responses=HTML, response_class=Response)
-async def my_bill_as_html(bill_id: BillId, principal: TenantAdmin, runtime: RuntimeDep) -> Response:
+async def my_bill_as_html(bill_id: BillId, principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> Response:
     """A bill or credit note as a page that prints well."""
-    return await html_of(runtime.billing, bill_id, tenant_id=principal.tenant_id)
+    reader = actor_of(request, principal)
+    return await html_of(runtime.billing, bill_id, tenant_id=principal.tenant_id, reader=reader)
 
 
 @router.get("/bills/{bill_id}/document.pdf", responses=PDF, response_class=Response)
-async def my_bill_as_pdf(bill_id: BillId, principal: TenantAdmin, runtime: RuntimeDep) -> Response:
+async def my_bill_as_pdf(bill_id: BillId, principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> Response:
     """A bill or credit note as PDF."""
-    return await pdf_of(runtime.billing, bill_id, tenant_id=principal.tenant_id)
+    reader = actor_of(request, principal)
+    return await pdf_of(runtime.billing, bill_id, tenant_id=principal.tenant_id, reader=reader)
 
 
 @router.get("/upcoming")
 async def my_upcoming_bill(principal: TenantAdmin, runtime: RuntimeDep) -> UpcomingItem:
     """What the present period's usage would cost, were it closed now."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         found = await upcoming(session, runtime.billing, principal.tenant_id, now_ms())
     period = found.period
     return UpcomingItem(

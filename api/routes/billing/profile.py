@@ -16,6 +16,7 @@ from billing.plans import list_plans
 from billing.profiles import find_profile, set_profile, supply_for
 from billing.tax import Supply, gross_of
 from core.errors import Invalid
+from core.tenancy.audit import record_read
 
 router = APIRouter()
 
@@ -42,17 +43,20 @@ class Offer(BaseModel):
 
 
 @router.get("/profile")
-async def my_profile(principal: TenantAdmin, runtime: RuntimeDep) -> ProfileItem | None:
+async def my_profile(principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> ProfileItem | None:
     """What stands on your bills as the customer; null before it was set."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         profile = await find_profile(session, principal.tenant_id)
+        target = f"tenant:{principal.tenant_id}"
+        actor = actor_of(request, principal)
+        record_read(session, actor, "profile", tenant_id=principal.tenant_id, target=target)
     return None if profile is None else ProfileItem.of(profile)
 
 
 @router.put("/profile")
 async def put_profile(body: ProfileBody, principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> ProfileItem:
     """Set what stands on your bills. It is copied onto each bill when that is made: earlier bills stay as they are."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         actor = actor_of(request, principal)
         return ProfileItem.of(await set_profile(session, actor, principal.tenant_id, body.as_profile()))
 
@@ -60,7 +64,7 @@ async def put_profile(body: ProfileBody, principal: TenantAdmin, runtime: Runtim
 @router.get("/plans")
 async def offers(principal: TenantAdmin, runtime: RuntimeDep) -> list[Offer]:
     """The plans that cost something, each in its newest version."""
-    async with runtime.database.session() as session:
+    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
         newest = {plan.code: plan for plan in await list_plans(session)}
         supply = await _supply_or_none(session, principal.tenant_id)
     return [Offer.of(plan, supply) for plan in newest.values() if plan.base_paise]

@@ -86,7 +86,7 @@ async def new_subscription(
     wanted = await desk_of.subscribe(desk, actor_of(request, principal), principal.tenant_id, body.plan, body.version)
     if wanted.subscription_id is not None:
         await _tell(desk, principal.tenant_id, wanted.subscription_id)
-        async with desk.database.session() as session:
+        async with desk.database.session(tenant_id=principal.tenant_id) as session:
             row = await session.get_one(Subscription, (principal.tenant_id, wanted.subscription_id))
         if row.state == "void":
             log.warning("subscription_refused", subscription=str(row.id), error=row.error)
@@ -157,7 +157,7 @@ async def _tell(desk: Desk, tenant_id: UUID, subscription_id: UUID) -> None:
 
 
 async def _view(desk: Desk, tenant_id: UUID) -> SubscriptionView:
-    async with desk.database.session() as session:
+    async with desk.database.session(tenant_id=tenant_id) as session:
         rows = await subscriptions_of(session, tenant_id)
     current = live_of(rows)
     waiting = next((row for row in rows if row.is_open), None)

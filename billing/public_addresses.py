@@ -1,0 +1,114 @@
+"""Public addresses: the one place that decides which address a tenant's URL may lead to.
+
+The rule is a list of what is allowed, not of what is not: IPv4 that is global unicast, and IPv6 of 2000::/3 without the
+blocks in it that carry another address, or that nobody may be reached at. So every way to write an IPv4 address in an
+IPv6 one (mapped, compatible, NAT64, 6to4, Teredo, ISATAP) is refused, whatever the inner address is: `ipaddress` alone
+calls several of them global. A host that a C library would read as an address (`127.1`, `0x7f000001`, `2130706433`)
+counts as one.
+
+It is asked three times: of a literal when the URL is set, of every address that a name resolves to, and of the very
+address that a socket is about to be connected to. The last one is what holds: no spelling, and no name that resolves
+to something else a second later, gets around it. Source: IANA's special-purpose registries (RFC 6890 and updates).
+"""
+
+import ipaddress
+import socket
+from contextlib import suppress
+from typing import Any
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+
+_V4_REFUSED = tuple(
+    map(
+        ipaddress.IPv4Network,
+        (
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "100.64.0.0/10",  # shared by a carrier's customers; some clouds' metadata
+            "127.0.0.0/8",
+            "169.254.0.0/16",  # link-local: the metadata of most clouds
+            "172.16.0.0/12",
+            "192.0.0.0/24",
+            "192.0.2.0/24",
+            "192.31.196.0/24",
+            "192.52.193.0/24",
+            "192.88.99.0/24",  # relays of 6to4
+            "192.168.0.0/16",
+            "192.175.48.0/24",
+            "198.18.0.0/15",
+            "198.51.100.0/24",
+            "203.0.113.0/24",
+            "224.0.0.0/3",  # multicast, reserved, broadcast
+        ),
+    )
+)
+_V6_ALLOWED = ipaddress.IPv6Network("2000::/3")
+_V6_REFUSED = tuple(
+    map(
+        ipaddress.IPv6Network,
+        (
+            "2001::/23",  # protocols: Teredo, benchmarks, ORCHID
+            "2001:db8::/32",
+            "2002::/16",  # 6to4
+            "2620:4f:8000::/48",
+            "3fff::/20",
+        ),
+    )
+)
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})
+"""The upper half of an interface's id in which the lower one is an IPv4 address."""
+
+
+class NotPublic(OSError):
+    """The address is not one that a tenant's URL may lead to."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an address may be called. Raises ValueError for what is no address in its usual spelling."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv4Address):
+        return not any(ip in network for network in _V4_REFUSED)
+    if ip.scope_id is not None or ip not in _V6_ALLOWED or any(ip in network for network in _V6_REFUSED):
+        return False
+    return (int(ip) >> 32) & 0xFFFFFFFF not in _ISATAP
+
+
+def literal(host: str) -> str | None:
+    """The address that a URL's host is, in its usual spelling; None for a name.
+
+    `inet_aton` reads what the C library reads: one to four parts, each decimal, octal or hexadecimal.
+    """
+    bare = host.removeprefix("[").removesuffix("]")
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(bare))
+    with suppress(OSError):
+        return socket.inet_ntoa(socket.inet_aton(bare.removesuffix(".")))
+    return None
+
+
+def public_socket(addr_info: tuple[Any, ...]) -> socket.socket:
+    """The socket of a connection that is about to be made, as aiohttp's `socket_factory`. Raises NotPublic."""
+    family, kind, protocol, _, address = addr_info
+    if not is_public(address[0]):
+        raise NotPublic("not a public address")
+    return socket.socket(family, kind, protocol)
+
+
+class PublicResolver(AbstractResolver):
+    """Resolves names to public addresses, or to nothing."""
+
+    def __init__(self) -> None:
+        self._inner = ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Raises NotPublic when the name has no public address, and OSError when it has none at all."""
+        found = [one for one in await self._inner.resolve(host, port, family) if is_public(one["host"])]
+        if not found:
+            raise NotPublic("not a public address")
+        return found
+
+    async def close(self) -> None:
+        """Nothing to close."""

@@ -1,0 +1,76 @@
+"""Which proxy a URL is reached through: HTTPS_PROXY, HTTP_PROXY and NO_PROXY as curl and most programs read them.
+
+Pure. A client asks once, when it is made, so a request costs nothing. This machine itself (localhost and loopback
+addresses) is never reached through a proxy: simulators and tests live there.
+"""
+
+import ipaddress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+_SCHEMES = ("http://", "https://")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """The proxy for https URLs, the one for http URLs, and the hosts that are reached without. Empty: none."""
+
+    https: str = field(default="", repr=False)
+    http: str = field(default="", repr=False)
+    bypassed: str = ""
+
+    def of(self, url: str) -> str | None:
+        """The proxy to this URL; None: directly."""
+        parts = urlsplit(url)
+        proxy = {"https": self.https, "http": self.http}.get(parts.scheme, "")
+        host = (parts.hostname or "").rstrip(".")
+        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+        if not proxy or not host or _is_this_machine(host):
+            return None
+        entries = (entry.strip().lower() for entry in self.bypassed.split(","))
+        return None if any(_bypasses(entry, host, port) for entry in entries if entry) else proxy
+
+
+def checked_proxy(url: str) -> str:
+    """A proxy's URL, with its scheme. Raises ValueError, without the value: it may hold a password."""
+    url = url if "://" in url else f"http://{url}"
+    if not url.startswith(_SCHEMES):
+        raise ValueError("a proxy is an http:// or https:// URL; SOCKS is not supported")
+    try:
+        is_whole = bool(urlsplit(url).hostname) and urlsplit(url).port != 0
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        raise ValueError("it is not a URL of the form http://proxy:3128")
+    return url
+
+
+def _bypasses(entry: str, host: str, port: int) -> bool:
+    """An entry is `*`, a domain (with all names in it), an address or network, each but `*` with a port or without."""
+    if entry == "*":
+        return True
+    name, _, wanted = entry.rpartition(":")
+    if name and wanted.isdigit() and (":" not in name or name.startswith("[")):
+        if int(wanted) != port:
+            return False
+        entry = name
+    entry = entry.strip("[]").removeprefix("*").lstrip(".")
+    address = _address(host)
+    if address is None:
+        return host == entry or host.endswith(f".{entry}")
+    try:
+        return address in ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return False
+
+
+def _is_this_machine(host: str) -> bool:
+    address = _address(host)
+    return address.is_loopback if address else host == "localhost" or host.endswith(".localhost")
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

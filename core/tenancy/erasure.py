@@ -1,0 +1,91 @@
+"""A person's own data: all of it in one export, and erasure, after which the books stay and the person is gone.
+
+The law of DPDP and GDPR wants the person erased, the law of taxes wants the books kept. So a user's row keeps its id,
+on which usage, entries and bills hang, and loses what names somebody: its `external_id`, the names and prefixes of its
+keys, the addresses and names in the audit log. Its keys are revoked and its sessions end in the same transaction, so
+nothing new can come to hang on it. The audit log is append-only for this application: a function of the schema does the
+one change to it, and only for a user that is marked as erased. Postgres away: raises what the session raises.
+"""
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, or_, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core.tenancy.accounts import revoke_key
+from core.tenancy.audit import Actor, record
+from core.tenancy.models import ApiKey, AuditEntry, KeyUse, User, WebSession
+
+ERASED = "erased"
+_RANDOM_BYTES = 8
+_SCRUB = text("SELECT erase_from_audit(:tenant_id, :user_id)")
+
+
+async def erase_user(session: AsyncSession, actor: Actor, user: User) -> bool:
+    """Erases the person behind a user; False if that was done before.
+
+    Keys that others got by way of the user's keys are theirs, and go on. Answers that stream right now end within their
+    deadline, and are settled under the user's id.
+    """
+    locked = select(User).where(User.tenant_id == user.tenant_id, User.id == user.id).with_for_update()
+    found = (await session.scalars(locked.execution_options(populate_existing=True))).one()
+    if found.erased_at is not None:
+        return False
+    for key in await _keys(session, found):
+        await revoke_key(session, actor, key)
+        key.name = key.prefix = ERASED
+    running = update(WebSession).where(WebSession.key_id.in_(_key_ids(found)), WebSession.ended_at.is_(None))
+    await session.execute(running.values(ended_at=func.clock_timestamp()))
+    found.external_id = f"{ERASED}-{secrets.token_hex(_RANDOM_BYTES)}"
+    found.erased_at = await session.scalar(select(func.clock_timestamp()))
+    record(session, actor, "user.erase", tenant_id=found.tenant_id, target=f"user:{found.id}")
+    await session.flush()
+    await session.execute(_SCRUB, {"tenant_id": found.tenant_id, "user_id": found.id})
+    return True
+
+
+async def export_user(session: AsyncSession, user: User) -> dict[str, Any]:
+    """What tenancy knows about a person, as JSON takes it; nothing in it could authenticate."""
+    keys = await _keys(session, user)
+    used = select(KeyUse).where(KeyUse.tenant_id == user.tenant_id, KeyUse.key_id.in_([key.id for key in keys]))
+    last_used = {use.key_id: use.last_used_at for use in await session.scalars(used)}
+    columns = [getattr(WebSession, name) for name in ("id", "key_id", "created_at", "expires_at", "ended_at")]
+    sessions = select(*columns).where(WebSession.key_id.in_(_key_ids(user))).order_by(WebSession.id)
+    return {
+        "user": _fields(user, "id", "tenant_id", "external_id", "created_at", "erased_at"),
+        "keys": [{**_fields(key, *_KEY_FIELDS), "last_used_at": last_used.get(key.id)} for key in keys],
+        "sessions": [dict(row) for row in (await session.execute(sessions)).mappings()],
+        "audit": [_fields(entry, *_AUDIT_FIELDS) for entry in await session.scalars(_about(user))],
+    }
+
+
+_KEY_FIELDS = (
+    *("id", "tenant_id", "user_id", "name", "prefix", "scopes", "models", "created_at", "expires_at", "revoked_at"),
+    *("parent_key_id", "predecessor_key_id"),
+)
+_AUDIT_FIELDS = ("id", "tenant_id", "at", "actor", "actor_key_id", "action", "target", "before", "after", "request_id")
+
+
+def _about(user: User) -> Any:
+    """The entries about a user or its keys, and those about what its keys did."""
+    targets = select(func.concat("key:", ApiKey.id)).where(ApiKey.id.in_(_key_ids(user)))
+    mine = or_(
+        AuditEntry.target == f"user:{user.id}",
+        AuditEntry.target.in_(targets),
+        AuditEntry.actor_key_id.in_(_key_ids(user)),
+    )
+    return select(AuditEntry).where(AuditEntry.tenant_id == user.tenant_id, mine).order_by(AuditEntry.id)
+
+
+async def _keys(session: AsyncSession, user: User) -> Sequence[ApiKey]:
+    return (await session.scalars(select(ApiKey).where(ApiKey.id.in_(_key_ids(user))).order_by(ApiKey.id))).all()
+
+
+def _key_ids(user: User) -> Any:
+    return select(ApiKey.id).where(ApiKey.tenant_id == user.tenant_id, ApiKey.user_id == user.id)
+
+
+def _fields(row: Any, *names: str) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names}

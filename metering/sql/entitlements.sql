@@ -1,0 +1,15 @@
+-- What the users ($1 tenants, $2 users) are entitled to, in one snapshot: a row for each tenant with its epoch and what
+-- billing projected (subject_id null), and a row for each set of limits, of a user or of the tenant itself.
+WITH asked AS (
+  SELECT * FROM unnest($1::uuid[], $2::uuid[]) AS a (tenant_id, user_id)
+)
+SELECT t.id AS tenant_id, NULL::uuid AS subject_id, e.epoch, n.plan_version, n.limits::text AS limits,
+       n.schedule::text AS schedule, NULL::integer AS concurrency
+  FROM (SELECT DISTINCT tenant_id FROM asked) a
+  JOIN tenants t ON t.id = a.tenant_id
+  LEFT JOIN tenant_epochs e ON e.tenant_id = t.id
+  LEFT JOIN entitlements n ON n.tenant_id = t.id
+UNION ALL
+SELECT l.tenant_id, l.subject_id, NULL, NULL, l.limits::text, NULL, l.concurrency
+  FROM (SELECT tenant_id, user_id AS subject_id FROM asked UNION SELECT tenant_id, tenant_id FROM asked) s
+  JOIN limit_sets l ON l.tenant_id = s.tenant_id AND l.subject_id = s.subject_id

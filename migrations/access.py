@@ -1,0 +1,154 @@
+"""Privileges of the application's roles on every table, and the policies that confine a tenant's transactions.
+
+One declaration; `naka migrate` applies it after the revisions, and `naka doctor` compares it with the database. What is
+not declared is granted to nobody, so a new table is unusable until it has a line here (a test names those without).
+A declared table with a `tenant_id` gets row-level security by that alone.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from core.roles import APPLICATION, READER, TENANT, TENANT_SETTING
+
+READ = "SELECT"
+APPEND = "SELECT, INSERT"
+EDIT = "SELECT, INSERT, UPDATE"
+KEEP = "SELECT, INSERT, UPDATE, DELETE"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Grants on one table: to the application, to a tenant's transaction, and the columns that no reader sees.
+
+    `tenant_check` is a condition on rows that a tenant's transaction writes, beside that they are its own.
+    """
+
+    app: str
+    tenant: str = ""
+    secret: tuple[str, ...] = ()
+    tenant_check: str = ""
+
+
+_LOCK_ONLY = "UPDATE (created_at)"
+"""Postgres lets nobody lock a row (FOR UPDATE) who may not update a column of it. Rows of these tables never change."""
+_BILL_CHANGES = (
+    "UPDATE (state, number, reason, credited_paise, paid_paise, razorpay_invoice_id, issued_ms, due_ms, paid_ms, taken)"
+)
+"""A bill's lines, amounts, tax and parties are never edited; `taken` is emptied when an operator voids a held bill."""
+_SESSIONS_OF_A_TENANT = "SELECT (tenant_id, id, key_id, created_at, expires_at, ended_at), UPDATE (ended_at)"
+"""For the export and the erasure of a user (core.tenancy.erasure)."""
+_EVENT_CHANGES = "UPDATE (state, tries, due_ms, ended_ms, tenant_id, reason)"
+"""The body of a webhook stays as it came."""
+
+TABLES: Mapping[str, Access] = MappingProxyType(
+    {
+        "public.alembic_version": Access(READ),
+        # core
+        "public.tenants": Access(EDIT, READ),
+        "public.users": Access(EDIT, f"{APPEND}, UPDATE (created_at, external_id, erased_at)"),
+        "public.api_keys": Access(
+            EDIT, EDIT, secret=("hash",), tenant_check="NOT ('platform:admin'::text = ANY (scopes))"
+        ),
+        "public.key_uses": Access(EDIT, READ),
+        "public.web_sessions": Access(KEEP, _SESSIONS_OF_A_TENANT, secret=("hash",)),
+        "public.audit_log": Access(APPEND, APPEND),
+        # metering
+        "public.tenant_epochs": Access(EDIT),
+        "public.limit_sets": Access(EDIT, EDIT, tenant_check="(subject_id <> tenant_id)"),
+        "public.entitlements": Access(EDIT, READ),
+        "public.prices": Access(f"SELECT, INSERT, DELETE, {_LOCK_ONLY}", READ),
+        "public.price_bands": Access(APPEND, READ),
+        "public.usage_requests": Access(EDIT, READ),
+        "public.usage_entries": Access(APPEND, READ),
+        "public.usage_daily": Access(EDIT, READ),
+        "public.usage_monthly": Access(EDIT, READ),
+        "public.usage_by_day": Access(EDIT, READ),
+        "public.usage_meters": Access(EDIT, READ),
+        "public.usage_checkpoints": Access(READ, READ),
+        "public.processes": Access(KEEP),
+        "public.output_densities": Access(EDIT),
+        "public.reconciliations": Access("SELECT, INSERT, DELETE"),
+        # billing
+        "public.plans": Access(APPEND, READ),
+        "public.operator_profile": Access(EDIT, READ),
+        "public.razorpay_plans": Access(EDIT),
+        "public.razorpay_account": Access(EDIT),
+        "public.billing_profiles": Access(EDIT, EDIT),
+        "public.billing_accounts": Access(EDIT),
+        "public.subscriptions": Access(EDIT, READ),
+        "public.billing_periods": Access(KEEP, READ),
+        "public.bills": Access(f"SELECT, INSERT, {_BILL_CHANGES}", READ),
+        "public.document_series": Access(EDIT),
+        "public.charges": Access(EDIT, READ),
+        "public.payments": Access(EDIT, READ),
+        "public.refunds": Access(EDIT, READ),
+        "public.disputes": Access(EDIT),
+        "public.webhook_events": Access(f"{APPEND}, DELETE, {_EVENT_CHANGES}"),
+        "public.razorpay_reconciliations": Access(APPEND),
+        "public.billing_findings": Access(EDIT),
+        "public.alert_endpoints": Access(KEEP, KEEP, secret=("secret", "previous_secret")),
+        "public.alerts": Access(EDIT, APPEND),
+        "public.alert_deliveries": Access(APPEND, READ),
+        # PgQueuer's
+        "pgqueuer.pgqueuer": Access(KEEP),
+        "pgqueuer.pgqueuer_log": Access(KEEP),
+        "pgqueuer.pgqueuer_schedules": Access(KEEP),
+        "pgqueuer.pgqueuer_statistics": Access(KEEP),
+    }
+)
+
+SEQUENCES: Mapping[str, Access] = MappingProxyType(
+    {
+        "pgqueuer.pgqueuer_id_seq": Access("USAGE"),
+        "pgqueuer.pgqueuer_log_id_seq": Access("USAGE"),
+        "pgqueuer.pgqueuer_schedules_id_seq": Access("USAGE"),
+        "pgqueuer.pgqueuer_statistics_id_seq": Access("USAGE"),
+    }
+)
+
+FUNCTIONS: Mapping[str, Access] = MappingProxyType(
+    {
+        "public.erase_from_audit(uuid,uuid)": Access("EXECUTE", "EXECUTE"),
+        "public.naka_make_month(date)": Access("EXECUTE"),
+        "public.naka_detach_month(date,bigint,boolean)": Access("EXECUTE"),
+    }
+)
+"""Functions that run as the owner of the schema (SECURITY DEFINER): whatever else the application may not do itself."""
+
+SCHEMAS: Mapping[str, Access] = MappingProxyType({"public": Access("USAGE", "USAGE"), "pgqueuer": Access("USAGE")})
+
+MONTH = re.compile(r"public\.usage_requests_\d{4}_\d{2}(_detached)?")
+"""The months of `usage_requests`, attached or not: only the owner reaches them directly. Others go by the parent."""
+
+APPLICATION_POLICY = "naka_all"
+TENANT_POLICY = "naka_one_tenant"
+
+
+def is_declared(table: str) -> bool:
+    """Whether this module says who may do what with the table, given as `schema.name`."""
+    return table in TABLES or MONTH.fullmatch(table) is not None
+
+
+def tenant_condition(column: str) -> str:
+    """The condition of a tenant's rows, spelled as Postgres prints it. Raises in SQL when no tenant was set."""
+    return f"({column} = (current_setting('{TENANT_SETTING}'::text))::uuid)"
+
+
+def grants(access: Access, columns: frozenset[str]) -> dict[str, frozenset[tuple[str, str | None]]]:
+    """(privilege, column or None for the whole object) by role. `columns` are the table's."""
+    readable: frozenset[tuple[str, str | None]]
+    if access.secret:
+        readable = frozenset(("SELECT", column) for column in columns - set(access.secret))
+    else:
+        readable = frozenset({("SELECT", None)})
+    return {APPLICATION: _parsed(access.app), TENANT: _parsed(access.tenant), READER: readable}
+
+
+def _parsed(privileges: str) -> frozenset[tuple[str, str | None]]:
+    """`SELECT, UPDATE (a, b)` as pairs of a privilege and a column."""
+    found: set[tuple[str, str | None]] = set()
+    for name, columns in re.findall(r"([A-Z]+)(?:\s*\(([^)]*)\))?", privileges):
+        found.update((name, column.strip()) for column in columns.split(",")) if columns else found.add((name, None))
+    return frozenset(found)

@@ -1,0 +1,135 @@
+"""Prompts that the provider processes and nobody pays for: every way to end a request before its answer begins.
+
+    python -m tests.attacks.free_prompts
+
+A user with a limit of 3 requests a day sends 16 prompts of 40 kB and hangs up before the head, or lets the provider
+refuse them. Shown for each way: how many got upstream (at most 3), how many are in the books, and the input tokens that
+the provider processed and that were billed. Exits with 1 when a prompt was free or passed the limit.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from metering.limits import Limit, LimitSet, Meter
+from metering.windows import WindowKind
+from migrations.upgrade import migrate
+from sandbox.postgres import Postgres
+from sandbox.valkey import Valkey
+from tests.harness import Api, Books, Simulator, environment, running, scripted
+from tests.journeys.callers import Caller
+
+PROMPTS = 16
+PROMPT_CHARS = 40_000
+LIMIT = 3
+LIMITS = LimitSet((Limit(Meter.REQUESTS, WindowKind.DAY, LIMIT),))
+LONGEST_S = 300
+
+
+@dataclass(frozen=True)
+class Way:
+    """What the provider does, and when the client leaves: at once, when the prompt is sent, or never."""
+
+    name: str
+    script: dict[str, Any]
+    leaves: Literal["at once", "when sent", "never"] = "when sent"
+    reset: bool = False
+
+
+WAYS = (
+    Way("hangs up at once", {"head_delay_ms": 500, "stall_after": 0}, leaves="at once"),
+    Way("hangs up before the head", {"head_delay_ms": 1500, "stall_after": 0}),
+    Way("resets before the head", {"head_delay_ms": 1500, "stall_after": 0}, reset=True),
+    Way("hangs up, and no answer comes", {"head_delay_ms": 60_000}),
+    Way("the provider answers 400", {"status": 400}, leaves="never"),
+    Way("the provider answers 529", {"status": 529, "retry_after": 200}, leaves="never"),
+    Way("the provider ends without a word", {"empty_body": True}, leaves="never"),
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of one way."""
+
+    upstream: int
+    processed: int
+    booked: int
+    billed: int
+
+
+@contextmanager
+def place() -> Iterator[tuple[Api, str, Simulator]]:
+    """A server with everything that it needs."""
+    with tempfile.TemporaryDirectory(prefix="naka-attack-") as folder:
+        home = Path(folder)
+        simulator = Simulator()
+        try:
+            with Postgres(home / "postgres") as postgres, Valkey(home / "valkey") as valkey:
+                migrate(postgres.url)
+                settings = environment(postgres.url, valkey.url, simulator.url, HANGUP_WAIT_S="2")
+                with running(Api(settings, home / "naka.log")) as api:
+                    yield api, postgres.url, simulator
+        finally:
+            simulator.stop()
+
+
+async def attack(api: Api, books: Books, simulator: Simulator, way: Way) -> Found:
+    """All prompts at once, and one after the other what is left of them."""
+    account = await books.account(limits=LIMITS)
+    refs = [f"{account.key_id.hex}-{number}" for number in range(PROMPTS)]
+
+    async def ask(ref: str) -> None:
+        caller = await Caller.ask(api, account, scripted("x" * PROMPT_CHARS, ref=ref, **way.script))
+        answered = asyncio.create_task(caller.hears("\r\n\r\n"))
+        while way.leaves != "at once" and not answered.done():
+            sent = await asyncio.to_thread(simulator.ledger, ref)
+            if sent and way.leaves == "when sent":
+                break
+            await asyncio.sleep(0.05)
+        answered.cancel()
+        await asyncio.gather(answered, return_exceptions=True)
+        await caller.leave(reset=way.reset)
+
+    await asyncio.gather(*map(ask, refs[: PROMPTS // 2]))
+    for ref in refs[PROMPTS // 2 :]:
+        await ask(ref)
+    rows = await books.settled(account, min(LIMIT, len(await books.requests(account))), within_s=20)
+    entries = [entry for ref in refs for entry in await asyncio.to_thread(simulator.ledger, ref)]
+    return Found(
+        len(entries),
+        sum(entry["input_tokens"] for entry in entries),
+        sum(row["requests"] for row in rows),
+        sum(row["input_tokens"] for row in rows),
+    )
+
+
+async def _run(api: Api, database: str, simulator: Simulator) -> bool:
+    books = Books(database)
+    try:
+        print(f"{'way':34}{'upstream':>9}{'processed':>11}{'booked':>8}{'billed':>9}")
+        is_free = False
+        async with asyncio.timeout(LONGEST_S):
+            for way in WAYS:
+                found = await attack(api, books, simulator, way)
+                print(
+                    f"{way.name:34}{found.upstream:9}{found.processed:11}{found.booked:8}{found.billed:9}", flush=True
+                )
+                is_free |= not found.upstream <= found.booked <= LIMIT or found.billed < found.processed
+        return is_free
+    finally:
+        await books.close()
+
+
+def main() -> None:
+    """Runs every way and prints a table."""
+    with place() as (api, database, simulator):
+        is_free = asyncio.run(_run(api, database, simulator))
+    raise SystemExit(1 if is_free else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""An upstream that does harm: each answer ends within its bound, memory stays flat, and every row is settled.
+
+    python -m tests.attacks.hostile_upstream
+
+Bodies, heads and streams without end, slow ones, halves of characters, names that Postgres does not take. Each is asked
+for by 12 requests at once of an API with short bounds (a deadline of 5 s). Shown for each: the slowest answer, what the
+clients were told, how the rows were settled, and what the memory of the process grew by. Exits with 1 when a request
+took longer than its bounds, a row stayed open, or memory grew by more than 64 MB.
+"""
+
+import asyncio
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+from migrations.upgrade import migrate
+from sandbox.postgres import Postgres
+from sandbox.valkey import Valkey
+from tests.harness import Answer, Api, Books, chat, client, environment, running
+from tests.raw_provider import RawProvider, Request, raw_provider
+
+AT_ONCE = 12
+DEADLINE_S = 5
+LONGEST_S = DEADLINE_S + 20
+"""The deadline, and time for a busy machine, which has the provider, the clients and the server on it."""
+MOST_GROWTH_MB = 64
+SETTINGS = {
+    "REQUEST_DEADLINE_S": str(DEADLINE_S),
+    "UPSTREAM_READ_TIMEOUT_S": "3",
+    "UPSTREAM_OPEN_TIMEOUT_S": "4",
+    "UPSTREAM_RETRIES": "0",
+}
+OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+NO = b"HTTP/1.1 400 No\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
+USAGE = '"usage":{"input_tokens":25,"output_tokens":1}'
+START = f'event: message_start\ndata: {{"message":{{"id":"m","model":"m",{USAGE}}}}}\n\n'.encode()
+STOP = b'event: message_delta\ndata: {"delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":9}}\n\n'
+STOP += b"event: message_stop\ndata: {}\n\n"
+PING = b"event: ping\ndata: {}\n\n"
+
+Write = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
+
+
+def delta(text: str) -> bytes:
+    """A piece, its text written as it stands."""
+    return f'event: content_block_delta\ndata: {{"delta":{{"type":"text_delta","text":"{text}"}}}}\n\n'.encode()
+
+
+def whole(body: bytes) -> Write:
+    """Says this and closes."""
+
+    async def write(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(body)
+        await writer.drain()
+        writer.close()
+        raise ConnectionError
+
+    return write
+
+
+def endless(first: bytes, then: bytes, *, every_s: float = 0.0) -> Write:
+    """Says the first, and then the rest again and again, until it is hung up on."""
+
+    async def write(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(first)
+        while not writer.is_closing():
+            writer.write(then)
+            await writer.drain()
+            await asyncio.sleep(every_s)
+        raise ConnectionError
+
+    return write
+
+
+HARM: dict[str, Write] = {
+    "an error body without end": endless(NO, b"x" * 65536),
+    "an error body that drips": endless(NO, b"x", every_s=0.1),
+    "heads without end": endless(b"HTTP/1.1 200 OK\r\n", b"x-more: " + b"y" * 1000 + b"\r\n"),
+    "a head that drips": endless(b"HTTP/1.1 200 OK\r\nx-slow: ", b"y", every_s=0.1),
+    "continue without end": endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", every_s=0.01),
+    "a line without end": endless(OK + b"data: ", b"x" * 65536),
+    "a line without end after the start": endless(OK + START + b"data: ", b"x" * 65536),
+    "pings without end before the start": endless(OK, PING, every_s=0.05),
+    "a start that drips": endless(OK + START[:40], b" ", every_s=0.1),
+    "words before the start": whole(OK + delta("words") + START + STOP),
+    "empty pieces without end": endless(OK + START, delta("") * 500),
+    "words without end": endless(OK + START, delta("words and words ") * 200),
+    "words that drip": endless(OK + START, delta("w"), every_s=0.1),
+    "halves of characters": whole(OK + START + delta("a\\ud83e") + delta("\\uddfe") + delta("\\ud83e") + STOP),
+    "NUL in the id": whole(OK + START.replace(b'"id":"m"', b'"id":"m\\u0000"') + STOP),
+    "half a character in the model": whole(OK + START.replace(b'"model":"m"', b'"model":"\\udc00"') + STOP),
+    "NUL in the stop reason": whole(OK + START + delta("x") + STOP.replace(b"end_turn", b"\\u0000")),
+    "half a character in the stop reason": whole(OK + START + delta("x") + STOP.replace(b"end_turn", b"\\udc00")),
+    "a long request id": whole(OK.replace(b"connection", b"request-id: " + b"r" * 8000 + b"\r\nconnection") + START),
+    "odd bytes in the request id": whole(OK.replace(b"connection", b"request-id: \xff\xfe\r\nconnection") + START),
+    "counts beyond all prices": whole(OK + START.replace(b"25", b"9" * 30) + STOP),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of one kind of harm."""
+
+    slowest_s: float
+    told: Counter[str]
+    rows: Counter[str]
+    growth_mb: float
+
+
+def memory_mb(api: Api) -> float:
+    """What the process has resident."""
+    status = Path(f"/proc/{api.process.pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+    return int(line.split()[1]) / 1024
+
+
+async def suffer(api: Api, http: httpx2.AsyncClient, books: Books) -> Found:
+    """Requests of accounts of their own, all at once."""
+    accounts = [await books.account() for _ in range(AT_ONCE)]
+    before_mb = memory_mb(api)
+    took: list[float] = []
+
+    async def ask(number: int) -> Answer:
+        began_s = time.monotonic()
+        answer = await chat(http, accounts[number])
+        took.append(time.monotonic() - began_s)
+        return answer
+
+    answers = await asyncio.gather(*(ask(number) for number in range(AT_ONCE)))
+    growth_mb = memory_mb(api) - before_mb
+    rows = [row for account in accounts for row in await books.settled(account, 1, within_s=20)]
+    told = Counter("done" if answer.error is None else str(answer.error["code"]) for answer in answers)
+    booked = Counter(f"{row['outcome']}/{row['source']} {row['requests']}+{row['input_tokens']}" for row in rows)
+    return Found(max(took), told, booked, growth_mb)
+
+
+async def _run(api: Api, provider: RawProvider, database: str) -> bool:
+    books, is_harmed = Books(database), False
+    try:
+        async with client(api.url) as http:
+            provider.write = whole(OK + START + delta("warm") + STOP)
+            await suffer(api, http, books)
+            for name, write in HARM.items():
+                provider.write = write
+                found = await suffer(api, http, books)
+                print(
+                    f"{name:36}{found.slowest_s:6.1f} s{found.growth_mb:7.1f} MB  {dict(found.told)} {dict(found.rows)}"
+                )
+                is_harmed |= found.slowest_s > LONGEST_S or found.growth_mb > MOST_GROWTH_MB
+    finally:
+        await books.close()
+    return is_harmed
+
+
+async def _attack() -> bool:
+    with tempfile.TemporaryDirectory(prefix="naka-attack-") as folder:
+        home = Path(folder)
+        with Postgres(home / "postgres") as postgres, Valkey(home / "valkey") as valkey:
+            await asyncio.to_thread(migrate, postgres.url)
+            async with raw_provider(whole(OK)) as provider:
+                settings = environment(postgres.url, valkey.url, provider.url, **SETTINGS)
+                with running(Api(settings, home / "naka.log")) as api:
+                    return await _run(api, provider, postgres.url)
+
+
+def main() -> None:
+    """Runs every kind of harm and prints a table."""
+    raise SystemExit(1 if asyncio.run(_attack()) else 0)
+
+
+if __name__ == "__main__":
+    main()
