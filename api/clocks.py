@@ -27,7 +27,7 @@ log = get_logger(__name__)
 
 
 class Stage(IntEnum):
-    """What a connection waits for from its client."""
+    """The part of a request that a connection waits for from its client."""
 
     SILENT = 0
     """The first byte since the connect."""

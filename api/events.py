@@ -234,7 +234,7 @@ def _typed(name: bytes, data: bytes) -> Event | None:
 
 
 def _with_halves(name: bytes, data: bytes) -> "Event | _Halves | None":
-    """The same by Python's own decoder, which passes lone halves on."""
+    """Decodes with Python's own decoder, which passes lone surrogates on."""
     value = json.loads(data.decode())
     if name != b"content_block_delta":
         return _typed(name, whole(json.dumps(value, ensure_ascii=False)).encode())

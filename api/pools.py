@@ -42,7 +42,7 @@ class Pools:
 
     @classmethod
     def of(cls, settings: Settings) -> "Pools":
-        """As large as the settings say."""
+        """The pools, sized by the settings."""
         wait_s = POOL_WAIT * settings.store_deadline_s
 
         def sessions(pool: str, size: int, *, own: int = 0) -> Shares:

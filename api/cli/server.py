@@ -61,7 +61,7 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000, *, fd: Fd = None, with_pa
 
 
 def _max_connections(settings: Settings, descriptors: int) -> int:
-    """As set, or as many as the limit of descriptors leaves room for; says which."""
+    """The configured bound, or what the limit of descriptors leaves room for. Logs which."""
     fit, log = connections_that_fit(settings, descriptors), get_logger(__name__)
     if descriptors < needed(settings):
         log.warning("file_descriptors_few", limit=descriptors, needed=needed(settings), max_connections=fit)

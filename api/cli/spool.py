@@ -39,7 +39,7 @@ class PoisonedItem(BaseModel):
 
 
 class Retried(BaseModel):
-    """What became of a retry."""
+    """The result of a retry."""
 
     settled: int
     refused_again: int
