@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -38,7 +37,7 @@ from metering.entitlements import set_limits
 from metering.limits import LimitSet
 from metering.models import COUNT_COLUMNS
 from sandbox.daemon import free_port
-from tests import servers
+from tests import fork_server, servers
 from tests.simulated_razorpay import Razorpay as Razorpay  # noqa: PLC0414 - part of what the stories are told with
 
 ROOT = Path(__file__).parents[1]
@@ -146,18 +145,8 @@ class Simulator:
     """The provider's simulator, as a process."""
 
     def __init__(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "sandbox.anthropic",
-            "--port",
-            "0",
-            "--api-key",
-            SIMULATOR_KEY,
-            "--pace-ms",
-            "0",
-        ]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        options = ("--port", "0", "--api-key", SIMULATOR_KEY, "--pace-ms", "0")
+        self.process = fork_server.start("sandbox.anthropic", *options, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().decode().strip().removeprefix("listening on ")
         self.process.stdout.close()
@@ -211,14 +200,8 @@ class Api:
         shared = () if listener is None else (listener.fileno(),)
         where = ["--fd", str(*shared)] if shared else ["--host", "127.0.0.1", "--port", str(self.port)]
         with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "api.cli", "serve", *where],
-                cwd=ROOT,
-                env=inherited | environment,
-                pass_fds=shared,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
+            self.process = fork_server.start(
+                "api.cli", "serve", *where, env=inherited | environment, stdout=out, pass_fds=shared
             )
         if razorpay is not None:
             razorpay.set_webhook(f"{self.url}/webhooks/razorpay")
@@ -389,7 +372,7 @@ def running(api: Api) -> Iterator[Api]:
         api.stop()
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> int:
+def _stop(process: fork_server.Program) -> int:
     if process.poll() is None:
         process.terminate()
         try:

@@ -4,15 +4,13 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.harness import ROOT
+from tests import fork_server
 
 WITHIN_S = 60  # a loaded machine is slow, which is no finding
 
@@ -24,14 +22,7 @@ class Process:
         self.log = log
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
         with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                cwd=ROOT,
-                env=inherited | variables,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-            )
+            self.process = fork_server.start(*arguments, env=inherited | variables, stdout=out)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Its log's lines of that event; the last one may still be being written."""

@@ -6,14 +6,14 @@ webhooks (`drain`, `advance(drain=True)`) in a thread.
 
 import json
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
-ROOT = Path(__file__).parents[1]
+from tests import fork_server
+
 KEY_ID, KEY_SECRET, WEBHOOK_SECRET = "rzp_test_abcdefghij0001", "key_secret_of_tests", "whsec_of_tests"
 CALL_S = 60
 DRAIN_S = 20
@@ -54,8 +54,8 @@ class Razorpay:
             "--state-file": state_file,
         }
         options = [str(word) for option in given.items() if option[1] is not None for word in option]
-        command = [sys.executable, "-m", "sandbox.razorpay", *options, "--with-parent"]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        options.append("--with-parent")
+        self.process = fork_server.start("sandbox.razorpay", *options, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode().strip()
         self.process.stdout.close()

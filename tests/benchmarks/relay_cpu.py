@@ -27,7 +27,7 @@ from metering.windows import WindowKind
 from sandbox.daemon import free_port
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
-from tests import servers
+from tests import fork_server, servers
 from tests.harness import ROOT, SIMULATOR_KEY, Account, Api, Books, Simulator, environment, running
 
 STREAMS = 8
@@ -46,7 +46,7 @@ class Target:
     """A server under test: its process, its port, and the key it wants."""
 
     name: str
-    process: "subprocess.Popen[bytes]"
+    process: fork_server.Program
     port: int
     key: str
 

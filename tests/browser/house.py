@@ -7,7 +7,6 @@ sync API holds the event loop of its thread, so whatever needs a loop runs on an
 import asyncio
 import json
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -21,8 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.tenancy.principal import Scope
 from metering.limits import LimitSet
-from tests import servers
-from tests.harness import ROOT, Account, Api, Books, Razorpay, Simulator, environment, running, scripted
+from tests import fork_server, servers
+from tests.harness import Account, Api, Books, Razorpay, Simulator, environment, running, scripted
 from tests.journeys.shop import ALLOWANCES, BASE_PAISE, CUSTOMER, OPERATOR, RATES, SCOPES
 
 if TYPE_CHECKING:
@@ -145,9 +144,8 @@ def opened(shared: servers.Servers, template: str, redis_url: str, folder: Path,
 
 @contextmanager
 def _worker(settings: dict[str, str], log: Path) -> Iterator[None]:
-    command = [sys.executable, "-m", "api.cli", "worker"]
     with log.open("ab") as out:
-        process = subprocess.Popen(command, cwd=ROOT, env=settings, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        process = fork_server.start("api.cli", "worker", env=settings, stdout=out)
     try:
         yield
     finally:
