@@ -19,22 +19,22 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.chat import chat_ask
-from api.context import RequestContextMiddleware
-from api.head import HeadMiddleware
-from api.intake import Intake
-from api.openapi import describe
+from api.gateway.chat import chat_admission_request
+from api.gateway.relay import ChatRelay
+from api.gateway.usage_middleware import UsageTrackingMiddleware
+from api.http.body_admission import BodyAdmission
+from api.http.head import HeadMiddleware
+from api.http.parameters import refuse_unknown
+from api.http.problems import answer_with_problem
+from api.http.request_context import RequestContextMiddleware
+from api.observability.tracing import TracingMiddleware
+from api.openapi.description import describe
 from api.pages import account, operator, reference, reports, sign_in
 from api.pages import chat as chat_page
 from api.pages.sign_in import SIGN_IN_MAX_BYTES
-from api.parameters import refuse_unknown
-from api.problems import answer_with_problem
-from api.relay import ChatRelay
 from api.routes import admin, billing, health, metrics, usage, webhooks
 from api.runtime import Runtime, build_runtime
-from api.tracing import TracingMiddleware
-from api.tracking import UsageTrackingMiddleware
-from billing.inbox import MAX_BYTES
+from billing.webhooks.inbox import MAX_BYTES
 from core.errors import NakaError
 from core.settings import Settings
 
@@ -58,7 +58,7 @@ class Naka(FastAPI):
             dependencies=[Depends(refuse_unknown)],
             docs_url=None,
             redoc_url=None,
-            # FastAPI's own would say paths and the messages of exceptions; ours are in api.tracing.
+            # FastAPI's own would say paths and the messages of exceptions; ours are in api.observability.tracing.
             telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         )
         self.state.runtime = runtime
@@ -67,7 +67,7 @@ class Naka(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """The layers, from the inside out."""
         runtime, settings = self._runtime, self._runtime.settings
-        metered = {("POST", "/chat"): partial(chat_ask, settings=settings, upstream=runtime.upstream)}
+        metered = {("POST", "/chat"): partial(chat_admission_request, settings=settings, upstream=runtime.upstream)}
         relay = ChatRelay(runtime.upstream, settings, runtime.silence)
         beside = _Beside({("POST", "/chat"): relay}, _without_net(super().build_middleware_stack()))
         toll = UsageTrackingMiddleware(
@@ -90,7 +90,7 @@ class Naka(FastAPI):
         )
         if runtime.tracing is not None:
             outer = TracingMiddleware(outer, runtime.tracing)
-        intake = Intake(
+        intake = BodyAdmission(
             runtime.directory,
             max_body_bytes=settings.request_body_max_bytes,
             max_bytes=settings.request_bodies_max_bytes,

@@ -5,49 +5,49 @@ from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 
-from api.attempts import Attempts
-from api.instruments import Instruments, Standing, build_instruments
+from api.auth.sign_in_throttle import SignInThrottle
+from api.gateway.idle_monitor import IdleMonitor
+from api.observability.metrics import Instruments, ProcessStats, build_instruments
+from api.observability.tracing import Tracing, build_tracing
 from api.pools import CONNECTIONS, Pools
-from api.silence import Silence
-from api.tracing import Tracing, build_tracing
-from billing.account import bind
-from billing.desk import Desk, build_desk
-from billing.inbox import Inbox
-from core.changes import Changes
+from billing.account import ensure_same_mode
+from billing.context import BillingContext, build_billing_context
+from billing.webhooks.inbox import Inbox
 from core.clock import follow_test_clock
-from core.database import Connections, Database
 from core.errors import Unavailable
 from core.ids import uuid7
 from core.logs import get_logger
-from core.rates import Rate
-from core.redis import connect_redis
+from core.postgres.database import Connections, Database
+from core.redis.changes import Changes
+from core.redis.client import connect_redis
+from core.resilience.rates import Rate
 from core.settings import Settings
 from core.tenancy.directory import Directory
-from metering.admission import Admission, AdmissionRules
-from metering.counting import OutputCounter
-from metering.defaults import default_limits
-from metering.density import Densities
-from metering.entitlements import Entitlements
-from metering.epochs import Epochs
-from metering.fallback import Fallback
-from metering.heartbeat import Heartbeat
-from metering.journal import Journal
-from metering.lapses import Lapses
-from metering.partitions import ensure_partitions
-from metering.prices import PriceList
-from metering.quota import Quota
-from metering.recovery import Recovery
-from metering.redis_grants import RedisGrants
-from metering.redis_lane import RedisLane
-from metering.replay import Replay
-from metering.running import Running
-from metering.settlement import Settlements
-from metering.spool import Spool
-from metering.standing import Standings
-from metering.windows import Calendar
+from metering.admission.admission import Admission, AdmissionRules
+from metering.admission.entitlements import Entitlements
+from metering.admission.expired_holds import ExpiredHolds
+from metering.admission.limit_status import LimitStatusReader
+from metering.admission.postgres_grants import PostgresGrants
+from metering.admission.rebuild import Rebuilder
+from metering.admission.redis_grants import RedisGrants
+from metering.admission.redis_pipeline import RedisPipeline
+from metering.admission.redis_scripts import QuotaScripts
+from metering.journal.in_flight import InFlight
+from metering.journal.journal import Journal
+from metering.journal.partitions import ensure_partitions
+from metering.journal.spool import Spool
+from metering.pricing.price_list import PriceList
+from metering.quota.default_limits import default_limits
+from metering.quota.windows import Calendar
+from metering.settlement.chars_per_token import CharsPerToken
+from metering.settlement.heartbeat import Heartbeat
+from metering.settlement.recovery import Recovery
+from metering.settlement.replay import Replay
+from metering.settlement.settlement import Settlements
+from metering.settlement.token_counting import OutputCounter
 
 if TYPE_CHECKING:  # the command line shares the routes' operations, and need not wait for Anthropic's SDK
-    from api.upstream import Upstream
+    from api.gateway.upstream import Upstream
 
 _PRICE_TTL_S = 60
 
@@ -72,23 +72,23 @@ class Runtime:
     prices: PriceList
     entitlements: Entitlements
     journal: Journal
-    quota: Quota
-    lapses: Lapses
-    fallback: Fallback
+    quota: QuotaScripts
+    lapses: ExpiredHolds
+    fallback: PostgresGrants
     admission: Admission
     settlements: Settlements
-    running: Running
+    running: InFlight
     spool: Spool
     heartbeat: Heartbeat
     recovery: Recovery
     replay: Replay
-    standings: Standings
+    standings: LimitStatusReader
     upstream: "Upstream"
-    silence: Silence
+    silence: IdleMonitor
     pool: Connections
-    billing: Desk
+    billing: BillingContext
     inbox: Inbox
-    attempts: Attempts
+    attempts: SignInThrottle
     instruments: Instruments
     tracing: Tracing | None
 
@@ -97,7 +97,7 @@ class Runtime:
         await self.pool.start()
         async with self.pool.acquire() as connection:
             await ensure_partitions(connection)
-        await bind(self.database, self.settings)
+        await ensure_same_mode(self.database, self.settings)
         self.changes.subscribe(self.directory.forget)
         self.changes.subscribe(self.entitlements.forget)
         self.changes.subscribe(self.prices.forget)
@@ -135,9 +135,9 @@ class Runtime:
         if self.tracing is not None:
             await self.tracing.stop()
 
-    def standing(self) -> Standing:
+    def standing(self) -> ProcessStats:
         """How this process stands, for whoever scrapes."""
-        return Standing(
+        return ProcessStats(
             running=len(self.running),
             spooled=len(self.spool.pending),
             poisoned=self.spool.count_poisoned(),
@@ -163,7 +163,7 @@ class Runtime:
 
 def build_runtime(settings: Settings) -> Runtime:
     """Puts the parts together; connects nothing yet."""
-    from api.upstream import Upstream  # noqa: PLC0415 - as above
+    from api.gateway.upstream import Upstream  # noqa: PLC0415 - as above
 
     if settings.test_clock_file is not None:
         follow_test_clock(settings.test_clock_file)
@@ -183,16 +183,16 @@ def build_runtime(settings: Settings) -> Runtime:
     calendar = Calendar(settings.timezone)
     prices = PriceList(lookups, ttl_s=_PRICE_TTL_S)
     entitlements = Entitlements(lookups, ttl_s=settings.directory_ttl_s, defaults=default_limits(settings))
-    process_id, running, densities = uuid7(), Running(), Densities()
+    process_id, running, densities = uuid7(), InFlight(), CharsPerToken()
     directory = Directory(lookups, ttl_s=settings.directory_ttl_s)
     spool = Spool(settings.spool_dir, process_id)
     journal = Journal(url, timeout_s=settings.store_deadline_s, process_id=process_id, refuge=spool)
-    quota = Quota(RedisLane(settings.redis_url, timeout_s=settings.redis_timeout_s))
-    epochs = Epochs(pool, quota, calendar)
-    fallback = Fallback(
+    quota = QuotaScripts(RedisPipeline(settings.redis_url, timeout_s=settings.redis_timeout_s))
+    epochs = Rebuilder(pool, quota, calendar)
+    fallback = PostgresGrants(
         url, process_id=process_id, running=running, calendar=calendar, timeout_s=settings.store_deadline_s
     )
-    lapses = Lapses(pool, quota)
+    lapses = ExpiredHolds(pool, quota)
     rules = AdmissionRules(
         smallest_grant=settings.min_grant_tokens,
         ttl_ms=settings.request_deadline_s * 1000,
@@ -250,17 +250,19 @@ def build_runtime(settings: Settings) -> Runtime:
             dead_after_s=settings.dead_after_s,
         ),
         replay=Replay(pool, quota, settings.spool_dir, spool=spool, running=running),
-        standings=Standings(quota, epochs, entitlements, calendar, pool),
+        standings=LimitStatusReader(quota, epochs, entitlements, calendar, pool),
         upstream=upstream,
-        silence=Silence(comment_after_s=settings.chat_keepalive_s, give_up_after_s=settings.upstream_read_timeout_s),
+        silence=IdleMonitor(
+            comment_after_s=settings.chat_keepalive_s, give_up_after_s=settings.upstream_read_timeout_s
+        ),
         pool=pool,
-        billing=build_desk(settings, database, changes),
+        billing=build_billing_context(settings, database, changes),
         inbox=Inbox(
             pool,
             settings.razorpay_webhook_secret,
             max_age_s=settings.razorpay_webhook_max_age_s if settings.test_clock_file is None else None,
         ),
-        attempts=Attempts(redis),
+        attempts=SignInThrottle(redis),
         instruments=instruments,
         tracing=tracing,
     )

@@ -13,33 +13,43 @@ from zoneinfo import ZoneInfo
 
 from redis.asyncio import Redis
 
-from billing.account import bind
-from billing.alert_delivery import deliver
-from billing.alerts import look
-from billing.closes import close_due
-from billing.collection import collect
-from billing.desk import ALERTS, CLOSES, COLLECT, INBOX, LEVELS, RAZORPAY, SUBSCRIPTIONS, Desk, build_desk
-from billing.event_log import prune_events
-from billing.processing import process_due
+from billing.account import ensure_same_mode
+from billing.alerts.alerts import look
+from billing.alerts.delivery import deliver
+from billing.collection.collection import collect
+from billing.context import (
+    ALERTS,
+    CLOSES,
+    COLLECT,
+    INBOX,
+    LEVELS,
+    RAZORPAY,
+    SUBSCRIPTIONS,
+    BillingContext,
+    build_billing_context,
+)
+from billing.invoicing.period_close import close_due
 from billing.reconciliation import reconcile_razorpay
-from billing.submission import drive
-from core.changes import Changes
-from core.database import Connections, Database
+from billing.subscriptions.push import drive
+from billing.webhooks.processing import process_due
+from billing.webhooks.queries import prune_events
 from core.logs import get_logger
+from core.postgres.database import Connections, Database
 from core.queue import Duty, Queue, forget_jobs
-from core.redis import connect_redis
+from core.redis.changes import Changes
+from core.redis.client import connect_redis
 from core.settings import Settings
 from core.tenancy.sessions import prune_sessions
-from metering.density import Densities
-from metering.partitions import ensure_partitions
-from metering.prices import PriceList
-from metering.pruning import prune_processes, prune_reconciliations
-from metering.quota import Quota
-from metering.reconcile import run_reconciliation
-from metering.recovery import Recovery
-from metering.redis_lane import RedisLane
-from metering.replay import Replay
-from metering.retention import detach_old_months
+from metering.admission.redis_pipeline import RedisPipeline
+from metering.admission.redis_scripts import QuotaScripts
+from metering.journal.partitions import ensure_partitions
+from metering.pricing.price_list import PriceList
+from metering.reconciliation.pruning import prune_processes, prune_reconciliations
+from metering.reconciliation.reconcile import run_reconciliation
+from metering.reconciliation.retention import detach_old_months
+from metering.settlement.chars_per_token import CharsPerToken
+from metering.settlement.recovery import Recovery
+from metering.settlement.replay import Replay
 
 _STOP_S = 10  # for all loops and connections together
 _JOBS_FOR = timedelta(days=90)
@@ -68,7 +78,7 @@ class Worker:
     database: Database
     pool: Connections
     redis: "Redis"
-    desk: Desk
+    billing: BillingContext
     queue: Queue
     loops: Sequence[Loop]
 
@@ -78,7 +88,7 @@ class Worker:
         await self.pool.start()
         async with self.pool.acquire(patient=True) as connection:
             await ensure_partitions(connection)
-        await bind(self.desk.database, self.desk.settings)
+        await ensure_same_mode(self.billing.database, self.billing.settings)
         for loop in self.loops:
             loop.start()
         log.info("worker_ready")
@@ -93,7 +103,7 @@ class Worker:
             async with asyncio.timeout(_STOP_S):
                 for loop in reversed(self.loops):
                     await loop.stop()
-                self.desk.razorpay.close()
+                self.billing.razorpay.close()
                 await self.redis.aclose()
                 await self.pool.close()
                 await self.database.close()
@@ -107,26 +117,26 @@ def build_worker(settings: Settings) -> Worker:
     pool = Connections(settings.postgres, timeout_s=timeout_s)
     database = Database(settings.postgres, pool_size=settings.database_pool_size, timeout_s=timeout_s)
     redis = connect_redis(settings.redis_url, timeout_s=settings.redis_timeout_s)
-    desk = build_desk(settings, database, Changes(redis))
-    quota = Quota(RedisLane(settings.redis_url, timeout_s=settings.redis_timeout_s))
+    billing = build_billing_context(settings, database, Changes(redis))
+    quota = QuotaScripts(RedisPipeline(settings.redis_url, timeout_s=settings.redis_timeout_s))
     prices = PriceList(database, ttl_s=_PRICE_TTL_S)
     return Worker(
         database=database,
         pool=pool,
         redis=redis,
-        desk=desk,
+        billing=billing,
         queue=Queue(
-            settings.postgres_direct, [*duties(pool, quota, settings), *billing_duties(desk)], timeout_s=timeout_s
+            settings.postgres_direct, [*duties(pool, quota, settings), *billing_duties(billing)], timeout_s=timeout_s
         ),
         loops=[
             quota.lane,
-            Recovery(pool, quota, prices, Densities(), dead_after_s=settings.dead_after_s),
+            Recovery(pool, quota, prices, CharsPerToken(), dead_after_s=settings.dead_after_s),
             Replay(pool, quota, settings.spool_dir),
         ],
     )
 
 
-def duties(pool: Connections, quota: Quota, settings: Settings) -> list[Duty]:
+def duties(pool: Connections, quota: QuotaScripts, settings: Settings) -> list[Duty]:
     """What is done at its hour. Each bears being done again."""
     zone = ZoneInfo(settings.timezone)
 
@@ -156,27 +166,27 @@ def duties(pool: Connections, quota: Quota, settings: Settings) -> list[Duty]:
     ]
 
 
-def billing_duties(desk: Desk) -> list[Duty]:
+def billing_duties(billing: BillingContext) -> list[Duty]:
     """What moves bills and money. Without a key of Razorpay there is nothing to move."""
-    if not desk.settings.razorpay_key_id:
+    if not billing.settings.razorpay_key_id:
         return []
 
     async def levels() -> None:
-        if await look(desk):
-            await desk.post([ALERTS])
+        if await look(billing):
+            await billing.post([ALERTS])
 
     async def closes() -> None:
-        await close_due(desk)
+        await close_due(billing)
 
     async def compare() -> None:
-        await reconcile_razorpay(desk)
+        await reconcile_razorpay(billing)
 
     return [
-        Duty(INBOX, "* * * * *", lambda: process_due(desk)),
-        Duty(SUBSCRIPTIONS, "* * * * *", lambda: drive(desk)),
+        Duty(INBOX, "* * * * *", lambda: process_due(billing)),
+        Duty(SUBSCRIPTIONS, "* * * * *", lambda: drive(billing)),
         Duty(CLOSES, "* * * * *", closes, bound_s=_CLOSE_BOUND_S),
-        Duty(COLLECT, "* * * * *", lambda: collect(desk)),
+        Duty(COLLECT, "* * * * *", lambda: collect(billing)),
         Duty(LEVELS, "* * * * *", levels),
-        Duty(ALERTS, "* * * * *", lambda: deliver(desk)),
+        Duty(ALERTS, "* * * * *", lambda: deliver(billing)),
         Duty(RAZORPAY, "11 * * * *", compare, bound_s=_CLOSE_BOUND_S),
     ]

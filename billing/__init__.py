@@ -1,5 +1,6 @@
-"""What is owed, and what Razorpay says about it. Today: plans and the entitlement they give.
+"""What is owed, and what Razorpay says about it.
 
-Owns the table `plans`. Billing tells metering what a tenant is entitled to (`metering.entitlements`); metering never
-asks billing anything.
+Rooms, from the lowest: `models`, `gst`, `rating`, `documents`, `razorpay`, then `context`, `access`, `catalogue`,
+`payments`, `invoicing`, `collection`, `subscriptions`, `webhooks`, `alerts`. A room imports only those before it.
+Billing projects what a tenant is entitled to (`metering.admission.entitlements`); metering never asks billing anything.
 """

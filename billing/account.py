@@ -6,15 +6,15 @@ to start on it. A key of the same mode may be rotated. Postgres away: raises Una
 
 from sqlalchemy.dialects.postgresql import insert
 
-from billing.desk import mode_of
+from billing.gst.invoice_numbers import mode_of
 from billing.models import RazorpayAccount
-from core.database import Database
+from core.postgres.database import Database
 from core.settings import Settings, SettingsError
 
 _ONLY = 1
 
 
-async def bind(database: Database, settings: Settings) -> None:
+async def ensure_same_mode(database: Database, settings: Settings) -> None:
     """Remembers the account, or checks that it is the same. Without a key there is nothing to remember.
 
     Raises SettingsError when the database is another mode's.

@@ -1,4 +1,4 @@
-"""Time as the project counts it: milliseconds since 1970, integers, UTC. Zones matter only to `metering.windows`.
+"""Time as the project counts it: milliseconds since 1970, integers, UTC. Zones matter only to `metering.quota.windows`.
 
 In development there may be a test clock: a file with the milliseconds by which the present is ahead. Whoever turns it
 (the Razorpay simulator) writes the file, and every process that follows it lives in the same future within 20 ms. A

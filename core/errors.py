@@ -1,7 +1,7 @@
 """The errors that more than one package raises: no such thing, not now, not without paying, not while a store is away.
 
 Errors with a meaning of their own live beside the operation that raises them; the HTTP status of each is in
-one table, `api/problems.py`.
+one table, `api/http/problems.py`.
 """
 
 

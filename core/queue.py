@@ -29,9 +29,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.errors import NakaError
 from core.logs import get_logger
-from core.outage import STORE_ERRORS
-from core.postgres_connection import connect
-from core.postgres_url import PostgresUrl, postgres_url
+from core.postgres.connection import connect
+from core.postgres.url import PostgresUrl, postgres_url
+from core.resilience.outage import STORE_ERRORS
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 10.0

@@ -26,10 +26,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from core.addresses import checked_redis_url, normal_origin
 from core.environment import variable
-from core.postgres_url import Pooler, PostgresUrl, parse
-from core.proxies import Proxies, checked_proxy
+from core.network.addresses import checked_redis_url, normal_origin
+from core.network.proxies import Proxies, checked_proxy
+from core.postgres.url import Pooler, PostgresUrl, parse
 
 SANDBOX_ANTHROPIC_KEY = "sandbox-anthropic-key"
 """The key `naka up` gives the Anthropic simulator. Never a real credential; refused in production."""

@@ -1,6 +1,7 @@
 """Where a request spends its time, for whoever traces it. Nobody traces: `span` costs one look and does nothing.
 
-The layers name their steps; who keeps them (api.tracing) is set once per request, and followed by the tasks that the
+The layers name their steps; who keeps them (api.observability.tracing) is set once per request, and followed by the
+tasks that the
 request starts. A step says its name and nothing else, so no text, key or name of a tenant can get into a trace.
 """
 

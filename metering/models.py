@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, Smal
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.database import Base
+from core.postgres.database import Base
 from core.tenancy.models import TimestampTz
 
 
@@ -194,7 +194,7 @@ class UsageEntry(Counts, Base):
 
 
 class ProcessRow(Base):
-    """A process that opens requests: its beat, and how far its open streams were at that beat (metering.heartbeat)."""
+    """A process that opens requests: its last heartbeat, and the progress of its open streams at that time."""
 
     __tablename__ = "processes"
 
@@ -209,7 +209,7 @@ class ProcessRow(Base):
 
 
 class OutputDensity(Base):
-    """How much text a model's output token makes, measured on answers that ended well (metering.density)."""
+    """Characters per output token of a model, measured on complete answers."""
 
     __tablename__ = "output_densities"
 
@@ -230,7 +230,7 @@ class ReconciliationRow(Base):
 
 
 class ReportedCounts(Counts):
-    """What reports show beside U: how many of the settled requests were errors (`metering.records.ERRORS`)."""
+    """What reports show beside U: how many of the settled requests were errors (`metering.journal.records.ERRORS`)."""
 
     errors: Mapped[int] = mapped_column(BigInteger, server_default="0")
 

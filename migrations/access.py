@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from core.roles import APPLICATION, READER, TENANT, TENANT_SETTING
+from core.postgres.roles import APPLICATION, READER, TENANT, TENANT_SETTING
 
 READ = "SELECT"
 APPEND = "SELECT, INSERT"

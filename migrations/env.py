@@ -7,8 +7,8 @@ from alembic import context
 from sqlalchemy import Connection, pool
 
 import metering.models  # noqa: F401 - as above
-from core.database import Base, engine_of
-from core.postgres_url import postgres_url
+from core.postgres.database import Base, engine_of
+from core.postgres.url import postgres_url
 
 _CONNECT_S = 60
 _LOCK = 0x6E616B61  # "naka": two migrations at once wait for each other

@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-from core.roles import ALL, APPLICATION, READER, TENANT
+from core.postgres.roles import ALL, APPLICATION, READER, TENANT
 from migrations.access import (
     APPLICATION_POLICY,
     FUNCTIONS,

@@ -16,8 +16,8 @@ from typing import Any
 import asyncpg
 
 from core.errors import NakaError
-from core.postgres_url import PostgresUrl
-from core.roles import ALL, APPLICATION, TENANT
+from core.postgres.roles import ALL, APPLICATION, TENANT
+from core.postgres.url import PostgresUrl
 
 _TRIES = 20
 _PAUSE_S = 0.1

@@ -10,10 +10,10 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from core.errors import NakaError
-from core.postgres_connection import connect
-from core.postgres_url import PostgresUrl, postgres_url
+from core.postgres.connection import connect
+from core.postgres.url import PostgresUrl, postgres_url
 from core.queue import upgrade_queue
-from metering.partitions import ensure_partitions
+from metering.journal.partitions import ensure_partitions
 from migrations.indexes import build_indexes
 from migrations.privileges import apply_access
 from migrations.roles import ensure_roles

@@ -95,7 +95,7 @@ def start(
     stdout: int | IO[bytes] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> Program:
-    """Starts `python -m MODULE ARGUMENTS` in the project's folder. A file given as `stdout` takes standard error, too."""
+    """Starts `python -m MODULE ARGUMENTS` in the project's folder. A file as `stdout` takes standard error, too."""
     environment = dict(os.environ if env is None else env)
     if sys.platform != "linux":
         stderr = stdout if stdout != subprocess.PIPE else None

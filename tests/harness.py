@@ -27,15 +27,15 @@ from uuid import UUID
 import asyncpg
 import httpx2
 
-from core.database import Database, asyncpg_dsn
 from core.ids import uuid7
+from core.postgres.database import Database, asyncpg_dsn
 from core.tenancy.accounts import DEFAULT_SCOPES, create_key, create_tenant, create_user
 from core.tenancy.audit import Actor
 from core.tenancy.models import User
 from core.tenancy.principal import Scope
-from metering.entitlements import set_limits
-from metering.limits import LimitSet
+from metering.admission.entitlements import set_limits
 from metering.models import COUNT_COLUMNS
+from metering.quota.limits import LimitSet
 from sandbox.daemon import free_port
 from tests import fork_server, servers
 from tests.simulated_razorpay import Razorpay as Razorpay  # noqa: PLC0414 - part of what the stories are told with

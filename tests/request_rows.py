@@ -13,10 +13,10 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import now_ms
-from core.database import Database
+from core.postgres.database import Database
 from core.tenancy.lists import list_audit
-from metering.partitions import ensure_partitions
-from metering.usage import EntryFilter, RequestFilter, list_entries, list_requests
+from metering.journal.partitions import ensure_partitions
+from metering.reports.requests import EntryFilter, RequestFilter, list_entries, list_requests
 
 Read = Callable[[AsyncSession, UUID | None], Awaitable[Any]]
 """A page from a cursor on."""

@@ -5,31 +5,18 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from api.cli import (
-    bills,
-    charges,
-    corrections,
-    keys,
-    plans,
-    prices,
-    profiles,
-    reconcile,
-    report,
-    server,
-    spool,
-    subscriptions,
-    tenants,
-    users,
-    webhooks,
-)
-from api.cli.doctor import doctor
-from api.cli.session import in_one_line
-from api.cli.up import up
-from api.cli.worker import work
-from api.server import AddressTaken
+from api.cli.accounts import keys, tenants, users
+from api.cli.billing import bills, charges, plans, profiles, subscriptions, webhooks
+from api.cli.command import in_one_line
+from api.cli.metering import corrections, prices, reconcile, report, spool
+from api.cli.processes import server
+from api.cli.processes.doctor import doctor
+from api.cli.processes.up import up
+from api.cli.processes.worker import work
+from api.http.server import AddressTaken
 from core.errors import NakaError
-from core.outage import STORE_ERRORS
-from core.postgres_connection import UnexpectedPooler
+from core.postgres.connection import UnexpectedPooler
+from core.resilience.outage import STORE_ERRORS
 from core.settings import SettingsError
 
 app = typer.Typer(

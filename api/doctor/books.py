@@ -1,15 +1,15 @@
 """What is in the database: months, prices, who may, who serves, and whether the books were proved."""
 
-from api.doctor.findings import Patient
+from api.doctor.findings import Checkup
 from core.clock import now_ms
-from metering.gauges import read_gauges
-from metering.partitions import months_around
+from metering.journal.partitions import months_around
+from metering.reports.gauges import read_gauges
 
 _LATE_S = 2 * 3600
 _BOOKS_S = 2 * 86_400
 
 
-async def months(patient: Patient) -> None:
+async def months(patient: Checkup) -> None:
     """Whether requests have a table to go to."""
     wanted = [name for name, *_ in months_around(now_ms())][1:3]
     missing = [name for name in wanted if await patient.postgres.fetchval("SELECT to_regclass($1)", name) is None]
@@ -22,7 +22,7 @@ async def months(patient: Patient) -> None:
     )
 
 
-async def prices(patient: Patient) -> None:
+async def prices(patient: Checkup) -> None:
     """Whether the default model has a price."""
     model = patient.settings.chat_model
     known = await patient.postgres.fetchval("SELECT EXISTS (SELECT FROM prices WHERE model = $1)", model)
@@ -35,7 +35,7 @@ async def prices(patient: Patient) -> None:
     )
 
 
-async def operator_key(patient: Patient) -> None:
+async def operator_key(patient: Checkup) -> None:
     """Whether somebody may operate."""
     query = "SELECT EXISTS (SELECT FROM api_keys WHERE 'platform:admin' = ANY (scopes) AND revoked_at IS NULL)"
     patient.judge(
@@ -48,7 +48,7 @@ async def operator_key(patient: Patient) -> None:
     )
 
 
-async def processes(patient: Patient) -> None:
+async def processes(patient: Checkup) -> None:
     """Whether somebody serves, works and checks the books."""
     gauges = await read_gauges(patient.postgres, dead_after_s=patient.settings.dead_after_s)
     patient.judge(
@@ -80,7 +80,7 @@ async def processes(patient: Patient) -> None:
         )
 
 
-async def inbox(patient: Patient) -> None:
+async def inbox(patient: Checkup) -> None:
     """Whether an event waits for a person."""
     query = "SELECT count(*) FROM webhook_events WHERE state = 'parked'"
     parked = int(await patient.postgres.fetchval(query))
@@ -94,7 +94,7 @@ async def inbox(patient: Patient) -> None:
     )
 
 
-async def supplier(patient: Patient) -> None:
+async def supplier(patient: Checkup) -> None:
     """Whether bills can be made out."""
     patient.judge(
         "operator's profile",

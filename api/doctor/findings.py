@@ -30,7 +30,7 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Patient:
+class Checkup:
     """A set-up: its settings, what answers of it, and what was found so far."""
 
     settings: Settings

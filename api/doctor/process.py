@@ -1,10 +1,10 @@
 """The process itself: what the system lets it have."""
 
-from api.doctor.findings import Patient
+from api.doctor.findings import Checkup
 from core.descriptors import FEWEST, connections_that_fit, needed, raise_limit
 
 
-async def descriptors(patient: Patient) -> None:
+async def descriptors(patient: Checkup) -> None:
     """Whether there are file descriptors for all connections that the settings allow."""
     limit, wanted = raise_limit(), needed(patient.settings)
     few = connections_that_fit(patient.settings, limit)

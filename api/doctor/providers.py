@@ -5,14 +5,14 @@ import os
 import time
 from pathlib import Path
 
-from api.doctor.findings import Patient
-from api.upstream import ChatPrompt, Upstream
-from billing.razorpay import Razorpay
+from api.doctor.findings import Checkup
+from api.gateway.upstream import ChatPrompt, Upstream
+from billing.razorpay.client import Razorpay
 from core.settings import SettingsError
-from metering.spool import waiting
+from metering.journal.spool import waiting
 
 
-async def settings(patient: Patient) -> None:
+async def settings(patient: Checkup) -> None:
     """Whether what must be set is set."""
     settings = patient.settings
     try:
@@ -23,7 +23,7 @@ async def settings(patient: Patient) -> None:
     patient.ok("settings", f"complete for {settings.naka_env}")
 
 
-async def spool(patient: Patient) -> None:
+async def spool(patient: Checkup) -> None:
     """Whether settlements can be written down, and none waits."""
     folder: Path = patient.settings.spool_dir
     if not await asyncio.to_thread(_writable, folder):
@@ -53,7 +53,7 @@ def _writable(folder: Path) -> bool:
     return os.access(existing, os.W_OK)
 
 
-async def anthropic(patient: Patient) -> None:
+async def anthropic(patient: Checkup) -> None:
     """Whether it takes the key, by a free count."""
     upstream = Upstream(patient.settings)
     try:
@@ -69,7 +69,7 @@ async def anthropic(patient: Patient) -> None:
         await upstream.close()
 
 
-async def razorpay(patient: Patient) -> None:
+async def razorpay(patient: Checkup) -> None:
     """Whether it takes the key, and the key is of the right mode."""
     settings = patient.settings
     if not settings.razorpay_key_id:

@@ -1,7 +1,7 @@
 """The second line in Postgres: the application's role, and the privileges and policies of every table."""
 
-from api.doctor.findings import Patient
-from core.roles import TENANT
+from api.doctor.findings import Checkup
+from core.postgres.roles import TENANT
 from migrations.privileges import differences
 
 _SEPARATE = "set DATABASE_MIGRATION_URL and another role in DATABASE_URL: see docs/operating.md"
@@ -12,7 +12,7 @@ SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS is_superu
 """
 
 
-async def database_role(patient: Patient) -> None:
+async def database_role(patient: Checkup) -> None:
     """Whether the application connects as a role that cannot change its own schema, and can serve a tenant."""
     held = await patient.postgres.fetchrow(_OWNS, TENANT)
     if not held["may_confine"]:
@@ -28,7 +28,7 @@ async def database_role(patient: Patient) -> None:
     )
 
 
-async def privileges(patient: Patient) -> None:
+async def privileges(patient: Checkup) -> None:
     """Whether each role may do what is declared, and nothing else."""
     wrong = [each.name for each in await differences(patient.postgres) if each.statements]
     patient.judge(

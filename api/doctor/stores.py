@@ -6,12 +6,12 @@ from dataclasses import replace
 import asyncpg
 from redis.exceptions import RedisError
 
-from api.doctor.findings import CHECK_S, Patient
-from core.outage import STORE_ERRORS
-from core.postgres_connection import Connection, UnexpectedPooler, check_pooler, connect
-from core.postgres_url import PostgresUrl
-from core.redis import connect_redis
-from core.redis_mode import refused_mode
+from api.doctor.findings import CHECK_S, Checkup
+from core.postgres.connection import Connection, UnexpectedPooler, check_pooler, connect
+from core.postgres.url import PostgresUrl
+from core.redis.client import connect_redis
+from core.redis.mode import refused_mode
+from core.resilience.outage import STORE_ERRORS
 from migrations.upgrade import newest_revision
 
 _OLDEST_POSTGRES = 15
@@ -20,7 +20,7 @@ _SKEW_S = 2.0
 _POOL_OVERHEAD = 6  # connections of a process beside its pool: journal lanes, fallback, listening
 
 
-async def postgres(patient: Patient) -> None:
+async def postgres(patient: Checkup) -> None:
     """Whether it answers, and is new enough."""
     if not patient.settings.database_url:
         patient.fault("Postgres", "DATABASE_URL is not set", "set it, or run `naka up` in this folder")
@@ -41,7 +41,7 @@ async def postgres(patient: Patient) -> None:
     )
 
 
-async def writable(patient: Patient) -> None:
+async def writable(patient: Checkup) -> None:
     """Whether it takes writes."""
     replica, read_only = await patient.postgres.fetchrow(
         "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean"
@@ -63,7 +63,7 @@ async def _connected(url: PostgresUrl) -> Connection:
         return await connect(replace(url, pooler="session"), "naka doctor", timeout_s=CHECK_S)
 
 
-async def pooler(patient: Patient) -> None:
+async def pooler(patient: Checkup) -> None:
     """Whether DATABASE_POOLER says what stands before Postgres.
 
     In transaction mode a connection is on another server process as soon as others have taken its last one.
@@ -87,7 +87,7 @@ async def pooler(patient: Patient) -> None:
         patient.ok("pooler", "none" if mode == "none" else f"{mode} mode")
 
 
-async def _moves(patient: Patient) -> bool:
+async def _moves(patient: Checkup) -> bool:
     """Whether one connection met several server processes: never so without a pooler in transaction mode."""
     ask = "SELECT pg_backend_pid()"
     first = await patient.postgres.fetchval(ask)
@@ -104,7 +104,7 @@ async def _moves(patient: Patient) -> bool:
             await other.close(timeout=CHECK_S)
 
 
-async def durability(patient: Patient) -> None:
+async def durability(patient: Checkup) -> None:
     """Whether a commit lasts."""
     names = ("fsync", "synchronous_commit", "full_page_writes")
     off = [name for name in names if await patient.postgres.fetchval(f"SHOW {name}") == "off"]
@@ -118,7 +118,7 @@ async def durability(patient: Patient) -> None:
     )
 
 
-async def connections(patient: Patient) -> None:
+async def connections(patient: Checkup) -> None:
     """Whether there are enough."""
     most = int(await patient.postgres.fetchval("SHOW max_connections"))
     each = patient.settings.database_pool_size + _POOL_OVERHEAD
@@ -132,7 +132,7 @@ async def connections(patient: Patient) -> None:
     )
 
 
-async def schema(patient: Patient) -> None:
+async def schema(patient: Checkup) -> None:
     """Whether it is this version's."""
     wanted = newest_revision()
     try:
@@ -149,7 +149,7 @@ async def schema(patient: Patient) -> None:
     )
 
 
-async def redis(patient: Patient) -> None:
+async def redis(patient: Checkup) -> None:
     """Whether it answers, takes writes, and is new enough."""
     if not patient.settings.redis_url:
         patient.fault("Redis", "REDIS_URL is not set", "set it, or run `naka up` in this folder")
@@ -178,7 +178,7 @@ async def redis(patient: Patient) -> None:
     )
 
 
-async def eviction(patient: Patient) -> None:
+async def eviction(patient: Checkup) -> None:
     """Whether counters stay."""
     info = await patient.redis.info("memory")
     policy = str(info.get("maxmemory_policy", "noeviction"))
@@ -192,7 +192,7 @@ async def eviction(patient: Patient) -> None:
     )
 
 
-async def clocks(patient: Patient) -> None:
+async def clocks(patient: Checkup) -> None:
     """Whether all agree."""
     began = time.time()
     theirs = float(await patient.postgres.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8"))

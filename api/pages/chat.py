@@ -3,10 +3,10 @@
 from fastapi import Request
 from fastapi.responses import Response
 
+from api.auth.access import RuntimeDep
 from api.pages.route import page_router
 from api.pages.site import render
 from api.pages.visitor import Anybody
-from api.routes.access import RuntimeDep
 from core.tenancy.principal import Scope
 
 router = page_router()

@@ -10,10 +10,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from api.examples import example_of
+from api.auth.access import Access
+from api.openapi.examples import example_of
 from api.pages.route import page_router
 from api.pages.site import render
-from api.routes.access import Access
 
 router = page_router()
 _TAGS = {

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import FormData
 
-from api.body import InvalidBody
+from api.http.body import InvalidBody
 from api.pages.site import refusal
 
 

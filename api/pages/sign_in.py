@@ -11,15 +11,15 @@ from fastapi import Form, Query, Request
 from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.addresses import client_address, network_of
-from api.attempts import TooManyAttempts
-from api.credentials import drop_session, is_secure, read_key, require_own_origin, session_of, set_session
+from api.auth.access import RuntimeDep
+from api.auth.credentials import drop_session, is_secure, read_key, require_own_origin, session_of, set_session
+from api.auth.sign_in_throttle import TooManyAttempts
+from api.http.client_address import client_address, network_of
+from api.http.problems import REQUEST_ID
 from api.pages.route import page_router
 from api.pages.site import render, see_other
-from api.pages.visitor import Visitor
-from api.problems import REQUEST_ID
-from api.routes.access import RuntimeDep
-from core.shares import OWNER
+from api.pages.visitor import places_of
+from core.resilience.shares import OWNER
 from core.tenancy.audit import Actor, record
 from core.tenancy.keys import visible_prefix
 from core.tenancy.principal import Principal, Scope, Unauthenticated
@@ -110,7 +110,7 @@ def _local(path: str) -> str:
 
 
 def _home(principal: Principal) -> str:
-    places = Visitor(principal, "", "", "").places
+    places = places_of(principal)
     if Scope.CHAT in principal.scopes or not places:
         return "/"
     return places[0][0]

@@ -14,9 +14,9 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from api.http.problems import problem_of
 from api.pages.visitor import Visitor
-from api.problems import problem_of
-from billing.rupees import rupees
+from billing.gst.rupees import rupees
 from core.clock import to_datetime
 from core.tenancy.principal import Unauthenticated
 

@@ -1,13 +1,14 @@
 """Who looks at a page: the session's principal, and the names that a person knows it by."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy import select
 
-from api.credentials import authenticate, credential_of
-from api.routes.access import RuntimeDep
+from api.auth.access import RuntimeDep, context_of
+from api.auth.credentials import authenticate, credential_of
+from api.services.context import ServiceContext
 from core.tenancy.models import ApiKey, Tenant, User
 from core.tenancy.principal import Principal, Scope
 
@@ -20,22 +21,37 @@ class Visitor:
     tenant: str
     user: str
     key_prefix: str
+    context: ServiceContext
 
     @property
     def places(self) -> list[tuple[str, str]]:
-        """Where this key may go: (path, label)."""
-        allowed = self.principal.scopes
-        found = [("/", "Chat")] if Scope.CHAT in allowed else []
-        if self.is_admin:
-            found += [("/account", "Account"), ("/reports", "Reports")]
-        if Scope.PLATFORM_ADMIN in allowed:
-            found.append(("/operator", "Operator"))
-        return found
+        """Pages this key may open: (path, label)."""
+        return places_of(self.principal)
 
     @property
     def is_admin(self) -> bool:
-        """Whether the account and its reports are this visitor's business."""
-        return bool({Scope.TENANT_ADMIN, Scope.PLATFORM_ADMIN} & self.principal.scopes)
+        """Whether this visitor administers its account."""
+        return _is_admin(self.principal)
+
+    @property
+    def account_context(self) -> ServiceContext:
+        """The context without the operator's scope: on the account's pages an operator sees its own tenant only."""
+        scopes = (self.principal.scopes | {Scope.TENANT_ADMIN}) - {Scope.PLATFORM_ADMIN}
+        return replace(self.context, principal=replace(self.principal, scopes=scopes))
+
+
+def places_of(principal: Principal) -> list[tuple[str, str]]:
+    """Pages that a key may open: (path, label)."""
+    found = [("/", "Chat")] if Scope.CHAT in principal.scopes else []
+    if _is_admin(principal):
+        found += [("/account", "Account"), ("/reports", "Reports")]
+    if Scope.PLATFORM_ADMIN in principal.scopes:
+        found.append(("/operator", "Operator"))
+    return found
+
+
+def _is_admin(principal: Principal) -> bool:
+    return bool({Scope.TENANT_ADMIN, Scope.PLATFORM_ADMIN} & principal.scopes)
 
 
 class PageAccess:
@@ -61,7 +77,7 @@ class PageAccess:
         )
         async with runtime.database.session(tenant_id=principal.tenant_id) as session:
             tenant, user, prefix = (await session.execute(names)).one()
-        return Visitor(principal, tenant, user, prefix)
+        return Visitor(principal, tenant, user, prefix, context_of(request, runtime, principal))
 
 
 Anybody = Annotated[Visitor, Depends(PageAccess(None))]

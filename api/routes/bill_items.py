@@ -9,22 +9,22 @@ from fastapi import Path, Query, Response
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.routes.admin.fields import EXAMPLE_ID
-from billing.bill_list import find_bill, live_charges
-from billing.desk import Desk
-from billing.document import Document
-from billing.document_html import render_html
-from billing.issuing import document_of
+from api.schemas.fields import EXAMPLE_ID
+from billing.context import BillingContext
+from billing.documents.html import render_html
+from billing.documents.invoice import Document
+from billing.gst.rupees import rupees
+from billing.invoicing.bill_list import find_bill, live_charges
+from billing.invoicing.issuing import document_of
 from billing.models import Bill, Charge
-from billing.receipts import due_of
-from billing.rupees import rupees
+from billing.models.bills import due_of
 from core.clock import to_iso
 from core.errors import NotFound
 from core.tenancy.audit import Actor, record_read
 
 
 class BillState(StrEnum):
-    """The states of a document (`billing.tables.bills.Bill`)."""
+    """The states of a document (`billing.models.bills.Bill`)."""
 
     HELD = "held"
     OPEN = "open"
@@ -127,12 +127,14 @@ def iso(at_ms: int | None) -> str | None:
     return None if at_ms is None else to_iso(at_ms)
 
 
-async def detail_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None, reader: Actor | None = None) -> BillDetail:
+async def detail_of(
+    billing: BillingContext, bill_id: UUID, *, tenant_id: UUID | None, reader: Actor | None = None
+) -> BillDetail:
     """A document with everything on it. Raises NotFound; of a tenant's own only what is final.
 
     `reader`: who reads it, for the audit log; None where it answers a change that is in the log itself.
     """
-    async with desk.database.session(tenant_id=tenant_id) as session:
+    async with billing.database.session(tenant_id=tenant_id) as session:
         bill = await _reach(session, bill_id, tenant_id, reader)
         charges = await live_charges(session, [bill])
     return BillDetail.of(bill, charges.get(bill.id))
@@ -146,11 +148,11 @@ async def _reach(session: AsyncSession, bill_id: UUID, tenant_id: UUID | None, r
     return bill
 
 
-async def html_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None, reader: Actor) -> Response:
+async def html_of(billing: BillingContext, bill_id: UUID, *, tenant_id: UUID | None, reader: Actor) -> Response:
     """A document as a page that runs and fetches nothing. Raises NotFound."""
-    async with desk.database.session(tenant_id=tenant_id) as session:
+    async with billing.database.session(tenant_id=tenant_id) as session:
         bill = await _reach(session, bill_id, tenant_id, reader)
-        shown = render_html(await document_of(session, desk, bill))
+        shown = render_html(await document_of(session, billing, bill))
     headers = {
         "content-disposition": f'inline; filename="{_file_name(bill)}.html"',
         "content-security-policy": _PAGE_POLICY,
@@ -159,18 +161,18 @@ async def html_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None, reader: 
     return Response(shown, media_type="text/html; charset=utf-8", headers=headers)
 
 
-async def pdf_of(desk: Desk, bill_id: UUID, *, tenant_id: UUID | None, reader: Actor) -> Response:
+async def pdf_of(billing: BillingContext, bill_id: UUID, *, tenant_id: UUID | None, reader: Actor) -> Response:
     """The same as PDF; it is made in a thread, for it takes its time."""
-    async with desk.database.session(tenant_id=tenant_id) as session:
+    async with billing.database.session(tenant_id=tenant_id) as session:
         bill = await _reach(session, bill_id, tenant_id, reader)
-        document = await document_of(session, desk, bill)
+        document = await document_of(session, billing, bill)
     headers = {"content-disposition": f'attachment; filename="{_file_name(bill)}.pdf"'}
     return Response(await asyncio.to_thread(_pdf, document), media_type="application/pdf", headers=headers)
 
 
 def _pdf(document: Document) -> bytes:
     """In a thread, where its library may take its time to load, too."""
-    from billing.document_pdf import render_pdf  # noqa: PLC0415 - as above: it would slow down every start
+    from billing.documents.pdf import render_pdf  # noqa: PLC0415 - as above: it would slow down every start
 
     return render_pdf(document)
 

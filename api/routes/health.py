@@ -1,6 +1,7 @@
 """`/healthz`: the process is up. `/readyz`: a request could be admitted, and this process is not about to stop.
 
-Ready needs a Postgres that would take a request's row (`metering.readiness`); `reason` says what keeps it from that.
+Ready needs a Postgres that would take a request's row (`metering.journal.readiness`); `reason` says what keeps it from
+that.
 Redis is asked too, but without it Postgres admits, slower: that is reported, and ready. From the first signal to stop
 on, it is not ready, while all is still served: a balancer has time to look elsewhere. The answer comes within
 STORE_DEADLINE_S, whatever hangs.
@@ -12,10 +13,10 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from api.routes.access import RuntimeDep
+from api.auth.access import RuntimeDep
 from api.runtime import Runtime
 from core.errors import Unavailable
-from metering.readiness import Hindrance, hindrance
+from metering.journal.readiness import UnreadyReason, unready_reason
 
 router = APIRouter(tags=["health"])
 _REDIS_S = 2
@@ -34,7 +35,7 @@ class Readiness(BaseModel):
     postgres: bool
     redis: bool
     draining: bool
-    reason: Hindrance | None
+    reason: UnreadyReason | None
 
 
 @router.get("/healthz")
@@ -47,9 +48,9 @@ async def healthz() -> Health:
 async def readyz(request: Request, runtime: RuntimeDep, response: Response) -> Readiness:
     """Asks Postgres whether it would take a request, and Redis whether it answers."""
     reason, redis = await asyncio.gather(
-        hindrance(runtime.pool, within_s=runtime.settings.store_deadline_s), _redis_answers(runtime)
+        unready_reason(runtime.pool, within_s=runtime.settings.store_deadline_s), _redis_answers(runtime)
     )
-    draining: bool = getattr(request.app.state, "draining", False)  # api.server sets it
+    draining: bool = getattr(request.app.state, "draining", False)  # api.http.server sets it
     ready = reason is None and not draining
     response.status_code = 200 if ready else 503
     return Readiness(

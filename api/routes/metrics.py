@@ -1,8 +1,8 @@
 """`/metrics`: how the books stand and what was counted, for Prometheus. Nobody is named, so no key is asked for.
 
 How the books stand is read from Postgres at most every few seconds however many ask, never on the path of a request,
-and so the same on every process; what a process counts itself is in `api.instruments`. Postgres away: 503, since a
-scrape that fails is what everybody is alarmed by (`up == 0`), and numbers that cannot be known are not made up.
+and so the same on every process; what a process counts itself is in `api.observability.metrics`. Postgres away: 503,
+since a scrape that fails is what everybody is alarmed by (`up == 0`), and numbers that cannot be known are not made up.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.runtime import Runtime
-from billing.inbox import InboxGauges, read_inbox_gauges
-from core.cache import TtlCache
+from billing.webhooks.inbox import InboxGauges, read_inbox_gauges
 from core.errors import Unavailable
-from metering.gauges import Gauges, read_gauges
+from core.resilience.cache import TtlCache
+from metering.reports.gauges import Gauges, read_gauges
 
 _TTL_S = 3
 _TIMEOUT_S = 4  # a scraper's own is 10 s

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from api.routes.bill_items import iso
 from billing.models import Subscription
-from billing.subscribe import in_last_cycle
+from billing.subscriptions.intents import in_last_cycle
 
 
 class SubscriptionItem(BaseModel):

@@ -7,15 +7,15 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from api.routes.access import Reader, RuntimeDep
-from api.routes.moments import Day
+from api.auth.access import Reader, RuntimeDep
+from api.schemas.moments import Day
 from core.clock import now_ms, to_datetime
-from core.deadline import within
 from core.errors import Invalid
+from core.resilience.deadline import within
+from metering.admission.limit_status import LimitStatus
 from metering.models import COUNT_COLUMNS
-from metering.standing import LimitStanding
-from metering.usage import own_usage
-from metering.windows import WindowKind
+from metering.quota.windows import WindowKind
+from metering.reports.requests import own_usage
 
 router = APIRouter(prefix="/v1", tags=["usage"])
 MAX_DAYS = 400
@@ -127,7 +127,7 @@ async def limits(principal: Reader, runtime: RuntimeDep) -> LimitsAnswer:
     )
 
 
-def _window(standing: LimitStanding) -> LimitWindow:
+def _window(standing: LimitStatus) -> LimitWindow:
     return LimitWindow(
         scope=standing.limit.scope.value,
         meter=standing.limit.meter.value,

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Request
 from pydantic import BaseModel
 
-from api.body import read_body
-from api.parameters import ANYTHING, Reads
-from api.routes.access import RuntimeDep
-from billing.inbox import MAX_BYTES
+from api.auth.access import RuntimeDep
+from api.http.body import read_body
+from api.http.parameters import ANYTHING, Reads
+from billing.webhooks.inbox import MAX_BYTES
 from core.tenancy.principal import Unauthenticated
 
 router = APIRouter(tags=["webhooks"], dependencies=[Depends(Reads(ANYTHING))])

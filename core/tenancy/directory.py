@@ -1,6 +1,7 @@
-"""From a key to a principal: cached in the process, dropped everywhere by `core.changes`.
+"""From a key to a principal: cached in the process, dropped everywhere by `core.redis.changes`.
 
-Misses are read in batches (`core.reads`), so that a crowd of keys that nobody has seen yet costs a few statements. The
+Misses are read in batches (`core.postgres.batched_reads`), so that a crowd of keys that nobody has seen yet costs a
+few statements. The
 cache answers fast and may be a moment old; that is safe, because a metered request is opened in Postgres only
 if the key is still good there, and everything that is not metered asks with `fresh=True`. Postgres away:
 `Unavailable`, never "wrong key".
@@ -10,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from core.cache import TtlCache
 from core.clock import now_ms, to_ms
-from core.database import Database
-from core.postgres_connection import Connection
-from core.reads import BatchedReads
+from core.postgres.batched_reads import BatchedReads
+from core.postgres.connection import Connection
+from core.postgres.database import Database
+from core.resilience.cache import TtlCache
 from core.tenancy.keys import hash_key, is_well_formed
 from core.tenancy.principal import Principal, Unauthenticated
 from core.tenancy.sessions import hash_token, is_token
-from core.tenancy.traces import Traces
+from core.tenancy.traces import ActivityLog
 
 # A session goes by Postgres's own clock: it is about a person at a screen, whatever a test clock says.
 _KEYS = """
@@ -48,7 +49,7 @@ class Directory:
     def __init__(self, database: Database, *, ttl_s: float) -> None:
         self._found: BatchedReads[_Asked, Principal] = BatchedReads("keys", database, _fetch)
         self._cache: TtlCache[bytes, Principal] = TtlCache(ttl_s=ttl_s)
-        self.traces = Traces()
+        self.traces = ActivityLog()
 
     async def authenticate(self, plaintext: str | None, *, fresh: bool = False) -> Principal:
         """The principal of a key.

@@ -1,8 +1,8 @@
 """Reading tenants, users, keys and the audit log, a page at a time.
 
 Tenants, users and keys come oldest first, the audit log newest first; a cursor is the id of the last row seen, so a
-page costs the same wherever it lies; of the audit log whatever is asked of it, too (`core.walks`). `tenant_id` None
-means every tenant, and is the caller's to decide.
+page costs the same wherever it lies; of the audit log whatever is asked of it, too (`core.postgres.index_pages`).
+`tenant_id` None means every tenant, and is the caller's to decide.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from core.postgres.index_pages import HIGHEST, KeysetPage, KeysetQuery, Sift, read_page
 from core.tenancy.models import ApiKey, AuditEntry, Tenant, User
-from core.walks import HIGHEST, Found, Sift, Walk, walk
 
 
 async def list_tenants(
@@ -56,7 +56,7 @@ async def list_audit(
     limit: int,
     action: str = "",
     actor: str = "",
-) -> Found:
+) -> KeysetPage:
     """Changes (rows of AuditEntry), newest first; every tenant's and the platform's own when `tenant_id` is None.
 
     `action` and `actor` are the beginnings of theirs.
@@ -67,4 +67,4 @@ async def list_audit(
     if actor:
         sift.append(lambda columns: columns.actor.startswith(actor, autoescape=True))
     fixed = {} if tenant_id is None else {"tenant_id": tenant_id}
-    return await walk(session, Walk(AuditEntry, fixed, sift, before=before or HIGHEST), limit=limit)
+    return await read_page(session, KeysetQuery(AuditEntry, fixed, sift, before=before or HIGHEST), limit=limit)

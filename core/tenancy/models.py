@@ -8,7 +8,7 @@ from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, LargeBinary, Tex
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.database import Base
+from core.postgres.database import Base
 
 TimestampTz = TIMESTAMP(timezone=True)
 

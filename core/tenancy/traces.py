@@ -16,8 +16,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import now_ms, to_datetime
-from core.database import Connections
 from core.ids import uuid7
+from core.postgres.database import Connections
 from core.tenancy.audit import PLATFORM
 from core.tenancy.models import ApiKey, KeyUse
 from core.tenancy.principal import Principal
@@ -42,7 +42,7 @@ FROM unnest($3::uuid[], $4::text[], $5::text[]) AS failed (id, target, after)
 """
 
 
-class Traces:
+class ActivityLog:
     """One per process."""
 
     def __init__(self) -> None:

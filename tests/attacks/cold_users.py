@@ -17,12 +17,12 @@ from uuid import UUID
 
 import asyncpg
 
-from core.database import asyncpg_dsn
 from core.errors import NakaError
 from core.ids import uuid7
+from core.postgres.database import asyncpg_dsn
 from core.tenancy.directory import Directory
 from core.tenancy.keys import generate_key
-from metering.admission import Ask
+from metering.admission.admission import AdmissionRequest
 from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
@@ -81,7 +81,7 @@ async def _run(database_url: str, redis_url: str, users: int, at_once: int) -> N
 
 async def _ask(process: Process, directory: Directory, key: str) -> str:
     try:
-        await process.admission.admit(await directory.authenticate(key), Ask(MODEL, 100, 68))
+        await process.admission.admit(await directory.authenticate(key), AdmissionRequest(MODEL, 100, 68))
     except NakaError as error:
         return f"{type(error).__name__}: {error}"
     return "admitted"

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from metering.limits import Limit, LimitSet, Meter
-from metering.windows import WindowKind
+from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.windows import WindowKind
 from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey

@@ -15,8 +15,8 @@ from pathlib import Path
 import asyncpg
 
 from core.clock import now_ms
-from core.database import Database, asyncpg_dsn
 from core.ids import uuid7_floor
+from core.postgres.database import Database, asyncpg_dsn
 from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
 from tests.request_rows import MONTH_MS, fill, lists, page_cost

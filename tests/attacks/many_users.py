@@ -16,9 +16,9 @@ from typing import Any
 from uuid import UUID
 
 from core.ids import uuid7
-from metering.quota import Quota, tenant_key
-from metering.redis_lane import RedisLane
-from metering.states import Hold, WindowState
+from metering.admission.redis_pipeline import RedisPipeline
+from metering.admission.redis_scripts import QuotaScripts, tenant_key
+from metering.quota.counters import Hold, WindowState
 from sandbox.valkey import Valkey
 
 _CHUNK = 2_000
@@ -39,10 +39,10 @@ def main() -> None:
 
 
 async def _measure(url: str, users: int) -> dict[str, float]:
-    lane = RedisLane(url, timeout_s=60)
+    lane = RedisPipeline(url, timeout_s=60)
     lane.start()
     await lane.command("FLUSHALL")
-    quota, tenant_id, some_user = Quota(lane), uuid7(), uuid7()
+    quota, tenant_id, some_user = QuotaScripts(lane), uuid7(), uuid7()
     run_id = await lane.connect()
     await quota.build_tenant(tenant_id, _EPOCH, run_id, await _fields(quota, some_user))
     for start in range(0, users, _CHUNK):
@@ -70,7 +70,7 @@ async def _measure(url: str, users: int) -> dict[str, float]:
         await lane.stop()
 
 
-async def _fields(quota: Quota, user_id: UUID) -> dict[str, Any]:
+async def _fields(quota: QuotaScripts, user_id: UUID) -> dict[str, Any]:
     now_ms = await quota.now_ms()
     holds = {
         f"h:{uuid7().hex}": Hold(
@@ -82,7 +82,7 @@ async def _fields(quota: Quota, user_id: UUID) -> dict[str, Any]:
     return {"p:2026-11": WindowState().pack(), "c": _RUNNING, "k": "p:2026-11", "x": now_ms - 1, **holds}
 
 
-async def _busy_ms(lane: RedisLane, work: Callable[[], Awaitable[None]]) -> float:
+async def _busy_ms(lane: RedisPipeline, work: Callable[[], Awaitable[None]]) -> float:
     """How long the server was busy with `work`, by its own measure: a script's time has its commands in it."""
     await lane.command("CONFIG", "RESETSTAT")
     await work()

@@ -22,7 +22,7 @@ import httpx2
 
 from core.clock import now_ms
 from core.tenancy.principal import Scope
-from metering.windows import Calendar
+from metering.quota.windows import Calendar
 from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey

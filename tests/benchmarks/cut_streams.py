@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metering.density import Densities
-from metering.tokens import estimate_output
+from metering.pricing.tokens import estimate_output
+from metering.settlement.chars_per_token import CharsPerToken
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests import servers
@@ -81,7 +81,9 @@ def main() -> None:
     _report(cuts, densities)
 
 
-async def _run(api: Api, database: str, simulator: Simulator, streams: int, seed: int) -> tuple[list[Cut], Densities]:
+async def _run(
+    api: Api, database: str, simulator: Simulator, streams: int, seed: int
+) -> tuple[list[Cut], CharsPerToken]:
     rng = random.Random(seed)
     books = Books(database)
     turns = asyncio.Semaphore(AT_ONCE)
@@ -92,7 +94,7 @@ async def _run(api: Api, database: str, simulator: Simulator, streams: int, seed
             plans = [_plan(rng) for _ in range(streams)]
             await asyncio.gather(*(_cut(api, cut, turns, str(number), plan) for number, plan in enumerate(plans)))
             rows = await books.settled(cut, streams, within_s=60)
-            densities = Densities()
+            densities = CharsPerToken()
             for row in await books.settled(whole, WHOLE):
                 densities.observe(row["model"], row["output_chars"], row["output_tokens"])
     finally:
@@ -140,7 +142,7 @@ def _compare(row: Any, entry: dict[str, Any], plans: Sequence[Plan]) -> Cut:
     return Cut(plan, entry["output_tokens"], row["output_tokens"], row["source"], row["output_chars"])
 
 
-def _report(cuts: list[Cut], densities: Densities) -> None:
+def _report(cuts: list[Cut], densities: CharsPerToken) -> None:
     poor = [cut for cut in cuts if cut.source != "counted"]
     print(f"{len(cuts)} streams cut, {len(poor)} of them not counted\n")
     print(

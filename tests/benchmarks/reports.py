@@ -28,8 +28,8 @@ from core.clock import now_ms, to_ms
 from core.logs import configure_logs
 from core.settings import Settings
 from core.tenancy.principal import Scope
-from metering.partitions import ensure_partitions
-from metering.windows import Calendar
+from metering.journal.partitions import ensure_partitions
+from metering.quota.windows import Calendar
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests import servers

@@ -8,8 +8,9 @@ import msgspec
 from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from billing.closes import close_due
-from billing.desk import Desk
+from billing.catalogue.profiles import Profile, Supplier
+from billing.context import BillingContext
+from billing.invoicing.period_close import close_due
 from billing.models import (
     Bill,
     BillingFinding,
@@ -20,8 +21,7 @@ from billing.models import (
     Plan,
     Refund,
 )
-from billing.overage import Meter, MeterTerms, PastAllowance, Terms
-from billing.profiles import Profile, Supplier
+from billing.rating.overage import Meter, MeterTerms, PastAllowance, Terms
 from core.clock import now_ms
 from core.ids import uuid7
 from core.tenancy.models import Tenant
@@ -62,13 +62,13 @@ def profile(state: str | None = "29", country: str = "IN") -> Profile:
 class Office:
     """A desk with an operator, a plan, and tenants."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, context: BillingContext) -> None:
+        self.context = context
 
     @classmethod
-    async def open(cls, desk: Desk) -> "Office":
+    async def open(cls, context: BillingContext) -> "Office":
         """With the operator's profile and the plan `team@1` at Rs 3,000."""
-        async with desk.database.session() as session:
+        async with context.database.session() as session:
             session.add(OperatorProfile(id=1, profile=msgspec.to_builtins(SUPPLIER)))
             meters = [{"meter": "output_tokens", "allowance": 1_000, "rate_paise": RUPEE_A_TOKEN}]
             session.add(
@@ -83,7 +83,7 @@ class Office:
                     ceiling_paise=10_000_000,
                 )
             )
-        return cls(desk)
+        return cls(context)
 
     async def tenant(self, *, named: Profile | None = None, plan: str | None = None, is_known: bool = True) -> UUID:
         """A new one; it has a profile unless it is not `is_known`."""
@@ -97,7 +97,7 @@ class Office:
         ids = [uuid7() for _ in range(count)]
         version = None if plan is None else 1
         rows = [{"id": i, "slug": f"t{i.hex}", "name": "T", "plan_code": plan, "plan_version": version} for i in ids]
-        async with self.desk.database.session() as session:
+        async with self.context.database.session() as session:
             await session.execute(insert(Tenant).values(rows))
             if is_known:
                 values = [{"tenant_id": i, "profile": msgspec.to_builtins(named or profile())} for i in ids]
@@ -106,7 +106,7 @@ class Office:
 
     async def know(self, tenant_id: UUID, named: Profile | None = None) -> None:
         """The tenant gives its profile."""
-        async with self.desk.database.session() as session:
+        async with self.context.database.session() as session:
             session.add(BillingProfile(tenant_id=tenant_id, profile=msgspec.to_builtins(named or profile())))
 
     async def period(
@@ -137,7 +137,7 @@ class Office:
             "terms": msgspec.to_builtins(terms),
             **more,
         }
-        async with self.desk.database.session() as session:
+        async with self.context.database.session() as session:
             await session.execute(insert(BillingPeriod).values([{"tenant_id": i, **values} for i in tenants]))
         return [name] * len(tenants)
 
@@ -148,7 +148,7 @@ class Office:
             [{"tenant_id": i, "period_id": name, "shard": shard, **counts} for i in ids]
         )
         moved = {count: getattr(UsageMeter, count) + getattr(statement.excluded, count) for count in counts}
-        async with self.desk.database.session() as session:
+        async with self.context.database.session() as session:
             await session.execute(
                 statement.on_conflict_do_update(index_elements=["tenant_id", "period_id", "shard"], set_=moved)
             )
@@ -163,32 +163,32 @@ class Office:
     async def open_request(self, tenant_id: UUID, name: str) -> UUID:
         """A request of the period that is not settled yet."""
         request_id = uuid7()
-        async with self.desk.database.session() as session:
+        async with self.context.database.session() as session:
             row = UsageRequest(tenant_id=tenant_id, id=request_id, user_id=uuid7(), state="open", period_id=name)
             session.add(row)
         return request_id
 
     async def settle(self, tenant_id: UUID, request_id: UUID) -> None:
         """It is settled."""
-        async with self.desk.database.session() as session:
+        async with self.context.database.session() as session:
             (await session.get_one(UsageRequest, (tenant_id, request_id))).state = "settled"
 
     async def close(self) -> int:
         """The duty, once."""
-        return await close_due(self.desk)
+        return await close_due(self.context)
 
     async def bills(self, tenant_id: UUID | None = None) -> list[Bill]:
         """The documents that were not replaced, in the order of their making."""
         query = select(Bill).where(Bill.reason.is_distinct_from("replaced"))
         if tenant_id is not None:
             query = query.where(Bill.tenant_id == tenant_id)
-        async with self.desk.database.session() as session:
+        async with self.context.database.session() as session:
             return list((await session.scalars(query.order_by(Bill.created_ms, Bill.kind.desc(), Bill.seq))).all())
 
     async def everything(self) -> dict[str, list[str]]:
         """All rows of billing, as text."""
         found: dict[str, list[str]] = {}
-        async with self.desk.database.session() as session:
+        async with self.context.database.session() as session:
             for table in (Bill, BillingPeriod, BillingFinding, Refund, Payment):
                 name = table.__tablename__
                 rows = await session.scalars(text(f"SELECT t.*::text FROM {name} t"))
@@ -198,7 +198,7 @@ class Office:
     async def pay(self, bill: Bill) -> str:
         """As if the whole bill had been paid by a link."""
         name = f"pay_{bill.id.hex[-14:]}"
-        async with self.desk.tenant(bill.tenant_id) as session:
+        async with self.context.tenant_transaction(bill.tenant_id) as session:
             row = await session.get_one(Bill, (bill.tenant_id, bill.id))
             row.state, row.paid_paise, row.paid_ms = "paid", row.total_paise, now_ms()
             session.add(
@@ -216,14 +216,14 @@ class Office:
 
     async def refunds(self, tenant_id: UUID) -> list[tuple[str, int, str]]:
         """Payment, paise and cause of each."""
-        async with self.desk.database.session() as session:
+        async with self.context.database.session() as session:
             rows = await session.scalars(select(Refund).where(Refund.tenant_id == tenant_id).order_by(Refund.id))
             return [(row.payment_id, row.amount_paise, row.cause) for row in rows]
 
     async def findings(self) -> list[str]:
         """The kinds of what an operator should look at."""
         query = select(BillingFinding.kind).where(BillingFinding.closed_ms.is_(None))
-        async with self.desk.database.session() as session:
+        async with self.context.database.session() as session:
             return sorted((await session.scalars(query)).all())
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from billing.desk import Desk
+from billing.context import BillingContext
 from billing.models import BillingFinding, Subscription, WebhookEvent
 from core.clock import now_ms
 from core.ids import uuid7
@@ -36,34 +36,34 @@ def signed(body: bytes, event_id: str | None = None, secret: str = WEBHOOK_SECRE
     return {"content-type": "application/json", "x-razorpay-signature": signature, **named}
 
 
-async def put(desk: Desk, body: bytes, event_id: str | None = None, **fields: Any) -> str:
+async def put(context: BillingContext, body: bytes, event_id: str | None = None, **fields: Any) -> str:
     """An event that is in the inbox already."""
     key = event_id or uuid7().hex[-14:]
     kind = json.loads(body)["event"]
     given = {"state": "received", "tries": 0, "received_ms": now_ms(), "due_ms": now_ms(), "kind": kind, "body": body}
-    async with desk.database.session() as session:
+    async with context.database.session() as session:
         session.add(WebhookEvent(event_id=key, **(given | fields)))
     return key
 
 
-async def event(desk: Desk, event_id: str) -> WebhookEvent:
+async def event(context: BillingContext, event_id: str) -> WebhookEvent:
     """What became of it."""
-    async with desk.database.session() as session:
+    async with context.database.session() as session:
         return await session.get_one(WebhookEvent, event_id)
 
 
-async def findings(desk: Desk) -> list[str]:
+async def findings(context: BillingContext) -> list[str]:
     """The kinds of what a person should know."""
-    async with desk.database.session() as session:
+    async with context.database.session() as session:
         return sorted((await session.scalars(select(BillingFinding.kind))).all())
 
 
 async def subscriber(office: Office, razorpay: Razorpay, method: str | None = "upi", **fields: Any) -> Subscription:
     """A new tenant whose subscription Razorpay has; authorised there unless `method` is None, which we do not know."""
-    desk, tenant_id, subscription_id = office.desk, await office.tenant(), uuid7()
-    plan = await desk.razorpay.create_plan(name="Team", amount_paise=GROSS_PAISE, notes={})
+    context, tenant_id, subscription_id = office.context, await office.tenant(), uuid7()
+    plan = await context.razorpay.create_plan(name="Team", amount_paise=GROSS_PAISE, notes={})
     notes = {"tenant_id": str(tenant_id), "naka_subscription": str(subscription_id)}
-    made = await desk.razorpay.create_subscription(plan_id=plan.id, total_count=12, notes=notes)
+    made = await context.razorpay.create_subscription(plan_id=plan.id, total_count=12, notes=notes)
     given: dict[str, Any] = {
         "state": "submitted",
         "is_open": True,
@@ -76,14 +76,14 @@ async def subscriber(office: Office, razorpay: Razorpay, method: str | None = "u
         "razorpay_id": made.id,
     }
     row = Subscription(tenant_id=tenant_id, id=subscription_id, **(given | fields))
-    async with desk.database.session() as session:
+    async with context.database.session() as session:
         session.add(row)
     if method is not None:
         razorpay.authorise(made.id, method)
     return row
 
 
-async def read(desk: Desk, tenant_id: UUID, subscription_id: UUID) -> Subscription:
+async def read(context: BillingContext, tenant_id: UUID, subscription_id: UUID) -> Subscription:
     """The row as it is."""
-    async with desk.database.session() as session:
+    async with context.database.session() as session:
         return await session.get_one(Subscription, (tenant_id, subscription_id))

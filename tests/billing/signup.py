@@ -9,18 +9,18 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import select
 
-from billing.collection import collect
-from billing.cycles import IST
-from billing.desk import Desk
-from billing.mirror import refresh
+from billing.access.cycles import IST
+from billing.collection.collection import collect
+from billing.context import BillingContext
 from billing.models import Bill, BillingFinding, BillingPeriod, Payment, Plan, Refund, Subscription
-from billing.razorpay_faults import RazorpayError
-from billing.submission import PATIENCE_MS, drive, drive_one
-from billing.subscribe import subscribe
+from billing.razorpay.errors import RazorpayError
+from billing.subscriptions.intents import subscribe
+from billing.subscriptions.push import PATIENCE_MS, drive, drive_one
+from billing.subscriptions.sync import refresh
 from core.clock import follow_test_clock
 from core.tenancy.audit import Actor
 from metering.models import EntitlementRow
-from metering.schedule import Schedule
+from metering.quota.schedule import Schedule
 from tests.billing.office import Office
 from tests.simulated_razorpay import Razorpay
 
@@ -39,32 +39,32 @@ _PLANS: dict[str, dict[str, Any]] = {
 class Signup:
     """One tenant, at a desk."""
 
-    def __init__(self, desk: Desk, razorpay: Razorpay, tenant_id: UUID) -> None:
-        self.desk, self.razorpay, self.tenant_id = desk, razorpay, tenant_id
+    def __init__(self, context: BillingContext, razorpay: Razorpay, tenant_id: UUID) -> None:
+        self.context, self.razorpay, self.tenant_id = context, razorpay, tenant_id
 
     @classmethod
-    async def open(cls, desk: Desk, razorpay: Razorpay) -> "Signup":
+    async def open(cls, context: BillingContext, razorpay: Razorpay) -> "Signup":
         """A new tenant on a morning of January 2027, and plans for it to choose from; `team` bills Rs 3,000."""
         razorpay.reset(start=OPENS)
         follow(razorpay)
-        office = await Office.open(desk)
-        async with desk.database.session() as session:
+        office = await Office.open(context)
+        async with context.database.session() as session:
             for code, fields in _PLANS.items():
                 session.add(Plan(code=code, version=1, name=code.title(), limits={}, meters=_METERS, **fields))
-        return cls(desk, razorpay, await office.tenant())
+        return cls(context, razorpay, await office.tenant())
 
     async def neighbour(self) -> "Signup":
         """Another tenant."""
-        return Signup(self.desk, self.razorpay, await Office(self.desk).tenant())
+        return Signup(self.context, self.razorpay, await Office(self.context).tenant())
 
     # ------------------------------------------------------------------------------------------ what it does
 
     async def want(self, plan: str = "team") -> Subscription:
         """Asks for it, as the route does: whatever becomes of the call, the wish is stored."""
-        wanted = await subscribe(self.desk, ACTOR, self.tenant_id, plan)
+        wanted = await subscribe(self.context, ACTOR, self.tenant_id, plan)
         assert wanted.subscription_id is not None
         with suppress(RazorpayError):
-            await drive_one(self.desk, self.tenant_id, wanted.subscription_id)
+            await drive_one(self.context, self.tenant_id, wanted.subscription_id)
         return await self.read(wanted.subscription_id)
 
     async def subscribed(self, plan: str = "team", method: str = "upi") -> Subscription:
@@ -77,7 +77,7 @@ class Signup:
 
     async def fetch(self, row: Subscription) -> None:
         """What a webhook leads to."""
-        await refresh(self.desk, row.tenant_id, row.id)
+        await refresh(self.context, row.tenant_id, row.id)
 
     async def advance(self, *, days: float = 0, seconds: float = 0, to_ms: int | None = None) -> None:
         """Time passes for both sides."""
@@ -87,22 +87,22 @@ class Signup:
 
     async def settle(self, *, rounds: int = 3) -> None:
         """The duty runs, and time enough passes for what is in doubt, a few times."""
-        await drive(self.desk)
+        await drive(self.context)
         for _ in range(rounds):
             await self.advance(seconds=PATIENCE_MS / 1000 + 60)
-            await drive(self.desk)
-            await collect(self.desk)
+            await drive(self.context)
+            await collect(self.context)
 
     # ---------------------------------------------------------------------------------------- what came of it
 
     async def read(self, subscription_id: UUID) -> Subscription:
         """The row as it is."""
-        async with self.desk.database.session() as session:
+        async with self.context.database.session() as session:
             return await session.get_one(Subscription, (self.tenant_id, subscription_id))
 
     async def all(self, model: Any, *order: Any) -> list[Any]:
         """The tenant's rows of a table."""
-        async with self.desk.database.session() as session:
+        async with self.context.database.session() as session:
             return list(await session.scalars(select(model).where(model.tenant_id == self.tenant_id).order_by(*order)))
 
     async def subscriptions(self) -> list[Subscription]:
@@ -137,7 +137,7 @@ class Signup:
 
     async def findings(self) -> list[str]:
         """The kinds of what a person should know."""
-        async with self.desk.database.session() as session:
+        async with self.context.database.session() as session:
             return list(await session.scalars(select(BillingFinding.kind).order_by(BillingFinding.key)))
 
     def theirs(self, status: str | None = None) -> list[dict[str, Any]]:

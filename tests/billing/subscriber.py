@@ -11,21 +11,21 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from billing.cycles import IST
-from billing.desk import lock_tenant
+from billing.access.cycles import IST
+from billing.access.periods import learn_cycle
+from billing.access.projection import project
+from billing.context import lock_tenant
 from billing.models import Bill, BillingPeriod, Plan, Subscription
-from billing.overage import Meter, MeterTerms, PastAllowance
-from billing.periods import learn_cycle
-from billing.projection import project
+from billing.rating.overage import Meter, MeterTerms, PastAllowance
 from core.clock import to_ms
-from core.database import Database
 from core.ids import uuid7
+from core.postgres.database import Database
 from core.tenancy.models import Tenant
-from metering.limits import Limit, LimitSet, PlanLimits
-from metering.limits import Meter as LimitMeter
 from metering.models import EntitlementRow
-from metering.schedule import Schedule, Segment
-from metering.windows import WindowKind
+from metering.quota.limits import Limit, LimitSet, PlanLimits
+from metering.quota.limits import Meter as LimitMeter
+from metering.quota.schedule import Schedule, Segment
+from metering.quota.windows import WindowKind
 
 ZONE = ZoneInfo("Asia/Kolkata")
 DAY_MS = 86_400_000

@@ -3,10 +3,10 @@
 import pytest
 from sqlalchemy import select
 
-from billing.closes import close_due
-from billing.collection import collect
+from billing.collection.collection import collect
+from billing.invoicing.period_close import close_due
 from billing.models import Charge, RazorpayReconciliation
-from billing.razorpay_faults import RazorpayError
+from billing.razorpay.errors import RazorpayError
 from billing.reconciliation import Report, reconcile_razorpay
 from core.clock import now_ms
 from tests.billing.office import Office
@@ -19,7 +19,7 @@ OVERAGE_PAISE = USED_TOKENS * 100 * 118 // 100
 
 async def _is_clean_again(signup: Signup, *findings: str) -> None:
     """A second look finds nothing to do, and what Razorpay kept is what our books say."""
-    again = await reconcile_razorpay(signup.desk, days=300)
+    again = await reconcile_razorpay(signup.context, days=300)
     assert (again.healed, again.unexplained) == ([], [])
     totals = signup.razorpay.money()["totals"]
     assert (again.collected_paise, again.refunded_paise) == (totals["collected"], totals["refunded"])
@@ -35,11 +35,11 @@ async def _link(signup: Signup) -> Charge:
     """A subscriber whose overage waits to be paid."""
     row = await signup.subscribed()
     (present,) = [one for one in await signup.periods() if one.subscription_id == row.id and not one.foreseen]
-    await Office(signup.desk).use(signup.tenant_id, present.period_id, output_tokens=1_000 + USED_TOKENS)
+    await Office(signup.context).use(signup.tenant_id, present.period_id, output_tokens=1_000 + USED_TOKENS)
     await signup.advance(to_ms=present.ends_ms + 3_600_000)
     await signup.fetch(row)
-    await close_due(signup.desk)
-    await collect(signup.desk)
+    await close_due(signup.context)
+    await collect(signup.context)
     charge: Charge = (await signup.all(Charge))[0]
     assert (charge.state, charge.amount_paise) == ("submitted", OVERAGE_PAISE)
     return charge
@@ -50,7 +50,7 @@ async def test_an_authorisation_that_nobody_told_of(signup: Signup) -> None:
     assert row.razorpay_id
     signup.razorpay.authorise(row.razorpay_id)
 
-    assert _kinds(await reconcile_razorpay(signup.desk)) == ["subscription"]
+    assert _kinds(await reconcile_razorpay(signup.context)) == ["subscription"]
 
     assert (await signup.read(row.id)).status == "active"
     assert [bill.state for bill in await signup.bills()] == ["paid"]
@@ -61,7 +61,7 @@ async def test_cycles_that_nobody_told_of(signup: Signup) -> None:
     row = await signup.subscribed()
     await signup.advance(days=50)
 
-    assert _kinds(await reconcile_razorpay(signup.desk)) == ["subscription"]
+    assert _kinds(await reconcile_razorpay(signup.context)) == ["subscription"]
 
     row = await signup.read(row.id)
     assert (row.status, row.paid_count) == ("active", 2)
@@ -76,7 +76,7 @@ async def test_a_paid_link_that_nobody_told_of(signup: Signup) -> None:
     assert charge.razorpay_id
     signup.razorpay.pay_link(charge.razorpay_id)
 
-    assert _kinds(await reconcile_razorpay(signup.desk)) == ["charge"]
+    assert _kinds(await reconcile_razorpay(signup.context)) == ["charge"]
 
     (bill,) = [bill for bill in await signup.bills() if bill.kind == "overage"]
     assert (bill.state, bill.paid_paise) == ("paid", OVERAGE_PAISE)
@@ -88,22 +88,22 @@ async def test_a_link_paid_after_it_was_thought_gone(signup: Signup) -> None:
     charge = await _link(signup)
     assert charge.razorpay_id
     await signup.advance(days=40)
-    await collect(signup.desk)
-    await collect(signup.desk)
+    await collect(signup.context)
+    await collect(signup.context)
     bill_id = charge.bill_id
     attempts = [one.state for one in await signup.all(Charge, Charge.attempt) if one.bill_id == bill_id]
     assert attempts == ["void", "submitted"], "the link has expired, and there is another"
     signup.razorpay.pay_link(charge.razorpay_id, late=True)
 
-    found = await reconcile_razorpay(signup.desk)
-    await collect(signup.desk)
+    found = await reconcile_razorpay(signup.context)
+    await collect(signup.context)
 
     assert found.is_clean
     (bill,) = [bill for bill in await signup.bills() if bill.id == bill_id]
     assert (bill.state, bill.paid_paise) == ("paid", OVERAGE_PAISE)
     attempts = [one.state for one in await signup.all(Charge, Charge.attempt) if one.bill_id == bill_id]
     assert attempts == ["paid", "void"]
-    await reconcile_razorpay(signup.desk)
+    await reconcile_razorpay(signup.context)
     await _is_clean_again(signup)
 
 
@@ -112,7 +112,7 @@ async def test_a_refund_from_the_dashboard(signup: Signup) -> None:
     (payment,) = await signup.payments()
     signup.razorpay.refund_payment(payment.razorpay_id, 1_000)
 
-    assert _kinds(await reconcile_razorpay(signup.desk)) == ["payment"]
+    assert _kinds(await reconcile_razorpay(signup.context)) == ["payment"]
 
     (payment,) = await signup.payments()
     assert payment.refunded_paise == 1_000
@@ -125,7 +125,7 @@ async def test_a_cancel_in_the_customers_app(signup: Signup) -> None:
     assert row.razorpay_id
     signup.razorpay.customer(row.razorpay_id, "revoke")
 
-    assert _kinds(await reconcile_razorpay(signup.desk)) == ["subscription"]
+    assert _kinds(await reconcile_razorpay(signup.context)) == ["subscription"]
 
     row = await signup.read(row.id)
     assert row.status == "cancelled"
@@ -138,7 +138,7 @@ async def test_an_answer_that_was_lost(signup: Signup) -> None:
     row = await signup.want()
     assert row.state == "submitting"
 
-    found = await reconcile_razorpay(signup.desk)
+    found = await reconcile_razorpay(signup.context)
 
     assert _kinds(found) == ["subscription"]
     (theirs,) = signup.theirs()
@@ -149,7 +149,7 @@ async def test_an_answer_that_was_lost(signup: Signup) -> None:
 async def test_money_of_ours_that_nobody_can_explain_is_listed(signup: Signup) -> None:
     """Somebody copied one of our links in the dashboard, and it was paid."""
     charge = await _link(signup)
-    copy = await signup.desk.razorpay.create_payment_link(
+    copy = await signup.context.razorpay.create_payment_link(
         amount_paise=4_200,
         reference_id="a-copy-of-ours",
         description="Usage",
@@ -159,19 +159,19 @@ async def test_money_of_ours_that_nobody_can_explain_is_listed(signup: Signup) -
     )
     paid = signup.razorpay.pay_link(copy.id)
 
-    found = await reconcile_razorpay(signup.desk)
+    found = await reconcile_razorpay(signup.context)
 
     assert [(one["kind"], one["id"]) for one in found.unexplained] == [("payment", paid["payment"]["id"])]
     assert not found.is_clean
     assert await signup.findings() == ["unexplained"]
     assert (await signup.all(Charge))[0].state == "submitted"
-    async with signup.desk.database.session() as session:
+    async with signup.context.database.session() as session:
         (stored,) = list(await session.scalars(select(RazorpayReconciliation)))
     assert (stored.unexplained, stored.report["unexplained"]) == (1, found.unexplained)
 
 
 async def test_what_is_another_products_is_only_counted(signup: Signup) -> None:
-    gateway = signup.desk.razorpay
+    gateway = signup.context.razorpay
     plan = await gateway.create_plan(name="Other", amount_paise=10_000, notes={})
     other = await gateway.create_subscription(plan_id=plan.id, total_count=12, notes={"tenant_id": "not ours"})
     signup.razorpay.authorise(other.id)
@@ -186,7 +186,7 @@ async def test_what_is_another_products_is_only_counted(signup: Signup) -> None:
     signup.razorpay.pay_link(link.id)
 
     for _ in range(2):
-        found = await reconcile_razorpay(signup.desk)
+        found = await reconcile_razorpay(signup.context)
         assert (found.healed, found.unexplained, found.foreign) == ([], [], 4)
         assert (found.collected_paise, found.refunded_paise) == (0, 0)
     assert [one["status"] for one in signup.theirs()] == ["active"]
@@ -200,8 +200,8 @@ async def test_razorpay_away_changes_nothing(signup: Signup) -> None:
     signup.razorpay.fault(route="GET *", kind="error", status=503, times=None)
 
     with pytest.raises(RazorpayError):
-        await reconcile_razorpay(signup.desk)
+        await reconcile_razorpay(signup.context)
 
     assert (await signup.read(row.id)).status == "created"
-    async with signup.desk.database.session() as session:
+    async with signup.context.database.session() as session:
         assert list(await session.scalars(select(RazorpayReconciliation))) == []

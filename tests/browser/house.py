@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.tenancy.principal import Scope
-from metering.limits import LimitSet
+from metering.quota.limits import LimitSet
 from tests import fork_server, servers
 from tests.harness import Account, Api, Books, Razorpay, Simulator, environment, running, scripted
 from tests.journeys.shop import ALLOWANCES, BASE_PAISE, CUSTOMER, OPERATOR, RATES, SCOPES

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID
 
 import uvicorn
@@ -179,7 +180,7 @@ async def limits(request: Request) -> Response:
 async def page(request: Request) -> Response:
     """`/?as=admin` is somebody who may see the plans."""
     scopes = frozenset(scope.value for scope in SCOPES[request.query_params.get("as", "user")])
-    visitor = Visitor(Principal(NOBODY, NOBODY, NOBODY, scopes), "Stub Ltd", "ada", "nk_test_stub")
+    visitor = Visitor(Principal(NOBODY, NOBODY, NOBODY, scopes), "Stub Ltd", "ada", "nk_test_stub", cast("Any", None))
     return render(request, "chat.html", visitor, model="claude-sonnet-4-6")
 
 

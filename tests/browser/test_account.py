@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from billing.rupees import rupees
+from billing.gst.rupees import rupees
 from tests.browser.conftest import Watch, axe
 from tests.browser.house import House
 from tests.journeys.shop import ALLOWANCES, BASE_PAISE, RATES, gross, overage

@@ -8,8 +8,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from metering.limits import Limit, LimitSet, Meter
-from metering.windows import WindowKind
+from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.windows import WindowKind
 from tests.browser.conftest import Watch, axe
 from tests.browser.house import House
 from tests.harness import LEDGER_FIELDS, Account, scripted

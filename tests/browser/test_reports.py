@@ -11,7 +11,7 @@ import pytest
 from api.pages.reports.view import TOKENS
 from api.pages.site import number, usd
 from core.clock import follow_test_clock, now_ms, stop_following
-from metering.records import ERRORS
+from metering.journal.records import ERRORS
 from tests.browser.conftest import Watch, axe
 from tests.browser.house import House
 from tests.metering.rows import KOLKATA

@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from core.database import asyncpg_dsn
+from core.postgres.database import asyncpg_dsn
 from tests import servers
 
 

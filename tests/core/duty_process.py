@@ -10,8 +10,8 @@ import sys
 
 import asyncpg
 
-from core.database import asyncpg_dsn
 from core.logs import configure_logs
+from core.postgres.database import asyncpg_dsn
 from core.queue import Duty, Queue
 
 STALE_AFTER_S = 1

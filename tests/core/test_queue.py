@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from core.database import Database, asyncpg_dsn
+from core.postgres.database import Database, asyncpg_dsn
 from core.queue import Duty, Queue, post, post_with
 from tests import servers
 from tests.programs import WITHIN_S, Process, starter, until

@@ -15,7 +15,7 @@ from core.clock import follow_test_clock, stop_following
 from core.settings import Settings
 from sandbox.daemon import free_port
 from tests import servers
-from tests.desks import open_desk
+from tests.billing_context import open_billing_context
 from tests.harness import Api, Books, Razorpay, Simulator, client, environment, running
 from tests.journeys.shop import Shop, operator
 from tests.simulated_razorpay import WEBHOOK_SECRET
@@ -94,9 +94,9 @@ async def shop(database_url: str, redis_url: str, razorpay: Razorpay, simulator:
         async with (
             _serving(settings, port) as url,
             client(url) as http,
-            open_desk(database_url, redis_url, razorpay) as desk,
+            open_billing_context(database_url, redis_url, razorpay) as context,
         ):
-            yield await Shop(http, books, desk, razorpay, simulator, await operator(books)).open()
+            yield await Shop(http, books, context, razorpay, simulator, await operator(books)).open()
     finally:
         stop_following()
         await books.close()

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from billing.closes import close_due
-from billing.collection import collect
-from billing.desk import Desk
-from billing.processing import process_due
-from billing.razorpay import Razorpay as Gateway
-from billing.razorpay_faults import RazorpayError
-from billing.submission import drive
+from billing.collection.collection import collect
+from billing.context import BillingContext
+from billing.invoicing.period_close import close_due
+from billing.razorpay.client import Razorpay as Gateway
+from billing.razorpay.errors import RazorpayError
+from billing.subscriptions.push import drive
+from billing.webhooks.processing import process_due
 from core.errors import NakaError
 
-DUTIES: tuple[Callable[[Desk], Awaitable[object]], ...] = (process_due, drive, close_due, collect)
+DUTIES: tuple[Callable[[BillingContext], Awaitable[object]], ...] = (process_due, drive, close_due, collect)
 
 
 class Killed(BaseException):
@@ -62,7 +62,7 @@ class Mortal:
 class Worker:
     """One process's billing."""
 
-    desk: Desk
+    context: BillingContext
     gateway: Mortal
     random: Random
     deaths: int = 0
@@ -85,12 +85,12 @@ class Worker:
                 self.deaths += 1
         self.gateway.fate = None
 
-    async def _do(self, duty: Callable[[Desk], Awaitable[object]]) -> None:
+    async def _do(self, duty: Callable[[BillingContext], Awaitable[object]]) -> None:
         with suppress(RazorpayError, NakaError):  # as the worker's loop: it comes again at the next tick
-            await duty(self.desk)
+            await duty(self.context)
 
 
-def mortal(desk: Desk, seed: int) -> Worker:
+def mortal(context: BillingContext, seed: int) -> Worker:
     """A worker at a desk like this one."""
-    gateway = Mortal(desk.razorpay)
-    return Worker(replace(desk, razorpay=gateway), gateway, Random(seed))  # type: ignore[arg-type]
+    gateway = Mortal(context.razorpay)
+    return Worker(replace(context, razorpay=gateway), gateway, Random(seed))  # type: ignore[arg-type]

@@ -14,11 +14,11 @@ from uuid import uuid4
 
 import httpx2
 
-from billing.closes import close_due
-from billing.collection import collect
-from billing.desk import Desk
-from billing.processing import process_due
-from billing.submission import drive
+from billing.collection.collection import collect
+from billing.context import BillingContext
+from billing.invoicing.period_close import close_due
+from billing.subscriptions.push import drive
+from billing.webhooks.processing import process_due
 from core.tenancy.principal import Scope
 from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Answer, Books, Razorpay, Simulator, chat, scripted
 
@@ -147,12 +147,12 @@ class Shop:
         self,
         http: httpx2.AsyncClient,
         books: Books,
-        desk: Desk,
+        context: BillingContext,
         razorpay: Razorpay,
         provider: Simulator,
         admin: Account,
     ) -> None:
-        self.http, self.books, self.desk = http, books, desk
+        self.http, self.books, self.context = http, books, context
         self.razorpay, self.provider, self.admin = razorpay, provider, admin
 
     async def operate(self, method: str, path: str, *, expect: int = 200, **body: Any) -> Any:
@@ -193,10 +193,10 @@ class Shop:
         before = None
         for _ in range(rounds):
             await asyncio.to_thread(self.razorpay.drain)
-            await process_due(self.desk)
-            await drive(self.desk)
-            await close_due(self.desk)
-            await collect(self.desk)
+            await process_due(self.context)
+            await drive(self.context)
+            await close_due(self.context)
+            await collect(self.context)
             now = await self.moved()
             if now == before:
                 return

@@ -13,13 +13,13 @@ from typing import Any
 
 from sqlalchemy import text
 
-from billing.cycles import cycle_name
-from billing.desk import Desk
-from billing.inbox import Inbox
+from billing.access.cycles import cycle_name
+from billing.context import BillingContext
 from billing.reconciliation import reconcile_razorpay
-from billing.submission import drive
-from billing.subscribe import subscribe
-from core.database import Database
+from billing.subscriptions.intents import subscribe
+from billing.subscriptions.push import drive
+from billing.webhooks.inbox import Inbox
+from core.postgres.database import Database
 from tests import servers
 from tests.billing.office import Office
 from tests.billing.signup import ACTOR, DAY_S, OPENS, Signup, follow
@@ -55,7 +55,7 @@ class Order:
 class Story:
     """Two customers over two cycles: one pays by UPI, the other by a card that fails once."""
 
-    desk: Desk
+    context: BillingContext
     inbox: Inbox
     razorpay: Razorpay
     order: Order
@@ -70,7 +70,7 @@ class Story:
         self.random = Random(self.order.seed)
         await self._open()
         for one in self.customers:
-            await subscribe(self.desk, ACTOR, one.tenant_id, "team")
+            await subscribe(self.context, ACTOR, one.tenant_id, "team")
         await self._happens()
         await self._made()
         await self._to(OPENS + HOUR_S)
@@ -95,13 +95,13 @@ class Story:
     # ------------------------------------------------------------------------------------- what happens
 
     async def _open(self) -> None:
-        owner = Database(servers.owner(self.desk.settings.database_url), pool_size=1)
+        owner = Database(servers.owner(self.context.settings.database_url), pool_size=1)
         async with owner.session() as session:
             await session.execute(text(f"TRUNCATE {TABLES} CASCADE"))
         await owner.close()
-        first = await Signup.open(self.desk, self.razorpay)
+        first = await Signup.open(self.context, self.razorpay)
         self.customers = [first, await first.neighbour()]
-        self.workers = [mortal(self.desk, self.random.randrange(2**32)) for _ in range(2)]
+        self.workers = [mortal(self.context, self.random.randrange(2**32)) for _ in range(2)]
 
     async def _made(self) -> None:
         """The subscriptions are at Razorpay, however long that takes."""
@@ -109,7 +109,7 @@ class Story:
             if all(one["razorpay_id"] for one in await self.rows("SELECT razorpay_id FROM subscriptions")):
                 return
             await self._to(self.razorpay.now() + 11 * 60)
-            await drive(self.desk)
+            await drive(self.context)
         raise AssertionError("a subscription was not made")
 
     async def _id(self, customer: Signup) -> str:
@@ -128,7 +128,7 @@ class Story:
         for number, one in enumerate(self.customers):
             theirs = await self._theirs(one)
             name = cycle_name(theirs["current_start"] * 1000, theirs["id"][-6:])
-            await Office(self.desk).use(one.tenant_id, name, output_tokens=1_000 + tokens + number)
+            await Office(self.context).use(one.tenant_id, name, output_tokens=1_000 + tokens + number)
 
     async def _pay_links(self) -> None:
         for link in self.razorpay.ledger()["links"]:
@@ -193,7 +193,7 @@ class Story:
         before = None
         for _ in range(8):
             for duty in DUTIES:
-                await duty(self.desk)
+                await duty(self.context)
             now = await self.rows(MOVING)
             if now == before:
                 return
@@ -205,11 +205,11 @@ class Story:
         for _ in range(3):
             await self._to(self.razorpay.now() + HOUR_S / 2)
             await self._rest()
-            await reconcile_razorpay(self.desk)
+            await reconcile_razorpay(self.context)
             await self._rest()
             await self._pay_links()
         await self._to(self.razorpay.now() + 2 * HOUR_S)
-        await reconcile_razorpay(self.desk)
+        await reconcile_razorpay(self.context)
         await self._rest()
         await self._bring(self.razorpay.deliveries() * (2 if self.order.chaos else 1))
         await self._rest()
@@ -223,5 +223,5 @@ class Story:
 
     async def rows(self, query: str) -> list[Any]:
         """Rows, by the names of their columns."""
-        async with self.desk.database.session() as session:
+        async with self.context.database.session() as session:
             return list((await session.execute(text(query))).mappings())

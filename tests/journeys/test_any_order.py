@@ -7,14 +7,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, note, settings
 from hypothesis import strategies as st
 
-from billing.desk import Desk
-from billing.inbox import Inbox
+from billing.context import BillingContext
 from billing.reconciliation import reconcile_razorpay
+from billing.webhooks.inbox import Inbox
 from core.clock import now_ms, stop_following
-from core.database import Connections
+from core.postgres.database import Connections
 from tests import simulated_razorpay as sandbox
 from tests.billing.signup import DAY_S
-from tests.desks import open_desk
+from tests.billing_context import open_billing_context
 from tests.journeys.shuffled import Order, Story
 
 DAY_MS = DAY_S * 1000
@@ -29,29 +29,29 @@ orders = st.builds(
 
 
 @pytest.fixture
-async def desk(database_url: str, redis_url: str, razorpay: sandbox.Razorpay) -> AsyncIterator[Desk]:
+async def context(database_url: str, redis_url: str, razorpay: sandbox.Razorpay) -> AsyncIterator[BillingContext]:
     """Billing on a database of its own."""
     secret = sandbox.WEBHOOK_SECRET
-    async with open_desk(database_url, redis_url, razorpay, razorpay_webhook_secret=secret) as made:
+    async with open_billing_context(database_url, redis_url, razorpay, razorpay_webhook_secret=secret) as made:
         yield made
         stop_following()
 
 
 @pytest.fixture
-async def inbox(desk: Desk) -> AsyncIterator[Inbox]:
+async def inbox(context: BillingContext) -> AsyncIterator[Inbox]:
     """What the API's route of the webhooks stores with."""
-    pool = Connections(desk.settings.database_url)
+    pool = Connections(context.settings.database_url)
     await pool.start()
-    made = Inbox(pool, desk.settings.razorpay_webhook_secret)
+    made = Inbox(pool, context.settings.razorpay_webhook_secret)
     yield made
     await made.stop()
     await pool.close()
 
 
 @pytest.fixture
-async def undisturbed(desk: Desk, inbox: Inbox, razorpay: sandbox.Razorpay) -> dict[str, Any]:
+async def undisturbed(context: BillingContext, inbox: Inbox, razorpay: sandbox.Razorpay) -> dict[str, Any]:
     """How the story ends when every webhook comes once, in its order, and nobody dies."""
-    story = await Story(desk, inbox, razorpay, QUIET).tell()
+    story = await Story(context, inbox, razorpay, QUIET).tell()
     await _is_sound(story)
     end = await _end_state(story)
     for number in range(2):
@@ -105,7 +105,7 @@ async def _is_sound(story: Story) -> None:
     """What holds of every run by itself."""
     (paid,) = await story.rows("SELECT sum(paid_paise)::bigint AS paise FROM bills WHERE state = 'paid'")
     assert story.razorpay.money()["totals"]["kept"] == paid["paise"]
-    again = await reconcile_razorpay(story.desk)
+    again = await reconcile_razorpay(story.context)
     assert (again.healed, again.unexplained) == ([], [])
     findings = await story.rows("SELECT kind, detail FROM billing_findings")
     assert findings == []
@@ -124,9 +124,9 @@ async def _is_sound(story: Story) -> None:
 @example(order=Order(seed=1, drop=1.0))
 @example(order=Order(seed=2, drop=0.0, late=0.6))
 async def test_any_order_ends_the_same(
-    desk: Desk, inbox: Inbox, razorpay: sandbox.Razorpay, order: Order, undisturbed: dict[str, Any]
+    context: BillingContext, inbox: Inbox, razorpay: sandbox.Razorpay, order: Order, undisturbed: dict[str, Any]
 ) -> None:
-    story = await Story(desk, inbox, razorpay, order).tell()
+    story = await Story(context, inbox, razorpay, order).tell()
 
     note(f"{dict(story.fates)}, {[worker.deaths for worker in story.workers]} deaths")
     assert await _end_state(story) == undisturbed

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from api.attempts import FREE_ATTEMPTS
-from metering.limits import Limit, LimitSet, Meter
-from metering.windows import WindowKind
+from api.auth.sign_in_throttle import FREE_ATTEMPTS
+from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.windows import WindowKind
 from tests.billing.postbag import signed
 from tests.harness import Account, Api, Books, Simulator, chat, client, scripted
 from tests.journeys.callers import eventually, served

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from api.doctor import stores
-from api.doctor.findings import Patient, Verdict
-from core.database import Connections
-from core.postgres_connection import UnexpectedPooler, check_pooler, connect
-from core.postgres_url import parse
+from api.doctor.findings import Checkup, Verdict
+from core.postgres.connection import UnexpectedPooler, check_pooler, connect
+from core.postgres.database import Connections
+from core.postgres.url import parse
 from core.settings import Settings
 from tests.harness import Api, Books, Simulator, chat, client, environment, running
 from tests.pgbouncer import PgBouncer
@@ -101,7 +101,7 @@ async def test_the_doctor_says_which_mode_it_met(pooled: dict[str, str]) -> None
 
     async def says(**changed: str) -> tuple[Verdict, str]:
         given: dict[str, Any] = {name.lower(): value for name, value in pooled.items()} | changed
-        patient = Patient(Settings(_env_file=None, **given))
+        patient = Checkup(Settings(_env_file=None, **given))
         await stores.postgres(patient)
         await stores.pooler(patient)
         await patient.postgres.close()

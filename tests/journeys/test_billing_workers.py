@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from billing.desk import CLOSES, Desk
-from billing.numbering import parse_number
+from billing.context import CLOSES, BillingContext
+from billing.gst.invoice_numbers import parse_number
 from tests.billing.office import PERIOD, Office
-from tests.desks import open_desk
+from tests.billing_context import open_billing_context
 from tests.harness import Books, environment
 from tests.programs import Process, starter, until
 from tests.simulated_razorpay import Razorpay
@@ -27,16 +27,16 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
 
 @pytest.fixture
-async def desk(database_url: str, redis_url: str, razorpay: Razorpay) -> AsyncIterator[Desk]:
+async def context(database_url: str, redis_url: str, razorpay: Razorpay) -> AsyncIterator[BillingContext]:
     """For what is there before the workers."""
-    async with open_desk(database_url, redis_url, razorpay) as made:
+    async with open_billing_context(database_url, redis_url, razorpay) as made:
         yield made
 
 
 async def test_a_worker_killed_among_forty_closes_and_charges_leaves_one_of_each(
-    desk: Desk, razorpay: Razorpay, database_url: str, redis_url: str, start: Callable[..., Process]
+    context: BillingContext, razorpay: Razorpay, database_url: str, redis_url: str, start: Callable[..., Process]
 ) -> None:
-    office, books = await Office.open(desk), Books(database_url)
+    office, books = await Office.open(context), Books(database_url)
     tenants = await office.tenants(TENANTS)
     await office.periods(tenants, PERIOD)
     for number, tenant_id in enumerate(tenants):
@@ -53,14 +53,14 @@ async def test_a_worker_killed_among_forty_closes_and_charges_leaves_one_of_each
     async def enough(query: str, least: int) -> bool:
         return await count(query) >= least
 
-    await desk.post([CLOSES])
+    await context.post([CLOSES])
     await until(lambda: enough("charges WHERE state = 'submitted'", 5))
     workers[0].process.kill()
     await asyncio.to_thread(workers[0].process.wait, 10)
     assert await count("charges WHERE state = 'submitted'") < TENANTS, "it was killed in the middle"
 
     async def all_collected() -> bool:
-        await desk.post([CLOSES, "billing-collect"])
+        await context.post([CLOSES, "billing-collect"])
         await asyncio.sleep(0.3)
         return await enough("charges WHERE state = 'submitted'", TENANTS)
 

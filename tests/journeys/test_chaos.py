@@ -14,10 +14,10 @@ from uuid import UUID
 
 import pytest
 
-from metering.limits import Limit, LimitSet, Meter
+from metering.journal.spool import waiting
 from metering.models import COUNT_COLUMNS
-from metering.spool import waiting
-from metering.windows import WindowKind
+from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.windows import WindowKind
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests import servers

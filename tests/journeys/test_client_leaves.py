@@ -10,8 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from metering.limits import Limit, LimitSet, Meter
-from metering.windows import WindowKind
+from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.windows import WindowKind
 from tests.harness import Api, Books, Simulator, chat, scripted
 from tests.journeys.callers import Caller, eventually, served, standing_when_free
 

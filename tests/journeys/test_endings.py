@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from metering.limits import Limit, LimitSet, Meter
-from metering.windows import WindowKind
+from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.windows import WindowKind
 from tests.harness import (
     LEDGER_FIELDS,
     TOKEN_FIELDS,

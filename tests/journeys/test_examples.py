@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from examples.python_client import events
-from metering.limits import Limit, LimitSet, Meter
-from metering.windows import WindowKind
+from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.windows import WindowKind
 from tests.harness import ROOT, Account, Api, Books, parse_sse, scripted
 
 TEXT = "  नाका 😀 counts:\n\n“every” word\n: and no \\ more\n\tthan that. "

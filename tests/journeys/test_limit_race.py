@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import httpx2
 import pytest
 
-from metering.limits import Limit, LimitSet, Meter
-from metering.windows import WindowKind
+from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.windows import WindowKind
 from tests.harness import TOKEN_FIELDS, Account, Answer, Books, Simulator, chat, scripted
 
 LIMIT = 10_000

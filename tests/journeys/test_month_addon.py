@@ -6,7 +6,7 @@ from tests.journeys.shop import BASE_PAISE, Shop, gross, overage
 
 
 async def test_a_month_by_international_card(shop: Shop) -> None:
-    shop.desk = replace(shop.desk, rules=replace(shop.desk.rules, addons=True))
+    shop.context = replace(shop.context, rules=replace(shop.context.rules, addons=True))
     customer = await shop.customer()
     await customer.subscribe(method="card_international")
     assert (await customer.chat(input_tokens=8_000, words=40)).done
@@ -32,7 +32,7 @@ async def test_a_month_by_international_card(shop: Shop) -> None:
 
 
 async def test_by_upi_it_is_a_link_whatever_the_setting(shop: Shop) -> None:
-    shop.desk = replace(shop.desk, rules=replace(shop.desk.rules, addons=True))
+    shop.context = replace(shop.context, rules=replace(shop.context.rules, addons=True))
     customer = await shop.customer()
     await customer.subscribe()
     assert (await customer.chat(input_tokens=8_000)).done

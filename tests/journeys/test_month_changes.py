@@ -3,8 +3,8 @@
 import asyncio
 from dataclasses import replace
 
-from billing.alerts import look
-from billing.subscribe import subscribe
+from billing.alerts.alerts import look
+from billing.subscriptions.intents import subscribe
 from tests.harness import ACTOR
 from tests.journeys.shop import BASE_PAISE, Customer, Shop, gross, overage, taxable
 
@@ -118,9 +118,9 @@ async def test_cancelled_now_and_served_to_the_end_of_what_is_paid(shop: Shop) -
 
 
 async def test_the_last_cycle_and_a_renewal(shop: Shop) -> None:
-    shop.desk = replace(shop.desk, rules=replace(shop.desk.rules, cycles=2))
+    shop.context = replace(shop.context, rules=replace(shop.context.rules, cycles=2))
     customer = await shop.customer()
-    await subscribe(shop.desk, ACTOR, customer.account.tenant_id, "team")
+    await subscribe(shop.context, ACTOR, customer.account.tenant_id, "team")
     await shop.turn()
     shop.razorpay.authorise(await customer.razorpay_id(), "upi")
     await shop.turn()
@@ -129,7 +129,7 @@ async def test_the_last_cycle_and_a_renewal(shop: Shop) -> None:
     last = customer.used()
     end = await customer.current_end()
     for _ in range(2):
-        await look(shop.desk)
+        await look(shop.context)
     alerts = (await customer.call("GET", "/v1/billing/alerts"))["items"]
     assert [one["type"] for one in alerts].count("subscription.renewal_due") == 1, "a renewal is offered, once"
     await customer.subscribe()

@@ -27,16 +27,16 @@ async def test_two_cycle_ends_are_made_up_for(shop: Shop, lost: bool) -> None:  
         shop.razorpay.set_webhook(enabled=False)
     owed = await _two_cycles(shop, customer)
     if lost:
-        found = await reconcile_razorpay(shop.desk)
+        found = await reconcile_razorpay(shop.context)
         assert (bool(found.healed), found.unexplained) == (True, [])
     await shop.turn()
     assert [bill["taxable_paise"] for bill in await customer.bills("overage")] == owed
     assert [bill["total_paise"] for bill in await customer.bills("base")] == [gross(BASE_PAISE)] * 3
 
     await customer.pay_links()
-    await reconcile_razorpay(shop.desk)
+    await reconcile_razorpay(shop.context)
     await shop.turn()
     assert {bill["state"] for bill in await customer.bills("overage")} == {"paid"}
-    found = await reconcile_razorpay(shop.desk)
+    found = await reconcile_razorpay(shop.context)
     assert (found.healed, found.unexplained) == ([], [])
     await shop.money_agrees()

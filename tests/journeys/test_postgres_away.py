@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from metering.spool import waiting
+from metering.journal.spool import waiting
 from sandbox.postgres import Postgres
 from tests import servers
 from tests.harness import (

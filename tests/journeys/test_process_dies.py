@@ -13,9 +13,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from metering.limits import Limit, LimitSet, Meter
 from metering.models import COUNT_COLUMNS
-from metering.windows import WindowKind
+from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.windows import WindowKind
 from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Api, Books, Simulator, chat, client, scripted
 
 pytestmark = pytest.mark.chaos

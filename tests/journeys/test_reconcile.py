@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from sandbox.daemon import free_port
-from tests.api.test_cli import Naka
+from tests.api.cli.test_cli import Naka
 from tests.harness import (
     LEDGER_FIELDS,
     SIMULATOR_KEY,

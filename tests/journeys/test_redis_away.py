@@ -14,9 +14,9 @@ import pytest
 from redis.asyncio import Redis
 
 from core.tenancy.accounts import find_key, revoke_key
-from metering.limits import Limit, LimitSet, Meter
-from metering.quota import tenant_key
-from metering.windows import WindowKind
+from metering.admission.redis_scripts import tenant_key
+from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.windows import WindowKind
 from sandbox.valkey import Valkey
 from tests.harness import ACTOR, TOKEN_FIELDS, Account, Api, Books, Simulator, chat, client, scripted
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core.database import Connections, asyncpg_dsn
-from metering.reconcile import Scope, reconcile
+from core.postgres.database import Connections, asyncpg_dsn
+from metering.reconciliation.reconcile import Scope, reconcile
 from sandbox.daemon import ServerUnavailable
 from sandbox.postgres import binaries
 from tests import servers

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from api.server import NotAListener, inherit
+from api.http.server import NotAListener, inherit
 from tests.api.raw import head, post
 from tests.harness import Account, Api, Books, Simulator, scripted
 from tests.line import Line, Reply

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from metering.limits import LimitSet
+from metering.quota.limits import LimitSet
 from tests.harness import Account, Api, Books, chat, client, scripted
 
 CHATS, REFUSALS = 3, 2

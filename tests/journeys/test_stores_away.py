@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from metering.limits import Limit, LimitSet, Meter
-from metering.windows import WindowKind
+from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.windows import WindowKind
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests import servers

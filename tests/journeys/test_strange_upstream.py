@@ -13,7 +13,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from metering.limits import LimitSet
+from metering.quota.limits import LimitSet
 from sandbox.daemon import free_port
 from tests.harness import TOKEN_FIELDS, Api, Books, chat, client
 

@@ -9,9 +9,9 @@ import httpx2
 import pytest
 import redis.asyncio
 
+from metering.admission.redis_scripts import tenant_key, user_key
 from metering.models import COUNT_COLUMNS
-from metering.quota import tenant_key, user_key
-from metering.states import WindowState
+from metering.quota.counters import WindowState
 from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Books, Simulator, chat, scripted
 
 REQUESTS = 1_000

@@ -14,8 +14,8 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from metering.limits import Limit, LimitSet, Meter
-from metering.windows import WindowKind
+from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.windows import WindowKind
 from tests.harness import SIMULATOR_KEY, TOKEN_FIELDS, Account, Answer, Api, Books, Simulator, chat, client, scripted
 from tests.journeys.callers import served, standing_when_free
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from billing.desk import Desk
+from billing.context import BillingContext
 from billing.models import Subscription
-from billing.processing import process_due
+from billing.webhooks.processing import process_due
 from core.ids import uuid7
 from tests.billing.office import Office
 from tests.billing.postbag import event_body, read, signed, subscriber
-from tests.desks import open_desk
+from tests.billing_context import open_billing_context
 from tests.harness import Account, Api, Books, Simulator, chat, client, environment, running, scripted
 from tests.simulated_razorpay import WEBHOOK_SECRET, Razorpay
 
@@ -32,9 +32,9 @@ PACE_MS = 15
 
 
 @pytest.fixture
-async def desk(database_url: str, redis_url: str, razorpay: Razorpay) -> AsyncIterator[Desk]:
+async def context(database_url: str, redis_url: str, razorpay: Razorpay) -> AsyncIterator[BillingContext]:
     """The worker's, which comes later."""
-    async with open_desk(database_url, redis_url, razorpay) as made:
+    async with open_billing_context(database_url, redis_url, razorpay) as made:
         yield made
 
 
@@ -67,9 +67,14 @@ async def _deliver(http: httpx2.AsyncClient, rows: list[Subscription]) -> list[f
 
 @pytest.mark.slow
 async def test_two_hundred_events_a_second_beside_a_busy_relay(
-    desk: Desk, razorpay: Razorpay, simulator: Simulator, database_url: str, redis_url: str, run_folder: Path
+    context: BillingContext,
+    razorpay: Razorpay,
+    simulator: Simulator,
+    database_url: str,
+    redis_url: str,
+    run_folder: Path,
 ) -> None:
-    office, books = await Office.open(desk), Books(database_url)
+    office, books = await Office.open(context), Books(database_url)
     rows = [await subscriber(office, razorpay) for _ in range(4)]
     account, stop = await books.account(), asyncio.Event()
     given = {"RAZORPAY_WEBHOOK_SECRET": WEBHOOK_SECRET, "STORE_DEADLINE_S": "30"}  # its pace is told, not judged
@@ -83,10 +88,10 @@ async def test_two_hundred_events_a_second_beside_a_busy_relay(
 
     kept = await books.fetch("SELECT state, count(*) FROM webhook_events GROUP BY state")
     assert [tuple(row) for row in kept] == [("received", A_SECOND * SECONDS)]
-    await asyncio.gather(*(process_due(desk) for _ in range(2)))
+    await asyncio.gather(*(process_due(context) for _ in range(2)))
     ended = await books.fetch("SELECT state, tries, count(*) FROM webhook_events GROUP BY state, tries")
     assert [tuple(row) for row in ended] == [("applied", 1, A_SECOND * SECONDS)]
-    assert {(await read(desk, row.tenant_id, row.id)).status for row in rows} == {"active"}
+    assert {(await read(context, row.tenant_id, row.id)).status for row in rows} == {"active"}
     assert len(await office.bills()) == len(rows)
     await books.close()
     p99_s = took_s[len(took_s) * 99 // 100]

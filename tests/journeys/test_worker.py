@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 
 from core.clock import now_ms
-from core.database import asyncpg_dsn
+from core.postgres.database import asyncpg_dsn
 from core.queue import Queue, post
-from metering.partitions import months_around
+from metering.journal.partitions import months_around
 from sandbox.daemon import free_port
 from sandbox.postgres import Postgres
 from tests import servers

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import psutil
 
-from core.roles import APPLICATION
+from core.postgres.roles import APPLICATION
 from sandbox.postgres import DATABASE
 from tests.matrix.town import PASSWORD, ROLE, Town, family
 

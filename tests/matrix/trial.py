@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from metering.spool import waiting
+from metering.journal.spool import waiting
 from tests.harness import Answer, chat, client, scripted
 from tests.matrix.cells import Cell
 from tests.matrix.town import Town

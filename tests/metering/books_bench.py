@@ -15,12 +15,12 @@ import asyncpg
 import redis
 
 from core.clock import to_ms
-from core.database import asyncpg_dsn
-from metering.commits import Lane
-from metering.measurements import Counts, Measurement, effective
-from metering.quota import built_users_key
-from metering.states import WindowState
-from metering.windows import Calendar
+from core.postgres.database import asyncpg_dsn
+from metering.adjustments.measurement import Counts, Measurement, effective
+from metering.admission.redis_scripts import built_users_key
+from metering.journal.group_commit import GroupCommitter
+from metering.quota.counters import WindowState
+from metering.quota.windows import Calendar
 from tests import servers
 from tests.harness import Books
 from tests.metering.books_model import Asked, BooksModel, State, hash_key
@@ -142,7 +142,11 @@ async def kill(process: Process, connection: Any) -> None:
 
     Returns once Postgres has noticed, so that no statement of the dead still runs.
     """
-    lanes: list[Lane[Any, Any]] = [process.journal.opens, process.journal.settlements, *process.fallback._lanes]
+    lanes: list[GroupCommitter[Any, Any]] = [
+        process.journal.opens,
+        process.journal.settlements,
+        *process.fallback._lanes,
+    ]
     connections = [lane._connection for lane in lanes if lane._connection is not None]
     backends = [made.get_server_pid() for made in connections if not made.is_closed()]
     tasks: list[asyncio.Future[Any] | None] = [lane._task for lane in lanes]

@@ -3,11 +3,11 @@
 from hypothesis import strategies as st
 
 from core.money import ceil_div
-from metering.limits import Limit, LimitSet, Meter
-from metering.recorder import UsageRecorder
-from metering.records import Outcome
-from metering.tokens import CacheCreation, ReportedUsage
-from metering.windows import WindowKind
+from metering.journal.recorder import UsageRecorder
+from metering.journal.records import Outcome
+from metering.pricing.tokens import CacheCreation, ReportedUsage
+from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.windows import WindowKind
 from tests.metering.books_model import CHARS_PER_TOKEN, Asked
 from tests.metering.process import MODEL
 

@@ -13,17 +13,17 @@ from enum import Enum
 from uuid import UUID
 
 from core.money import ceil_div
-from metering.judge import measure
-from metering.limits import EffectiveLimit, Entitlement, LimitScope
-from metering.measurements import Counts, Measurement
-from metering.pricing import Price
-from metering.questions import QuotaAsk
-from metering.quota import tenant_key, user_key
-from metering.recorder import UsageRecorder
-from metering.records import OpenRequest, Outcome, Source
-from metering.states import Hold, WindowState
-from metering.tokens import NO_USAGE, Usage, overlay
-from metering.windows import WindowKind
+from metering.adjustments.measurement import Counts, Measurement
+from metering.admission.redis_scripts import tenant_key, user_key
+from metering.journal.recorder import UsageRecorder
+from metering.journal.records import OpenRequest, Outcome, Source
+from metering.pricing.price import Price
+from metering.pricing.tokens import NO_USAGE, Usage, overlay
+from metering.quota.counters import Hold, WindowState
+from metering.quota.decision import measure
+from metering.quota.limits import EffectiveLimit, Entitlement, LimitScope
+from metering.quota.query import QuotaQuery
+from metering.quota.windows import WindowKind
 from tests.metering.model import ModelHash, Names, QuotaModel, Verdict
 
 CHARS_PER_TOKEN = 4
@@ -241,14 +241,19 @@ def hash_key(tenant_id: UUID, user_id: UUID | None) -> str:
     return tenant_key(tenant_id) if user_id is None else user_key(tenant_id, user_id)
 
 
-def judged(entitlement: Entitlement, ask: QuotaAsk, user: ModelHash, tenant: ModelHash, at_ms: int) -> Verdict:
+def judged(entitlement: Entitlement, ask: QuotaQuery, user: ModelHash, tenant: ModelHash, at_ms: int) -> Verdict:
     """What the small model says to a question."""
     bounds = entitlement.limits, entitlement.user_concurrency, entitlement.tenant_concurrency
     return QuotaModel(*bounds, tenant, {0: user}).admit(0, ask, at_ms)
 
 
 def latest_spent(
-    entitlement: Entitlement, ask: QuotaAsk, user: ModelHash, tenant: ModelHash, at_ms: int, ends: dict[WindowKind, int]
+    entitlement: Entitlement,
+    ask: QuotaQuery,
+    user: ModelHash,
+    tenant: ModelHash,
+    at_ms: int,
+    ends: dict[WindowKind, int],
 ) -> EffectiveLimit | None:
     """Of the limits that are used up, the one whose window turns last."""
 

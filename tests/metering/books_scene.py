@@ -11,13 +11,13 @@ from typing import Any
 from uuid import UUID
 
 from core.clock import now_ms
-from metering.admission import PROMPT_OVERHEAD_TOKENS, Ask, Grant, QuotaExceeded, TooLarge
-from metering.breaker import BreakerState
-from metering.limits import LimitSet
-from metering.questions import Held, Wish
-from metering.records import OpenRequest
-from metering.tokens import bound_of_text, likely_of_text
-from metering.windows import MINUTE_MS, WindowKind, minute_window
+from metering.admission.admission import PROMPT_OVERHEAD_TOKENS, AdmissionRequest, Grant, QuotaExceeded, TooLarge
+from metering.admission.breaker import BreakerState
+from metering.journal.records import OpenRequest
+from metering.pricing.tokens import bound_of_text, likely_of_text
+from metering.quota.limits import LimitSet
+from metering.quota.query import AdmissionContext, Reservation
+from metering.quota.windows import MINUTE_MS, WindowKind, minute_window
 from tests.harness import Account
 from tests.metering.books_bench import Bench, Post, Reading, check_postgres, check_redis, kill
 from tests.metering.books_model import Asked, BooksModel, State, hash_key, judged, latest_spent, room
@@ -89,7 +89,7 @@ class Scene:
 
     # ------------------------------------------------------------------------------------------ admission
 
-    def admit(self, post: Post, account: Account, ask: Ask, *, blind: bool) -> Asked | None:
+    def admit(self, post: Post, account: Account, ask: AdmissionRequest, *, blind: bool) -> Asked | None:
         """Asks; the answer must be one that the model would have given within that time.
 
         `blind`: the process cannot see Redis, so Postgres judges, and admits the tenant for a moment longer.
@@ -110,7 +110,7 @@ class Scene:
         self._check_limits(wish, asked)
         return asked
 
-    def hold(self, post: Post, account: Account, ask: Ask) -> Asked | None:
+    def hold(self, post: Post, account: Account, ask: AdmissionRequest) -> Asked | None:
         """Takes a hold in Redis as an admission does, and stops before the row is opened."""
         self.rest()
         before, began = self.read(account.tenant_id), now_ms()
@@ -119,7 +119,7 @@ class Scene:
         wish = self.bench.run(_wish(post, account, ask))
         question = wish.question(began, self.calendar)
         held = self.bench.run(post.process.quota.admit(question, wish.entitlement_at(began)))
-        if not isinstance(held, Held):
+        if not isinstance(held, Reservation):
             return None
         answer = ("granted", held.granted_output, held.room)
         expected = self._expected(wish, before, began, now_ms())
@@ -129,7 +129,7 @@ class Scene:
         self.holders[asked.request.id] = self.owners.pop(asked.request.id)
         return asked
 
-    def _opened(self, post: Post, request: OpenRequest, wish: Wish) -> Asked:
+    def _opened(self, post: Post, request: OpenRequest, wish: AdmissionContext) -> Asked:
         at = request.opened_ms
         day, period = self.calendar.day(at).name, self.calendar.month(at).name
         assert (request.day.isoformat(), request.period_id) == (day, period)
@@ -139,7 +139,7 @@ class Scene:
         self.owners[request.id] = self.opened_by[request.id] = post
         return asked
 
-    def _expected(self, wish: Wish, reading: Reading | None, began: int, ended: int) -> set[Answer]:
+    def _expected(self, wish: AdmissionContext, reading: Reading | None, began: int, ended: int) -> set[Answer]:
         """What the model says for all the moments that it can have been.
 
         The counters of the user and the tenant are read one after the other, and a hold may end in between.
@@ -156,7 +156,7 @@ class Scene:
         return {began, ended} if not between else {first, last, *between, *(turn - 1 for turn in between)}
 
     def _answer(
-        self, wish: Wish, reading: Reading | None, of_tenant_ms: int, of_user_ms: int, judged_ms: int
+        self, wish: AdmissionContext, reading: Reading | None, of_tenant_ms: int, of_user_ms: int, judged_ms: int
     ) -> Answer:
         tenant_id, user_id = wish.principal.tenant_id, wish.principal.user_id
         ask = wish.question(judged_ms, self.calendar)
@@ -193,7 +193,7 @@ class Scene:
         held = set(reading.held(user_id))
         return self.model.redis(tenant_id, user_id, list(names), held, reading.epoch)
 
-    def _check_limits(self, wish: Wish, asked: Asked) -> None:
+    def _check_limits(self, wish: AdmissionContext, asked: Asked) -> None:
         """No window is past a limit because of this grant."""
         tenant_id, user_id, names = wish.principal.tenant_id, wish.principal.user_id, asked.names
         of = [self.model.truth(tenant_id, one, names.values(), asked.request.opened_ms) for one in (user_id, None)]
@@ -228,13 +228,13 @@ class Scene:
             assert not any(f"h:{asked.request.id.hex}".encode() in after.hashes[key] for key in keys)
 
 
-async def _wish(post: Post, account: Account, ask: Ask) -> Wish:
+async def _wish(post: Post, account: Account, ask: AdmissionRequest) -> AdmissionContext:
     bound = bound_of_text(ask.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
     likely = likely_of_text(ask.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
     return await post.process.admission._wish(principal(account), ask, bound, likely)
 
 
-async def _admit(post: Post, account: Account, ask: Ask, *, blind: bool) -> tuple[Answer, Grant | None]:
+async def _admit(post: Post, account: Account, ask: AdmissionRequest, *, blind: bool) -> tuple[Answer, Grant | None]:
     breaker = post.process.lane.breaker
     try:
         breaker.state = BreakerState.OPEN if blind else BreakerState.CLOSED

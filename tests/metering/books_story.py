@@ -12,15 +12,15 @@ from uuid import UUID
 from core.clock import now_ms
 from core.errors import Invalid
 from core.tenancy.accounts import find_user
-from metering.admission import Grant
-from metering.corrections import Amounts, correct, credit
-from metering.measurements import Counts, Measurement, Named
-from metering.recorder import UsageRecorder
-from metering.records import OpenRequest
-from metering.recovery import Recovery
-from metering.settlement import counts_of
-from metering.tokens import NO_USAGE
-from metering.windows import Calendar
+from metering.adjustments.corrections import Amounts, correct, credit
+from metering.adjustments.measurement import Counts, Measurement, Named
+from metering.admission.admission import Grant
+from metering.journal.recorder import UsageRecorder
+from metering.journal.records import OpenRequest
+from metering.pricing.tokens import NO_USAGE
+from metering.quota.windows import Calendar
+from metering.settlement.recovery import Recovery
+from metering.settlement.settlement import counts_of
 from tests.harness import ACTOR, Account, Books
 from tests.metering.books_bench import Post, Reading
 from tests.metering.books_model import Asked, Credit, State, hash_key

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from core.clock import follow_test_clock, now_ms, stop_following
-from metering.quota import Quota
-from metering.redis_lane import RedisLane
+from metering.admission.redis_pipeline import RedisPipeline
+from metering.admission.redis_scripts import QuotaScripts
 from sandbox.daemon import free_port
 from tests import servers
 from tests.harness import Books
@@ -83,9 +83,9 @@ async def test_clock(tmp_path: Path, metering_database: str) -> AsyncIterator[Te
 
 
 @pytest.fixture
-async def quota(redis_url: str) -> AsyncIterator[Quota]:
+async def quota(redis_url: str) -> AsyncIterator[QuotaScripts]:
     """The scripts alone, on the worker's Redis."""
-    lane = RedisLane(redis_url, timeout_s=10)
+    lane = RedisPipeline(redis_url, timeout_s=10)
     lane.start()
-    yield Quota(lane)
+    yield QuotaScripts(lane)
     await lane.stop()

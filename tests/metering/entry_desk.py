@@ -11,17 +11,17 @@ from typing import Any
 import asyncpg
 
 from core.clock import now_ms
-from core.database import asyncpg_dsn
+from core.postgres.database import asyncpg_dsn
 from core.tenancy.accounts import find_user
-from metering.corrections import Amounts, Written, correct, credit
-from metering.entries import revise
-from metering.journal import Journal, Opened
-from metering.measurements import COUNT_NAMES, Counts, Measurement
-from metering.prices import read_prices
-from metering.pricing import PriceBook
-from metering.records import OpenRequest, Outcome, Settlement, Source
-from metering.tokens import NO_USAGE, Usage
-from metering.usage import find_request
+from metering.adjustments.corrections import Amounts, Written, correct, credit
+from metering.adjustments.measurement import COUNT_NAMES, Counts, Measurement
+from metering.adjustments.revisions import revise
+from metering.journal.journal import Journal, Opened
+from metering.journal.records import OpenRequest, Outcome, Settlement, Source
+from metering.pricing.price import PriceBook
+from metering.pricing.price_list import read_prices
+from metering.pricing.tokens import NO_USAGE, Usage
+from metering.reports.requests import find_request
 from tests.harness import ACTOR, Account, Books
 from tests.metering.rows import KOLKATA, PRICE, request
 
@@ -34,7 +34,7 @@ BETTER = (LOST, ESTIMATED, COUNTED, FINAL)
 
 
 @dataclass(frozen=True)
-class Desk:
+class LedgerDesk:
     """A tenant's account, and the ways to change its books."""
 
     books: Books
@@ -157,7 +157,7 @@ def _without_nothing(sums: dict[tuple[Any, ...], Counts]) -> dict[tuple[Any, ...
 
 
 @asynccontextmanager
-async def open_desk(database_url: str, books: Books) -> AsyncIterator[Desk]:
+async def open_ledger(database_url: str, books: Books) -> AsyncIterator[LedgerDesk]:
     """A tenant in epoch 1, and a journal."""
     journal = Journal(asyncpg_dsn(database_url), timeout_s=10)
     journal.start()
@@ -165,7 +165,7 @@ async def open_desk(database_url: str, books: Books) -> AsyncIterator[Desk]:
     await books.fetch("INSERT INTO tenant_epochs VALUES ($1, 1)", account.tenant_id)
     async with books.database.session() as session:
         book = PriceBook(await read_prices(session))
-    yield Desk(books, journal, account, book)
+    yield LedgerDesk(books, journal, account, book)
     await journal.stop()
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from metering.admission import Grant
+from metering.admission.admission import Grant
+from metering.journal.recorder import UsageRecorder
+from metering.journal.records import Outcome, Settlement
+from metering.journal.spool import abandoned, read_settlements
 from metering.models import COUNT_COLUMNS
-from metering.recorder import UsageRecorder
-from metering.records import Outcome, Settlement
-from metering.spool import abandoned, read_settlements
-from metering.tokens import CacheCreation, ReportedUsage, Usage
+from metering.pricing.tokens import CacheCreation, ReportedUsage, Usage
 from tests.harness import Account, Books
 from tests.metering.process import MODEL, Process, start_process
 

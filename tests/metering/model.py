@@ -6,11 +6,11 @@ A grant is found by trying every size, so the arithmetic of the scripts is not r
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from metering.judge import count
-from metering.limits import BillMeter, EffectiveLimit, LimitScope, Meter
-from metering.questions import QuotaAsk
-from metering.states import WindowState
-from metering.windows import WindowKind, minute_window
+from metering.quota.counters import WindowState
+from metering.quota.decision import count
+from metering.quota.limits import BillMeter, EffectiveLimit, LimitScope, Meter
+from metering.quota.query import QuotaQuery
+from metering.quota.windows import WindowKind, minute_window
 
 Names = dict[WindowKind, str]
 
@@ -66,7 +66,7 @@ class QuotaModel:
     tenant: ModelHash
     users: dict[int, ModelHash]
 
-    def admit(self, user: int, ask: QuotaAsk, now_ms: int) -> Verdict:
+    def admit(self, user: int, ask: QuotaQuery, now_ms: int) -> Verdict:
         """The verdict on a question at that moment; nothing is held yet."""
         for most, running, of_user in (
             (self.user_concurrency, self.users[user].holds, True),
@@ -80,7 +80,7 @@ class QuotaModel:
             return Verdict(-1, sized.cause, sized.limit, worth_counting=not likely.cause)
         return sized
 
-    def _judge(self, user: int, ask: QuotaAsk, now_ms: int, prompt: int, nano: int) -> Verdict:
+    def _judge(self, user: int, ask: QuotaQuery, now_ms: int, prompt: int, nano: int) -> Verdict:
         smallest = min(ask.asked_output, ask.smallest_output)
         names = names_at(ask, now_ms)
         empty: list[int] = []
@@ -105,7 +105,7 @@ class QuotaModel:
 
     @staticmethod
     def _fits(
-        limit: EffectiveLimit, ask: QuotaAsk, window: WindowState, prompt: int, nano: int
+        limit: EffectiveLimit, ask: QuotaQuery, window: WindowState, prompt: int, nano: int
     ) -> Callable[[int], bool]:
         before = 0 if isinstance(limit.meter, BillMeter) else sum(count(limit.meter, window))
 
@@ -127,7 +127,7 @@ class QuotaModel:
         return fits
 
 
-def names_at(ask: QuotaAsk, now_ms: int) -> Names:
+def names_at(ask: QuotaQuery, now_ms: int) -> Names:
     """The windows of a moment."""
     return {
         WindowKind.MINUTE: f"m:{minute_window(now_ms).name}",

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from metering.admission import Grant, QuotaExceeded
-from metering.breaker import BreakerRules
-from metering.limits import Limit, LimitSet, Meter
-from metering.tokens import Usage
-from metering.windows import WindowKind
+from metering.admission.admission import Grant, QuotaExceeded
+from metering.admission.breaker import BreakerRules
+from metering.pricing.tokens import Usage
+from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.windows import WindowKind
 from tests.harness import TOKEN_FIELDS, Account, Books
 from tests.metering.process import Process
 

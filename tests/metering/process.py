@@ -11,35 +11,35 @@ from unittest.mock import ANY
 from uuid import UUID
 
 from core.clock import now_ms
-from core.database import Connections, Database, asyncpg_dsn
 from core.ids import uuid7
+from core.postgres.database import Connections, Database, asyncpg_dsn
 from core.tenancy.principal import Principal
-from metering.admission import Admission, AdmissionRules, Ask, Grant
-from metering.breaker import Breaker, BreakerRules
-from metering.counting import OutputCounter
-from metering.density import Densities
-from metering.entitlements import Entitlements
-from metering.epochs import Epochs
-from metering.fallback import DWELL_S, Fallback
-from metering.heartbeat import Heartbeat
-from metering.journal import Journal
-from metering.lapses import Lapses
+from metering.admission.admission import Admission, AdmissionRequest, AdmissionRules, Grant
+from metering.admission.breaker import Breaker, BreakerRules
+from metering.admission.entitlements import Entitlements
+from metering.admission.expired_holds import ExpiredHolds
+from metering.admission.limit_status import LimitStatusReader
+from metering.admission.postgres_grants import DWELL_S, PostgresGrants
+from metering.admission.rebuild import Rebuilder
+from metering.admission.redis_grants import RedisGrants
+from metering.admission.redis_pipeline import RedisPipeline
+from metering.admission.redis_scripts import QuotaScripts, Stale
+from metering.journal.in_flight import InFlight
+from metering.journal.journal import Journal
+from metering.journal.recorder import UsageRecorder
+from metering.journal.records import Outcome, Settlement
+from metering.journal.spool import Spool
 from metering.models import COUNT_COLUMNS
-from metering.prices import PriceList
-from metering.quota import Quota, Stale
-from metering.recorder import UsageRecorder
-from metering.records import Outcome, Settlement
-from metering.recovery import Recovery
-from metering.redis_grants import RedisGrants
-from metering.redis_lane import RedisLane
-from metering.replay import Replay
-from metering.running import Running
-from metering.settlement import Settlements
-from metering.spool import Spool
-from metering.standing import Standings
-from metering.states import HashState, WindowState
-from metering.tokens import CacheCreation, ReportedUsage, Usage
-from metering.windows import MINUTE_MS, Calendar
+from metering.pricing.price_list import PriceList
+from metering.pricing.tokens import CacheCreation, ReportedUsage, Usage
+from metering.quota.counters import ScopeCounters, WindowState
+from metering.quota.windows import MINUTE_MS, Calendar
+from metering.settlement.chars_per_token import CharsPerToken
+from metering.settlement.heartbeat import Heartbeat
+from metering.settlement.recovery import Recovery
+from metering.settlement.replay import Replay
+from metering.settlement.settlement import Settlements
+from metering.settlement.token_counting import OutputCounter
 from tests.harness import Account, Books, spool_folder
 
 MODEL = "claude-sonnet-4-6"
@@ -55,25 +55,25 @@ class Process:
 
     database: Database
     pool: Connections
-    lane: RedisLane
-    quota: Quota
+    lane: RedisPipeline
+    quota: QuotaScripts
     journal: Journal
-    epochs: Epochs
-    lapses: Lapses
+    epochs: Rebuilder
+    lapses: ExpiredHolds
     admission: Admission
     settlements: Settlements
-    running: Running
+    running: InFlight
     heartbeat: Heartbeat
     recovery: Recovery
     replay: Replay
     spool: Spool
-    fallback: Fallback
-    standings: Standings
+    fallback: PostgresGrants
+    standings: LimitStatusReader
     entitlements: Entitlements
 
     async def admit(self, account: Account, *, max_tokens: int = 100, prompt_bytes: int = 68) -> Grant:
         """Asks for `account`; a prompt of 68 bytes is held as 100 tokens."""
-        ask = Ask(MODEL, max_tokens, prompt_bytes)
+        ask = AdmissionRequest(MODEL, max_tokens, prompt_bytes)
         return await self.admission.admit(principal(account), ask, within_s=PATIENCE_S)
 
     async def settle(self, grant: Grant, usage: Usage) -> Settlement:
@@ -113,15 +113,15 @@ async def start_process(  # noqa: PLR0913 - each test turns the one knob that it
     """
     database = Database(database_url, timeout_s=PATIENCE_S)
     pool = Connections(database_url, timeout_s=PATIENCE_S)
-    lane = RedisLane(redis_url, timeout_s=redis_timeout_s, breaker=Breaker(breaker), probe_s=probe_s)
-    quota = Quota(lane)
-    process_id, running, densities = uuid7(), Running(), Densities()
+    lane = RedisPipeline(redis_url, timeout_s=redis_timeout_s, breaker=Breaker(breaker), probe_s=probe_s)
+    quota = QuotaScripts(lane)
+    process_id, running, densities = uuid7(), InFlight(), CharsPerToken()
     folder = spool_dir or spool_folder()
     spool = Spool(folder, process_id)
     journal = Journal(asyncpg_dsn(database_url), timeout_s=10, process_id=process_id, refuge=spool)
-    epochs, lapses, prices = Epochs(pool, quota, calendar), Lapses(pool, quota), PriceList(database, ttl_s=60)
+    epochs, lapses, prices = Rebuilder(pool, quota, calendar), ExpiredHolds(pool, quota), PriceList(database, ttl_s=60)
     entitlements = Entitlements(database, ttl_s=remember_s)
-    fallback = Fallback(
+    fallback = PostgresGrants(
         asyncpg_dsn(database_url),
         process_id=process_id,
         running=running,
@@ -164,7 +164,7 @@ async def start_process(  # noqa: PLR0913 - each test turns the one knob that it
         replay,
         spool,
         fallback,
-        Standings(quota, epochs, entitlements, calendar, pool),
+        LimitStatusReader(quota, epochs, entitlements, calendar, pool),
         entitlements,
     )
 
@@ -195,7 +195,7 @@ A minute that is over is equal to anything: Redis drops its window with the next
 """
 
 
-async def shadow(quota: Quota, grant: Grant, user_id: UUID | None = None) -> States:
+async def shadow(quota: QuotaScripts, grant: Grant, user_id: UUID | None = None) -> States:
     """What Redis says of the windows of `grant`."""
     request = grant.request
     names = [f"m:{request.opened_ms // MINUTE_MS}", f"d:{request.day}", f"p:{request.period_id}"]
@@ -216,7 +216,9 @@ async def books_say(books: Books, grant: Grant, user_id: UUID | None = None) -> 
         day = [row for row in chosen if row["day"] == request.day]
         period = [row for row in chosen if row["period_id"] == request.period_id]
         running = sum(row["state"] == "open" for row in chosen)
-        return _plain(HashState(running, tuple(_sum(window) for window in (minute, day, period))), request.opened_ms)
+        return _plain(
+            ScopeCounters(running, tuple(_sum(window) for window in (minute, day, period))), request.opened_ms
+        )
 
     dicts = [dict(row) for row in rows if row["state"] != "void"]
     return states([row for row in dicts if row["user_id"] == user]), states(dicts)
@@ -232,6 +234,6 @@ def _sum(rows: Sequence[dict[str, object]]) -> WindowState:
     )
 
 
-def _plain(state: HashState, opened_ms: int) -> tuple[int, tuple[WindowState, ...]]:
+def _plain(state: ScopeCounters, opened_ms: int) -> tuple[int, tuple[WindowState, ...]]:
     is_over = now_ms() // MINUTE_MS > opened_ms // MINUTE_MS
     return state.active, (ANY, *state.windows[1:]) if is_over else state.windows

@@ -7,10 +7,10 @@ from uuid import UUID
 
 from core.clock import now_ms
 from core.tenancy.audit import Actor
-from metering.admission import Grant
-from metering.drifts import Month, Reconciliation
-from metering.reconcile import Scope, reconcile
-from metering.tokens import Usage
+from metering.admission.admission import Grant
+from metering.pricing.tokens import Usage
+from metering.reconciliation.drifts import Month, Reconciliation
+from metering.reconciliation.reconcile import Scope, reconcile
 from tests.harness import Account, Books
 from tests.metering.process import Process
 from tests.metering.rows import KOLKATA

@@ -2,10 +2,10 @@
 
 from core.clock import now_ms
 from core.ids import uuid7
-from metering.pricing import Band, Price
-from metering.records import OpenRequest, Outcome, Settlement, Source
-from metering.tokens import Usage
-from metering.windows import Calendar
+from metering.journal.records import OpenRequest, Outcome, Settlement, Source
+from metering.pricing.price import Band, Price
+from metering.pricing.tokens import Usage
+from metering.quota.windows import Calendar
 from tests.harness import Account
 
 KOLKATA = Calendar("Asia/Kolkata")

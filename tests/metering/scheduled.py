@@ -7,12 +7,12 @@ import asyncpg
 
 from core import clock
 from core.clock import now_ms
-from core.database import asyncpg_dsn
-from metering.entitlements import project_entitlement
-from metering.limits import Limit, LimitSet, Meter, PlanLimits
-from metering.partitions import ensure_partitions
-from metering.schedule import Period, Refusal, Schedule, Segment
-from metering.windows import WindowKind
+from core.postgres.database import asyncpg_dsn
+from metering.admission.entitlements import project_entitlement
+from metering.journal.partitions import ensure_partitions
+from metering.quota.limits import Limit, LimitSet, Meter, PlanLimits
+from metering.quota.schedule import Period, Refusal, Schedule, Segment
+from metering.quota.windows import WindowKind
 from tests.harness import Account, Books
 
 HOUR_MS = 3_600_000

@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from metering.windows import Calendar, Window, WindowKind
+from metering.quota.windows import Calendar, Window, WindowKind
 
 _FIRST_YEAR = 2060
 _MONTHS = 12

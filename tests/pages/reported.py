@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from core.clock import now_ms, to_datetime
 from core.ids import uuid7
-from metering.journal import settle_batch
-from metering.partitions import ensure_partitions
-from metering.records import Outcome, Settlement, Source
-from metering.tokens import Usage
+from metering.journal.journal import settle_batch
+from metering.journal.partitions import ensure_partitions
+from metering.journal.records import Outcome, Settlement, Source
+from metering.pricing.tokens import Usage
 from tests.harness import Account, Books
 from tests.metering.rows import KOLKATA, PRICE
 

@@ -6,9 +6,9 @@ from uuid import UUID
 import httpx2
 import pytest
 
+from billing.gst.rupees import rupees
 from billing.models import Subscription
-from billing.overage import PastAllowance, Terms
-from billing.rupees import rupees
+from billing.rating.overage import PastAllowance, Terms
 from core.clock import now_ms
 from core.ids import uuid7
 from core.tenancy.principal import Scope
@@ -158,7 +158,7 @@ async def test_checkout_is_let_in_where_something_waits_for_it_alone(api: Api, o
     browser = await sign_in(await api.tenant_admin(tenant_id))
     before = await browser.get("/account/plan")
     assert "razorpay.com" not in before.text + before.headers["content-security-policy"]
-    async with office.desk.tenant(tenant_id) as session:
+    async with office.context.tenant_transaction(tenant_id) as session:
         session.add(waiting(tenant_id))
     answer = await browser.get("/account/plan?said=chosen")
     assert "One step is left" in answer.text

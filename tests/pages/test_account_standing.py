@@ -9,10 +9,10 @@ import pytest
 from api.pages.account import wording
 from api.pages.account.standing import Facts, state_of
 from api.pages.site import Here
-from billing.lifecycle import BILL_OVERDUE, PAYMENT_REQUIRED, SUBSCRIPTION_REQUIRED
+from billing.access.lifecycle import BILL_OVERDUE, PAYMENT_REQUIRED, SUBSCRIPTION_REQUIRED
 from billing.models import Plan, Subscription
-from metering.limits import PlanLimits, resolve
-from metering.schedule import FOREVER_MS, Refusal, Stretch, Timeline
+from metering.quota.limits import PlanLimits, resolve
+from metering.quota.schedule import FOREVER_MS, Refusal, Stretch, Timeline
 
 NOW = 1_790_000_000_000
 DAY = 86_400_000

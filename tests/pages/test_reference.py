@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from api.app import create_app
-from api.openapi import PROBLEM
+from api.openapi.description import PROBLEM
 from core.settings import Settings
 from tests.api.conftest import Api
 

@@ -16,8 +16,8 @@ from core.clock import now_ms
 from core.errors import Unavailable
 from core.ids import uuid7
 from core.tenancy.principal import Scope
-from metering.present import Present, read_present
-from metering.records import Outcome
+from metering.journal.records import Outcome
+from metering.reports.live_usage import LiveUsage, read_live_usage
 from tests.api.conftest import Api
 from tests.harness import Account, parse_sse
 from tests.pages.conftest import SignIn
@@ -50,10 +50,10 @@ async def test_the_minute_counts_what_runs_began_and_ended(api: Api) -> None:
 
     async def read(watched: Collection[UUID | None]) -> Readings:
         async with api.books.connection() as connection:
-            return await read_present(connection, watched, longest_ms=DEADLINE_MS)
+            return await read_live_usage(connection, watched, longest_ms=DEADLINE_MS)
 
     settled = [each.settlement for each in [*found, long_ago[0]]]
-    expected = Present(
+    expected = LiveUsage(
         running=2,
         admitted=len(found) + 1,
         settled=len(settled),
@@ -62,7 +62,7 @@ async def test_the_minute_counts_what_runs_began_and_ended(api: Api) -> None:
         cost_nano_usd=sum(each.cost_nano_usd for each in settled),
     )
     nobody = uuid4()
-    assert await read([mine.tenant_id, nobody]) == {mine.tenant_id: expected, nobody: Present()}
+    assert await read([mine.tenant_id, nobody]) == {mine.tenant_id: expected, nobody: LiveUsage()}
     both = await read([None, theirs.tenant_id])
     assert both[None] == expected + both[theirs.tenant_id]
     assert both[theirs.tenant_id].settled == 1
@@ -80,12 +80,12 @@ async def test_everybody_shares_one_read_a_second_while_somebody_looks(monkeypat
         await answers.acquire()
         if number == 3:
             raise Unavailable("the database does not answer")
-        return {tenant_id: Present(running=number) for tenant_id in watched}
+        return {tenant_id: LiveUsage(running=number) for tenant_id in watched}
 
     shared = Feed(read)
     looking = [shared.watch(tenant_id) for tenant_id in (here, here, there)]
 
-    async def next_of(*watchers: AsyncGenerator[Present | None, None]) -> list[Present | None]:
+    async def next_of(*watchers: AsyncGenerator[LiveUsage | None, None]) -> list[LiveUsage | None]:
         """What they see of the next read, which is answered once all of them wait for it."""
         waiting = asyncio.gather(*(anext(each) for each in watchers))
         for _ in range(5):
@@ -93,10 +93,10 @@ async def test_everybody_shares_one_read_a_second_while_somebody_looks(monkeypat
         answers.release()
         return await asyncio.wait_for(waiting, 10)
 
-    assert await next_of(*looking) == [Present(running=1)] * 3
-    assert await next_of(*looking) == [Present(running=2)] * 3
+    assert await next_of(*looking) == [LiveUsage(running=1)] * 3
+    assert await next_of(*looking) == [LiveUsage(running=2)] * 3
     assert await next_of(*looking) == [None, None, None], "no reading, and no end"
-    assert await next_of(looking[0]) == [Present(running=4)]
+    assert await next_of(looking[0]) == [LiveUsage(running=4)]
     await looking[0].aclose()
     await looking[1].aclose()
     await next_of(looking[2])

@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from api.attempts import FREE_ATTEMPTS
+from api.auth.sign_in_throttle import FREE_ATTEMPTS
 from core.tenancy.principal import Scope
 from tests.api.conftest import Api
 from tests.harness import Account

@@ -12,8 +12,8 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from api.organization import Organization, ReportUnavailable
-from metering.exposure import Reported
+from api.gateway.anthropic_admin import AnthropicAdmin, ReportUnavailable
+from metering.reconciliation.provider_usage import Reported
 from tests.sandbox.test_anthropic import HEADERS, KEY, chat, order, start_server
 
 PATH = "/v1/organizations/usage_report/messages"
@@ -38,8 +38,8 @@ async def http(url: str) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 @asynccontextmanager
-async def organization(url: str, key: str = ADMIN["x-api-key"]) -> AsyncIterator[Organization]:
-    made = Organization(url, SecretStr(key))
+async def organization(url: str, key: str = ADMIN["x-api-key"]) -> AsyncIterator[AnthropicAdmin]:
+    made = AnthropicAdmin(url, SecretStr(key))
     yield made
     await made.close()
 

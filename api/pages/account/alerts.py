@@ -10,16 +10,16 @@ from fastapi.responses import Response
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.auth.access import RuntimeDep
 from api.pages.account import wording
 from api.pages.account.frame import NOTHING_TYPED, REFUSALS, FormDep, Said, Typed, filled, own, parsed, refused, show
 from api.pages.route import page_router
 from api.pages.site import see_other
 from api.pages.visitor import AccountAdmin, Visitor
-from api.routes.access import RuntimeDep
-from api.routes.admin.pages import Cursor
 from api.routes.billing import alerts as routes
+from api.routes.parameters import Cursor
 from api.runtime import Runtime
-from billing.endpoints import find_endpoint
+from billing.alerts.endpoints import find_endpoint
 from billing.models import AlertDelivery, AlertEndpoint
 from core.errors import NotFound
 

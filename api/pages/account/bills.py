@@ -1,6 +1,6 @@
 """Bills: the list, one with all that is on it, its documents, and the way to pay an open one.
 
-Only what is final is shown (`billing.bill_list`): a draft is nobody's to see. Another tenant's is not found.
+Only what is final is shown (`billing.invoicing.bill_list`): a draft is nobody's to see. Another tenant's is not found.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from fastapi.responses import Response
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.auth.access import RuntimeDep, actor_of
 from api.pages.account import wording
 from api.pages.account.frame import own, show
 from api.pages.account.wording import State
 from api.pages.route import page_router
 from api.pages.visitor import AccountAdmin
-from api.routes.access import RuntimeDep, actor_of
-from api.routes.admin.pages import Cursor
 from api.routes.bill_items import BillDetail, BillId, BillState, detail_of, html_of, pdf_of
 from api.routes.billing.bills import my_bills
-from billing.document import DocumentLine
+from api.routes.parameters import Cursor
+from billing.documents.invoice import DocumentLine
 from billing.models import Bill, Payment
 
 router = page_router("/account/bills")

@@ -18,7 +18,7 @@ from api.pages.visitor import Visitor
 from core.errors import Conflict, Invalid, NakaError
 from core.tenancy.derivation import BeyondMaker
 from core.tenancy.principal import Principal, Scope
-from metering.pricing import UnknownModel
+from metering.pricing.price import UnknownModel
 
 B = TypeVar("B", bound=BaseModel)
 

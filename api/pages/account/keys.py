@@ -13,7 +13,8 @@ from fastapi import Request
 from fastapi.responses import Response
 from sqlalchemy import func, select
 
-from api.credentials import drop_session
+from api.auth.access import RuntimeDep
+from api.auth.credentials import drop_session
 from api.pages.account import wording
 from api.pages.account.frame import (
     NOTHING_TYPED,
@@ -32,16 +33,15 @@ from api.pages.account.people import OVERLAPS, find_own_key, person_page
 from api.pages.route import page_router
 from api.pages.site import render, see_other
 from api.pages.visitor import AccountAdmin, Visitor
-from api.routes.access import RuntimeDep
-from api.routes.admin.keys import KeyId, NewKey, Rotation, end_key, new_key, rotation
-from api.routes.admin.pages import Cursor, page
-from api.routes.admin.scope import UserId
+from api.routes.admin.keys import NewKey, Rotation, end_key, new_key, rotation
 from api.routes.admin.users import NewUser, UserItem, new_user
+from api.routes.parameters import Cursor, KeyId, UserId
 from api.runtime import Runtime
+from api.schemas.pages import page
 from core.clock import now_ms, to_datetime
 from core.tenancy.lists import list_users
 from core.tenancy.models import ApiKey, User
-from metering.windows import day_start_ms
+from metering.quota.windows import day_start_ms
 
 router = page_router("/account")
 _SIZE = 50

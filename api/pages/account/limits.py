@@ -6,15 +6,15 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
+from api.auth.access import RuntimeDep
 from api.pages.account.frame import REFUSALS, FormDep, Refused, Typed, own, parsed, refused
 from api.pages.account.people import person_page
 from api.pages.route import page_router
 from api.pages.site import see_other
 from api.pages.visitor import AccountAdmin
-from api.routes.access import RuntimeDep
 from api.routes.admin.limits import Limits, set_user_limits
-from api.routes.admin.scope import UserId
-from metering.limits import MAX_LIMIT, METERS, WINDOWS
+from api.routes.parameters import UserId
+from metering.quota.limits import MAX_LIMIT, METERS, WINDOWS
 
 router = page_router("/account/keys")
 _MICRO = 1_000_000

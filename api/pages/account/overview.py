@@ -1,7 +1,7 @@
 """The account at a glance: what was used of the plan, which limits hold, what the next bill will be.
 
-The figures are those of the bill (`billing.upcoming`) and of admission (`metering.standing`), so that nothing here can
-say otherwise than they do. Postgres away: 503 in words.
+The figures are those of the bill (`billing.invoicing.preview`) and of admission (`metering.admission.limit_status`),
+so that nothing here can say otherwise than they do. Postgres away: 503 in words.
 """
 
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from fastapi.responses import Response
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.auth.access import RuntimeDep
 from api.pages.account import wording
 from api.pages.account.frame import show
 from api.pages.account.standing import Facts, state_of
 from api.pages.route import page_router
 from api.pages.site import Here
 from api.pages.visitor import AccountAdmin
-from api.routes.access import RuntimeDep
 from api.runtime import Runtime
-from billing.bill_list import list_bills
+from billing.invoicing.bill_list import list_bills
+from billing.invoicing.preview import Upcoming, upcoming
 from billing.models import Alert, Plan, Subscription
-from billing.receipts import due_of
-from billing.subscribe import in_last_cycle, live_of, subscriptions_of
-from billing.upcoming import Upcoming, upcoming
+from billing.models.bills import due_of
+from billing.subscriptions.intents import in_last_cycle, live_of, subscriptions_of
 from core.clock import now_ms
 from core.errors import NotFound
 from core.tenancy.models import Tenant
-from metering.limits import LimitScope
-from metering.standing import LimitStanding
+from metering.admission.limit_status import LimitStatus
+from metering.quota.limits import LimitScope
 
 router = page_router("/account")
 _NOBODY = UUID(int=0)
@@ -123,7 +123,7 @@ def _allowances(coming: Upcoming) -> list[Allowance]:
     ]
 
 
-def _is_shown(one: LimitStanding, allowances: list[Allowance]) -> bool:
+def _is_shown(one: LimitStatus, allowances: list[Allowance]) -> bool:
     """The tenant's; a plan that stops at its allowance says so as a limit too, which is no other figure."""
     limit = one.limit
     known = {(allowance.meter, allowance.included) for allowance in allowances}

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from fastapi import Request
 from fastapi.responses import Response
 
+from api.auth.access import RuntimeDep
 from api.pages.account import wording
 from api.pages.account.frame import NOTHING_TYPED, REFUSALS, FormDep, Said, Typed, above, own, parsed, show
 from api.pages.account.overview import facts_of
@@ -19,14 +20,13 @@ from api.pages.account.standing import Facts, state_of
 from api.pages.route import page_router
 from api.pages.site import Here, see_other
 from api.pages.visitor import AccountAdmin, Visitor
-from api.routes.access import RuntimeDep
 from api.routes.billing import subscription as routes
 from api.routes.billing.profile import Offer, offers
 from api.routes.subscription_items import SubscriptionItem
 from api.runtime import Runtime
+from billing.catalogue.profiles import find_profile
 from billing.models import Plan, Subscription
-from billing.profiles import find_profile
-from billing.subscribe import in_last_cycle
+from billing.subscriptions.intents import in_last_cycle
 from core.clock import to_iso
 
 router = page_router("/account/plan")
@@ -46,7 +46,7 @@ _SAID = {
 
 
 @dataclass(frozen=True, slots=True)
-class Present:
+class CurrentPlan:
     """The subscription that runs, and what may be done with it."""
 
     item: SubscriptionItem
@@ -59,8 +59,8 @@ class Present:
     """The last moment of its present month."""
 
     @classmethod
-    def of(cls, row: Subscription, key_id: str) -> "Present":
-        """As the operations of `billing.subscribe` would allow it."""
+    def of(cls, row: Subscription, key_id: str) -> "CurrentPlan":
+        """As the operations of `billing.subscriptions.intents` would allow it."""
         ends, waits = row.cancel_at_ms is not None, row.wanted is not None
         return cls(
             item=SubscriptionItem.of(row, key_id),
@@ -183,7 +183,7 @@ async def _page(
         is_real=is_real,
         state=state_of(facts, Here(runtime.billing.zone)),
         plan=facts.plan,
-        present=None if live is None else Present.of(live, key_id),
+        present=None if live is None else CurrentPlan.of(live, key_id),
         waiting=None if facts.waiting is None else SubscriptionItem.of(facts.waiting, key_id),
         waiting_plan=waiting_plan,
         has_profile=profile is not None,

@@ -1,6 +1,6 @@
 """The billing profile: who stands on the bills. Needed before a plan can be subscribed to.
 
-What is checked is what the API checks (`billing.profiles`); the reason stands at the field that it is about.
+What is checked is what the API checks (`billing.catalogue.profiles`); the reason stands at the field that it is about.
 """
 
 from typing import Any
@@ -8,15 +8,15 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
+from api.auth.access import RuntimeDep
 from api.pages.account.frame import REFUSALS, FormDep, Said, Typed, filled, own, parsed, refused, show
 from api.pages.route import page_router
 from api.pages.site import see_other
 from api.pages.visitor import AccountAdmin, Visitor
-from api.routes.access import RuntimeDep
 from api.routes.admin.profiles import ProfileBody, ProfileItem
 from api.routes.billing.profile import my_profile, put_profile
-from billing.gstin import STATES
-from billing.tax import INDIA
+from billing.gst.gstin import STATES
+from billing.gst.tax import INDIA
 
 router = page_router("/account/profile")
 _LINES = ("line1", "line2", "line3", "line4")

@@ -6,8 +6,8 @@ from typing import Protocol
 from api.pages.account.wording import State, refuses_from
 from api.pages.site import Here
 from billing.models import Plan, Subscription
-from billing.subscribe import in_last_cycle
-from metering.schedule import Timeline
+from billing.subscriptions.intents import in_last_cycle
+from metering.quota.schedule import Timeline
 
 _BILLS = ("/account/bills", "See the bills")
 _PLANS = ("/account/plan", "Choose a plan")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.pages.site import number, usd
-from billing.rupees import rupees
-from metering.schedule import Stretch
+from billing.gst.rupees import rupees
+from metering.quota.schedule import Stretch
 
 _NANO_PER_MICRO = 1_000
 _METERS = {

@@ -6,12 +6,12 @@ from uuid import UUID
 from fastapi import Query, Request
 from fastapi.responses import Response
 
+from api.auth.access import RuntimeDep
 from api.pages.operator.frame import SIZE, Cell, Listing, Row, show, tenant_cells, with_query
 from api.pages.route import page_router
 from api.pages.site import Here, words
 from api.pages.visitor import Operator
-from api.routes.access import RuntimeDep
-from api.routes.admin.pages import Cursor
+from api.routes.parameters import Cursor
 from core.tenancy.lists import list_audit
 
 router = page_router("/operator/audit")

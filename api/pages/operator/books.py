@@ -6,17 +6,17 @@ from fastapi import Request
 from fastapi.responses import Response
 from sqlalchemy import select
 
+from api.auth.access import RuntimeDep
 from api.pages.operator.frame import Cell, Listing, Row, Said, show
 from api.pages.route import page_router
 from api.pages.site import Here, number, see_other, words
 from api.pages.visitor import Operator
-from api.routes.access import RuntimeDep
-from billing.desk import RAZORPAY
+from billing.context import RAZORPAY
 from billing.models import RazorpayReconciliation
 from core.errors import Invalid
 from core.queue import post_with
-from metering.drifts import CHECKS
 from metering.models import ReconciliationRow
+from metering.reconciliation.drifts import CHECKS
 
 router = page_router("/operator/reconciliation")
 _RUNS = 20

@@ -6,16 +6,16 @@ To read: both are published from the command line or by the API, and never edite
 from fastapi import Request
 from fastapi.responses import Response
 
+from api.auth.access import RuntimeDep
 from api.pages.operator.frame import Cell, Listing, Row, money, show_list
 from api.pages.route import page_router
 from api.pages.site import Here, number, words
 from api.pages.visitor import Operator
-from api.routes.access import RuntimeDep
 from api.routes.admin.plans import PlanItem
-from billing.plans import list_plans
-from billing.rupees import rupees
+from billing.catalogue.plans import list_plans
+from billing.gst.rupees import rupees
 from core.clock import to_datetime
-from metering.prices import read_prices
+from metering.pricing.price_list import read_prices
 
 router = page_router("/operator")
 

@@ -5,13 +5,13 @@ from typing import Annotated, Any
 from fastapi import Form, Query, Request
 from fastapi.responses import Response
 
+from api.auth.access import RuntimeDep, actor_of
 from api.pages.operator.frame import SIZE, Act, Cell, Listing, Reason, Row, Said, filters, show_list, tenant_cells
 from api.pages.operator.money import given, older
 from api.pages.route import page_router
 from api.pages.site import Here, see_other, words
 from api.pages.visitor import Operator
-from api.routes.access import RuntimeDep, actor_of
-from billing.money_lists import close_finding, list_findings
+from billing.payments.lists import close_finding, list_findings
 
 router = page_router("/operator")
 

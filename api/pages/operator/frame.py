@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.pages.site import render
 from api.pages.visitor import Visitor
-from billing.rupees import rupees
+from billing.gst.rupees import rupees
 from core.tenancy.audit import PLATFORM
 from core.tenancy.models import Tenant
 

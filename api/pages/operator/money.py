@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import Form, Query, Request
 from fastapi.responses import Response
 
+from api.auth.access import RuntimeDep, actor_of
 from api.pages.operator.frame import (
     SIZE,
     Act,
@@ -24,16 +25,15 @@ from api.pages.operator.frame import (
 from api.pages.route import page_router
 from api.pages.site import Here, see_other, words
 from api.pages.visitor import Operator
-from api.routes.access import RuntimeDep, actor_of
 from api.routes.admin.charges import ChargeId, ChargeState
-from api.routes.admin.pages import Cursor
 from api.routes.admin.refunds import RefundId, RefundState
 from api.routes.bill_items import BillId, BillState, html_of
-from billing.bill_list import list_bills
-from billing.charges import retry
-from billing.held_bills import release, void
-from billing.money_lists import list_charges, list_refunds
-from billing.refunds import decide
+from api.routes.parameters import Cursor
+from billing.collection.charges import retry
+from billing.invoicing.bill_list import list_bills
+from billing.invoicing.held_bills import release, void
+from billing.payments.lists import list_charges, list_refunds
+from billing.payments.refunds import decide
 from core.errors import Invalid
 
 router = page_router("/operator")

@@ -9,20 +9,20 @@ from fastapi.responses import Response
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.auth.access import RuntimeDep
 from api.pages.operator.frame import Said, show
 from api.pages.route import page_router
 from api.pages.site import number, usd
 from api.pages.visitor import Operator
-from api.routes.access import RuntimeDep
 from api.runtime import Runtime
-from billing.inbox import InboxGauges, read_inbox_gauges
+from billing.gst.rupees import rupees
+from billing.invoicing.report_prices import billed
 from billing.models import Bill, BillingFinding, Payment, Refund
-from billing.report_prices import billed
-from billing.rupees import rupees
+from billing.webhooks.inbox import InboxGauges, read_inbox_gauges
 from core.clock import now_ms
-from metering.gauges import Gauges, read_gauges
-from metering.reports import Report
-from metering.windows import day_start_ms
+from metering.quota.windows import day_start_ms
+from metering.reports.gauges import Gauges, read_gauges
+from metering.reports.usage_report import UsageReport
 
 router = page_router("/operator")
 _LATE_S = 300
@@ -119,7 +119,7 @@ async def _money(session: AsyncSession, runtime: Runtime, today: date) -> list[t
     captured = select(func.coalesce(func.sum(Payment.amount_paise), 0)).where(Payment.captured_ms >= since_ms)
     due = func.greatest(Bill.total_paise - Bill.credited_paise - Bill.paid_paise, 0)
     open_ = select(func.coalesce(func.sum(due), 0)).where(Bill.state == "open")
-    (used,) = (await session.execute(Report(first, today).query())).mappings().all()
+    (used,) = (await session.execute(UsageReport(first, today).query())).mappings().all()
     return [
         (rupees(bills), "billed this month, before GST"),
         (rupees(int(await session.scalar(captured) or 0)), "collected this month, with GST"),

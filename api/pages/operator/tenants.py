@@ -11,31 +11,29 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.auth.access import RuntimeDep
 from api.pages.operator.frame import SIZE, Cell, Listing, Row, Said, money, show, with_query
 from api.pages.route import page_router
 from api.pages.site import Here, number, see_other, usd, words
 from api.pages.visitor import Operator
-from api.routes.access import RuntimeDep, actor_of
-from api.routes.admin.pages import Cursor
-from api.routes.admin.scope import TenantId
-from api.routes.admin.tenants import NewTenant, PlanChoice, change_plan, open_tenant
+from api.routes.parameters import Cursor, TenantId
 from api.runtime import Runtime
-from billing.bill_list import list_bills
+from api.schemas.accounts.tenants import NewTenantWithAdmin, PlanChoice
+from api.services.accounts import tenants as tenant_services
+from billing.catalogue.plans import list_plans
+from billing.gst.rupees import rupees
+from billing.invoicing.bill_list import list_bills
+from billing.invoicing.report_prices import billed, cost_in_paise
 from billing.models import BillingFinding, BillingPeriod, Payment, Subscription
-from billing.plans import list_plans
-from billing.report_prices import billed, cost_in_paise
-from billing.rupees import rupees
 from core.clock import now_ms
 from core.errors import Conflict, Invalid, NotFound
-from core.tenancy.accounts import create_key, create_user, find_tenant
+from core.tenancy.accounts import find_tenant
 from core.tenancy.lists import list_audit
 from core.tenancy.models import Tenant, User
-from core.tenancy.principal import Scope
-from metering.reports import Report
+from metering.reports.usage_report import UsageReport
 
 router = page_router("/operator/tenants")
 _LATEST = 10
-_FIRST_SCOPES = [Scope.CHAT, Scope.USAGE_READ, Scope.TENANT_ADMIN]
 Text = Annotated[str, Form(max_length=200)]
 
 
@@ -101,7 +99,7 @@ async def _list(session: AsyncSession, runtime: Runtime, search: str, cursor: UU
 
 async def _month(session: AsyncSession, runtime: Runtime, tenant_id: UUID | None = None) -> Month:
     today = runtime.calendar.date_of(now_ms())
-    report = Report(today.replace(day=1), today, ["tenant"], tenant_id=tenant_id)
+    report = UsageReport(today.replace(day=1), today, ["tenant"], tenant_id=tenant_id)
     usage = {row["tenant_id"]: row for row in (await session.execute(report.query())).mappings()}
     return Month(usage, await billed(session, runtime.calendar.zone, today.replace(day=1), today, tenant_id))
 
@@ -128,25 +126,16 @@ async def new_tenant(
     user: Text = "",
 ) -> Response:
     """Makes a tenant, its first user and that one's key, which is shown once."""
-    actor = actor_of(request, visitor.principal)
     try:
-        wanted = NewTenant(slug=slug.strip(), name=name.strip(), plan=plan or None)
-        external_id = _required(user)
-        async with runtime.database.session() as session:
-            tenant = await open_tenant(session, actor, wanted, runtime.billing.zone)
-            first = await create_user(session, actor, tenant.id, external_id=external_id)
-            live = runtime.settings.naka_env == "production"
-            _, key = await create_key(
-                session, actor, first, name="first", scopes=_FIRST_SCOPES, models=None, expires_at=None, live=live
-            )
+        wanted = NewTenantWithAdmin(slug=slug.strip(), name=name.strip(), plan=plan or None, user=user.strip())
+        made = await tenant_services.create_tenant_with_admin(visitor.context, wanted)
     except (ValidationError, Invalid, Conflict, NotFound) as error:
         fault = _words(error)
         async with runtime.database.session() as session:
             context = await _list(session, runtime, "", None)
         typed = {"slug": slug, "name": name, "plan": plan, "user": user}
         return show(request, "tenants", visitor, status=422, fault=fault, typed=typed, **context)
-    await runtime.changes.publish(tenant.id)
-    return show(request, "tenant_made", visitor, tenant=tenant, key=key.plaintext, user=user.strip())
+    return show(request, "tenant_made", visitor, tenant=made.tenant, key=made.key, user=made.user)
 
 
 @router.get("/{tenant_id}")
@@ -172,17 +161,13 @@ async def tenant(
 
 
 @router.post("/{tenant_id}/plan")
-async def put_on(
-    tenant_id: TenantId, request: Request, runtime: RuntimeDep, visitor: Operator, plan: Text = ""
-) -> Response:
+async def put_on(tenant_id: TenantId, visitor: Operator, plan: Text = "") -> Response:
     """Puts it on a plan's newest version."""
     try:
         choice = PlanChoice(code=plan)
     except ValidationError as error:
         raise Invalid("choose a plan") from error
-    async with runtime.database.session() as session:
-        await change_plan(session, actor_of(request, visitor.principal), tenant_id, choice, runtime.billing.zone)
-    await runtime.changes.publish(tenant_id)
+    await tenant_services.change_plan(visitor.context, tenant_id, choice)
     return see_other(f"/operator/tenants/{tenant_id}?said=moved")
 
 
@@ -290,15 +275,10 @@ def _plan(tenant: Tenant) -> str:
     return f"{tenant.plan_code} {tenant.plan_version}" if tenant.plan_code else "none"
 
 
-def _required(user: str) -> str:
-    """The name of the first user. Raises Invalid."""
-    if not user.strip():
-        raise Invalid("the first user needs a name")
-    return user.strip()
-
-
 def _words(error: Exception) -> str:
     if isinstance(error, ValidationError):
+        if any(fault["loc"] == ("user",) for fault in error.errors()):
+            return "The first user needs a name."
         return "A slug is a-z, 0-9 and hyphens, and a name is not empty."
     text = str(error)
     return f"{text[:1].upper()}{text[1:]}."

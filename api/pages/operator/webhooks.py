@@ -7,6 +7,7 @@ from fastapi import Query, Request
 from fastapi.responses import Response
 from sqlalchemy import select
 
+from api.auth.access import RuntimeDep, actor_of
 from api.pages.operator.frame import (
     SIZE,
     Act,
@@ -23,10 +24,9 @@ from api.pages.operator.frame import (
 from api.pages.route import page_router
 from api.pages.site import Here, see_other
 from api.pages.visitor import Operator
-from api.routes.access import RuntimeDep, actor_of
 from api.routes.admin.webhooks import EventName, EventState
-from billing.event_log import find_event, list_events, replay_event
 from billing.models import WebhookEvent
+from billing.webhooks.queries import find_event, list_events, replay_event
 
 router = page_router("/operator/webhooks")
 _STATES = {"": "All", "parked": "Parked", "received": "Waiting", "applied": "Applied", "ignored": "Ignored"}

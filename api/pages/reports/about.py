@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.auth.access import tenant_filter
 from api.pages.reports.view import View
-from api.routes.access import tenant_filter
 from core.errors import NotFound
 from core.tenancy.accounts import find_tenant, find_user
 from core.tenancy.models import ApiKey

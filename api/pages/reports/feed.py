@@ -13,9 +13,9 @@ from uuid import UUID
 
 from core.errors import Unavailable
 from core.logs import get_logger
-from metering.present import Present
+from metering.reports.live_usage import LiveUsage
 
-Readings = Mapping[UUID | None, Present]
+Readings = Mapping[UUID | None, LiveUsage]
 Read = Callable[[Collection[UUID | None]], Awaitable[Readings]]
 
 EVERY_S = 1
@@ -35,7 +35,7 @@ class Feed:
         self._next = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def watch(self, tenant_id: UUID | None) -> AsyncGenerator[Present | None, None]:
+    async def watch(self, tenant_id: UUID | None) -> AsyncGenerator[LiveUsage | None, None]:
         """Each new reading of a tenant, as long as it is asked for."""
         self._watched[tenant_id] += 1
         if self._task is None:

@@ -15,9 +15,9 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.pages.reports.view import TOKENS, Group, View
-from billing.report_prices import margin_paise, paise_of, period_rates
+from billing.invoicing.report_prices import margin_paise, paise_of, period_rates
 from core.tenancy.models import ApiKey, Tenant, User
-from metering import reports
+from metering.reports import usage_report as reports
 
 SHOWN_ROWS = 100
 _NOBODY = UUID(int=0)
@@ -117,7 +117,7 @@ async def read_report(session: AsyncSession, view: View, tenant_id: UUID | None,
 
 def _query(view: View, tenant_id: UUID | None, today: date) -> Select[*tuple[Any, ...]]:
     """The first rows in the view's order, each with the sum of all rows and their number beside it."""
-    report = reports.Report(
+    report = reports.UsageReport(
         first=view.first,
         last=view.last,
         group_by=(view.group.value,),

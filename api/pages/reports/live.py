@@ -21,20 +21,20 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from api.body import ClientLeft
-from api.credentials import authenticate
+from api.auth.access import RuntimeDep, tenant_filter
+from api.auth.credentials import authenticate
+from api.http.body import ClientLeft
 from api.pages.reports.feed import Feed, Readings
 from api.pages.reports.words import LIVE, TABS
 from api.pages.route import page_router
 from api.pages.site import number, render, usd
 from api.pages.visitor import AccountAdmin
-from api.routes.access import RuntimeDep, tenant_filter
 from api.runtime import Runtime
 from core.errors import NakaError, Unavailable
 from core.logs import get_logger
-from core.shares import Shares
+from core.resilience.shares import FairPool
 from core.tenancy.principal import Scope as KeyScope
-from metering.present import Present, read_present
+from metering.reports.live_usage import LiveUsage, read_live_usage
 
 router = page_router()
 RECHECK_S = 30
@@ -47,7 +47,7 @@ log = get_logger(__name__)
 class LiveAnswer(EventSourceResponse):
     """Takes a place of the live views before its head is sent, and gives it back however it ends."""
 
-    places: Shares
+    places: FairPool
     owner: UUID
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,7 +98,7 @@ async def _events(
             yield ServerSentEvent(event="away", data="") if present is None else _reading(present)
 
 
-def _reading(present: Present) -> ServerSentEvent:
+def _reading(present: LiveUsage) -> ServerSentEvent:
     """As numbers for the picture, and as a person reads them."""
     numbers = {name: getattr(present, name) for name, _, _ in LIVE}
     texts = {name: usd(value) if name == "cost_nano_usd" else number(value) for name, value in numbers.items()}
@@ -127,6 +127,6 @@ async def _read(runtime: Runtime, watched: set[UUID | None]) -> Readings:
     longest_ms = runtime.settings.request_deadline_s * 1000
     try:
         async with asyncio.timeout(_TIMEOUT_S), runtime.pool.acquire() as connection:
-            return await read_present(connection, watched, longest_ms=longest_ms)
+            return await read_live_usage(connection, watched, longest_ms=longest_ms)
     except TimeoutError as error:
         raise Unavailable("the database does not answer") from error

@@ -15,8 +15,8 @@ from api.pages.reports.figures import Figures, Report
 from api.pages.reports.view import Group, Measure, View
 from api.pages.reports.words import CLASSES, MEASURES
 from api.pages.site import number, short, usd
-from billing.report_prices import paise_of
-from billing.rupees import rupees
+from billing.gst.rupees import rupees
+from billing.invoicing.report_prices import paise_of
 
 TOP = 20
 _DAYS_AS_DAYS, _DAYS_AS_WEEKS = 31, 26 * 7

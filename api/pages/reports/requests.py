@@ -14,17 +14,18 @@ from fastapi.responses import Response
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.auth.access import RuntimeDep, tenant_filter
+from api.http.parameters import Reads
 from api.pages.reports.about import About, about
 from api.pages.reports.view import PARAMETERS, BadView, View, quick_ranges, read_id, read_view
 from api.pages.reports.words import ENTRIES, OUTCOMES, REQUEST_COUNTS, SOURCES, STATES, TABS
 from api.pages.route import page_router
 from api.pages.site import render
 from api.pages.visitor import AccountAdmin
-from api.parameters import Reads
-from api.routes.access import RuntimeDep, tenant_filter
 from core.clock import now_ms, to_datetime, to_ms
 from core.tenancy.models import ApiKey, Tenant, User
-from metering.usage import (
+from metering.quota.windows import day_start_ms
+from metering.reports.requests import (
     EntryFilter,
     RequestFilter,
     RequestUsage,
@@ -32,7 +33,6 @@ from metering.usage import (
     list_entries,
     list_requests,
 )
-from metering.windows import day_start_ms
 
 router = page_router()
 _PATH = "/reports/requests"

@@ -13,6 +13,8 @@ from uuid import UUID
 from fastapi import Depends, Request
 from fastapi.responses import Response
 
+from api.auth.access import RuntimeDep, tenant_filter
+from api.http.parameters import Reads
 from api.pages.reports.about import About, about
 from api.pages.reports.drill import below, requests_url
 from api.pages.reports.figures import read_report
@@ -22,11 +24,9 @@ from api.pages.reports.words import COLUMNS, GROUPS, MEASURES, TABS
 from api.pages.route import page_router
 from api.pages.site import render
 from api.pages.visitor import AccountAdmin, Visitor
-from api.parameters import Reads
-from api.routes.access import RuntimeDep, tenant_filter
-from billing.report_prices import billed
+from billing.invoicing.report_prices import billed
 from core.clock import now_ms
-from metering.reports import ORDERS
+from metering.reports.usage_report import ORDERS
 
 router = page_router()
 PRICE = Measure.PRICE

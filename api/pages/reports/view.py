@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from api.routes.moments import FIRST_YEAR, LAST_YEAR
 from api.routes.usage import MAX_DAYS
+from api.schemas.moments import FIRST_YEAR, LAST_YEAR
 from core.errors import Invalid
 from metering.models import COUNT_COLUMNS
 

@@ -7,9 +7,10 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from api.routes.access import RuntimeDep, TenantAdmin, tenant_filter
-from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page_of
-from api.routes.admin.scope import TenantWanted, confine
+from api.auth.access import RuntimeDep, TenantAdmin, tenant_filter
+from api.routes.admin.scope import confine
+from api.routes.parameters import Cursor, PageSize, TenantWanted
+from api.schemas.pages import DEFAULT_SIZE, Page, page_of
 from core.tenancy.audit import PLATFORM
 from core.tenancy.lists import list_audit
 

@@ -5,11 +5,12 @@ from uuid import UUID
 from fastapi import APIRouter
 from sqlalchemy import select
 
-from api.routes.access import RuntimeDep, TenantAdmin, tenant_filter
-from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
-from api.routes.admin.scope import TenantWanted, confine
+from api.auth.access import RuntimeDep, TenantAdmin, tenant_filter
+from api.routes.admin.scope import confine
 from api.routes.alert_items import AlertItem
+from api.routes.parameters import Cursor, PageSize, TenantWanted
 from api.routes.subscription_items import SubscriptionItem
+from api.schemas.pages import DEFAULT_SIZE, Page, page
 from billing.models import Alert, Subscription
 
 router = APIRouter()

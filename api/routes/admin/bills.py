@@ -5,15 +5,16 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
-from api.routes.access import PlatformAdmin, RuntimeDep, actor_of
+from api.auth.access import PlatformAdmin, RuntimeDep, actor_of
 from api.routes.admin.corrections import Reason
-from api.routes.admin.fields import Body, example
-from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
-from api.routes.admin.scope import TenantId, TenantWanted, reach_tenant
+from api.routes.admin.scope import reach_tenant
 from api.routes.bill_items import HTML, PDF, BillDetail, BillId, BillItem, StateWanted, detail_of, html_of, pdf_of
-from billing.bill_list import list_bills, live_charges
-from billing.closes import close_tenant
-from billing.held_bills import release, void
+from api.routes.parameters import Cursor, PageSize, TenantId, TenantWanted
+from api.schemas.fields import Body, example
+from api.schemas.pages import DEFAULT_SIZE, Page, page
+from billing.invoicing.bill_list import list_bills, live_charges
+from billing.invoicing.held_bills import release, void
+from billing.invoicing.period_close import close_tenant
 
 router = APIRouter()
 

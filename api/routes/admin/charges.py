@@ -10,15 +10,16 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel
 
-from api.routes.access import PlatformAdmin, RuntimeDep, actor_of
+from api.auth.access import PlatformAdmin, RuntimeDep, actor_of
 from api.routes.admin.corrections import Reason
-from api.routes.admin.fields import EXAMPLE_ID, Body, example
-from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
-from api.routes.admin.scope import TenantWanted, reach_tenant
+from api.routes.admin.scope import reach_tenant
 from api.routes.bill_items import iso
-from billing.charges import retry
+from api.routes.parameters import Cursor, PageSize, TenantWanted
+from api.schemas.fields import EXAMPLE_ID, Body, example
+from api.schemas.pages import DEFAULT_SIZE, Page, page
+from billing.collection.charges import retry
 from billing.models import Charge
-from billing.money_lists import list_charges
+from billing.payments.lists import list_charges
 
 router = APIRouter()
 
@@ -27,7 +28,7 @@ BillWanted = Annotated[UUID | None, Query(description="Only this bill's", exampl
 
 
 class ChargeState(StrEnum):
-    """The states of an attempt (`billing.tables.bills.Charge`)."""
+    """The states of an attempt (`billing.models.bills.Charge`)."""
 
     INTENDED = "intended"
     SUBMITTING = "submitting"

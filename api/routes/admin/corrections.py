@@ -13,19 +13,19 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.routes.access import PlatformAdmin, RuntimeDep, TenantAdmin, actor_of, tenant_filter
-from api.routes.admin.fields import EXAMPLE_ID, Body, Since, Text, Until, example
-from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize
+from api.auth.access import PlatformAdmin, RuntimeDep, TenantAdmin, actor_of, tenant_filter
 from api.routes.admin.requests import UserWanted, confine_to_user, end_of, start_of
-from api.routes.admin.scope import TenantWanted, UserId
-from api.routes.moments import Day
+from api.routes.parameters import Cursor, PageSize, Since, TenantWanted, Until, UserId
 from api.routes.usage import Counts
+from api.schemas.fields import EXAMPLE_ID, Body, Text, example
+from api.schemas.moments import Day
+from api.schemas.pages import DEFAULT_SIZE, Page
 from core.tenancy.accounts import find_user
 from core.tenancy.audit import Actor
-from metering.corrections import MAX_AMOUNT, MAX_REASON, NOBODYS_KEY, Amounts, Written, correct, credit
-from metering.measurements import Named
-from metering.usage import EntryFilter, EntryPage, find_request, list_entries
-from metering.windows import Calendar
+from metering.adjustments.corrections import MAX_AMOUNT, MAX_REASON, NOBODYS_KEY, Amounts, Written, correct, credit
+from metering.adjustments.measurement import Named
+from metering.quota.windows import Calendar
+from metering.reports.requests import EntryFilter, EntryPage, find_request, list_entries
 
 router = APIRouter()
 

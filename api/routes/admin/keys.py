@@ -13,11 +13,12 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.routes.access import RuntimeDep, TenantAdmin, actor_of, tenant_filter
-from api.routes.admin.fields import EXAMPLE_ID, Body, ModelName, Text, example
-from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
-from api.routes.admin.scope import UserId, reach_user, require_grantable
-from api.routes.moments import Moment
+from api.auth.access import RuntimeDep, TenantAdmin, actor_of, tenant_filter
+from api.routes.admin.scope import reach_user, require_grantable
+from api.routes.parameters import Cursor, PageSize, UserId
+from api.schemas.fields import EXAMPLE_ID, Body, ModelName, Text, example
+from api.schemas.moments import Moment
+from api.schemas.pages import DEFAULT_SIZE, Page, page
 from core.settings import Settings
 from core.tenancy.accounts import DEFAULT_SCOPES, create_key, find_key, revoke_key, revoke_tree, rotate_key
 from core.tenancy.audit import Actor
@@ -26,7 +27,7 @@ from core.tenancy.lists import list_keys
 from core.tenancy.models import ApiKey, User
 from core.tenancy.principal import Scope
 from core.tenancy.traces import last_uses
-from metering.prices import require_priced
+from metering.pricing.price_list import require_priced
 
 router = APIRouter()
 MAX_OVERLAP_S = 30 * 86_400

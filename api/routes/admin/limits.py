@@ -12,15 +12,16 @@ from fastapi import APIRouter, Request
 from pydantic import AfterValidator, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.routes.access import PlatformAdmin, RuntimeDep, TenantAdmin, actor_of, tenant_filter
-from api.routes.admin.fields import Body, ConcurrencyLimit, LimitValue, example
-from api.routes.admin.scope import TenantId, UserId, reach_tenant, reach_user
+from api.auth.access import PlatformAdmin, RuntimeDep, TenantAdmin, actor_of, tenant_filter
+from api.routes.admin.scope import reach_tenant, reach_user
+from api.routes.parameters import TenantId, UserId
+from api.schemas.fields import Body, ConcurrencyLimit, LimitValue, example
 from core.settings import Settings
 from core.tenancy.audit import Actor
-from metering.defaults import default_limits
-from metering.entitlements import LimitSource, read_limits, set_limits
-from metering.limits import METERS, WINDOWS, LimitSet, Meter
-from metering.windows import WindowKind
+from metering.admission.entitlements import LimitSource, read_limits, set_limits
+from metering.quota.default_limits import default_limits
+from metering.quota.limits import METERS, WINDOWS, LimitSet, Meter
+from metering.quota.windows import WindowKind
 
 router = APIRouter()
 

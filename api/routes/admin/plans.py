@@ -9,20 +9,21 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.routes.access import PlatformAdmin, RuntimeDep, actor_of
-from api.routes.admin.fields import Body, LimitValue, Slug, Text, example
+from api.auth.access import PlatformAdmin, RuntimeDep, actor_of
 from api.routes.admin.limits import LimitItem, Limits
-from api.routes.admin.pages import DEFAULT_SIZE, Page, PageSize, page
+from api.routes.parameters import PageSize
+from api.schemas.fields import Body, LimitValue, Slug, Text, example
+from api.schemas.pages import DEFAULT_SIZE, Page, page
+from billing.catalogue.plans import MAX_BASE_PAISE, MAX_TRIAL_DAYS, Price, list_plans, plan_version, publish_plan
+from billing.catalogue.profiles import treatments_served
+from billing.catalogue.razorpay_plans import MANDATE_PAISE, copies_of, ensure_all, gross_for
+from billing.gst.rupees import rupees
+from billing.gst.tax import Treatment
 from billing.models import Plan
-from billing.overage import ImpossibleTerms, Meter, MeterTerms, PastAllowance, Terms
-from billing.plans import MAX_BASE_PAISE, MAX_TRIAL_DAYS, Price, list_plans, plan_version, publish_plan
-from billing.profiles import treatments_served
-from billing.razorpay_plans import MANDATE_PAISE, copies_of, ensure_all, gross_for
-from billing.rupees import rupees
-from billing.tax import Treatment
+from billing.rating.overage import ImpossibleTerms, Meter, MeterTerms, PastAllowance, Terms
 from core.errors import Invalid
 from core.tenancy.audit import Actor
-from metering.limits import MAX_CEILING_PAISE, MAX_LIMIT, PlanLimits
+from metering.quota.limits import MAX_CEILING_PAISE, MAX_LIMIT, PlanLimits
 
 router = APIRouter()
 

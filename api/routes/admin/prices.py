@@ -13,14 +13,15 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.routes.access import PlatformAdmin, RuntimeDep, actor_of
-from api.routes.admin.fields import EXAMPLE_ID, Body, ModelName, PromptSize, Rate, example
-from api.routes.admin.pages import DEFAULT_SIZE, Page, PageSize, page
-from api.routes.moments import Moment
+from api.auth.access import PlatformAdmin, RuntimeDep, actor_of
+from api.routes.parameters import PageSize
+from api.schemas.fields import EXAMPLE_ID, Body, ModelName, PromptSize, Rate, example
+from api.schemas.moments import Moment
+from api.schemas.pages import DEFAULT_SIZE, Page, page
 from core.clock import to_datetime
 from core.tenancy.audit import Actor
-from metering.prices import add_price, read_prices, withdraw_price
-from metering.pricing import Band, Price
+from metering.pricing.price import Band, Price
+from metering.pricing.price_list import add_price, read_prices, withdraw_price
 
 router = APIRouter()
 _MAX_BANDS = 10

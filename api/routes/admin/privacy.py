@@ -10,20 +10,21 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.routes.access import RuntimeDep, TenantAdmin, actor_of, tenant_filter
+from api.auth.access import RuntimeDep, TenantAdmin, actor_of, tenant_filter
 from api.routes.admin.audit import AuditItem
 from api.routes.admin.keys import KeyItem
 from api.routes.admin.requests import RequestItem
-from api.routes.admin.scope import UserId, reach_user, require_grantable
+from api.routes.admin.scope import reach_user, require_grantable
 from api.routes.admin.streamed import BATCH_ROWS, StreamedAnswer
 from api.routes.admin.users import UserItem
+from api.routes.parameters import UserId
 from api.routes.usage import DayUsage, counts
-from core.database import Database
+from core.postgres.database import Database
 from core.tenancy.audit import Actor, record
 from core.tenancy.erasure import erase_user, export_user
 from core.tenancy.lists import list_keys
 from core.tenancy.models import User
-from metering.usage import RequestFilter, own_usage, stream_requests
+from metering.reports.requests import RequestFilter, own_usage, stream_requests
 
 router = APIRouter()
 _ALL_DAYS = (date.min, date.max)

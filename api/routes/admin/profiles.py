@@ -6,10 +6,11 @@ import msgspec
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, StringConstraints
 
-from api.routes.access import PlatformAdmin, RuntimeDep, TenantAdmin, actor_of, tenant_filter
-from api.routes.admin.fields import Body, Text, example
-from api.routes.admin.scope import TenantId, reach_tenant
-from billing.profiles import Profile, Supplier, find_profile, find_supplier, set_profile, set_supplier
+from api.auth.access import PlatformAdmin, RuntimeDep, TenantAdmin, actor_of, tenant_filter
+from api.routes.admin.scope import reach_tenant
+from api.routes.parameters import TenantId
+from api.schemas.fields import Body, Text, example
+from billing.catalogue.profiles import Profile, Supplier, find_profile, find_supplier, set_profile, set_supplier
 from core.tenancy.audit import record_read
 
 router = APIRouter()

@@ -10,16 +10,17 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel
 
-from api.routes.access import PlatformAdmin, RuntimeDep, actor_of
+from api.auth.access import PlatformAdmin, RuntimeDep, actor_of
 from api.routes.admin.charges import Decision
 from api.routes.admin.corrections import Reason
-from api.routes.admin.fields import EXAMPLE_ID, Body, Text, example
-from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
-from api.routes.admin.scope import TenantWanted, reach_tenant
+from api.routes.admin.scope import reach_tenant
 from api.routes.bill_items import iso
+from api.routes.parameters import Cursor, PageSize, TenantWanted
+from api.schemas.fields import EXAMPLE_ID, Body, Text, example
+from api.schemas.pages import DEFAULT_SIZE, Page, page
 from billing.models import BillingFinding, Refund
-from billing.money_lists import close_finding, list_findings, list_refunds
-from billing.refunds import decide
+from billing.payments.lists import close_finding, list_findings, list_refunds
+from billing.payments.refunds import decide
 
 router = APIRouter()
 
@@ -29,7 +30,7 @@ After = Annotated[Text | None, Query(alias="cursor", description="`next` of the 
 
 
 class RefundState(StrEnum):
-    """The states of a refund (`billing.tables.money.Refund`)."""
+    """The states of a refund (`billing.models.money.Refund`)."""
 
     AWAITING_OPERATOR = "awaiting_operator"
     INTENDED = "intended"

@@ -17,16 +17,16 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 from sqlalchemy import Row, Select
 
-from api.routes.access import RuntimeDep, TenantAdmin, tenant_filter
+from api.auth.access import RuntimeDep, TenantAdmin, tenant_filter
 from api.routes.admin.requests import KeyWanted, ModelWanted, UserWanted, confine_to_key
-from api.routes.admin.scope import TenantWanted
 from api.routes.admin.streamed import BATCH_ROWS, Form, StreamedAnswer, as_csv
+from api.routes.parameters import TenantWanted
 from api.routes.usage import Counts, FromDay, ToDay, date_range
-from billing.report_prices import period_rates
+from billing.invoicing.report_prices import period_rates
 from core.clock import now_ms
-from core.database import Database
-from metering.reports import GROUPS, ORDERS, PRICE, SUMS
-from metering.reports import Report as Wanted
+from core.postgres.database import Database
+from metering.reports.usage_report import GROUPS, ORDERS, PRICE, SUMS
+from metering.reports.usage_report import UsageReport as Wanted
 
 router = APIRouter()
 _GROUP = "|".join(GROUPS)

@@ -12,20 +12,21 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.routes.access import RuntimeDep, TenantAdmin, tenant_filter
-from api.routes.admin.fields import EXAMPLE_ID, Since, Until
-from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize
-from api.routes.admin.scope import TenantWanted, confine, reach_key, reach_user
+from api.auth.access import RuntimeDep, TenantAdmin, tenant_filter
+from api.routes.admin.scope import confine, reach_key, reach_user
 from api.routes.admin.streamed import BATCH_ROWS, Form, StreamedAnswer, as_csv
-from api.routes.moments import Day, Moment
+from api.routes.parameters import Cursor, PageSize, Since, TenantWanted, Until
 from api.routes.usage import Counts, counts
+from api.schemas.fields import EXAMPLE_ID
+from api.schemas.moments import Day, Moment
+from api.schemas.pages import DEFAULT_SIZE, Page
 from core.clock import to_datetime
-from core.database import Database
 from core.errors import NotFound
+from core.postgres.database import Database
 from core.tenancy.principal import Principal
 from metering.models import COUNT_COLUMNS
-from metering.usage import RequestFilter, RequestUsage, list_requests, stream_requests
-from metering.windows import Calendar, day_start_ms
+from metering.quota.windows import Calendar, day_start_ms
+from metering.reports.requests import RequestFilter, RequestUsage, list_requests, stream_requests
 
 router = APIRouter()
 

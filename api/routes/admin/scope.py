@@ -8,8 +8,8 @@ from fastapi import Path, Query
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.routes.access import tenant_filter
-from api.routes.admin.fields import EXAMPLE_ID
+from api.auth.access import tenant_filter
+from api.schemas.fields import EXAMPLE_ID
 from core.errors import NotFound
 from core.tenancy.accounts import find_tenant, find_user
 from core.tenancy.models import ApiKey, Tenant, User

@@ -21,7 +21,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from api.body import ClientLeft
+from api.http.body import ClientLeft
 from core.logs import get_logger
 
 Form = Annotated[Literal["json", "csv"], Query(alias="format")]

@@ -7,10 +7,11 @@ from uuid import UUID
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from api.routes.access import RuntimeDep, TenantAdmin, actor_of, tenant_filter
-from api.routes.admin.fields import Body, Text, example
-from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
-from api.routes.admin.scope import TenantId, UserId, reach_tenant, reach_user
+from api.auth.access import RuntimeDep, TenantAdmin, actor_of, tenant_filter
+from api.routes.admin.scope import reach_tenant, reach_user
+from api.routes.parameters import Cursor, PageSize, TenantId, UserId
+from api.schemas.fields import Body, Text, example
+from api.schemas.pages import DEFAULT_SIZE, Page, page
 from core.tenancy.accounts import create_user
 from core.tenancy.lists import list_users
 from core.tenancy.models import User

@@ -6,10 +6,11 @@ from typing import Annotated, Literal, Self
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, StringConstraints
 
-from api.routes.access import PlatformAdmin, RuntimeDep, actor_of
-from api.routes.admin.pages import DEFAULT_SIZE, Page, PageSize, page
-from billing.event_log import find_event, list_events, replay_event
+from api.auth.access import PlatformAdmin, RuntimeDep, actor_of
+from api.routes.parameters import PageSize
+from api.schemas.pages import DEFAULT_SIZE, Page, page
 from billing.models import WebhookEvent
+from billing.webhooks.queries import find_event, list_events, replay_event
 
 router = APIRouter()
 

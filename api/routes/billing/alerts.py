@@ -7,13 +7,14 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, StringConstraints
 from sqlalchemy import select
 
-from api.routes.access import RuntimeDep, TenantAdmin, actor_of
-from api.routes.admin.fields import EXAMPLE_ID, Body, example
-from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
+from api.auth.access import RuntimeDep, TenantAdmin, actor_of
 from api.routes.alert_items import AlertItem
-from billing.alerts import send_test
-from billing.desk import ALERTS
-from billing.endpoints import MAX_URL, find_endpoint, remove_endpoint, rotate_secret, set_endpoint, written
+from api.routes.parameters import Cursor, PageSize
+from api.schemas.fields import EXAMPLE_ID, Body, example
+from api.schemas.pages import DEFAULT_SIZE, Page, page
+from billing.alerts.alerts import send_test
+from billing.alerts.endpoints import MAX_URL, find_endpoint, remove_endpoint, rotate_secret, set_endpoint, written
+from billing.context import ALERTS
 from billing.models import Alert, AlertDelivery
 from core.clock import to_iso
 from core.errors import NotFound

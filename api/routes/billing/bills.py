@@ -9,12 +9,13 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from api.routes.access import RuntimeDep, TenantAdmin, actor_of
-from api.routes.admin.pages import DEFAULT_SIZE, Cursor, Page, PageSize, page
+from api.auth.access import RuntimeDep, TenantAdmin, actor_of
 from api.routes.bill_items import HTML, PDF, BillDetail, BillId, BillItem, StateWanted, detail_of, html_of, iso, pdf_of
-from billing.bill_list import list_bills, live_charges
-from billing.rupees import rupees
-from billing.upcoming import upcoming
+from api.routes.parameters import Cursor, PageSize
+from api.schemas.pages import DEFAULT_SIZE, Page, page
+from billing.gst.rupees import rupees
+from billing.invoicing.bill_list import list_bills, live_charges
+from billing.invoicing.preview import upcoming
 from core.clock import now_ms
 
 router = APIRouter()

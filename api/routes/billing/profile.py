@@ -7,14 +7,14 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.routes.access import RuntimeDep, TenantAdmin, actor_of
+from api.auth.access import RuntimeDep, TenantAdmin, actor_of
 from api.routes.admin.plans import MeterPrice
 from api.routes.admin.profiles import ProfileBody, ProfileItem
+from billing.catalogue.plans import list_plans
+from billing.catalogue.profiles import find_profile, set_profile, supply_for
+from billing.gst.tax import Supply, gross_of
 from billing.models import Plan
-from billing.overage import PastAllowance
-from billing.plans import list_plans
-from billing.profiles import find_profile, set_profile, supply_for
-from billing.tax import Supply, gross_of
+from billing.rating.overage import PastAllowance
 from core.errors import Invalid
 from core.tenancy.audit import record_read
 

@@ -6,16 +6,16 @@ from uuid import UUID
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, StringConstraints
 
-from api.routes.access import RuntimeDep, TenantAdmin, actor_of
-from api.routes.admin.fields import Body, PlanNumber, Slug, example
+from api.auth.access import RuntimeDep, TenantAdmin, actor_of
 from api.routes.subscription_items import SubscriptionItem
-from billing import subscribe as desk_of
-from billing.checkout import authorised
-from billing.desk import Desk
+from api.schemas.fields import Body, PlanNumber, Slug, example
+from billing.context import BillingContext
 from billing.models import Subscription
-from billing.razorpay_faults import RazorpayError
-from billing.submission import drive_one, others_call
-from billing.subscribe import live_of, subscriptions_of
+from billing.razorpay.errors import RazorpayError
+from billing.subscriptions import intents as desk_of
+from billing.subscriptions.checkout import authorised
+from billing.subscriptions.intents import live_of, subscriptions_of
+from billing.subscriptions.push import drive_one, others_call
 from core.errors import Invalid
 from core.logs import get_logger
 
@@ -82,16 +82,18 @@ async def new_subscription(
     A change starts where the paid time ends; what is had now ends then, once the new one is authorised.
     Without `pay_url` Razorpay's answer is awaited still: ask again in a minute.
     """
-    desk = runtime.billing
-    wanted = await desk_of.subscribe(desk, actor_of(request, principal), principal.tenant_id, body.plan, body.version)
+    billing = runtime.billing
+    wanted = await desk_of.subscribe(
+        billing, actor_of(request, principal), principal.tenant_id, body.plan, body.version
+    )
     if wanted.subscription_id is not None:
-        await _tell(desk, principal.tenant_id, wanted.subscription_id)
-        async with desk.database.session(tenant_id=principal.tenant_id) as session:
+        await _tell(billing, principal.tenant_id, wanted.subscription_id)
+        async with billing.database.session(tenant_id=principal.tenant_id) as session:
             row = await session.get_one(Subscription, (principal.tenant_id, wanted.subscription_id))
         if row.state == "void":
             log.warning("subscription_refused", subscription=str(row.id), error=row.error)
             raise Invalid("Razorpay refuses this subscription: the operator of this service can see why")
-    return await _view(desk, principal.tenant_id)
+    return await _view(billing, principal.tenant_id)
 
 
 @router.post("/authorised")
@@ -112,16 +114,16 @@ async def cancel_subscription(
     body: Ending, principal: TenantAdmin, runtime: RuntimeDep, request: Request
 ) -> SubscriptionView:
     """End the subscription; the one that waits to be authorised, if there is one, else what the tenant has."""
-    desk = runtime.billing
+    billing = runtime.billing
     row = await desk_of.cancel(
-        desk,
+        billing,
         actor_of(request, principal),
         principal.tenant_id,
         at_period_end=body.when == "period_end",
         reason="the tenant's wish",
     )
-    await _tell(desk, principal.tenant_id, row.id)
-    return await _view(desk, principal.tenant_id)
+    await _tell(billing, principal.tenant_id, row.id)
+    return await _view(billing, principal.tenant_id)
 
 
 @router.delete("/cancel")
@@ -147,21 +149,21 @@ async def resume_subscription(principal: TenantAdmin, runtime: RuntimeDep, reque
     return await _view(runtime.billing, principal.tenant_id)
 
 
-async def _tell(desk: Desk, tenant_id: UUID, subscription_id: UUID) -> None:
+async def _tell(billing: BillingContext, tenant_id: UUID, subscription_id: UUID) -> None:
     """Tells Razorpay at once, so that the answer has the link; the worker does it again where that fails."""
     try:
-        await drive_one(desk, tenant_id, subscription_id)
-        await others_call(desk, tenant_id, subscription_id, patience_s=_OTHERS_S)
+        await drive_one(billing, tenant_id, subscription_id)
+        await others_call(billing, tenant_id, subscription_id, patience_s=_OTHERS_S)
     except RazorpayError as error:
         log.warning("razorpay_later", subscription=str(subscription_id), error=str(error))
 
 
-async def _view(desk: Desk, tenant_id: UUID) -> SubscriptionView:
-    async with desk.database.session(tenant_id=tenant_id) as session:
+async def _view(billing: BillingContext, tenant_id: UUID) -> SubscriptionView:
+    async with billing.database.session(tenant_id=tenant_id) as session:
         rows = await subscriptions_of(session, tenant_id)
     current = live_of(rows)
     waiting = next((row for row in rows if row.is_open), None)
-    key_id = desk.settings.razorpay_key_id
+    key_id = billing.settings.razorpay_key_id
     return SubscriptionView(
         current=None if current is None else SubscriptionItem.of(current, key_id),
         waiting=None if waiting is None else SubscriptionItem.of(waiting, key_id),

@@ -1,0 +1,1 @@
+"""Commands for tenants, users, keys and their limits."""

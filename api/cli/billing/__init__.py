@@ -1,0 +1,1 @@
+"""Commands for plans, profiles, subscriptions, bills, charges, refunds and webhooks."""

@@ -1,0 +1,1 @@
+"""Commands for prices, corrections, usage reports, reconciliation and the spool."""

@@ -1,0 +1,1 @@
+"""Commands that run a process: `up`, `serve`, `worker`, `migrate`, `doctor`."""

@@ -1,0 +1,42 @@
+"""The `RateLimit` and `RateLimit-Policy` headers of a metered answer (IETF draft-ietf-httpapi-ratelimit-headers).
+
+One item per limit: `"user-tokens-day";q=100000;w=86400;qu="tokens"`, and `"user-tokens-day";r=62000;t=3600`. What is
+left counts this request's hold as used.
+"""
+
+from core.money import ceil_div
+from metering.admission.admission import Grant
+from metering.quota.limits import EffectiveLimit, Entitlement
+from metering.quota.windows import WindowKind
+
+_WINDOW_S = {WindowKind.MINUTE: 60, WindowKind.DAY: 86_400}
+
+
+def rate_limit_headers(grant: Grant) -> dict[str, str]:
+    """Both headers; none when nothing limits the user."""
+    entitlement = grant.entitlement
+    if not entitlement.limits:
+        return {}
+    now_ms = grant.request.opened_ms
+    states = [
+        f'"{limit.name}";r={max(0, limit.room_in_unit(room))};t={ceil_div(ends_ms - now_ms, 1000)}'
+        for limit, room, ends_ms in zip(entitlement.limits, grant.room, grant.window_ends_ms, strict=True)
+    ]
+    return {"ratelimit-policy": policy(entitlement), "ratelimit": ", ".join(states)}
+
+
+def refusal_headers(limit: EffectiveLimit, retry_after_s: int) -> dict[str, str]:
+    """Both headers of a refusal: the limit that refused, with nothing left of it until then."""
+    return {"ratelimit-policy": _policy_item(limit), "ratelimit": f'"{limit.name}";r=0;t={retry_after_s}'}
+
+
+def policy(entitlement: Entitlement) -> str:
+    """The limits themselves."""
+    return ", ".join(_policy_item(limit) for limit in entitlement.limits)
+
+
+def _policy_item(limit: EffectiveLimit) -> str:
+    """One limit. A period has no fixed length, so it states none."""
+    window_s = _WINDOW_S.get(limit.window)
+    length = "" if window_s is None else f";w={window_s}"
+    return f'"{limit.name}";q={limit.limit}{length};qu="{limit.unit}"'

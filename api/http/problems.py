@@ -1,0 +1,157 @@
+"""Errors as our callers see them: `application/problem+json` (RFC 9457), every one in this one shape.
+
+The table below is the only place where an error of the project gets an HTTP status. What is not in it is a 500 that
+says nothing, and is logged here with its traceback, whoever answers it; what came in is never echoed.
+"""
+
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from api.auth.sign_in_throttle import TooManyAttempts
+from api.gateway.ratelimit_headers import refusal_headers
+from api.gateway.stream_errors import UpstreamFault
+from api.http.body import BodyTooLarge, InvalidBody, WrongMediaType
+from billing.webhooks.inbox import StaleEvent
+from core.errors import Conflict, Invalid, NakaError, NotFound, Overloaded, PaymentRequired, Unavailable
+from core.logs import get_logger
+from core.resilience.outage import STORE_ERRORS, driver_error
+from core.resilience.rates import RateLimited
+from core.tenancy.principal import Forbidden, Unauthenticated
+from metering.admission.admission import QuotaExceeded, TooLarge
+from metering.admission.failure_rate import TooManyFailures
+from metering.pricing.price import UnknownModel
+
+REQUEST_ID = "naka.request_id"
+_STATUS: dict[type[Exception], tuple[int, str]] = {
+    Unauthenticated: (401, "unauthenticated"),
+    PaymentRequired: (402, "payment_required"),
+    Forbidden: (403, "forbidden"),
+    NotFound: (404, "not_found"),
+    Conflict: (409, "conflict"),
+    StaleEvent: (410, "event_too_old"),
+    BodyTooLarge: (413, "body_too_large"),
+    TooLarge: (413, "input_exceeds_limit"),
+    WrongMediaType: (415, "unsupported_media_type"),
+    InvalidBody: (422, "invalid_request"),
+    Invalid: (422, "invalid_request"),
+    UnknownModel: (422, "unknown_model"),
+    TooManyAttempts: (429, "too_many_attempts"),
+    Overloaded: (503, "overloaded"),  # before what it is a kind of
+    TooManyFailures: (429, "too_many_failures"),
+    RateLimited: (429, "rate_limited"),
+    Unavailable: (503, "unavailable"),
+}
+_CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "body_too_large",
+}
+
+_MAX_SAID = 300
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A status, headers of its own, and the body."""
+
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def problem_of(error: Exception, scope: Scope) -> Problem:
+    """What a caller is told of an error. FastAPI makes a 400 of whatever ended its reading of a body."""
+    if isinstance(error, HTTPException) and isinstance(error.__cause__, NakaError):
+        error = error.__cause__
+    headers: dict[str, str] = {}
+    extra: dict[str, Any] = {}
+    match error:
+        case QuotaExceeded():
+            status, code, detail = 429, error.code, str(error)
+            headers["retry-after"] = str(error.retry_after_s)
+            if error.limit is not None:
+                extra["limit"] = error.limit.name
+                headers |= refusal_headers(error.limit, error.retry_after_s)
+        case UpstreamFault():
+            status, code, detail = error.status, error.code, str(error)
+            if error.retry_after_s is not None:
+                headers["retry-after"] = str(error.retry_after_s)
+        case RequestValidationError():
+            status, code, detail = 422, "invalid_request", "the request does not have the documented form"
+            extra["errors"] = [_invalid(item) for item in error.errors()]
+        case HTTPException():
+            status = error.status_code
+            code, detail = _CODES.get(status, "http_error"), HTTPStatus(status).description or HTTPStatus(status).phrase
+            headers.update(error.headers or {})
+        case NakaError():
+            _log_cause(error)
+            status, code = _by_table(error)
+            detail = str(error)
+            headers |= _headers(error)
+        case _:
+            status, code, detail = 500, "internal_error", "something went wrong on our side"
+    body = {
+        "type": f"urn:naka:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": scope.get(REQUEST_ID),
+        **extra,
+    }
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("request_failed", path=scope.get("path"), request_id=scope.get(REQUEST_ID), exc_info=error)
+    return Problem(status, body, headers)
+
+
+def _by_table(error: NakaError) -> tuple[int, str]:
+    """The status, and the code, which a refusal for want of payment brings along."""
+    status, code = next((found for kind, found in _STATUS.items() if isinstance(error, kind)), (500, "internal_error"))
+    return status, error.code if isinstance(error, PaymentRequired) else code
+
+
+def _log_cause(error: NakaError) -> None:
+    """A caller only hears that a store does not answer; what the store said is for the operator."""
+    if isinstance(error, Unavailable) and isinstance(error.__cause__, STORE_ERRORS):
+        cause = driver_error(error.__cause__)
+        log.warning("store_failed", error=type(cause).__name__, said=str(cause)[:_MAX_SAID], told=str(error))
+
+
+def _headers(error: NakaError) -> dict[str, str]:
+    match error:
+        case Unavailable() | TooManyAttempts() | TooManyFailures() | RateLimited():
+            return {"retry-after": str(error.retry_after_s)}
+        case Unauthenticated():
+            return {"www-authenticate": "Bearer"}
+        case _:
+            return {}
+
+
+def problem_response(error: Exception, scope: Scope) -> Response:
+    """The same as an HTTP answer."""
+    problem = problem_of(error, scope)
+    return Response(
+        msgspec.json.encode(problem.body), problem.status, problem.headers, media_type="application/problem+json"
+    )
+
+
+async def answer_with_problem(request: Request, error: Exception) -> Response:
+    """The exception handler of the application."""
+    return problem_response(error, request.scope)
+
+
+def _invalid(item: dict[str, Any]) -> dict[str, Any]:
+    """One finding of the validation: where, and which rule; not what was sent."""
+    return {"loc": [str(part)[:100] for part in item["loc"]], "rule": item["type"]}

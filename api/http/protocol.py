@@ -1,0 +1,165 @@
+"""A client's connection: HTTP/1.1 by uvicorn, whose own refusals are problems, and which takes part in a stop.
+
+While this process stops, an answer is its connection's last and says so; a request that comes too late, or is
+cancelled before its answer began, gets a 503 that says to come again.
+"""
+
+import asyncio
+from enum import IntEnum
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.server import ServerState
+
+from api.gateway.stream_errors import fault
+from api.http.client_timeouts import LINGER_S, ClockedProtocol
+from api.http.connection_limits import ConnectionLimits
+from api.http.problems import REQUEST_ID, problem_of, problem_response
+from api.http.request_context import AnswerCut
+from core.ids import uuid7
+from core.logs import get_logger
+
+_MAX_HEAD_BYTES = 64 * 1024
+
+log = get_logger(__name__)
+
+
+class Phase(IntEnum):
+    """How far the stop has come."""
+
+    SERVING = 0
+    DRAINING = 1
+    CLOSING = 2
+    ENDING = 3
+
+
+class State(ServerState):
+    """What the server and its connections share."""
+
+    def __init__(self, admittance: ConnectionLimits) -> None:
+        super().__init__()
+        self.phase = Phase.SERVING
+        self.admittance = admittance
+
+
+class NakaProtocol(ClockedProtocol):
+    """HTTP/1.1 whose own refusals are problems too, whose request heads have an end, and which knows of the stop."""
+
+    server_state: State
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.admittance = self.server_state.admittance
+        self._in_head = True
+        self._head_bytes = 0
+        self._latest: RequestResponseCycle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Parses; a head that is not whole after `_MAX_HEAD_BYTES` is refused."""
+        if self.is_refused:
+            return
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(HTTPStatus.BAD_REQUEST)
+
+    def on_message_begin(self) -> None:
+        """A new request: its head is counted from here."""
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head is whole. During a stop its answer is the connection's last."""
+        self._in_head = False
+        super().on_headers_complete()
+        self._latest = self.cycle
+        if self.server_state.phase is not Phase.SERVING:
+            self.cycle.keep_alive = False
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what could not be parsed, and closes. `msg` is the parser's and not for the caller."""
+        del msg
+        self._answer_by_itself(HTTPStatus.BAD_REQUEST)
+        self.transport.close()
+
+    def answer_timeout(self) -> None:
+        """Answers a request that does not become whole."""
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+
+    def end_keep_alive(self) -> None:
+        """An answer whose head is still to be sent says that it is the connection's last."""
+        if self._latest is not None and not self._latest.response_started:
+            self._latest.keep_alive = False
+
+    def end_if_idle(self, *, patient: bool) -> None:
+        """Closes when no answer is owed, else after it. `patient`: not while a request may be on its way."""
+        if self._latest is not None and not self._latest.response_complete:
+            self._latest.keep_alive = False
+        elif not (patient and self._in_head):
+            self.transport.close()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        super()._start_asgi_task(cycle, partial(self._answer, cycle, app))
+
+    async def _answer(
+        self, cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """The application's answer; or a 503 where it comes too late, or is cancelled before it began."""
+        if self.server_state.phase is Phase.ENDING:
+            await _refuse(scope, receive, send)
+            return
+        try:
+            await app(scope, receive, send)
+            if cycle.response_started and not cycle.response_complete:
+                self.transport.abort()  # its reader takes nothing: a close would wait until it does
+        except asyncio.CancelledError:
+            if cycle.response_started:
+                self.transport.close()  # without its proper end, so that nobody takes it for whole
+            else:
+                await _refuse(scope, receive, send)
+        except AnswerCut:
+            self.transport.close()
+        except Exception as error:
+            if cycle.response_started:
+                log.exception("request_failed", path=scope["path"])
+                self.transport.close()  # as above
+            else:
+                await _answer_with(error, scope, receive, send)
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Answers, and reads and drops what still comes for a moment."""
+        self.is_refused = True
+        self._answer_by_itself(status)
+        self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _answer_by_itself(self, status: HTTPStatus) -> None:
+        request_id = str(uuid7())
+        problem = problem_of(HTTPException(status), {REQUEST_ID: request_id})
+        body = msgspec.json.encode(problem.body)
+        lines = [
+            b"HTTP/1.1 %d %b" % (status, status.phrase.encode()),
+            *(name + b": " + value for name, value in self.server_state.default_headers),
+            b"content-type: application/problem+json",
+            b"content-length: %d" % len(body),
+            b"x-request-id: %b" % request_id.encode(),
+            b"connection: close",
+            b"",
+            body,
+        ]
+        self.transport.write(b"\r\n".join(lines))
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    await _answer_with(fault("shutting_down", status=503), scope, receive, send)
+
+
+async def _answer_with(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+    request_id = scope.setdefault(REQUEST_ID, str(uuid7()))
+    response = problem_response(error, scope)
+    response.headers["x-request-id"] = request_id
+    await response(scope, receive, send)

@@ -1,0 +1,1 @@
+"""Shapes for tenants, users, keys, limits, the audit log and personal data."""

@@ -1,0 +1,68 @@
+"""Shapes of a tenant and its plan."""
+
+from datetime import datetime
+from typing import Self
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from api.schemas.fields import Body, PlanNumber, Slug, Text, example
+from core.tenancy.models import Tenant
+
+
+class NewTenant(Body):
+    """A customer of the operator; with `plan`, it starts on that plan's newest version."""
+
+    model_config = example(slug="acme", name="Acme Pvt Ltd", plan="team")
+
+    slug: Slug
+    name: Text
+    plan: Slug | None = None
+
+
+class NewTenantWithAdmin(NewTenant):
+    """A tenant with its first user, whose key administers it."""
+
+    user: Text
+
+
+class PlanChoice(Body):
+    """A plan; its newest version unless one is named."""
+
+    model_config = example(code="team", version=1)
+
+    code: Slug
+    version: PlanNumber | None = None
+
+
+class PlanNamed(BaseModel):
+    """A version of a plan."""
+
+    code: str
+    version: int
+
+
+class TenantItem(BaseModel):
+    """A tenant; `plan` is null when it is on none."""
+
+    id: UUID
+    slug: str
+    name: str
+    plan: PlanNamed | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, tenant: Tenant) -> Self:
+        """The shape of a row."""
+        plan = None
+        if tenant.plan_code is not None and tenant.plan_version is not None:
+            plan = PlanNamed(code=tenant.plan_code, version=tenant.plan_version)
+        return cls(id=tenant.id, slug=tenant.slug, name=tenant.name, plan=plan, created_at=tenant.created_at)
+
+
+class TenantWithAdmin(BaseModel):
+    """A tenant just made, and its first user's key: shown once."""
+
+    tenant: TenantItem
+    user: str
+    key: str

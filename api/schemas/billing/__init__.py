@@ -1,0 +1,1 @@
+"""Shapes for plans, profiles, subscriptions, bills, charges, refunds, findings, alerts and events."""

@@ -1,0 +1,1 @@
+"""Shapes for prices, usage reports, requests, corrections and reconciliation."""

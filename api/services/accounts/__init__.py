@@ -1,0 +1,1 @@
+"""Services for tenants, users, keys, limits, the audit log and personal data."""

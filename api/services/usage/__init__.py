@@ -1,0 +1,1 @@
+"""Services for prices, usage reports, requests, corrections, reconciliation and the spool."""

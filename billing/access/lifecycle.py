@@ -1,0 +1,277 @@
+"""What a tenant's subscriptions and debts give it, from now on. Pure.
+
+The rule: access is what is paid for, and a grace that spans Razorpay's own retries; the word `status` gives nothing
+and takes nothing away by itself, it only says whether more money is to be expected (facts 3: an active subscription
+may be unpaid, a cancelled one paid). All that depends on time is said in advance, as segments and periods that begin
+and end later: admission reads them by the clock, and no worker has to be awake when a grace ends or a bill is overdue.
+The same facts give the same timeline, whoever asks and however often; `now` only chooses what is past, and cuts what
+has ended at no known moment.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+from billing.access.cycles import Course, CycleFacts, Planned, plan_periods
+from metering.quota.limits import PlanLimits
+from metering.quota.schedule import Period, Refusal, Segment
+
+DAY_MS = 86_400_000
+GRACE_MS = {"card": 4 * DAY_MS, "upi": 5 * DAY_MS, "emandate": 8 * DAY_MS}
+"""By method: cards are tried on T+0 to T+3, UPI may debit a day later, a bank's mandate takes days (facts 3 and 4)."""
+UNKNOWN_GRACE_MS = 5 * DAY_MS
+KEPT_MS = 2 * DAY_MS
+"""So long what has ended stays in the schedule: the clock that grants is not ours."""
+TERMINAL = frozenset({"cancelled", "completed", "expired"})
+
+PAYMENT_REQUIRED = Refusal("payment_required", "The subscription's fee has not been paid.")
+BILL_OVERDUE = Refusal("bill_overdue", "A bill for usage is overdue.")
+SUBSCRIPTION_REQUIRED = Refusal("subscription_required", "The subscription has ended or is paused.")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """A version of a plan. `blocking`: the same limits where usage stops at the allowance, whatever the plan says."""
+
+    version: str
+    limits: PlanLimits
+    blocking: PlanLimits
+    when_unpaid: Literal["block", "free"]
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """A stretch in which a subscription gives something else than its plan: its terms were switched at once."""
+
+    from_ms: int
+    until_ms: int
+    limits: PlanLimits
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionFacts:
+    """A subscription that Razorpay has. `starts_later`: it was made with a start, not to begin at once."""
+
+    id: str
+    mark: str
+    plan: PlanFacts
+    status: str
+    method: str | None = None
+    authorised_ms: int | None = None
+    starts_later: bool = False
+    replaces: bool = False
+    start_ms: int | None = None
+    current_start_ms: int | None = None
+    current_end_ms: int | None = None
+    paid_through_ms: int | None = None
+    remaining_count: int | None = None
+    cancel_at_ms: int | None = None
+    ended_ms: int | None = None
+    cycles: tuple[CycleFacts, ...] = ()
+    switched: tuple[Switched, ...] = ()
+
+    @property
+    def is_real(self) -> bool:
+        """Whether a customer ever authorised it; an e-mandate waits as `created` until its bank has."""
+        return self.authorised_ms is not None and self.status != "created"
+
+    @property
+    def through_ms(self) -> int | None:
+        """Until when nothing is owed: the end of the last paid cycle; before the first, the start that was agreed."""
+        if self.paid_through_ms is None and self.starts_later:
+            return self.start_ms
+        return self.paid_through_ms
+
+    @property
+    def over_ms(self) -> int | None:
+        """From when no further payment is to be expected; None: it should go on."""
+        if self.status in TERMINAL or self.status == "paused":
+            return 0
+        last_ms = self.current_end_ms if self.remaining_count == 0 else None
+        return min((moment for moment in (self.cancel_at_ms, last_ms) if moment is not None), default=None)
+
+    @property
+    def access_ends_ms(self) -> int | None:
+        """What is paid, and the grace if more is to be expected by then; None: nothing was ever given."""
+        through_ms = self.through_ms
+        if through_ms is None:
+            return None
+        graced_ms = through_ms + GRACE_MS.get(self.method or "", UNKNOWN_GRACE_MS)
+        return graced_ms if self.over_ms is None else max(through_ms, min(graced_ms, self.over_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class DebtFacts:
+    """A bill for usage that is not paid, and until when it may be."""
+
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """`segments` and `periods` are what admission reads; `planned` are all periods, past ones too."""
+
+    segments: tuple[Segment, ...]
+    periods: tuple[Period, ...]
+    planned: tuple[Planned, ...]
+
+    def segment(self, at_ms: int) -> Segment:
+        """The one in force at a moment, from now on."""
+        return next((one for one in reversed(self.segments) if one.from_ms <= at_ms), self.segments[0])
+
+
+class _Claim(IntEnum):
+    """What a subscription says of a moment; the highest one counts."""
+
+    OWES = 0
+    TRIES = 1
+    SERVES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    claim: _Claim
+    from_ms: int
+    until_ms: int | None
+    subscription: SubscriptionFacts
+
+    def covers(self, at_ms: int) -> bool:
+        return self.from_ms <= at_ms and (self.until_ms is None or at_ms < self.until_ms)
+
+
+def timeline(
+    own_plan: PlanFacts | None, subscriptions: Sequence[SubscriptionFacts], debts: Sequence[DebtFacts], now_ms: int
+) -> Timeline:
+    """What holds when. `own_plan` is what the tenant has without a subscription."""
+    real = sorted((one for one in subscriptions if one.is_real), key=lambda one: (one.authorised_ms, one.id))
+    trials = {one.id: span for one in real[:1] if (span := _trial(one, now_ms)) is not None}
+    planned = plan_periods([_course(one, trials.get(one.id), now_ms) for one in real], now_ms)
+    stretches = [stretch for one in real for stretch in _stretches(one, trials.get(one.id))]
+    overdue_ms = min((debt.due_ms for debt in debts), default=None)
+    moments = {0, *(() if overdue_ms is None else (overdue_ms,)), *_moments(stretches)}
+    segments = [
+        _segment(at_ms, own_plan, stretches, owes=overdue_ms is not None and overdue_ms <= at_ms)
+        for at_ms in sorted(moments)
+    ]
+    return Timeline(_from_now_on(segments, now_ms), _recent(planned, now_ms), planned)
+
+
+def _trial(one: SubscriptionFacts, now_ms: int) -> tuple[int, int] | None:
+    """From and until when the tenant's first subscription may be tried; one that replaces another has no trial."""
+    if one.authorised_ms is None or one.start_ms is None or not one.starts_later or one.replaces:
+        return None
+    ends_ms = one.start_ms
+    if one.cancel_at_ms is not None:
+        ends_ms = min(ends_ms, one.cancel_at_ms)
+    elif one.status in TERMINAL:
+        ends_ms = min(ends_ms, one.ended_ms or now_ms)
+    return (one.authorised_ms, ends_ms) if one.authorised_ms < ends_ms else None
+
+
+def _course(one: SubscriptionFacts, trial_ms: tuple[int, int] | None, now_ms: int) -> Course:
+    """Its cycles. They go on while money may come, paid or not; what was paid is metered in its cycle to its end."""
+    known = {cycle.starts_ms for cycle in one.cycles}
+    present = None
+    if one.current_start_ms is not None and one.current_end_ms is not None:
+        present = (one.current_start_ms, one.current_end_ms)
+    cut_ms = one.cancel_at_ms
+    if one.status in TERMINAL:
+        cut_ms = one.ended_ms or one.cancel_at_ms or now_ms
+        present = None if present is None or present[0] in known else present
+    if cut_ms is not None:
+        cut_ms = max(cut_ms, one.paid_through_ms or 0, 0 if trial_ms is None else trial_ms[1])
+    goes_on = one.status not in TERMINAL and one.status != "paused"
+    return Course(
+        subscription=one.id,
+        mark=one.mark,
+        anchor_ms=one.start_ms,
+        known=one.cycles,
+        present=present,
+        left=(1200 if one.remaining_count is None else one.remaining_count) if goes_on else 0,
+        cut_ms=cut_ms,
+        trial_ms=trial_ms,
+    )
+
+
+def _stretches(one: SubscriptionFacts, trial_ms: tuple[int, int] | None) -> list[_Stretch]:
+    """When it may be tried, when it serves, and from when on it owes its fee."""
+    found = [] if trial_ms is None else [_Stretch(_Claim.TRIES, *trial_ms, one)]
+    ends_ms = one.access_ends_ms
+    if ends_ms is None:
+        return found
+    starts = [cycle.starts_ms for cycle in one.cycles]
+    starts += [moment for moment in (one.start_ms, one.current_start_ms) if moment is not None]
+    found.append(_Stretch(_Claim.SERVES, min(starts, default=one.authorised_ms or 0), ends_ms, one))
+    if one.over_ms is None or one.over_ms > ends_ms:
+        found.append(_Stretch(_Claim.OWES, ends_ms, one.over_ms, one))
+    return [stretch for stretch in found if stretch.until_ms is None or stretch.from_ms < stretch.until_ms]
+
+
+def _moments(stretches: Sequence[_Stretch]) -> set[int]:
+    """When something may change."""
+    moments = {stretch.from_ms for stretch in stretches}
+    moments |= {stretch.until_ms for stretch in stretches if stretch.until_ms is not None}
+    for stretch in stretches:
+        moments |= {moment for one in stretch.subscription.switched for moment in (one.from_ms, one.until_ms)}
+    return moments
+
+
+def _segment(at_ms: int, own: PlanFacts | None, stretches: Sequence[_Stretch], *, owes: bool) -> Segment:
+    """What holds from this moment until the next: the debt first, then the fee, then what is given."""
+    covering = [stretch for stretch in stretches if stretch.covers(at_ms)]
+    chosen = max(covering, key=lambda one: (one.claim, one.from_ms, one.subscription.id), default=None)
+    in_force = own if chosen is None else chosen.subscription.plan
+    if owes:
+        return _unpaid(at_ms, own, in_force, BILL_OVERDUE)
+    if chosen is None:
+        return _without(at_ms, own, had_one=bool(stretches))
+    if chosen.claim is _Claim.OWES:
+        return _unpaid(at_ms, own, chosen.subscription.plan, PAYMENT_REQUIRED)
+    return Segment(at_ms, chosen.subscription.plan.version, _given(chosen, at_ms))
+
+
+def _given(stretch: _Stretch, at_ms: int) -> PlanLimits:
+    """Nothing past the allowance is lent to one who has not paid once."""
+    one = stretch.subscription
+    if stretch.claim is _Claim.TRIES or one.paid_through_ms is None:
+        return one.plan.blocking
+    switched = (each.limits for each in one.switched if each.from_ms <= at_ms < each.until_ms)
+    return next(switched, one.plan.limits)
+
+
+def _unpaid(at_ms: int, own: PlanFacts | None, in_force: PlanFacts | None, refusal: Refusal) -> Segment:
+    if own is not None and in_force is not None and in_force.when_unpaid == "free":
+        return Segment(at_ms, own.version, own.limits)
+    return _refused(at_ms, in_force, refusal)
+
+
+def _without(at_ms: int, own: PlanFacts | None, *, had_one: bool) -> Segment:
+    """No subscription. A tenant that never had a plan nor a subscription is not limited."""
+    if own is not None:
+        return Segment(at_ms, own.version, own.limits)
+    return _refused(at_ms, None, SUBSCRIPTION_REQUIRED) if had_one else Segment(at_ms, None, PlanLimits())
+
+
+def _refused(at_ms: int, plan: PlanFacts | None, refusal: Refusal) -> Segment:
+    return Segment(at_ms, None if plan is None else plan.version, PlanLimits(), refusal)
+
+
+def _from_now_on(segments: Sequence[Segment], now_ms: int) -> tuple[Segment, ...]:
+    """The one in force, those to come, and what ended lately; equal neighbours as one."""
+    merged: list[Segment] = []
+    for segment in segments:
+        last = merged[-1] if merged else None
+        same = last and (last.plan_version, last.limits, last.refusal)
+        if same != (segment.plan_version, segment.limits, segment.refusal):
+            merged.append(segment)
+    following = [*(segment.from_ms for segment in merged[1:]), None]
+    ended_ms = now_ms - KEPT_MS
+    return tuple(
+        segment for segment, ends_ms in zip(merged, following, strict=True) if ends_ms is None or ends_ms > ended_ms
+    )
+
+
+def _recent(planned: Sequence[Planned], now_ms: int) -> tuple[Period, ...]:
+    kept = (period for period in planned if period.ends_ms > now_ms - KEPT_MS)
+    return tuple(Period(period.name, period.starts_ms, period.ends_ms) for period in kept)

@@ -1,0 +1,147 @@
+"""Plans and who is on which: a plan gives default limits to each user and to the tenant as a whole.
+
+Putting a tenant on a plan projects its entitlement, which is all that admission reads. Tell `core.redis.changes` after
+the commit. Each call runs in the caller's transaction and writes its audit entry.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import msgspec
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from billing.access.projection import project
+from billing.context import lock_tenant
+from billing.models import Plan
+from billing.rating.overage import PastAllowance, Terms
+from billing.rating.terms import bounded
+from core.clock import now_ms
+from core.errors import Invalid, NotFound
+from core.tenancy.accounts import find_tenant
+from core.tenancy.audit import PLATFORM, Actor, record
+from core.tenancy.models import Tenant
+from metering.quota.limits import PlanLimits
+
+LEAST_PAISE = 100
+"""Razorpay takes no less (facts 1)."""
+MAX_BASE_PAISE = 10_000_000_000
+MAX_TRIAL_DAYS = 365
+
+
+NO_TERMS = Terms((), PastAllowance.BLOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a version costs: paise before tax a month, and the terms of its usage. Nothing, unless something is said."""
+
+    base_paise: int = 0
+    terms: Terms = NO_TERMS
+    when_unpaid: Literal["block", "free"] = "block"
+    trial_days: int = 0
+
+
+FREE = Price()
+
+
+async def publish_plan(
+    session: AsyncSession, actor: Actor, *, code: str, name: str, limits: PlanLimits, price: Price = FREE
+) -> Plan:
+    """The next version of plan `code` (its first, if it is new). Raises Invalid for a price that cannot be."""
+    _check(price)
+    await session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"naka plan {code}"))))
+    newest = await session.scalar(select(func.max(Plan.version)).where(Plan.code == code)) or 0
+    terms = msgspec.to_builtins(price.terms)
+    plan = Plan(
+        code=code,
+        version=newest + 1,
+        name=name,
+        limits=msgspec.to_builtins(limits),
+        base_paise=price.base_paise,
+        meters=terms["meters"],
+        past_allowance=terms["past_allowance"],
+        ceiling_paise=terms["ceiling_paise"],
+        when_unpaid=price.when_unpaid,
+        trial_days=price.trial_days,
+    )
+    session.add(plan)
+    record(
+        session,
+        actor,
+        "plan.publish",
+        tenant_id=PLATFORM,
+        target=f"plan:{plan_version(plan)}",
+        after={
+            "name": name,
+            "limits": plan.limits,
+            "base_paise": price.base_paise,
+            "terms": terms,
+            "when_unpaid": price.when_unpaid,
+            "trial_days": price.trial_days,
+        },
+    )
+    await session.flush()
+    await session.refresh(plan)
+    return plan
+
+
+async def find_plan(session: AsyncSession, code: str, version: int | None = None) -> Plan:
+    """A version of a plan; the newest when none is named. Raises NotFound."""
+    query = select(Plan).where(Plan.code == code).order_by(Plan.version.desc()).limit(1)
+    plan = await session.scalar(query if version is None else query.where(Plan.version == version))
+    if plan is None:
+        raise NotFound("no such plan")
+    return plan
+
+
+async def list_plans(session: AsyncSession) -> Sequence[Plan]:
+    """Every version of every plan."""
+    return (await session.scalars(select(Plan).order_by(Plan.code, Plan.version))).all()
+
+
+async def put_on_plan(
+    session: AsyncSession, actor: Actor, tenant_id: UUID, plan: Plan, zone: ZoneInfo | None = None
+) -> None:
+    """The tenant's own plan, which it has without a subscription, from now on. Raises NotFound for the tenant.
+
+    Takes the tenant's lock. `zone`: of the operator's months; without one, the row of the tenant's month is left for
+    the next projection.
+    """
+    await find_tenant(session, tenant_id)
+    await lock_tenant(session, tenant_id)
+    tenant = await session.get_one(Tenant, tenant_id, populate_existing=True)
+    before = {"plan": tenant.plan_code, "version": tenant.plan_version}
+    tenant.plan_code, tenant.plan_version = plan.code, plan.version
+    await project(session, zone, tenant_id, now_ms())
+    record(
+        session,
+        actor,
+        "tenant.plan",
+        tenant_id=tenant_id,
+        target=f"tenant:{tenant_id}",
+        before=before,
+        after={"plan": plan.code, "version": plan.version},
+    )
+
+
+def plan_version(plan: Plan) -> str:
+    """The name of a version, as requests pin it: `team@3`."""
+    return f"{plan.code}@{plan.version}"
+
+
+def _check(price: Price) -> None:
+    """Raises Invalid for what could not be collected, or not be counted."""
+    if 0 < price.base_paise < LEAST_PAISE or not 0 <= price.base_paise <= MAX_BASE_PAISE:
+        raise Invalid(f"a base price is 0, or {LEAST_PAISE} to {MAX_BASE_PAISE} paise")
+    if not 0 <= price.trial_days <= MAX_TRIAL_DAYS:
+        raise Invalid(f"a trial has 0 to {MAX_TRIAL_DAYS} days")
+    if price.trial_days and not price.base_paise:
+        raise Invalid("a plan without a base price has nothing to try")
+    try:
+        bounded(PlanLimits(), price.terms)
+    except ValueError as error:
+        raise Invalid(str(error)) from error

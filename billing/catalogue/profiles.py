@@ -1,0 +1,215 @@
+"""The two parties of every bill: the customer's profile, and the operator's own.
+
+Needed before a tenant can subscribe, and copied onto each bill, so that a change changes no old one. A GSTIN is checked
+for its form, its check character and its state; that it is registered, only the GST portal knows. Abroad a customer is
+an export under the operator's letter of undertaking (LUT), or is refused where the operator has none.
+"""
+
+import re
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from billing.gst.gstin import STATES, WrongGstin, checked_gstin, state_of
+from billing.gst.tax import INDIA, Component, Customer, Supply, SupplyRefused, Treatment, supply_to
+from billing.models import BillingProfile, OperatorProfile
+from core.errors import Invalid, NotFound
+from core.tenancy.audit import PLATFORM, Actor, record
+
+SAC = "998315"
+"""Hosting and IT infrastructure provisioning, often used for SaaS; the operator's accountant decides."""
+MAX_NAME, MAX_LINE, MAX_EMAIL = 100, 100, 64
+_PIN = re.compile(r"[1-9][0-9]{5}")
+_EMAIL = re.compile(r"[^@\s]{1,40}@[^@\s]+\.[^@\s.]+")
+_CONTACT = re.compile(r"\+?[0-9]{8,15}")
+_COUNTRY = re.compile(r"[A-Z]{2}")
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A customer. `state` is GST's code, none abroad; without a `gstin` it is unregistered."""
+
+    legal_name: str
+    lines: tuple[str, ...]
+    city: str
+    postal_code: str
+    country: str
+    email: str
+    state: str | None = None
+    gstin: str | None = None
+    contact: str | None = None
+
+
+class Supplier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The operator. With an `lut_number` it may serve customers abroad."""
+
+    legal_name: str
+    lines: tuple[str, ...]
+    city: str
+    postal_code: str
+    state: str
+    gstin: str
+    email: str
+    sac: str = SAC
+    lut_number: str | None = None
+
+
+async def set_profile(session: AsyncSession, actor: Actor, tenant_id: UUID, profile: Profile) -> Profile:
+    """Replaces the tenant's profile. Raises Invalid."""
+    profile = checked_profile(profile)
+    own = await find_supplier(session)
+    if own is not None:
+        _supply(profile, own)
+    row = await session.get(BillingProfile, tenant_id)
+    kept = msgspec.to_builtins(profile)
+    record(
+        session,
+        actor,
+        "billing.profile",
+        tenant_id=tenant_id,
+        target=f"tenant:{tenant_id}",
+        before=None if row is None else row.profile,
+        after=kept,
+    )
+    statement = insert(BillingProfile).values(tenant_id=tenant_id, profile=kept)
+    await session.execute(statement.on_conflict_do_update(index_elements=["tenant_id"], set_={"profile": kept}))
+    return profile
+
+
+async def set_supplier(session: AsyncSession, actor: Actor, own: Supplier) -> Supplier:
+    """Replaces the operator's profile. Raises Invalid."""
+    own = checked_supplier(own)
+    kept = msgspec.to_builtins(own)
+    row = await session.get(OperatorProfile, 1)
+    before = None if row is None else row.profile
+    record(session, actor, "operator.profile", tenant_id=PLATFORM, target="operator", before=before, after=kept)
+    statement = insert(OperatorProfile).values(id=1, profile=kept)
+    await session.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"profile": kept}))
+    return own
+
+
+async def profile_of(session: AsyncSession, tenant_id: UUID) -> Profile:
+    """The tenant's. Raises NotFound."""
+    profile = await find_profile(session, tenant_id)
+    if profile is None:
+        raise NotFound("the tenant has no billing profile")
+    return profile
+
+
+async def supplier(session: AsyncSession) -> Supplier:
+    """The operator's. Raises NotFound."""
+    own = await find_supplier(session)
+    if own is None:
+        raise NotFound("the operator has no profile: `naka operator set`")
+    return own
+
+
+async def treatments_served(session: AsyncSession) -> tuple[Treatment, ...]:
+    """Which customers there can be: abroad only with a letter of undertaking; none while there is no profile."""
+    own = await find_supplier(session)
+    if own is None:
+        return ()
+    return tuple(one for one in Treatment if one is not Treatment.EXPORT or own.lut_number is not None)
+
+
+async def supply_for(session: AsyncSession, tenant_id: UUID) -> Supply:
+    """How the tenant is taxed now. Raises Invalid where it cannot be billed as things are."""
+    try:
+        return _supply(await profile_of(session, tenant_id), await supplier(session))
+    except NotFound as error:
+        raise Invalid(f"{error}: it is needed first") from error
+
+
+def supply_to_json(supply: Supply) -> dict[str, Any]:
+    """As rows keep it."""
+    return {
+        "treatment": supply.treatment.value,
+        "place": supply.place,
+        "components": [[component.value, rate_bp] for component, rate_bp in supply.components],
+    }
+
+
+def supply_from_json(kept: dict[str, Any]) -> Supply:
+    """The same, back."""
+    components = tuple((Component(component), int(rate_bp)) for component, rate_bp in kept["components"])
+    return Supply(Treatment(kept["treatment"]), kept["place"], components)
+
+
+def checked_profile(profile: Profile) -> Profile:
+    """The profile as it is stored. Raises Invalid, with a sentence for whoever filled it in."""
+    _check_party(profile.legal_name, profile.lines, profile.city, profile.email)
+    if not _COUNTRY.fullmatch(profile.country):
+        raise Invalid("the country is two capital letters, as IN")
+    if profile.contact is not None and not _CONTACT.fullmatch(profile.contact):
+        raise Invalid("the phone number has 8 to 15 digits, with + for the country's code")
+    _check_postal_code(profile.postal_code, profile.country)
+    if profile.gstin is not None:
+        profile = msgspec.structs.replace(profile, gstin=_gstin(profile.gstin))
+    customer = Customer(profile.country, profile.state, profile.gstin)
+    try:  # the customer's side holds for any supplier, and is wrong before there is one
+        supply_to(customer, supplier_state=next(iter(STATES)), has_lut=True)
+    except SupplyRefused as error:
+        raise Invalid(str(error)) from error
+    return profile
+
+
+def checked_supplier(own: Supplier) -> Supplier:
+    """The operator's profile as it is stored. Raises Invalid."""
+    _check_party(own.legal_name, own.lines, own.city, own.email)
+    _check_postal_code(own.postal_code, INDIA)
+    if own.state not in STATES:
+        raise Invalid("the state is GST's code of two digits, as 29 for Karnataka")
+    gstin = _gstin(own.gstin)
+    if state_of(gstin) != own.state:
+        raise Invalid("the GSTIN is of another state than the address")
+    if not (own.sac.isascii() and own.sac.isdecimal() and 4 <= len(own.sac) <= 6):  # noqa: PLR2004 - a SAC's digits
+        raise Invalid("a SAC has 4 to 6 digits")
+    return msgspec.structs.replace(own, gstin=gstin)
+
+
+def _check_party(name: str, lines: tuple[str, ...], city: str, email: str) -> None:
+    texts = [("the legal name", name, MAX_NAME), ("the city", city, MAX_LINE)]
+    texts += [("a line of the address", line, MAX_LINE) for line in lines]
+    for what, text, longest in texts:
+        if not text.strip() or len(text) > longest or not text.isprintable():
+            raise Invalid(f"{what} has 1 to {longest} printable characters")
+    if not 1 <= len(lines) <= 4:  # noqa: PLR2004 - what fits a document's head
+        raise Invalid("an address has 1 to 4 lines")
+    if len(email) > MAX_EMAIL or not _EMAIL.fullmatch(email):
+        raise Invalid(f"the e-mail address has the form name@example.com, and {MAX_EMAIL} characters at most")
+
+
+def _check_postal_code(code: str, country: str) -> None:
+    if country == INDIA and not _PIN.fullmatch(code):
+        raise Invalid("an Indian PIN code has six digits")
+    if not 1 <= len(code) <= 12 or not code.isprintable():  # noqa: PLR2004 - longer than any country's
+        raise Invalid("the postal code has 1 to 12 characters")
+
+
+def _gstin(written: str) -> str:
+    try:
+        return checked_gstin(written)
+    except WrongGstin as error:
+        raise Invalid(f"the GSTIN: {error}") from error
+
+
+def _supply(profile: Profile, own: Supplier) -> Supply:
+    customer = Customer(profile.country, profile.state, profile.gstin)
+    try:
+        return supply_to(customer, supplier_state=own.state, has_lut=own.lut_number is not None)
+    except (SupplyRefused, WrongGstin) as error:
+        raise Invalid(str(error)) from error
+
+
+async def find_supplier(session: AsyncSession) -> Supplier | None:
+    """The operator's; None before it was set."""
+    row = await session.get(OperatorProfile, 1, populate_existing=True)
+    return None if row is None else msgspec.convert(row.profile, Supplier)
+
+
+async def find_profile(session: AsyncSession, tenant_id: UUID) -> Profile | None:
+    """The tenant's; None before it was set."""
+    row = await session.get(BillingProfile, tenant_id, populate_existing=True)
+    return None if row is None else msgspec.convert(row.profile, Profile)

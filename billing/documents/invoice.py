@@ -1,0 +1,252 @@
+"""A tax invoice or credit note as it is shown: all that must stand on it, nothing that does not add up. Pure.
+
+What rule 46 (and 53, for credit notes) of the CGST Rules wants on it: number and date, both parties with their GSTINs,
+the place of supply, the service's code (SAC), taxable value, rate and amount of each tax, and whether tax is payable on
+reverse charge. It is made from a bill's row, whose amounts are never edited, so that it is the same document each time.
+E-invoicing (an IRN) is not done here, and each document says so.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from typing import Any
+
+from billing.gst.gstin import STATES
+from billing.gst.invoice_numbers import Document as Kind
+from billing.gst.invoice_numbers import Mode
+from billing.gst.rupees import grouped, in_words, rupees
+from billing.gst.tax import INDIA, TaxLine
+from billing.rating.overage import UNITS_PER_RATE
+
+NO_IRN = "No e-invoice (IRN) has been generated for this document by Naka."
+NOT_A_DOCUMENT = {Mode.SANDBOX: "SANDBOX - NOT A TAX DOCUMENT", Mode.TEST: "TEST - NOT A TAX DOCUMENT"}
+TITLES = {Kind.TAX_INVOICE: "Tax invoice", Kind.CREDIT_NOTE: "Credit note"}
+_PAISE = 100
+_METERS = {
+    "input_tokens": "Input tokens",
+    "output_tokens": "Output tokens",
+    "cache_read_tokens": "Cache reads, tokens",
+    "cache_write_tokens": "Cache writes, tokens",
+    "spend": "Model cost, micro-USD",
+}
+
+
+class DoesNotAddUp(ValueError):
+    """The lines, the tax and the total of a document contradict each other: it is not shown."""
+
+
+class LineKind(StrEnum):
+    """What a line is for."""
+
+    PLAN = "plan"
+    METER = "meter"
+    CEILING = "ceiling"
+    ROUNDING = "rounding"
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """One side. `state` is GST's code; none abroad."""
+
+    legal_name: str
+    lines: tuple[str, ...]
+    city: str
+    postal_code: str
+    country: str
+    state: str | None
+    gstin: str | None
+
+    @classmethod
+    def of(cls, profile: dict[str, Any]) -> "Party":
+        """Of a profile, the customer's or the operator's, as a bill keeps it."""
+        return cls(
+            profile["legal_name"],
+            tuple(profile["lines"]),
+            profile["city"],
+            profile["postal_code"],
+            profile.get("country", INDIA),
+            profile.get("state"),
+            profile.get("gstin"),
+        )
+
+    @property
+    def address(self) -> tuple[str, ...]:
+        """Line by line; the state with its code."""
+        where = (f"{STATES[self.state]} ({self.state})",) if self.state in STATES else ()
+        country = "India" if self.country == INDIA else self.country
+        return (*self.lines, f"{self.city} {self.postal_code}", *where, country)
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentLine:
+    """One line. Of a meter: the whole period's units, what the price includes, and what earlier bills took."""
+
+    kind: LineKind
+    text: str
+    amount_paise: int
+    quantity: int | None = None
+    allowance: int | None = None
+    excess: int | None = None
+    rate_paise: int | None = None
+    unrounded_numerator: int | None = None
+    earlier_paise: int | None = None
+
+    @classmethod
+    def of(cls, line: dict[str, Any]) -> "DocumentLine":
+        """Of a line as a bill's row keeps it (`billing.documents.bill_lines`)."""
+        if line["kind"] != LineKind.METER:
+            return cls(LineKind(line["kind"]), line["text"], line["amount_paise"])
+        units = ("quantity", "allowance", "excess", "rate_paise", "unrounded_numerator", "earlier_paise")
+        text = _METERS[line["meter"]]
+        return cls(LineKind.METER, text, line["amount_paise"], **{name: line[name] for name in units})
+
+    @property
+    def unrounded(self) -> str:
+        """The whole period's exact amount in rupees, as far as it has digits."""
+        if self.unrounded_numerator is None:
+            return ""
+        whole, rest = divmod(self.unrounded_numerator, UNITS_PER_RATE * _PAISE)
+        digits = f"{rest:08d}".rstrip("0").ljust(2, "0")
+        return f"₹{grouped(whole)}.{digits}"
+
+
+@dataclass(frozen=True, slots=True)
+class PaidNote:
+    """When it was paid, and with which of Razorpay's payments."""
+
+    on: date
+    payment_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """Amounts are paise, of a credit note positive: what is taken back. Raises DoesNotAddUp."""
+
+    kind: Kind
+    mode: Mode
+    number: str
+    issued_on: date
+    due_on: date | None
+    supplier: Party
+    customer: Party
+    sac: str
+    place_of_supply: str
+    plan: str
+    period: tuple[date, date]
+    """Its first and its last day, of India."""
+    lines: tuple[DocumentLine, ...]
+    taxable_paise: int
+    tax: tuple[TaxLine, ...]
+    total_paise: int
+    refers_to: tuple[str, ...] = ()
+    reason: str = ""
+    paid: PaidNote | None = None
+    pay_url: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Nothing is shown that does not add up, or that sends its reader to an unsafe place."""
+        if self.kind is Kind.CREDIT_NOTE and not self.refers_to:
+            raise DoesNotAddUp(f"{self.number}: a credit note says what it is against")
+        if self.pay_url is not None and not self.pay_url.startswith(self._safe_urls):
+            raise DoesNotAddUp(f"{self.number}: what is paid for is paid over https")
+        rounding = sum(line.amount_paise for line in self.lines if line.kind is LineKind.ROUNDING)
+        taxable = sum(line.amount_paise for line in self.lines) - rounding
+        if taxable != self.taxable_paise:
+            raise DoesNotAddUp(f"{self.number}: lines of {taxable}, a taxable value of {self.taxable_paise}")
+        total = taxable + sum(line.tax_paise for line in self.tax) + rounding
+        if total != self.total_paise:
+            raise DoesNotAddUp(f"{self.number}: {total} with tax and rounding, a total of {self.total_paise}")
+
+    @property
+    def _safe_urls(self) -> tuple[str, ...]:
+        """What a link may begin with; a simulator has no certificate."""
+        return ("https://",) if self.mode is Mode.LIVE else ("https://", "http://")
+
+    @property
+    def caption(self) -> str:
+        """What stands above the lines."""
+        return "What is taken back" if self.kind is Kind.CREDIT_NOTE else "What is billed"
+
+    @property
+    def title(self) -> str:
+        """What stands above it."""
+        return TITLES[self.kind]
+
+    @property
+    def banner(self) -> str:
+        """What makes clear that no money stands behind it; empty for live ones."""
+        return NOT_A_DOCUMENT.get(self.mode, "")
+
+    @property
+    def rounding_paise(self) -> int:
+        """What is added after tax."""
+        return sum(line.amount_paise for line in self.lines if line.kind is LineKind.ROUNDING)
+
+    @property
+    def words(self) -> str:
+        """The total, spelt out."""
+        return in_words(self.total_paise)
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What stands beside the parties: label and value."""
+        found = [
+            (f"{self.title} number", self.number),
+            ("Date", written(self.issued_on)),
+            ("Period", f"{written(self.period[0])} to {written(self.period[1])}"),
+            ("Plan", self.plan),
+            ("SAC", self.sac),
+            ("Place of supply", self.place_of_supply),
+            ("Tax payable on reverse charge", "No"),
+        ]
+        if self.refers_to:
+            found.append(("Against tax invoice", ", ".join(self.refers_to)))
+        if self.reason:
+            found.append(("Reason", self.reason))
+        if self.paid is not None:
+            payment = f", payment {self.paid.payment_id}" if self.paid.payment_id else ""
+            found.append(("Paid", f"{written(self.paid.on)}{payment}"))
+        elif self.due_on is not None:
+            found.append(("Due", written(self.due_on)))
+        return found
+
+    def sums(self) -> list[tuple[str, str]]:
+        """What stands below the lines, but for the total: label and amount."""
+        found = [("Taxable value", rupees(self.taxable_paise))]
+        found += [(f"{line.component} at {percent(line.rate_bp)}", rupees(line.tax_paise)) for line in self.tax]
+        return found + ([("Rounding", rupees(self.rounding_paise))] if self.rounding_paise else [])
+
+    def columns(self) -> tuple[str, ...]:
+        """The heads of the lines' table."""
+        heads = ("Description", "Quantity", "Included", "Above it", "Rate per million", "Unrounded", "Billed before")
+        has_meters = any(line.kind is LineKind.METER for line in self.lines)
+        return (*(heads if has_meters else heads[:1]), "Amount")
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells under `columns`."""
+        wide = len(self.columns()) > 2  # noqa: PLR2004 - description and amount
+        shown = (line for line in self.lines if line.kind is not LineKind.ROUNDING)
+        return [(line.text, *(_units(line) if wide else ()), rupees(line.amount_paise)) for line in shown]
+
+
+def written(day: date) -> str:
+    """A date as India writes it, without doubt about the month: `05 Nov 2026`."""
+    return f"{day:%d %b %Y}"
+
+
+def percent(rate_bp: int) -> str:
+    """`9%`, `2.5%`: of basis points."""
+    whole, rest = divmod(rate_bp, 100)
+    return f"{whole}.{rest:02d}".rstrip("0").rstrip(".") + "%"
+
+
+def _units(line: DocumentLine) -> tuple[str, ...]:
+    if line.kind is not LineKind.METER:
+        return ("", "", "", "", "", "")
+    rate = "" if line.rate_paise is None else rupees(line.rate_paise)
+    earlier = "" if not line.earlier_paise else rupees(line.earlier_paise)
+    return (_count(line.quantity), _count(line.allowance), _count(line.excess), rate, line.unrounded, earlier)
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else grouped(number)

@@ -1,0 +1,191 @@
+"""A document as PDF: A4, heads repeated on each page, by ReportLab, which needs nothing of the system.
+
+The font (Source Sans Pro, from a wheel) has the rupee's sign, Latin, Greek and Cyrillic. A text in a script that it
+lacks is written with the code points of what is missing, as [U+0928], and a note sends the reader to the HTML page,
+where the browser's fonts have it: nothing is dropped silently.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import font_source_sans_pro  # type: ignore[import-untyped]  # it ships no types
+from reportlab.lib import colors
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.units import mm
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.pdfmetrics import stringWidth
+from reportlab.pdfbase.ttfonts import TTFont
+from reportlab.pdfgen.canvas import Canvas
+from reportlab.platypus import BaseDocTemplate, Flowable, Frame, PageTemplate, Paragraph, Spacer, Table, TableStyle
+
+from billing.documents.invoice import NO_IRN, Document, Party
+from billing.gst.rupees import rupees
+
+_MARGIN = 14 * mm
+_WIDTH = A4[0] - 2 * _MARGIN
+_SIZES = (9, 8, 7, 6, 5)
+_PADDING = 13
+"""Of a cell, both sides, in points; and the least that a description gets."""
+_LEAST = 28 * mm
+_FONTS = Path(font_source_sans_pro.font_directory)
+_PLAIN, _BOLD = "NakaSans", "NakaSansBold"
+_GREY = colors.HexColor("#555555")
+_LINE = colors.HexColor("#cccccc")
+_RED = colors.HexColor("#a00000")
+_BODY = ParagraphStyle("body", fontName=_PLAIN, fontSize=9, leading=12)
+_SMALL = ParagraphStyle("small", parent=_BODY, fontSize=7.5, leading=10, textColor=_GREY)
+_RIGHT = ParagraphStyle("right", parent=_BODY, alignment=2)
+_HEAD = ParagraphStyle("head", parent=_BODY, fontName=_BOLD, fontSize=18, leading=22)
+_STRONG = ParagraphStyle("strong", parent=_BODY, fontName=_BOLD)
+_STRONG_RIGHT = ParagraphStyle("strong right", parent=_STRONG, alignment=2)
+_CELL_HEAD = ParagraphStyle("cell head", parent=_RIGHT, fontName=_BOLD, fontSize=7.5, leading=9)
+_LEFT_HEAD = ParagraphStyle("left", parent=_CELL_HEAD, alignment=0)
+_BANNER = ParagraphStyle("banner", parent=_STRONG, alignment=1, textColor=_RED, fontSize=11, leading=14)
+_ALL = ((0, 0), (-1, -1))
+_TIGHT = TableStyle(
+    [
+        ("LEFTPADDING", *_ALL, 0),
+        ("TOPPADDING", *_ALL, 1),
+        ("BOTTOMPADDING", *_ALL, 1),
+        ("VALIGN", *_ALL, "TOP"),
+    ]
+)
+_RULED = TableStyle(
+    [
+        ("LINEBELOW", (0, 0), (-1, 0), 0.8, colors.black),
+        ("LINEBELOW", (0, 1), (-1, -1), 0.4, _LINE),
+        ("VALIGN", *_ALL, "TOP"),
+    ]
+)
+_SUMMED = TableStyle([("LINEBELOW", (0, -1), (-1, -1), 1, colors.black), ("LINEABOVE", (0, -1), (-1, -1), 0.4, _LINE)])
+_DASHED = TableStyle([("BOX", *_ALL, 1.2, _RED, None, (3, 2))])
+LACKING = "A text on this document is in a script that this PDF's font lacks: the HTML page of the document shows it."
+
+
+def render_pdf(document: Document) -> bytes:
+    """The file. Takes some 50 ms of CPU: call it in a thread."""
+    _register()
+    out = BytesIO()
+    frame = Frame(_MARGIN, _MARGIN + 6 * mm, _WIDTH, A4[1] - 2 * _MARGIN - 6 * mm, 0, 0, 0, 0)
+    title = f"{document.title} {document.number}"
+    template = BaseDocTemplate(out, pagesize=A4, title=title, author=document.supplier.legal_name, creator="Naka")
+
+    def foot(canvas: Canvas, _: BaseDocTemplate) -> None:
+        canvas.setFont(_PLAIN, 7.5)
+        canvas.setFillColor(_GREY)
+        canvas.drawString(_MARGIN, _MARGIN - 2 * mm, f"{title}. {document.banner}".rstrip(". ") + ".")
+        canvas.drawRightString(A4[0] - _MARGIN, _MARGIN - 2 * mm, f"Page {canvas.getPageNumber()}")
+
+    template.addPageTemplates([PageTemplate(frames=[frame], onPage=foot)])
+    template.build(_story(document))
+    return out.getvalue()
+
+
+def _story(document: Document) -> list[Flowable]:
+    story: list[Flowable] = []
+    if document.banner:
+        story += [_boxed(Paragraph(document.banner, _BANNER)), Spacer(1, 4 * mm)]
+    story += [Paragraph(document.title, _HEAD), Spacer(1, 4 * mm), _parties(document), Spacer(1, 5 * mm)]
+    story += [_facts(document), Spacer(1, 5 * mm), _lines(document), Spacer(1, 3 * mm), _sums(document)]
+    story += [Spacer(1, 2 * mm), Paragraph(document.words, _RIGHT), Spacer(1, 5 * mm)]
+    if document.pay_url:
+        story.append(
+            Paragraph(f'Pay here: <link href="{_safe(document.pay_url)}">{_safe(document.pay_url)}</link>', _BODY)
+        )
+    story += [Paragraph(_safe(note), _BODY) for note in document.notes]
+    story.append(Spacer(1, 6 * mm))
+    if any(_lacking(text) for text in _texts(document)):
+        story.append(Paragraph(LACKING, _SMALL))
+    story.append(Paragraph(f"This is a computer-generated document and needs no signature. {NO_IRN}", _SMALL))
+    return story
+
+
+def _parties(document: Document) -> Table:
+    cells = [_party("Supplier", document.supplier), _party("Customer", document.customer)]
+    return Table([cells], colWidths=[_WIDTH / 2] * 2, style=_TIGHT)
+
+
+def _party(label: str, party: Party) -> list[Flowable]:
+    gstin = f"GSTIN: {party.gstin or 'Unregistered'}"
+    return [
+        Paragraph(label.upper(), _SMALL),
+        Paragraph(_safe(party.legal_name), _STRONG),
+        *(Paragraph(_safe(line), _BODY) for line in party.address),
+        Paragraph(_safe(gstin), _BODY),
+    ]
+
+
+def _facts(document: Document) -> Table:
+    rows = [[Paragraph(label, _SMALL), Paragraph(_safe(value), _BODY)] for label, value in document.facts()]
+    return Table(rows, colWidths=[45 * mm, _WIDTH - 45 * mm], style=_TIGHT)
+
+
+def _lines(document: Document) -> Table:
+    columns, shown = document.columns(), document.rows()
+    size, widths = _fitting(columns, shown)
+    figure = ParagraphStyle("figure", parent=_RIGHT, fontSize=size, leading=size + 3)
+    heads = [Paragraph(columns[0], _LEFT_HEAD), *(Paragraph(head, _CELL_HEAD) for head in columns[1:])]
+    rows = [[Paragraph(_safe(row[0]), _BODY), *(Paragraph(cell, figure) for cell in row[1:])] for row in shown]
+    return Table([heads, *rows], colWidths=widths, repeatRows=1, style=_RULED)
+
+
+def _fitting(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
+    """The largest font in which no figure breaks, and the columns' widths; the description has the rest."""
+    for size in _SIZES:
+        figures = [_PADDING + _widest(columns[at], [row[at] for row in rows], size) for at in range(1, len(columns))]
+        if sum(figures) <= _WIDTH - _LEAST:
+            break
+    return size, [_WIDTH - sum(figures), *figures]
+
+
+def _widest(head: str, cells: Sequence[str], size: float) -> float:
+    words = [stringWidth(word, _BOLD, _CELL_HEAD.fontSize) for word in head.split()]
+    return max(*words, *(stringWidth(cell, _PLAIN, size) for cell in cells), 0)
+
+
+def _sums(document: Document) -> Table:
+    rows = [[Paragraph(label, _RIGHT), Paragraph(amount, _RIGHT)] for label, amount in document.sums()]
+    rows.append([Paragraph("Total", _STRONG_RIGHT), Paragraph(rupees(document.total_paise), _STRONG_RIGHT)])
+    return Table(rows, colWidths=[40 * mm, 35 * mm], hAlign="RIGHT", style=_SUMMED)
+
+
+def _boxed(inside: Paragraph) -> Table:
+    return Table([[inside]], colWidths=[_WIDTH], style=_DASHED)
+
+
+def _texts(document: Document) -> list[str]:
+    """All that people wrote."""
+    parties = [text for party in (document.supplier, document.customer) for text in (party.legal_name, *party.address)]
+    return [
+        *parties,
+        *(value for _, value in document.facts()),
+        *(line.text for line in document.lines),
+        *document.notes,
+    ]
+
+
+def _safe(text: str) -> str:
+    """For ReportLab's markup, in what the font has."""
+    has = _glyphs()
+    return escape("".join(char if ord(char) in has else f"[U+{ord(char):04X}]" for char in text), {'"': "&quot;"})
+
+
+def _lacking(text: str) -> bool:
+    return any(ord(char) not in _glyphs() for char in text)
+
+
+@cache
+def _register() -> None:
+    pdfmetrics.registerFont(TTFont(_PLAIN, _FONTS / "SourceSansPro-Regular.ttf"))
+    pdfmetrics.registerFont(TTFont(_BOLD, _FONTS / "SourceSansPro-Bold.ttf"))
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    """What both have."""
+    plain, bold = (TTFont(name, _FONTS / f"SourceSansPro-{name}.ttf").face.charToGlyph for name in ("Regular", "Bold"))
+    return frozenset(plain) & frozenset(bold)

@@ -1,0 +1,102 @@
+"""What usage is worth, and what was billed for it: the money beside the reports of metering.
+
+*Price* is usage at its plan's own rates past the allowance, by the terms of the period it was counted in: additive over
+users, keys, models and days, which a bill with its allowance, ceiling and tax is not. *Billed* is what bills say.
+Amounts are exact integers; the one rounding of a shown figure is here.
+"""
+
+from datetime import date
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import BigInteger, Text, and_, case, column, func, select, true, union_all
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.selectable import Subquery
+
+from billing.models.bills import Bill
+from billing.models.catalogue import Plan
+from billing.models.subscriptions import BillingPeriod
+from billing.rating.overage import Meter
+from core.money import divide_half_up
+from core.tenancy.models import Tenant
+from metering.models import UsageMeter
+from metering.quota.windows import day_start_ms
+
+NANO_PER_PAISA = 1_000_000_000
+NANO_USD_PER_USD = 1_000_000_000
+_RATES = {
+    Meter.INPUT_TOKENS: "input_rate",
+    Meter.OUTPUT_TOKENS: "output_rate",
+    Meter.CACHE_READ_TOKENS: "cache_read_rate",
+    Meter.CACHE_WRITE_TOKENS: "cache_write_rate",
+    Meter.SPEND: "spend_rate",
+}
+_FINAL = ("open", "paid", "issued", "credited")
+
+
+def period_rates(tenant_id: UUID | None = None) -> Subquery:
+    """A table (tenant_id, period_id, one rate a meter in paise per million units) for `metering.reports.usage_report`.
+
+    A period's terms are its own; where billing has none yet (a month that is not closed), its tenant's plan of today.
+    """
+    own = select(BillingPeriod.tenant_id, BillingPeriod.period_id, BillingPeriod.terms["meters"].label("meters"))
+    known = select(BillingPeriod.period_id).where(
+        BillingPeriod.tenant_id == UsageMeter.tenant_id, BillingPeriod.period_id == UsageMeter.period_id
+    )
+    others = (
+        select(UsageMeter.tenant_id, UsageMeter.period_id, Plan.meters.label("meters"))
+        .distinct()
+        .join(Tenant, Tenant.id == UsageMeter.tenant_id)
+        .join(Plan, and_(Plan.code == Tenant.plan_code, Plan.version == Tenant.plan_version))
+        .where(~known.exists())
+    )
+    if tenant_id is not None:
+        own = own.where(BillingPeriod.tenant_id == tenant_id)
+        others = others.where(UsageMeter.tenant_id == tenant_id)
+    terms = union_all(own, others).subquery("terms")
+    meter = (
+        func.jsonb_to_recordset(terms.c.meters.cast(JSONB))
+        .table_valued(column("meter", Text), column("rate_paise", BigInteger))
+        .render_derived(name="m", with_types=True)
+    )
+    rates: list[Any] = [
+        func.max(case((meter.c.meter == name.value, meter.c.rate_paise))).label(label) for name, label in _RATES.items()
+    ]
+    return (
+        select(terms.c.tenant_id, terms.c.period_id, *rates)
+        .select_from(terms.join(meter, true()))
+        .group_by(terms.c.tenant_id, terms.c.period_id)
+        .subquery("rates")
+    )
+
+
+async def billed(
+    session: AsyncSession, zone: ZoneInfo, first: date, last: date, tenant_id: UUID | None = None
+) -> dict[UUID, int]:
+    """Paise before tax by tenant, of final bills issued from `first` to `last`; a credit note counts negative."""
+    last_ms = day_start_ms(date.fromordinal(last.toordinal() + 1), zone)
+    query = (
+        select(Bill.tenant_id, func.sum(Bill.taxable_paise))
+        .where(Bill.state.in_(_FINAL), Bill.issued_ms >= day_start_ms(first, zone), Bill.issued_ms < last_ms)
+        .group_by(Bill.tenant_id)
+    )
+    if tenant_id is not None:
+        query = query.where(Bill.tenant_id == tenant_id)
+    return {tenant: int(total) for tenant, total in (await session.execute(query)).all()}
+
+
+def paise_of(price_nano_paise: int) -> int:
+    """A price as it is shown: whole paise, half up."""
+    return divide_half_up(price_nano_paise, NANO_PER_PAISA)
+
+
+def cost_in_paise(cost_nano_usd: int, paise_per_usd: int) -> int:
+    """The provider's cost at the operator's rate: whole paise, half up."""
+    return divide_half_up(cost_nano_usd * paise_per_usd, NANO_USD_PER_USD)
+
+
+def margin_paise(price_nano_paise: int, cost_nano_usd: int, paise_per_usd: int) -> int:
+    """What is left of the price after the provider's cost: whole paise, half up, rounded once."""
+    return divide_half_up(price_nano_paise - cost_nano_usd * paise_per_usd, NANO_PER_PAISA)

@@ -1,0 +1,80 @@
+"""Money that moved at Razorpay: payments, refunds, disputes."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, ForeignKey, Index, Text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.postgres.database import Base
+
+
+class Payment(Base):
+    """A payment of Razorpay's, as last fetched, and what it paid for. `applied + excess = amount` once captured."""
+
+    __tablename__ = "payments"
+    __table_args__ = (Index(None, "tenant_id", "bill_id"), Index("uq_payments_razorpay_id", "razorpay_id", unique=True))
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    razorpay_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    status: Mapped[str] = mapped_column(Text)
+    amount_paise: Mapped[int] = mapped_column(BigInteger)
+    method: Mapped[str | None] = mapped_column(Text)
+    international: Mapped[bool | None] = mapped_column(Boolean)
+    order_id: Mapped[str | None] = mapped_column(Text)
+    razorpay_invoice_id: Mapped[str | None] = mapped_column(Text)
+    charge_id: Mapped[UUID | None]
+    subscription_id: Mapped[UUID | None]
+    bill_id: Mapped[UUID | None]
+    """The bill it was applied to (of an invoice with add-ons: the base bill; the add-ons' bills name it too)."""
+    applied_paise: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    excess_paise: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """What was too much: it is refunded."""
+    refunded_paise: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """What Razorpay says was given back of it."""
+    captured_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Refund(Base):
+    """Money on its way back. Ours has a row before the call; one from Razorpay's dashboard is recorded when seen.
+
+    `state`: `awaiting_operator` (above the cap), `intended`, `submitting`, `pending`, `processed`, `failed`, `void`.
+    """
+
+    __tablename__ = "refunds"
+    __table_args__ = (
+        CheckConstraint(
+            "state IN ('awaiting_operator', 'intended', 'submitting', 'pending', 'processed', 'failed', 'void')",
+            "state",
+        ),
+        Index(None, "tenant_id", "payment_id"),
+        Index("uq_refunds_cause", "tenant_id", "cause", unique=True),
+        Index(None, "state", postgresql_where="state IN ('intended', 'submitting', 'pending')"),
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    payment_id: Mapped[str] = mapped_column(Text)
+    amount_paise: Mapped[int] = mapped_column(BigInteger)
+    cause: Mapped[str] = mapped_column(Text)
+    """Why, and once only: `excess:<payment>`, `credit:<bill>`, `extra:<subscription>`, `razorpay:<refund>`."""
+    state: Mapped[str] = mapped_column(Text)
+    razorpay_id: Mapped[str | None] = mapped_column(Text, unique=True)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    tried_ms: Mapped[int | None] = mapped_column(BigInteger)
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+class Dispute(Base):
+    """A payment that the customer's bank asks back."""
+
+    __tablename__ = "disputes"
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    razorpay_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    payment_id: Mapped[str] = mapped_column(Text)
+    amount_paise: Mapped[int] = mapped_column(BigInteger)
+    status: Mapped[str] = mapped_column(Text)
+    entity: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    seen_ms: Mapped[int] = mapped_column(BigInteger)

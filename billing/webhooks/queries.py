@@ -1,0 +1,63 @@
+"""The stored events, for who looks after them: a page, one, again, and away with what is old.
+
+A replay is harmless, also of an event that was applied: it only has the thing it points at fetched once more. A store
+down: Unavailable.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from billing.context import DAY_MS, INBOX
+from billing.models import WebhookEvent
+from core.clock import now_ms
+from core.errors import NotFound
+from core.queue import post_with
+from core.tenancy.audit import PLATFORM, Actor, record
+
+KEPT_MS = 90 * DAY_MS
+"""Support replays events of up to 15 days; what is worked off is known that much longer."""
+
+
+async def find_event(session: AsyncSession, event_id: str) -> WebhookEvent:
+    """One. Raises NotFound."""
+    event = await session.get(WebhookEvent, event_id)
+    if event is None:
+        raise NotFound("no such event")
+    return event
+
+
+async def list_events(
+    session: AsyncSession, *, state: str | None = None, before: str | None = None, limit: int
+) -> Sequence[WebhookEvent]:
+    """Newest first; `before`: after the event with this id, in this order."""
+    order = (WebhookEvent.received_ms.desc(), WebhookEvent.event_id.desc())
+    query = select(WebhookEvent).order_by(*order).limit(limit)
+    if state is not None:
+        query = query.where(WebhookEvent.state == state)
+    if before is not None:
+        last = select(WebhookEvent.received_ms, WebhookEvent.event_id).where(WebhookEvent.event_id == before)
+        query = query.where(tuple_(WebhookEvent.received_ms, WebhookEvent.event_id) < last.scalar_subquery())
+    return (await session.scalars(query)).all()
+
+
+async def replay_event(session: AsyncSession, actor: Actor, event_id: str) -> WebhookEvent:
+    """Has an event worked off once more, whatever became of it. Raises NotFound."""
+    event = await session.get(WebhookEvent, event_id, with_for_update=True)
+    if event is None:
+        raise NotFound("no such event")
+    before = {"state": event.state, "tries": event.tries, "reason": event.reason}
+    event.state, event.tries, event.due_ms = "received", 0, now_ms()
+    event.reason = event.ended_ms = None
+    whose, target, after = event.tenant_id or PLATFORM, f"webhook:{event_id}", {"state": event.state}
+    record(session, actor, "webhook.replay", tenant_id=whose, target=target, before=before, after=after)
+    await post_with(session, INBOX)
+    return event
+
+
+async def prune_events(connection: Any) -> None:
+    """Deletes what was applied or ignored 90 days ago; what is parked stays until somebody looked."""
+    statement = "DELETE FROM webhook_events WHERE received_ms < $1 AND state IN ('applied', 'ignored')"
+    await connection.execute(statement, now_ms() - KEPT_MS)

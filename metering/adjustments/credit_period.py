@@ -1,0 +1,66 @@
+"""Where a credit counts: the tenant's period and the day that are meant, or named.
+
+A month may be named, and a period that was scheduled for the tenant or that it was counted in; never one that has not
+begun, since counters are built for what has. Postgres away: the driver's error.
+"""
+
+import re
+from datetime import date, timedelta
+from uuid import UUID
+
+import msgspec
+
+from core.errors import Invalid
+from metering.journal.epoch import Fetch
+from metering.quota.schedule import Period, Schedule, period_at
+from metering.quota.windows import Calendar, day_start_ms
+
+_MONTH = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
+_YEARS = range(2020, 2101)
+
+
+async def resolve_credit_period(
+    fetch: Fetch, tenant_id: UUID, period_id: str | None, day: date | None, now_ms: int, calendar: Calendar
+) -> tuple[str, date]:
+    """The period and the day that a credit counts in. Raises Invalid when they are none, or not of each other."""
+    today, periods = calendar.date_of(now_ms), await _scheduled(fetch, tenant_id)
+    if period_id is None and day in (None, today):
+        return period_at(periods, now_ms, calendar).name, today
+    named = period_id or _period_of(periods, day or today, calendar)
+    first, last = await _days(fetch, tenant_id, named, periods, calendar)
+    if day is not None and not first <= day <= last:
+        raise Invalid("the day does not lie in the period")
+    if (day or first) > today:
+        raise Invalid("what has not begun has nothing to be credited: counters are built for what has")
+    return named, day or min(max(today, first), last)
+
+
+async def _scheduled(fetch: Fetch, tenant_id: UUID) -> tuple[Period, ...]:
+    found = await fetch("SELECT schedule::text AS schedule FROM entitlements WHERE tenant_id = $1", tenant_id)
+    return msgspec.json.decode(found[0]["schedule"], type=Schedule).periods if found else ()
+
+
+def _period_of(periods: tuple[Period, ...], day: date, calendar: Calendar) -> str:
+    """The period that a day begins in; of one that is no longer scheduled only the month is known."""
+    at_ms = day_start_ms(day, calendar.zone)
+    return next((one.name for one in periods if one.starts_ms <= at_ms < one.ends_ms), f"{day:%Y-%m}")
+
+
+async def _days(
+    fetch: Fetch, tenant_id: UUID, period_id: str, periods: tuple[Period, ...], calendar: Calendar
+) -> tuple[date, date]:
+    """The first day and the last of a period. Raises Invalid when it is neither a month nor one of the tenant's."""
+    if _MONTH.fullmatch(period_id) and int(period_id[:4]) in _YEARS:
+        first = date.fromisoformat(f"{period_id}-01")
+        return first, (first + timedelta(days=31)).replace(day=1) - timedelta(days=1)
+    for one in periods:
+        if one.name == period_id:
+            return calendar.date_of(one.starts_ms), calendar.date_of(one.ends_ms - 1)
+    (counted,) = await fetch(
+        "SELECT min(day) AS first, max(day) AS last FROM usage_daily WHERE tenant_id = $1 AND period_id = $2",
+        tenant_id,
+        period_id,
+    )
+    if counted["first"] is None:
+        raise Invalid("a period is a month, as 2026-11, or one of the tenant's own")
+    return counted["first"], counted["last"]

@@ -1,0 +1,181 @@
+"""What a user is entitled to, as admission reads it: cached in the process, dropped everywhere by `core.redis.changes`.
+
+Billing projects the `entitlements` row (what the plan gives, and when); an admin sets limits of a user or a tenant.
+Here both are read together, for all users that wait (`core.postgres.batched_reads`), and resolved. A projection moves
+the tenant's epoch
+in its own transaction, and a reading carries the epoch of its snapshot: so no request opens under an older projection
+once a newer one has committed, however old a process's reading is.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core.postgres.batched_reads import BatchedReads
+from core.postgres.connection import Connection
+from core.postgres.database import Database
+from core.resilience.cache import TtlCache
+from core.tenancy.audit import Actor, record
+from metering.journal.epoch import fetch_in, move_epoch
+from metering.models import EntitlementRow, LimitRow
+from metering.quota.limits import Limit, LimitSet, PlanLimits
+from metering.quota.schedule import Schedule, Timeline, timeline_of
+from metering.sql import load
+
+_EMPTY = Schedule()
+_NO_PLAN = PlanLimits()
+_LIMITS = msgspec.json.Decoder(tuple[Limit, ...])
+_User = tuple[UUID, UUID]
+LimitSource = Literal["set", "plan", "default"]
+"""Where limits come from: set for the user or the tenant, given by its plan, or the settings' for one without."""
+
+
+class Entitlements:
+    """Reads and resolves. One per process."""
+
+    def __init__(self, database: Database, *, ttl_s: float, defaults: PlanLimits = _NO_PLAN) -> None:
+        """`defaults` hold for a tenant that has no plan."""
+        self._defaults = defaults
+        self._reads: BatchedReads[_User, Timeline] = BatchedReads("entitlements", database, self._fetch)
+        self._cache: TtlCache[_User, Timeline] = TtlCache(ttl_s=ttl_s)
+
+    async def of(self, tenant_id: UUID, user_id: UUID, *, least_epoch: int = 0) -> Timeline:
+        """What holds for the user, and when. Raises Unavailable.
+
+        A cached one that was read before `least_epoch` is read again, once: what then comes may still be older, where
+        another's reading was under way, or where Postgres has lost epochs.
+        """
+        key = (tenant_id, user_id)
+        found = self._cache.get(key)
+        if found is not None:
+            if found.read_epoch >= least_epoch:
+                return found
+            self._cache.discard(key)
+        return await self._cache.load(key, lambda: self._read(key))
+
+    def forget(self, tenant_id: UUID | None) -> None:
+        """Drops what is cached of a tenant, or everything."""
+        self._cache.drop(None if tenant_id is None else lambda key, _: key[0] == tenant_id)
+
+    async def _read(self, user: _User) -> Timeline:
+        return await self._reads.get(user) or self._timeline(None, {}, user)
+
+    async def _fetch(self, connection: Connection, users: list[_User]) -> dict[_User, Timeline]:
+        """All of them in one statement: the epoch, the projection and the limits are of one snapshot."""
+        rows = await connection.fetch(load("entitlements"), *map(list, zip(*users, strict=True)))
+        tenants = {row["tenant_id"]: _Projected.of(row) for row in rows if row["subject_id"] is None}
+        sets = {
+            (row["tenant_id"], row["subject_id"]): LimitSet(_LIMITS.decode(row["limits"]), row["concurrency"])
+            for row in rows
+            if row["subject_id"] is not None
+        }
+        return {user: self._timeline(tenants.get(user[0]), sets, user) for user in users}
+
+    def _timeline(self, tenant: "_Projected | None", sets: dict[_User, LimitSet], user: _User) -> Timeline:
+        projected = tenant or _Projected()
+        return timeline_of(
+            projected.schedule,
+            plan=self._defaults if projected.limits is None else projected.limits,
+            plan_version=projected.plan_version,
+            defaults=self._defaults,
+            user=sets.get(user),
+            tenant=sets.get((user[0], user[0])),
+            read_epoch=projected.epoch,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Projected:
+    """A tenant's epoch, and what billing says of it, decoded once for all of its users."""
+
+    epoch: int = 0
+    plan_version: str | None = None
+    limits: PlanLimits | None = None
+    schedule: Schedule = _EMPTY
+
+    @classmethod
+    def of(cls, row: Any) -> "_Projected":
+        if row["limits"] is None:
+            return cls(row["epoch"] or 0)
+        limits = msgspec.json.decode(row["limits"], type=PlanLimits)
+        return cls(row["epoch"] or 0, row["plan_version"], limits, msgspec.json.decode(row["schedule"], type=Schedule))
+
+
+async def read_limits(
+    session: AsyncSession, tenant_id: UUID, subject_id: UUID, *, defaults: PlanLimits = _NO_PLAN
+) -> tuple[LimitSet, LimitSource]:
+    """The set that holds for a user, or for the tenant itself (`subject_id` is its id), and where it comes from."""
+    row = await session.get(LimitRow, (tenant_id, subject_id))
+    if row is not None:
+        return _limit_set(row), "set"
+    plan = await session.get(EntitlementRow, tenant_id)
+    is_on_plan = plan is not None and bool(plan.plan_version)
+    given = msgspec.convert(plan.limits, PlanLimits) if plan is not None and is_on_plan else defaults
+    return given.tenant if subject_id == tenant_id else given.user, "plan" if is_on_plan else "default"
+
+
+async def set_limits(
+    session: AsyncSession, actor: Actor, tenant_id: UUID, subject_id: UUID, limits: LimitSet
+) -> LimitSet | None:
+    """Replaces the limits of a user, or of the tenant itself (`subject_id` is its id). Returns what was set before.
+
+    Tell `core.redis.changes` after the commit.
+    """
+    row = await session.get(LimitRow, (tenant_id, subject_id), with_for_update=True)
+    before = None if row is None else _limit_set(row)
+    values: dict[str, Any] = {"limits": msgspec.to_builtins(limits.limits), "concurrency": limits.concurrency}
+    statement = insert(LimitRow).values(tenant_id=tenant_id, subject_id=subject_id, **values)
+    await session.execute(statement.on_conflict_do_update(index_elements=["tenant_id", "subject_id"], set_=values))
+    record(
+        session,
+        actor,
+        "limits.replace",
+        tenant_id=tenant_id,
+        target=f"tenant:{tenant_id}" if subject_id == tenant_id else f"user:{subject_id}",
+        before=None if before is None else msgspec.to_builtins(before),
+        after=msgspec.to_builtins(limits),
+    )
+    return before
+
+
+async def project_entitlement(
+    session: AsyncSession,
+    tenant_id: UUID,
+    *,
+    plan_version: str,
+    limits: PlanLimits,
+    schedule: Schedule = _EMPTY,
+) -> bool:
+    """Billing's word on what the tenant is entitled to, and when; whether that is something new.
+
+    What is new is a new version of the row, and moves the tenant's epoch: it holds the tenant's lock until the commit,
+    so do this last. Tell `core.redis.changes` after the commit.
+    """
+    row = await session.get(EntitlementRow, tenant_id, with_for_update=True, populate_existing=True)
+    values: dict[str, Any] = {
+        "plan_version": plan_version,
+        "limits": msgspec.to_builtins(limits),
+        "schedule": msgspec.to_builtins(schedule),
+    }
+    if row is not None and _projected(row) == (plan_version, limits, schedule):
+        return False
+    statement = insert(EntitlementRow).values(tenant_id=tenant_id, version=1, **values)
+    await session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["tenant_id"], set_={**values, "version": EntitlementRow.version + 1}
+        )
+    )
+    await move_epoch(fetch_in(session), tenant_id)
+    return True
+
+
+def _projected(row: EntitlementRow) -> tuple[str, PlanLimits, Schedule]:
+    return row.plan_version, msgspec.convert(row.limits, PlanLimits), msgspec.convert(row.schedule, Schedule)
+
+
+def _limit_set(row: LimitRow) -> LimitSet:
+    return msgspec.convert({"limits": row.limits, "concurrency": row.concurrency}, LimitSet)

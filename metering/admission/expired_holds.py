@@ -1,0 +1,67 @@
+"""Holds whose deadline has passed: each counts until Postgres has answered for it.
+
+A hold outlives its request when the process that held it died, or could not tell Redis. Postgres says what became of
+it: settled (its counts take the hold's place; once its process cannot run it any more, if that may only sleep), void
+(it never ran), still open (it goes on counting; recovery will settle it), or nothing: then a void row makes it
+impossible first, and only then is the hold released.
+"""
+
+import asyncio
+from uuid import UUID
+
+from core.errors import Unavailable
+from core.logs import get_logger
+from core.postgres.database import Connections
+from core.resilience.deadline import unbounded
+from metering.admission.redis_scripts import QuotaScripts, tenant_key, user_key
+from metering.journal.journal import void_unknown
+
+_AGAIN_MS = 15_000
+
+log = get_logger(__name__)
+
+
+class ExpiredHolds:
+    """Looks for lapsed holds where admission was told that there may be some. One per process."""
+
+    def __init__(self, pool: Connections, quota: QuotaScripts) -> None:
+        self._pool = pool
+        self._quota = quota
+        self._looking: dict[tuple[UUID, UUID], asyncio.Task[int]] = {}
+
+    def look(self, tenant_id: UUID, user_id: UUID) -> "asyncio.Task[int]":
+        """Starts a look at the tenant's hash and the user's; one at a time for each pair."""
+        pair = (tenant_id, user_id)
+        task = self._looking.get(pair)
+        if task is None:
+            with unbounded():
+                task = asyncio.create_task(self._release(tenant_id, user_id))
+            self._looking[pair] = task
+            task.add_done_callback(lambda _: self._looking.pop(pair, None))
+        return task
+
+    async def stop(self) -> None:
+        """Ends looks that are under way; the next process looks again."""
+        for task in list(self._looking.values()):
+            task.cancel()
+        await asyncio.gather(*self._looking.values(), return_exceptions=True)
+
+    async def _release(self, tenant_id: UUID, user_id: UUID) -> int:
+        """How many holds Postgres answered for."""
+        try:
+            keys = (tenant_key(tenant_id), user_key(tenant_id, user_id))
+            lapsed = {hold for key in keys for hold in await self._quota.lapsed(key, _AGAIN_MS)}
+            if not lapsed:
+                return 0
+            async with self._pool.acquire() as connection:
+                known = await void_unknown(connection, [(tenant_id, request, user) for request, user in lapsed])
+            released = 0
+            for request_id, user in lapsed:
+                request = known[request_id]
+                if not request.holds:
+                    released += await self._quota.settle(tenant_id, user, request_id, request.counts) > 0
+        except Unavailable as error:
+            log.warning("lapsed_holds_wait", tenant_id=str(tenant_id), error=type(error).__name__)
+            return 0
+        log.warning("lapsed_holds", tenant_id=str(tenant_id), found=len(lapsed), released=released)
+        return released

@@ -1,0 +1,162 @@
+"""The decision of admit.lua in Python, for grants that Postgres gives: same limits, same words, same numbers. Pure.
+
+Two measures are taken for each limit: what fits if nothing were held, and what fits now (decision 3 says why). The
+property test holds both against one small model, and against each other.
+"""
+
+from dataclasses import dataclass
+
+from metering.quota.counters import ScopeCounters, WindowState
+from metering.quota.limits import WINDOWS, BillMeter, EffectiveLimit, Entitlement, LimitScope, Meter
+from metering.quota.query import QuotaQuery, Refused
+from metering.quota.spending import charge, output_that_fits
+from metering.quota.windows import WindowKind, minute_window
+
+_MOMENT_MS = 1000
+"""When to come back where requests that run hold the rest."""
+
+
+def decide(
+    ask: QuotaQuery, entitlement: Entitlement, user: ScopeCounters, tenant: ScopeCounters, now_ms: int
+) -> int | Refused:
+    """The output tokens it may have, or why not. The states have the windows of `now_ms`, in the order of WINDOWS."""
+    concurrency = (True, entitlement.user_concurrency, user), (False, entitlement.tenant_concurrency, tenant)
+    for of_user, most, state in concurrency:
+        if most is not None and state.active + 1 > most:
+            cause = "never" if most == 0 else "held"
+            return _refused(now_ms, _No(cause, None, now_ms + _MOMENT_MS), of_user=of_user)
+    windows = {LimitScope.USER: user.windows, LimitScope.TENANT: tenant.windows}
+    asked = _Asked(ask, ask.prompt_bound, ask.prompt_nano_usd)
+    granted = _fit_all(asked, entitlement.limits, windows, now_ms)
+    if not isinstance(granted, _No):
+        return granted
+    likely = _Asked(ask, ask.prompt_likely, ask.likely_nano_usd)
+    worth_counting = ask.prompt_likely < ask.prompt_bound and not isinstance(
+        _fit_all(likely, entitlement.limits, windows, now_ms), _No
+    )
+    return _refused(now_ms, granted, worth_counting=worth_counting)
+
+
+def room(entitlement: Entitlement, user: ScopeCounters, tenant: ScopeCounters) -> tuple[int, ...]:
+    """What is left of each limit, in its counting unit."""
+    rooms = []
+    for limit in entitlement.limits:
+        state = user if limit.scope is LimitScope.USER else tenant
+        used, held = measure(limit, state.windows[WINDOWS.index(limit.window)])
+        rooms.append(limit.bound - used - held)
+    return tuple(rooms)
+
+
+def measure(limit: EffectiveLimit, window: WindowState) -> tuple[int, int]:
+    """(used, held) of a limit's meter in its window; what a charge holds is the dearest that it can come to."""
+    if not isinstance(limit.meter, BillMeter):
+        return count(limit.meter, window)
+    _, prompt, output, _ = window.held
+    used = charge(limit.prices, window)
+    return used, charge(limit.prices, window, pending_prompt=prompt, pending_output=output) - used
+
+
+def count(meter: Meter, window: WindowState) -> tuple[int, int]:
+    """(used, held) of a meter in a window, as admit.lua counts them; nano-USD for spend."""
+    requests, output = window.used[0], window.used[2]
+    prompt_classes = (window.used[1], *window.used[3:6])
+    held_requests, held_prompt, held_output, held_nano = window.held
+    return {
+        Meter.REQUESTS: (requests, held_requests),
+        Meter.INPUT: (prompt_classes[0], held_prompt),
+        Meter.OUTPUT: (output, held_output),
+        Meter.CACHE_READ: (prompt_classes[1], held_prompt),
+        Meter.CACHE_WRITE_5M: (prompt_classes[2], held_prompt),
+        Meter.CACHE_WRITE_1H: (prompt_classes[3], held_prompt),
+        Meter.SPEND: (window.used[6], held_nano),
+        Meter.TOKENS: (sum(prompt_classes) + output, held_prompt + held_output),
+        Meter.CACHE_WRITE: (prompt_classes[2] + prompt_classes[3], held_prompt),
+    }[meter]
+
+
+@dataclass(frozen=True, slots=True)
+class _No:
+    cause: str
+    limit: int | None
+    ends_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question for a prompt of a certain size."""
+
+    ask: QuotaQuery
+    prompt: int
+    prompt_nano_usd: int
+
+    @property
+    def smallest(self) -> int:
+        return min(self.ask.asked_output, self.ask.smallest_output)
+
+    def fits(self, limit: EffectiveLimit, window: WindowState) -> tuple[int, int, int]:
+        """The output tokens that fit if nothing had been used, if nothing were held, and now; -1: not even none."""
+        if isinstance(limit.meter, BillMeter):
+            _, held_prompt, held_output, _ = window.held
+            return (
+                self._fit_charge(limit, WindowState(), self.prompt, 0),
+                self._fit_charge(limit, window, self.prompt, 0),
+                self._fit_charge(limit, window, self.prompt + held_prompt, held_output),
+            )
+        used, held = count(limit.meter, window)
+        return (
+            self._fit(limit.meter, limit.bound),
+            self._fit(limit.meter, limit.bound - used),
+            self._fit(limit.meter, limit.bound - used - held),
+        )
+
+    def _fit_charge(self, limit: EffectiveLimit, window: WindowState, prompt: int, output: int) -> int:
+        most = output_that_fits(limit.prices, limit.bound, window, pending_prompt=prompt, pending_output=output)
+        return self.ask.asked_output if most is None else most
+
+    def _fit(self, meter: Meter, room: int) -> int:
+        """The output tokens that fit into `room` of a meter beside what the prompt takes."""
+        fixed, each = {
+            Meter.REQUESTS: (1, 0),
+            Meter.OUTPUT: (0, 1),
+            Meter.SPEND: (self.prompt_nano_usd, self.ask.output_rate),
+            Meter.TOKENS: (self.prompt, 1),
+        }.get(meter, (self.prompt, 0))
+        if room < fixed:
+            return -1
+        return (room - fixed) // each if each else self.ask.asked_output
+
+
+def _fit_all(
+    asked: _Asked,
+    limits: tuple[EffectiveLimit, ...],
+    windows: dict[LimitScope, tuple[WindowState, ...]],
+    now_ms: int,
+) -> int | _No:
+    """The grant under all limits, or the one that refuses it."""
+    ask = asked.ask
+    ends = {
+        WindowKind.MINUTE: minute_window(now_ms).ends_ms,
+        WindowKind.DAY: ask.day.ends_ms,
+        WindowKind.PERIOD: ask.period.ends_ms,
+    }
+    if_idle = at_once = ask.asked_output
+    spent, tightest = _No("used", None, 0), None
+    for index, limit in enumerate(limits):
+        empty, idle, now = asked.fits(limit, windows[limit.scope][WINDOWS.index(limit.window)])
+        ends_ms = ends[limit.window]
+        if empty < asked.smallest:
+            return _No("never", index, ends_ms)
+        if idle < asked.smallest and ends_ms > spent.ends_ms:
+            spent = _No("used", index, ends_ms)
+        if_idle = min(if_idle, idle)
+        if now < at_once:
+            at_once, tightest = now, index
+    if spent.limit is not None:
+        return spent
+    if at_once < max(asked.smallest, if_idle // 2):
+        return _No("held", tightest, now_ms + _MOMENT_MS)
+    return at_once
+
+
+def _refused(now_ms: int, no: _No, *, of_user: bool = False, worth_counting: bool = False) -> Refused:
+    return Refused(now_ms, no.cause, no.limit, of_user, no.ends_ms, worth_counting, lapsed=False)

@@ -1,0 +1,31 @@
+"""The limits of a tenant that has neither a plan nor limits of its own, so that nobody is unlimited by accident. Pure.
+
+They are settings, where 0 is no bound, and are given as a plan gives its limits: so they hold in Redis, in fallback and
+in `/v1/limits` alike, and end where a plan, or limits set for the user or the tenant, begin.
+"""
+
+from core.settings import Settings
+from metering.quota.limits import Limit, LimitSet, Meter, PlanLimits
+from metering.quota.windows import WindowKind
+
+
+def default_limits(settings: Settings) -> PlanLimits:
+    """The limits of each user, and of the tenant."""
+    return PlanLimits(
+        user=_limits(
+            Meter.REQUESTS,
+            WindowKind.MINUTE,
+            settings.default_user_requests_per_minute,
+            settings.default_user_concurrency,
+        ),
+        tenant=_limits(
+            Meter.SPEND,
+            WindowKind.DAY,
+            settings.default_tenant_spend_per_day_micro_usd,
+            settings.default_tenant_concurrency,
+        ),
+    )
+
+
+def _limits(meter: Meter, window: WindowKind, limit: int, concurrency: int) -> LimitSet:
+    return LimitSet((Limit(meter, window, limit),) if limit else (), concurrency or None)

@@ -1,0 +1,226 @@
+"""What limits are, and which of them hold for a user: pure.
+
+A window is a vector of counts; a limit is a bound on a function of it (its meter). A user's own limits and its
+tenant's are checked at once. What a plan gives as default holds where nothing was set for the user or the tenant
+itself. What billing bounds (a plan that blocks at its allowance, a ceiling in money) holds on top, whoever set what.
+Spend is set in micro-USD and counted in nano-USD; a charge is set in paise and counted in their millionths.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from core.money import MAX_EXACT_DOUBLE, NANO_USD_PER_MICRO_USD, ceil_div
+from metering.quota.windows import WindowKind
+
+
+class Meter(StrEnum):
+    """What a limit counts."""
+
+    REQUESTS = "requests"
+    INPUT = "input_tokens"
+    OUTPUT = "output_tokens"
+    CACHE_READ = "cache_read_tokens"
+    CACHE_WRITE_5M = "cache_write_5m_tokens"
+    CACHE_WRITE_1H = "cache_write_1h_tokens"
+    SPEND = "spend"
+    TOKENS = "tokens"
+    CACHE_WRITE = "cache_write_tokens"
+
+
+class LimitScope(StrEnum):
+    """Whose limit it is."""
+
+    USER = "user"
+    TENANT = "tenant"
+
+
+class BillMeter(StrEnum):
+    """The meter of a plan's ceiling: the unrounded charge for usage past the allowances."""
+
+    CHARGE = "charge"
+
+
+METERS = tuple(Meter)
+_CHARGE_INDEX = len(METERS) + 1
+WINDOWS = tuple(WindowKind)
+MAX_LIMIT = MAX_EXACT_DOUBLE // NANO_USD_PER_MICRO_USD
+"""The largest limit: as micro-USD it still is exact in nano-USD where Redis counts."""
+PAISE = 1_000_000
+"""A paisa in the unit that charges are counted in: a rate is paise per million units."""
+MAX_CEILING_PAISE = MAX_EXACT_DOUBLE // PAISE
+PRICED_CLASSES = (Meter.INPUT, Meter.CACHE_READ, Meter.CACHE_WRITE, Meter.OUTPUT)
+"""The order of `EffectiveLimit.prices`: what a prompt can be counted as, and the output."""
+_PRICED = {*PRICED_CLASSES, Meter.SPEND}
+_QUOTA_UNITS: dict[Meter | BillMeter, str] = {
+    Meter.REQUESTS: "requests",
+    Meter.SPEND: "micro-usd",
+    BillMeter.CHARGE: "paise",
+}
+_COUNTED_IN: dict[Meter | BillMeter, int] = {Meter.SPEND: NANO_USD_PER_MICRO_USD, BillMeter.CHARGE: PAISE}
+
+
+class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """At most `limit` of `meter` in each `window`; spend in micro-USD."""
+
+    meter: Meter
+    window: WindowKind
+    limit: int
+
+
+class LimitSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The limits of one user or tenant. `concurrency`: requests at a time, None for no bound."""
+
+    limits: tuple[Limit, ...] = ()
+    concurrency: int | None = None
+
+
+NO_LIMITS = LimitSet()
+
+
+class PricedMeter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What lies over `allowance` units costs `rate_paise` per million of them. Spend counts in micro-USD."""
+
+    meter: Meter
+    allowance: int
+    rate_paise: int
+
+
+class Ceiling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A period's usage past the allowances may come to `paise`, before tax. Spend stands alone, or not at all."""
+
+    paise: int
+    meters: tuple[PricedMeter, ...]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a ceiling that cannot be counted."""
+        priced = [one.meter for one in self.meters]
+        if len(set(priced)) < len(priced) or not _PRICED.issuperset(priced):
+            raise ValueError("a ceiling prices each meter of a plan once")
+        if Meter.SPEND in priced and len(priced) > 1:
+            raise ValueError("a plan prices spend instead of tokens")
+        if not 0 <= self.paise <= MAX_CEILING_PAISE:
+            raise ValueError(f"a ceiling is of 0 to {MAX_CEILING_PAISE} paise")
+        if any(not 0 <= number <= MAX_LIMIT for one in self.meters for number in (one.allowance, one.rate_paise)):
+            raise ValueError(f"allowances and rates are of 0 to {MAX_LIMIT}")
+
+
+class PlanLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a plan gives: the defaults of each user and the tenant's own, and what bounds the tenant in any case."""
+
+    user: LimitSet = NO_LIMITS
+    tenant: LimitSet = NO_LIMITS
+    bounds: tuple[Limit, ...] = ()
+    ceiling: Ceiling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveLimit:
+    """One limit as admission checks it; `bound` is in the meter's counting unit (nano-USD for spend).
+
+    `prices`, of a charge alone: (allowance, rate in paise per million) of each of PRICED_CLASSES.
+    """
+
+    scope: LimitScope
+    meter: Meter | BillMeter
+    window: WindowKind
+    limit: int
+    prices: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def bound(self) -> int:
+        """The limit in the unit that windows count in."""
+        return self.limit * _COUNTED_IN.get(self.meter, 1)
+
+    @property
+    def name(self) -> str:
+        """Its name in the RateLimit headers and in refusals: `user-tokens-day`."""
+        return f"{self.scope.value}-{self.meter.value.replace('_', '-')}-{self.window.value}"
+
+    @property
+    def unit(self) -> str:
+        """The quota unit of the RateLimit-Policy header."""
+        return _QUOTA_UNITS.get(self.meter, "tokens")
+
+    def in_unit(self, counted: int) -> int:
+        """A count of the window in the unit of `limit`, rounded up: a part of a micro-USD or a paisa is used."""
+        return ceil_div(counted, _COUNTED_IN.get(self.meter, 1))
+
+    def room_in_unit(self, room: int) -> int:
+        """What is left of the window, in the unit of `limit`, rounded down."""
+        return room // _COUNTED_IN.get(self.meter, 1)
+
+    @property
+    def packed(self) -> list[object]:
+        """The same for the Lua script: scope, window, meter and bound; and the prices of a charge."""
+        scope, window = 1 if self.scope is LimitScope.USER else 2, WINDOWS.index(self.window) + 1
+        if isinstance(self.meter, BillMeter):
+            return [scope, window, _CHARGE_INDEX, self.bound, [number for pair in self.prices for number in pair]]
+        return [scope, window, METERS.index(self.meter) + 1, self.bound]
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlement:
+    """All that admission needs to know of a user: its limits and its tenant's, and the plan they come from."""
+
+    limits: tuple[EffectiveLimit, ...]
+    user_concurrency: int | None
+    tenant_concurrency: int | None
+    plan_version: str | None
+    packed: bytes
+    """The same for the Lua script: MessagePack of [user concurrency, tenant concurrency, [[scope, window, meter,
+    bound], ...]], with -1 for no bound and indexes into WINDOWS and METERS from 1; a charge comes after the METERS."""
+
+
+def resolve(
+    plan: PlanLimits, *, user: LimitSet | None, tenant: LimitSet | None, plan_version: str | None
+) -> Entitlement:
+    """What holds for a user: what was set for it and for its tenant, else what the plan gives; and billing's bounds."""
+    for_user = plan.user if user is None else user
+    for_tenant = plan.tenant if tenant is None else tenant
+    limits = (
+        *(EffectiveLimit(LimitScope.USER, one.meter, one.window, one.limit) for one in for_user.limits),
+        *(EffectiveLimit(LimitScope.TENANT, one.meter, one.window, one.limit) for one in _bounded(for_tenant, plan)),
+        *_ceiling(plan.ceiling),
+    )
+    packed = msgspec.msgpack.encode(
+        [
+            -1 if for_user.concurrency is None else for_user.concurrency,
+            -1 if for_tenant.concurrency is None else for_tenant.concurrency,
+            [limit.packed for limit in limits],
+        ]
+    )
+    return Entitlement(limits, for_user.concurrency, for_tenant.concurrency, plan_version, packed)
+
+
+def _bounded(chosen: LimitSet, plan: PlanLimits) -> tuple[Limit, ...]:
+    """The tenant's limits and what billing bounds; of two on the same meter and window, the tighter."""
+    bounds = [*plan.bounds]
+    if plan.ceiling is not None and (most := _most_spend(plan.ceiling)) is not None:
+        bounds.append(Limit(Meter.SPEND, WindowKind.PERIOD, most))
+    limits = list(chosen.limits)
+    for bound in bounds:
+        same = [at for at, limit in enumerate(limits) if (limit.meter, limit.window) == (bound.meter, bound.window)]
+        if not same:
+            limits.append(bound)
+        elif bound.limit < limits[same[0]].limit:
+            limits[same[0]] = bound
+    return tuple(limits)
+
+
+def _most_spend(ceiling: Ceiling) -> int | None:
+    """The micro-USD that a ceiling on spend alone comes to; None when it is on tokens, or costs nothing."""
+    for one in ceiling.meters:
+        if one.meter is Meter.SPEND and one.rate_paise > 0:
+            return min(MAX_LIMIT, one.allowance + ceiling.paise * PAISE // one.rate_paise)
+    return None
+
+
+def _ceiling(ceiling: Ceiling | None) -> tuple[EffectiveLimit, ...]:
+    """A ceiling on tokens as a limit; nothing when it could never be reached."""
+    prices = {one.meter: (one.allowance, one.rate_paise) for one in ceiling.meters} if ceiling is not None else {}
+    in_order = tuple(prices.get(meter, (0, 0)) for meter in PRICED_CLASSES)
+    if ceiling is None or not any(rate for _, rate in in_order):
+        return ()
+    return (EffectiveLimit(LimitScope.TENANT, BillMeter.CHARGE, WindowKind.PERIOD, ceiling.paise, in_order),)

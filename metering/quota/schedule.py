@@ -1,0 +1,157 @@
+"""What a tenant is entitled to and when, as billing projects it: segments of terms, and periods to count in. Pure.
+
+Billing looks ahead: the next cycle, the end of a grace and a debt that falls due stand in the schedule before they
+happen, so that nobody has to be awake at the moment. Every change of it moves the tenant's epoch, and what is read here
+carries the epoch it was read under: who still has an older reading is told so before anything is granted by it.
+
+A *timeline* is the schedule of one user, its limits resolved. Where no period of the schedule covers a moment, the
+operator's calendar month does; it may be interrupted, and then goes on under the same name.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from core.money import MAX_EXACT_DOUBLE
+from metering.quota.limits import Entitlement, LimitSet, PlanLimits, resolve
+from metering.quota.windows import Calendar, Window, WindowKind
+
+NO_PLAN = PlanLimits()
+FOREVER_MS = MAX_EXACT_DOUBLE
+"""Later than everything, and exact where Redis counts."""
+_NAME = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])(?:-[A-Za-z0-9-]{1,60})?")
+
+
+class Period(msgspec.Struct, frozen=True):
+    """A window that a tenant's usage is counted and billed in: `starts_ms <= t < ends_ms`.
+
+    Its name begins with the month that it starts in (`2026-11-05-7HbN`), and stands for it in Redis and in the meters.
+    """
+
+    name: str
+    starts_ms: int
+    ends_ms: int
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if not _NAME.fullmatch(self.name):
+            raise ValueError("a period's name begins with its month, as 2026-11")
+        if self.starts_ms >= self.ends_ms:
+            raise ValueError("a period ends after it starts")
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Nothing is granted; `code` is for machines, `detail` for people. Both are shown to whoever asks."""
+
+    code: str
+    detail: str
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """The terms from a moment on, until the next segment."""
+
+    from_ms: int
+    plan_version: str | None
+    limits: PlanLimits
+    refusal: Refusal | None = None
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """Before the first segment the entitlement's own plan and limits hold."""
+
+    segments: tuple[Segment, ...] = ()
+    periods: tuple[Period, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What holds for a user in `from_ms <= t < until_ms`."""
+
+    from_ms: int
+    until_ms: int
+    entitlement: Entitlement
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """All of it for one user, as it was read when the tenant's epoch was `read_epoch` (0: it had none)."""
+
+    stretches: tuple[Stretch, ...]
+    periods: tuple[Period, ...] = ()
+    read_epoch: int = 0
+
+    def at(self, at_ms: int) -> Stretch:
+        """What holds at a moment."""
+        return self.stretches[max(0, bisect_right(self.stretches, at_ms, key=lambda one: one.from_ms) - 1)]
+
+
+def timeline_of(
+    schedule: Schedule,
+    *,
+    plan: PlanLimits,
+    plan_version: str | None,
+    user: LimitSet | None,
+    tenant: LimitSet | None,
+    read_epoch: int,
+    defaults: PlanLimits = NO_PLAN,
+) -> Timeline:
+    """The schedule with what was set for the user and its tenant; `plan` holds before the first segment.
+
+    `defaults` hold in a segment that has neither a plan nor limits.
+    """
+    first = Segment(-FOREVER_MS, plan_version, plan)
+    segments = [first, *sorted(schedule.segments, key=lambda segment: segment.from_ms)]
+    ends = [segment.from_ms for segment in segments[1:]] + [FOREVER_MS]
+    stretches = tuple(
+        Stretch(
+            segment.from_ms,
+            until_ms,
+            resolve(_limits_of(segment, defaults), user=user, tenant=tenant, plan_version=segment.plan_version),
+            segment.refusal,
+        )
+        for segment, until_ms in zip(segments, ends, strict=True)
+    )
+    return Timeline(stretches, schedule.periods, read_epoch)
+
+
+def _limits_of(segment: Segment, defaults: PlanLimits) -> PlanLimits:
+    return segment.limits if segment.plan_version or segment.limits != NO_PLAN else defaults
+
+
+def period_at(periods: Sequence[Period], at_ms: int, calendar: Calendar) -> Window:
+    """The period of a moment, as far as it goes on without another in between."""
+    name, starts_ms, ends_ms = _named(periods, at_ms, calendar)
+    edges = [edge for period in periods for edge in (period.starts_ms, period.ends_ms)]
+    return Window(
+        WindowKind.PERIOD,
+        name,
+        max([starts_ms, *(edge for edge in edges if edge <= at_ms)]),
+        min([ends_ms, *(edge for edge in edges if edge > at_ms)]),
+    )
+
+
+def resumes(periods: Sequence[Period], at_ms: int, calendar: Calendar) -> bool:
+    """Whether the period of a moment began before another interrupted it: it does not start at zero."""
+    return _named(periods, at_ms, calendar)[1] < period_at(periods, at_ms, calendar).starts_ms
+
+
+def periods_between(periods: Sequence[Period], from_ms: int, until_ms: int, calendar: Calendar) -> Iterator[Window]:
+    """Every period of `from_ms <= t <= until_ms`, in order; one that was interrupted comes again."""
+    while from_ms <= until_ms:
+        found = period_at(periods, from_ms, calendar)
+        yield found
+        from_ms = found.ends_ms
+
+
+def _named(periods: Sequence[Period], at_ms: int, calendar: Calendar) -> tuple[str, int, int]:
+    """(name, start, end) of what covers the moment; of several the one that started last."""
+    covering = [period for period in periods if period.starts_ms <= at_ms < period.ends_ms]
+    if covering:
+        period = max(covering, key=lambda one: one.starts_ms)
+        return period.name, period.starts_ms, period.ends_ms
+    month = calendar.month(at_ms)
+    return month.name, month.starts_ms, month.ends_ms

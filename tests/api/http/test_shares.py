@@ -1,0 +1,219 @@
+"""Shared pools of a process: a tenant that holds its share of one is refused there, and nobody else notices."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import httpx2
+import pytest
+
+from billing.alerts.alerts import TESTS_PER_MINUTE
+from core.clock import now_ms
+from core.resilience.shares import FairPool, PoolFull
+from core.settings import Settings
+from core.tenancy.principal import Scope
+from metering.admission.admission import AdmissionRequest
+from metering.quota.limits import LimitSet
+from tests.api.conftest import Api
+from tests.harness import Account
+from tests.pages.reported import settle, used
+
+SMALL = AdmissionRequest(model="claude-sonnet-4-6", max_tokens=1, prompt_bytes=1)
+PLATFORM = [Scope.PLATFORM_ADMIN]
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str) -> Settings:
+    """Small pools, so that a share of one is one or two places; and the defaults of a tenant without a plan."""
+    return Settings(
+        _env_file=None,
+        database_url=database_url,
+        redis_url=redis_url,
+        anthropic_api_key="never-used",
+        anthropic_base_url="http://127.0.0.1:9",
+        upstream_max_connections=4,
+        upstream_retries=0,
+        database_pool_size=3,
+        database_timeout_s=1,
+        lookup_pool_size=1,
+        report_pool_size=1,
+        live_views=2,
+        client_write_timeout_s=0.5,
+        admin_requests_per_minute=1,
+        default_user_concurrency=7,
+        default_user_requests_per_minute=70,
+        default_tenant_concurrency=9,
+        default_tenant_spend_per_day_micro_usd=1,
+    )
+
+
+@contextmanager
+def share_of(pool: FairPool, owner: object) -> Iterator[int]:
+    """Everything that the owner gets of a pool, held in the block; how many places those are."""
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(pool.take(owner))
+            except PoolFull:
+                break
+        yield pool.held_by(owner)
+
+
+async def chat(api: Api, account: Account) -> httpx2.Response:
+    """The answer of a chat."""
+    return await api.http.post("/chat", headers=account.headers, json={"message": "hello"})
+
+
+async def admin_of(api: Api, tenant: Account) -> Account:
+    """An admin of that account's tenant."""
+    return await api.tenant_admin(tenant.tenant_id)
+
+
+def refused(answer: httpx2.Response) -> tuple[int, str, bool]:
+    """The status, the code, and whether it says when to come back."""
+    return answer.status_code, answer.json()["code"], int(answer.headers["retry-after"]) >= 1
+
+
+async def test_a_full_share_of_the_upstream_answers_before_a_hold_is_taken(api: Api) -> None:
+    greedy, modest = [await api.books.account(tenant_limits=LimitSet()) for _ in range(2)]
+    pool = api.app.state.runtime.pools.upstream
+    with share_of(pool, greedy.tenant_id) as places:
+        assert places == 2
+        assert refused(await chat(api, greedy)) == (503, "overloaded", True)
+        assert await api.books.requests(greedy) == []
+        assert (await chat(api, modest)).json()["code"] == "upstream_unreachable", "it was let through"
+    assert (await chat(api, greedy)).json()["code"] == "upstream_unreachable"
+    assert (pool.taken, pool.owners) == (0, 0)
+
+
+async def test_who_holds_its_share_of_the_database_waits_and_others_do_not(api: Api) -> None:
+    greedy, modest = [await api.tenant_admin() for _ in range(2)]
+    with share_of(api.app.state.runtime.pools.database, greedy.tenant_id):
+        path = f"/v1/admin/tenants/{greedy.tenant_id}"
+        assert refused(await api.http.get(path, headers=greedy.headers)) == (503, "overloaded", True)
+        path = f"/v1/admin/tenants/{modest.tenant_id}"
+        assert (await api.http.get(path, headers=modest.headers)).status_code == 200
+
+
+async def test_a_flood_of_keys_from_one_address_keeps_nobody_else_out(api: Api) -> None:
+    account = await api.books.account(tenant_limits=LimitSet())
+    lookups = api.app.state.runtime.pools.lookups
+    with share_of(lookups, "203.0.113.7"), share_of(api.app.state.runtime.pools.database, account.tenant_id):
+        there = httpx2.ASGITransport(app=api.app, client=("203.0.113.7", 1234), raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=there, base_url="http://naka.test") as flood:
+            assert refused(await flood.get("/v1/usage", headers=account.headers)) == (503, "overloaded", True)
+            form, headers = {"key": account.key}, {"sec-fetch-site": "same-origin"}
+            assert (await flood.post("/sign-in", data=form, headers=headers)).status_code == 503
+        assert (await chat(api, account)).json()["code"] == "upstream_unreachable", "another address is let in"
+
+
+async def unread(api: Api, account: Account, path: str, started: asyncio.Event) -> None:
+    """Asks, and reads nothing of the answer's body."""
+    url = httpx2.URL(f"http://naka.test{path}")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": url.path,
+        "raw_path": url.path.encode(),
+        "query_string": url.query,
+        "headers": [(name.encode(), value.encode()) for name, value in account.headers.items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("naka.test", 80),
+    }
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            started.set()
+            await asyncio.Event().wait()
+
+    await api.app(scope, receive, send)  # type: ignore[arg-type]
+
+
+async def test_reports_that_nobody_reads_end_and_until_then_hold_no_more_than_a_share(api: Api) -> None:
+    greedy, modest = [await api.tenant_admin() for _ in range(2)]
+    await settle(api.books, [used(random.Random(1), greedy, now_ms())])
+    pool, started = api.app.state.runtime.pools.reports, asyncio.Event()
+    for path in ("/v1/admin/reports/usage?format=csv", "/v1/admin/requests?format=csv", "/v1/admin/reports/usage"):
+        started.clear()
+        stream = asyncio.create_task(unread(api, greedy, path, started))
+        await asyncio.wait_for(started.wait(), 10)
+        assert pool.held_by(greedy.tenant_id) == 1
+        answer = await api.http.get(path, headers=modest.headers)
+        assert answer.status_code == 200, "another reads its own meanwhile"
+        await asyncio.wait_for(stream, 10)
+        assert (pool.taken, pool.owners) == (0, 0), "it was cut, and its connection given back"
+
+
+async def test_live_views_are_shared_and_a_refusal_has_a_status(api: Api) -> None:
+    greedy, modest = [await api.tenant_admin() for _ in range(2)]
+    pool = api.app.state.runtime.pools.live
+    with share_of(pool, greedy.tenant_id):
+        answer = await api.http.get("/reports/live/events", headers=greedy.headers)
+        assert (answer.status_code, int(answer.headers["retry-after"]) >= 1) == (503, True)
+        started = asyncio.Event()
+        view = asyncio.create_task(unread(api, modest, "/reports/live/events", started))
+        await asyncio.wait_for(started.wait(), 10)
+        assert pool.held_by(modest.tenant_id) == 1
+        await asyncio.wait_for(view, 10)
+        assert pool.held_by(modest.tenant_id) == 0, "nobody read it"
+
+
+async def test_a_key_has_a_rate_and_another_key_its_own(api: Api) -> None:
+    busy = await api.tenant_admin()
+    other = await admin_of(api, busy)
+    answers = [await api.http.get("/v1/billing/alerts", headers=busy.headers) for _ in range(11)]
+    assert [answer.status_code for answer in answers[:10]] == [200] * 10
+    assert refused(answers[10]) == (429, "rate_limited", True)
+    assert (await api.http.get("/v1/billing/alerts", headers=other.headers)).status_code == 200
+    assert (await api.http.get("/account", headers=busy.headers)).status_code == 429
+
+
+async def test_test_alerts_have_a_rate_for_each_tenant(api: Api) -> None:
+    busy, other = [await api.tenant_admin() for _ in range(2)]
+    path = "/v1/billing/alerts/endpoint"
+    for admin in (busy, other):
+        await api.http.put(path, headers=admin.headers, json={"url": "https://app.example.com/hooks"})
+    admins = [await admin_of(api, busy) for _ in range(TESTS_PER_MINUTE + 1)]  # a key's own rate is not the point
+    sent = [await api.http.post(f"{path}/test", headers=admin.headers) for admin in admins]
+    assert [answer.status_code for answer in sent[:-1]] == [202] * TESTS_PER_MINUTE
+    assert refused(sent[-1]) == (429, "rate_limited", True)
+    assert (await api.http.post(f"{path}/test", headers=other.headers)).status_code == 202
+
+
+async def test_a_tenant_without_a_plan_has_the_defaults_until_it_has_something_else(api: Api) -> None:
+    user = await api.books.account()
+    root = await api.books.account(scopes=PLATFORM)
+    limits = (await api.http.get("/v1/limits", headers=user.headers)).json()
+    assert [(one["scope"], one["meter"], one["window"], one["limit"]) for one in limits["windows"]] == [
+        ("user", "requests", "minute", 70),
+        ("tenant", "spend", "day", 1),
+    ]
+    assert limits["concurrency"]["limit"] == 7
+    assert (await chat(api, user)).json()["code"] == "input_exceeds_limit"
+
+    path = f"/v1/admin/tenants/{user.tenant_id}/limits"
+    shown = (await api.http.get(path, headers=root.headers)).json()
+    assert (shown["source"], shown["concurrency"]) == ("default", 9)
+    await api.http.put(path, headers=root.headers, json={"limits": [], "concurrency": None})
+    assert (await api.http.get(path, headers=root.headers)).json()["source"] == "set"
+    assert (await chat(api, user)).json()["code"] == "upstream_unreachable", "what was set replaces the default"
+
+
+async def test_the_defaults_hold_where_postgres_admits(api: Api) -> None:
+    user = await api.books.account()
+    runtime = api.app.state.runtime
+    runtime.fallback.heard(user.tenant_id, 60)
+    await runtime.fallback.admit(  # Postgres takes the tenant, for a process that cannot see Redis
+        await runtime.admission._wish(await runtime.directory.authenticate(user.key), SMALL, 1, 1),
+        blind=True,
+    )
+    assert (await chat(api, user)).json()["code"] == "input_exceeds_limit"

@@ -1,0 +1,135 @@
+"""Which levels are told, out of the rollup, the meters, the terms and the limits; and that none is told twice."""
+
+import asyncio
+from datetime import date
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+
+from billing.alerts.alerts import look
+from billing.context import BillingContext
+from billing.models import Alert
+from billing.rating.overage import Meter, MeterTerms, PastAllowance, Terms
+from core.clock import now_ms, to_datetime
+from core.ids import uuid7
+from core.tenancy.audit import Actor
+from metering.admission.entitlements import project_entitlement, set_limits
+from metering.models import UsageDaily
+from metering.quota.limits import Limit, LimitSet, PlanLimits
+from metering.quota.limits import Meter as Limited
+from metering.quota.schedule import Period, Schedule
+from metering.quota.windows import Calendar, WindowKind
+from tests.billing.office import DAY_MS, Office
+
+PERIOD = "2026-11-05-abcdef"
+TERMS = Terms((MeterTerms(Meter.OUTPUT_TOKENS, 1_000, 100_000_000),), PastAllowance.BILL, 100_000)
+
+
+class Watch:
+    """A tenant whose period runs, and what it uses."""
+
+    def __init__(self, office: Office, tenant_id: UUID) -> None:
+        self.office, self.context, self.tenant_id = office, office.context, tenant_id
+        self.day = Calendar(office.context.settings.timezone).date_of(now_ms())
+
+    async def use(self, user_id: UUID, **counts: int) -> None:
+        """In the rollup and in the meters, as a settlement does it."""
+        async with self.context.database.session() as session:
+            key = {"tenant_id": self.tenant_id, "user_id": user_id, "day": self.day, "period_id": PERIOD}
+            row = await session.get(UsageDaily, key | {"key_id": user_id, "model": "m"})
+            if row is None:
+                session.add(UsageDaily(**key, key_id=user_id, model="m", **counts))
+            else:
+                for name, count in counts.items():
+                    setattr(row, name, getattr(row, name) + count)
+        await self.office.use(self.tenant_id, PERIOD, **counts)
+
+    async def told(self) -> list[tuple[str, str, int]]:
+        """Looks; everything that was told so far: bound, meter and level."""
+        await look(self.context)
+        return sorted((one.data["kind"], one.data["meter"], one.data["level"]) for one in await self.alerts())
+
+    async def alerts(self) -> list[Alert]:
+        """By level; those of one look have ids of one moment."""
+        async with self.context.database.session() as session:
+            query = select(Alert).where(Alert.tenant_id == self.tenant_id).order_by(Alert.id)
+            return sorted(await session.scalars(query), key=lambda one: int(one.data["level"]))
+
+
+@pytest.fixture
+async def watch(office: Office) -> Watch:
+    """A tenant in the middle of a cycle of the plan `team`."""
+    tenant_id = await office.tenant()
+    await office.period(tenant_id, PERIOD, terms=TERMS, ended_ms=-10 * DAY_MS)
+    period = Period(PERIOD, now_ms() - 20 * DAY_MS, now_ms() + 10 * DAY_MS)
+    async with office.context.database.session() as session:
+        schedule = Schedule(periods=(period,))
+        await project_entitlement(session, tenant_id, plan_version="team@1", limits=PlanLimits(), schedule=schedule)
+    return Watch(office, tenant_id)
+
+
+async def _limit(context: BillingContext, tenant_id: UUID, subject_id: UUID, *limits: Limit) -> None:
+    async with context.database.session() as session:
+        await set_limits(session, Actor("test"), tenant_id, subject_id, LimitSet(limits))
+
+
+async def test_an_allowance_level_by_level_and_never_twice(watch: Watch) -> None:
+    user = uuid7()
+    await watch.use(user, output_tokens=499)
+    assert await watch.told() == []
+    await watch.use(user, output_tokens=1)
+    assert await watch.told() == [("allowance", "output_tokens", 50)]
+    assert await watch.told() == [("allowance", "output_tokens", 50)]
+    await watch.use(user, output_tokens=-400)
+    assert len(await watch.told()) == 1
+    await watch.use(user, output_tokens=450)
+    assert len(await watch.told()) == 1, "it fell and rose again"
+    await watch.use(user, output_tokens=900)
+    assert [level for _, _, level in await watch.told() if level != 50] == [80, 100]
+    (first, *_) = await watch.alerts()
+    assert (first.state, first.data["used"], first.data["limit"]) == ("none", 500, 1_000)
+    assert (first.kind, first.data["window_name"]) == ("usage.threshold_reached", PERIOD)
+
+
+async def test_a_ceiling_is_approached_in_paise_before_tax(watch: Watch) -> None:
+    user = uuid7()
+    await watch.use(user, output_tokens=1_000 + 799)
+    told = await watch.told()
+    assert [level for bound, _, level in told if bound == "ceiling"] == [50]
+    await watch.use(user, output_tokens=1)
+    ceiling = [(one.data["level"], one.data["used"]) for one in await watch.alerts() if one.data["kind"] == "ceiling"]
+    assert ceiling == [(50, 79_900)]
+    assert [level for bound, _, level in await watch.told() if bound == "ceiling"] == [50, 80]
+
+
+async def test_limits_of_users_and_of_the_tenant_by_day_and_period(watch: Watch) -> None:
+    ada, grace = uuid7(), uuid7()
+    await _limit(watch.context, watch.tenant_id, ada, Limit(Limited.TOKENS, WindowKind.DAY, 100))
+    await _limit(watch.context, watch.tenant_id, watch.tenant_id, Limit(Limited.SPEND, WindowKind.PERIOD, 1_000))
+    await watch.use(ada, input_tokens=60, output_tokens=20, cost_nano_usd=499_999)
+    await watch.use(grace, input_tokens=90)
+    await look(watch.context)
+    names = ("user_id", "meter", "window", "level")
+    found = [tuple(one.data[name] for name in names) for one in await watch.alerts()]
+    assert found == [(str(ada), "tokens", "day", 50), (str(ada), "tokens", "day", 80)]
+    await watch.use(grace, cost_nano_usd=1)
+    assert ("limit", "spend", 50) in await watch.told()
+
+    await _limit(watch.context, watch.tenant_id, ada, Limit(Limited.TOKENS, WindowKind.DAY, 160))
+    await look(watch.context)
+    again = sorted(one.data["limit"] for one in await watch.alerts() if one.data["meter"] == "tokens")
+    assert again == [100, 100, 160], "another limit tells anew"
+
+
+async def test_who_used_nothing_today_is_not_looked_at(watch: Watch) -> None:
+    watch.day = date.fromordinal(to_datetime(now_ms()).date().toordinal() - 3)
+    await watch.use(uuid7(), output_tokens=5_000)
+    assert await watch.told() == []
+
+
+async def test_two_that_look_at_once_tell_once(watch: Watch) -> None:
+
+    await watch.use(uuid7(), output_tokens=1_000)
+    await asyncio.gather(*(look(watch.context) for _ in range(4)))
+    assert len(await watch.alerts()) == 3

@@ -1,0 +1,267 @@
+"""admit.lua and settle.lua against the small model: any limits, any history, any order, the same words and numbers.
+
+And judge.py, which stands in for admit.lua while Redis is away, against both: every field of every answer.
+"""
+
+import random
+from uuid import UUID, uuid4
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from metering.admission.redis_scripts import QuotaScripts
+from metering.quota.counters import ScopeCounters, WindowState
+from metering.quota.decision import decide, room
+from metering.quota.limits import (
+    METERS,
+    PRICED_CLASSES,
+    WINDOWS,
+    Ceiling,
+    Entitlement,
+    Limit,
+    LimitSet,
+    PlanLimits,
+    PricedMeter,
+    resolve,
+)
+from metering.quota.query import QuotaQuery, Refused, Reservation
+from metering.quota.windows import Window, WindowKind, minute_window
+from tests.metering.model import ModelHash, QuotaModel, Verdict, left, names_at
+
+HOUR_MS = 3_600_000
+TOKENS = st.integers(0, 40)
+BOUNDS = st.integers(0, 20) | st.integers(40, 160) | st.integers(100, 300)
+LIMITS = st.lists(st.builds(Limit, st.sampled_from(METERS), st.sampled_from(WINDOWS), BOUNDS), max_size=4).map(tuple)
+SETS = st.builds(LimitSet, LIMITS, st.sampled_from([None, None, None, 0, 1, 3]))
+RATES = st.sampled_from([0, 7_919, 40_000, 100_003, 250_000])
+PRICES = st.tuples(*[st.tuples(st.booleans(), st.integers(0, 50), RATES)] * len(PRICED_CLASSES))
+CEILINGS = st.builds(
+    lambda paise, prices: Ceiling(
+        paise,
+        tuple(
+            PricedMeter(meter, allowance, rate)
+            for meter, (priced, allowance, rate) in zip(PRICED_CLASSES, prices, strict=True)
+            if priced
+        ),
+    ),
+    st.integers(0, 12),
+    PRICES,
+)
+PLANS = st.builds(PlanLimits, bounds=LIMITS, ceiling=st.none() | CEILINGS)
+USED = st.just((0,) * 7) | st.tuples(*[st.integers(0, 20)] * 6, st.integers(0, 60_000))
+HISTORY = st.tuples(*[USED] * 3)
+COUNTS = st.tuples(st.integers(0, 1), *[st.integers(0, 60)] * 5, st.integers(0, 90_000))
+ADMIT = st.tuples(
+    st.just("admit"), st.integers(0, 1), TOKENS, TOKENS, st.integers(1, 60), st.integers(1, 8), st.integers(0, 2_000)
+)
+SETTLE = st.tuples(st.just("settle"), st.integers(0, 10), COUNTS)
+
+
+class Trial:
+    """One tenant with two users in Redis, and the model of it; after each step both are compared."""
+
+    def __init__(self, quota: QuotaScripts, entitlement: Entitlement) -> None:
+        self.quota = quota
+        self.tenant, self.users = uuid4(), (uuid4(), uuid4())
+        self.entitlement = entitlement
+        self.model = QuotaModel(
+            entitlement.limits, entitlement.user_concurrency, entitlement.tenant_concurrency, ModelHash(), {}
+        )
+        self.held: list[tuple[UUID, int]] = []
+        self.settled: list[tuple[UUID, int]] = []
+        self.day = self.period = Window(WindowKind.DAY, "", 0, 0)
+
+    async def build(self, histories: list[tuple[tuple[int, ...], ...]]) -> None:
+        """Writes what was used before; the tenant's history is the first."""
+        now = await self.quota.now_ms()
+        self.day = Window(WindowKind.DAY, "2026-11-22", now - HOUR_MS, now + HOUR_MS)
+        self.period = Window(WindowKind.PERIOD, "2026-11", now - HOUR_MS, now + 2 * HOUR_MS)
+        names = [f"m:{minute_window(now).name}", f"d:{self.day.name}", f"p:{self.period.name}"]
+        run = await self.quota.lane.connect()
+        hashes = [
+            ModelHash({name: WindowState(used) for name, used in zip(names, history, strict=True)})
+            for history in histories
+        ]
+        fields = [
+            {name: state.pack() for name, state in made.windows.items()} | {"k": " ".join(names)} for made in hashes
+        ]
+        assert await self.quota.build_tenant(self.tenant, 7, run, fields[0])
+        self.model.tenant = hashes[0]
+        for index, user in enumerate(self.users):
+            assert await self.quota.build_user(self.tenant, user, 7, run, fields[index + 1])
+            self.model.users[index] = hashes[index + 1]
+
+    async def admit(self, user: int, prompt: int, likely: int, asked: int, smallest: int, rate: int) -> None:
+        """Asks both and compares the words, the grant and the room."""
+        likely = min(prompt, likely)
+        ask = QuotaQuery(
+            tenant_id=self.tenant,
+            user_id=self.users[user],
+            day=self.day,
+            period=self.period,
+            prompt_bound=prompt,
+            prompt_nano_usd=prompt * 700,
+            prompt_likely=likely,
+            likely_nano_usd=likely * 700,
+            asked_output=asked,
+            smallest_output=smallest,
+            output_rate=rate,
+            ttl_ms=60_000,
+            from_ms=self.day.starts_ms,
+            until_ms=self.day.ends_ms,
+            read_epoch=7,
+        )
+        answer = await self.quota.admit(ask, self.entitlement)
+        assert isinstance(answer, Reservation | Refused)
+        self.judge(user, ask, answer)
+        expected = self.model.admit(user, ask, answer.now_ms)
+        if isinstance(answer, Refused):
+            found = Verdict(-1, answer.cause, answer.limit, answer.of_user, answer.worth_counting)
+            assert found == expected
+            return
+        assert expected == Verdict(answer.granted_output)
+        assert answer.id.int >> 80 == answer.now_ms
+        names, amounts = (
+            names_at(ask, answer.now_ms),
+            (prompt, answer.granted_output, (prompt * 700) + rate * answer.granted_output),
+        )
+        for of in (self.model.tenant, self.model.users[user]):
+            of.hold(answer.id.hex, names, amounts)
+        self.held.append((answer.id, user))
+        for limit, rest in zip(self.entitlement.limits, answer.room, strict=True):
+            of = self.model.users[user] if limit.scope.value == "user" else self.model.tenant
+            assert rest == left(limit, of.window(names[limit.window])) >= 0  # no grant ever passes a limit
+
+    def judge(self, user: int, ask: QuotaQuery, answer: Reservation | Refused) -> None:
+        """The decision in Python is the script's."""
+        names = list(names_at(ask, answer.now_ms).values())
+        of_user, of_tenant = (
+            ScopeCounters(len(of.holds), tuple(of.window(name) for name in names))
+            for of in (self.model.users[user], self.model.tenant)
+        )
+        assert_judged_alike(ask, self.entitlement, of_user, of_tenant, answer)
+
+    async def settle(self, which: int, counts: tuple[int, ...]) -> None:
+        """Settles one that runs, or tells again of one that is settled."""
+        if which < len(self.held):
+            request, user = self.held.pop(which)
+            for of in (self.model.tenant, self.model.users[user]):
+                of.settle(request.hex, counts)
+            self.settled.append((request, user))
+            assert await self.quota.settle(self.tenant, self.users[user], request, counts) == 2
+        elif self.settled:
+            request, user = self.settled[which % len(self.settled)]
+            assert await self.quota.settle(self.tenant, self.users[user], request, counts) == 0
+
+    async def compare(self) -> None:
+        """Every window, hold and running count of the three hashes."""
+        for index, user in enumerate(self.users):
+            of_user, of_tenant = self.model.users[index], self.model.tenant
+            names = sorted(of_user.windows.keys() | of_tenant.windows.keys())
+            answer = await self.quota.read(self.tenant, user, names)
+            assert isinstance(answer, tuple)
+            for state, model in zip(answer, (of_user, of_tenant), strict=True):
+                assert state == ScopeCounters(len(model.holds), tuple(model.window(name) for name in names))
+
+
+def assert_judged_alike(
+    ask: QuotaQuery, entitlement: Entitlement, user: ScopeCounters, tenant: ScopeCounters, answer: Reservation | Refused
+) -> None:
+    """Every field of the script's answer is what judge.py says of the same states at the same time."""
+    verdict = decide(ask, entitlement, user, tenant, answer.now_ms)
+    if isinstance(verdict, Refused):
+        assert verdict == answer
+        return
+    amounts = (ask.prompt_bound, verdict, ask.nano_usd(verdict))
+    left = room(entitlement, user.with_hold(*amounts), tenant.with_hold(*amounts))
+    assert isinstance(answer, Reservation)
+    assert (verdict, left) == (answer.granted_output, answer.room)
+
+
+STATES = st.builds(
+    ScopeCounters,
+    st.sampled_from([0, 0, 1, 3]),
+    st.tuples(*[st.builds(WindowState, USED, st.tuples(*[st.integers(0, 60)] * 3, st.integers(0, 60_000)))] * 3),
+)
+
+
+@given(
+    plan=PLANS,
+    limits=st.tuples(SETS, SETS),
+    states=st.tuples(STATES, STATES),
+    sizes=st.tuples(TOKENS, TOKENS, st.integers(1, 60), st.integers(1, 8), st.integers(0, 2_000)),
+)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_the_judge_says_what_the_script_says_of_any_state(
+    quota: QuotaScripts,
+    plan: PlanLimits,
+    limits: tuple[LimitSet, LimitSet],
+    states: tuple[ScopeCounters, ScopeCounters],
+    sizes: tuple[int, int, int, int, int],
+) -> None:
+    trial = Trial(quota, resolve(plan, user=limits[0], tenant=limits[1], plan_version=None))
+    user_id, run_id, now = trial.users[0], await quota.lane.connect(), await quota.now_ms()
+    prompt, likely, asked, smallest, rate = sizes
+    day, period = Window(WindowKind.DAY, "d", now - HOUR_MS, now + HOUR_MS), Window(WindowKind.PERIOD, "p", 0, 2 * now)
+    likely = min(prompt, likely)
+    sized = (prompt, prompt * 700, likely, likely * 700, asked, smallest, rate, 1_000)
+    ask = QuotaQuery(trial.tenant, user_id, day, period, *sized, from_ms=0, until_ms=2 * now, read_epoch=1)
+    names = names_at(ask, now)
+    of_user, of_tenant = (
+        {"c": state.active} | {name: window.pack() for name, window in zip(names.values(), state.windows, strict=True)}
+        for state in states
+    )
+    assert await quota.build_tenant(trial.tenant, 1, run_id, of_tenant)
+    assert await quota.build_user(trial.tenant, user_id, 1, run_id, of_user)
+    answer = await quota.admit(ask, trial.entitlement)
+    assert isinstance(answer, Reservation | Refused)
+    if minute_window(answer.now_ms) == minute_window(now):
+        assert_judged_alike(ask, trial.entitlement, *states, answer)
+
+
+@given(
+    plan=PLANS,
+    user=SETS,
+    tenant=SETS,
+    histories=st.tuples(*[HISTORY] * 3),
+    steps=st.lists(ADMIT | ADMIT | SETTLE, min_size=4, max_size=16),
+)
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_the_scripts_say_what_the_model_says(
+    quota: QuotaScripts,
+    plan: PlanLimits,
+    user: LimitSet,
+    tenant: LimitSet,
+    histories: tuple[tuple[tuple[int, ...], ...], ...],
+    steps: list[tuple[object, ...]],
+) -> None:
+    trial = Trial(quota, resolve(plan, user=user, tenant=tenant, plan_version=None))
+    await trial.build(list(histories))
+    for kind, *arguments in steps:
+        await getattr(trial, str(kind))(*arguments)
+        await trial.compare()
+    while trial.held:
+        await trial.settle(0, (1, 2, 3, 4, 5, 6, 7))
+    await trial.compare()
+    windows = [state for of in (trial.model.tenant, *trial.model.users.values()) for state in of.windows.values()]
+    assert {state.held for state in windows} == {(0, 0, 0, 0)}
+
+
+@given(steps=st.lists(st.tuples(TOKENS, st.integers(1, 60), COUNTS), min_size=1, max_size=8), seed=st.randoms())
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_the_order_of_settlements_does_not_matter(
+    quota: QuotaScripts, steps: list[tuple[int, int, tuple[int, ...]]], seed: random.Random
+) -> None:
+    """After all of them nothing is held, and used is the sum."""
+    trial = Trial(quota, resolve(PlanLimits(), user=None, tenant=None, plan_version=None))
+    await trial.build([((0,) * 7,) * 3] * 3)
+    for prompt, asked, _ in steps:
+        await trial.admit(0, prompt, prompt, asked, 1, 15)
+    order = list(zip(list(trial.held), [counts for *_, counts in steps], strict=True))
+    seed.shuffle(order)
+    for (request, _), counts in order:
+        assert await quota.settle(trial.tenant, trial.users[0], request, counts) == 2
+    total = tuple(sum(column) for column in zip(*(counts for *_, counts in steps), strict=True))
+    answer = await quota.read(trial.tenant, trial.users[0], ["d:2026-11-22", "p:2026-11"])
+    assert isinstance(answer, tuple)
+    assert answer == (ScopeCounters(0, (WindowState(total),) * 2),) * 2

@@ -1,0 +1,86 @@
+"""Rows of processes that are over go; whoever beats at that moment, or left something open, stays."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from core.ids import uuid7
+from core.postgres.database import asyncpg_dsn
+from metering.reconciliation.pruning import prune_processes, prune_reconciliations
+from tests.programs import until
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+OLD, YOUNG = timedelta(days=1, minutes=1), timedelta(hours=23)
+
+
+@pytest.fixture
+async def connect(database_url: str) -> AsyncIterator[Callable[[], Any]]:
+    """Makes connections to the test's own database."""
+    made: list[Any] = []
+
+    async def connect() -> Any:
+        made.append(await asyncpg.connect(asyncpg_dsn(database_url)))
+        return made[-1]
+
+    yield connect
+    for connection in made:
+        await connection.close()
+
+
+async def test_rows_of_processes_that_are_over_go(connect: Callable[[], Any]) -> None:
+    connection, beats = await connect(), await connect()
+    silent, ended, alive, holding, beating = (uuid7() for _ in range(5))
+    for process, age in ((silent, OLD), (ended, YOUNG), (alive, YOUNG), (holding, OLD), (beating, OLD)):
+        await connection.execute(
+            "INSERT INTO processes (id, host, pid, beat, beat_at, progress, ended_at)"
+            " VALUES ($1, 'h', 1, 1, now() - $2::interval, '[]', CASE WHEN $3 THEN now() END)",
+            process,
+            age,
+            process == ended,
+        )
+    await connection.execute(
+        "INSERT INTO usage_requests (tenant_id, id, user_id, process_id, state) VALUES ($1, $1, $1, $2, 'open')",
+        uuid7(),
+        holding,
+    )
+
+    async with _waited_for(beats, prune_processes(connection)):
+        await beats.execute("UPDATE processes SET beat = 2, beat_at = now() WHERE id = $1", beating)
+
+    left = {row["id"] for row in await connection.fetch("SELECT id FROM processes")}
+    assert left == {alive, holding, beating}
+
+
+@asynccontextmanager
+async def _waited_for(connection: Any, work: Any) -> AsyncIterator[None]:
+    """A transaction that commits only once `work`, begun after the block, waits for one of its locks."""
+    async with connection.transaction():
+        yield
+        task = asyncio.create_task(work)
+
+        async def waits() -> bool:
+            await connection.execute("SELECT pg_stat_clear_snapshot()")
+            return bool(await connection.fetchval(WAITING))
+
+        await until(waits)
+    await task
+
+
+async def test_reports_go_after_ninety_days(connect: Callable[[], Any]) -> None:
+    connection = await connect()
+    for age in (89, 91):
+        await connection.execute(
+            "INSERT INTO reconciliations (id, ran_at, drifts, report) VALUES ($1, now() - $2::interval, $3, '{}')",
+            uuid7(),
+            timedelta(days=age),
+            age,
+        )
+
+    await prune_reconciliations(connection)
+
+    assert await connection.fetchval("SELECT array_agg(drifts) FROM reconciliations") == [89]

@@ -1,0 +1,215 @@
+"""Old months go, their sums stay, and the books add up before and after."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from core.clock import now_ms, to_datetime, to_ms
+from core.errors import NotFound
+from core.ids import uuid7
+from core.postgres.database import Connections
+from core.tenancy.models import User
+from metering.adjustments.corrections import Amounts, correct, credit
+from metering.admission.entitlements import project_entitlement
+from metering.journal.partitions import ensure_partitions
+from metering.models import COUNT_COLUMNS
+from metering.quota.limits import PlanLimits
+from metering.quota.schedule import Period, Schedule
+from metering.quota.windows import Calendar
+from metering.reconciliation.drifts import Month
+from metering.reconciliation.reconcile import Scope, reconcile
+from metering.reconciliation.retention import detach_old_months
+from metering.reports.requests import find_request
+from tests.harness import ACTOR, Account, Books
+from tests.rollups import fill_rollups
+
+KOLKATA = Calendar("Asia/Kolkata")
+NOW = Month(f"{to_datetime(now_ms()):%Y-%m}")
+SUMS = ", ".join(COUNT_COLUMNS)
+
+
+@pytest.fixture
+async def old(database_url: str) -> AsyncIterator[Books]:
+    books = Books(database_url)
+    yield books
+    await books.close()
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Connections]:
+    pool = Connections(database_url, timeout_s=10)
+    await pool.start()
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+async def account(old: Books, pool: Connections) -> Account:
+    """Some requests a month, in each of the last seven months; on the edges of UTC's months, too."""
+    account, dice = await old.account(), random.Random(2)
+    async with old.connection() as connection:
+        for back in range(7):
+            month = NOW.later(-back)
+            await ensure_partitions(connection, _ms(month))
+            last = NOW.later(1 - back)
+            for at in (
+                _ms(month),
+                _ms(month) + 1000,
+                _ms(last) - 1,
+                *(_ms(month) + dice.randrange(27 * 86_400_000) for _ in range(9)),
+            ):
+                if at < now_ms():
+                    await _request(connection, account, at, dice)
+    async with pool.acquire() as connection:
+        await connection.execute(
+            "INSERT INTO usage_daily (tenant_id, user_id, day, period_id, key_id, model, " + SUMS + ")"
+            " SELECT tenant_id, user_id, day, period_id, key_id, model, "
+            + ", ".join(f"sum({name})" for name in COUNT_COLUMNS)
+            + " FROM usage_requests WHERE state = 'settled' GROUP BY 1, 2, 3, 4, 5, 6"
+        )
+        await connection.execute(
+            f"INSERT INTO usage_meters (tenant_id, period_id, shard, {SUMS}) SELECT tenant_id, period_id, 0, "
+            + ", ".join(f"sum({name})" for name in COUNT_COLUMNS)
+            + " FROM usage_daily GROUP BY 1, 2"
+        )
+    await fill_rollups(old)
+    return account
+
+
+def _ms(month: Month) -> int:
+    return to_ms(datetime(month.first.year, month.first.month, 1, tzinfo=UTC))
+
+
+async def _request(connection: object, account: Account, at: int, dice: random.Random, state: str = "settled") -> UUID:
+    request_id = uuid7(at)
+    counts = [dice.randrange(1000) for _ in COUNT_COLUMNS]
+    await connection.execute(  # type: ignore[attr-defined]
+        f"INSERT INTO usage_requests (tenant_id, id, user_id, key_id, state, day, period_id, model, outcome, source,"
+        f" model_known, {SUMS}) VALUES ($1, $2, $3, $4, $5, $6, $7, 'm', 'completed', 'final', true,"
+        f" {', '.join(map(str, counts))})",
+        account.tenant_id,
+        request_id,
+        account.user_id,
+        account.key_id,
+        state,
+        KOLKATA.date_of(at),
+        KOLKATA.month(at).name,
+    )
+    return request_id
+
+
+async def drifts(pool: Connections, account: Account) -> dict[str, int]:
+    run = await reconcile(pool, None, Scope((account.tenant_id,)))
+    assert run.since <= NOW.later(-5), "every month is compared but the first, which is taken for a part"
+    return {name: check.found for name, check in run.checks.items() if check.found}
+
+
+async def attached(books: Books) -> list[str]:
+    rows = await books.fetch(
+        "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = 'usage_requests'::regclass"
+    )
+    return sorted(
+        row["relname"][-7:].replace("_", "-") for row in rows if row["relname"][-7:] <= NOW.name.replace("-", "_")
+    )
+
+
+async def test_months_go_and_the_books_add_up(old: Books, pool: Connections, account: Account) -> None:
+    assert await drifts(pool, account) == {}
+    (oldest, *_) = await old.fetch("SELECT * FROM usage_requests ORDER BY id")
+    assert await detach_old_months(pool, keep_months=0) == []
+    gone = await asyncio.gather(*(detach_old_months(pool, keep_months=3) for _ in range(2)))
+    wanted = [NOW.later(-back).name for back in (7, 6, 5, 4)]  # a month before the first is made as well
+    assert set(gone[0]) | set(gone[1]) == set(wanted)
+    assert await attached(old) == [NOW.later(-back).name for back in (3, 2, 1, 0)]
+    assert await drifts(pool, account) == {}, "with months whose days stand in two"
+    assert await detach_old_months(pool, keep_months=3) == []
+    kept = await old.fetch(f"SELECT count(*) AS n FROM usage_requests_{NOW.later(-5).name.replace('-', '_')}_detached")
+    assert kept[0]["n"] > 0
+
+    async with old.database.session() as session:
+        with pytest.raises(NotFound, match="were archived"):
+            await correct(session, ACTOR, account.tenant_id, oldest["id"], Amounts(input_tokens=1), reason="late")
+        with pytest.raises(NotFound, match="were archived"):
+            await find_request(session, oldest["id"], tenant_id=None)
+        with pytest.raises(NotFound, match="no such request"):
+            await find_request(session, uuid7(), tenant_id=account.tenant_id)
+        with pytest.raises(NotFound, match="no such request"):
+            await find_request(session, UUID(int=2**128 - 1), tenant_id=None)
+        with pytest.raises(NotFound, match="no such request"):
+            await find_request(session, oldest["id"], tenant_id=uuid7())  # another tenant's, or nobody's
+
+
+async def test_a_credit_in_a_month_that_went_still_adds_up(old: Books, pool: Connections, account: Account) -> None:
+    await detach_old_months(pool, keep_months=2)
+    month = NOW.later(-4)
+    before = await old.sums("usage_by_day", account.tenant_id)
+    async with old.database.session() as session:
+        user = await session.get_one(User, (account.tenant_id, account.user_id))
+        amounts = Amounts(output_tokens=5)
+        await credit(session, ACTOR, user, amounts, calendar=KOLKATA, period_id=month.name, reason="kind")
+    assert await drifts(pool, account) == {}
+    after = await old.sums("usage_by_day", account.tenant_id)
+    assert before - after == {"output_tokens": 5}
+
+
+async def test_a_drift_in_a_month_that_went_is_still_found(old: Books, pool: Connections, account: Account) -> None:
+    await detach_old_months(pool, keep_months=2, drop=True)
+    assert await drifts(pool, account) == {}
+    month = NOW.later(-4)
+    for table, column, check in (
+        ("usage_daily", "day", "rollup"),
+        ("usage_monthly", "month", "rollup"),
+        ("usage_by_day", "day", "rollup"),
+        ("usage_meters", "period_id", "meters"),
+    ):
+        one = f"ctid = (SELECT ctid FROM {table} WHERE left({column}::text, 7) = $1 LIMIT 1)"
+        (row,) = await old.fetch(
+            f"UPDATE {table} SET input_tokens = input_tokens + 1 WHERE {one} RETURNING ctid::text AS at", month.name
+        )
+        assert await drifts(pool, account) == {check: 1}, table
+        await old.fetch(f"UPDATE {table} SET input_tokens = input_tokens - 1 WHERE ctid = '{row['at']}'")
+        assert await drifts(pool, account) == {}, table
+
+
+@pytest.mark.parametrize("why", ["open", "held", "counted"])
+async def test_a_month_that_is_needed_stays_and_those_after_it(
+    old: Books, pool: Connections, account: Account, why: str
+) -> None:
+    stays = NOW.later(-5)
+    async with old.connection() as connection:
+        if why == "open":
+            await _request(connection, account, _ms(stays) + 5, random.Random(1), "open")
+        elif why == "held":
+            await connection.execute(
+                "UPDATE usage_requests SET hold_until = clock_timestamp() + interval '1 hour' WHERE id = ("
+                "SELECT id FROM usage_requests WHERE day >= $1 AND day < $2 ORDER BY id OFFSET 3 LIMIT 1)",
+                stays.first + timedelta(days=2),
+                stays.later(1).first,
+            )
+        else:
+            period = Period(f"{stays.name}-trial", _ms(stays) + 1, now_ms() + 86_400_000)
+            async with old.database.session() as session:
+                await project_entitlement(
+                    session,
+                    account.tenant_id,
+                    plan_version="p:1",
+                    limits=PlanLimits(),
+                    schedule=Schedule(periods=(period,)),
+                )
+    assert await detach_old_months(pool, keep_months=2) == [NOW.later(-7).name, NOW.later(-6).name]
+    assert (await attached(old))[0] == stays.name
+    assert await old.fetch("SELECT FROM usage_checkpoints WHERE month >= $1", stays.first) == []
+    assert "rollup" not in await drifts(pool, account)
+
+
+async def test_a_busy_table_is_left_for_later(old: Books, pool: Connections, account: Account) -> None:
+    async with old.connection() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE usage_requests IN ROW EXCLUSIVE MODE")
+        assert await detach_old_months(pool, keep_months=2) == []
+    assert await old.fetch("SELECT FROM usage_checkpoints") == []
+    assert await detach_old_months(pool, keep_months=2) != []
+    assert await drifts(pool, account) == {}

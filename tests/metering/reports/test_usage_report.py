@@ -1,0 +1,194 @@
+"""Reports: whichever rollup answers, the sums are those of the rows; and a price is exact."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from billing.invoicing.report_prices import margin_paise, paise_of, period_rates
+from core.clock import now_ms
+from core.tenancy.accounts import create_tenant, create_user
+from metering.models import COUNT_COLUMNS
+from metering.reports.usage_report import GROUPS, PRICE, SUMS, UsageReport, whole_months
+from tests.harness import ACTOR, Account, Books
+from tests.metering.rows import KOLKATA
+from tests.rollups import fill_rollups
+
+MODELS = ("claude-sonnet-4-6", "claude-haiku-4-5", "")
+FIRST = date(2026, 1, 20)
+DAYS = 100
+RATES = {"input_tokens": 40_001, "output_tokens": 150_000, "cache_write_tokens": 7}
+SPEND_RATE = 9_999
+Row = dict[str, Any]
+
+
+@pytest.fixture
+async def report_books(database_url: str) -> AsyncIterator[Books]:
+    books = Books(database_url)
+    yield books
+    await books.close()
+
+
+@pytest.fixture
+async def rows(report_books: Books) -> list[Row]:
+    """A hundred days of three tenants: one on tokens, one on spend, one without a plan; and the rows of its rollup."""
+    dice = random.Random(11)
+    tenants = [await _tenant(report_books, plan) for plan in ("tokens", "spend", None)]
+    made: list[Row] = []
+    for _ in range(400):
+        tenant, users = dice.choice(tenants)
+        account = dice.choice(users)
+        day = FIRST + timedelta(days=dice.randrange(DAYS))
+        made.append(
+            {
+                "tenant_id": tenant,
+                "user_id": account.user_id,
+                "key_id": account.key_id,
+                "model": dice.choice(MODELS),
+                "day": day,
+                "period_id": f"{day:%Y-%m}",
+                **{name: dice.randrange(-3, 10**9) for name in SUMS},
+            }
+        )
+    unique = list({tuple(row[name] for name in (*_KEY, "period_id")): row for row in made}.values())
+    names = [*_KEY, "period_id", *SUMS]
+    slots = ", ".join(f"${place + 1}" for place in range(len(names)))
+    async with report_books.connection() as connection:
+        statement = f"INSERT INTO usage_daily ({', '.join(names)}) VALUES ({slots})"
+        await connection.executemany(statement, [[row[name] for name in names] for row in unique])
+        await connection.execute(
+            "INSERT INTO usage_meters (tenant_id, period_id, shard)"
+            " SELECT DISTINCT tenant_id, period_id, 0 FROM usage_daily"
+        )
+    await fill_rollups(report_books)
+    return unique
+
+
+_KEY = ("tenant_id", "user_id", "key_id", "model", "day")
+
+
+async def _tenant(books: Books, plan: str | None) -> tuple[UUID, list[Account]]:
+    async with books.database.session() as session:
+        tenant = await create_tenant(session, ACTOR, slug=f"r-{plan}".lower(), name="T")
+        await create_user(session, ACTOR, tenant.id, external_id="nobody")
+    accounts = [await books.account(tenant_id=tenant.id) for _ in range(3)]
+    if plan is not None:
+        rates = RATES if plan == "tokens" else {"spend": SPEND_RATE}
+        meters = [{"meter": name, "allowance": 5, "rate_paise": rate} for name, rate in rates.items()]
+        async with books.connection() as connection:
+            await connection.execute(
+                "INSERT INTO plans (code, version, name, limits, meters) VALUES ($1, 1, $1, '{}', $2)",
+                plan,
+                json.dumps(meters),
+            )
+            await connection.execute(
+                "UPDATE tenants SET plan_code = $2, plan_version = 1 WHERE id = $1", tenant.id, plan
+            )
+            # The period of February has terms of its own: twice the rates.
+            terms = {"meters": [meter | {"rate_paise": int(str(meter["rate_paise"])) * 2} for meter in meters]}
+            await connection.execute(
+                "INSERT INTO billing_periods (tenant_id, period_id, kind, starts_ms, ends_ms, plan_code, plan_version,"
+                " terms) VALUES ($1, '2026-02', 'month', 0, 1, $2, 1, $3)",
+                tenant.id,
+                plan,
+                json.dumps(terms),
+            )
+    return tenant.id, accounts
+
+
+def expected(
+    rows: list[Row], wanted: UsageReport, plans: dict[UUID, str | None]
+) -> dict[tuple[Any, ...], Counter[str]]:
+    """The report by plain arithmetic, by its groups."""
+    found: dict[tuple[Any, ...], Counter[str]] = {}
+    for row in rows:
+        filters = ("tenant_id", "user_id", "key_id", "model")
+        if not wanted.first <= row["day"] <= wanted.last:
+            continue
+        if any(getattr(wanted, name) not in (None, row[name]) for name in filters):
+            continue
+        named = row | {"month": row["day"].replace(day=1)}
+        group = tuple(named[name if name in ("model", "day", "month") else f"{name}_id"] for name in wanted.group_by)
+        sums = found.setdefault(group, Counter())
+        sums.update({name: row[name] for name in SUMS} | {PRICE: price(row, plans[row["tenant_id"]])})
+    return found
+
+
+def price(row: Row, plan: str | None) -> int:
+    """In nano-paise."""
+    factor = 2 if row["period_id"] == "2026-02" else 1
+    if plan == "spend":
+        return int(row["cost_nano_usd"]) * SPEND_RATE * factor
+    if plan == "tokens":
+        units = row | {"cache_write_tokens": row["cache_write_5m_tokens"] + row["cache_write_1h_tokens"]}
+        return sum(int(units[name]) * rate * 1000 * factor for name, rate in RATES.items())
+    return 0
+
+
+async def test_any_report_is_what_the_rows_add_up_to(report_books: Books, rows: list[Row]) -> None:
+    dice = random.Random(5)
+    plans = {row["id"]: row["plan_code"] for row in await report_books.fetch("SELECT id, plan_code FROM tenants")}
+    for _ in range(120):
+        first = FIRST + timedelta(days=dice.randrange(-10, DAYS))
+        last = first + timedelta(days=dice.choice([0, 1, 20, 28, 31, 59, 70, 100]))
+        some = dice.choice(rows)
+        wanted = UsageReport(
+            first,
+            last,
+            dice.sample(GROUPS, dice.randrange(4)),
+            **{name: some[name] for name in dice.sample(_KEY[:4], dice.choice([0, 0, 1, 2]))},
+            today=dice.choice([None, FIRST + timedelta(days=DAYS)]),
+            named=dice.random() < 0.5,
+        )
+        tenant = wanted.tenant_id
+        async with report_books.database.session() as session:
+            found = (await session.execute(wanted.query(period_rates(tenant)))).mappings().all()
+            plain = (await session.execute(replace(wanted, named=False).query())).mappings().all()
+        groups = [name if name in ("model", "day", "month") else f"{name}_id" for name in wanted.group_by]
+        table = {
+            tuple(row[name] for name in groups): Counter({name: int(row[name]) for name in (*SUMS, PRICE)})
+            for row in found
+        }
+        if not groups and not any(table[()].values()):
+            table = {}  # the sum of nothing is a row of zeros
+        assert table == expected(rows, wanted, plans), wanted
+        assert [[int(row[name]) for name in SUMS] for row in plain] == [
+            [int(row[name]) for name in SUMS] for row in found
+        ]
+        assert list(found[0]) == [*wanted.columns, PRICE] if found else True
+
+
+async def test_the_first_of_an_order_and_the_others_make_the_whole(report_books: Books, rows: list[Row]) -> None:
+    span = (FIRST, FIRST + timedelta(days=DAYS))
+    async with report_books.database.session() as session:
+        whole = (await session.execute(UsageReport(*span, ["user"], order="tokens").query())).mappings().all()
+        top = (await session.execute(UsageReport(*span, ["user"], order="tokens", top=4).query())).mappings().all()
+    assert len(whole) == len({row["user_id"] for row in rows})
+    tokens = [sum(int(row[name]) for name in COUNT_COLUMNS if name.endswith("_tokens")) for row in whole]
+    assert tokens == sorted(tokens, reverse=True)
+    assert [row["user_id"] for row in top] == [row["user_id"] for row in whole[:4]]
+
+
+def test_the_whole_months_of_a_range() -> None:
+    day = date.fromisoformat
+    assert whole_months(day("2026-01-01"), day("2026-03-31")) == (day("2026-01-01"), day("2026-03-31"))
+    assert whole_months(day("2026-01-02"), day("2026-03-30")) == (day("2026-02-01"), day("2026-02-28"))
+    assert whole_months(day("2026-01-02"), day("2026-02-27")) is None
+    assert whole_months(day("2026-02-01"), day("2026-02-10"), day("2026-02-10")) == (
+        day("2026-02-01"),
+        day("2026-02-10"),
+    )
+    assert whole_months(day("2026-02-02"), day("2026-02-10"), day("2026-02-10")) is None
+    assert whole_months(day("2024-02-01"), day("2024-02-29")) == (day("2024-02-01"), day("2024-02-29"))
+
+
+def test_a_shown_amount_is_rounded_once_half_up() -> None:
+    assert [paise_of(nano) for nano in (499_999_999, 500_000_000, -500_000_000, 1_500_000_000)] == [0, 1, -1, 2]
+    assert margin_paise(10_000_000_000, 1_000_000, 8_800) == 1  # 10 paise less 8.8
+    assert KOLKATA.date_of(now_ms()) >= FIRST
