@@ -1,19 +1,21 @@
-# Everything happens in .venv, from the hashes in requirements.lock; a second run of any target reuses it.
+# Everything happens in .venv, from the hashes in the lock files; a second run of any target reuses it.
+# `make run` installs only what running needs; the other targets install the development tools, too.
 
 PYTHON  ?= python3
+SHELL   := /bin/bash
 # One more than there are cores: many a test waits for something.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2); [ $$n -gt 3 ] && n=3; echo $$((n + 1)))
 BIN     := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format lock clean
+.PHONY: help install run check test lint format lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## .venv with everything, exactly as locked
 
-run: install ## the whole of Naka on this machine; ARGS="..." goes to `naka up`
+run: .venv/.runnable ## the whole of Naka on this machine; ARGS="..." goes to `naka up`
 	@exec $(BIN)/naka up $(ARGS)
 
 lint: install ## style, types, layers
@@ -22,8 +24,11 @@ lint: install ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+check: lint ## lint, then the tests that start no server; ARGS="..." goes to pytest
+	@exec $(BIN)/pytest -q -m "not server" $(ARGS)
+
 test: lint ## lint, then every test; ARGS="..." goes to pytest
-	@exec $(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@exec $(BIN)/pytest -n $(WORKERS) --dist loadgroup --durations=15 $(ARGS)
 
 format: install ## put the code in shape
 	$(BIN)/ruff check --fix .
@@ -32,9 +37,10 @@ format: install ## put the code in shape
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --custom-compile-command 'make lock' --quiet
 
-lock: install ## compile both locks again (UPGRADE=1 for newer versions): everything, and what the image holds
+lock: install ## compile the locks again (UPGRADE=1 for newer versions): everything, `make run`, the image
 	$(COMPILE) --all-extras $(if $(UPGRADE),--upgrade) --output-file requirements.lock
-	rm -f requirements.runtime.lock
+	rm -f requirements.run.lock requirements.runtime.lock
+	$(COMPILE) --extra run --constraints requirements.lock --no-annotate --output-file requirements.run.lock
 	$(COMPILE) --extra otel --constraints requirements.lock --no-annotate --output-file requirements.runtime.lock
 
 clean: ## forget .venv and caches; the data of `make run` stays
@@ -46,10 +52,23 @@ clean: ## forget .venv and caches; the data of `make run` stays
 	@$(PYTHON) -m venv .venv || \
 	  { rm -rf .venv; echo "$(PYTHON) cannot make a venv (on Debian: apt install python3-venv)" >&2; exit 1; }
 
+# pip's lines become a counter; bytecode is compiled when a module is first imported.
+PIP = PYTHONUNBUFFERED=1 $(BIN)/python -m pip install --disable-pip-version-check --no-compile
+define install_lock
+	@set -o pipefail; $(PIP) --progress-bar off --require-hashes -r $(1) | awk -v all=$$(grep -c '^[a-z]' $(1)) '\
+	  /^Collecting/ {printf "\r%s: package %d of %d", "$(1)", ++n, all; fflush()} \
+	  /^Installing/ {printf "\n%s: unpacking\n", "$(1)"; fflush()}'
+endef
+
 .venv/.locked: requirements.lock | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(call install_lock,requirements.lock)
 	@touch $@
 
 .venv/.installed: pyproject.toml .venv/.locked
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PIP) --quiet --no-deps --no-build-isolation -e .
+	@touch $@ .venv/.runnable
+
+.venv/.runnable: pyproject.toml requirements.run.lock | .venv/bin/python
+	$(call install_lock,requirements.run.lock)
+	@$(PIP) --quiet --no-deps --no-build-isolation -e .
 	@touch $@

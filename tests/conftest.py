@@ -36,6 +36,10 @@ settings.load_profile("ci" if os.environ.get("CI") else "naka")
 
 RUN = pytest.StashKey[servers.Run]()
 FOLDER = pytest.StashKey[Path]()
+HERE = Path(__file__).parent
+PROCESSES = frozenset({"browser", "journeys", "sandbox"})
+"""Folders whose tests start processes without a fixture of this file."""
+STARTS_A_SERVER = frozenset({"shared_servers", "run_folder", "razorpay_process", "private_postgres", "private_valkey"})
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -59,6 +63,13 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     node.workerinput["naka_folder"] = str(node.config.stash[FOLDER])
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks the tests that need a server."""
+    fixtures = STARTS_A_SERVER.intersection(getattr(item, "fixturenames", ()))
+    if fixtures or item.path.relative_to(HERE).parts[0] in PROCESSES:
+        item.add_marker(pytest.mark.server)
 
 
 @pytest.hookimpl(trylast=True)
