@@ -5,7 +5,8 @@ process imports once, never runs a thread or an event loop, and forks on request
 `python -m MODULE ARGUMENTS` with the given environment. The fork server ends, and kills its forks, when the test
 process closes its end of the socket, however that process ends.
 
-Only Linux has a fork that is safe here; elsewhere `start` falls back to a new interpreter.
+Only Linux has a fork that is safe here; elsewhere `start` runs a new interpreter. So it does when a library reads the
+environment while it is imported (`READ_ON_IMPORT`).
 """
 
 import atexit
@@ -36,6 +37,7 @@ IMPORTED = (
     "sandbox.razorpay.app",
     "sandbox.serving",
 )
+READ_ON_IMPORT = {"PROMETHEUS_MULTIPROC_DIR"}
 _MESSAGE_BYTES = 1 << 20
 _MAX_FDS = 16
 _POLL_S = 0.01
@@ -97,7 +99,7 @@ def start(
 ) -> Program:
     """Starts `python -m MODULE ARGUMENTS` in the project's folder. A file as `stdout` takes standard error, too."""
     environment = dict(os.environ if env is None else env)
-    if sys.platform != "linux":
+    if sys.platform != "linux" or READ_ON_IMPORT & environment.keys():
         stderr = stdout if stdout != subprocess.PIPE else None
         command = [sys.executable, "-m", module, *arguments]
         return subprocess.Popen(
