@@ -55,8 +55,8 @@ clean: ## forget .venv and caches; the data of `make run` stays
 # pip's lines become a counter; bytecode is compiled when a module is first imported.
 PIP = PYTHONUNBUFFERED=1 $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 define install_lock
-	@set -o pipefail; $(PIP) --progress-bar off --require-hashes -r $(1) | awk -v all=$$(grep -c '^[a-z]' $(1)) '\
-	  /^Collecting/ {printf "\r%s: package %d of %d", "$(1)", ++n, all; fflush()} \
+	@set -o pipefail; $(PIP) --progress-bar off --require-hashes -r $(1) | awk '\
+	  /^Collecting/ {printf "\r%s: package %d", "$(1)", ++n; fflush()} \
 	  /^Installing/ {printf "\n%s: unpacking\n", "$(1)"; fflush()}'
 endef
 

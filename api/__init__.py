@@ -1,1 +1,1 @@
-"""The only package that speaks HTTP: middleware, relay, routes, pages and the CLI."""
+"""The HTTP server and the command line: gateway, services, and the routes, pages and commands over them."""

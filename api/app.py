@@ -1,7 +1,7 @@
-"""The application: the parts, the layers around them, and the routes.
+"""The ASGI application: middleware and routes over one runtime.
 
-Layers from outside in: the request's id and last net, CORS, the toll; then `/chat`, a plain ASGI application, or
-FastAPI with the rest.
+Middleware from the outside in: request context, tracing, CORS, HEAD, usage. Then `/chat`, a plain ASGI application, or
+FastAPI for every other route.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -33,21 +33,18 @@ from api.pages import account, operator, reference, reports, sign_in
 from api.pages import chat as chat_page
 from api.pages.sign_in import SIGN_IN_MAX_BYTES
 from api.routes import admin, billing, health, metrics, usage, webhooks
-from api.runtime import Runtime, build_runtime
+from api.runtime import Runtime
 from billing.webhooks.inbox import MAX_BYTES
 from core.errors import NakaError
 from core.settings import Settings
 
 _TRACE_HEADERS = ("traceparent", "tracestate", "baggage", "sentry-trace")
-"""Put on every request by a frontend that traces (W3C Trace Context and Baggage, Sentry)."""
+"""Headers that a tracing frontend adds to every request (W3C Trace Context and Baggage, Sentry)."""
 _STATIC = Path(__file__).parent / "pages" / "static"
 
 
 class Naka(FastAPI):
-    """FastAPI, with our layers around all of it and `/chat` beside it.
-
-    A piece of text passes through every layer there is, so the stream does not go through FastAPI's own.
-    """
+    """FastAPI inside our middleware, with `/chat` beside it: streamed text does not pass FastAPI's own middleware."""
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(
@@ -58,30 +55,23 @@ class Naka(FastAPI):
             dependencies=[Depends(refuse_unknown)],
             docs_url=None,
             redoc_url=None,
-            # FastAPI's own would say paths and the messages of exceptions; ours are in api.observability.tracing.
+            # FastAPI's own traces would carry paths and exception messages; ours are in api.observability.tracing.
             telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         )
         self.state.runtime = runtime
         self._runtime = runtime
 
     def build_middleware_stack(self) -> ASGIApp:
-        """The layers, from the inside out."""
+        """Builds the middleware, from the inside out."""
         runtime, settings = self._runtime, self._runtime.settings
         metered = {("POST", "/chat"): partial(chat_admission_request, settings=settings, upstream=runtime.upstream)}
-        relay = ChatRelay(runtime.upstream, settings, runtime.silence)
-        beside = _Beside({("POST", "/chat"): relay}, _without_net(super().build_middleware_stack()))
-        toll = UsageTrackingMiddleware(
-            beside,
-            metered=metered,
-            directory=runtime.directory,
-            admission=runtime.admission,
-            settlements=runtime.settlements,
-            instruments=runtime.instruments,
-            connections=runtime.pools.upstream,
-            settings=settings,
-        )
+        relay = ChatRelay(runtime.upstream, settings, runtime.idle_monitor)
+        fastapi = super().build_middleware_stack()
+        if isinstance(fastapi, ServerErrorMiddleware):  # it would send a plain-text 500 before ours sees the error
+            fastapi = fastapi.app
+        routes = _DirectRoutes({("POST", "/chat"): relay}, fastapi)
         outer: ASGIApp = CORSMiddleware(
-            HeadMiddleware(toll),
+            HeadMiddleware(UsageTrackingMiddleware(routes, runtime, metered=metered)),
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
             allow_headers=["authorization", "content-type", "x-api-key", *_TRACE_HEADERS],
@@ -90,37 +80,31 @@ class Naka(FastAPI):
         )
         if runtime.tracing is not None:
             outer = TracingMiddleware(outer, runtime.tracing)
-        intake = BodyAdmission(
+        body_admission = BodyAdmission(
             runtime.directory,
             max_body_bytes=settings.request_body_max_bytes,
             max_bytes=settings.request_bodies_max_bytes,
             metered=frozenset(metered),
             keyless={("POST", "/webhooks/razorpay"): MAX_BYTES, ("POST", "/sign-in"): SIGN_IN_MAX_BYTES},
         )
-        return RequestContextMiddleware(outer, intake=intake, secure=settings.naka_env == "production")
+        return RequestContextMiddleware(outer, body_admission=body_admission, secure=settings.naka_env == "production")
 
 
-def _without_net(stack: ASGIApp) -> ASGIApp:
-    """FastAPI without its outermost layer, whose plain-text 500 would be out before our own net sees the error."""
-    return stack.app if isinstance(stack, ServerErrorMiddleware) else stack
+class _DirectRoutes:
+    """Routes that bypass FastAPI, by (method, path); FastAPI serves every other route."""
 
-
-class _Beside:
-    """Routes that do not need FastAPI, by (method, path); all else is FastAPI's."""
-
-    def __init__(self, routes: Mapping[tuple[str, str], ASGIApp], otherwise: ASGIApp) -> None:
+    def __init__(self, routes: Mapping[tuple[str, str], ASGIApp], fastapi: ASGIApp) -> None:
         self._routes = routes
-        self._otherwise = otherwise
+        self._fastapi = fastapi
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on."""
         app = self._routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        await (app or self._otherwise)(scope, receive, send)
+        await (app or self._fastapi)(scope, receive, send)
 
 
 def create_app(settings: Settings) -> Naka:
-    """The whole application over one runtime, which its lifespan starts and stops."""
-    runtime = build_runtime(settings)
+    """Returns the application; its lifespan starts and stops the runtime."""
+    runtime = Runtime(settings)
     app = Naka(runtime)
     for module in (usage, admin, billing, health, webhooks, chat_page, sign_in, account, reports, operator, reference):
         app.include_router(module.router)
@@ -134,7 +118,7 @@ def create_app(settings: Settings) -> Naka:
 
 
 async def _post_only(_: Request) -> Response:
-    """Never called: a POST goes to the relay. It makes any other method on `/chat` a 405."""
+    """Makes any method but POST on `/chat` a 405. Never called: the relay answers a POST."""
     raise NotImplementedError
 
 

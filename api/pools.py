@@ -1,7 +1,6 @@
-"""The shared pools of one API process, and how many places each has: nothing else decides it.
+"""The shared pools of one API process and their sizes, each divided among its owners (`core.resilience.shares`).
 
-In every pool a tenant has its share (`core.resilience.shares`). Lines are long where waiting is short: who waits costs
-a few hundred bytes, and owners are served in turn, so a long line of one of them delays nobody else.
+Queues may be long: a waiting task costs a few hundred bytes, and owners are served in turn.
 """
 
 from collections.abc import Iterator
@@ -12,12 +11,12 @@ from core.resilience.shares import FairPool
 from core.settings import Settings
 
 CONNECTIONS = 6
-"""Plain connections, for what is too rare for a lane: recovery, counters to rebuild, `/v1/limits`."""
+"""Plain connections for rare work: recovery, rebuilding counters, `/v1/limits`."""
 _OWN_CONNECTIONS = 2
-"""Of these, left to the process itself: heartbeats must not wait for tenants."""
-_LINE = 4096
+"""Connections reserved for the process itself: heartbeats must not wait for tenants."""
+_MAX_WAITING = 4096
 _COUNTS_AT_ONCE = 16
-_COUNTS_WAITING = 512  # what 16 at once can do in 5 s, at 150 ms each
+_COUNTS_WAITING = 512  # 16 at once finish as many in 5 s, at 150 ms each
 _COUNT_WAIT_S = 5.0
 _BUSY_S = 2
 
@@ -27,42 +26,41 @@ class Pools:
     """One per process."""
 
     upstream: FairPool
-    """Connections to Anthropic that stream an answer. Taken before admission, so that a full pool costs no hold."""
+    """Anthropic connections that stream an answer. Taken before admission, so a full pool takes no hold."""
     counts: FairPool
-    """Calls of Anthropic's count-tokens."""
+    """Calls of Anthropic's count-tokens endpoint."""
     database: FairPool
-    """Database connections of the routes and pages."""
-    lookups: FairPool
-    """Database connections of authentication, limits and prices; shared by address until the tenant is known."""
+    """Database connections of routes and pages."""
     reports: FairPool
-    """Database connections of reports; a streamed one keeps its connection until its reader has it all."""
+    """Database connections of reports. A streamed report keeps its connection until the client has read it."""
     connections: FairPool
     live: FairPool
-    """Live views that are being looked at."""
+    """Open live views."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Pools":
-        """The pools, sized by the settings."""
+        """Builds the pools from the settings."""
         wait_s = POOL_WAIT * settings.store_deadline_s
 
         def sessions(pool: str, size: int, *, own: int = 0) -> FairPool:
-            return FairPool(pool, 2 * size - own, line=_LINE, wait_s=wait_s)  # `Database` opens as many more at a peak
+            # `Database` opens up to twice its pool size at a peak.
+            return FairPool(pool, 2 * size - own, max_waiting=_MAX_WAITING, wait_s=wait_s)
 
         return cls(
             upstream=FairPool("upstream", settings.upstream_max_connections, retry_after_s=_BUSY_S),
             counts=count_shares(),
             database=sessions("database", settings.database_pool_size, own=1),
-            lookups=sessions("lookups", settings.lookup_pool_size),
             reports=sessions("reports", settings.report_pool_size),
-            connections=FairPool("connections", CONNECTIONS - _OWN_CONNECTIONS, line=_LINE, wait_s=wait_s),
+            connections=FairPool(
+                "connections", CONNECTIONS - _OWN_CONNECTIONS, max_waiting=_MAX_WAITING, wait_s=wait_s
+            ),
             live=FairPool("live", settings.live_views, retry_after_s=_BUSY_S),
         )
 
     def __iter__(self) -> Iterator[FairPool]:
-        """All of them."""
         return (getattr(self, field.name) for field in fields(self))
 
 
 def count_shares() -> FairPool:
-    """The places of count-tokens calls, for a client of Anthropic's on its own."""
-    return FairPool("counts", _COUNTS_AT_ONCE, line=_COUNTS_WAITING, wait_s=_COUNT_WAIT_S)
+    """Returns the pool of count-tokens calls."""
+    return FairPool("counts", _COUNTS_AT_ONCE, max_waiting=_COUNTS_WAITING, wait_s=_COUNT_WAIT_S)

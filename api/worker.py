@@ -1,21 +1,16 @@
-"""The worker's parts, put together once: duties, done at their hours by one worker; and loops, that run in each.
+"""Composition of the worker: scheduled jobs, each run by one worker at a time, and loops that run in every worker.
 
-Postgres away at the start: raises, for whoever starts it to say so. Away later: duties wait, and loops look after
-themselves; the worker lives until it is told to stop.
+Postgres down at the start: `Worker.run` raises. Down later: jobs and loops wait and retry until the worker is stopped.
 """
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from redis.asyncio import Redis
-
 from billing.account import ensure_same_mode
-from billing.alerts.alerts import look
-from billing.alerts.delivery import deliver
+from billing.alerts.alerts import store_alerts
+from billing.alerts.delivery import deliver_alerts
 from billing.collection.collection import collect
 from billing.context import (
     ALERTS,
@@ -30,9 +25,10 @@ from billing.context import (
 )
 from billing.invoicing.period_close import close_due
 from billing.reconciliation import reconcile_razorpay
-from billing.subscriptions.push import drive
-from billing.webhooks.processing import process_due
+from billing.subscriptions.push import push_subscriptions
+from billing.webhooks.processing import process_events
 from billing.webhooks.queries import prune_events
+from core.figures import group_digits
 from core.logs import get_logger
 from core.postgres.database import Connections, Database
 from core.queue import Duty, Queue, forget_jobs
@@ -61,29 +57,29 @@ _CLOSE_BOUND_S = 3600
 log = get_logger(__name__)
 
 
-class Loop(Protocol):
-    """What runs all the time, in every worker at once."""
-
-    def start(self) -> None:
-        """Begins; returns at once."""
-
-    async def stop(self) -> None:
-        """Ends, soon."""
-
-
-@dataclass(frozen=True, slots=True)
 class Worker:
-    """Everything that lives as long as the process. Loops start in their order, and stop in the reverse one."""
+    """Everything that lives as long as the process. Built without connecting."""
 
-    database: Database
-    pool: Connections
-    redis: "Redis"
-    billing: BillingContext
-    queue: Queue
-    loops: Sequence[Loop]
+    def __init__(self, settings: Settings) -> None:
+        group_digits(settings.digit_grouping)
+        timeout_s = settings.store_deadline_s
+        self.pool = pool = Connections(settings.postgres, timeout_s=timeout_s)
+        self.database = Database(settings.postgres, pool_size=settings.database_pool_size, timeout_s=timeout_s)
+        self.redis = connect_redis(settings.redis_url, timeout_s=settings.redis_timeout_s)
+        self.billing = build_billing_context(settings, self.database, Changes(self.redis))
+        quota = QuotaScripts(RedisPipeline(settings.redis_url, timeout_s=settings.redis_timeout_s))
+        prices = PriceList(self.database, ttl_s=_PRICE_TTL_S)
+        scheduled = [*duties(pool, quota, settings), *billing_duties(self.billing)]
+        self.queue = Queue(settings.postgres_direct, scheduled, timeout_s=timeout_s)
+        self.loops: Sequence[RedisPipeline | Recovery | Replay] = (
+            quota.pipeline,
+            Recovery(pool, quota, prices, CharsPerToken(), dead_after_s=settings.dead_after_s),
+            Replay(pool, quota, settings.spool_dir),
+        )
+        """Started in order and stopped in reverse order."""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set. Raises QueueMissing, Unavailable or one of STORE_ERRORS, at its start only."""
+        """Runs until `stop` is set. Raises QueueMissing, Unavailable or STORE_ERRORS, at the start only."""
         await self.queue.check()
         await self.pool.start()
         async with self.pool.acquire(patient=True) as connection:
@@ -111,41 +107,13 @@ class Worker:
             log.warning("worker_stopped_hard")
 
 
-def build_worker(settings: Settings) -> Worker:
-    """Puts the parts together; connects nothing yet."""
-    timeout_s = settings.store_deadline_s
-    pool = Connections(settings.postgres, timeout_s=timeout_s)
-    database = Database(settings.postgres, pool_size=settings.database_pool_size, timeout_s=timeout_s)
-    redis = connect_redis(settings.redis_url, timeout_s=settings.redis_timeout_s)
-    billing = build_billing_context(settings, database, Changes(redis))
-    quota = QuotaScripts(RedisPipeline(settings.redis_url, timeout_s=settings.redis_timeout_s))
-    prices = PriceList(database, ttl_s=_PRICE_TTL_S)
-    return Worker(
-        database=database,
-        pool=pool,
-        redis=redis,
-        billing=billing,
-        queue=Queue(
-            settings.postgres_direct, [*duties(pool, quota, settings), *billing_duties(billing)], timeout_s=timeout_s
-        ),
-        loops=[
-            quota.lane,
-            Recovery(pool, quota, prices, CharsPerToken(), dead_after_s=settings.dead_after_s),
-            Replay(pool, quota, settings.spool_dir),
-        ],
-    )
-
-
 def duties(pool: Connections, quota: QuotaScripts, settings: Settings) -> list[Duty]:
-    """What is done at its hour. Each bears being done again."""
+    """Scheduled jobs of metering. Each is idempotent."""
     zone = ZoneInfo(settings.timezone)
 
     async def partitions() -> None:
         async with pool.acquire(patient=True) as connection:
             await ensure_partitions(connection)
-
-    async def retain() -> None:
-        await detach_old_months(pool, keep_months=settings.retention_months, drop=settings.retention_drop)
 
     async def prune() -> None:
         async with pool.acquire(patient=True) as connection:
@@ -155,38 +123,35 @@ def duties(pool: Connections, quota: QuotaScripts, settings: Settings) -> list[D
             await prune_sessions(connection)
             await forget_jobs(connection, older_than=_JOBS_FOR)
 
-    async def reconcile() -> None:
-        await run_reconciliation(pool, quota)
-
+    months, drop = settings.retention_months, settings.retention_drop
     return [
         Duty("partitions", "7 * * * *", partitions),
-        Duty("retain", "52 * * * *", retain, bound_s=_RETAIN_BOUND_S),
+        Duty(
+            "retain",
+            "52 * * * *",
+            lambda: detach_old_months(pool, keep_months=months, drop=drop),
+            bound_s=_RETAIN_BOUND_S,
+        ),
         Duty("prune", "37 * * * *", prune),
-        Duty("reconcile", "20 3 * * *", reconcile, zone=zone, bound_s=_RECONCILE_BOUND_S),
+        Duty("reconcile", "20 3 * * *", lambda: run_reconciliation(pool, quota), zone=zone, bound_s=_RECONCILE_BOUND_S),
     ]
 
 
 def billing_duties(billing: BillingContext) -> list[Duty]:
-    """What moves bills and money. Without a key of Razorpay there is nothing to move."""
+    """Scheduled jobs of billing; none without a Razorpay key."""
     if not billing.settings.razorpay_key_id:
         return []
 
     async def levels() -> None:
-        if await look(billing):
+        if await store_alerts(billing):
             await billing.post([ALERTS])
 
-    async def closes() -> None:
-        await close_due(billing)
-
-    async def compare() -> None:
-        await reconcile_razorpay(billing)
-
     return [
-        Duty(INBOX, "* * * * *", lambda: process_due(billing)),
-        Duty(SUBSCRIPTIONS, "* * * * *", lambda: drive(billing)),
-        Duty(CLOSES, "* * * * *", closes, bound_s=_CLOSE_BOUND_S),
+        Duty(INBOX, "* * * * *", lambda: process_events(billing)),
+        Duty(SUBSCRIPTIONS, "* * * * *", lambda: push_subscriptions(billing)),
+        Duty(CLOSES, "* * * * *", lambda: close_due(billing), bound_s=_CLOSE_BOUND_S),
         Duty(COLLECT, "* * * * *", lambda: collect(billing)),
         Duty(LEVELS, "* * * * *", levels),
-        Duty(ALERTS, "* * * * *", lambda: deliver(billing)),
-        Duty(RAZORPAY, "11 * * * *", compare, bound_s=_CLOSE_BOUND_S),
+        Duty(ALERTS, "* * * * *", lambda: deliver_alerts(billing)),
+        Duty(RAZORPAY, "11 * * * *", lambda: reconcile_razorpay(billing), bound_s=_CLOSE_BOUND_S),
     ]

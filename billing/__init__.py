@@ -1,6 +1,7 @@
-"""What is owed, and what Razorpay says about it.
+"""Billing: plans, subscriptions, bills and their collection through Razorpay.
 
-Rooms, from the lowest: `models`, `gst`, `rating`, `documents`, `razorpay`, then `context`, `access`, `catalogue`,
-`payments`, `invoicing`, `collection`, `subscriptions`, `webhooks`, `alerts`. A room imports only those before it.
-Billing projects what a tenant is entitled to (`metering.admission.entitlements`); metering never asks billing anything.
+Lowest first: `models`, `gst`, `rating`, `documents`, `razorpay`, `context`; `account`, `findings` and `writes`;
+`access`, `catalogue`, `payments`, `invoicing`, `collection`, `subscriptions`, `webhooks`; `alerts` and
+`reconciliation`. Each imports only lower ones. Billing derives tenants' entitlements and stores them by
+`metering.admission.entitlements`; metering never calls billing.
 """

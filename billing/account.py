@@ -1,7 +1,7 @@
-"""Whose money this database speaks of: one account of Razorpay's, in one mode, from the first start on.
+"""The Razorpay mode that a database belongs to, fixed at the first start.
 
-Test and live are separate worlds whose ids mean nothing in each other, so a process with keys of another mode refuses
-to start on it. A key of the same mode may be rotated. Postgres away: raises Unavailable.
+Ids of test and live mode mean nothing in each other, so a process with keys of another mode refuses to start. A key of
+the same mode may be rotated. Postgres down: raises Unavailable.
 """
 
 from sqlalchemy.dialects.postgresql import insert
@@ -15,9 +15,9 @@ _ONLY = 1
 
 
 async def ensure_same_mode(database: Database, settings: Settings) -> None:
-    """Remembers the account, or checks that it is the same. Without a key there is nothing to remember.
+    """Stores the key's mode, or compares it with the stored one. Does nothing without a key.
 
-    Raises SettingsError when the database is another mode's.
+    Raises SettingsError if the database belongs to another mode.
     """
     if not settings.razorpay_key_id:
         return
@@ -28,6 +28,6 @@ async def ensure_same_mode(database: Database, settings: Settings) -> None:
         row = await session.get_one(RazorpayAccount, _ONLY, with_for_update=True, populate_existing=True)
         if row.mode != mode.value:
             raise SettingsError(
-                f"RAZORPAY_KEY_ID is of mode {mode}, and this database of mode {row.mode}: their bills do not mix"
+                f"RAZORPAY_KEY_ID is of mode {mode}, but this database of mode {row.mode}; their bills must not mix"
             )
         row.key_id = settings.razorpay_key_id

@@ -1,1 +1,1 @@
-"""What every part stands on: settings, database, Redis, clock, ids, money, errors, logs and tenancy."""
+"""The foundation of every package: settings, Postgres, Redis, resilience, clock, ids, money, errors, logs, tenancy."""

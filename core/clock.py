@@ -1,30 +1,29 @@
-"""Time as the project counts it: milliseconds since 1970, integers, UTC. Zones matter only to `metering.quota.windows`.
+"""Time in integer milliseconds since 1970, UTC. Time zones matter only to `metering.quota.windows`.
 
-In development there may be a test clock: a file with the milliseconds by which the present is ahead. Whoever turns it
-(the Razorpay simulator) writes the file, and every process that follows it lives in the same future within 20 ms. A
-file that is missing, empty or no number says 0. Ages, time-outs and heartbeats keep to real time.
+Development may use a test clock: a file with an offset in milliseconds, read by each process within 20 ms; without a
+number in it the offset is 0. Cache ages, timeouts and heartbeats use real time.
 """
 
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-_LOOK_EVERY_S = 0.02
+_READ_EVERY_S = 0.02
 
 
 class _TestClock:
-    """Reads the file, now and then."""
+    """The file, read at most every 20 ms."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._looked_s = float("-inf")
+        self._read_s = float("-inf")
         self._offset_ms = 0
 
     def offset_ms(self) -> int:
-        """What the file says, at most 20 ms ago."""
+        """Returns the file's offset, at most 20 ms old."""
         now_s = time.monotonic()
-        if now_s - self._looked_s >= _LOOK_EVERY_S:
-            self._looked_s = now_s
+        if now_s - self._read_s >= _READ_EVERY_S:
+            self._read_s = now_s
             try:
                 self._offset_ms = int(self._path.read_text() or 0)
             except (OSError, ValueError):
@@ -36,43 +35,43 @@ _test_clock: _TestClock | None = None
 
 
 def follow_test_clock(path: Path) -> None:
-    """From now on this process lives as far ahead as the file says. Never in production."""
-    global _test_clock  # noqa: PLW0603 - one process, one time: a clock handed around would be forgotten somewhere
+    """Shifts this process's clock by the file's offset from now on. Never in production."""
+    global _test_clock  # noqa: PLW0603 - one clock per process; a parameter could be forgotten
     _test_clock = _TestClock(path)
 
 
 def stop_following() -> None:
-    """Back to the present; for tests, which share a process."""
+    """Returns to real time; for tests, which share a process."""
     global _test_clock  # noqa: PLW0603 - as above
     _test_clock = None
 
 
 def follows_test_clock() -> bool:
-    """Whether there is a test clock, whatever it says."""
+    """Whether a test clock is set."""
     return _test_clock is not None
 
 
 def offset_ms() -> int:
-    """How far ahead the test clock is; 0 without one. For whoever takes its time from Redis or Postgres."""
+    """Returns the test clock's offset, 0 without one. Add it to times read from Redis or Postgres."""
     return 0 if _test_clock is None else _test_clock.offset_ms()
 
 
 def now_ms() -> int:
-    """This process's clock. It orders nothing that costs money: grants carry Redis's or Postgres's time."""
+    """Returns this process's time. Grants use the time of Redis or Postgres instead."""
     return time.time_ns() // 1_000_000 + offset_ms()
 
 
 def to_datetime(at_ms: int) -> datetime:
-    """The same moment as an aware datetime in UTC."""
+    """Returns the time as an aware datetime in UTC."""
     return datetime.fromtimestamp(at_ms // 1000, UTC).replace(microsecond=at_ms % 1000 * 1000)
 
 
 def to_ms(at: datetime) -> int:
-    """Milliseconds since 1970 of an aware datetime; exact to the millisecond."""
+    """Returns the milliseconds since 1970 of an aware datetime, exactly."""
     delta = at - datetime.fromtimestamp(0, UTC)
     return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
 
 
 def to_iso(at_ms: int) -> str:
-    """The same moment as answers and messages write it: ISO 8601, in UTC, with a Z."""
+    """Returns the time in ISO 8601, UTC, with a Z."""
     return to_datetime(at_ms).isoformat().replace("+00:00", "Z")

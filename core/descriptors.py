@@ -1,7 +1,7 @@
-"""File descriptors: the limit of this process, raised to what it may be, and what the settings need of it.
+"""File descriptors: raising this process's limit, and the number that the settings need.
 
-A client's connection, an upstream call and a connection to a store each take one. A process that has none left resets
-new clients without a word, so `naka serve` accepts no more connections than the limit leaves room for.
+A process without a free descriptor resets new connections and reports nothing, so `naka serve` accepts only as many
+connections as the limit leaves room for.
 """
 
 import os
@@ -10,22 +10,22 @@ import resource
 from core.settings import Settings, SettingsError
 
 FEWEST = 256
-"""A start with fewer is refused: the stores and the listener alone take about a hundred."""
+"""The minimum for a start: stores and listener alone take about a hundred."""
 _MOST = 1_048_576
-"""Linux's own ceiling per process by default; a container's hard limit may be absurdly higher."""
+"""Linux's default ceiling per process; a container's hard limit may be far higher."""
 _STORES = 16
 _FILES = 64
 
 
 def raise_limit() -> int:
-    """Raises the soft limit to the hard one, as far as the system allows; the limit from now on."""
+    """Raises the soft limit to the hard one, as far as the system allows, and returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (ValueError, OSError):
-            return soft  # macOS: the hard limit says infinity, the kernel has its own maximum
+            return soft  # macOS: the hard limit is infinity, but the kernel has a lower maximum
         return wanted
     return _MOST if soft == resource.RLIM_INFINITY else soft
 
@@ -33,23 +33,23 @@ def raise_limit() -> int:
 def require_enough(limit: int) -> None:
     """Raises SettingsError below `FEWEST`."""
     if limit < FEWEST:
-        raise SettingsError(f"the limit of open files is {limit}, and at least {FEWEST} are needed: raise `ulimit -n`")
+        raise SettingsError(f"the limit of open files is {limit}; at least {FEWEST} are required: raise `ulimit -n`")
 
 
-def needed(settings: Settings) -> int:
-    """Descriptors for all connections, upstream calls and stores that the settings allow at once."""
+def descriptors_needed(settings: Settings) -> int:
+    """Returns the descriptors for all client, upstream and store connections that the settings allow."""
     return settings.client_max_connections + settings.upstream_max_connections + _reserved(settings)
 
 
 def connections_that_fit(settings: Settings, limit: int) -> int:
-    """How many client connections to accept, so that upstream calls and stores always find a descriptor."""
+    """Returns the client connections to accept, leaving descriptors for upstream calls and stores."""
     room = max(2, limit - _reserved(settings))
     upstream = min(settings.upstream_max_connections, room // 2)
     return min(settings.client_max_connections, room - upstream)
 
 
 def is_exhausted(descriptor: int) -> bool:
-    """Whether no descriptor is left: tries to copy this open one."""
+    """Whether no descriptor is free, by trying to duplicate this open one."""
     try:
         os.close(os.dup(descriptor))
     except OSError:

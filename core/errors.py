@@ -1,28 +1,27 @@
-"""The errors that more than one package raises: no such thing, not now, not without paying, not while a store is away.
+"""The errors shared by several packages. More specific errors are defined beside the operation that raises them.
 
-Errors with a meaning of their own live beside the operation that raises them; the HTTP status of each is in
-one table, `api/http/problems.py`.
+`api/http/problems.py` maps each to its HTTP status.
 """
 
 
 class NakaError(Exception):
-    """The root of this project's errors. Its text may be shown to the caller: never a secret, never an internal."""
+    """The base of this project's errors. The message may be shown to the caller, so it holds no secret or internal."""
 
 
 class NotFound(NakaError):
-    """No such thing, or not yours to see: the two answer alike."""
+    """The object does not exist, or the caller may not see it: both answer alike."""
 
 
 class Conflict(NakaError):
-    """What is to be made exists already."""
+    """The object to be created exists already."""
 
 
 class Invalid(NakaError):
-    """The values do not make sense together, in a way that their types could not say."""
+    """The values are invalid in a way that their types do not express."""
 
 
 class PaymentRequired(NakaError):
-    """The tenant's subscription does not allow it. `code` says why, for machines; never a link to pay by."""
+    """The tenant's subscription does not allow the request. `code` is the reason, for programs."""
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
@@ -30,19 +29,19 @@ class PaymentRequired(NakaError):
 
 
 class Unavailable(NakaError):
-    """Postgres or Redis does not answer. Nothing was admitted; the caller may come back.
+    """Postgres or Redis does not answer. Nothing was admitted; the caller may retry after `retry_after_s`."""
 
-    `retry_after_s` is what `Retry-After` will say.
-    """
-
-    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+    def __init__(self, message: str = "The database does not answer. Try again.", *, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
 
 class Overloaded(Unavailable):
-    """Both stores answer, and too many wait for them. Nothing was admitted; the caller may come back."""
+    """The stores answer, but too many requests wait for them. Nothing was admitted; the caller may retry."""
+
+    def __init__(self, message: str = "The database is busy. Try again.", *, retry_after_s: int = 1) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
 
 
 class InDoubt(Unavailable):
-    """The connection broke while a commit was under way, and its outcome could not be looked up yet."""
+    """The connection failed during a commit, and the outcome could not be looked up yet."""

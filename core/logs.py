@@ -1,8 +1,7 @@
-"""Structured logs: one JSON object a line (or coloured text for a person), never a secret, never a message's text.
+"""Structured logs: one JSON object per line, or coloured text; no secrets and no message texts.
 
-Everything goes through the standard library's root logger, ours and our libraries' alike, so that one processor
-can blank what looks like a credential before a line is written. The request's id is bound to the context by the
-outermost middleware and is on every line of that request.
+All loggers, including those of libraries, go through the standard library's root logger, so that one processor redacts
+credentials. Every line of a request has its id, which the outermost middleware binds.
 """
 
 import logging
@@ -20,7 +19,7 @@ _BLANK = "[redacted]"
 
 
 def redact(value: object) -> object:
-    """`value` with everything that looks like a key or a password in a URL blanked, at any depth."""
+    """Returns `value` with keys and URL passwords redacted, at any depth."""
     if isinstance(value, str):
         return _SECRETS.sub(_BLANK, value)
     if isinstance(value, dict):
@@ -38,7 +37,7 @@ def _redact_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMa
 
 
 def configure_logs(*, level: str, as_json: bool) -> None:
-    """Sends every logger of the process through one redacting formatter to standard error."""
+    """Sends all loggers to standard error through one redacting formatter."""
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -48,7 +47,7 @@ def configure_logs(*, level: str, as_json: bool) -> None:
     last: structlog.types.Processor = (
         structlog.processors.JSONRenderer(sort_keys=False) if as_json else structlog.dev.ConsoleRenderer()
     )
-    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)  # a stack trace for each try while Postgres is away
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)  # it logs a stack trace per try while Postgres is down
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -79,6 +78,6 @@ def configure_logs(*, level: str, as_json: bool) -> None:
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of a module; takes keyword fields: `log.info("settled", request_id=...)`."""
+    """Returns the logger of a module, which takes keyword fields: `log.info("settled", request_id=...)`."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger

@@ -1,10 +1,7 @@
-"""Settings: built once at the entry point from the environment (and `.env` in development) and passed down.
+"""Settings, built once at the entry point from the environment (and `.env` in development) and passed down.
 
-No other module reads the environment. Names are the environment's own, in lower case; units stand at the end
-of a name. Production is the default; development is NAKA_ENV=development, or what `naka up` started. `.env` is read
-in development only. White space around a value is not part of it (secrets often come from files that end with a line
-break), and an empty value is the same as none. `Settings.refuse_in_production` is the last word on what may serve
-real customers.
+No other module reads the environment. Field names are the variables in lower case and end with their unit. Surrounding
+white space is removed (secret files often end with a line break), and an empty value counts as unset.
 """
 
 from collections.abc import Mapping
@@ -20,49 +17,40 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.environment import variable
+from core.figures import Grouping
 from core.network.addresses import checked_redis_url, normal_origin
 from core.network.proxies import Proxies, checked_proxy
 from core.postgres.url import Pooler, PostgresUrl, parse
 
 SANDBOX_ANTHROPIC_KEY = "sandbox-anthropic-key"
-"""The key `naka up` gives the Anthropic simulator. Never a real credential; refused in production."""
+"""The simulators' credentials in `naka up`; refused in production."""
 SANDBOX_RAZORPAY_KEY_ID = "rzp_test_sandbox000001"
-SANDBOX_RAZORPAY_KEY_SECRET = "sandbox_key_secret"  # noqa: S105 - known to everybody, refused in production
-SANDBOX_RAZORPAY_WEBHOOK_SECRET = "sandbox_webhook_secret"  # noqa: S105 - the same
-"""What `naka up` gives the Razorpay simulator."""
+SANDBOX_RAZORPAY_KEY_SECRET = "sandbox_key_secret"  # noqa: S105 - public
+SANDBOX_RAZORPAY_WEBHOOK_SECRET = "sandbox_webhook_secret"  # noqa: S105 - public
 
 
 _BEATS_PER_DEATH = 4
 _LISTS = frozenset({"cors_origins", "no_proxy", "razorpay_webhook_secret"})
 _MAY_HOLD_BLANKS = frozenset({"chat_system", "spool_dir", "test_clock_file", "prometheus_multiproc_dir"})
-"""Texts and paths. White space inside any other value is a mistake, and invisible in a log."""
+"""Texts and paths. White space inside any other value is a mistake."""
 
 
 def _split_commas(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def _without_last_slash(url: str) -> str:
-    return url.rstrip("/")
-
-
-def _proxy(url: str) -> str:
-    return checked_proxy(url) if url else url
-
-
 class SettingsError(Exception):
-    """The configuration cannot work; the message names the setting and never a secret's value."""
+    """The configuration is invalid. The message names the setting and no value."""
 
 
 class Settings(BaseSettings):
-    """Everything the environment decides. See `.env.example` for each line in words."""
+    """The settings; `.env.example` describes each."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
@@ -80,7 +68,7 @@ class Settings(BaseSettings):
     razorpay_key_secret: SecretStr = SecretStr("")
     razorpay_webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_commas)] = ()
     razorpay_webhook_max_age_s: int = Field(90_000, ge=3600, le=1_296_000)
-    razorpay_base_url: Annotated[str, AfterValidator(_without_last_slash)] = "https://api.razorpay.com"
+    razorpay_base_url: Annotated[str, AfterValidator(lambda url: url.rstrip("/"))] = "https://api.razorpay.com"
 
     billing_cycles: int = Field(120, ge=1, le=1200)
     billing_pay_within_days: int = Field(7, ge=1, le=90)
@@ -135,18 +123,19 @@ class Settings(BaseSettings):
 
     session_s: int = Field(43_200, ge=60, le=2_592_000)
 
-    https_proxy: Annotated[str, AfterValidator(_proxy)] = Field("", repr=False)
-    http_proxy: Annotated[str, AfterValidator(_proxy)] = Field("", repr=False)
+    https_proxy: Annotated[str, AfterValidator(checked_proxy)] = Field("", repr=False)
+    http_proxy: Annotated[str, AfterValidator(checked_proxy)] = Field("", repr=False)
     no_proxy: str = ""
 
     cors_origins: Annotated[
         list[Annotated[str, AfterValidator(normal_origin)]], NoDecode, BeforeValidator(_split_commas)
     ] = ["http://localhost:3000"]
     timezone: str = "Asia/Kolkata"
+    digit_grouping: Grouping = "indian"
 
     redis_timeout_s: float = Field(0.5, gt=0, le=30)
     database_pool_size: int = Field(5, ge=1, le=100)
-    lookup_pool_size: int = Field(3, ge=1, le=100)
+
     report_pool_size: int = Field(3, ge=1, le=100)
     store_deadline_s: float = Field(
         5, gt=0, le=60, validation_alias=AliasChoices("store_deadline_s", "database_timeout_s")
@@ -167,7 +156,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _stripped(cls, given: Any) -> Any:
-        """Takes the white space off, and leaves out what is empty then. Raises ValueError for white space inside."""
+        """Strips white space and removes empty values. Raises ValueError for white space inside a value."""
         if not isinstance(given, Mapping):
             return given
         values = {name: value.strip() if isinstance(value, str) else value for name, value in given.items()}
@@ -185,7 +174,7 @@ class Settings(BaseSettings):
 
     @field_validator("timezone")
     @classmethod
-    def _known_timezone(cls, value: str, _: ValidationInfo) -> str:
+    def _known_timezone(cls, value: str) -> str:
         try:
             ZoneInfo(value)
         except (KeyError, ValueError, OSError) as error:
@@ -193,13 +182,11 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _death_takes_beats(self) -> Self:
+    def _consistent(self) -> Self:
         if self.dead_after_s < _BEATS_PER_DEATH * self.heartbeat_s:
-            raise ValueError(f"DEAD_AFTER_S is less than {_BEATS_PER_DEATH} times HEARTBEAT_S: the living look dead")
-        return self
-
-    @model_validator(mode="after")
-    def _pooler_carries_options(self) -> Self:
+            raise ValueError(f"DEAD_AFTER_S must be at least {_BEATS_PER_DEATH} times HEARTBEAT_S")
+        if self.request_bodies_max_bytes < self.request_body_max_bytes:
+            raise ValueError("REQUEST_BODIES_MAX_BYTES must be at least REQUEST_BODY_MAX_BYTES")
         if self.database_url:
             try:
                 parse(self.database_url, self.database_pooler)
@@ -209,40 +196,35 @@ class Settings(BaseSettings):
 
     @cached_property
     def postgres(self) -> PostgresUrl:
-        """Where all but the queue connects to. Raises SettingsError when it is not set."""
+        """The database of every connection but the queue's. Raises SettingsError when it is not set."""
         if not self.database_url:
             raise SettingsError("not set: DATABASE_URL")
         return parse(self.database_url, self.database_pooler)
 
     @cached_property
     def postgres_direct(self) -> PostgresUrl:
-        """A server past the pooler, for what needs a session: migrations, and the worker's queue."""
+        """The database without a pooler, for migrations and the worker's queue."""
         return parse(self.database_direct_url) if self.database_direct_url else self.postgres
 
     @cached_property
     def postgres_owner(self) -> PostgresUrl:
-        """The owner of the schema, for migrations: past the pooler, and as the application itself where none is set."""
+        """The database as the schema's owner, for migrations; by default as the application."""
         return parse(self.database_migration_url) if self.database_migration_url else self.postgres_direct
 
     @property
     def proxies(self) -> Proxies:
-        """How the providers and the endpoints of alerts are reached."""
+        """The proxies for providers and alert endpoints."""
         return Proxies(self.https_proxy, self.http_proxy, self.no_proxy)
 
     def require_session(self) -> None:
-        """Raises SettingsError when the worker could not listen."""
+        """Raises SettingsError when the worker could not use LISTEN."""
         if self.postgres_direct.pooler == "transaction":
             raise SettingsError(
-                "not set: DATABASE_DIRECT_URL (the worker listens, which DATABASE_POOLER=transaction does not carry)"
+                "not set: DATABASE_DIRECT_URL (the worker uses LISTEN, which DATABASE_POOLER=transaction prevents)"
             )
 
-    def _one_body_fits(self) -> Self:
-        if self.request_bodies_max_bytes < self.request_body_max_bytes:
-            raise ValueError("REQUEST_BODIES_MAX_BYTES is less than REQUEST_BODY_MAX_BYTES: no such body fits")
-        return self
-
     def require_servers(self) -> None:
-        """Raises SettingsError when something that `naka serve` cannot do without is missing."""
+        """Raises SettingsError when a setting that `naka serve` requires is missing."""
         missing = [
             name.upper()
             for name, value in (
@@ -258,16 +240,13 @@ class Settings(BaseSettings):
             self.refuse_in_production()
 
     def refuse_in_production(self) -> None:
-        """Raises SettingsError when a secret of the sandbox would serve production."""
+        """Raises SettingsError for simulator credentials, plain HTTP or a test clock in production."""
         if self.anthropic_api_key.get_secret_value() == SANDBOX_ANTHROPIC_KEY:
-            raise SettingsError("ANTHROPIC_API_KEY is the sandbox's: production needs the real one")
+            raise SettingsError("ANTHROPIC_API_KEY is the simulator's key: production needs a real one")
         if self.anthropic_base_url.startswith("http://"):
-            raise SettingsError("ANTHROPIC_BASE_URL is not https: production does not send a key in the clear")
+            raise SettingsError("ANTHROPIC_BASE_URL must be https in production")
         if self.test_clock_file is not None:
-            raise SettingsError("TEST_CLOCK_FILE is for development: production lives in the present")
-        self._refuse_razorpay_in_production()
-
-    def _refuse_razorpay_in_production(self) -> None:
+            raise SettingsError("TEST_CLOCK_FILE must not be set in production")
         hooks = [secret.get_secret_value() for secret in self.razorpay_webhook_secret]
         for name, values, sandbox in (
             ("RAZORPAY_KEY_ID", [self.razorpay_key_id], SANDBOX_RAZORPAY_KEY_ID),
@@ -275,18 +254,18 @@ class Settings(BaseSettings):
             ("RAZORPAY_WEBHOOK_SECRET", hooks, SANDBOX_RAZORPAY_WEBHOOK_SECRET),
         ):
             if not any(values):
-                raise SettingsError(f"not set: {name}: production cannot collect without it")
+                raise SettingsError(f"not set: {name} (production needs it to collect payments)")
             if sandbox in values:
-                raise SettingsError(f"{name} is the sandbox's: production needs the real one")
+                raise SettingsError(f"{name} is the simulator's: production needs a real one")
         if not self.razorpay_base_url.startswith("https://"):
-            raise SettingsError("RAZORPAY_BASE_URL is not https: production does not send a key in the clear")
+            raise SettingsError("RAZORPAY_BASE_URL must be https in production")
 
 
 def read_settings(home: Path | None = None) -> Settings:
-    """From the environment; in development also from `.env`. Raises SettingsError, in words and without values.
+    """Reads the settings from the environment, in development also from `.env`. Raises SettingsError.
 
-    `home`: the folder of a `naka up`, which is asked where the environment names no database; and whether this is
-    development, where the environment does not say. Production reads no file.
+    `home`: the folder of a `naka up`; its settings apply, as development, when the environment names no database.
+    Production reads no file.
     """
     files = [] if home is None or variable("DATABASE_URL") else [home / "env"]
     started = any(file.is_file() for file in files)
@@ -296,24 +275,24 @@ def read_settings(home: Path | None = None) -> Settings:
 
 
 def build_settings(*files: Path, **given: Any) -> Settings:
-    """From the environment, `files` (the later wins), and `given` above all. Raises SettingsError."""
+    """Reads the settings from the environment, over `files` (the later wins), under `given`. Raises SettingsError."""
     try:
         return Settings(_env_file=files or None, **given)
     except ValidationError as error:
-        raise SettingsError(said(error) or "the settings do not make sense") from None
+        raise SettingsError(describe_errors(error) or "the settings are invalid") from None
 
 
-def said(error: ValidationError) -> str:
-    """The settings and what is wrong with them: never a value, which pydantic's own text would show."""
-    found = []
+def describe_errors(error: ValidationError) -> str:
+    """Returns the settings and their errors, without values, which pydantic's own text would show."""
+    errors = []
     for item in error.errors(include_input=False, include_url=False, include_context=False):
-        words = str(item["msg"]).removeprefix("Value error, ")
-        found.append(f"{str(item['loc'][0]).upper()}: {words}" if item["loc"] else words)
-    return "; ".join(found)
+        message = str(item["msg"]).removeprefix("Value error, ")
+        errors.append(f"{str(item['loc'][0]).upper()}: {message}" if item["loc"] else message)
+    return "; ".join(errors)
 
 
 def _is_torn(name: str, value: str) -> bool:
-    """Whether white space or a control character stands where none can be meant."""
+    """Whether a value contains white space or a control character where none is allowed."""
     if name in _MAY_HOLD_BLANKS:
         return name != "chat_system" and not value.isprintable()
     parts = value.split(",") if name in _LISTS else [value]

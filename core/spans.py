@@ -1,59 +1,40 @@
-"""Where a request spends its time, for whoever traces it. Nobody traces: `span` costs one look and does nothing.
+"""Tracing spans, named by each layer; `api.observability.tracing` implements them with OpenTelemetry.
 
-The layers name their steps; who keeps them (api.observability.tracing) is set once per request, and followed by the
-tasks that the
-request starts. A step says its name and nothing else, so no text, key or name of a tenant can get into a trace.
+Not traced: `span` costs one look-up and does nothing, and OpenTelemetry is not imported. A span carries a name only, so
+no text, key or tenant name can reach a trace.
 """
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 
-class Span(Protocol):
-    """A step that runs. It ends with its block, or before, when it is told so; ending twice is no harm."""
+class Span:
+    """A running step, untraced. It ends with its block, or earlier with `end`; ending twice is harmless."""
 
     def __enter__(self) -> Self:
-        """The step has begun when it was made."""
+        """Returns itself: the span was started when it was made."""
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Ends it; what broke it is kept by its class's name."""
+        """Ends the span, with the class name of an error."""
 
     def event(self, name: str) -> None:
-        """Something happened, now."""
+        """Adds an event."""
 
     def end(self) -> None:
-        """It is over."""
+        """Ends the span."""
 
 
-class Trace(Protocol):
-    """A traced request."""
-
-    def child(self, name: str) -> Span:
-        """A step of it, begun."""
-
-
-class _Untraced:
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def event(self, name: str) -> None:
-        pass
-
-    def end(self) -> None:
-        pass
-
-
-UNTRACED: Span = _Untraced()
-TRACE: ContextVar[Trace | None] = ContextVar("naka_trace", default=None)
+UNTRACED = Span()
+START_SPAN: ContextVar[Callable[[str], Span] | None] = ContextVar("naka_start_span", default=None)
+"""Starts a span of the request; set once per request and inherited by its tasks."""
 
 
 def span(name: str) -> Span:
-    """A step of the request that runs here."""
-    trace = TRACE.get()
-    return UNTRACED if trace is None else trace.child(name)
+    """Starts a span of the current request."""
+    start = START_SPAN.get()
+    return UNTRACED if start is None else start(name)

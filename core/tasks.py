@@ -1,19 +1,19 @@
-"""Ending a task for certain."""
+"""Reliable cancellation of tasks."""
 
 import asyncio
 from typing import Any
 
-_AGAIN_S = 0.1
+_RETRY_S = 0.1
 
 
 async def end(task: "asyncio.Task[Any]") -> None:
-    """Cancels it until it has ended; what it raised is not told.
+    """Cancels the task until it has ended, and discards its error.
 
-    Once may not do: `asyncio.wait_for` of Python 3.11, by which redis-py sends, swallows a cancel that comes when what
-    it waits for is just done. Measured: at every other step of a connect.
+    One cancel may be lost: `asyncio.wait_for` of Python 3.11, which redis-py uses, swallows a cancel that arrives just
+    as its awaitable finishes.
     """
     while not task.done():
         task.cancel()
-        await asyncio.wait({task}, timeout=_AGAIN_S)
+        await asyncio.wait({task}, timeout=_RETRY_S)
     if not task.cancelled():
         task.exception()

@@ -6,5 +6,5 @@ set -eu
 printf 'header = "authorization: Bearer %s"\n' "$NAKA_KEY" |
   curl --config - --no-buffer --silent --show-error --fail-with-body \
     --header 'content-type: application/json' \
-    --data "{\"message\": \"${1:-What is a toll post?}\"}" \
+    --data "{\"message\": \"${1:-What is a webhook?}\"}" \
     "${NAKA_URL:-http://127.0.0.1:8000}/chat"

@@ -1,6 +1,6 @@
 // Asks `POST /chat` and writes the answer as it arrives. Node 18 or newer, no packages.
 //
-//   NAKA_KEY=nk_... node node_client.mjs "What is a toll post?"
+//   NAKA_KEY=nk_... node node_client.mjs "What is a webhook?"
 
 const URL = process.env.NAKA_URL ?? "http://127.0.0.1:8000";
 const LONGEST_WAIT_S = 60;
@@ -48,7 +48,7 @@ async function ask(message, write) {
   throw new Error("the answer broke off");
 }
 
-const message = process.argv[2] ?? "What is a toll post?";
+const message = process.argv[2] ?? "What is a webhook?";
 for (const last of [false, true]) {
   try {
     await ask(message, (text) => process.stdout.write(text));

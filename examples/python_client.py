@@ -1,6 +1,6 @@
 """Asks `POST /chat` and writes the answer as it arrives. Standard library only.
 
-NAKA_KEY=nk_... python3 python_client.py "What is a toll post?"
+NAKA_KEY=nk_... python3 python_client.py "What is a webhook?"
 """
 
 import codecs
@@ -61,7 +61,7 @@ def ask(message: str) -> Iterator[str]:
 
 def main() -> int:
     """Asks, and once more after `Retry-After` if there was one."""
-    message = sys.argv[1] if len(sys.argv) > 1 else "What is a toll post?"
+    message = sys.argv[1] if len(sys.argv) > 1 else "What is a webhook?"
     for last in (False, True):
         try:
             for piece in ask(message):

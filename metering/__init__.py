@@ -1,6 +1,6 @@
-"""How much was used, and may this request start.
+"""Measures usage, and decides whether a request may start.
 
-Rooms, from the lowest: `sql` and `models`, `pricing`, `journal`, `quota`, `adjustments`, `admission`, `settlement`,
-`reports`, `reconciliation`. A room imports only those before it. Metering never asks billing anything: billing projects
-a tenant's entitlement into `entitlements`, and admission reads that.
+From the lowest: `counts`, `models` and `sql`, `pricing`, `journal`, `quota`, `adjustments`, `admission`,
+`settlement`, `reports`, `reconciliation`. Each imports only those before it. Metering asks billing nothing: billing
+stores a tenant's entitlement in `entitlements`, and admission reads that.
 """

@@ -1,8 +1,8 @@
-"""The tables of metering. The journal, the rollup and the meters are written by `metering/sql`, in batches.
+"""The tables of metering. `metering/sql` writes the journal, the rollups and the meters, in batches.
 
-`usage_requests` is partitioned by month over its own id (a UUIDv7), so `(tenant_id, id)` is its primary key and old
-months can be dropped whole. It has no foreign keys: the statement that opens a request joins the key's row under a
-lock, and a check per row would only repeat that.
+`usage_requests` is partitioned by month on its id (a UUIDv7), so `(tenant_id, id)` is its primary key and old months
+can be dropped. It has no foreign keys: the statement that opens a request joins the key's row under a lock, which a
+check per row would only repeat.
 """
 
 from datetime import date, datetime
@@ -18,9 +18,9 @@ from core.tenancy.models import TimestampTz
 
 
 class TenantEpoch(Base):
-    """The epoch that a request of the tenant must be granted under, to be opened.
+    """The current epoch of a tenant: a request is opened only if it was granted under it.
 
-    With `fallback_until` the tenant is admitted by Postgres, and goes back to Redis no sooner than then.
+    With `fallback_until`, Postgres admits the tenant, at least until then.
     """
 
     __tablename__ = "tenant_epochs"
@@ -31,7 +31,7 @@ class TenantEpoch(Base):
 
 
 class LimitRow(Base):
-    """What was set for a user, or for the tenant itself (`subject_id` is the tenant's id). Overrides the plan."""
+    """The limits of a user, or of the tenant itself (`subject_id` is the tenant's id). They override the plan."""
 
     __tablename__ = "limit_sets"
 
@@ -42,7 +42,7 @@ class LimitRow(Base):
 
 
 class EntitlementRow(Base):
-    """What billing says that a tenant is entitled to; written there, read here."""
+    """The entitlement of a tenant. Billing writes it, metering reads it."""
 
     __tablename__ = "entitlements"
 
@@ -54,7 +54,7 @@ class EntitlementRow(Base):
 
 
 class PriceRow(Base):
-    """A model's price from a moment on. Never edited: a new price is a new row."""
+    """A model's price from a moment on. Never changed: a new price is a new row."""
 
     __tablename__ = "prices"
     __table_args__ = (UniqueConstraint("model", "effective_from"),)
@@ -80,8 +80,8 @@ class PriceBandRow(Base):
     cache_write_1h_rate: Mapped[int] = mapped_column(BigInteger)
 
 
-class Counts:
-    """The columns that are summed everywhere, under the names of the API's `U`."""
+class CountColumns:
+    """The columns of the seven counts (`metering.counts`)."""
 
     requests: Mapped[int] = mapped_column(BigInteger, server_default="0")
     input_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
@@ -92,25 +92,12 @@ class Counts:
     cost_nano_usd: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
-COUNT_COLUMNS = (
-    "requests",
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_5m_tokens",
-    "cache_write_1h_tokens",
-    "cost_nano_usd",
-)
-REPORTED_COLUMNS = (*COUNT_COLUMNS, "errors")
-"""What the rollups have."""
+class UsageRequest(CountColumns, Base):
+    """A request: opened before the provider receives it, and settled or void in the end.
 
-
-class UsageRequest(Counts, Base):
-    """One request: opened before the provider hears of it, settled or void in the end.
-
-    `requests` is 1 once it is settled, however it ended, and 0 while it is open or where it is void.
-    `source` says how the counts are known: `final`, `counted` or `estimated`. A row that was recovered while its
-    process may only have slept is settled, and its hold counts until `hold_until` all the same.
+    `requests` is 1 once it is settled, however it ended, and 0 while it is open or if it is void. `source` tells how
+    the counts were measured: `final`, `counted` or `estimated`. If the row was recovered while its process may only
+    have been suspended, it is settled, and its hold counts until `hold_until`.
     """
 
     __tablename__ = "usage_requests"
@@ -152,12 +139,12 @@ class UsageRequest(Counts, Base):
     hold_until: Mapped[datetime | None] = mapped_column(TimestampTz)
 
 
-class UsageEntry(Counts, Base):
-    """What was learnt or decided after a request was settled: signed differences, never edited.
+class UsageEntry(CountColumns, Base):
+    """A change after a request was settled: signed differences, never edited.
 
-    `revision`: a better measurement of the request. `correction`: an admin's word on a request, on top of what was
-    measured. `credit`: to a user, for no single request (`key_id` is nil, `model` empty). `repair`: a meter that had
-    drifted from its rows; it moves the meter and no row.
+    `revision`: a better measurement of the request. `correction`: an admin's adjustment of a request, on top of its
+    measurement. `credit`: an adjustment of a user, for no single request (`key_id` is nil, `model` empty). `repair`: a
+    correction of a meter that had drifted from its rows.
     """
 
     __tablename__ = "usage_entries"
@@ -194,7 +181,7 @@ class UsageEntry(Counts, Base):
 
 
 class ProcessRow(Base):
-    """A process that opens requests: its last heartbeat, and the progress of its open streams at that time."""
+    """A process that opens requests: its last heartbeat, with the progress of its open streams."""
 
     __tablename__ = "processes"
 
@@ -208,8 +195,8 @@ class ProcessRow(Base):
     progress: Mapped[Any] = mapped_column(JSON)
 
 
-class OutputDensity(Base):
-    """Characters per output token of a model, measured on complete answers."""
+class CharsPerTokenRow(Base):
+    """Characters and output tokens of a model's complete answers."""
 
     __tablename__ = "output_densities"
 
@@ -219,7 +206,7 @@ class OutputDensity(Base):
 
 
 class ReconciliationRow(Base):
-    """One run of the check of the books, and what it found."""
+    """A reconciliation and its report."""
 
     __tablename__ = "reconciliations"
 
@@ -229,13 +216,13 @@ class ReconciliationRow(Base):
     report: Mapped[dict[str, Any]] = mapped_column(JSONB)
 
 
-class ReportedCounts(Counts):
-    """What reports show beside U: how many of the settled requests were errors (`metering.journal.records.ERRORS`)."""
+class ReportedColumns(CountColumns):
+    """The counts of the rollups; `errors`: settled requests with an outcome of `metering.journal.records.ERRORS`."""
 
     errors: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
-class UsageDaily(ReportedCounts, Base):
+class UsageDaily(ReportedColumns, Base):
     """The finest rollup: settled requests by user, day, period, key and model."""
 
     __tablename__ = "usage_daily"
@@ -249,8 +236,8 @@ class UsageDaily(ReportedCounts, Base):
     model: Mapped[str] = mapped_column(Text, primary_key=True)
 
 
-class UsageMonthly(ReportedCounts, Base):
-    """The same by calendar month of the day: what long reports of users and keys read."""
+class UsageMonthly(ReportedColumns, Base):
+    """The rollup by user, month, period, key and model: for long reports of users and keys."""
 
     __tablename__ = "usage_monthly"
     __table_args__ = (Index(None, "tenant_id", "month"),)
@@ -263,8 +250,8 @@ class UsageMonthly(ReportedCounts, Base):
     model: Mapped[str] = mapped_column(Text, primary_key=True)
 
 
-class UsageByDay(ReportedCounts, Base):
-    """The same by day and model, for all users together, in shards as the meters have: what reports over time read."""
+class UsageByDay(ReportedColumns, Base):
+    """The rollup by day, period and model over all users, in shards like the meters: for reports over time."""
 
     __tablename__ = "usage_by_day"
 
@@ -275,8 +262,8 @@ class UsageByDay(ReportedCounts, Base):
     shard: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
 
 
-class UsageCheckpoint(Counts, Base):
-    """What the rows of a month that was detached came to, by the operator's day and period. `month` is in UTC."""
+class UsageCheckpoint(CountColumns, Base):
+    """The sums of the rows of a detached month, by the operator's day and period. `month` is in UTC."""
 
     __tablename__ = "usage_checkpoints"
 
@@ -286,8 +273,8 @@ class UsageCheckpoint(Counts, Base):
     period_id: Mapped[str] = mapped_column(Text, primary_key=True)
 
 
-class UsageMeter(Counts, Base):
-    """The running total of a tenant's period, in shards that no two busy processes share. Bills read it."""
+class UsageMeter(CountColumns, Base):
+    """The running total of a tenant's period, in shards, so that busy processes rarely share a row. Bills read it."""
 
     __tablename__ = "usage_meters"
 

@@ -1,1 +1,1 @@
-"""The schema, as alembic's revisions. `naka migrate` brings a database to the newest one."""
+"""The schema, as alembic revisions. `naka migrate` upgrades a database to the newest one."""

@@ -1,8 +1,7 @@
-"""Privileges of the application's roles on every table, and the policies that confine a tenant's transactions.
+"""The privileges of the application's roles on every table, and the policies that confine a tenant's transactions.
 
-One declaration; `naka migrate` applies it after the revisions, and `naka doctor` compares it with the database. What is
-not declared is granted to nobody, so a new table is unusable until it has a line here (a test names those without).
-A declared table with a `tenant_id` gets row-level security by that alone.
+`naka migrate` applies this declaration after the revisions, and `naka doctor` compares it with the database. What is
+not declared is granted to no role. A declared table with a `tenant_id` gets row-level security.
 """
 
 import re
@@ -20,9 +19,9 @@ KEEP = "SELECT, INSERT, UPDATE, DELETE"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Grants on one table: to the application, to a tenant's transaction, and the columns that no reader sees.
+    """The grants on one table: to the application, and to a tenant's transaction. No reader sees the `secret` columns.
 
-    `tenant_check` is a condition on rows that a tenant's transaction writes, beside that they are its own.
+    `tenant_check`: a further condition on the rows that a tenant's transaction writes.
     """
 
     app: str
@@ -32,15 +31,16 @@ class Access:
 
 
 _LOCK_ONLY = "UPDATE (created_at)"
-"""Postgres lets nobody lock a row (FOR UPDATE) who may not update a column of it. Rows of these tables never change."""
+"""Locking a row (FOR UPDATE) needs the privilege to update one of its columns. Rows of these tables never change."""
 _BILL_CHANGES = (
     "UPDATE (state, number, reason, credited_paise, paid_paise, razorpay_invoice_id, issued_ms, due_ms, paid_ms, taken)"
 )
-"""A bill's lines, amounts, tax and parties are never edited; `taken` is emptied when an operator voids a held bill."""
+"""A bill's lines, amounts, tax and parties never change; voiding a held bill clears `taken`."""
 _SESSIONS_OF_A_TENANT = "SELECT (tenant_id, id, key_id, created_at, expires_at, ended_at), UPDATE (ended_at)"
 """For the export and the erasure of a user (core.tenancy.erasure)."""
 _EVENT_CHANGES = "UPDATE (state, tries, due_ms, ended_ms, tenant_id, reason)"
-"""The body of a webhook stays as it came."""
+"""The body of a webhook never changes."""
+_QUEUE = tuple(f"pgqueuer.pgqueuer{part}" for part in ("", "_log", "_schedules", "_statistics"))
 
 TABLES: Mapping[str, Access] = MappingProxyType(
     {
@@ -92,52 +92,44 @@ TABLES: Mapping[str, Access] = MappingProxyType(
         "public.alerts": Access(EDIT, APPEND),
         "public.alert_deliveries": Access(APPEND, READ),
         # PgQueuer's
-        "pgqueuer.pgqueuer": Access(KEEP),
-        "pgqueuer.pgqueuer_log": Access(KEEP),
-        "pgqueuer.pgqueuer_schedules": Access(KEEP),
-        "pgqueuer.pgqueuer_statistics": Access(KEEP),
+        **{table: Access(KEEP) for table in _QUEUE},
     }
 )
 
-SEQUENCES: Mapping[str, Access] = MappingProxyType(
-    {
-        "pgqueuer.pgqueuer_id_seq": Access("USAGE"),
-        "pgqueuer.pgqueuer_log_id_seq": Access("USAGE"),
-        "pgqueuer.pgqueuer_schedules_id_seq": Access("USAGE"),
-        "pgqueuer.pgqueuer_statistics_id_seq": Access("USAGE"),
-    }
-)
+SEQUENCES: Mapping[str, Access] = MappingProxyType({f"{table}_id_seq": Access("USAGE") for table in _QUEUE})
 
 FUNCTIONS: Mapping[str, Access] = MappingProxyType(
     {
         "public.erase_from_audit(uuid,uuid)": Access("EXECUTE", "EXECUTE"),
+        "public.naka_add_usage(naka_usage[],smallint,text[])": Access("EXECUTE"),
         "public.naka_make_month(date)": Access("EXECUTE"),
+        "public.naka_sum(bigint)": Access("EXECUTE"),
         "public.naka_detach_month(date,bigint,boolean)": Access("EXECUTE"),
     }
 )
-"""Functions that run as the owner of the schema (SECURITY DEFINER): whatever else the application may not do itself."""
+"""Functions named `naka_...`, and those that run as the schema's owner (SECURITY DEFINER)."""
 
 SCHEMAS: Mapping[str, Access] = MappingProxyType({"public": Access("USAGE", "USAGE"), "pgqueuer": Access("USAGE")})
 
 MONTH = re.compile(r"public\.usage_requests_\d{4}_\d{2}(_detached)?")
-"""The months of `usage_requests`, attached or not: only the owner reaches them directly. Others go by the parent."""
+"""The partitions of `usage_requests`, attached or not: only the owner accesses them directly, others the parent."""
 
 APPLICATION_POLICY = "naka_all"
 TENANT_POLICY = "naka_one_tenant"
 
 
 def is_declared(table: str) -> bool:
-    """Whether this module says who may do what with the table, given as `schema.name`."""
+    """Whether the table, given as `schema.name`, is declared in this module."""
     return table in TABLES or MONTH.fullmatch(table) is not None
 
 
 def tenant_condition(column: str) -> str:
-    """The condition of a tenant's rows, spelled as Postgres prints it. Raises in SQL when no tenant was set."""
+    """The condition on a tenant's rows, as Postgres prints it. Raises in SQL if no tenant is set."""
     return f"({column} = (current_setting('{TENANT_SETTING}'::text))::uuid)"
 
 
 def grants(access: Access, columns: frozenset[str]) -> dict[str, frozenset[tuple[str, str | None]]]:
-    """(privilege, column or None for the whole object) by role. `columns` are the table's."""
+    """The (privilege, column or None for the whole object) pairs by role. `columns`: the table's."""
     readable: frozenset[tuple[str, str | None]]
     if access.secret:
         readable = frozenset(("SELECT", column) for column in columns - set(access.secret))
@@ -147,7 +139,7 @@ def grants(access: Access, columns: frozenset[str]) -> dict[str, frozenset[tuple
 
 
 def _parsed(privileges: str) -> frozenset[tuple[str, str | None]]:
-    """`SELECT, UPDATE (a, b)` as pairs of a privilege and a column."""
+    """The pairs of a privilege and a column in a text like `SELECT, UPDATE (a, b)`."""
     found: set[tuple[str, str | None]] = set()
     for name, columns in re.findall(r"([A-Z]+)(?:\s*\(([^)]*)\))?", privileges):
         found.update((name, column.strip()) for column in columns.split(",")) if columns else found.add((name, None))

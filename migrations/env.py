@@ -1,4 +1,4 @@
-"""Runs the revisions on an async engine. The URL comes from `naka migrate`, or from DATABASE_URL for alembic itself."""
+"""Runs the revisions on an async engine. `naka migrate` passes the URL; for alembic itself it is DATABASE_URL."""
 
 import asyncio
 import os
@@ -6,12 +6,12 @@ import os
 from alembic import context
 from sqlalchemy import Connection, pool
 
-import metering.models  # noqa: F401 - as above
+import metering.models  # noqa: F401 - registers the tables
 from core.postgres.database import Base, engine_of
 from core.postgres.url import postgres_url
 
 _CONNECT_S = 60
-_LOCK = 0x6E616B61  # "naka": two migrations at once wait for each other
+_LOCK = 0x6E616B61  # "naka"; concurrent migrations wait for each other
 
 
 def _include(name: str | None, kind: str, _: object) -> bool:

@@ -1,7 +1,7 @@
-"""Brings the database's privileges and policies to what `migrations.access` declares, or says where they differ.
+"""Applies the privileges and policies that `migrations.access` declares, or lists the differences.
 
-Only what differs is changed, so that a migration that changes no privilege takes no lock. A new policy locks its table:
-each table has a transaction of its own, which waits for that lock a short time and tries again.
+Only differences are changed, so a migration without new privileges takes no lock. A new policy locks its table: each
+table is changed in its own transaction, with a short lock time-out and retries.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from migrations.access import (
 )
 
 PUBLIC = "PUBLIC"
-_LOCK = 0x6E616B62  # two migrations at once: the second finds nothing to change
+_LOCK = 0x6E616B62  # the second of two concurrent migrations finds nothing to change
 _LOCK_TIMEOUT_MS = 1000
 _TRIES = 30
 _PAUSE_S = 0.5
@@ -59,7 +59,8 @@ _FUNCTIONS = f"""
 SELECT p.oid, n.nspname || '.' || p.proname || '(' || replace(oidvectortypes(p.proargtypes), ', ', ',') || ')' AS name,
        coalesce(p.proacl, acldefault('f', p.proowner)) AS acl
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
- WHERE {_OURS} AND p.prosecdef AND {_NOT_OF_AN_EXTENSION.format(oid="p.oid")} ORDER BY name
+ WHERE {_OURS} AND (p.prosecdef OR p.proname LIKE 'naka\\_%') AND {_NOT_OF_AN_EXTENSION.format(oid="p.oid")}
+ ORDER BY name
 """  # noqa: S608
 _SCHEMAS = f"""
 SELECT n.oid, n.nspname AS name, coalesce(n.nspacl, acldefault('n', n.nspowner)) AS acl
@@ -78,9 +79,9 @@ Grants = dict[str, frozenset[tuple[str, str | None]]]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """An object whose privileges or policies are not as declared, and the statements that mend it.
+    """An object whose privileges or policies are not as declared, and the statements that correct it.
 
-    An object that is not declared has none, unless somebody let our roles in. `is_ours`: the migrating role owns it.
+    An undeclared object has statements only if our roles have grants on it. `is_ours`: the migrating role owns it.
     """
 
     name: str
@@ -90,7 +91,7 @@ class Difference:
 
 
 async def differences(connection: Any) -> list[Difference]:
-    """Everything in which the database differs from the declaration. Any role may ask."""
+    """All differences between the database and the declaration. Any role may read them."""
     found = [
         *await _of_tables(connection),
         *await _of_objects(connection, "FUNCTION", _FUNCTIONS, FUNCTIONS),
@@ -103,17 +104,17 @@ async def differences(connection: Any) -> list[Difference]:
 
 
 async def apply_access(connection: Any) -> None:
-    """Makes the database as declared. The connection's role owns the schema. Safe to repeat."""
+    """Applies the declaration. The connection's role owns the schema. Idempotent."""
     await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
     try:
         for difference in await differences(connection):
             if difference.statements:
-                await _mend(connection, difference)
+                await _correct(connection, difference)
     finally:
         await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
 
 
-async def _mend(connection: Any, difference: Difference) -> None:
+async def _correct(connection: Any, difference: Difference) -> None:
     for attempt in range(_TRIES):
         try:
             async with connection.transaction():
@@ -127,7 +128,7 @@ async def _mend(connection: Any, difference: Difference) -> None:
         except asyncpg.InsufficientPrivilegeError:
             if difference.is_ours:
                 raise
-            return  # another role owns it: `naka doctor` goes on saying so
+            return  # another role owns it: `naka doctor` still reports it
         else:
             return
 
@@ -146,7 +147,7 @@ async def _of_tables(connection: Any) -> list[Difference]:
         name, columns = row["name"], frozenset(row["columns"])
         access = (SEQUENCES if row["kind"] == "S" else TABLES).get(name)
         is_ours = access is not None or is_declared(name)
-        if not is_ours:  # perhaps the operator's own, beside ours
+        if not is_ours:  # possibly the operator's own object
             found.append(Difference(name, "is not declared in migrations/access.py"))
             held[row["oid"]].pop(PUBLIC, None)
         kind = "SEQUENCE" if row["kind"] == "S" else "TABLE"
@@ -174,7 +175,7 @@ async def _of_object(connection: Any, kind: str, row: Any, wanted: Grants) -> li
     held: dict[str, set[tuple[str, str | None]]] = {}
     for each in await connection.fetch(_HELD, row["acl"]):
         held.setdefault(_role(each["role"]), set()).add((each["privilege"], None))
-    if kind in {"SCHEMA", "DATABASE"}:  # that everybody may connect and look is Postgres's default, and harmless
+    if kind in {"SCHEMA", "DATABASE"}:  # Postgres's default grants to PUBLIC, which are harmless
         wanted = {**wanted, PUBLIC: frozenset(held.get(PUBLIC, set()) & _whole("USAGE", "CONNECT"))}
     statements = tuple(_grant_statements(kind, row["name"], held, wanted))
     if not statements:
@@ -196,7 +197,7 @@ def _whole(*privileges: str) -> frozenset[tuple[str, str | None]]:
 def _grant_statements(
     kind: str, name: str, held: Mapping[str, Iterable[tuple[str, str | None]]], wanted: Grants
 ) -> Iterator[str]:
-    """What to revoke and to grant, one statement for each role and verb."""
+    """The statements that revoke and grant, one per role and verb."""
     for role in (*ALL, PUBLIC):
         has, should = set(held.get(role, ())), set(wanted.get(role, ()))
         if has - should:
@@ -215,7 +216,7 @@ def _listed(privileges: Iterable[tuple[str, str | None]]) -> str:
 def _policy_statements(
     name: str, access: Access, columns: frozenset[str], actual: Iterable[Any], *, is_guarded: bool
 ) -> list[str]:
-    """The application's policy is constant, so that the planner drops it: the hot path pays nothing for it."""
+    """The application's policy is the constant true, which the planner removes: it costs nothing on the hot path."""
     owner = "id" if name == "public.tenants" else "tenant_id"
     if owner not in columns:
         return []
@@ -228,10 +229,10 @@ def _policy_statements(
     statements = [] if is_guarded else [f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY"]
     good = set()
     for row in actual:
-        said = (set(row["roles"]), _bare(row["seen"]), _bare(row["written"]))
+        actual_policy = (set(row["roles"]), _bare(row["seen"]), _bare(row["written"]))
         if row["is_plain"] and row["name"] in wanted:
             roles, seen, written = wanted[row["name"]]
-            if said == (roles, _bare(seen), _bare(written)):
+            if actual_policy == (roles, _bare(seen), _bare(written)):
                 good.add(row["name"])
                 continue
         statements.append(f'DROP POLICY "{row["name"]}" ON {name}')
@@ -244,7 +245,7 @@ def _policy_statements(
 
 
 def _bare(condition: str | None) -> str:
-    """A condition without what Postgres adds and takes away when it prints one."""
+    """The condition without the spaces and parentheses in which Postgres's output may differ."""
     return re.sub(r"[()\s]", "", condition or "")
 
 

@@ -1,8 +1,7 @@
-"""Makes the roles, and the login of the application, where the migrating role may.
+"""Creates the roles and the application's login, if the migrating role has the privilege (CREATEROLE).
 
-Roles belong to the whole cluster: other databases, and other migrations at this very moment, may make the same ones. A
-managed Postgres lets its administrator create roles (CREATEROLE) without being a superuser, which is enough. Where the
-migrating role may not, an administrator runs `deploy/postgres/roles.sql` once; RolesMissing says so.
+Roles belong to the whole cluster, so another database or a concurrent migration may create the same ones. Without the
+privilege an administrator runs `deploy/postgres/roles.sql` once, as RolesMissing says.
 """
 
 import asyncio
@@ -21,17 +20,17 @@ from core.postgres.url import PostgresUrl
 
 _TRIES = 20
 _PAUSE_S = 0.1
-_SCRAM_ROUNDS = 4096  # what Postgres itself takes
+_SCRAM_ROUNDS = 4096  # Postgres's own default
 
 
 class RolesMissing(NakaError):
-    """The database has not the roles, and the migrating role may not make them."""
+    """The roles are missing, and the migrating role may not create them."""
 
 
 async def ensure_roles(connection: Any, application_url: PostgresUrl) -> None:
-    """Makes what is missing, and makes the login of `application_url` a member. Safe in many databases at once.
+    """Creates missing roles, and makes the login of `application_url` a member. Safe in many databases at once.
 
-    A login that exists keeps its password. Raises RolesMissing.
+    An existing login keeps its password. Raises RolesMissing.
     """
     login = application_url.user or await connection.fetchval("SELECT session_user::text")
     try:
@@ -60,7 +59,7 @@ async def _ensure_member(connection: Any, group: str, member: str) -> None:
 
 
 async def _once(connection: Any, statement: str) -> None:
-    """Runs it, unless another migration of the cluster has just done the same."""
+    """Runs the statement, unless a concurrent migration of the cluster has already done the same."""
     for _ in range(_TRIES):
         try:
             async with connection.transaction():
@@ -71,11 +70,11 @@ async def _once(connection: Any, statement: str) -> None:
             await asyncio.sleep(_PAUSE_S)
         else:
             return
-    raise RolesMissing("the roles of this Postgres are changed by somebody else at the same time: migrate again")
+    raise RolesMissing("another migration is changing the roles of this Postgres: migrate again")
 
 
 def scram_verifier(password: str) -> str:
-    """The form in which Postgres keeps a password (RFC 5803): the password itself reaches no statement and no log."""
+    """The verifier that Postgres stores for a password (RFC 5803): no statement or log contains the password."""
     salt = secrets.token_bytes(16)
     salted = hashlib.pbkdf2_hmac("sha256", unicodedata.normalize("NFKC", password).encode(), salt, _SCRAM_ROUNDS)
     stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()

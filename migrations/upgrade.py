@@ -1,8 +1,11 @@
-"""Brings a database to the newest revision, from code: `naka migrate`, `naka up` and the tests."""
+"""Upgrades a database to the newest revision: for `naka migrate`, `naka up` and the tests."""
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 from alembic import command
@@ -22,15 +25,15 @@ _CONNECT_S = 60
 
 
 class NotOwner(NakaError):
-    """The migrating role may not change the schema, or not grant privileges on it."""
+    """The migrating role may not change the schema or grant privileges on it."""
 
 
 def migrate(url: str | PostgresUrl, application_url: str | PostgresUrl = "") -> None:
-    """Makes the roles, runs the missing revisions, brings up the queue, the months, large indexes and the privileges.
+    """Creates the roles, runs the missing revisions, and updates the queue, the months, large indexes and privileges.
 
-    Safe to repeat. `url` is the owner's of the schema, `application_url` what the application connects by: the same,
-    unless given. Two at once wait for each other. Runs event loops of its own, so not to be called from within one.
-    Raises RolesMissing, NotOwner.
+    Idempotent; concurrent migrations wait for each other. `url`: the schema owner's; `application_url`: the
+    application's (default: the same). Runs its own event loops, so it cannot be called from one. Raises RolesMissing,
+    NotOwner.
     """
     try:
         _migrate(postgres_url(url), postgres_url(application_url or url))
@@ -39,35 +42,25 @@ def migrate(url: str | PostgresUrl, application_url: str | PostgresUrl = "") -> 
 
 
 def _migrate(url: PostgresUrl, application_url: PostgresUrl) -> None:
-    asyncio.run(_make_roles(url, application_url))
+    asyncio.run(_run(url, partial(ensure_roles, application_url=application_url)))
     logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["url"] = url
     command.upgrade(config, "head")
-    asyncio.run(_complete(url))
+    asyncio.run(_run(url, upgrade_queue, ensure_partitions, apply_access, build_indexes))
 
 
 def newest_revision() -> str:
-    """The revision that this version's code needs."""
+    """The revision that this version of the code needs."""
     return str(ScriptDirectory(str(Path(__file__).parent)).get_current_head())
 
 
-async def _make_roles(url: PostgresUrl, application_url: PostgresUrl) -> None:
+async def _run(url: PostgresUrl, *steps: Callable[[Any], Awaitable[object]]) -> None:
     connection = await connect(url, "naka migrate", timeout_s=_CONNECT_S)
     try:
-        await ensure_roles(connection, application_url)
-    finally:
-        await connection.close()
-
-
-async def _complete(url: PostgresUrl) -> None:
-    connection = await connect(url, "naka migrate", timeout_s=_CONNECT_S)
-    try:
-        await upgrade_queue(connection)
-        await ensure_partitions(connection)
-        await apply_access(connection)
-        await build_indexes(connection)
+        for step in steps:
+            await step(connection)
     finally:
         await connection.close()

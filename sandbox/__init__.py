@@ -1,1 +1,1 @@
-"""A laptop's worth of everything: real Postgres and Valkey from wheels, simulators of Anthropic and Razorpay."""
+"""Local services for development and tests: Postgres and Valkey from wheels, simulators of Anthropic and Razorpay."""

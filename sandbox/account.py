@@ -1,10 +1,9 @@
-"""Whom Postgres runs as when this process is root: it refuses to be root itself.
+"""The user that Postgres runs as when this process is root, which Postgres refuses.
 
-It becomes an ordinary user that owns the data folder and nothing else. Where that user cannot walk to the
-binaries or to the data (a clone under /root, a 0700 temp folder), nobody's folders are opened up: the server
-gets one capability instead. `dac_read_search` lifts the checks on walking and reading only; containers that do
-not have it usually have `dac_override`. Both need the `no_setuid_fixup` bit, because Postgres asks access(2),
-which otherwise forgets the capabilities of a user that is not root.
+An ordinary user owns the data folder. If it cannot reach the binaries or the data (a clone under /root, a 0700 temp
+folder), the server gets one capability instead of wider folder permissions: `dac_read_search`, or `dac_override` in
+containers without it. Both need the `no_setuid_fixup` bit, because Postgres calls access(2), which otherwise ignores
+the capabilities of a user other than root.
 """
 
 import os
@@ -24,14 +23,14 @@ PROBE_S = 20
 
 @dataclass(frozen=True)
 class Account:
-    """An unprivileged user, and the capability without which it would not reach its files."""
+    """An unprivileged user, and the capability it needs to reach its files."""
 
     uid: int
     gid: int
     capability: str | None = None
 
     def command(self, arguments: list[str]) -> list[str]:
-        """The command line that runs `arguments` as this user; the process id stays the same."""
+        """Returns the command line that runs `arguments` as this user, with the same process id."""
         become = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
         if self.capability:
             become += [
@@ -42,15 +41,14 @@ class Account:
         return [*become, "--", *arguments]
 
     def own(self, path: Path) -> None:
-        """Hand one file or folder to this user."""
+        """Makes this user the owner of a file or folder."""
         os.chown(path, self.uid, self.gid)
 
 
 def choose(binary: Path, folder: Path) -> Account | None:
-    """The account to run `binary` on `folder` with, or None where this process is not root.
+    """Returns the account to run `binary` on `folder` with, and gives it the folder; None if not running as root.
 
-    The folder becomes the account's. What works is found by trying: modes, ACLs and a container's bounding set
-    are the kernel's to judge.
+    Tries each capability, since only the kernel can judge modes, ACLs and a container's bounding set.
     """
     if os.geteuid() != 0:
         return None

@@ -1,9 +1,8 @@
-"""One server process that lives in one folder: what Postgres and Valkey on a laptop have in common.
+"""A server process with a folder of its own: the common part of the local Postgres and Valkey.
 
-The folder belongs to one living parent at a time (a lock that the kernel drops with the parent). What a killed
-parent left running is found by the server's own pid file and ended before the next start. The server has a
-session of its own, so the terminal's Ctrl-C reaches the parent only, and the parent stops it. Every wait here
-is bounded; what does not come up says so with the last line of its log.
+A lock, which the kernel releases with its process, gives the folder to one parent at a time. A server left running by a
+killed parent is found by its pid file and ended before the next start. The server runs in its own session, so Ctrl-C
+reaches the parent only, which stops it. Every wait is bounded; a failed start reports the last line of the log.
 """
 
 import fcntl
@@ -31,11 +30,11 @@ _given: set[int] = set()
 
 
 class ServerUnavailable(Exception):
-    """A server of the sandbox cannot run here; the message says why, and the way out, in a line."""
+    """A local server cannot run here; the message gives the reason and a remedy."""
 
 
 class Daemon:
-    """One server process and the folder it keeps: lock, port, password, log."""
+    """One server process and its folder: lock, port, password, log."""
 
     def __init__(self, name: str, home: Path, *, data: Path, pid_file: Path, port: int | None) -> None:
         self.name = name
@@ -56,7 +55,7 @@ class Daemon:
         return self._process.pid
 
     def claim(self) -> None:
-        """Take the folder for this process, and end what a killed parent left running in it."""
+        """Locks the folder for this process and ends a server that a killed parent left running in it."""
         if self._process is not None:
             raise ServerUnavailable(f"{self.name} in {self.home} is already running")
         self.home.mkdir(parents=True, exist_ok=True)
@@ -75,7 +74,7 @@ class Daemon:
         self._end_orphan()
 
     def secret(self, name: str = "password") -> str:
-        """The server's password, or another one: made once, in a file that only its owner can read."""
+        """Returns a password, created once in a file that only its owner can read."""
         path = self.home / name
         with suppress(FileExistsError):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -84,7 +83,7 @@ class Daemon:
         return path.read_text()
 
     def pick_port(self) -> int:
-        """The pinned port, else the one of the last start, else a free one."""
+        """Returns the pinned port, else the one of the last start, else a free one."""
         if self._pinned_port is not None:
             if not _is_free(self._pinned_port):
                 raise ServerUnavailable(f"port {self._pinned_port} for {self.name} is taken: stop what listens there")
@@ -92,7 +91,7 @@ class Daemon:
         return kept_port(self._port_file)
 
     def launch(self, command: list[str], ready: Callable[[], bool]) -> None:
-        """Start the server and return once it is `ready`; nothing is left behind if it never is."""
+        """Starts the server and returns once it is `ready`; kills it if it never is."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -110,15 +109,15 @@ class Daemon:
             raise
 
     def end(self, first: signal.Signals) -> None:
-        """Stop the server with its own signal for that, and by force if it does not obey; free the folder.
+        """Stops the server with the signal, kills it after `STOP_S`, and releases the folder.
 
-        Where this object started none, what a killed parent left running in the folder is ended.
+        Without a server of this object, it ends one that a killed parent left running.
         """
         if self._process is None and self._pid_file.exists():
             self.claim()
         if self._process is not None:
             with suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGCONT)  # a paused one would not hear it
+                self._process.send_signal(signal.SIGCONT)  # a paused process would not receive it
                 self._process.send_signal(first)
             try:
                 self._process.wait(STOP_S)
@@ -127,7 +126,7 @@ class Daemon:
         self.release()
 
     def kill(self) -> None:
-        """Pull the plug: SIGKILL to the server and all its children; nothing is flushed."""
+        """Sends SIGKILL to the server and its children; nothing is flushed."""
         if self._process is not None:
             with suppress(psutil.NoSuchProcess):
                 _kill_tree(psutil.Process(self._process.pid))
@@ -135,14 +134,14 @@ class Daemon:
         self.release()
 
     def release(self) -> None:
-        """Forget the process and let the folder go."""
+        """Forgets the process and unlocks the folder."""
         self._process = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def last_words(self) -> str:
-        """The last line of the log, for an error message."""
+        """Returns the last line of the log, for an error message."""
         with suppress(FileNotFoundError):
             lines = self.log.read_text(errors="replace").strip().splitlines()
             if lines:
@@ -162,7 +161,7 @@ class Daemon:
         try:
             orphan = psutil.Process(int(self._pid_file.read_text().split()[0]))
             if Path(orphan.cwd()) != self._data.resolve():
-                return  # the number was given to another process since
+                return  # another process has this pid now
         except (OSError, ValueError, IndexError, psutil.Error):
             return
         with suppress(psutil.NoSuchProcess):
@@ -175,7 +174,7 @@ class Daemon:
 
 
 def bare_environment() -> dict[str, str]:
-    """What a server needs of the environment: no PG* setting and no secret of the parent reaches it."""
+    """Returns a minimal environment, without PG* variables or the parent's secrets."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
 
@@ -189,10 +188,7 @@ def _kill_tree(root: "psutil.Process") -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that no outgoing connection can take; another one each time.
-
-    Whoever was given one before may not listen on it yet. Raises ServerUnavailable.
-    """
+    """Returns a free port outside of the ephemeral range, a different one each time. Raises ServerUnavailable."""
     for _ in range(PORT_TRIES):
         port = secrets.choice(PORTS)
         if port not in _given and _is_free(port):
@@ -202,7 +198,7 @@ def free_port() -> int:
 
 
 def kept_port(file: Path) -> int:
-    """The port that the file names, while it is free; else another free one, and the file names that."""
+    """Returns the port stored in the file if it is free; else stores and returns another free one."""
     with suppress(FileNotFoundError, ValueError):
         last = int(file.read_text())
         if _is_free(last):

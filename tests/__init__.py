@@ -1,6 +1,6 @@
-"""Tests, laid out like the packages they test, and journeys that tell one story a file."""
+"""Tests, laid out like the packages they test, and end-to-end journeys, one story per file."""
 
 import os
 
-# Production is the default everywhere; what tests start is development unless they say otherwise.
+# The default is production; processes started by tests are in development.
 os.environ.setdefault("NAKA_ENV", "development")

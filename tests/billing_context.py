@@ -1,4 +1,4 @@
-"""A process's worth of billing, in the test's own process: on its database and Redis, and on Razorpay's simulator."""
+"""A billing context in the test's process, on its database, Redis and Razorpay's simulator."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,17 +17,18 @@ from tests import simulated_razorpay as sandbox
 async def open_billing_context(
     database_url: str, redis_url: str, razorpay: sandbox.Razorpay, **settings: Any
 ) -> AsyncIterator[BillingContext]:
-    """With the settings as they are by default, but for those given; closed at the end of the block."""
+    """Default settings except those given; closed at the end of the block."""
     chosen = Settings(
         _env_file=None,
         database_url=database_url,
         redis_url=redis_url,
+        store_deadline_s=30,  # a busy machine is no outage
         razorpay_key_id=sandbox.KEY_ID,
         razorpay_key_secret=sandbox.KEY_SECRET,
         razorpay_base_url=razorpay.url,
         **settings,
     )
-    database, redis = Database(database_url), Redis.from_url(redis_url)
+    database, redis = Database(database_url, timeout_s=30), Redis.from_url(redis_url)
     made = build_billing_context(chosen, database, Changes(redis))
     try:
         yield made

@@ -1,4 +1,4 @@
-"""What all tests share: one Postgres and one Valkey per run, a database of each per worker, and private ones.
+"""Fixtures of all tests: one Postgres and Valkey per run, a database of each per worker, and private servers.
 
 With pytest-xdist the controller owns the run (`tests.servers.Run`) and tells the workers its folder; without,
 the one process is both.
@@ -26,6 +26,7 @@ from sandbox.daemon import ServerUnavailable
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests import servers
+from tests.databases import TestDatabase
 from tests.harness import UNLIMITED
 from tests.simulated_razorpay import Razorpay
 
@@ -89,13 +90,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def run_folder(pytestconfig: pytest.Config) -> Path:
-    """The folder of this run; what is under `private/` is ended with it."""
+    """The folder of this run; servers under `private/` end with it."""
     return pytestconfig.stash[FOLDER]
 
 
 @pytest.fixture(scope="session")
 def shared_servers(run_folder: Path) -> servers.Servers:
-    """The run's shared Postgres and Valkey, started on the first wish."""
+    """The run's shared Postgres and Valkey, started on first use."""
     return servers.shared(run_folder)
 
 
@@ -107,7 +108,7 @@ def worker() -> str:
 
 @pytest.fixture(scope="session")
 def postgres_url(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
-    """An empty database of this worker's own."""
+    """An empty database of this worker."""
     name = f"naka_{worker}"
     yield servers.create_database(shared_servers.postgres, name)
     servers.drop_database(shared_servers.postgres, name)
@@ -115,24 +116,30 @@ def postgres_url(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def database_template(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
-    """The name of a migrated database that nobody writes to: `database_url` copies it."""
+    """The name of an unused migrated database, which `database_url` copies."""
     name = f"naka_template_{worker}"
     servers.migrated(servers.create_database(shared_servers.postgres, name))
     yield name
     servers.drop_database(shared_servers.postgres, name)
 
 
+@pytest.fixture(scope="session")
+def worker_database(shared_servers: servers.Servers, worker: str, database_template: str) -> Iterator[TestDatabase]:
+    """This worker's database for tests, a copy of the template."""
+    made = TestDatabase(shared_servers.postgres, f"naka_test_{worker}", database_template)
+    yield made
+    made.drop()
+
+
 @pytest.fixture
-def database_url(shared_servers: servers.Servers, worker: str, database_template: str) -> Iterator[str]:
-    """A migrated database of this test's own, by the application's login: the price list is in it, and nothing else."""
-    name = f"naka_test_{worker}"
-    yield servers.application(servers.create_database(shared_servers.postgres, name, template=database_template))
-    servers.drop_database(shared_servers.postgres, name)
+def database_url(worker_database: TestDatabase) -> str:
+    """A migrated database with the price list and nothing else, by the application's login."""
+    return servers.application(worker_database.fresh())
 
 
 @pytest.fixture(scope="session")
 def redis_url(shared_servers: servers.Servers, worker: str) -> str:
-    """A Redis database of this worker's own, empty at the start; FLUSHALL is everybody's, use FLUSHDB."""
+    """A Redis database of this worker, empty at the start. Use FLUSHDB: FLUSHALL affects all workers."""
     number = re.sub(r"\D", "", worker) or "0"
     url = servers.at_path(shared_servers.redis, number)
     with redis.Redis.from_url(url) as client:
@@ -142,14 +149,14 @@ def redis_url(shared_servers: servers.Servers, worker: str) -> str:
 
 @pytest.fixture(scope="session")
 def razorpay_process(run_folder: Path, worker: str) -> Iterator[Razorpay]:
-    """This worker's simulator of Razorpay."""
+    """This worker's Razorpay simulator."""
     with Razorpay(clock_file=run_folder / f"razorpay-clock-{worker}") as made:
         yield made
 
 
 @pytest.fixture
 def razorpay(razorpay_process: Razorpay) -> Iterator[Razorpay]:
-    """An empty Razorpay, whose clock says now; nothing that it knew outlives the test."""
+    """The Razorpay simulator, empty and on real time at each start."""
     razorpay_process.reset()
     yield razorpay_process
     razorpay_process.reset()
@@ -157,7 +164,7 @@ def razorpay(razorpay_process: Razorpay) -> Iterator[Razorpay]:
 
 @pytest.fixture
 def private_postgres(private_home: Callable[[], Path]) -> Iterator[Callable[..., Postgres]]:
-    """Make a started Postgres for one test to kill; keywords are its settings, as max_connections="20"."""
+    """Starts a Postgres of this test; keywords are its settings, as max_connections="20"."""
     _need(postgres_wheel.binaries)
     with ExitStack() as stack:
 
@@ -170,7 +177,7 @@ def private_postgres(private_home: Callable[[], Path]) -> Iterator[Callable[...,
 
 @pytest.fixture
 def private_valkey(private_home: Callable[[], Path]) -> Iterator[Callable[..., Valkey]]:
-    """Make a started Valkey for one test to kill; keywords are its settings, `_` stands for `-`."""
+    """Starts a Valkey of this test; keywords are its settings, with `_` for `-`."""
     _need(valkey_wheel.binary)
     with ExitStack() as stack:
 
@@ -185,7 +192,7 @@ def private_valkey(private_home: Callable[[], Path]) -> Iterator[Callable[..., V
 def private_home(
     run_folder: Path, request: pytest.FixtureRequest, shared_servers: servers.Servers
 ) -> Callable[[], Path]:
-    """Make new folders for servers of one test; whatever runs in them is ended with the run at the latest.
+    """Creates folders for servers of one test, which end with the run at the latest.
 
     By the keeper of the shared servers, which is why there has to be one.
     """

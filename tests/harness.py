@@ -1,7 +1,7 @@
-"""What the stories are told with: the API as a process of its own, the simulator, accounts, and the books.
+"""The test harness: the API and the simulators as processes, accounts, and reads of the stored usage.
 
-Everything is real: HTTP over loopback, Postgres, Valkey, processes that can be killed. A test makes accounts of its
-own and never looks at another's, so the stories of a worker share one API and one database.
+Everything is real: HTTP over loopback, Postgres, Valkey, processes that can be killed. Each test creates accounts of
+its own, so the tests of a worker share one API and one database.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,19 @@ import asyncpg
 import httpx2
 
 from core.ids import uuid7
-from core.postgres.database import Database, asyncpg_dsn
+from core.postgres.database import Database
 from core.tenancy.accounts import DEFAULT_SCOPES, create_key, create_tenant, create_user
 from core.tenancy.audit import Actor
 from core.tenancy.models import User
 from core.tenancy.principal import Scope
 from metering.admission.entitlements import set_limits
-from metering.models import COUNT_COLUMNS
+from metering.counts import COUNT_COLUMNS
 from metering.quota.limits import LimitSet
 from sandbox.daemon import free_port
 from tests import fork_server, servers
-from tests.simulated_razorpay import Razorpay as Razorpay  # noqa: PLC0414 - part of what the stories are told with
+from tests.answers import Answer, read_answer
+from tests.servers import asyncpg_dsn
+from tests.simulated_razorpay import Razorpay as Razorpay  # noqa: PLC0414 - part of the harness
 
 ROOT = Path(__file__).parents[1]
 UNLIMITED = {
@@ -48,18 +50,12 @@ UNLIMITED = {
     "DEFAULT_TENANT_SPEND_PER_DAY_MICRO_USD": "0",
     "ADMIN_REQUESTS_PER_MINUTE": "0",
 }
-"""A tenant without a plan is unlimited in tests and benchmarks, but for those that are about its defaults."""
+"""Tests and benchmarks have no default limits, except those about the defaults."""
 SIMULATOR_KEY = "simulator-key"
 ACTOR = Actor("test")
 START_S = 60
 TOKEN_FIELDS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens")
-LEDGER_FIELDS = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_5m",
-    "cache_creation_1h",
-)
+LEDGER_FIELDS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_5m", "cache_creation_1h")
 """The ledger's names of TOKEN_FIELDS."""
 
 
@@ -74,70 +70,12 @@ class Account:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a request of this account carries."""
+        """The headers that authenticate this account."""
         return {"authorization": f"Bearer {self.key}"}
 
 
-@dataclass
-class Answer:
-    """An answer of `/chat`, read to its end."""
-
-    status: int
-    headers: httpx2.Headers
-    pieces: list[str] = field(default_factory=list)
-    done: bool = False
-    error: dict[str, Any] | None = None
-    raw: bytes = b""
-
-    @property
-    def text(self) -> str:
-        """All pieces."""
-        return "".join(self.pieces)
-
-    @property
-    def retry_after_s(self) -> int:
-        """What the Retry-After header says."""
-        return int(self.headers["retry-after"])
-
-
-def parse_sse(body: bytes) -> list[tuple[str, str]]:
-    """(event, data) of each event, by the WHATWG's rules for event streams: a reader of our own, to be strict."""
-    text = body.decode().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    events: list[tuple[str, str]] = []
-    name, data = "", list[str]()
-    for line in text.split("\n")[:-1]:
-        if not line:
-            if data:
-                events.append((name or "message", "\n".join(data)))
-            name, data = "", []
-            continue
-        key, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if key == "event":
-            name = value
-        elif key == "data":
-            data.append(value)
-    return events
-
-
-def read_answer(response: httpx2.Response, body: bytes) -> Answer:
-    """An answer out of a whole body."""
-    answer = Answer(response.status_code, response.headers, raw=body)
-    if not response.headers.get("content-type", "").startswith("text/event-stream"):
-        answer.error = json.loads(body) if body else None
-        return answer
-    for event, data in parse_sse(body):
-        if event == "message":
-            answer.pieces.append(data)
-        elif event == "done":
-            answer.done = True
-        elif event == "error":
-            answer.error = json.loads(data)
-    return answer
-
-
 def scripted(message: str = "hello", /, **script: Any) -> str:
-    """A message that tells the simulator what to do."""
+    """Returns a message that scripts the simulator's answer."""
     return f"{message} [[sim {json.dumps(script)}]]"
 
 
@@ -156,11 +94,11 @@ class Simulator:
         _stop(self.process)
 
     def ledger(self, ref: str | None = None) -> list[dict[str, Any]]:
-        """What was served: the messages, all or those with this `ref`; without the counts of tokens."""
+        """Returns the messages served, all or those with this `ref`."""
         return [row for row in self._rows(ref) if row["kind"] == "messages"]
 
     def counts(self, ref: str | None = None) -> list[dict[str, Any]]:
-        """The calls of count_tokens."""
+        """Returns the calls of count_tokens."""
         return [row for row in self._rows(ref) if row["kind"] == "count_tokens"]
 
     def _rows(self, ref: str | None) -> list[dict[str, Any]]:
@@ -177,9 +115,9 @@ class Simulator:
 
 
 class Api:
-    """The API, as a process: `naka serve` on a port of its own, or on a listening socket shared with others.
+    """`naka serve` as a process, on its own port or on a shared listening socket.
 
-    With `razorpay` it lives in that simulator's time, and gets its webhooks.
+    With `razorpay` it follows that simulator's clock and receives its webhooks.
     """
 
     def __init__(
@@ -207,7 +145,7 @@ class Api:
             razorpay.set_webhook(f"{self.url}/webhooks/razorpay")
 
     def await_ready(self) -> "Api":
-        """Returns once it is ready; fails with its log when it ends or never is."""
+        """Returns once it is ready; fails with its log otherwise."""
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -218,7 +156,7 @@ class Api:
         raise AssertionError(f"the API did not start: {self.log.read_text()[-3000:]}")
 
     def await_listening(self) -> "Api":
-        """Returns once it says so itself: on a shared socket, another may answer whether it is ready."""
+        """Returns once its log says so: on a shared socket another process may answer `/readyz`."""
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self.process.poll() is None:
             if "Naka is ready" in self.log.read_text():
@@ -227,16 +165,16 @@ class Api:
         raise AssertionError(f"the API did not start: {self.log.read_text()[-3000:]}")
 
     def send(self, number: signal.Signals) -> None:
-        """A signal; waits for nothing."""
+        """Sends a signal."""
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """Kill -9."""
+        """Sends SIGKILL and waits."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
 
     def stop(self) -> int:
-        """SIGTERM; answers the exit code."""
+        """Sends SIGTERM and returns the exit code."""
         return _stop(self.process)
 
 
@@ -248,12 +186,12 @@ def _spools() -> Path:
 
 
 def spool_folder() -> Path:
-    """A new folder for spools, gone with this process."""
+    """Returns a new spool folder, deleted at exit."""
     return Path(tempfile.mkdtemp(dir=_spools()))
 
 
 def environment(database_url: str, redis_url: str, simulator_url: str, **settings: str) -> dict[str, str]:
-    """The settings of an API under test."""
+    """Returns the settings of an API under test."""
     return {
         "NAKA_ENV": "development",
         "DATABASE_URL": database_url,
@@ -262,7 +200,7 @@ def environment(database_url: str, redis_url: str, simulator_url: str, **setting
         "ANTHROPIC_BASE_URL": simulator_url,
         "LOG_LEVEL": "warning",
         "SHUTDOWN_DRAIN_S": "0",
-        "STORE_DEADLINE_S": "30",  # a busy machine is no outage; what is about the deadline sets its own
+        "STORE_DEADLINE_S": "30",  # a busy test machine is no outage
         "SPOOL_DIR": str(spool_folder()),
         **UNLIMITED,
         **settings,
@@ -270,7 +208,7 @@ def environment(database_url: str, redis_url: str, simulator_url: str, **setting
 
 
 class Books:
-    """Reads what Postgres has, and makes accounts."""
+    """Reads from Postgres, and creates accounts."""
 
     def __init__(self, database_url: str) -> None:
         self._dsn = asyncpg_dsn(servers.owner(database_url))
@@ -289,7 +227,7 @@ class Books:
         models: list[str] | None = None,
         tenant_id: UUID | None = None,
     ) -> Account:
-        """A new user with a key, in a new tenant unless one is given."""
+        """Creates a user with a key, in a new tenant unless one is given."""
         async with self.database.session() as session:
             if tenant_id is None:
                 slug = f"t-{uuid7().hex[-20:]}"
@@ -310,14 +248,14 @@ class Books:
         return Account(user.tenant_id, user.id, key.id, secret.plaintext)
 
     async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
-        """Rows of any query."""
+        """Returns the rows of a query."""
         async with self.connection() as connection:
             rows: list[asyncpg.Record] = await connection.fetch(query, *args)
             return rows
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
-        """A plain connection."""
+        """Opens a plain connection."""
         connection = await asyncpg.connect(self._dsn)
         try:
             yield connection
@@ -325,7 +263,7 @@ class Books:
             await connection.close()
 
     async def requests(self, account: Account) -> list[asyncpg.Record]:
-        """The request rows of the account's user, oldest first."""
+        """Returns the request rows of the account's user, oldest first."""
         return await self.fetch(
             "SELECT * FROM usage_requests WHERE tenant_id = $1 AND user_id = $2 ORDER BY id",
             account.tenant_id,
@@ -333,13 +271,13 @@ class Books:
         )
 
     async def sums(self, table: str, tenant_id: UUID) -> Counter[str]:
-        """The seven counts of a tenant, summed over `usage_requests`, `usage_daily` or `usage_meters`."""
+        """Returns the seven counts of a tenant, summed over `usage_requests`, `usage_daily` or `usage_meters`."""
         columns = ", ".join(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in COUNT_COLUMNS)
         (row,) = await self.fetch(f"SELECT {columns} FROM {table} WHERE tenant_id = $1", tenant_id)
         return Counter({name: int(row[name]) for name in COUNT_COLUMNS})
 
     async def settled(self, account: Account, count: int, *, within_s: float = 10) -> list[asyncpg.Record]:
-        """The account's rows, once `count` of them are settled."""
+        """Returns the account's rows once `count` of them are settled."""
         deadline = time.monotonic() + within_s
         while True:
             rows = [row for row in await self.requests(account) if row["state"] == "settled"]
@@ -351,21 +289,21 @@ class Books:
 
 @asynccontextmanager
 async def client(url: str, **options: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client with patience."""
+    """Opens a client with a long timeout."""
     limits = httpx2.Limits(max_connections=400, max_keepalive_connections=400)
     async with httpx2.AsyncClient(base_url=url, timeout=60, limits=limits, **options) as made:
         yield made
 
 
 async def chat(http: httpx2.AsyncClient, account: Account, message: str = "hello", **body: Any) -> Answer:
-    """Asks and reads the answer to its end."""
+    """Sends a message and reads the whole answer."""
     async with http.stream("POST", "/chat", json={"message": message, **body}, headers=account.headers) as response:
         return read_answer(response, await response.aread())
 
 
 @contextmanager
 def running(api: Api) -> Iterator[Api]:
-    """The API, ready, and stopped at the end however the block ends."""
+    """Waits until the API is ready, and stops it after the block."""
     try:
         yield api.await_ready()
     finally:

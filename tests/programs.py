@@ -1,4 +1,4 @@
-"""Programs of ours as processes, and what they say in their logs."""
+"""Naka's programs as processes, and their logs."""
 
 import asyncio
 import json
@@ -12,11 +12,11 @@ from typing import Any
 
 from tests import fork_server
 
-WITHIN_S = 60  # a loaded machine is slow, which is no finding
+WITHIN_S = 60  # generous, for a loaded machine
 
 
 class Process:
-    """A Python process of ours, with what it says."""
+    """A Python process and its log."""
 
     def __init__(self, log: Path, *arguments: str, **variables: str) -> None:
         self.log = log
@@ -25,13 +25,13 @@ class Process:
             self.process = fork_server.start(*arguments, env=inherited | variables, stdout=out)
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """Its log's lines of that event; the last one may still be being written."""
+        """Returns its log lines of the event, without an incomplete last line."""
         whole, _, _ = self.log.read_bytes().rpartition(b"\n")
         lines = [json.loads(line) for line in whole.decode().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
     async def says(self, name: str, times: int = 1, *, within_s: float = WITHIN_S) -> None:
-        """Returns once the event was logged so often."""
+        """Returns once the event was logged `times` times."""
 
         async def said() -> bool:
             assert self.process.poll() is None, self.log.read_text()
@@ -40,13 +40,13 @@ class Process:
         await until(said, within_s=within_s)
 
     async def ends(self, signum: signal.Signals = signal.SIGTERM) -> int:
-        """Sends the signal; its exit code."""
+        """Sends the signal and returns the exit code."""
         self.process.send_signal(signum)
         return await asyncio.to_thread(self.process.wait, WITHIN_S)
 
 
 async def until(holds: Callable[[], Awaitable[object]], *, within_s: float = WITHIN_S) -> None:
-    """Returns once it holds; fails when that takes longer."""
+    """Returns once the condition holds; fails after `within_s`."""
     deadline = time.monotonic() + within_s
     while not await holds():
         assert time.monotonic() < deadline, "it took too long"
@@ -55,7 +55,7 @@ async def until(holds: Callable[[], Awaitable[object]], *, within_s: float = WIT
 
 @contextmanager
 def starter(folder: Path) -> Iterator[Callable[..., Process]]:
-    """Starts processes in the block; whatever still runs at its end is killed."""
+    """Starts processes in the block and kills those still running at its end."""
     started: list[Process] = []
 
     def start(*arguments: str, **variables: str) -> Process:

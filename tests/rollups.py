@@ -1,6 +1,6 @@
 """Usage that is put straight into the rollups, for tests that read reports and not how they come about."""
 
-from metering.models import COUNT_COLUMNS
+from metering.counts import COUNT_COLUMNS
 from tests.harness import Books
 
 _NAMES = ", ".join((*COUNT_COLUMNS, "errors"))

@@ -1,11 +1,9 @@
-"""The servers that a test run shares, and the process that keeps them.
+"""The servers shared by a test run, and the process that owns them.
 
-One *keeper* per run starts them on the first wish of any worker and ends them when the run is over, however it
-is over: it waits for a lock that the run's first process holds for life and that the kernel drops with it, be
-it by Ctrl-C or SIGKILL. Then it also ends whatever a fault test left running under the run's folder.
-
-Where they come from, first that applies: TEST_DATABASE_URL and TEST_REDIS_URL; containers, if a Docker engine
-answers at once; the wheels, without fsync.
+One *keeper* process per run starts them on the first request of any worker. It stops them, and any server a fault test
+left running in the run's folder, when the kernel releases the lock held by the run's first process, even after SIGKILL.
+Sources, in this order: TEST_DATABASE_URL and TEST_REDIS_URL; containers, if a Docker engine answers; the wheels,
+without fsync.
 """
 
 import asyncio
@@ -34,12 +32,12 @@ from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 
 ROOT = Path(__file__).parents[1]
-DOCKER_S = 3  # an engine that takes longer to say its version is not worth waiting for
+DOCKER_S = 3  # for an engine to report its version
 START_S = 120
 STOP_S = 60
 DATABASES = 64  # one Redis database per worker
 FAST_POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
-_LOGIN = "_service"  # of the application's login, with the owner's password: who connects is all that tests tell apart
+_LOGIN = "_service"  # suffix of the application's login, which has the owner's password
 _GRANT = 'GRANT CONNECT ON DATABASE "{}" TO naka_app, naka_read'
 _REVOKE = 'REVOKE TEMPORARY ON DATABASE "{}" FROM PUBLIC'
 FAST_VALKEY = {"appendonly": "no", "databases": str(DATABASES)}
@@ -47,21 +45,21 @@ FAST_VALKEY = {"appendonly": "no", "databases": str(DATABASES)}
 
 @dataclass(frozen=True)
 class Servers:
-    """Where the shared servers are: a database in which others can be made, and Redis database 0."""
+    """The URLs of the shared servers: a database to create others from, and Redis database 0."""
 
     postgres: str
     redis: str
 
 
 class Run:
-    """One test run, as its first process sees it: the folder all share, and the lock that says it goes on."""
+    """One test run in its first process: the shared folder, and the lock held while it runs."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="naka-tests-"))
         self._life = _locked(self.folder / "life")
 
     def end(self) -> None:
-        """Let the keeper end everything, and wait until it has; it holds a lock of its own until then."""
+        """Lets the keeper stop the servers, and waits until it releases its own lock."""
         self._life.close()
         with (self.folder / "keeper").open("a") as keeper:
             deadline = time.monotonic() + STOP_S
@@ -74,7 +72,7 @@ class Run:
 
 
 def shared(folder: Path) -> Servers:
-    """The run's servers; the first who asks has them started, the others wait for that."""
+    """Returns the run's servers; the first call starts them, concurrent ones wait."""
     answer, log = folder / "servers.json", folder / "keeper.log"
     with _locked(folder / "start"):
         if not log.exists():
@@ -90,52 +88,57 @@ def shared(folder: Path) -> Servers:
             deadline = time.monotonic() + START_S
             while not answer.exists() and keeper.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.05)
-            keeper.returncode = 0  # it outlives this worker by design: no ResourceWarning for that
+            keeper.returncode = 0  # it outlives this worker; avoids a ResourceWarning
         if not answer.exists():
             raise RuntimeError(f"the test servers did not start: {log.read_text()[-2000:]}")
     return Servers(**json.loads(answer.read_text()))
 
 
 def create_database(server: str, name: str, *, template: str | None = None) -> str:
-    """Make the database anew on the server of the URL, as a copy of `template` if given; the URL of the new one."""
+    """Recreates the database on the URL's server, optionally from `template`, and returns its URL."""
     create = f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else "")
-    # A copy has everything of its template but the privileges on the database itself.
+    # A copy lacks the privileges on the template database itself.
     grant = [_GRANT.format(name), _REVOKE.format(name)] if template else []
     asyncio.run(_execute(server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)', create, *grant))
     return at_path(server, name)
 
 
 def drop_database(server: str, name: str) -> None:
-    """Remove the database, whoever is connected."""
+    """Drops the database and its connections."""
     asyncio.run(_execute(server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
 
 
 def application(url: str) -> str:
-    """The URL of the application's login on the owner's server: the role under test. `owner` is the way back."""
+    """Returns the URL of the application's login, the role under test, from the owner's URL."""
     parts = make_url(url)
     return parts.set(username=f"{parts.username}{_LOGIN}").render_as_string(hide_password=False)
 
 
 def owner(url: str) -> str:
-    """The URL of the schema's owner, for a test's own book-keeping; whichever of the two is given."""
+    """Returns the URL of the schema's owner, from either URL."""
     parts = make_url(url)
     name = (parts.username or "").removesuffix(_LOGIN)
     return parts.set(username=name or None).render_as_string(hide_password=False)
 
 
 def migrated(url: str) -> str:
-    """Migrates the owner's database; the application's URL of it."""
+    """Migrates the owner's database and returns the application's URL."""
     migrate(url, application(url))
     return application(url)
 
 
 def at_path(url: str, name: str) -> str:
-    """The same server's URL for another database."""
+    """Returns the URL of another database on the same server."""
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
+def asyncpg_dsn(url: str) -> str:
+    """Returns the URL in asyncpg's form."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
 async def _execute(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(asyncpg_dsn(url))
     try:
         for statement in statements:
             await connection.execute(statement)
@@ -144,14 +147,14 @@ async def _execute(url: str, *statements: str) -> None:
 
 
 def _locked(path: Path) -> IO[str]:
-    """Wait for the file's lock; closing the file, or dying, gives it back."""
+    """Waits for the file's lock; closing the file releases it."""
     file = path.open("a")
     fcntl.flock(file, fcntl.LOCK_EX)
     return file
 
 
 def _docker_answers() -> bool:
-    """Whether an engine is there: the command alone is installed on many machines without one."""
+    """Whether a Docker engine answers."""
     if not shutil.which("docker"):
         return False
     try:
@@ -161,7 +164,7 @@ def _docker_answers() -> bool:
 
 
 def _container_urls(stack: ExitStack, *, postgres: bool, redis: bool) -> tuple[str, str]:
-    """The wanted servers as containers that the stack ends; an empty URL for the other."""
+    """Starts the wanted servers as containers; an empty URL for the other."""
     from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415 - slow, and needs an engine
     from testcontainers.community.redis import RedisContainer  # noqa: PLC0415
 
@@ -182,7 +185,7 @@ def _servers(folder: Path) -> Iterator[Servers]:
     postgres, redis = os.environ.get("TEST_DATABASE_URL", ""), os.environ.get("TEST_REDIS_URL", "")
     with ExitStack() as stack:
         if not (postgres and redis) and _docker_answers():
-            # An engine that answers may still have no image and no way to one: then the wheels serve.
+            # An engine may lack the images and a way to pull them; then use the wheels.
             with ExitStack() as attempt, suppress(Exception):
                 database, store = _container_urls(attempt, postgres=not postgres, redis=not redis)
                 postgres, redis = postgres or database, redis or store
@@ -195,7 +198,7 @@ def _servers(folder: Path) -> Iterator[Servers]:
 
 
 def _end_strays(folder: Path) -> None:
-    """End the private servers of tests that did not live to do it; a worker that still holds one is dying too."""
+    """Stops private servers that killed tests left running."""
     strays: list[Postgres | Valkey] = [kind(home) for home in folder.glob("private/*") for kind in (Postgres, Valkey)]
     deadline = time.monotonic() + STOP_S
     while strays and time.monotonic() < deadline:
@@ -207,7 +210,7 @@ def _end_strays(folder: Path) -> None:
 
 
 def keep(folder: Path) -> None:
-    """The keeper's life: start, tell where, wait for the run's end, stop, sweep."""
+    """Runs the keeper: start, publish the URLs, wait for the run's end, stop everything."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with _locked(folder / "keeper"), _servers(folder) as servers:
         draft = folder / "servers.new"

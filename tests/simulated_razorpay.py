@@ -1,7 +1,7 @@
-"""Razorpay's simulator as a process, and the controls a test has over it: time, the payer, trouble, the ledger.
+"""Razorpay's simulator as a process, with controls of its clock, payers, faults and ledger.
 
-Every call waits for its answer. A test whose API lives in the test's own event loop makes the calls that wait for
-webhooks (`drain`, `advance(drain=True)`) in a thread.
+Calls block. A test whose API runs in the test's event loop makes the calls that wait for webhooks
+(`drain`, `advance(drain=True)`) in a thread.
 """
 
 import json
@@ -18,12 +18,12 @@ KEY_ID, KEY_SECRET, WEBHOOK_SECRET = "rzp_test_abcdefghij0001", "key_secret_of_t
 CALL_S = 60
 DRAIN_S = 20
 STOP_S = 10
-FOLLOWED_S = 0.025  # `core.clock` looks every 20 ms
+FOLLOWED_S = 0.025  # `core.clock` reads every 20 ms
 Json = dict[str, Any]
 
 
 class ControlRefused(Exception):
-    """The simulator does not do that: the status and its words."""
+    """The simulator's refusal: status and message."""
 
     def __init__(self, status: int, said: str) -> None:
         super().__init__(f"{status}: {said}")
@@ -31,7 +31,7 @@ class ControlRefused(Exception):
 
 
 class Razorpay:
-    """A simulator on a free port. Outcomes are `paid`, or the reason why not, as `insufficient_funds`."""
+    """A simulator on a free port. An outcome is `paid` or a failure reason such as `insufficient_funds`."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Razorpay:
         self.stop()
 
     def stop(self) -> None:
-        """Ends the process, which saves its state first."""
+        """Ends the process, after it saved its state."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.terminate()
@@ -81,7 +81,7 @@ class Razorpay:
 
     @property
     def env(self) -> dict[str, str]:
-        """The settings that lead an API here."""
+        """Settings of an API that uses this simulator."""
         followed = {"TEST_CLOCK_FILE": str(self.clock_file)} if self.clock_file is not None else {}
         return {
             "RAZORPAY_KEY_ID": KEY_ID,
@@ -92,7 +92,7 @@ class Razorpay:
         }
 
     def sim(self, method: str, path: str, /, **body: Any) -> Any:
-        """A call of `/_sim`. Raises ControlRefused."""
+        """Calls `/_sim`. Raises ControlRefused."""
         data = None if method == "GET" else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/_sim{path}", data, method=method)
         try:
@@ -102,11 +102,11 @@ class Razorpay:
             raise ControlRefused(error.code, error.read().decode()) from None
 
     def reset(self, *, start: int | None = None, webhook_url: str | None = None) -> None:
-        """Forgets everything, and begins anew at `start` (Unix seconds), or now."""
+        """Resets everything; the clock starts at `start` (Unix seconds) or now."""
         self.sim("POST", "/reset", start=start, webhook_url=webhook_url)
 
     def settings(self, **changed: Any) -> Json:
-        """Changes how this Razorpay behaves (`sandbox.razorpay.books.Settings`)."""
+        """Changes the simulator's behaviour (`sandbox.razorpay.books.Settings`)."""
         return dict(self.sim("POST", "/settings", **changed))
 
     # ------------------------------------------------------------------------------------------ time
@@ -116,9 +116,9 @@ class Razorpay:
         return int(self.sim("GET", "/clock")["now"])
 
     def advance(self, *, days: float = 0, seconds: float = 0, to: float | None = None, drain: bool = False) -> int:
-        """Lets time pass; with `drain`, webhooks arrive before the next thing falls due. Answers the new time.
+        """Advances time; with `drain`, each step delivers its webhooks first. Returns the new time.
 
-        Whoever follows the clock lives in it by then: a request that began before would be past its deadline.
+        Waits until followers of the clock have read it. A request that began before would be past its deadline.
         """
         target = {"to": to} if to is not None else {"days": days, "seconds": seconds}
         now = int(self.sim("POST", "/clock/advance", **target, drain=drain)["now"])
@@ -132,81 +132,81 @@ class Razorpay:
     # ------------------------------------------------------------------------------------ the payer
 
     def authorise(self, subscription_id: str, method: str = "upi", outcome: str = "paid", **payer: str) -> Json:
-        """Pays on the page of a subscription; answers Checkout's three fields, or `error`."""
+        """Authorises on a subscription's page; returns Checkout's three fields, or `error`."""
         path = f"/subscriptions/{subscription_id}/authorise"
         return dict(self.sim("POST", path, method=method, outcome=_wire(outcome), **payer))
 
     def outcomes(self, subscription_id: str, following: list[str]) -> None:
-        """How the next charges of a subscription go."""
+        """Sets the outcomes of the next charges of a subscription."""
         self.sim("POST", f"/subscriptions/{subscription_id}/outcomes", next=[_wire(each) for each in following])
 
     def change_method(self, subscription_id: str, method: str) -> Json:
-        """Changes what a subscription is charged to; answers the subscription."""
+        """Changes a subscription's payment method; returns the subscription."""
         return dict(self.sim("POST", f"/subscriptions/{subscription_id}/change_method", method=method))
 
     def customer(self, subscription_id: str, action: str) -> Json:
-        """`pause`, `resume` or `revoke` in the payer's own app; answers the subscription."""
+        """Pauses, resumes or revokes in the payer's app; returns the subscription."""
         return dict(self.sim("POST", f"/subscriptions/{subscription_id}/customer", action=action))
 
     def pay_invoice(self, invoice_id: str, method: str = "upi", outcome: str = "paid") -> Json:
-        """Pays an open invoice by hand; answers the payment."""
+        """Pays an open invoice by hand; returns the payment."""
         return dict(self.sim("POST", f"/invoices/{invoice_id}/pay", method=method, outcome=_wire(outcome)))
 
     def pay_link(self, link_id: str, method: str = "upi", outcome: str = "paid", *, late: bool = False) -> Json:
-        """Pays a link, `late`: after it was closed; answers `payment` and the `callback`'s parameters."""
+        """Pays a link, with `late` after it was closed; returns `payment` and the `callback`'s parameters."""
         body = {"method": method, "outcome": _wire(outcome), "late": late}
         return dict(self.sim("POST", f"/payment_links/{link_id}/pay", **body))
 
     # -------------------------------------------------------------------------------- the dashboard
 
     def refund_payment(self, payment_id: str, amount: int | None = None) -> Json:
-        """Somebody gives back paise, or all of it, in the dashboard; answers the refund."""
+        """Refunds paise, or all, in the dashboard; returns the refund."""
         return dict(self.sim("POST", f"/payments/{payment_id}/refund", amount=amount))
 
     def dispute(self, payment_id: str, amount: int | None = None) -> Json:
-        """The payer's bank asks for the money back; answers the dispute."""
+        """Opens a dispute; returns it."""
         return dict(self.sim("POST", f"/payments/{payment_id}/dispute", amount=amount))
 
     def close_dispute(self, dispute_id: str, status: str) -> Json:
-        """It ends `won`, `lost` or `closed`; answers the dispute."""
+        """Ends a dispute as `won`, `lost` or `closed`; returns it."""
         return dict(self.sim("POST", f"/disputes/{dispute_id}/close", status=status))
 
     # ------------------------------------------------------------------------------------- webhooks
 
     def set_webhook(self, url: str | None = None, *, secret: str | None = None, enabled: bool | None = None) -> None:
-        """Changes what is given: where events go, with which secret (the last stays the old one), and whether."""
+        """Changes the URL of webhooks, their secret (the last one stays as the old one), or disables them."""
         changed = {"url": url, "secret": secret, "enabled": enabled}
         self.sim("POST", "/webhooks", **{name: value for name, value in changed.items() if value is not None})
 
     def drain(self, *, within_s: float = DRAIN_S) -> None:
-        """Waits until every webhook that is due has been delivered, or has failed and waits for its next try."""
+        """Waits until every due webhook was delivered, or failed and waits for its retry."""
         left = self.sim("POST", "/webhooks/drain", timeout_s=within_s)["left"]
         assert left == 0, f"{left} webhooks were not brought"
 
     def deliveries(self, event: str | None = None) -> list[Json]:
-        """Every event and how its bringing went, or those of one name, oldest first."""
+        """Events and their deliveries, optionally of one name, oldest first."""
         return [each for each in self.sim("GET", "/webhooks")["deliveries"] if event in (None, each["event"])]
 
     def replay(self, event_id: str) -> None:
-        """Sends an event once more, with its id."""
+        """Sends an event again, with the same id."""
         self.sim("POST", "/webhooks/replay", event_id=event_id)
 
     # -------------------------------------------------------------------------- trouble, and the books
 
     def fault(self, **order: Any) -> None:
-        """Orders trouble: `route` and `kind` (`sandbox.razorpay.faults.Fault`), or `event` and `kind`."""
+        """Orders a fault: `route` and `kind` (`sandbox.razorpay.faults.Fault`), or `event` and `kind`."""
         self.sim("POST", "/faults", **order)
 
     def clear_faults(self) -> None:
-        """Nothing goes wrong any more."""
+        """Removes all faults."""
         self.sim("DELETE", "/faults")
 
     def ledger(self) -> Json:
-        """Everything there is, oldest first, with `totals`, `deliveries` and the `calls` of `/v1`."""
+        """All entities, oldest first, with `totals`, `deliveries` and the `calls` of `/v1`."""
         return dict(self.sim("GET", "/ledger"))
 
     def money(self) -> Json:
-        """`totals` (collected, refunded, kept: paise) and the same of each payment, with what it was for."""
+        """`totals` (collected, refunded, kept: paise) and the same per payment, with its purpose."""
         return dict(self.sim("GET", "/money"))
 
 

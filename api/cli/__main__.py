@@ -1,4 +1,4 @@
-"""`python -m api.cli`: the same as `naka`."""
+"""`python -m api.cli` runs `naka`."""
 
 from api.cli import main
 

@@ -1,59 +1,47 @@
-"""All commands of `naka`, and what becomes of an error: one line on standard error, and exit code 1."""
+"""Every command of `naka`, and its errors: one line on standard error, and exit code 1, or 2 for wrong settings."""
 
 import sys
 
-import typer
 from pydantic import ValidationError
 
-from api.cli.accounts import keys, tenants, users
-from api.cli.billing import bills, charges, plans, profiles, subscriptions, webhooks
 from api.cli.command import in_one_line
-from api.cli.metering import corrections, prices, reconcile, report, spool
-from api.cli.processes import server
-from api.cli.processes.doctor import doctor
-from api.cli.processes.up import up
-from api.cli.processes.worker import work
-from api.http.server import AddressTaken
+from api.cli.lazy import Entry, LazyGroup
 from core.errors import NakaError
 from core.postgres.connection import UnexpectedPooler
 from core.resilience.outage import STORE_ERRORS
 from core.settings import SettingsError
 
-app = typer.Typer(
-    name="naka",
-    help="Meters, limits and bills an AI chat on Claude.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-_RUN, _WHO, _SELL, _BOOKS = "Run", "Tenants, users, keys", "Sell and collect", "Reports and books"
-app.command("up", rich_help_panel=_RUN)(up)
-app.command("serve", rich_help_panel=_RUN)(server.serve)
-app.command("worker", rich_help_panel=_RUN)(work)
-app.command("migrate", rich_help_panel=_RUN)(server.migrate)
-app.command("doctor", rich_help_panel=_RUN)(doctor)
-app.add_typer(tenants.app, name="tenant", rich_help_panel=_WHO)
-app.add_typer(users.app, name="user", rich_help_panel=_WHO)
-app.add_typer(keys.app, name="key", rich_help_panel=_WHO)
-app.add_typer(plans.app, name="plan", rich_help_panel=_SELL)
-app.add_typer(prices.app, name="price", rich_help_panel=_SELL)
-app.add_typer(profiles.operator, name="operator", rich_help_panel=_SELL)
-app.add_typer(profiles.profile, name="profile", rich_help_panel=_SELL)
-app.add_typer(subscriptions.app, name="subscription", rich_help_panel=_SELL)
-app.add_typer(bills.app, name="bill", rich_help_panel=_SELL)
-app.add_typer(charges.charge_app, name="charge", rich_help_panel=_SELL)
-app.add_typer(charges.refund_app, name="refund", rich_help_panel=_SELL)
-app.add_typer(charges.finding_app, name="finding", rich_help_panel=_SELL)
-app.add_typer(webhooks.app, name="webhook", rich_help_panel=_SELL)
-app.add_typer(report.app, name="report", rich_help_panel=_BOOKS)
-app.add_typer(reconcile.app, name="reconcile", rich_help_panel=_BOOKS)
-app.add_typer(spool.app, name="spool", rich_help_panel=_BOOKS)
-app.command("correct", rich_help_panel=_BOOKS)(corrections.correct)
-app.command("credit", rich_help_panel=_BOOKS)(corrections.credit)
+_RUN, _ACCOUNTS, _BILLING, _REPORTS = "Run", "Tenants, users, keys", "Billing", "Reports and reconciliation"
+COMMANDS = {
+    "up": Entry("api.cli.processes.up:up", "Start everything on this machine, with simulated providers.", _RUN),
+    "serve": Entry("api.cli.processes.server:serve", "Serve the API and the pages.", _RUN),
+    "worker": Entry("api.cli.processes.server:work", "Run background jobs.", _RUN),
+    "migrate": Entry("api.cli.processes.server:migrate", "Upgrade the database's schema, roles and privileges.", _RUN),
+    "doctor": Entry("api.cli.processes.doctor:doctor", "Check this installation, and suggest fixes.", _RUN),
+    "tenant": Entry("api.cli.accounts.tenants:app", "Tenants: the operator's customers.", _ACCOUNTS),
+    "user": Entry("api.cli.accounts.users:app", "Users of a tenant.", _ACCOUNTS),
+    "key": Entry("api.cli.accounts.keys:app", "API keys.", _ACCOUNTS),
+    "plan": Entry("api.cli.billing.plans:app", "Plans: limits and prices.", _BILLING),
+    "price": Entry("api.cli.usage.prices:app", "The provider's price list.", _BILLING),
+    "operator": Entry("api.cli.billing.profiles:operator", "The supplier on every invoice.", _BILLING),
+    "profile": Entry("api.cli.billing.profiles:profile", "A tenant's billing profile.", _BILLING),
+    "subscription": Entry("api.cli.billing.subscriptions:app", "Subscriptions at Razorpay.", _BILLING),
+    "bill": Entry("api.cli.billing.bills:app", "Bills and credit notes.", _BILLING),
+    "charge": Entry("api.cli.billing.collection:charge_app", "Attempts to collect bills.", _BILLING),
+    "refund": Entry("api.cli.billing.collection:refund_app", "Refunds, and their approval.", _BILLING),
+    "finding": Entry("api.cli.billing.collection:finding_app", "Facts about money that need review.", _BILLING),
+    "webhook": Entry("api.cli.billing.collection:webhook_app", "Razorpay's webhook events.", _BILLING),
+    "report": Entry("api.cli.usage.report:app", "Usage and cost reports.", _REPORTS),
+    "reconcile": Entry("api.cli.usage.reconcile:app", "Check and repair the stored totals.", _REPORTS),
+    "spool": Entry("api.cli.usage.spool:app", "Settlements waiting on this host's disk.", _REPORTS),
+    "correct": Entry("api.cli.usage.corrections:correct", "Correct the counts of a request.", _REPORTS),
+    "credit": Entry("api.cli.usage.corrections:credit", "Credit usage to a user.", _REPORTS),
+}
+app = LazyGroup("naka", COMMANDS, help="Meters, limits and bills an AI chat on Claude.")
 
 
 def run() -> None:
-    """Does what the arguments say, and exits."""
+    """Runs the command of this process's arguments, and exits."""
     try:
         app()
     except KeyboardInterrupt:
@@ -61,11 +49,6 @@ def run() -> None:
     except (SettingsError, UnexpectedPooler) as error:
         sys.stderr.write(f"naka: {in_one_line(error)}\n")
         sys.exit(2)
-    except (
-        NakaError,
-        AddressTaken,
-        ValidationError,
-        *STORE_ERRORS,
-    ) as error:
+    except (NakaError, ValidationError, *STORE_ERRORS) as error:
         sys.stderr.write(f"naka: {in_one_line(error)}\n")
         sys.exit(1)

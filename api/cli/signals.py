@@ -1,8 +1,8 @@
-"""Signals that end a process, heard from its first statement on.
+"""Signals that end a process, handled from its first statement on.
 
-Python starts in a moment, Naka's imports take a second or more, and a process that is the first of a container (PID 1)
-does not end by a signal that it has no handler for. Until a server or a worker has begun its own orderly stop, there
-is nothing to put in order, so the process ends at once. SIGHUP ends like SIGTERM, unless `nohup` had it ignored.
+Naka's imports take about a second, and a container's first process (PID 1) is not ended by a signal without a handler.
+Until a server or a worker begins its own orderly stop there is nothing to finish, so the process ends at once. SIGHUP
+acts as SIGTERM, unless `nohup` had it ignored.
 """
 
 import os
@@ -12,19 +12,19 @@ import threading
 from types import FrameType
 
 _ASKED_TO_STOP = frozenset({"serve", "worker", "up"})
-"""For these a stop is what was asked for, and no failure."""
+"""Commands that exit with 0 when they are stopped."""
 
 
 def ending_signals() -> list[signal.Signals]:
-    """The signals that end this process, without those that whoever started it had ignored."""
+    """The signals that end this process, without those that its parent had set to be ignored."""
     wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     return [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def end_on_signals() -> None:
-    """From now on SIGTERM and SIGHUP end this process, also as PID 1. Ctrl-C is Python's own.
+    """Makes SIGTERM and SIGHUP end this process, also as PID 1. Python handles Ctrl-C itself.
 
-    Only the main thread may say so; a command that runs in another belongs to a process that has begun long ago.
+    Does nothing outside the main thread, where Python does not allow signal handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -34,5 +34,5 @@ def end_on_signals() -> None:
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    """At once, without what belongs to an orderly end: imports may be under way. Postgres rolls back what was begun."""
+    """Ends at once, because imports may be under way. Postgres rolls back open transactions."""
     os._exit(0 if _ASKED_TO_STOP.intersection(sys.argv[1:2]) else 128 + number)

@@ -1,4 +1,4 @@
-"""What is in the database: months, prices, who may, who serves, and whether the books were proved."""
+"""Checks of the database's contents: partitions, prices, keys, running processes, reconciliation, inbox."""
 
 from api.doctor.findings import Checkup
 from core.clock import now_ms
@@ -9,98 +9,98 @@ _LATE_S = 2 * 3600
 _BOOKS_S = 2 * 86_400
 
 
-async def months(patient: Checkup) -> None:
-    """Whether requests have a table to go to."""
+async def months(checkup: Checkup) -> None:
+    """This month and the next have their partitions."""
     wanted = [name for name, *_ in months_around(now_ms())][1:3]
-    missing = [name for name in wanted if await patient.postgres.fetchval("SELECT to_regclass($1)", name) is None]
-    patient.judge(
+    missing = [name for name in wanted if await checkup.postgres.fetchval("SELECT to_regclass($1)", name) is None]
+    checkup.judge(
         "months",
         good=not missing,
-        says="this month and the next have their tables",
+        says="this month and the next have their partitions",
         otherwise=f"missing: {', '.join(missing)}",
-        mend="run `naka worker`, which makes them ahead of time",
+        mend="run `naka worker`, which creates them in advance",
     )
 
 
-async def prices(patient: Checkup) -> None:
-    """Whether the default model has a price."""
-    model = patient.settings.chat_model
-    known = await patient.postgres.fetchval("SELECT EXISTS (SELECT FROM prices WHERE model = $1)", model)
-    patient.judge(
+async def prices(checkup: Checkup) -> None:
+    """The default model has a price."""
+    model = checkup.settings.chat_model
+    known = await checkup.postgres.fetchval("SELECT EXISTS (SELECT FROM prices WHERE model = $1)", model)
+    checkup.judge(
         "prices",
         good=bool(known),
-        says=f"the list knows {model}",
-        otherwise=f"the list does not know CHAT_MODEL {model}: every request is refused",
+        says=f"the price list has {model}",
+        otherwise=f"the price list lacks CHAT_MODEL {model}: every request is refused",
         mend="naka price add, or set another CHAT_MODEL",
     )
 
 
-async def operator_key(patient: Checkup) -> None:
-    """Whether somebody may operate."""
+async def operator_key(checkup: Checkup) -> None:
+    """An operator's key exists."""
     query = "SELECT EXISTS (SELECT FROM api_keys WHERE 'platform:admin' = ANY (scopes) AND revoked_at IS NULL)"
-    patient.judge(
+    checkup.judge(
         "operator's key",
-        good=bool(await patient.postgres.fetchval(query)),
-        says="there is one",
-        otherwise="nobody has a key with platform:admin",
+        good=bool(await checkup.postgres.fetchval(query)),
+        says="exists",
+        otherwise="no active key has platform:admin",
         mend="naka key create USER_ID operator --scope platform:admin",
         is_fault=False,
     )
 
 
-async def processes(patient: Checkup) -> None:
-    """Whether somebody serves, works and checks the books."""
-    gauges = await read_gauges(patient.postgres, dead_after_s=patient.settings.dead_after_s)
-    patient.judge(
+async def processes(checkup: Checkup) -> None:
+    """API processes and a worker run, and the last reconciliation found no drift."""
+    gauges = await read_gauges(checkup.postgres, dead_after_s=checkup.settings.dead_after_s)
+    checkup.judge(
         "API",
         good=gauges.living_processes > 0,
-        says=f"{gauges.living_processes} processes serve",
-        otherwise="no process serves",
+        says=f"{gauges.living_processes} API processes run",
+        otherwise="no API process runs",
         mend="run `naka serve`",
         is_fault=False,
     )
     late = gauges.worker_overdue_s
-    patient.judge(
+    checkup.judge(
         "worker",
         good=late is not None and late < _LATE_S,
-        says="it does its hourly work",
-        otherwise="none ever ran" if late is None else f"its hourly work waits for {int(late // 3600)} h",
+        says="runs its hourly jobs",
+        otherwise="none ever ran" if late is None else f"its hourly jobs are {int(late // 3600)} h late",
         mend="run `naka worker`",
     )
     if gauges.age_s is None or gauges.age_s > _BOOKS_S:
-        says = "they were not checked " + ("yet" if gauges.age_s is None else "for two days")
-        patient.warn("books", says, "run `naka reconcile`; a worker does it each night")
+        says = "not checked " + ("yet" if gauges.age_s is None else "for two days")
+        checkup.warn("books", says, "run `naka reconcile`; a worker does it each night")
     else:
-        patient.judge(
+        checkup.judge(
             "books",
             good=not gauges.drifts,
             says="the last check found no drift",
             otherwise=f"the last check found {gauges.drifts} drifts",
-            mend="run `naka reconcile`, and see what it says of mending",
+            mend="run `naka reconcile`, which suggests repairs",
         )
 
 
-async def inbox(patient: Checkup) -> None:
-    """Whether an event waits for a person."""
+async def inbox(checkup: Checkup) -> None:
+    """No webhook event is parked."""
     query = "SELECT count(*) FROM webhook_events WHERE state = 'parked'"
-    parked = int(await patient.postgres.fetchval(query))
-    patient.judge(
+    parked = int(await checkup.postgres.fetchval(query))
+    checkup.judge(
         "webhooks",
         good=not parked,
-        says="none is parked",
-        otherwise=f"{parked} are parked: a person has to look",
+        says="none parked",
+        otherwise=f"{parked} parked: they need a decision",
         mend="naka webhook list --state parked, then replay",
         is_fault=False,
     )
 
 
-async def supplier(patient: Checkup) -> None:
-    """Whether bills can be made out."""
-    patient.judge(
+async def supplier(checkup: Checkup) -> None:
+    """The supplier's profile is set: bills need it."""
+    checkup.judge(
         "operator's profile",
-        good=bool(await patient.postgres.fetchval("SELECT EXISTS (SELECT FROM operator_profile)")),
-        says="it stands on bills",
-        otherwise="it is not set: nobody can subscribe, no bill can be made out",
+        good=bool(await checkup.postgres.fetchval("SELECT EXISTS (SELECT FROM operator_profile)")),
+        says="set",
+        otherwise="not set: no tenant can subscribe, and no bill can be issued",
         mend="naka operator set --help",
-        is_fault=bool(patient.settings.razorpay_key_id),
+        is_fault=bool(checkup.settings.razorpay_key_id),
     )

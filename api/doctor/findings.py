@@ -1,4 +1,4 @@
-"""What the doctor says of a check, and the one that it looks at. Pure."""
+"""The findings of a checkup. Pure."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -7,11 +7,11 @@ from typing import Any
 from core.settings import Settings
 
 CHECK_S = 6
-"""The longest that a check may take."""
+"""Time limit of one check."""
 
 
 class Verdict(StrEnum):
-    """How a check ended."""
+    """The result of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -21,7 +21,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: what it says, and what mends it."""
+    """The result of one check. `mend`: how to fix it."""
 
     name: str
     verdict: Verdict
@@ -31,7 +31,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Checkup:
-    """A set-up: its settings, what answers of it, and what was found so far."""
+    """An installation: its settings, its open connections, and the findings so far."""
 
     settings: Settings
     postgres: Any = None
@@ -40,19 +40,19 @@ class Checkup:
     findings: list[Finding] = field(default_factory=list)
 
     def ok(self, name: str, says: str) -> None:
-        """It is well."""
+        """Adds a passed check."""
         self.findings.append(Finding(name, Verdict.OK, says))
 
     def warn(self, name: str, says: str, mend: str) -> None:
-        """It works, and may not for long."""
+        """Adds a warning: it works, but may stop working."""
         self.findings.append(Finding(name, Verdict.WARNING, says, mend))
 
     def fault(self, name: str, says: str, mend: str) -> None:
-        """It does not work."""
+        """Adds a fault: it does not work."""
         self.findings.append(Finding(name, Verdict.FAULT, says, mend))
 
     def judge(self, name: str, *, good: bool, says: str, otherwise: str, mend: str, is_fault: bool = True) -> None:
-        """One or the other."""
+        """Adds a passed check when `good`, else a fault or a warning that says `otherwise`."""
         if good:
             self.ok(name, says)
         else:

@@ -1,4 +1,4 @@
-"""Postgres, its schema, and Redis."""
+"""Checks of Postgres, its schema, roles and privileges, and Redis."""
 
 import time
 from dataclasses import replace
@@ -8,31 +8,38 @@ from redis.exceptions import RedisError
 
 from api.doctor.findings import CHECK_S, Checkup
 from core.postgres.connection import Connection, UnexpectedPooler, check_pooler, connect
+from core.postgres.roles import TENANT
 from core.postgres.url import PostgresUrl
 from core.redis.client import connect_redis
 from core.redis.mode import refused_mode
 from core.resilience.outage import STORE_ERRORS
+from migrations.privileges import differences
 from migrations.upgrade import newest_revision
 
 _OLDEST_POSTGRES = 15
 _OLDEST_REDIS = 7
 _SKEW_S = 2.0
 _POOL_OVERHEAD = 6  # connections of a process beside its pool: journal lanes, fallback, listening
+_OWNS = """
+SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS is_superuser,
+       EXISTS (SELECT FROM pg_class WHERE relname = 'usage_requests' AND pg_has_role(relowner, 'USAGE')) AS is_owner,
+       pg_has_role($1::name, 'MEMBER') AS may_confine
+"""
 
 
-async def postgres(patient: Checkup) -> None:
-    """Whether it answers, and is new enough."""
-    if not patient.settings.database_url:
-        patient.fault("Postgres", "DATABASE_URL is not set", "set it, or run `naka up` in this folder")
+async def postgres(checkup: Checkup) -> None:
+    """Postgres answers, and is new enough."""
+    if not checkup.settings.database_url:
+        checkup.fault("Postgres", "DATABASE_URL is not set", "set it, or run `naka up` in this folder")
         return
     try:
-        patient.postgres = await _connected(patient.settings.postgres)
+        checkup.postgres = await _connected(checkup.settings.postgres)
     except (*STORE_ERRORS, ValueError) as error:
         says = "refuses" if isinstance(error, asyncpg.PostgresError) else "cannot be reached"
-        patient.fault("Postgres", f"{says}: {type(error).__name__}", "look at DATABASE_URL")
+        checkup.fault("Postgres", f"{says}: {type(error).__name__}", "check DATABASE_URL")
         return
-    version = patient.postgres.get_server_version()
-    patient.judge(
+    version = checkup.postgres.get_server_version()
+    checkup.judge(
         "Postgres",
         good=version.major >= _OLDEST_POSTGRES,
         says=f"version {version.major}.{version.minor}",
@@ -41,88 +48,88 @@ async def postgres(patient: Checkup) -> None:
     )
 
 
-async def writable(patient: Checkup) -> None:
-    """Whether it takes writes."""
-    replica, read_only = await patient.postgres.fetchrow(
+async def writable(checkup: Checkup) -> None:
+    """Postgres accepts writes."""
+    replica, read_only = await checkup.postgres.fetchrow(
         "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean"
     )
-    patient.judge(
+    checkup.judge(
         "writable",
         good=not replica and not read_only,
-        says="it takes writes",
+        says="accepts writes",
         otherwise="it is a replica" if replica else "default_transaction_read_only is on",
         mend="point DATABASE_URL at the primary" if replica else "switch it off for this database and role",
     )
 
 
 async def _connected(url: PostgresUrl) -> Connection:
-    """A connection, also through a pooler that the settings do not name: `pooler` says so."""
+    """Connects, also through a pooler that the settings do not name: the check `pooler` reports that."""
     try:
         return await connect(url, "naka doctor", timeout_s=CHECK_S)
     except asyncpg.ProtocolViolationError:
         return await connect(replace(url, pooler="session"), "naka doctor", timeout_s=CHECK_S)
 
 
-async def pooler(patient: Checkup) -> None:
-    """Whether DATABASE_POOLER says what stands before Postgres.
+async def pooler(checkup: Checkup) -> None:
+    """DATABASE_POOLER names the pooler in front of Postgres, if any.
 
-    In transaction mode a connection is on another server process as soon as others have taken its last one.
+    In transaction mode a connection moves to another server process when others use its previous one.
     """
-    settings = patient.settings
+    settings = checkup.settings
     if settings.database_pooler == "none":
         try:
             await check_pooler(settings.postgres, timeout_s=CHECK_S)
         except UnexpectedPooler as error:
-            patient.fault("pooler", str(error), "see Poolers in docs/deploying.md")
+            checkup.fault("pooler", str(error), "see Poolers in docs/deploying.md")
             return
-    moves = settings.database_pooler != "transaction" and await _moves(patient)
+    moves = settings.database_pooler != "transaction" and await _moves(checkup)
     mode = settings.database_pooler
     if moves:
-        says = f"there is one in transaction mode, and DATABASE_POOLER is {mode}"
-        patient.fault("pooler", says, "set DATABASE_POOLER=transaction, and DATABASE_DIRECT_URL for the worker")
+        says = f"a pooler in transaction mode, and DATABASE_POOLER is {mode}"
+        checkup.fault("pooler", says, "set DATABASE_POOLER=transaction, and DATABASE_DIRECT_URL for the worker")
     elif settings.postgres_direct.pooler == "transaction":
-        says = "transaction mode, and the worker has no way to listen"
-        patient.fault("pooler", says, "set DATABASE_DIRECT_URL to Postgres itself, or a pooler in session mode")
+        says = "transaction mode, in which the worker cannot LISTEN"
+        checkup.fault("pooler", says, "set DATABASE_DIRECT_URL to Postgres itself, or a pooler in session mode")
     else:
-        patient.ok("pooler", "none" if mode == "none" else f"{mode} mode")
+        checkup.ok("pooler", "none" if mode == "none" else f"{mode} mode")
 
 
-async def _moves(patient: Checkup) -> bool:
-    """Whether one connection met several server processes: never so without a pooler in transaction mode."""
+async def _moves(checkup: Checkup) -> bool:
+    """Whether one connection used several server processes, which only a pooler in transaction mode causes."""
     ask = "SELECT pg_backend_pid()"
-    first = await patient.postgres.fetchval(ask)
-    others = [await connect(patient.settings.postgres, "naka doctor", timeout_s=CHECK_S) for _ in range(3)]
+    first = await checkup.postgres.fetchval(ask)
+    others = [await connect(checkup.settings.postgres, "naka doctor", timeout_s=CHECK_S) for _ in range(3)]
     try:
         for other in others:
             await other.execute("BEGIN")
             await other.fetchval(ask)
-        return bool(first != await patient.postgres.fetchval(ask))
+        return bool(first != await checkup.postgres.fetchval(ask))
     except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError):
-        return True  # a named statement was made on another server process
+        return True  # the named statement is on another server process
     finally:
         for other in others:
             await other.close(timeout=CHECK_S)
 
 
-async def durability(patient: Checkup) -> None:
-    """Whether a commit lasts."""
+async def durability(checkup: Checkup) -> None:
+    """A committed transaction survives a crash."""
     names = ("fsync", "synchronous_commit", "full_page_writes")
-    off = [name for name in names if await patient.postgres.fetchval(f"SHOW {name}") == "off"]
-    patient.judge(
+    off = [name for name in names if await checkup.postgres.fetchval(f"SHOW {name}") == "off"]
+    checkup.judge(
         "durability",
         good=not off,
-        says="a commit lasts",
-        otherwise=f"off: {', '.join(off)}; a crash may lose what was counted",
-        mend="switch it on in postgresql.conf; only tests may do without",
-        is_fault=patient.settings.naka_env == "production",
+        says="commits survive a crash",
+        otherwise=f"off: {', '.join(off)}; a crash may lose counted usage",
+        mend="switch it on in postgresql.conf",
+        is_fault=checkup.settings.naka_env == "production",
     )
 
 
-async def connections(patient: Checkup) -> None:
-    """Whether there are enough."""
-    most = int(await patient.postgres.fetchval("SHOW max_connections"))
-    each = patient.settings.database_pool_size + _POOL_OVERHEAD
-    patient.judge(
+async def connections(checkup: Checkup) -> None:
+    """Postgres allows enough connections."""
+    most = int(await checkup.postgres.fetchval("SHOW max_connections"))
+    each = checkup.settings.database_pool_size + _POOL_OVERHEAD
+    checkup.judge(
         "connections",
         good=most >= 3 * each,
         says=f"{most} allowed, about {each} a process",
@@ -132,44 +139,73 @@ async def connections(patient: Checkup) -> None:
     )
 
 
-async def schema(patient: Checkup) -> None:
-    """Whether it is this version's."""
+async def schema(checkup: Checkup) -> None:
+    """The schema is this version's."""
     wanted = newest_revision()
     try:
-        found = await patient.postgres.fetchval("SELECT version_num FROM alembic_version")
+        found = await checkup.postgres.fetchval("SELECT version_num FROM alembic_version")
     except asyncpg.UndefinedTableError:
         found = None
-    patient.has_schema = found == wanted
-    patient.judge(
+    checkup.has_schema = found == wanted
+    checkup.judge(
         "schema",
-        good=patient.has_schema,
+        good=checkup.has_schema,
         says=f"revision {found}",
         otherwise=f"revision {found or 'none'}, and this version needs {wanted}",
         mend="run `naka migrate`",
     )
 
 
-async def redis(patient: Checkup) -> None:
-    """Whether it answers, takes writes, and is new enough."""
-    if not patient.settings.redis_url:
-        patient.fault("Redis", "REDIS_URL is not set", "set it, or run `naka up` in this folder")
+async def database_role(checkup: Checkup) -> None:
+    """The application's role cannot change its own schema, and can act as a tenant's."""
+    held = await checkup.postgres.fetchrow(_OWNS, TENANT)
+    if not held["may_confine"]:
+        checkup.fault("database role", f"not a member of {TENANT}: requests of tenants fail", "run `naka migrate`")
+        return
+    checkup.judge(
+        "database role",
+        good=not held["is_superuser"] and not held["is_owner"],
+        says="cannot change the schema, the audit log or the ledger",
+        otherwise="the application can change its own schema, and row-level security does not hold for it",
+        mend="set DATABASE_MIGRATION_URL and another role in DATABASE_URL: see docs/operating.md",
+        is_fault=False,
+    )
+
+
+async def privileges(checkup: Checkup) -> None:
+    """Each role has exactly its declared privileges."""
+    wrong = [each.name for each in await differences(checkup.postgres) if each.statements]
+    checkup.judge(
+        "privileges",
+        good=not wrong,
+        says="as declared for every table",
+        otherwise=f"not as declared: {', '.join(wrong[:5])}{', ...' if len(wrong) > 5 else ''}",  # noqa: PLR2004
+        mend="run `naka migrate`, as the owner of the schema and the database",
+        is_fault=False,
+    )
+
+
+async def redis(checkup: Checkup) -> None:
+    """Redis answers, accepts writes, and is new enough."""
+    if not checkup.settings.redis_url:
+        checkup.fault("Redis", "REDIS_URL is not set", "set it, or run `naka up` in this folder")
         return
     try:
-        redis = connect_redis(patient.settings.redis_url, timeout_s=CHECK_S / 2)
+        redis = connect_redis(checkup.settings.redis_url, timeout_s=CHECK_S / 2)
         info = await redis.info()
     except (RedisError, OSError, ValueError) as error:
-        patient.fault("Redis", f"cannot be reached: {type(error).__name__}", "look at REDIS_URL")
+        checkup.fault("Redis", f"cannot be reached: {type(error).__name__}", "check REDIS_URL")
         return
-    patient.redis = redis
+    checkup.redis = redis
     refused = refused_mode(info)
     if refused is not None:
-        patient.fault("Redis", f"it is {refused}", "look at REDIS_URL")
+        checkup.fault("Redis", f"{refused}", "check REDIS_URL")
         return
     version = str(info.get("redis_version", "0"))
     if info.get("role") == "slave":
-        patient.fault("Redis", "it is a replica, which takes no writes", "point REDIS_URL at the primary")
+        checkup.fault("Redis", "a replica, which accepts no writes", "point REDIS_URL at the primary")
         return
-    patient.judge(
+    checkup.judge(
         "Redis",
         good=int(version.partition(".")[0]) >= _OLDEST_REDIS,
         says=f"version {version}",
@@ -178,32 +214,32 @@ async def redis(patient: Checkup) -> None:
     )
 
 
-async def eviction(patient: Checkup) -> None:
-    """Whether counters stay."""
-    info = await patient.redis.info("memory")
+async def eviction(checkup: Checkup) -> None:
+    """Redis evicts no counters."""
+    info = await checkup.redis.info("memory")
     policy = str(info.get("maxmemory_policy", "noeviction"))
-    patient.judge(
+    checkup.judge(
         "eviction",
         good=policy == "noeviction" or not int(info.get("maxmemory", 0)),
         says="counters are not evicted",
-        otherwise=f"{policy}: evicted counters are rebuilt from Postgres, which costs time when memory is short",
+        otherwise=f"{policy}: evicted counters are rebuilt from Postgres, which is slow",
         mend="set maxmemory-policy noeviction",
         is_fault=False,
     )
 
 
-async def clocks(patient: Checkup) -> None:
-    """Whether all agree."""
+async def clocks(checkup: Checkup) -> None:
+    """The clocks of this host, Postgres and Redis agree."""
     began = time.time()
-    theirs = float(await patient.postgres.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8"))
-    seconds, micro = await patient.redis.time()
+    theirs = float(await checkup.postgres.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8"))
+    seconds, micro = await checkup.redis.time()
     here = (began + time.time()) / 2
     skew = max(abs(theirs - here), abs(seconds + micro / 1_000_000 - here))
-    patient.judge(
+    checkup.judge(
         "clocks",
         good=skew < _SKEW_S,
-        says=f"here, Postgres and Redis agree within {skew:.1f} s",
-        otherwise=f"they differ by {skew:.0f} s, and so do the ends of days and periods",
+        says=f"this host, Postgres and Redis agree within {skew:.1f} s",
+        otherwise=f"differ by {skew:.0f} s, and so do the ends of days and periods",
         mend="run a time service (chrony) on each host",
         is_fault=False,
     )

@@ -1,13 +1,12 @@
-"""How long an answer is awaited whose client has left: until the provider says what the prompt came to, within bounds.
+"""The wait for `message_start` after a client disconnected, so that its input tokens are counted exactly.
 
-A prompt that the provider processes is paid, so a client that hangs up before the head has its input counted exactly,
-by `message_start`. The wait is bounded in time (`HANGUP_WAIT_S`) and in number per process; each request keeps its
-hold and its place among the user's concurrent requests meanwhile. Beyond the bounds the input is estimated.
+The provider charges for a prompt it processes, whether or not the client waits. The wait is bounded in time
+(`HANGUP_WAIT_S`) and in number per process; beyond the bounds the input is estimated.
 """
 
 import asyncio
 
-_MOST_AT_ONCE = 200
+_MAX_WAITING = 200
 
 
 class Disconnects:
@@ -18,8 +17,8 @@ class Disconnects:
         self._waiting = 0
 
     async def wait(self) -> None:
-        """Returns when the time is over, or at once when too many wait. Cancel it when the answer begins."""
-        if self._waiting >= _MOST_AT_ONCE:
+        """Returns after the wait, or at once when too many requests wait. Cancel it when the answer begins."""
+        if self._waiting >= _MAX_WAITING:
             return
         self._waiting += 1
         try:

@@ -1,8 +1,7 @@
-"""Watches open streams for silence, on both sides.
+"""The idle monitor of open streams: one task checks all of them.
 
-Towards the client it is broken by a comment, so that nothing on the way takes the stream for dead. From the upstream
-it is borne only so long: then the stream is given up. One task for the process looks at all streams; a stream costs
-an entry, not a task or a timer, and a piece of text two assignments.
+It sends a comment to a client that received nothing for a while, so that proxies keep the connection open, and gives
+up an upstream that has been silent for too long.
 """
 
 import asyncio
@@ -13,25 +12,25 @@ from collections.abc import Awaitable, Callable, Iterator
 from api.gateway.sse import KEEPALIVE
 from core.logs import get_logger
 
-_LONGEST_TICK_S = 1.0
+_MAX_TICK_S = 1.0
 _SEND_S = 0.1
 
 log = get_logger(__name__)
 
 
 class MonitoredStream:
-    """One stream: when it last heard from upstream and when it last wrote, by the monotonic clock."""
+    """One stream, with the monotonic times of its last read from upstream and its last write to the client."""
 
-    __slots__ = ("comment", "give_up", "heard", "wrote")
+    __slots__ = ("comment", "give_up", "read_s", "wrote_s")
 
     def __init__(self, comment: Callable[[bytes], Awaitable[None]], give_up: Callable[[], None]) -> None:
         self.comment = comment
         self.give_up = give_up
-        self.heard = self.wrote = time.monotonic()
+        self.read_s = self.wrote_s = time.monotonic()
 
 
 class IdleMonitor:
-    """Watches streams. One per process."""
+    """Monitors streams. One per process."""
 
     def __init__(self, *, comment_after_s: float, give_up_after_s: float) -> None:
         self._comment_after_s = comment_after_s
@@ -41,7 +40,7 @@ class IdleMonitor:
 
     def start(self) -> None:
         """Starts the task."""
-        self._task = asyncio.create_task(self._tick(), name="silence")
+        self._task = asyncio.create_task(self._tick(), name="idle-monitor")
 
     async def stop(self) -> None:
         """Ends the task."""
@@ -53,7 +52,7 @@ class IdleMonitor:
     def watch(
         self, comment: Callable[[bytes], Awaitable[None]], give_up: Callable[[], None]
     ) -> Iterator[MonitoredStream]:
-        """Within the block, `comment` is called after each silence of ours, `give_up` after a long one of upstream."""
+        """Monitors a stream for the block: calls `comment` when no text was sent, `give_up` when upstream is silent."""
         stream = MonitoredStream(comment, give_up)
         self._streams.add(stream)
         try:
@@ -62,15 +61,15 @@ class IdleMonitor:
             self._streams.discard(stream)
 
     async def _tick(self) -> None:
-        tick_s = min(_LONGEST_TICK_S, self._comment_after_s / 4, self._give_up_after_s / 4)
+        tick_s = min(_MAX_TICK_S, self._comment_after_s / 4, self._give_up_after_s / 4)
         while True:
             await asyncio.sleep(tick_s)
             now = time.monotonic()
             for stream in list(self._streams):
-                if now - stream.heard >= self._give_up_after_s:
+                if now - stream.read_s >= self._give_up_after_s:
                     stream.give_up()
-                elif now - stream.wrote >= self._comment_after_s:
-                    stream.wrote = now
+                elif now - stream.wrote_s >= self._comment_after_s:
+                    stream.wrote_s = now
                     await _comment(stream)
 
 

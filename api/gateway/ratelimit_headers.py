@@ -1,19 +1,19 @@
 """The `RateLimit` and `RateLimit-Policy` headers of a metered answer (IETF draft-ietf-httpapi-ratelimit-headers).
 
-One item per limit: `"user-tokens-day";q=100000;w=86400;qu="tokens"`, and `"user-tokens-day";r=62000;t=3600`. What is
-left counts this request's hold as used.
+One item per limit: `"user-tokens-day";q=100000;w=86400;qu="tokens"`, and `"user-tokens-day";r=62000;t=3600`. The
+remainder counts this request's hold as used.
 """
 
 from core.money import ceil_div
-from metering.admission.admission import Grant
 from metering.quota.limits import EffectiveLimit, Entitlement
+from metering.quota.query import Grant
 from metering.quota.windows import WindowKind
 
 _WINDOW_S = {WindowKind.MINUTE: 60, WindowKind.DAY: 86_400}
 
 
 def rate_limit_headers(grant: Grant) -> dict[str, str]:
-    """Both headers; none when nothing limits the user."""
+    """Returns both headers; none when the user has no limits."""
     entitlement = grant.entitlement
     if not entitlement.limits:
         return {}
@@ -26,17 +26,17 @@ def rate_limit_headers(grant: Grant) -> dict[str, str]:
 
 
 def refusal_headers(limit: EffectiveLimit, retry_after_s: int) -> dict[str, str]:
-    """Both headers of a refusal: the limit that refused, with nothing left of it until then."""
+    """Returns both headers of a refusal: the limit that refused, with 0 remaining."""
     return {"ratelimit-policy": _policy_item(limit), "ratelimit": f'"{limit.name}";r=0;t={retry_after_s}'}
 
 
 def policy(entitlement: Entitlement) -> str:
-    """The limits themselves."""
+    """Returns the value of `RateLimit-Policy`."""
     return ", ".join(_policy_item(limit) for limit in entitlement.limits)
 
 
 def _policy_item(limit: EffectiveLimit) -> str:
-    """One limit. A period has no fixed length, so it states none."""
+    """Returns the item of one limit. A billing period has no fixed length, so it has no `w`."""
     window_s = _WINDOW_S.get(limit.window)
     length = "" if window_s is None else f";w={window_s}"
     return f'"{limit.name}";q={limit.limit}{length};qu="{limit.unit}"'

@@ -1,27 +1,26 @@
-"""`POST /chat`: Claude's answer as server-sent events. It knows nothing of keys, quotas or money.
+"""The relay of `POST /chat`: Claude's answer as server-sent events, without knowledge of keys, quotas or money.
 
-The upstream is opened, and its `message_start` awaited, before our own head is sent. Then every piece of text is
-passed on as it arrives, several in one write if they came in one read, never held back. What is learnt goes to the
-recorder on the scope; without one it streams all the same. `done` comes after `message_stop` and only then; whatever
-breaks later is `event: error`, our own stop too. When the client leaves after the head, the upstream is closed at
-once. When it leaves while a request is with the provider, unanswered, the relay reads on until `message_start` names
-the input, within a bound: a prompt that was processed is paid. Every way in which a stream can end, and what it comes
-to: docs/endings.md.
+Before the response head is sent, the upstream is open and `message_start` has arrived, so earlier failures are real
+HTTP statuses; later ones, and our shutdown, are `event: error`. Text is sent as it arrives and never buffered; `done`
+follows `message_stop` only. Usage goes to the recorder on the scope, if there is one. A client that disconnects after
+the head closes the upstream at once; before it, the relay waits for `message_start` within a bound, because the
+provider charges for a prompt it processed. Every ending: docs/endings.md.
 """
 
 import asyncio
 import contextlib
 import time
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from starlette.types import Receive, Scope, Send
 
-from api.gateway.chat import read_chat
+from api.gateway.chat import decode_chat
 from api.gateway.disconnects import Disconnects
 from api.gateway.idle_monitor import IdleMonitor, MonitoredStream
 from api.gateway.sse import DONE, TextFramer, error_frame
 from api.gateway.stream_errors import UpstreamFault, fault, fault_of_event
-from api.gateway.upstream import BROKEN, ChatPrompt, Upstream, UpstreamStream
+from api.gateway.upstream import STREAM_ERRORS, ChatPrompt, Upstream, UpstreamStream
 from api.gateway.upstream_events import (
     BadStream,
     Event,
@@ -33,18 +32,19 @@ from api.gateway.upstream_events import (
     Thinking,
     UpstreamErrorEvent,
 )
+from api.http.body import read_body
 from api.http.problems import problem_of, problem_response
-from api.http.request_context import PIECES
+from api.http.request_context import RAW_SEND
 from core.clock import now_ms
 from core.errors import NakaError
 from core.settings import Settings
-from core.spans import UNTRACED, span
+from core.spans import UNTRACED, Span, span
 from metering.journal.recorder import MAX_TEXT_CHARS, UsageRecorder
 from metering.journal.records import Outcome
 
 RECORDER = "naka.recorder"
-_LAST_WORD_S = 2.0
-"""How long a client that reads slowly may hold up our own stop."""
+_LAST_WRITE_S = 2.0
+"""Seconds that a slow client may delay our shutdown."""
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -53,18 +53,18 @@ _HEADERS = [
 
 
 class ChatRelay:
-    """The ASGI application behind the route. One per process."""
+    """The ASGI application of the route. One per process."""
 
-    def __init__(self, upstream: Upstream, settings: Settings, silence: IdleMonitor) -> None:
+    def __init__(self, upstream: Upstream, settings: Settings, idle_monitor: IdleMonitor) -> None:
         self._upstream = upstream
         self._settings = settings
-        self._silence = silence
-        self._hangups = Disconnects(wait_s=settings.hangup_wait_s)
+        self._idle_monitor = idle_monitor
+        self._disconnects = Disconnects(wait_s=settings.hangup_wait_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request. Before the head, a fault is an HTTP status; after it, the error event."""
+        """Answers one request. A failure is an HTTP status before the head, the error event after it."""
         try:
-            body = await read_chat(scope, receive, max_bytes=self._settings.request_body_max_bytes)
+            body = decode_chat(await read_body(scope, receive, max_bytes=self._settings.request_body_max_bytes))
             recorder: UsageRecorder | None = scope.get(RECORDER)
             if recorder is None:
                 deadline_ms = now_ms() + self._settings.request_deadline_s * 1000
@@ -73,68 +73,62 @@ class ChatRelay:
         except NakaError as error:
             await problem_response(error, scope)(scope, receive, send)
             return
-        await _Exchange(self._upstream, self._silence, self._hangups, prompt, recorder, scope, receive, send).run()
+        raw_send = scope.get(RAW_SEND, send)
+        parts = self._upstream, self._idle_monitor, self._disconnects
+        await _Exchange(*parts, prompt, recorder, scope, receive, send, raw_send).run()
 
 
-class _Left(Exception):
-    """The client left before the head, and what its prompt came to is known."""
+class _Disconnected(Exception):
+    """The client disconnected before the head, and its input tokens are known."""
 
 
+@dataclass(slots=True, eq=False)
 class _Exchange:
-    """One answer, from the question to its end."""
+    """One prompt and its answer."""
 
-    def __init__(
-        self,
-        upstream: Upstream,
-        silence: IdleMonitor,
-        hangups: Disconnects,
-        prompt: ChatPrompt,
-        recorder: UsageRecorder,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        self._upstream = upstream
-        self._silence = silence
-        self._hangups = hangups
-        self._prompt = prompt
-        self._recorder = recorder
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-        self._pass_on: Send = scope.get(PIECES, send)
-        self._reader = EventReader()
-        self._framer = TextFramer()
-        self._head_sent = False
-        self._ended = False
-        self._last: bytes | None = None
-        self._finished = False
-        self._fault: BadStream | UpstreamFault | None = None
-        self._client_gone = False
-        self._hung_up = False
-        self._spoke = False
-        self._span = UNTRACED
+    _upstream: Upstream
+    _idle_monitor: IdleMonitor
+    _disconnects: Disconnects
+    _prompt: ChatPrompt
+    _recorder: UsageRecorder
+    _scope: Scope
+    _receive: Receive
+    _send: Send
+    _raw_send: Send
+    _reader: EventReader = field(default_factory=EventReader)
+    _framer: TextFramer = field(default_factory=TextFramer)
+    _head_sent: bool = False
+    _text_sent: bool = False
+    _ended: bool = False
+    """Whether `message_stop` arrived."""
+    _last: bytes | None = None
+    _finished: bool = False
+    _fault: BadStream | UpstreamFault | None = None
+    _client_gone: bool = False
+    _cancelled: bool = False
+    """Whether the disconnect cancelled the task."""
+    _span: Span = UNTRACED
 
     async def run(self) -> None:
-        """Streams until the end, the deadline, the client's leaving or our own stop, and says so if that is due."""
+        """Streams until the end, the deadline, a disconnect or our shutdown, and sends the matching last write."""
         task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            error = await self._until_its_end(task)
+            error = await self._relay(task)
         except asyncio.CancelledError:
             if self._client_gone:
                 self._note(Outcome.CLIENT_GONE)
             else:
-                await self._take_leave()
-            if not self._hung_up or task.uncancel():
-                raise  # by our own stop, or by that too
+                await self._shut_down()
+            if not self._cancelled or task.uncancel():
+                raise  # cancelled by our shutdown
         else:
             if self._client_gone:
                 self._note(Outcome.CLIENT_GONE)
             elif error is not None:
                 await self._fail(error)
 
-    async def _until_its_end(self, task: "asyncio.Task[Any]") -> UpstreamFault | None:
-        """What the client is to be told of how it ended; None when it has been told all."""
+    async def _relay(self, task: "asyncio.Task[Any]") -> UpstreamFault | None:
+        """Returns the fault that the client has yet to be told; None for a complete answer or a disconnect."""
         watcher = asyncio.create_task(self._watch(task))
         left_s = max(0, self._recorder.deadline_ms - now_ms()) / 1000
         try:
@@ -142,7 +136,7 @@ class _Exchange:
                 await self._stream(deadline)
         except TimeoutError:
             self._note(Outcome.DEADLINE)
-            return fault("upstream_timeout", status=504)
+            return fault("upstream_timeout")
         except UpstreamFault as error:
             if not error.sent:
                 self._note(Outcome.NOT_SENT)
@@ -151,15 +145,15 @@ class _Exchange:
         except BadStream:
             self._recorder.fault = "upstream_broken"
             return fault("upstream_broken")
-        except _Left:
+        except _Disconnected:
             pass
         finally:
-            watcher.cancel()  # whoever leaves from here on changes nothing
+            watcher.cancel()  # a disconnect no longer matters
         return None
 
     async def _stream(self, deadline: asyncio.Timeout) -> None:
         recorder = self._recorder
-        recorder.outcome = Outcome.UPSTREAM_REFUSED  # until it says something else
+        recorder.outcome = Outcome.UPSTREAM_REFUSED  # until `message_start` arrives
         self._span = span("upstream")
         with self._span:
             stream = await self._upstream.open(self._prompt, recorder, lambda: not self._client_gone)
@@ -169,27 +163,27 @@ class _Exchange:
         recorder = self._recorder
         try:
             recorder.upstream_request_id = stream.request_id
-            with self._silence.watch(self._comment, stream.give_up) as watched:
-                await self._pump(stream, watched, deadline)
-        except BROKEN as error:
-            code, status = ("upstream_timeout", 504) if stream.gave_up else ("upstream_broken", 502)
-            raise fault(code, status=status) from error
+            with self._idle_monitor.watch(self._comment, stream.give_up) as monitored:
+                await self._pump(stream, monitored, deadline)
+        except STREAM_ERRORS as error:
+            raise fault("upstream_timeout" if stream.gave_up else "upstream_broken") from error
         finally:
             stream.close()
 
-    async def _pump(self, stream: UpstreamStream, watched: MonitoredStream, deadline: asyncio.Timeout) -> None:
+    async def _pump(self, stream: UpstreamStream, monitored: MonitoredStream, deadline: asyncio.Timeout) -> None:
+        """Relays the stream to its end. Raises UpstreamFault, BadStream, _Disconnected, or one of STREAM_ERRORS."""
         while chunk := await stream.read():
-            watched.heard = time.monotonic()
+            monitored.read_s = time.monotonic()
             frames = self._take(chunk)
             if self._recorder.started is not None and not self._head_sent:
                 if self._client_gone:
-                    raise _Left
+                    raise _Disconnected
                 await self._send_head()
             if frames:
-                if not self._spoke:
-                    self._first_words(watched.heard)
-                watched.wrote = watched.heard
-                await self._pass_on({"type": "http.response.body", "body": frames, "more_body": True})
+                if not self._text_sent:
+                    self._note_first_text(monitored.read_s)
+                monitored.wrote_s = monitored.read_s
+                await self._raw_send({"type": "http.response.body", "body": frames, "more_body": True})
             if self._fault is not None:
                 raise self._fault
             if self._ended:
@@ -197,20 +191,20 @@ class _Exchange:
         if not self._ended:
             raise fault("upstream_broken")
         self._span.end()
-        deadline.reschedule(None)  # the answer is whole; what is left has bounds of its own
+        deadline.reschedule(None)  # the answer is complete; the last write has its own bounds
         self._last = self._framer.rest() + DONE
         await self._finish(self._last)
         await stream.finish()
 
-    def _first_words(self, at_s: float) -> None:
+    def _note_first_text(self, at_s: float) -> None:
         if not self._head_sent:
-            raise fault("upstream_broken")  # words before message_start: who knows what they cost
-        self._spoke = True
+            raise fault("upstream_broken")  # text before message_start: its input tokens are unknown
+        self._text_sent = True
         self._recorder.first_text_s = at_s
         self._span.event("first_token")
 
     def _take(self, chunk: bytes) -> bytes:
-        """The frames of the text in `chunk`. Everything else is noted, also a fault that comes after the text."""
+        """Returns the frames of the text in `chunk` and records all else, including a fault that follows the text."""
         recorder, frames = self._recorder, b""
         try:
             for event in self._reader.feed(chunk):
@@ -252,10 +246,10 @@ class _Exchange:
                 recorder.refused()
                 raise fault_of_event(event.type)
             case Text():
-                pass  # taken where it is framed
+                pass  # recorded where it is framed
 
     def _conclude(self) -> None:
-        """The provider is at its end. A refusal without a word stays one, whatever breaks or leaves afterwards."""
+        """Records the stop reason. A refusal without text stays a refusal, whatever fails afterwards."""
         recorder = self._recorder
         recorder.finished = recorder.latest is not None and recorder.latest.output_tokens is not None
         if recorder.stop_reason == "refusal" and recorder.output_chars == 0:
@@ -267,33 +261,33 @@ class _Exchange:
         await self._send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
 
     async def _finish(self, last: bytes) -> None:
-        """The last write. Whoever stands between may hold it until the books are closed."""
+        """Sends the last write, which the usage middleware may hold until the settlement is committed."""
         await self._send({"type": "http.response.body", "body": last, "more_body": False})
         self._finished = True
 
     async def _fail(self, error: UpstreamFault) -> None:
-        """Before the head: a status. After it: the error event."""
+        """Sends the fault: an HTTP status before the head, the error event after it."""
         if self._head_sent:
             await self._finish(self._framer.rest() + error_frame(problem_of(error, self._scope).body))
         else:
             await problem_response(error, self._scope)(self._scope, self._receive, self._send)
 
-    async def _take_leave(self) -> None:
-        """This process stops. Whoever listens is told, in a moment; a whole answer gets its `done` all the same."""
+    async def _shut_down(self) -> None:
+        """Tells the client that this process stops; a complete answer still gets its `done`."""
         self._note(Outcome.SHUTDOWN)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORD_S):
+            async with asyncio.timeout(_LAST_WRITE_S):
                 if self._last is None:
-                    await self._fail(fault("shutting_down", status=503))
+                    await self._fail(fault("shutting_down"))
                 elif not self._finished:
                     await self._finish(self._last)
 
     async def _comment(self, comment: bytes) -> None:
         if self._head_sent and not self._finished:
-            await self._pass_on({"type": "http.response.body", "body": comment, "more_body": True})
+            await self._raw_send({"type": "http.response.body", "body": comment, "more_body": True})
 
     def _note(self, outcome: Outcome) -> None:
-        """How it ended, unless it had ended before: a complete answer stays complete whoever leaves then."""
+        """Records the outcome, unless the answer was complete or refused before."""
         if not self._ended and self._recorder.outcome is not Outcome.REFUSED:
             self._recorder.outcome = outcome
 
@@ -302,6 +296,6 @@ class _Exchange:
             pass
         self._client_gone = True
         if self._recorder.unanswered:
-            await self._hangups.wait()  # cancelled when the answer begins
-        self._hung_up = True
+            await self._disconnects.wait()  # cancelled when the answer begins
+        self._cancelled = True
         task.cancel()

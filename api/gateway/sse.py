@@ -1,7 +1,7 @@
-"""The frames that `/chat` sends: a piece of text is an unnamed event, and arrives whole at any conforming parser.
+"""Server-sent event frames of `/chat`. A piece of text is an unnamed event.
 
-A line break inside a text is several `data:` lines. SSE knows one line break only, so CR and CRLF arrive as LF, also
-a CRLF whose halves came in two pieces. The blank after `data:` keeps a leading blank of the text.
+A line break inside text becomes several `data:` lines. SSE has one line break, so CR and CRLF arrive as LF, even a CRLF
+split over two pieces. The space after `data:` preserves a leading space of the text.
 """
 
 from typing import Any
@@ -13,15 +13,15 @@ KEEPALIVE = b": keep-alive\n\n"
 
 
 class TextFramer:
-    """Frames the pieces of one answer."""
+    """Frames the text of one answer."""
 
     def __init__(self) -> None:
         self._held_cr = False
 
     def frame(self, text: str) -> bytes:
-        """The frame of the next piece; nothing when it is empty (or only half of a CRLF)."""
+        """Returns the frame of the next piece; empty for an empty piece, or one that is half of a CRLF."""
         if not text:
-            return b""  # decides nothing about a CR that waits
+            return b""  # keeps a held CR
         if self._held_cr:
             self._held_cr = False
             if not text.startswith("\n"):
@@ -34,18 +34,18 @@ class TextFramer:
         return data_frame(text) if text else b""
 
     def rest(self) -> bytes:
-        """What is still held back when the answer ends."""
+        """Returns the frame of a CR still held when the answer ends."""
         held, self._held_cr = self._held_cr, False
         return data_frame("\n") if held else b""
 
 
 def data_frame(text: str) -> bytes:
-    """One unnamed event; `text` has no CR."""
+    """Returns one unnamed event; `text` has no CR."""
     if "\n" in text:
         text = text.replace("\n", "\ndata: ")
     return f"data: {text}\n\n".encode()
 
 
 def error_frame(problem: dict[str, Any]) -> bytes:
-    """The event that ends a stream that broke: `problem` as JSON."""
+    """Returns the event that ends a failed stream: `problem` as JSON."""
     return b"event: error\ndata: " + msgspec.json.encode(problem) + b"\n\n"

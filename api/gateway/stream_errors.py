@@ -1,21 +1,18 @@
-"""What can end an answer before its time, in the words and statuses that our client gets.
-
-That is all that goes wrong at Anthropic, and our own stop. Pure; the SDK is not known here.
-"""
+"""The errors that can end an answer early, with their HTTP statuses and messages: Anthropic's, and our own. Pure."""
 
 from http import HTTPStatus
 
 from core.errors import NakaError
 
-COME_BACK_S = 5
-"""What a 503 says when the provider named no time."""
+RETRY_AFTER_S = 5
+"""Seconds in `Retry-After` of a 503 when the provider gave none."""
 
 
 class UpstreamFault(NakaError):
-    """Anthropic did not answer as it should. `status` is the HTTP status that our client gets for it.
+    """Anthropic failed. `status` is the HTTP status that our client receives, `code` a stable identifier.
 
-    `code` is stable; the text says nothing of our account or of Anthropic's words. `sent` is False where Anthropic
-    cannot have heard of the request.
+    The message reveals neither our account nor Anthropic's text. `sent` is False when Anthropic cannot have received
+    the request.
     """
 
     def __init__(
@@ -28,40 +25,42 @@ class UpstreamFault(NakaError):
         self.sent = sent
 
 
-_WORDS = {
-    "upstream_credentials": "the model's provider refuses this service's credentials",
-    "upstream_account": "the model's provider refuses this service's account",
-    "upstream_model": "the model's provider does not know this model",
-    "upstream_busy": "the model's provider is busy",
-    "upstream_rate_limited": "the model's provider asks to slow down",
-    "upstream_overloaded": "the model's provider is overloaded",
-    "upstream_timeout": "the model's provider did not answer in time",
-    "upstream_rejected": "the model's provider refuses this request",
-    "upstream_unreachable": "the model's provider cannot be reached",
-    "upstream_broken": "the model's provider broke off",
-    "input_too_large": "the message is larger than the model takes",
-    "shutting_down": "this server is being stopped; ask again, another will answer",
+_BUSY = "Claude is busy. Try again."
+_FAULTS = {
+    "upstream_credentials": (502, "Anthropic rejected this service's credentials."),
+    "upstream_account": (502, "Anthropic rejected this service's account."),
+    "upstream_model": (502, "Anthropic doesn't offer this model."),
+    "upstream_busy": (503, _BUSY),
+    "upstream_rate_limited": (503, _BUSY),
+    "upstream_overloaded": (503, _BUSY),
+    "upstream_timeout": (504, "Claude didn't answer in time. Try again."),
+    "upstream_rejected": (502, "Anthropic rejected this request."),
+    "upstream_unreachable": (502, "Claude can't be reached. Try again."),
+    "upstream_broken": (502, "Claude's answer broke off. Try again."),
+    "input_too_large": (413, "The message is too long for this model."),
+    "shutting_down": (503, "This server is restarting. Try again."),
 }
+"""The status and the message of each code."""
 _BY_EVENT = {
-    "overloaded_error": (503, "upstream_overloaded"),
-    "rate_limit_error": (503, "upstream_rate_limited"),
-    "timeout_error": (504, "upstream_timeout"),
-    "authentication_error": (502, "upstream_credentials"),
-    "permission_error": (502, "upstream_credentials"),
-    "billing_error": (502, "upstream_account"),
-    "invalid_request_error": (502, "upstream_rejected"),
-    "not_found_error": (502, "upstream_model"),
-    "request_too_large": (413, "input_too_large"),
+    "overloaded_error": "upstream_overloaded",
+    "rate_limit_error": "upstream_rate_limited",
+    "timeout_error": "upstream_timeout",
+    "authentication_error": "upstream_credentials",
+    "permission_error": "upstream_credentials",
+    "billing_error": "upstream_account",
+    "invalid_request_error": "upstream_rejected",
+    "not_found_error": "upstream_model",
+    "request_too_large": "input_too_large",
 }
 
 
-def fault(code: str, *, status: int = 502, retry_after_s: int = COME_BACK_S, sent: bool = True) -> UpstreamFault:
-    """A fault in the words of its code. Only a 503 says when to come back."""
+def fault(code: str, *, retry_after_s: int = RETRY_AFTER_S, sent: bool = True) -> UpstreamFault:
+    """Returns the fault of a code. Only a 503 has a `Retry-After`."""
+    status, message = _FAULTS[code]
     wait_s = retry_after_s if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return UpstreamFault(_WORDS[code], status=status, code=code, retry_after_s=wait_s, sent=sent)
+    return UpstreamFault(message, status=status, code=code, retry_after_s=wait_s, sent=sent)
 
 
 def fault_of_event(error_type: str) -> UpstreamFault:
-    """What our client is told of an `error` event."""
-    status, code = _BY_EVENT.get(error_type, (502, "upstream_broken"))
-    return fault(code, status=status)
+    """Returns the fault of an `error` event."""
+    return fault(_BY_EVENT.get(error_type, "upstream_broken"))

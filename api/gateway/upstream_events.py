@@ -1,11 +1,11 @@
-"""Anthropic's event stream, read as it arrives: bytes in, typed events out.
+"""A parser of Anthropic's event stream: bytes in, typed events out.
 
-Chunk borders may fall anywhere, inside a character or a line end. A frame is told by its blank line; it is chosen by
-its event name and then really decoded (typed, by msgspec), never searched for text. Unknown events, delta types and
-fields are ignored: Anthropic reserves the right to add them (facts: versioning). The buffer is bounded.
+Chunks may be cut anywhere, even inside a character or a line end. A frame ends with a blank line and is decoded by
+msgspec into the type of its event name. Unknown events, delta types and fields are ignored, since Anthropic's
+versioning policy lets it add them. The buffer is bounded.
 
-A delta may be cut inside a character: JSON then has half a surrogate pair in one text and the other half in the next.
-The halves are joined; one that stays alone becomes U+FFFD. No text leaves this module that UTF-8 cannot encode.
+A delta may be cut inside a character: JSON then has one half of a surrogate pair in each of two texts. The halves are
+joined; a lone one becomes U+FFFD. All text that leaves this module can be encoded in UTF-8.
 """
 
 import json
@@ -25,7 +25,7 @@ _REPLACEMENT = "\ufffd"
 
 
 class BadStream(Exception):
-    """What arrived is not an event stream of Anthropic's: bad JSON, or a frame without end."""
+    """The bytes are no valid event stream: bad JSON, or a frame without end."""
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -41,7 +41,7 @@ class Thinking(msgspec.Struct, frozen=True):
 
 
 Word = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00]*\Z", max_length=200)]
-"""A name that goes into the books: Postgres takes no NUL. A stream that has one breaks."""
+"""A name that is stored: Postgres text has no NUL, so a stream with one is invalid."""
 
 
 class MessageStart(msgspec.Struct, frozen=True):
@@ -60,11 +60,11 @@ class MessageDelta(msgspec.Struct, frozen=True):
 
 
 class MessageStop(msgspec.Struct, frozen=True):
-    """The upstream's own end."""
+    """The end of the answer."""
 
 
 class UpstreamErrorEvent(msgspec.Struct, frozen=True):
-    """The stream broke off with an error."""
+    """The stream ended with an error."""
 
     type: str
 
@@ -73,7 +73,7 @@ Event = Text | Thinking | MessageStart | MessageDelta | MessageStop | UpstreamEr
 
 
 class _Halves(msgspec.Struct, frozen=True):
-    """A piece of the answer with half a surrogate pair in it."""
+    """A piece of the answer that contains half a surrogate pair."""
 
     text: str
 
@@ -129,15 +129,15 @@ _loose_named = partial(msgspec.convert, type=_NamedDelta)
 
 
 class EventReader:
-    """One stream. `feed` each chunk and take the events that it completes."""
+    """The parser of one stream."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._half = ""
 
     def feed(self, chunk: bytes) -> Iterable[Event]:
-        """The events that are whole now, in order. Raises BadStream."""
-        if not self._rest and _is_one_delta(chunk):  # nearly every read of an answer that comes at Claude's own pace
+        """Returns the events that `chunk` completes, in order. Raises BadStream."""
+        if not self._rest and _is_one_delta(chunk):  # nearly every read at Claude's usual pace
             event = _read(b"content_block_delta", chunk[len(_DELTA) : -2])
             if self._half or isinstance(event, _Halves):
                 return () if event is None else self._joined(event)
@@ -147,7 +147,7 @@ class EventReader:
     def _feed(self, chunk: bytes) -> Iterator[Event]:
         data = self._rest + chunk if self._rest else chunk
         if b"\r" in data:
-            if data.endswith(b"\r"):  # half of a CRLF, perhaps: decided with the next chunk
+            if data.endswith(b"\r"):  # possibly half of a CRLF: the next chunk decides
                 self._rest = data
                 self._check()
                 return
@@ -155,7 +155,7 @@ class EventReader:
         *frames, self._rest = data.split(b"\n\n")
         self._check()
         for frame in frames:
-            event = _decode(frame)
+            event = _read(*_fields(frame))
             if event is None:
                 continue
             if self._half or isinstance(event, _Halves):
@@ -164,7 +164,7 @@ class EventReader:
                 yield event
 
     def _joined(self, event: "Event | _Halves") -> Iterator[Event]:
-        """The event after the half that waits. A half at the end of its own text waits for the next one."""
+        """Joins the held half with the event's text; holds a half at the end of that text."""
         half, self._half = self._half, ""
         if not isinstance(event, Text | _Halves):
             yield Text(_REPLACEMENT)
@@ -178,11 +178,11 @@ class EventReader:
 
     def _check(self) -> None:
         if len(self._rest) > MAX_FRAME_BYTES:
-            raise BadStream("a frame without end")
+            raise BadStream("frame too long")
 
 
 def _is_one_delta(chunk: bytes) -> bool:
-    """Whether the chunk is one whole frame of two lines, as Anthropic writes a delta."""
+    """Whether the chunk is one complete frame of two lines, which is how Anthropic writes a delta."""
     return (
         chunk.startswith(_DELTA)
         and chunk.endswith(b"\n\n")
@@ -192,12 +192,8 @@ def _is_one_delta(chunk: bytes) -> bool:
 
 
 def whole(text: str) -> str:
-    """The text with halves of surrogate pairs joined where they meet, and replaced where they are alone."""
+    """Returns the text with adjacent halves of surrogate pairs joined and lone ones replaced by U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def _decode(frame: bytes) -> "Event | _Halves | None":
-    return _read(*_fields(frame))
 
 
 def _read(name: bytes, data: bytes) -> "Event | _Halves | None":
@@ -206,14 +202,14 @@ def _read(name: bytes, data: bytes) -> "Event | _Halves | None":
             return _typed(name, data)
         except msgspec.ValidationError:
             raise
-        except msgspec.DecodeError:  # msgspec refuses half a surrogate pair, which JSON allows
+        except msgspec.DecodeError:  # msgspec rejects half a surrogate pair, which JSON allows
             if not _HALF.search(data):
                 raise
             return _with_halves(name, data)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise BadStream(f"an event {name.decode(errors='replace')} that cannot be read") from error
+        raise BadStream(f"cannot decode event {name.decode(errors='replace')}") from error
     except ValueError as error:
-        raise BadStream("an event that is not JSON in UTF-8") from error
+        raise BadStream("event is not JSON in UTF-8") from error
 
 
 def _typed(name: bytes, data: bytes) -> Event | None:
@@ -223,8 +219,8 @@ def _typed(name: bytes, data: bytes) -> Event | None:
         case b"message_start":
             return _message_start(data).message
         case b"message_delta":
-            told = _message_delta(data)
-            return MessageDelta(told.delta.stop_reason, told.usage or ReportedUsage())
+            decoded = _message_delta(data)
+            return MessageDelta(decoded.delta.stop_reason, decoded.usage or ReportedUsage())
         case b"message_stop":
             return MessageStop()
         case b"error":
@@ -234,7 +230,7 @@ def _typed(name: bytes, data: bytes) -> Event | None:
 
 
 def _with_halves(name: bytes, data: bytes) -> "Event | _Halves | None":
-    """Decodes with Python's own decoder, which passes lone surrogates on."""
+    """Decodes with Python's json, which accepts lone surrogates."""
     value = json.loads(data.decode())
     if name != b"content_block_delta":
         return _typed(name, whole(json.dumps(value, ensure_ascii=False)).encode())
@@ -254,7 +250,7 @@ def _of_delta(decode: Callable[[Any], _BlockDelta], named: Callable[[Any], _Name
     except msgspec.ValidationError:
         if named(given).delta.type in _KNOWN_DELTAS:
             raise
-        return None  # a type of the future may use our names for something else
+        return None  # an unknown type may use these field names differently
     match delta.type:
         case "text_delta":
             return Text(delta.text)
@@ -267,7 +263,7 @@ def _of_delta(decode: Callable[[Any], _BlockDelta], named: Callable[[Any], _Name
 
 
 def _fields(frame: bytes) -> tuple[bytes, bytes]:
-    """The event name and the data of a frame, by the rules of server-sent events."""
+    """Returns the event name and data of a frame, by the rules of server-sent events."""
     name, data = b"", []
     for line in frame.split(b"\n"):
         if line.startswith(b"data:"):

@@ -1,12 +1,8 @@
-"""The SDK's HTTP client over aiohttp: what the SDK asks of it, and no more.
+"""The HTTP client that the SDK uses, over aiohttp.
 
-The SDK brings an aiohttp transport of its own under httpx2's client. Measured per separately arriving piece, the four
-generators that this stacks on aiohttp's reader, and the timer that aiohttp arms for each read, cost as much as the
-rest of the relay (docs/decisions/0002). So this client sends with aiohttp directly and hands the reader out in the
-response's `extensions`. There are no redirects or cookies here, and one proxy or none for all that it sends.
-Silence on a stream is for its reader to watch (`api.gateway.idle_monitor`), not for a timer per read. Bodies that are
-read whole (of
-errors, and of count-tokens) are bounded in bytes and in time: what is beyond is cut off with the connection.
+The SDK's own aiohttp transport costs as much per piece of text as the rest of the relay (docs/decisions/0002). This one
+exposes the reader in the response's `extensions`; `api.gateway.idle_monitor` replaces the timer. No redirects, no
+cookies, at most one proxy. Bodies read whole are bounded in bytes and time; beyond that the connection is closed.
 """
 
 import asyncio
@@ -20,15 +16,15 @@ import httpx2
 from yarl import URL
 
 READER = "naka.reader"
-"""The name of the aiohttp response among the extensions of a streamed httpx2 response."""
+"""The extension of a streamed httpx2 response that holds the aiohttp response."""
 ON_SENT: ContextVar[Callable[[], None] | None] = ContextVar("naka.on_sent", default=None)
-"""Called when a request's body is handed to its connection; from then on the provider may know of it."""
+"""Called when a request's body is handed to its connection: from then on the provider may have received it."""
 MAX_WHOLE_BODY_BYTES = 64 * 1024
 _WHOLE_BODY_S = 2.0
 
 
 class AiohttpClient(httpx2.AsyncClient):
-    """One per process. `connect_timeout_s` bounds both the wait for a free connection and the making of one."""
+    """The client. `connect_timeout_s` bounds the wait for a free connection and the connecting."""
 
     def __init__(
         self, *, max_connections: int, keepalive_s: float, connect_timeout_s: float, proxy: str | None = None
@@ -43,16 +39,16 @@ class AiohttpClient(httpx2.AsyncClient):
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **_: Any) -> httpx2.Response:
-        """Sends once and answers when the head has arrived; with `stream` the body is left to its reader.
+        """Sends once and returns when the head has arrived; with `stream` the body is not read.
 
-        Raises aiohttp's errors as they are; the SDK makes them its APIConnectionError.
+        Raises aiohttp's errors, which the SDK wraps in APIConnectionError.
         """
-        session = self._session or self._connect()
+        session, body, on_sent = self._session or self._connect(), request.content, ON_SENT.get()
         answer = await session.request(
             request.method,
             str(request.url),
             headers=request.headers,
-            data=_payload(request.content),
+            data=body if on_sent is None else _Announced(body, on_sent),
             allow_redirects=False,
             timeout=self._timeout,
             proxy=self._proxy,
@@ -77,7 +73,7 @@ class AiohttpClient(httpx2.AsyncClient):
             await self._session.close()
 
     def _connect(self) -> aiohttp.ClientSession:
-        """The session is made where the loop runs, on the first request."""
+        """Creates the session, inside the running event loop."""
         connector = aiohttp.TCPConnector(
             limit=self._max_connections, keepalive_timeout=self._keepalive_s, ssl=httpx2.create_ssl_context()
         )
@@ -88,7 +84,7 @@ class AiohttpClient(httpx2.AsyncClient):
 
 
 class _Body(httpx2.AsyncByteStream):
-    """The body as the SDK reads it, which it does for errors only: bounded."""
+    """The bounded body of an error response; the SDK reads no other."""
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         self._answer = answer
@@ -102,25 +98,19 @@ class _Body(httpx2.AsyncByteStream):
 
 
 class _Announced(aiohttp.BytesPayload):
-    """A request's body that says when it is handed to the connection."""
+    """A request body that calls `on_sent` when it is handed to the connection."""
 
     def __init__(self, body: bytes, on_sent: Callable[[], None]) -> None:
         super().__init__(body)
         self._on_sent = on_sent
 
     async def write_with_length(self, writer: Any, content_length: int | None) -> None:
-        """Writes it; what was sent before an error here, nobody knows."""
-        self._on_sent()
+        self._on_sent()  # before the write: after a failed one it is unknown what was sent
         await super().write_with_length(writer, content_length)
 
 
-def _payload(body: bytes) -> bytes | _Announced:
-    on_sent = ON_SENT.get()
-    return body if on_sent is None else _Announced(body, on_sent)
-
-
 async def _read_whole(answer: aiohttp.ClientResponse) -> bytes:
-    """The body up to the bounds. What is left unread makes the connection useless, and it is closed at its release."""
+    """Returns the body up to the bounds. A connection with unread data is closed at its release."""
     body = bytearray()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_WHOLE_BODY_S):
@@ -130,4 +120,4 @@ async def _read_whole(answer: aiohttp.ClientResponse) -> bytes:
 
 
 class _Unused(httpx2.AsyncBaseTransport):
-    """httpx2 wants a transport, and would make one with a TLS context of its own."""
+    """A placeholder: httpx2 would otherwise build a transport with its own TLS context."""

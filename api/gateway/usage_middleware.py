@@ -1,11 +1,10 @@
-"""`UsageTrackingMiddleware`: who asks, may they, and what did it come to? Pure ASGI, around the metered routes.
+"""The usage middleware: authentication, admission and settlement of metered routes. Pure ASGI.
 
-It authenticates, reads the body, takes one of the tenant's upstream connections, asks for a grant, puts a recorder on
-the scope, calls the application, and settles in its own `finally`, whatever happened inside: the only place that runs
-exactly once per request. The last write of a whole answer waits for the commit, so whoever saw its `done` is in the
-books. That of an answer that broke off does not: its text may have to be counted first, or its prompt. A body that the
-route would refuse goes through unmetered, to get its 422; nothing is stored for it. A user whose requests fail too
-often is refused before anything else is done.
+A request is settled once: at its last write, or in the `finally` if the answer broke off. The last write of a complete
+answer waits for the commit, so usage is committed before the client receives `done`. The last write of an interrupted
+answer does not wait, because its text or prompt may have to be counted first. An invalid body passes unmetered and
+gets its 422 from the route. A user whose requests fail too often is refused first. Redis down: Postgres admits.
+Postgres down: 503, and settlements of running requests go to the spool.
 """
 
 import asyncio
@@ -22,63 +21,49 @@ from api.gateway.ratelimit_headers import rate_limit_headers
 from api.gateway.relay import RECORDER
 from api.http.body import ClientLeft, InvalidBody, read_body, replay
 from api.http.problems import REQUEST_ID, problem_response
-from api.observability.metrics import Instruments
 from api.observability.tracing import TENANT
+from api.runtime import Runtime
 from core.errors import NakaError
 from core.logs import get_logger
 from core.resilience.deadline import within
-from core.resilience.shares import FairPool
-from core.settings import Settings
 from core.spans import span
-from core.tenancy.directory import Directory
 from core.tenancy.principal import Principal, Unauthenticated
 from core.tenancy.principal import Scope as KeyScope
-from metering.admission.admission import Admission, AdmissionRequest, Grant
+from metering.admission.admission import AdmissionRequest
 from metering.admission.failure_rate import FailingRequests
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome, Settlement
-from metering.settlement.settlement import Settlements
+from metering.quota.query import Grant
 
-AskOf = Callable[[bytes], AdmissionRequest]
-_WHOLE = frozenset({Outcome.COMPLETED, Outcome.REFUSED})
+ReadRequest = Callable[[bytes], AdmissionRequest]
+_COMPLETE = frozenset({Outcome.COMPLETED, Outcome.REFUSED})
 
 log = get_logger(__name__)
 
 
 class UsageTrackingMiddleware:
-    """`metered` maps (method, path) to the function that reads an `Ask` out of a body (raising InvalidBody)."""
+    """`metered` maps (method, path) to a function that reads the admission request of a body (raises InvalidBody)."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        metered: Mapping[tuple[str, str], AskOf],
-        directory: Directory,
-        admission: Admission,
-        settlements: Settlements,
-        instruments: Instruments,
-        connections: FairPool,
-        settings: Settings,
-    ) -> None:
+    def __init__(self, app: ASGIApp, runtime: Runtime, *, metered: Mapping[tuple[str, str], ReadRequest]) -> None:
         self._app = app
         self._metered = metered
-        self._directory = directory
-        self._admission = admission
-        self._settlements = settlements
-        self._instruments = instruments
-        self._failing = FailingRequests(per_minute=settings.failing_requests_per_minute)
-        self._connections = connections
-        self._max_body_bytes = settings.request_body_max_bytes
-        self._deadline_s = settings.store_deadline_s
+        self._directory = runtime.directory
+        self._admission = runtime.metering.admission
+        self._settlements = runtime.metering.settlements
+        self._metrics = runtime.metrics
+        self._failing = FailingRequests(per_minute=runtime.settings.failing_requests_per_minute)
+        self._connections = runtime.pools.upstream
+        self._max_body_bytes = runtime.settings.request_body_max_bytes
+        self._deadline_s = runtime.settings.store_deadline_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes what is not metered; else admits, runs, settles."""
-        ask_of = self._metered.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        if ask_of is None:
+        """Admits, runs and settles a metered request; passes any other on."""
+        read_request = self._metered.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if read_request is None:
             await self._app(scope, receive, send)
             return
         began_s = time.monotonic()
-        with ExitStack() as places:
+        with ExitStack() as held:
             try:
                 async with within(self._deadline_s):
                     principal = await self._authenticate(scope)
@@ -86,22 +71,22 @@ class UsageTrackingMiddleware:
                 left_s = self._deadline_s - (time.monotonic() - began_s)
                 body = await read_body(scope, receive, max_bytes=self._max_body_bytes)
                 receive = replay(body, receive)
-                ask = _ask(ask_of, body)
+                request = _read_valid(read_request, body)
                 grant = None
-                if ask is not None:
-                    # Before admission: a full pool answers at once, and no hold is taken that nothing runs for.
-                    places.enter_context(self._connections.take(principal.tenant_id))
-                    grant = await self._admit(principal, ask, left_s)
+                if request is not None:
+                    # Before admission, so that a full pool answers at once and takes no hold.
+                    held.enter_context(self._connections.take(principal.tenant_id))
+                    grant = await self._admit(principal, request, left_s)
             except ClientLeft:
                 return
             except NakaError as error:
-                self._instruments.refused(error)
+                self._metrics.refused(error)
                 await problem_response(error, scope)(scope, receive, send)
                 return
-            if ask is None or grant is None:
+            if request is None or grant is None:
                 await self._app(scope, receive, send)
                 return
-            recorder = self._settlements.recorder(grant, ask.count)
+            recorder = self._settlements.recorder(grant, request.count)
             recorder.began_s = began_s
             await self._run(grant, recorder, scope, receive, send)
 
@@ -112,27 +97,27 @@ class UsageTrackingMiddleware:
             principal.require(KeyScope.CHAT)
             return principal
 
-    async def _admit(self, principal: Principal, ask: AdmissionRequest, within_s: float) -> Grant:
+    async def _admit(self, principal: Principal, request: AdmissionRequest, within_s: float) -> Grant:
         try:
             with span("admit"):
-                return await self._admission.admit(principal, ask, within_s=within_s)
+                return await self._admission.admit(principal, request, within_s=within_s)
         except Unauthenticated:
-            self._directory.forget(principal.tenant_id)  # Postgres knew better than our cache
+            self._directory.forget(principal.tenant_id)  # the cached key is outdated
             raise
 
     async def _run(self, grant: Grant, recorder: UsageRecorder, scope: Scope, receive: Receive, send: Send) -> None:
         scope[RECORDER] = recorder
         scope[REQUEST_ID] = str(grant.request.id)
         structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID])
-        books = _Books(lambda: self._settlements.begin(grant, recorder))
+        settlement = _SettleOnce(lambda: self._settlements.begin(grant, recorder))
 
         async def send_settled(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(rate_limit_headers(grant))
             elif not message.get("more_body"):
-                books.begin()
-                if recorder.outcome in _WHOLE or (recorder.started is None and not recorder.unanswered):
-                    await books.closed()
+                settlement.begin()
+                if recorder.outcome in _COMPLETE or (recorder.started is None and not recorder.unanswered):
+                    await settlement.committed()
             await send(message)
 
         try:
@@ -140,29 +125,29 @@ class UsageTrackingMiddleware:
         finally:
             if recorder.started is None:
                 self._failing.note(grant.request.user_id)
-            await books.closed()
+            await settlement.committed()
 
 
-class _Books:
-    """Settles once, and whoever waits is not what decides whether it happens."""
+class _SettleOnce:
+    """The settlement of one request, in a task that outlives its waiters."""
 
     def __init__(self, begin: Callable[[], "asyncio.Task[Settlement]"]) -> None:
         self._begin = begin
         self._task: asyncio.Task[Settlement] | None = None
 
     def begin(self) -> "asyncio.Task[Settlement]":
-        """What stands in the recorder now is settled, unless it was begun before."""
+        """Starts settling the recorder's present state, unless it was started before."""
         if self._task is None:
             self._task = self._begin()
         return self._task
 
-    def closed(self) -> Awaitable[Settlement]:
-        """Resolves once the settlement is safe. Cancelling the wait does not cancel the settlement."""
+    def committed(self) -> Awaitable[Settlement]:
+        """Resolves once the settlement is committed or spooled. Cancelling the wait does not cancel it."""
         return asyncio.shield(self.begin())
 
 
-def _ask(ask_of: AskOf, body: bytes) -> AdmissionRequest | None:
+def _read_valid(read_request: ReadRequest, body: bytes) -> AdmissionRequest | None:
     try:
-        return ask_of(body)
+        return read_request(body)
     except InvalidBody:
         return None

@@ -1,4 +1,4 @@
-"""Reading a request's body: bounded, of the right media type, and once for whoever wants it."""
+"""Request bodies: bounded, JSON, and readable again after they were read."""
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
@@ -7,17 +7,17 @@ from core.errors import NakaError
 
 
 class BodyTooLarge(NakaError):
-    """More bytes than the setting allows."""
+    """The body has more bytes than the setting allows."""
 
     def __init__(self, max_bytes: int) -> None:
-        super().__init__(f"the body may have at most {max_bytes} bytes")
+        super().__init__(f"The body may have at most {max_bytes} bytes.")
 
 
 class WrongMediaType(NakaError):
-    """The body is not said to be JSON."""
+    """The content type is not JSON."""
 
     def __init__(self) -> None:
-        super().__init__("the body must be application/json")
+        super().__init__("The body must be application/json.")
 
 
 class InvalidBody(NakaError):
@@ -25,11 +25,11 @@ class InvalidBody(NakaError):
 
 
 class ClientLeft(Exception):
-    """The client went away before its request was whole: nobody is there to answer."""
+    """The client disconnected before its request was complete."""
 
 
 async def read_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
-    """The whole JSON body. Raises WrongMediaType, BodyTooLarge, ClientLeft."""
+    """Returns the JSON body. Raises WrongMediaType, BodyTooLarge, ClientLeft."""
     headers = Headers(scope=scope)
     if not _is_json(headers.get("content-type", "")):
         raise WrongMediaType
@@ -59,17 +59,17 @@ async def _read_on(message: Message, receive: Receive, max_bytes: int) -> bytes:
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body again, and after it whatever else comes (the client's leaving)."""
-    given = False
+    """Returns a `receive` that yields the body again, then the messages that follow (a disconnect)."""
+    replayed = False
 
-    async def again() -> Message:
-        nonlocal given
-        if given:
+    async def receive_again() -> Message:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        given = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return again
+    return receive_again
 
 
 def _is_json(content_type: str) -> bool:

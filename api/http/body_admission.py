@@ -1,12 +1,12 @@
-"""The way in of a request's body: from callers with a key, bounded each and in sum.
+"""Admission of request bodies: only from authenticated callers, bounded each and in total.
 
-Nothing is read before the caller is known: the first `receive` of a body looks for a good key or session, unless the
-route is one that needs none (a webhook, the sign-in form: each has a small bound) or looks itself (the metered ones).
-This look may use the cached directory; the route's own is fresh, so a revocation still counts at once.
+The first `receive` of a body checks the key or session, unless the route needs none (webhook, sign-in form: each has a
+small bound) or checks it itself (metered routes). This check may use the cached directory; the route's own is fresh,
+so a revocation takes effect at once.
 
-The sum of all bodies counts from before the first byte until the answer begins. Past it a request is answered 503
-before its body is read. What needs no key has an eighth as much of its own, so that anonymous senders cannot use up
-what callers with a key need.
+Bytes count towards the total from before the first one until the response starts. Beyond the total a request gets 503
+before its body is read. Routes without a key have a separate total, an eighth of it, so that anonymous callers cannot
+use up the budget of authenticated ones.
 """
 
 from collections.abc import Mapping
@@ -28,18 +28,17 @@ class _Budget:
         self._left = max_bytes
 
     def take(self, size: int) -> None:
-        """Raises Unavailable when they are not left."""
+        """Raises Unavailable when fewer are left."""
         if size > self._left:
-            raise Unavailable("too many request bodies are being read: come back in a moment", retry_after_s=1)
+            raise Unavailable("The server is busy. Try again.", retry_after_s=1)
         self._left -= size
 
     def give_back(self, size: int) -> None:
-        """They are free again."""
         self._left += size
 
 
 class BodyAdmission:
-    """One per process. `keyless` maps (method, path) of routes that need no key, or ask for it, to their bound."""
+    """One per process. `keyless` maps (method, path) of routes that need no key to their bound in bytes."""
 
     def __init__(
         self,
@@ -54,11 +53,11 @@ class BodyAdmission:
         self.metered = metered
         self.keyless = keyless
         self.max_body_bytes = max_body_bytes
-        self.known = _Budget(max_bytes)
+        self.authenticated = _Budget(max_bytes)
         self.anonymous = _Budget(max(max_bytes // _ANONYMOUS_SHARE, max_body_bytes))
 
     def open(self, scope: Scope, receive: Receive) -> "Body":
-        """The body of a request, read by nobody yet."""
+        """Returns the unread body of a request."""
         declared: int | None = 0
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit():
@@ -70,25 +69,28 @@ class BodyAdmission:
 
 
 class Body:
-    """A request's body. Call it as `receive`: it raises Unauthenticated, ForeignOrigin, BodyTooLarge, Unavailable.
+    """A request's body, called as `receive`. Raises Unauthenticated, ForeignOrigin, BodyTooLarge, Unavailable.
 
-    `declared`: its length as its head says, 0 where there is none; None where it comes in chunks.
+    `declared` is its `content-length`: 0 without a body, None for a chunked one.
     """
 
-    __slots__ = ("_admitted", "_budget", "_declared", "_held", "_intake", "_max_bytes", "_read", "_receive", "_scope")
+    __slots__ = (
+        *("_admission", "_admitted", "_budget", "_declared", "_held"),
+        *("_max_bytes", "_read", "_receive", "_scope"),
+    )
 
-    def __init__(self, intake: BodyAdmission, scope: Scope, receive: Receive, declared: int | None) -> None:
-        self._intake = intake
+    def __init__(self, admission: BodyAdmission, scope: Scope, receive: Receive, declared: int | None) -> None:
+        self._admission = admission
         self._scope = scope
         self._receive = receive
         self._declared = declared
         self._admitted = declared == 0
         self._held = self._read = 0
-        self._budget = intake.known
-        self._max_bytes = intake.max_body_bytes
+        self._budget = admission.authenticated
+        self._max_bytes = admission.max_body_bytes
 
     async def __call__(self) -> Message:
-        """The next part, once the caller may send it."""
+        """Returns the next part, after admitting the caller."""
         if not self._admitted:
             await self._admit()
             self._admitted = True
@@ -98,17 +100,17 @@ class Body:
         return message
 
     def release(self) -> None:
-        """Its bytes no longer count. Idempotent."""
+        """Returns the held bytes to the budget. Idempotent."""
         self._budget.give_back(self._held)
         self._held = 0
 
     async def _admit(self) -> None:
-        intake, route = self._intake, (self._scope["method"], self._scope["path"])
-        if route in intake.keyless:
-            self._max_bytes = min(intake.keyless[route], intake.max_body_bytes)
-            self._budget = intake.anonymous
-        elif route not in intake.metered:
-            await authenticate(intake.directory, self._scope)
+        admission, route = self._admission, (self._scope["method"], self._scope["path"])
+        if route in admission.keyless:
+            self._max_bytes = min(admission.keyless[route], admission.max_body_bytes)
+            self._budget = admission.anonymous
+        elif route not in admission.metered:
+            await authenticate(admission.directory, self._scope)
         if self._declared is not None:
             if self._declared > self._max_bytes:
                 raise BodyTooLarge(self._max_bytes)

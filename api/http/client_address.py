@@ -1,7 +1,7 @@
-"""The address of a client: one way to write it, and the network that counts as one customer. Pure.
+"""Client addresses, normalised, and the network that counts as one customer. Pure.
 
-A dual-stack socket shows an IPv4 client as an IPv6 address, and transition networks wrap one in another; the inner IPv4
-address is who it is. An IPv6 customer has at least a /64, so single addresses of one are never counted apart.
+A dual-stack socket reports an IPv4 client as an IPv6 address, and transition networks embed one in the other; the inner
+IPv4 address counts. An IPv6 customer has at least a /64, so its addresses count together.
 """
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -14,14 +14,14 @@ _PREFIX = 64
 
 
 def client_address(scope: Scope) -> str:
-    """The client's address in its usual spelling; UNKNOWN when the server does not say one."""
+    """Returns the client's address, normalised; UNKNOWN when the server reports none."""
     client = scope.get("client")
     parsed = None if client is None else _parsed(client[0])
     return UNKNOWN if parsed is None else str(parsed)
 
 
 def network_of(address: str) -> str:
-    """The customer of an address: an IPv4 address itself, an IPv6 one's /64; UNKNOWN for anything else."""
+    """Returns the network of a customer: an IPv4 address itself, an IPv6 one's /64; UNKNOWN for anything else."""
     parsed = _parsed(address)
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((int(parsed) >> _PREFIX << _PREFIX, _PREFIX)))
@@ -37,7 +37,7 @@ def _parsed(address: str) -> IPv4Address | IPv6Address | None:
 
 
 def _inner(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address in a mapped, 6to4, Teredo or NAT64 one."""
+    """Returns the IPv4 address inside a mapped, 6to4, Teredo or NAT64 one."""
     if address.teredo is not None:
         return address.teredo[1]
     if address in _NAT64:

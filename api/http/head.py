@@ -1,7 +1,6 @@
-"""HEAD wherever GET is: the answer of GET without its body, its `content-length` included (RFC 9110, 9.3.2).
+"""HEAD for every GET route: the same head without the body, `content-length` included (RFC 9110, 9.3.2).
 
-Inside, the request is a GET, so a route needs no second method. An answer that comes in several pieces is ended after
-its first: nobody waits for the rest of a report or of a live feed.
+The application sees a GET. A streamed answer is ended after its first piece.
 """
 
 from contextlib import suppress
@@ -10,17 +9,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class _HeadSent(Exception):
-    """The head is out, and that was all."""
+    """The head was sent; ends a streamed answer."""
 
 
 class HeadMiddleware:
-    """Answers HEAD as GET. Any other method passes by."""
+    """Answers HEAD as GET; passes other methods on."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Runs the application; the server, which still sees a HEAD, writes no body."""
+        """Runs the application; the server itself writes no body for HEAD."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return

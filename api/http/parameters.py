@@ -1,7 +1,4 @@
-"""Query parameters: one that a route does not know is refused, as a field of a body is.
-
-A misspelt filter would otherwise answer with everything, and nobody would notice.
-"""
+"""Refusal of unknown query parameters: a misspelt filter would otherwise return everything unnoticed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,22 +9,22 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
 ANYTHING = "*"
-"""For a route whose URL is somebody else's to call: what they add to it is ignored."""
+"""Accepts any parameter, for a URL that third parties call and may add to."""
 _known: dict[Callable[..., Any], frozenset[str]] = {}
 
 
 class Reads:
-    """A dependency that declares parameters which its route reads from the URL by itself."""
+    """A dependency that declares parameters which the route reads from the URL itself."""
 
     def __init__(self, *names: str) -> None:
         self.names = frozenset(names)
 
     async def __call__(self) -> None:
-        """Checks nothing: the route does."""
+        """Does nothing: the route validates."""
 
 
 async def refuse_unknown(request: Request) -> None:
-    """Raises RequestValidationError for each parameter that the route does not declare. A dependency of every route."""
+    """Raises RequestValidationError naming parameters the route does not declare. A dependency of every route."""
     if not request.query_params:
         return
     route: APIRoute = request.scope["route"]

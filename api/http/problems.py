@@ -1,7 +1,7 @@
-"""Errors as our callers see them: `application/problem+json` (RFC 9457), every one in this one shape.
+"""Errors as `application/problem+json` (RFC 9457).
 
-The table below is the only place where an error of the project gets an HTTP status. What is not in it is a 500 that
-says nothing, and is logged here with its traceback, whoever answers it; what came in is never echoed.
+The table below alone maps the project's errors to HTTP statuses. Any other error is a 500 without details, logged here
+with its traceback. No request data is echoed.
 """
 
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     Invalid: (422, "invalid_request"),
     UnknownModel: (422, "unknown_model"),
     TooManyAttempts: (429, "too_many_attempts"),
-    Overloaded: (503, "overloaded"),  # before what it is a kind of
+    Overloaded: (503, "overloaded"),  # before its base class
     TooManyFailures: (429, "too_many_failures"),
     RateLimited: (429, "rate_limited"),
     Unavailable: (503, "unavailable"),
@@ -57,14 +57,14 @@ _CODES = {
     413: "body_too_large",
 }
 
-_MAX_SAID = 300
+_MAX_LOGGED_CHARS = 300
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A status, headers of its own, and the body."""
+    """An HTTP status, extra headers, and the body."""
 
     status: int
     body: dict[str, Any]
@@ -72,36 +72,39 @@ class Problem:
 
 
 def problem_of(error: Exception, scope: Scope) -> Problem:
-    """What a caller is told of an error. FastAPI makes a 400 of whatever ended its reading of a body."""
+    """Returns the problem of an error. FastAPI wraps an error raised while reading a body in a 400."""
     if isinstance(error, HTTPException) and isinstance(error.__cause__, NakaError):
         error = error.__cause__
-    headers: dict[str, str] = {}
+    retry_after_s = getattr(error, "retry_after_s", None) if isinstance(error, NakaError) else None
+    headers = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
     extra: dict[str, Any] = {}
     match error:
         case QuotaExceeded():
             status, code, detail = 429, error.code, str(error)
-            headers["retry-after"] = str(error.retry_after_s)
             if error.limit is not None:
                 extra["limit"] = error.limit.name
                 headers |= refusal_headers(error.limit, error.retry_after_s)
         case UpstreamFault():
             status, code, detail = error.status, error.code, str(error)
-            if error.retry_after_s is not None:
-                headers["retry-after"] = str(error.retry_after_s)
         case RequestValidationError():
-            status, code, detail = 422, "invalid_request", "the request does not have the documented form"
-            extra["errors"] = [_invalid(item) for item in error.errors()]
+            status, code, detail = 422, "invalid_request", "The request does not match the documented format."
+            # The place and the rule, not the value.
+            extra["errors"] = [
+                {"loc": [str(part)[:100] for part in item["loc"]], "rule": item["type"]} for item in error.errors()
+            ]
         case HTTPException():
             status = error.status_code
             code, detail = _CODES.get(status, "http_error"), HTTPStatus(status).description or HTTPStatus(status).phrase
             headers.update(error.headers or {})
         case NakaError():
             _log_cause(error)
-            status, code = _by_table(error)
-            detail = str(error)
-            headers |= _headers(error)
+            in_table = (found for kind, found in _STATUS.items() if isinstance(error, kind))
+            status, code = next(in_table, (500, "internal_error"))
+            code, detail = error.code if isinstance(error, PaymentRequired) else code, str(error)
+            if isinstance(error, Unauthenticated):
+                headers["www-authenticate"] = "Bearer"
         case _:
-            status, code, detail = 500, "internal_error", "something went wrong on our side"
+            status, code, detail = 500, "internal_error", "Something went wrong on our side."
     body = {
         "type": f"urn:naka:problem:{code}",
         "title": HTTPStatus(status).phrase,
@@ -116,31 +119,16 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
     return Problem(status, body, headers)
 
 
-def _by_table(error: NakaError) -> tuple[int, str]:
-    """The status, and the code, which a refusal for want of payment brings along."""
-    status, code = next((found for kind, found in _STATUS.items() if isinstance(error, kind)), (500, "internal_error"))
-    return status, error.code if isinstance(error, PaymentRequired) else code
-
-
 def _log_cause(error: NakaError) -> None:
-    """A caller only hears that a store does not answer; what the store said is for the operator."""
+    """Logs the store's own message, which the caller does not see."""
     if isinstance(error, Unavailable) and isinstance(error.__cause__, STORE_ERRORS):
         cause = driver_error(error.__cause__)
-        log.warning("store_failed", error=type(cause).__name__, said=str(cause)[:_MAX_SAID], told=str(error))
-
-
-def _headers(error: NakaError) -> dict[str, str]:
-    match error:
-        case Unavailable() | TooManyAttempts() | TooManyFailures() | RateLimited():
-            return {"retry-after": str(error.retry_after_s)}
-        case Unauthenticated():
-            return {"www-authenticate": "Bearer"}
-        case _:
-            return {}
+        message = str(cause)[:_MAX_LOGGED_CHARS]
+        log.warning("store_failed", error=type(cause).__name__, message=message, detail=str(error))
 
 
 def problem_response(error: Exception, scope: Scope) -> Response:
-    """The same as an HTTP answer."""
+    """Returns the problem of an error as an HTTP response."""
     problem = problem_of(error, scope)
     return Response(
         msgspec.json.encode(problem.body), problem.status, problem.headers, media_type="application/problem+json"
@@ -148,10 +136,5 @@ def problem_response(error: Exception, scope: Scope) -> Response:
 
 
 async def answer_with_problem(request: Request, error: Exception) -> Response:
-    """The exception handler of the application."""
+    """Answers an error; the application's exception handler."""
     return problem_response(error, request.scope)
-
-
-def _invalid(item: dict[str, Any]) -> dict[str, Any]:
-    """One finding of the validation: where, and which rule; not what was sent."""
-    return {"loc": [str(part)[:100] for part in item["loc"]], "rule": item["type"]}

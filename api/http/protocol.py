@@ -1,7 +1,7 @@
-"""A client's connection: HTTP/1.1 by uvicorn, whose own refusals are problems, and which takes part in a stop.
+"""The HTTP/1.1 protocol of a client connection: uvicorn's, with problems as its own errors and a graceful shutdown.
 
-While this process stops, an answer is its connection's last and says so; a request that comes too late, or is
-cancelled before its answer began, gets a 503 that says to come again.
+During a shutdown each answer closes its connection. A request that arrives too late, or is cancelled before its answer
+began, gets a 503 with `Retry-After`.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from api.gateway.stream_errors import fault
-from api.http.client_timeouts import LINGER_S, ClockedProtocol
+from api.http.client_timeouts import LINGER_S, TimedProtocol
 from api.http.connection_limits import ConnectionLimits
 from api.http.problems import REQUEST_ID, problem_of, problem_response
 from api.http.request_context import AnswerCut
@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 
 class Phase(IntEnum):
-    """How far the stop has come."""
+    """The phase of the shutdown."""
 
     SERVING = 0
     DRAINING = 1
@@ -39,28 +39,28 @@ class Phase(IntEnum):
 
 
 class State(ServerState):
-    """What the server and its connections share."""
+    """State shared by the server and its connections."""
 
-    def __init__(self, admittance: ConnectionLimits) -> None:
+    def __init__(self, connection_limits: ConnectionLimits) -> None:
         super().__init__()
         self.phase = Phase.SERVING
-        self.admittance = admittance
+        self.connection_limits = connection_limits
 
 
-class NakaProtocol(ClockedProtocol):
-    """HTTP/1.1 whose own refusals are problems too, whose request heads have an end, and which knows of the stop."""
+class NakaProtocol(TimedProtocol):
+    """HTTP/1.1 with problems as its own errors, a bounded request head, and a graceful shutdown."""
 
     server_state: State
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.admittance = self.server_state.admittance
+        self.connection_limits = self.server_state.connection_limits
         self._in_head = True
         self._head_bytes = 0
         self._latest: RequestResponseCycle | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Parses; a head that is not whole after `_MAX_HEAD_BYTES` is refused."""
+        """Parses; refuses a head of more than `_MAX_HEAD_BYTES`."""
         if self.is_refused:
             return
         self._head_bytes += len(data)
@@ -69,12 +69,12 @@ class NakaProtocol(ClockedProtocol):
             self._refuse(HTTPStatus.BAD_REQUEST)
 
     def on_message_begin(self) -> None:
-        """A new request: its head is counted from here."""
+        """Starts counting the bytes of a head."""
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """The head is whole. During a stop its answer is the connection's last."""
+        """Ends the head. During a shutdown the answer closes the connection."""
         self._in_head = False
         super().on_headers_complete()
         self._latest = self.cycle
@@ -82,22 +82,22 @@ class NakaProtocol(ClockedProtocol):
             self.cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what could not be parsed, and closes. `msg` is the parser's and not for the caller."""
+        """Answers an unparsable request and closes. `msg` is the parser's and is not shown."""
         del msg
         self._answer_by_itself(HTTPStatus.BAD_REQUEST)
         self.transport.close()
 
     def answer_timeout(self) -> None:
-        """Answers a request that does not become whole."""
+        """Answers an incomplete request with a 408."""
         self._refuse(HTTPStatus.REQUEST_TIMEOUT)
 
     def end_keep_alive(self) -> None:
-        """An answer whose head is still to be sent says that it is the connection's last."""
+        """Makes an answer whose head is not yet sent the connection's last."""
         if self._latest is not None and not self._latest.response_started:
             self._latest.keep_alive = False
 
     def end_if_idle(self, *, patient: bool) -> None:
-        """Closes when no answer is owed, else after it. `patient`: not while a request may be on its way."""
+        """Closes now, or after the answer being sent. `patient`: not while a request may be arriving."""
         if self._latest is not None and not self._latest.response_complete:
             self._latest.keep_alive = False
         elif not (patient and self._in_head):
@@ -109,17 +109,17 @@ class NakaProtocol(ClockedProtocol):
     async def _answer(
         self, cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """The application's answer; or a 503 where it comes too late, or is cancelled before it began."""
+        """Runs the application; sends a 503 for a request that is too late, or cancelled before its answer began."""
         if self.server_state.phase is Phase.ENDING:
             await _refuse(scope, receive, send)
             return
         try:
             await app(scope, receive, send)
             if cycle.response_started and not cycle.response_complete:
-                self.transport.abort()  # its reader takes nothing: a close would wait until it does
+                self.transport.abort()  # the client does not read: a close would wait for it
         except asyncio.CancelledError:
             if cycle.response_started:
-                self.transport.close()  # without its proper end, so that nobody takes it for whole
+                self.transport.close()  # without the final chunk, so that no client takes it for complete
             else:
                 await _refuse(scope, receive, send)
         except AnswerCut:
@@ -132,7 +132,7 @@ class NakaProtocol(ClockedProtocol):
                 await _answer_with(error, scope, receive, send)
 
     def _refuse(self, status: HTTPStatus) -> None:
-        """Answers, and reads and drops what still comes for a moment."""
+        """Answers, then drops further input for `LINGER_S` before closing."""
         self.is_refused = True
         self._answer_by_itself(status)
         self.loop.call_later(LINGER_S, self.transport.close)
@@ -155,7 +155,7 @@ class NakaProtocol(ClockedProtocol):
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    await _answer_with(fault("shutting_down", status=503), scope, receive, send)
+    await _answer_with(fault("shutting_down"), scope, receive, send)
 
 
 async def _answer_with(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:

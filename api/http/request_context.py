@@ -1,8 +1,7 @@
-"""The outermost layer of every request: its id, its log line, its body's bounds, and the last net under it.
+"""The outermost middleware: request id, access log, body bounds, and the handler of uncaught errors.
 
-Whatever escapes the application is a 500 in the one documented shape, and a log line with the traceback; bodies,
-keys and texts are in neither. The access line says who asked (tenant, key's prefix) and from where. No cache keeps an
-answer unless the answer says that one may: nearly all of them are somebody's own.
+An uncaught error is a 500 problem and a log line with its traceback; neither holds bodies, keys or texts. The access
+log names the tenant, the key's prefix and the address. Responses are `no-store` unless they set `cache-control`.
 """
 
 import logging
@@ -21,45 +20,45 @@ from core.errors import Invalid, NakaError
 from core.ids import uuid7
 from core.logs import get_logger
 
-PIECES = "naka.pieces"
-"""The server's own `send`, on the scope: what lies between the head and the last write of a stream concerns no layer,
-so the relay hands it to the server directly. A layer that does look at every piece takes it off the scope."""
+RAW_SEND = "naka.raw_send"
+"""The scope key of the server's own `send`. Streamed text bypasses the middleware through it; a middleware that must
+see every piece removes it."""
 
 _STATIC = "/static/"
-"""Scripts and styles: everybody's, and cached by their ETag."""
+"""Public scripts and styles, cached by their ETag."""
 
 log = get_logger("api.access")
 _access = logging.getLogger("api.access")
-"""The one beneath it, which can say whether the line is wanted even where nobody called `configure_logs`."""
+"""The standard library's logger: knows its level even before `configure_logs`."""
 
 
 class AnswerCut(Exception):
-    """An answer broke after its head, and why is logged. The server cuts the connection: nobody takes it for whole."""
+    """An answer failed after its head, and was logged. The server closes the connection without the final chunk."""
 
 
 class RequestContextMiddleware:
-    """Gives each request an id (`X-Request-Id`; a metered one has that of its row), bounds bodies, logs one line.
+    """Gives each request an id (`X-Request-Id`, the row's id for a metered one), bounds its body, logs one line.
 
-    `secure`: the site is https, whatever scheme the proxy before this server speaks to it.
+    `secure`: the site is https, whatever scheme a proxy uses towards this server.
     """
 
-    def __init__(self, app: ASGIApp, *, intake: BodyAdmission, secure: bool = False) -> None:
+    def __init__(self, app: ASGIApp, *, body_admission: BodyAdmission, secure: bool = False) -> None:
         self._app = app
-        self._intake = intake
+        self._body_admission = body_admission
         self._secure = secure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Runs the application under this request's id."""
+        """Runs the application with the request's id."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         scope[REQUEST_ID] = str(uuid7())
-        scope[PIECES] = send
+        scope[RAW_SEND] = send
         scope[SECURE] = self._secure
         structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID])
         started = time.perf_counter_ns()
         status = 0
-        body = self._intake.open(scope, receive)
+        body = self._body_admission.open(scope, receive)
 
         async def send_named(message: Message) -> None:
             nonlocal status
@@ -87,9 +86,9 @@ class RequestContextMiddleware:
 
 
 def _refuse_nul(scope: Scope) -> None:
-    """Raises Invalid for a NUL in the URL, whichever part of it: no text of Postgres can hold one."""
+    """Raises Invalid for a NUL in the URL: Postgres text cannot hold one."""
     if b"%00" in scope["raw_path"] or b"%00" in scope["query_string"]:
-        raise Invalid("the URL has a NUL in it")
+        raise Invalid("The URL contains a NUL character.")
 
 
 def _add_headers(head: Message, scope: Scope) -> None:

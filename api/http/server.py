@@ -1,13 +1,12 @@
-"""uvicorn as Naka runs it: it starts, serves, and stops without losing what it admitted.
+"""The uvicorn server, with a graceful shutdown that settles every admitted request.
 
-The stop, on SIGTERM or Ctrl-C: *draining* (`/readyz` is red, everything is served, each answer ends its connection),
-then *closing* (the listener is gone, running answers go on for the grace), then *ending* (they are cancelled, and
-waited for, so that each settles itself), then the lifespan's own shutdown. A second signal goes to the ending at
-once. No signal makes the exit code anything but 0; only a shutdown that failed does.
+Shutdown, on SIGTERM or Ctrl-C: *draining* (`/readyz` fails, requests are served, each answer closes its connection),
+*closing* (the listener is closed, running answers continue for the grace period), *ending* (they are cancelled and
+awaited, so that each settles), then the lifespan's shutdown. A second signal skips to ending. The exit code is 0
+unless the shutdown failed.
 
-Workers that replace each other share one listening socket (`inherit`) rather than each having its own with
-SO_REUSEPORT: there, what waits in the queue of the socket that closes is reset by the kernel; here, the queue belongs
-to both, and also outlives a moment without any worker.
+Processes that replace each other share one listening socket (`inherit`) instead of SO_REUSEPORT: the kernel resets the
+connections queued on a closed socket, and a shared queue survives a moment without any process.
 """
 
 import asyncio
@@ -31,26 +30,26 @@ from core.errors import NakaError
 from core.logs import get_logger
 from core.settings import Settings
 
-_KEEP_ALIVE_S = 75  # longer than the usual 60 s of a load balancer, which must be the one to close
+_KEEP_ALIVE_S = 75  # longer than a load balancer's usual 60 s, so that the load balancer closes first
 _BACKLOG = 2048
 _TICK_S = 0.05
-_PATIENCE_S = 1  # a connection that was accepted last may have its first request on the way; and a last write, too
-_TELL_EVERY_S = 10
-_END_S = 5  # how long cancelled requests may take to settle, before the runtime's own stop waits for the settlements
+_PATIENCE_S = 1  # a connection accepted last may still have a request or a last write under way
+_LOG_EVERY_S = 10
+_END_S = 5  # for cancelled requests to settle; the runtime's stop then waits for the settlements
 
 log = get_logger(__name__)
 
 
-class AddressTaken(Exception):
-    """Something else listens there, or it is not an address of this machine."""
+class AddressTaken(NakaError):
+    """Another process listens there, or the address is not of this machine."""
 
 
 class NotAListener(NakaError):
-    """What was passed in is not a listening TCP socket."""
+    """The file descriptor is not a listening TCP socket."""
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server with a stop of our own; see the module."""
+    """uvicorn's server with the module's shutdown."""
 
     server_state: State
 
@@ -67,7 +66,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.server_state = State(ConnectionLimits(limits))
         self._sweeper = Sweeper(limits)
-        self._descriptors_told_s = float("-inf")
+        self._descriptors_logged_s = float("-inf")
         self._app = app
         self._announce = announce
         self._drain_s = drain_s
@@ -77,20 +76,20 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are ours until the process ends, and not raised again: a stop that was asked for is no failure."""
-        heard = [*HANDLED_SIGNALS]
+        """Handles signals until the process ends. uvicorn would raise them again, which is no exit code 0."""
+        signals = [*HANDLED_SIGNALS]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup`
-            heard.append(signal.SIGHUP)
-        for number in heard:
+            signals.append(signal.SIGHUP)
+        for number in signals:
             signal.signal(number, self.handle_exit)
         try:
             yield
         finally:
-            for number in heard:
+            for number in signals:
                 signal.signal(number, signal.SIG_IGN)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal begins the stop, another one hurries it."""
+        """Starts the shutdown; a second signal skips to its end."""
         del sig, frame
         self._hurried = self.should_exit
         self.should_exit = True
@@ -100,14 +99,14 @@ class _Server(uvicorn.Server):
             self._app.state.draining = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts the runtime, then accepts; says so then and not before."""
+        """Starts the runtime, then the listener, then announces it."""
         await super().startup(sockets)
         self._announce()
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether the listener is to be closed: signalled, and drained. Meanwhile, keeps the clients' clocks."""
+        """Checks client timeouts; returns whether a signal came and the drain is over."""
         if self._sweeper.sweep(self._connections(), asyncio.get_running_loop().time()):
-            self._look_at_descriptors()
+            self._check_descriptors()
         if not await super().on_tick(counter):
             return False
         for connection in self._connections():
@@ -115,7 +114,7 @@ class _Server(uvicorn.Server):
         return self._is_over(self._drain_ends)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """After the drain: no new connections, the grace, the end of what still runs, and the lifespan's."""
+        """Closes the listener, waits for the grace period, cancels what still runs, and stops the lifespan."""
         self.server_state.phase = Phase.CLOSING
         for server in self.servers:
             server.close()
@@ -128,17 +127,17 @@ class _Server(uvicorn.Server):
 
     async def _let_finish(self, closed_at: float) -> None:
         state = self.server_state
-        await asyncio.sleep(_TICK_S)  # whoever was accepted in the last moment has become a connection by then
+        await asyncio.sleep(_TICK_S)  # lets a socket accepted last become a connection
         self._end_idle(closed_at)
         while (state.connections or state.tasks) and not self._is_over(closed_at + self._grace_s):
             await asyncio.sleep(_TICK_S)
             self._end_idle(closed_at)
 
     async def _end_running(self, closed_at: float) -> None:
-        """Cancels, and waits until the cancelled have ended: each settles in its own `finally`."""
+        """Cancels the running requests and waits for them: each settles in its own `finally`."""
         state = self.server_state
         state.phase = Phase.ENDING
-        await asyncio.sleep(0)  # what was started in this moment has begun by then, and can answer for itself
+        await asyncio.sleep(0)  # lets a task created last start, so that it can answer its cancellation
         if state.tasks:
             log.warning("requests_cut_short", requests=len(state.tasks))
         for task in list(state.tasks):
@@ -157,13 +156,13 @@ class _Server(uvicorn.Server):
         for connection in self._connections():
             connection.end_if_idle(patient=patient)
 
-    def _look_at_descriptors(self) -> None:
-        """Without a descriptor left the kernel's new connections are reset, and nothing else says so."""
+    def _check_descriptors(self) -> None:
+        """Logs exhausted file descriptors: new connections are reset then, and nothing else reports it."""
         now_s = time.monotonic()
-        if now_s < self._descriptors_told_s + _TELL_EVERY_S:
+        if now_s < self._descriptors_logged_s + _LOG_EVERY_S:
             return
         if any(is_exhausted(listener.fileno()) for server in self.servers for listener in server.sockets):
-            self._descriptors_told_s = now_s
+            self._descriptors_logged_s = now_s
             log.error("file_descriptors_exhausted", connections=len(self.server_state.connections))
 
     def _connections(self) -> Sequence[NakaProtocol]:
@@ -174,7 +173,7 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address; port 0 takes a free one. Raises AddressTaken."""
+    """Returns a socket listening on the address; port 0 takes a free one. Raises AddressTaken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     try:
@@ -190,7 +189,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def inherit(fd: int) -> socket.socket:
-    """The listening socket that whoever started us left open, shared with whom we replace. Raises NotAListener."""
+    """Returns the listening socket inherited from the parent process. Raises NotAListener."""
     try:
         listener = socket.socket(fileno=fd)
         is_tcp = listener.family in (socket.AF_INET, socket.AF_INET6) and listener.type == socket.SOCK_STREAM
@@ -210,7 +209,7 @@ def serve(
     max_connections: int,
     announce: Callable[[], None],
 ) -> None:
-    """Serves until it is told to stop, and then stops as the module says. `announce` is called once it serves."""
+    """Serves until a signal, then shuts down as the module describes. Calls `announce` once it serves."""
     config = uvicorn.Config(
         app,
         loop="uvloop",

@@ -1,1 +1,1 @@
-"""Prometheus metrics and OpenTelemetry traces of this process. No prompt, answer or secret is in either."""
+"""Prometheus metrics and OpenTelemetry traces of this process. Neither contains prompts, answers or secrets."""

@@ -1,1 +1,1 @@
-"""The API's own description and its examples, generated from the schemas."""
+"""The OpenAPI description and its examples, generated from the schemas."""

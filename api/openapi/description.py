@@ -1,6 +1,6 @@
-"""The API's own description: what FastAPI knows, and `/chat`, which it does not.
+"""The OpenAPI description: FastAPI's own, plus `/chat`, which bypasses FastAPI.
 
-A route's summary is the first sentence of its docstring, and every answer has an example.
+A route's summary is the first sentence of its docstring, and every response has an example.
 """
 
 from typing import Any
@@ -23,25 +23,35 @@ PROBLEM = {
 }
 _PROBLEM_REF = {"schema": {"$ref": "#/components/schemas/Problem"}}
 _CHAT_STATUSES = {
-    "401": "No key, or one that is not good",
+    "401": "No valid API key",
     "402": "The tenant's subscription does not allow it; `code` says why",
-    "403": "The key may not chat, or not with this model",
+    "403": "The key may not use chat, or not this model",
     "413": "The body or the prompt is too large",
     "415": "The body is not JSON",
-    "422": "The body does not have this form, or the model has no price",
-    "429": "A limit does not allow it now, or too many requests failed; `Retry-After` says when to come back",
-    "502": "The model's provider failed",
-    "503": "Come back after `Retry-After`",
-    "504": "The model's provider did not answer in time",
+    "422": "The body does not match the schema, or the model has no price",
+    "429": "A limit was reached, or too many requests failed; retry after `Retry-After`",
+    "502": "Claude failed",
+    "503": "Busy or unavailable; retry after `Retry-After`",
+    "504": "Claude did not answer in time",
 }
-_STREAM = "data: A toll post stands at the gate.\n\nevent: done\ndata: \n\n"
+
+
+def _problems(statuses: dict[str, str]) -> dict[str, Any]:
+    """The responses of these statuses, each with its description."""
+    return {
+        status: {"description": words, "content": {"application/problem+json": _PROBLEM_REF}}
+        for status, words in statuses.items()
+    }
+
+
+_STREAM = "data: A token is a few characters of text.\n\nevent: done\ndata: \n\n"
 _CHAT = {
     "tags": ["chat"],
     "operationId": "chat",
-    "summary": "Ask Claude; the answer streams.",
+    "summary": "Ask Claude; the answer is streamed.",
     "description": (
         "Unnamed events whose data is a piece of text, then `event: done` with empty data; or `event: error` with a "
-        "problem as JSON. A comment breaks each silence of 15 s."
+        "problem as JSON. A comment is sent after every 15 s without text."
     ),
     "security": [{"HTTPBearer": []}],
     "requestBody": {
@@ -57,7 +67,7 @@ _CHAT = {
                         "model": {"type": ["string", "null"], "minLength": 1, "maxLength": 100},
                     },
                 },
-                "example": {"message": "What is a toll post?"},
+                "example": {"message": "What is a token?"},
             }
         },
     },
@@ -66,23 +76,22 @@ _CHAT = {
             "description": "The answer",
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM}},
         },
-        **{
-            status: {"description": words, "content": {"application/problem+json": _PROBLEM_REF}}
-            for status, words in _CHAT_STATUSES.items()
-        },
+        **_problems(_CHAT_STATUSES),
     },
 }
-_EVERYWHERE = {
-    "401": "No key, or one that is not good",
+_STATUSES = {
+    "401": "No valid API key",
     "403": "The key lacks the scope",
-    "422": "The request does not have this form",
-    "503": "Come back after `Retry-After`",
+    "422": "The request does not match the schema",
+    "503": "Busy or unavailable; retry after `Retry-After`",
+    "404": "Not found, or not accessible with this key",
+    "409": "It already exists",
+    "413": "The body is too large",
 }
-_MORE = {"404": "No such thing, or not yours", "409": "It exists already", "413": "The body is too large"}
 
 
 def describe(app: FastAPI) -> None:
-    """Completes `app.openapi()`: `/chat`, and the one shape of every error."""
+    """Adds `/chat` and the problem schema to `app.openapi()`."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -99,34 +108,25 @@ def _complete(schema: dict[str, Any]) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):
         components.pop(unused, None)
     for path, operations in schema["paths"].items():
-        if not path.startswith("/v1"):
-            continue
         for operation in operations.values():
-            _say(operation)
-            _show(operation, components)
-            for status, words in {**_EVERYWHERE, **_MORE}.items():
-                operation["responses"][status] = {
-                    "description": words,
-                    "content": {"application/problem+json": _PROBLEM_REF},
-                }
-    for path in ("/healthz", "/readyz", "/metrics", "/webhooks/razorpay"):
-        for operation in schema["paths"].get(path, {}).values():
-            _say(operation)
-            _show(operation, components)
+            _set_summary(operation)
+            _add_examples(operation, components)
+            if path.startswith("/v1"):
+                operation["responses"] |= _problems(_STATUSES)
     schema["paths"] = {"/chat": {"post": _CHAT}, **schema["paths"]}
     return schema
 
 
-def _say(operation: dict[str, Any]) -> None:
-    """The docstring's first sentence as the summary, the rest as the description."""
+def _set_summary(operation: dict[str, Any]) -> None:
+    """Makes the docstring's first sentence the summary and the rest the description."""
     first, _, rest = operation.get("description", "").partition("\n\n")
     if first:
         operation["summary"] = " ".join(first.split()).rstrip(".")
         operation["description"] = rest or first
 
 
-def _show(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """An example for each good answer in JSON that has none."""
+def _add_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Adds an example to each successful JSON response without one."""
     for status, response in operation["responses"].items():
         content = response.get("content", {}).get("application/json")
         if str(status).startswith("2") and content is not None and not {"example", "examples"} & content.keys():

@@ -1,7 +1,7 @@
-"""Examples of answers, made of their schemas, so that none can be out of date. Pure.
+"""Response examples, generated from the schemas so that none is outdated. Pure.
 
-A field's own example or default comes first, then what its name is known for here, then its type. Bodies have examples
-of their own, written by hand (`api.schemas.fields.example`): those must be valid as a whole.
+A field's own example comes first, then the value listed here for its name, then one for its type. Request bodies, which
+must be valid as a whole, have examples written by hand (`api.schemas.fields.example`).
 """
 
 from collections.abc import Mapping
@@ -76,8 +76,8 @@ _BY_FORMAT = {
 
 
 def example_of(schema: Mapping[str, Any], schemas: Mapping[str, Any], name: str = "", depth: int = 0) -> Any:
-    """A value that fits the schema; `schemas` are the components that it may refer to."""
-    schema = _resolved(schema, schemas)
+    """Returns a value that fits the schema; `schemas` are the components that it may refer to."""
+    schema = resolved(schema, schemas)
     given = schema.get("examples") or ([schema["example"]] if "example" in schema else [])
     if given or depth > _DEPTH:
         return given[0] if given else None
@@ -96,13 +96,14 @@ def example_of(schema: Mapping[str, Any], schemas: Mapping[str, Any], name: str 
             return _plain(kind, schema, name)
 
 
-def _resolved(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[str, Any]:
+def resolved(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the schema itself, or the one it refers to."""
     reference = schema.get("$ref")
     return schemas.get(str(reference).rpartition("/")[2], {}) if reference else schema
 
 
 def _first(choices: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """The choice that tells most; a cursor is null on the page that is shown."""
+    """Returns the first choice that is not null; a cursor is null."""
     if name == "next":
         return {"type": "null"}
     return next((each for each in choices if each.get("type") != "null"), choices[0])

@@ -1,1 +1,4 @@
-"""The pages: what people see of Naka, made on the server, with a small module of script where a page must move."""
+"""HTML pages, rendered on the server, with small script modules where a page updates itself.
+
+Pages read forms, call services, and render. An error is a page in words; Postgres down: 503.
+"""

@@ -1,28 +1,27 @@
-"""Charts as SVG: pygal lays them out, and what goes into a page is drawn from that layout alone.
+"""Bar charts as SVG. Pure.
 
-pygal's own SVG carries a style sheet, a script and links that the pages' policy forbids, so only its geometry is taken:
-no element and no attribute of it reaches a page that is not made here. Colours are classes (`c0` to `c5`), texts are
-escaped by the serializer, each bar is one link that says its figures in words. A chart is drawn once for each width of
-a page and the style sheet shows one of them, so that a text is never scaled below 12 px. Pure.
+Colours are classes (`c0` to `c5`), because the pages' policy allows no style in the markup. Each bar is one link whose
+label says its figures in words. A chart is drawn for each width of a page, so a text is never scaled below 12 px.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-import pygal  # type: ignore[import-untyped] # ships no types
 from markupsafe import Markup
-from pygal.style import Style  # type: ignore[import-untyped]
 
 TEXT_PX = 12
 _GLYPH_PX = 6.6
-"""A glyph of that size, on average and generously."""
+"""Width of a glyph of that size: generous, on average."""
+_FILLED = 0.8
+"""Share of its place that a bar fills."""
 _TICKS = 4
 _ROW_PX = 26
+_MARGIN_PX = 4
 _BREAK_PX = 5
 _FIGURE_GLYPHS = 9
-"""What a bar's figure may take to the right of it."""
+"""Room for a bar's figure, to the right of it."""
 _CUT = "…"
 _LABEL_GLYPHS = {"wide": 40, "middle": 28, "narrow": 15}
 _SIZES = {"wide": (880, 260), "middle": (560, 240), "narrow": (300, 210)}
@@ -31,9 +30,9 @@ _SIZES = {"wide": (880, 260), "middle": (560, 240), "narrow": (300, 210)}
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar: `parts` are drawn on top of each other, `title` says all of it in words, `figure` the sum in short.
+    """One bar: `parts` are stacked, `title` says all of it in words, `figure` is the sum in short.
 
-    `is_rest`: what all others came to, which may be many times the longest bar. It sets no scale, and is broken off
+    `is_rest`: the sum of all others, which may be many times the longest bar. It sets no scale, and is broken off
     there.
     """
 
@@ -44,144 +43,81 @@ class Bar:
     href: str | None = None
     is_rest: bool = False
 
+    @property
+    def drawn(self) -> tuple[int, ...]:
+        """The parts without those that a correction took below zero: they have no length."""
+        return tuple(max(0, part) for part in self.parts)
+
+    def pieces(self, length: float) -> Iterator[tuple[str, float, float]]:
+        """The class, start and length of each part on a bar of `length`."""
+        whole = sum(self.drawn) or 1
+        for number, (part, end) in enumerate(zip(self.drawn, accumulate(self.drawn), strict=True)):
+            if part:
+                yield f"c{number}", (end - part) / whole * length, part / whole * length
+
 
 def columns(bars: Sequence[Bar], *, name: str, tick: Callable[[int], str]) -> Markup:
-    """Upright bars, for days: from left to right, with an axis whose marks `tick` writes."""
-    top, marks = _scale(max((sum(_drawn(bar)) for bar in bars), default=0))
-    return Markup("").join(_columns(bars, size, name, tick, top, marks) for size in _SIZES)
+    """Upright bars for days, from left to right, with an axis whose marks `tick` writes."""
+    return Markup("").join(_columns(bars, size, name, tick) for size in _SIZES)
 
 
 def rows(bars: Sequence[Bar], *, name: str) -> Markup:
-    """Bars on their side, for names: from top to bottom, each with its figure at its end."""
+    """Horizontal bars for names, from top to bottom, each with its figure at its end."""
     return Markup("").join(_rows(bars, size, name) for size in _SIZES)
 
 
-def _columns(
-    bars: Sequence[Bar], size: str, name: str, tick: Callable[[int], str], top: int, marks: list[int]
-) -> Markup:
+def _columns(bars: Sequence[Bar], size: str, name: str, tick: Callable[[int], str]) -> Markup:
     width, height = _SIZES[size]
-    each = max(len(bar.label) for bar in bars) * _GLYPH_PX + 12
-    every = max(1, -(-len(bars) * int(each) // (width - 60)))
-    chart = pygal.Bar(**_layout(width, height), range=(0, top))
-    chart.y_labels = [{"value": mark, "label": tick(mark)} for mark in marks]
-    chart.x_labels = [bar.label if index % every == 0 else "" for index, bar in enumerate(bars)]
-    plot = _Plot(chart, [sum(_drawn(bar)) for bar in bars])
+    marks = _marks(max((sum(bar.drawn) for bar in bars), default=0))
+    left = max(len(tick(mark)) for mark in marks) * _GLYPH_PX + 12
+    top, floor = 2 * _MARGIN_PX, height - 2 * TEXT_PX
+    place = (width - _MARGIN_PX - left) / len(bars)
+    label_px = max(len(bar.label) for bar in bars) * _GLYPH_PX + 12
+    every = max(1, -(-len(bars) * int(label_px) // (width - 60)))
     svg = _svg(size, width, height, name)
     axes = SubElement(svg, "g", {"class": "axes", "aria-hidden": "true"})
-    for text in plot.texts("axis y"):
-        SubElement(axes, "path", {"class": "guide", "d": f"M{plot.left:.1f} {text.y - 4:.1f}H{width - 4}"})
-        _text(axes, text.words, plot.left - 5, text.y, "end")
-    for text in plot.texts("axis x"):
-        _text(axes, text.words, text.x, height - 5, "middle")
-    for bar, rect in zip(bars, plot.rects, strict=True):
+    for mark in marks:
+        y = floor - mark / marks[-1] * (floor - top)
+        SubElement(axes, "path", {"class": "guide", "d": f"M{left:.1f} {y:.1f}H{width - _MARGIN_PX}"})
+        _text(axes, tick(mark), left - 5, y + TEXT_PX / 3, "end")
+    for index, bar in enumerate(bars):
+        x = left + (index + (1 - _FILLED) / 2) * place
+        if index % every == 0:
+            _text(axes, bar.label, x + _FILLED * place / 2, height - 5, "middle")
         link = _link(svg, bar)
-        _rect(link, "hit", _Rect(rect.x, plot.top, rect.width, plot.height))
-        at = rect.y + rect.height
-        for number, share in _shares(bar):
-            at -= share * rect.height
-            _rect(link, f"c{number}", _Rect(rect.x, at, rect.width, share * rect.height))
+        _rect(link, "hit", x, top, _FILLED * place, floor - top)
+        for kind, start, length in bar.pieces(sum(bar.drawn) / marks[-1] * (floor - top)):
+            _rect(link, kind, x, floor - start - length, _FILLED * place, length)
     return _markup(svg)
 
 
 def _rows(bars: Sequence[Bar], size: str, name: str) -> Markup:
-    width, height = _SIZES[size][0], _ROW_PX * len(bars) + 8
-    most = max((sum(_drawn(bar)) for bar in bars if not bar.is_rest), default=0) or 1
+    width, thick = _SIZES[size][0], _FILLED * _ROW_PX
+    longest = max((sum(bar.drawn) for bar in bars if not bar.is_rest), default=0) or 1
     labels = [_cut(bar.label, _LABEL_GLYPHS[size]) for bar in bars]
-    room = max(len(label) for label in labels) * _GLYPH_PX + 12
-    share = (width - room - _FIGURE_GLYPHS * _GLYPH_PX) / (width - room)
-    chart = pygal.HorizontalBar(**_layout(width, height), range=(0, most / share))
-    chart.x_labels, chart.y_labels = [f"{label}__" for label in labels[::-1]], []  # it measures, we write
-    plot = _Plot(chart, [min(most, sum(_drawn(bar))) for bar in bars[::-1]])  # it stacks upwards from its floor
-    svg = _svg(size, width, height, name)
-    first, last = plot.rects[-1], plot.rects[0]  # pygal leaves room for an axis that is not there
-    svg.set("viewBox", f"0 {first.y - 2:.1f} {width} {last.y + last.height - first.y + 4:.1f}")
-    for bar, label, rect in zip(bars, labels, plot.rects[::-1], strict=True):
-        link, middle, at = _link(svg, bar), rect.y + rect.height / 2 + TEXT_PX / 3, rect.x
-        _rect(link, "hit", _Rect(0, rect.y, width, rect.height))
-        _text(link, label, plot.left - 6, middle, "end")
-        for number, share in _shares(bar):
-            _rect(link, f"c{number}", _Rect(at, rect.y, share * rect.width, rect.height))
-            at += share * rect.width
-        if sum(_drawn(bar)) > most:
-            _rect(link, "break", _Rect(at - _BREAK_PX * 2, rect.y, _BREAK_PX, rect.height))
-        _text(link, bar.figure, at + 6, middle, "start", "figure")
+    left = (max(len(label) for label in labels) + 2) * _GLYPH_PX + 12  # two more: names may be of wide letters
+    room = width - left - _FIGURE_GLYPHS * _GLYPH_PX - _MARGIN_PX
+    svg = _svg(size, width, _ROW_PX * len(bars), name)
+    for index, (bar, label) in enumerate(zip(bars, labels, strict=True)):
+        y = index * _ROW_PX + (_ROW_PX - thick) / 2
+        link, middle, end = _link(svg, bar), y + thick / 2 + TEXT_PX / 3, left
+        _rect(link, "hit", 0, y, width, thick)
+        _text(link, label, left - 6, middle, "end")
+        for kind, start, length in bar.pieces(min(1, sum(bar.drawn) / longest) * room):
+            _rect(link, kind, left + start, y, length, thick)
+            end = left + start + length
+        if sum(bar.drawn) > longest:
+            _rect(link, "break", end - _BREAK_PX * 2, y, _BREAK_PX, thick)
+        _text(link, bar.figure, end + 6, middle, "start", "figure")
     return _markup(svg)
 
 
-def _layout(width: int, height: int) -> dict[str, Any]:
-    style = Style(label_font_size=TEXT_PX, major_label_font_size=TEXT_PX)
-    quiet = {"show_legend": False, "print_values": False, "js": [], "css": [], "truncate_label": -1, "margin": 4}
-    return {"width": width, "height": height, "style": style, "spacing": 2, **quiet}
-
-
-def _drawn(bar: Bar) -> tuple[int, ...]:
-    """What a correction took below zero has no length."""
-    return tuple(max(0, part) for part in bar.parts)
-
-
-def _shares(bar: Bar) -> list[tuple[int, float]]:
-    """Each part that is there, by its number, and how much of the bar it is."""
-    whole = sum(_drawn(bar))
-    return [(number, part / whole) for number, part in enumerate(_drawn(bar)) if part]
-
-
-def _scale(most: int) -> tuple[int, list[int]]:
-    """The top of an axis, and its marks: 1, 2 or 5 of some power of ten apart."""
+def _marks(most: int) -> list[int]:
+    """The marks of an axis, the last one its top: 1, 2 or 5 times some power of ten apart."""
     step = 1
     while step * _TICKS < most:
-        digits = str(step)
-        step = step * 5 // 2 if digits[0] == "2" else step * 2
-    marks = list(range(0, max(1, most) + step, step))
-    return marks[-1], marks
-
-
-@dataclass(frozen=True, slots=True)
-class _Rect:
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Words:
-    x: float
-    y: float
-    words: str
-
-
-class _Plot:
-    """Where pygal puts things, in the chart's own coordinates."""
-
-    def __init__(self, chart: Any, values: Sequence[int]) -> None:
-        chart.add("", values)
-        self._plot = next(_of_class(chart.render_tree(), "plot"))
-        where = self._plot.get("transform").removeprefix("translate(").removesuffix(")").replace(",", " ").split()
-        self.left, self.top = (float(part) for part in where)
-        self.height = float(next(_of_class(self._plot, "background")).get("height"))
-        bars = next(_of_class(self._plot, "bars"), ())
-        self.rects = [self._rect(node) for bar in bars for node in bar if _tag(node) == "rect"]
-
-    def texts(self, axis: str) -> Iterator[_Words]:
-        """What is written along an axis."""
-        for group in _of_class(self._plot, axis):
-            for node in group.iter():
-                if _tag(node) == "text" and node.text:
-                    yield _Words(self.left + float(node.get("x")), self.top + float(node.get("y")), node.text)
-
-    def _rect(self, node: Any) -> _Rect:
-        """A side of no length is left out by pygal."""
-        x, y, width, height = (float(node.get(name, 0)) for name in ("x", "y", "width", "height"))
-        return _Rect(self.left + x, self.top + y, width, height)
-
-
-def _of_class(tree: Any, name: str) -> Iterator[Any]:
-    return (node for node in tree.iter() if f"{node.get('class', '')} ".startswith(f"{name} "))
-
-
-def _tag(node: Any) -> str:
-    """Without its namespace: pygal takes lxml where there is one. A comment's is a function."""
-    return node.tag.rpartition("}")[2] if isinstance(node.tag, str) else ""
+        step = step * 5 // 2 if str(step)[0] == "2" else step * 2
+    return list(range(0, max(1, most) + step, step))
 
 
 def _svg(size: str, width: int, height: int, name: str) -> Element:
@@ -189,7 +125,7 @@ def _svg(size: str, width: int, height: int, name: str) -> Element:
 
 
 def _link(svg: Element, bar: Bar) -> Element:
-    """A bar that leads nowhere is read out all the same."""
+    """The group of a bar; one that leads nowhere is read out all the same."""
     link = SubElement(svg, "a", {"href": bar.href}) if bar.href else SubElement(svg, "g", {"role": "img"})
     if bar.is_rest:
         link.set("class", "rest")
@@ -198,8 +134,8 @@ def _link(svg: Element, bar: Bar) -> Element:
     return link
 
 
-def _rect(link: Element, kind: str, rect: _Rect) -> None:
-    sides = {"x": rect.x, "y": rect.y, "width": rect.width, "height": rect.height}
+def _rect(link: Element, kind: str, x: float, y: float, width: float, height: float) -> None:
+    sides = {"x": x, "y": y, "width": width, "height": height}
     SubElement(link, "rect", {"class": kind, **{name: f"{length:.1f}" for name, length in sides.items()}})
 
 

@@ -1,4 +1,4 @@
-"""The chat at `/`: what an end user sees, and the reference for whoever builds one of their own."""
+"""The chat at `/`: for end users, and a reference for clients of `/chat`."""
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -14,12 +14,12 @@ router = page_router()
 
 @router.get("/favicon.ico")
 async def favicon() -> Response:
-    """There is none, and a browser that asks is told so without an error."""
+    """No icon: browsers that ask get no error."""
     return Response(status_code=204)
 
 
 @router.get("/")
 async def chat_page(request: Request, runtime: RuntimeDep, visitor: Anybody) -> Response:
-    """Streams `/chat` in the visitor's name."""
+    """The chat page, which streams `/chat` with the visitor's session."""
     visitor.principal.require(Scope.CHAT)
     return render(request, "chat.html", visitor, model=runtime.settings.chat_model)

@@ -1,8 +1,8 @@
-"""`/docs`: the API's reference, made on the server from the application's own description. For everybody; no script."""
+"""`/docs`: the API reference, rendered from the OpenAPI description. Public, without script."""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from api.auth.access import Access
-from api.openapi.examples import example_of
+from api.openapi.examples import example_of, resolved
 from api.pages.route import page_router
 from api.pages.site import render
 
@@ -29,7 +29,7 @@ _METHODS = ("get", "post", "put", "delete")
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A parameter or a field of a body."""
+    """A parameter, or a field of a body."""
 
     name: str
     kind: str
@@ -39,7 +39,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One route, ready to be shown."""
+    """One route, as it is shown."""
 
     anchor: str
     method: str
@@ -57,7 +57,7 @@ class Operation:
 
 @router.get("/docs")
 async def reference(request: Request) -> Response:
-    """All routes, by what they are for."""
+    """Every route, by topic."""
     app: FastAPI = request.app
     described = app.openapi()
     groups: dict[str, list[Operation]] = {name: [] for name in _TAGS.values()}
@@ -71,10 +71,11 @@ async def reference(request: Request) -> Response:
 
 
 def _scopes(app: FastAPI) -> Iterator[tuple[tuple[str, str], str]]:
-    """The scope that each route wants, by (method, path)."""
+    """The scope that each route requires, by (method, path)."""
     for context in iter_route_contexts(app.routes):
         route = context.original_route
-        for wanted in (each.call for each in route.dependant.dependencies) if isinstance(route, APIRoute) else ():
+        direct = route.dependant.dependencies if isinstance(route, APIRoute) else []
+        for wanted in (each.call for dependency in direct for each in (dependency, *dependency.dependencies)):
             if isinstance(wanted, Access):
                 yield from (
                     ((method.lower(), context.path or ""), wanted.scope.value) for method in context.methods or ()
@@ -107,16 +108,16 @@ def _field(name: str, given: dict[str, Any], schema: dict[str, Any], schemas: di
     return Field(name, _kind(schema, schemas), bool(given.get("required")), given.get("description", ""))
 
 
-def _fields(schema: dict[str, Any], schemas: dict[str, Any]) -> Iterator[Field]:
+def _fields(schema: Mapping[str, Any], schemas: dict[str, Any]) -> Iterator[Field]:
     """The fields of a body."""
-    schema = _resolved(schema, schemas)
+    schema = resolved(schema, schemas)
     for name, inner in schema.get("properties", {}).items():
         yield Field(name, _kind(inner, schemas), name in schema.get("required", []), inner.get("description", ""))
 
 
-def _kind(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
-    """The type in words, with its bounds."""
-    schema = _resolved(schema, schemas)
+def _kind(schema: Mapping[str, Any], schemas: dict[str, Any]) -> str:
+    """The type and its bounds in words."""
+    schema = resolved(schema, schemas)
     choices = schema.get("anyOf") or schema.get("oneOf")
     if choices:
         return " or ".join(dict.fromkeys(_kind(each, schemas) for each in choices))
@@ -134,14 +135,8 @@ def _kind(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
 _BOUNDS = {"minimum": "from", "maximum": "to", "minLength": "of at least", "maxLength": "of at most"}
 
 
-def _resolved(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    name = str(schema.get("$ref", "")).rpartition("/")[2]
-    found: dict[str, Any] = schemas.get(name, {}) if name else schema
-    return found
-
-
 def _curl(method: str, path: str, given: dict[str, Any], body: Any, schemas: dict[str, Any]) -> str:
-    """The request as a line for a shell."""
+    """The request as a shell command."""
     for parameter in given.get("parameters", []):
         if parameter["in"] == "path":
             value = parameter.get("example") or example_of(parameter["schema"], schemas, parameter["name"])
@@ -157,7 +152,7 @@ def _curl(method: str, path: str, given: dict[str, Any], body: Any, schemas: dic
 
 
 def _answer(given: dict[str, Any]) -> str:
-    """What comes back: its example, or its type."""
+    """The answer's example, or else its type."""
     kind: str
     for kind, content in given.get("content", {}).items():
         example = content.get("example")

@@ -1,4 +1,4 @@
-"""A route that answers people: what goes wrong in it is a page too, and whoever is not signed in is asked to."""
+"""Routes of pages: their errors are pages, and visitors without a session are sent to the sign-in page."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -13,7 +13,7 @@ from api.pages.site import refusal
 
 
 class PageRequest(Request):
-    """A request whose form has no NUL in it: no text of Postgres can hold one."""
+    """A request whose form contains no NUL, which Postgres cannot store in a text."""
 
     async def _get_form(self, **limits: Any) -> FormData:
         form = await super()._get_form(**limits)
@@ -23,22 +23,22 @@ class PageRequest(Request):
 
 
 class PageRoute(APIRoute):
-    """Its errors are pages of words instead of problems in JSON."""
+    """A route whose errors are pages instead of problems in JSON."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler, with the net under it."""
+        """The handler with error pages."""
         handle = super().get_route_handler()
 
         async def page(request: Request) -> Response:
             asked = PageRequest(request.scope, request.receive)
             try:
                 return await handle(asked)
-            except Exception as error:  # noqa: BLE001 - an error nobody foresaw is logged where it gets its status
+            except Exception as error:  # noqa: BLE001 - `problem_of` logs unknown errors
                 return refusal(asked, error)
 
         return page
 
 
 def page_router(prefix: str = "") -> APIRouter:
-    """A router of pages: not in the API's description."""
+    """A router of pages, which OpenAPI does not list."""
     return APIRouter(prefix=prefix, include_in_schema=False, route_class=PageRoute, default_response_class=Response)

@@ -1,15 +1,12 @@
-"""Signing in: a key for a session; and out again.
+"""Sign-in, which exchanges a key for a session, and sign-out.
 
-The key comes in the body of a form that only our own page can send, is looked at once, and goes nowhere else. A wrong
-one is answered alike whatever is wrong with it, and slows the next attempt of its address down.
+The key is stored nowhere. Every wrong key gets the same answer, and delays the next attempt from its address.
 """
 
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import Form, Query, Request
 from fastapi.responses import Response
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth.access import RuntimeDep
 from api.auth.credentials import drop_session, is_secure, read_key, require_own_origin, session_of, set_session
@@ -19,14 +16,14 @@ from api.http.problems import REQUEST_ID
 from api.pages.route import page_router
 from api.pages.site import render, see_other
 from api.pages.visitor import places_of
+from api.schemas.accounts.sessions import Origin
+from api.services.accounts import sessions
 from core.resilience.shares import OWNER
-from core.tenancy.audit import Actor, record
 from core.tenancy.keys import visible_prefix
 from core.tenancy.principal import Principal, Scope, Unauthenticated
-from core.tenancy.sessions import begin_session, end_session
 
 SIGN_IN_MAX_BYTES = 16 * 1024
-"""The form needs no key, so its body is small."""
+"""The form is open to everybody, so its body is small."""
 
 router = page_router()
 _KEY_MAX = 200
@@ -37,7 +34,7 @@ Next = Annotated[str, Query(max_length=_NEXT_MAX)]
 
 @router.get("/sign-in")
 async def sign_in_page(request: Request, next: Next = "") -> Response:  # noqa: A002 - its name in the URL
-    """Asks for a key."""
+    """The form for a key."""
     return render(request, "sign_in.html", next=_local(next), error="")
 
 
@@ -48,16 +45,16 @@ async def sign_in(
     key: Annotated[str, Form(max_length=_KEY_MAX)] = "",
     next: Annotated[str, Form(max_length=_NEXT_MAX)] = "",  # noqa: A002 - its name in the form
 ) -> Response:
-    """Begins a session, and goes on to where the visitor wanted to."""
+    """Begins a session, and redirects to the page that was asked for."""
     require_own_origin(request.scope)
     address = client_address(request.scope)
     OWNER.set(network_of(address))  # wrong keys from one address take no connection from others
     try:
-        await runtime.attempts.admit(address)
+        await runtime.sign_in_throttle.check(address)
         principal = await runtime.directory.authenticate(read_key(key), fresh=True)
     except Unauthenticated:
-        await runtime.attempts.wrong(address)
-        runtime.directory.traces.failed(network_of(address), visible_prefix(key.strip()))
+        await runtime.sign_in_throttle.note_failure(address)
+        runtime.directory.activity_log.failed(network_of(address), visible_prefix(key.strip()))
         words = "This key was not accepted. Check that you copied all of it, or ask for a new one."
         return render(request, "sign_in.html", status=401, next=_local(next), error=words)
     except TooManyAttempts as error:
@@ -66,12 +63,8 @@ async def sign_in(
         page.headers["retry-after"] = str(error.retry_after_s)
         return page
     OWNER.set(principal.tenant_id)
-    ttl_s = runtime.settings.session_s
-    async with runtime.database.session() as session:
-        if (before := session_of(request.scope)) is not None:
-            await end_session(session, before)  # who comes with another key leaves with the one before
-        token = await begin_session(session, principal, ttl_s=ttl_s)
-        _record(session, request, "session.begin", principal.tenant_id, principal.key_id)
+    ttl_s, previous = runtime.settings.session_s, session_of(request.scope)
+    token = await sessions.sign_in(runtime.database, principal, _origin(request), ttl_s=ttl_s, previous=previous)
     response = see_other(_local(next) or _home(principal))
     set_session(response, token, secure=is_secure(request.scope), ttl_s=ttl_s)
     return response
@@ -79,32 +72,25 @@ async def sign_in(
 
 @router.post("/sign-out")
 async def sign_out(request: Request, runtime: RuntimeDep) -> Response:
-    """Ends the session here and on every process. Asked again, nothing more happens."""
+    """Ends the session on every process. Idempotent."""
     require_own_origin(request.scope)
     token = session_of(request.scope)
     if token is not None:
-        async with runtime.database.session() as session:
-            ended = await end_session(session, token)
-            if ended is not None:
-                _record(session, request, "session.end", *ended)
-        if ended is not None:
-            runtime.directory.forget(ended[0])
-            await runtime.changes.publish(ended[0])
+        tenant_id = await sessions.sign_out(runtime.database, runtime.changes, _origin(request), token)
+        if tenant_id is not None:
+            runtime.directory.forget(tenant_id)
     response = see_other("/sign-in")
     drop_session(response)
     response.headers["clear-site-data"] = '"storage"'
     return response
 
 
-def _record(session: AsyncSession, request: Request, action: str, tenant_id: UUID, key_id: UUID) -> None:
-    """Who signs in or out, and from where."""
-    actor = Actor(f"key:{key_id}", key_id, request.scope.get(REQUEST_ID))
-    after = {"address": client_address(request.scope)}
-    record(session, actor, action, tenant_id=tenant_id, target=f"key:{key_id}", after=after)
+def _origin(request: Request) -> Origin:
+    return Origin(address=client_address(request.scope), request_id=request.scope.get(REQUEST_ID))
 
 
 def _local(path: str) -> str:
-    """The path, if it is one of ours; a name of a host, or what a browser would take for one, is not."""
+    """The path if it stays on this site, else nothing. Browsers take two slashes for the start of a host name."""
     is_ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path if is_ours and not path.startswith(("/sign-in", "/sign-out")) else ""
 

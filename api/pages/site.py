@@ -1,7 +1,6 @@
-"""What every page has: the templates and how they say figures, a strict policy towards the browser, the refusal.
+"""Rendering of every page: templates, their filters, the content security policy, and error pages.
 
-Nothing is loaded from elsewhere, no script or style stands in the markup, and no page is kept by a cache: what is on it
-belongs to whoever signed in.
+Pages load nothing from other sites, contain no inline script or style, and are not cached: they show a person's data.
 """
 
 from datetime import date, datetime
@@ -18,6 +17,7 @@ from api.http.problems import problem_of
 from api.pages.visitor import Visitor
 from billing.gst.rupees import rupees
 from core.clock import to_datetime
+from core.figures import grouped, number_locale, short, usd
 from core.tenancy.principal import Unauthenticated
 
 _CHECKOUT = "https://checkout.razorpay.com https://api.razorpay.com"
@@ -35,20 +35,18 @@ _CHECKOUT_POLICY = {
     "script-src": f"'self' {_CHECKOUT} https://cdn.razorpay.com",
     "img-src": "'self' data: https://cdn.razorpay.com",
     "frame-src": _CHECKOUT,
-    "style-src": "'self' 'unsafe-inline'",  # Checkout writes styles of its own into the page
+    "style-src": "'self' 'unsafe-inline'",  # Razorpay Checkout adds inline styles
     "connect-src": f"'self' {_CHECKOUT} https://lumberjack.razorpay.com https://lumberjack-metrics.razorpay.com",
 }
 _CHECKOUT_HEADERS = {"cross-origin-opener-policy": "same-origin-allow-popups"}
-"""A bank's window speaks to the one that opened it."""
+"""A bank's window sends messages to the window that opened it."""
 _HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
-_NANO = 1_000_000_000
 _NEVER = "–"  # noqa: RUF001 - a dash, as in a table's empty cell
-_EXACT_BELOW = 10_000
 
 
 def render(
@@ -60,7 +58,7 @@ def render(
     checkout: bool = False,
     **context: Any,
 ) -> HTMLResponse:
-    """A page. `checkout` lets Razorpay's own script in, where a payment really happens."""
+    """Renders a page. `checkout` allows Razorpay's script, on pages where customers pay."""
     zone = ZoneInfo(request.app.state.runtime.settings.timezone)
     page = _templates.get_template(template).render(visitor=visitor, path=request.url.path, here=Here(zone), **context)
     policy = _POLICY | (_CHECKOUT_POLICY if checkout else {})
@@ -70,10 +68,10 @@ def render(
 
 
 def refusal(request: Request, error: Exception, visitor: Visitor | None = None) -> Response:
-    """What a person sees instead of a page: the way to sign in, or what went wrong in words."""
+    """The answer to an error: the sign-in page, or the error in words."""
     if isinstance(error, Unauthenticated) and request.method == "GET":
         if request.headers.get("sec-fetch-site") == "cross-site":
-            # A strict cookie does not come along with a link from another site (Razorpay's): ask again from here.
+            # Browsers send no strict cookie with a link from another site (Razorpay's): load the page again from here.
             return render(request, "again.html", target=_here(request))
         return see_other(f"/sign-in?{urlencode({'next': _here(request)})}")
     problem = problem_of(error, request.scope)
@@ -83,23 +81,23 @@ def refusal(request: Request, error: Exception, visitor: Visitor | None = None) 
 
 
 def see_other(path: str) -> RedirectResponse:
-    """On to another of our pages, by GET: what was posted is not posted again by a reload."""
+    """A redirect by GET after a POST, so that a reload posts nothing again."""
     return RedirectResponse(path, 303, {"cache-control": "no-store"})
 
 
 class Here:
-    """Moments as the operator's clock says them."""
+    """Formats moments in the operator's time zone."""
 
     def __init__(self, zone: ZoneInfo) -> None:
         self._zone = zone
 
     def at(self, value: datetime | int | str | None) -> str:
-        """Day and time; milliseconds since 1970 and ISO texts alike."""
+        """Formats day and time, of milliseconds since 1970 or an ISO text."""
         local = self._local(value)
         return _NEVER if local is None else f"{local.day} {local:%b %Y}, {local:%H:%M}"
 
     def day(self, value: datetime | date | int | str | None) -> str:
-        """The day alone."""
+        """Formats the day."""
         if isinstance(value, date) and not isinstance(value, datetime):
             return f"{value.day} {value:%b %Y}"
         local = self._local(value)
@@ -118,39 +116,13 @@ class Here:
         return moment.astimezone(self._zone)
 
 
-def number(value: int) -> str:
-    """With India's grouping: 12,34,567. By hand: a report has thousands of them, and Babel takes 30 us for each."""
-    digits = str(abs(value))
-    head, last = digits[:-3], digits[-3:]
-    odd = len(head) % 2
-    pairs = (head[at : at + 2] for at in range(odd, len(head), 2))
-    return ("-" if value < 0 else "") + ",".join(part for part in (head[:odd], *pairs, last) if part)
-
-
-def short(value: int) -> str:
-    """A large count at a glance: 1.2 M; exact below ten thousand."""
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if abs(value) >= max(size, _EXACT_BELOW):
-            tenths = (2 * abs(value) * 10 + size) // (2 * size)
-            return f"{'-' if value < 0 else ''}{tenths // 10}.{tenths % 10} {unit}"
-    return number(value)
-
-
-def usd(nano: int) -> str:
-    """Dollars of nano-USD, to the cent; below one to four places, so that a little does not read as nothing."""
-    places = 4 if 0 < abs(nano) < _NANO else 2
-    unit = _NANO // 10**places
-    whole, part = divmod((2 * abs(nano) + unit) // (2 * unit), 10**places)
-    return f"{'-' if nano < 0 else ''}${whole:,}.{part:0{places}d}"
-
-
 def share(part: int, whole: int) -> int:
-    """In thousandths, from 0 to 1000: what a bar is drawn by."""
+    """The share in thousandths, from 0 to 1000, as bars are drawn."""
     return 0 if whole <= 0 else max(0, min(1000, part * 1000 // whole))
 
 
 def words(name: str) -> str:
-    """An identifier as a person reads it: `period_end` is `period end`."""
+    """An identifier in words: `period_end` becomes `period end`."""
     return name.replace("_", " ").replace(".", " ").strip()
 
 
@@ -159,12 +131,9 @@ def _here(request: Request) -> str:
     return f"{request.url.path}?{query}" if query else request.url.path
 
 
-def _environment() -> Environment:
-    loader = FileSystemLoader(Path(__file__).parent / "templates")
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"number": number, "short": short, "usd": usd, "rupees": rupees, "words": words}
-    made.globals |= {"share": share}
-    return made
-
-
-_templates = _environment()
+_loader = FileSystemLoader(Path(__file__).parent / "templates")
+_templates = Environment(
+    loader=_loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+_templates.filters |= {"number": grouped, "short": short, "usd": usd, "rupees": rupees, "words": words}
+_templates.globals |= {"share": share, "number_locale": number_locale}

@@ -1,21 +1,19 @@
-"""Who looks at a page: the session's principal, and the names that a person knows it by."""
+"""The signed-in visitor of a page: its principal, the names that people know it by, and its service context."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
-from sqlalchemy import select
 
-from api.auth.access import RuntimeDep, context_of
-from api.auth.credentials import authenticate, credential_of
+from api.auth.access import RuntimeDep, caller_of, context_of
+from api.services.accounts.sessions import describe_caller
 from api.services.context import ServiceContext
-from core.tenancy.models import ApiKey, Tenant, User
 from core.tenancy.principal import Principal, Scope
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Somebody who is signed in."""
+    """A signed-in person."""
 
     principal: Principal
     tenant: str
@@ -55,29 +53,16 @@ def _is_admin(principal: Principal) -> bool:
 
 
 class PageAccess:
-    """Lets a visitor in whose key has `scope`.
-
-    Raises Unauthenticated, Forbidden, ForeignOrigin, RateLimited, Unavailable.
-    """
+    """Admits visitors whose key has `scope`; None admits any valid key. Raises as `caller_of`."""
 
     def __init__(self, scope: Scope | None) -> None:
         self._scope = scope
 
     async def __call__(self, request: Request, runtime: RuntimeDep) -> Visitor:
-        """The visitor of this request. Any good key will do where no scope is asked for."""
-        runtime.rate.spend(credential_of(request.scope))  # before the look-up: a refusal costs no connection
-        principal = await authenticate(runtime.directory, request.scope, fresh=True)
-        if self._scope is not None:
-            principal.require(self._scope)
-        names = (
-            select(Tenant.name, User.external_id, ApiKey.prefix)
-            .join(User, (User.tenant_id == Tenant.id) & (User.id == principal.user_id))
-            .join(ApiKey, (ApiKey.tenant_id == Tenant.id) & (ApiKey.id == principal.key_id))
-            .where(Tenant.id == principal.tenant_id)
-        )
-        async with runtime.database.session(tenant_id=principal.tenant_id) as session:
-            tenant, user, prefix = (await session.execute(names)).one()
-        return Visitor(principal, tenant, user, prefix, context_of(request, runtime, principal))
+        """The visitor of this request."""
+        principal = await caller_of(request, runtime, self._scope)
+        names = await describe_caller(runtime.database, principal)
+        return Visitor(principal, names.tenant, names.user, names.key_prefix, context_of(request, runtime, principal))
 
 
 Anybody = Annotated[Visitor, Depends(PageAccess(None))]

@@ -1,1 +1,1 @@
-"""The routes beside `/chat`: a module for each thing they are about."""
+"""JSON routes beside `/chat`: they parse, call one service, and return its model."""

@@ -1,10 +1,8 @@
-"""`/healthz`: the process is up. `/readyz`: a request could be admitted, and this process is not about to stop.
+"""`/healthz`: the process is up. `/readyz`: a request could be admitted, and this process is not stopping.
 
-Ready needs a Postgres that would take a request's row (`metering.journal.readiness`); `reason` says what keeps it from
-that.
-Redis is asked too, but without it Postgres admits, slower: that is reported, and ready. From the first signal to stop
-on, it is not ready, while all is still served: a balancer has time to look elsewhere. The answer comes within
-STORE_DEADLINE_S, whatever hangs.
+Ready requires that Postgres would take a request's row (`metering.journal.readiness`); `reason` says why not. Redis
+down is reported, but ready: Postgres admits then. After the first stop signal it is not ready, while everything is
+still served, so that a load balancer can turn to another process. It answers within STORE_DEADLINE_S.
 """
 
 import asyncio
@@ -29,7 +27,7 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """What was asked and answered."""
+    """The state of the stores and of this process."""
 
     status: Literal["ready", "not_ready"]
     postgres: bool
@@ -44,9 +42,9 @@ async def healthz() -> Health:
     return Health()
 
 
-@router.get("/readyz", responses={503: {"model": Readiness, "description": "Postgres is away, or this process stops"}})
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "Postgres is down, or this process stops"}})
 async def readyz(request: Request, runtime: RuntimeDep, response: Response) -> Readiness:
-    """Asks Postgres whether it would take a request, and Redis whether it answers."""
+    """Whether Postgres would take a request's row, and Redis answers."""
     reason, redis = await asyncio.gather(
         unready_reason(runtime.pool, within_s=runtime.settings.store_deadline_s), _redis_answers(runtime)
     )
@@ -65,7 +63,7 @@ async def readyz(request: Request, runtime: RuntimeDep, response: Response) -> R
 async def _redis_answers(runtime: Runtime) -> bool:
     try:
         async with asyncio.timeout(_REDIS_S):
-            await runtime.quota.lane.command("PING")
+            await runtime.metering.quota.pipeline.command("PING")
     except (Unavailable, TimeoutError):
         return False
     return True

@@ -1,8 +1,8 @@
-"""`/metrics`: how the books stand and what was counted, for Prometheus. Nobody is named, so no key is asked for.
+"""`/metrics` for Prometheus. It identifies nobody, so it needs no key.
 
-How the books stand is read from Postgres at most every few seconds however many ask, never on the path of a request,
-and so the same on every process; what a process counts itself is in `api.observability.metrics`. Postgres away: 503,
-since a scrape that fails is what everybody is alarmed by (`up == 0`), and numbers that cannot be known are not made up.
+Gauges of the system are read from Postgres at most every few seconds, however many ask, and never on the path of a
+request: they are the same on every process. `api.observability.metrics` has the counters of the process. Postgres down:
+503, because monitoring alerts on a failed scrape (`up == 0`), and unknown numbers are not made up.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from api.routes.answers import PROBLEM
 from api.runtime import Runtime
 from billing.webhooks.inbox import InboxGauges, read_inbox_gauges
 from core.errors import Unavailable
@@ -22,8 +23,7 @@ from core.resilience.cache import TtlCache
 from metering.reports.gauges import Gauges, read_gauges
 
 _TTL_S = 3
-_TIMEOUT_S = 4  # a scraper's own is 10 s
-_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_TIMEOUT_S = 4  # Prometheus waits 10 s
 
 
 class _Snapshot(Collector):
@@ -34,19 +34,19 @@ class _Snapshot(Collector):
         self._inbox = inbox
 
     def collect(self) -> Iterator[Metric]:
-        """The families; what is not known is left out."""
+        """The families; unknown values are left out."""
         gauges = self._gauges
         for name, words, value in (
             ("naka_open_requests", "Requests opened and not settled yet.", gauges.open_requests),
             ("naka_open_requests_overdue", "Open requests past their deadline.", gauges.overdue_requests),
             ("naka_processes_alive", "Processes with a fresh heartbeat.", gauges.living_processes),
             ("naka_postgres_writable", "Whether Postgres takes writes: 0 on a replica.", gauges.writable),
-            ("naka_reconcile_drifts", "Drifts that the last check of the books found.", gauges.drifts),
-            ("naka_reconcile_age_seconds", "Time since the last check of the books.", gauges.age_s),
-            ("naka_worker_overdue_seconds", "How long a duty has waited for a worker.", gauges.worker_overdue_s),
-            ("naka_webhooks_waiting", "Events of Razorpay's to be worked off.", self._inbox.received),
-            ("naka_webhooks_parked", "Events of Razorpay's that a person must look at.", self._inbox.parked),
-            ("naka_webhook_lag_seconds", "How long the oldest event of Razorpay's has waited.", self._inbox.lag_s),
+            ("naka_reconcile_drifts", "Drifts found by the last reconciliation.", gauges.drifts),
+            ("naka_reconcile_age_seconds", "Time since the last reconciliation.", gauges.age_s),
+            ("naka_worker_overdue_seconds", "Longest wait of a duty for a worker.", gauges.worker_overdue_s),
+            ("naka_webhooks_waiting", "Razorpay events waiting to be processed.", self._inbox.received),
+            ("naka_webhooks_parked", "Razorpay events parked for a person.", self._inbox.parked),
+            ("naka_webhook_lag_seconds", "Age of the oldest waiting Razorpay event.", self._inbox.lag_s),
         ):
             if value is not None:
                 yield GaugeMetricFamily(name, words, value)
@@ -68,14 +68,14 @@ def build_router(runtime: Runtime) -> APIRouter:
     @router.get(
         "/metrics",
         response_class=PlainTextResponse,
-        responses={503: {"description": "Postgres does not answer", "content": _PROBLEM}},
+        responses={503: {"description": "Postgres does not answer", "content": PROBLEM}},
     )
     async def metrics() -> Response:
         """Numbers for Prometheus, in its text format."""
         registry = CollectorRegistry()
         registry.register(_Snapshot(*await cache.load(None, read)))
-        runtime.instruments.stand(runtime.standing())
-        runtime.instruments.register(registry)
+        runtime.metrics.set_stats(runtime.stats())
+        runtime.metrics.register(registry)
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return router

@@ -1,6 +1,6 @@
-"""Path and query parameters that several routes and pages have."""
+"""Path and query parameters shared by routes and pages."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import Path, Query
@@ -35,3 +35,10 @@ Until = Annotated[
         union_mode="left_to_right",
     ),
 ]
+FromDay = Annotated[Day | None, Query(alias="from", description="First day, of the operator's time zone")]
+ToDay = Annotated[Day | None, Query(alias="to", description="Last day, included")]
+UserWanted = Annotated[UUID | None, Query(alias="user_id", description="Only this one", examples=[EXAMPLE_ID])]
+KeyWanted = Annotated[UUID | None, Query(alias="key_id", description="Only this one", examples=[EXAMPLE_ID])]
+ModelWanted = Annotated[str | None, Query(description="Only this one", max_length=200, examples=["claude-sonnet-4-6"])]
+RequestId = Annotated[UUID, Path(examples=[EXAMPLE_ID])]
+Form = Annotated[Literal["json", "csv"], Query(alias="format")]

@@ -1,9 +1,8 @@
-"""Where Razorpay brings its events: verified on the bytes as they came, kept, acknowledged; nothing else is done here.
+"""The route that receives Razorpay's events: verifies the signature of the raw bytes, stores, acknowledges.
 
-Nobody has a key for it: the signature is the key. Razorpay takes every 2xx within 5 s for done, and brings the event
-again after anything else: so 401 for what it did not sign, and 503 while Postgres is away. 410 for what is older than
-its own retries, which end 24 h after the event: Razorpay never gets to see that answer, unless this server's clock is
-wrong, and then it is better asked again than lost.
+The signature replaces a key. Razorpay takes every 2xx within 5 s as received and sends the event again after any other
+answer: 401 for a wrong signature, 503 while Postgres is down. 410 for an event older than Razorpay's own retries, which
+end after 24 h: it is only seen when this server's clock is wrong, and then the event must be sent again, not lost.
 """
 
 from typing import Annotated, Any
@@ -14,12 +13,12 @@ from pydantic import BaseModel
 from api.auth.access import RuntimeDep
 from api.http.body import read_body
 from api.http.parameters import ANYTHING, Reads
+from api.routes.answers import PROBLEM
 from billing.webhooks.inbox import MAX_BYTES
 from core.tenancy.principal import Unauthenticated
 
 router = APIRouter(tags=["webhooks"], dependencies=[Depends(Reads(ANYTHING))])
 
-_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _SAMPLE: dict[str, Any] = {
     "entity": "event",
     "account_id": "acc_T7mQx2LdVb9KcA",
@@ -35,16 +34,16 @@ _BODY: dict[str, Any] = {
     }
 }
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    401: {"description": "No signature of Razorpay's, or a wrong one: nothing was kept", "content": _PROBLEM},
-    410: {"description": "Older than Razorpay's own retries: nothing was kept", "content": _PROBLEM},
-    413: {"description": "The body is too large", "content": _PROBLEM},
-    415: {"description": "The body is not JSON", "content": _PROBLEM},
-    503: {"description": "Postgres does not answer: nothing was kept", "content": _PROBLEM},
+    401: {"description": "Razorpay's signature is missing or wrong: nothing was stored", "content": PROBLEM},
+    410: {"description": "Older than Razorpay's own retries: nothing was stored", "content": PROBLEM},
+    413: {"description": "The body is too large", "content": PROBLEM},
+    415: {"description": "The body is not JSON", "content": PROBLEM},
+    503: {"description": "Postgres does not answer: nothing was stored", "content": PROBLEM},
 }
 
 
 class Kept(BaseModel):
-    """The event is in safe hands. `again`: it was already."""
+    """The event is stored. `again`: it was already."""
 
     kept: bool = True
     again: bool
@@ -55,10 +54,12 @@ async def razorpay_event(
     request: Request,
     runtime: RuntimeDep,
     signature: Annotated[str | None, Header(alias="x-razorpay-signature", description="HMAC of the body")] = None,
-    event_id: Annotated[str | None, Header(alias="x-razorpay-event-id", description="The same on every try")] = None,
+    event_id: Annotated[
+        str | None, Header(alias="x-razorpay-event-id", description="The same for every delivery of an event")
+    ] = None,
 ) -> Kept:
-    """Take an event of Razorpay's."""
+    """Receive an event from Razorpay."""
     body = await read_body(request.scope, request.receive, max_bytes=MAX_BYTES)
     if not runtime.inbox.is_genuine(body, signature):
-        raise Unauthenticated("no signature of Razorpay's")
+        raise Unauthenticated("Razorpay's signature is missing or wrong")
     return Kept(again=not await runtime.inbox.store(body, event_id))

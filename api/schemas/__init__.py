@@ -1,1 +1,1 @@
-"""Shapes that services take and return, as the JSON API, the pages and the commands show them. Pydantic only."""
+"""Request and response models of the services, shared by the JSON API, the pages and the commands. Pydantic only."""

@@ -1,21 +1,19 @@
-"""The types that bodies and parameters are made of: bounded, strict, and safe to store.
+"""Types of the fields of bodies and parameters: bounded, strict, and safe to store.
 
-Postgres has no NUL in a text, and a name with a control character in it is an attack on whoever reads it. Integers end
-where Redis, which counts in doubles, stops being exact.
+Postgres cannot store a NUL in a text, and control characters in names can attack a reader's terminal. Integers are
+bounded by what Redis, which counts in doubles, keeps exact.
 """
 
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.schemas.moments import Day, Moment
 from metering.quota.limits import MAX_LIMIT
 
 MAX_CONCURRENCY = 1_000_000
-MAX_RATE = 10_000_000  # nano-USD per token: 10,000 dollars per million, far over any list
+MAX_RATE = 10_000_000  # nano-USD per token: 10,000 dollars per million, far above any list price
 MAX_PROMPT_TOKENS = 1_000_000_000
 EXAMPLE_ID = UUID("01920000-0000-7000-8000-000000000001")
 
@@ -26,25 +24,6 @@ _TEXT = rf"^[^\s{_CONTROL}](?:[^{_CONTROL}]*[^\s{_CONTROL}])?$"
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_TEXT)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")]
-_MOMENT_EXAMPLES = ["2026-11-01T00:00:00Z", "2026-11-01"]
-Since = Annotated[
-    Moment | Day | None,
-    Query(
-        alias="from",
-        description="At this moment or later; or a day of the operator's time zone",
-        examples=_MOMENT_EXAMPLES,
-        union_mode="left_to_right",
-    ),
-]
-Until = Annotated[
-    Moment | Day | None,
-    Query(
-        alias="to",
-        description="Before this moment; or a day of the operator's time zone, included",
-        examples=_MOMENT_EXAMPLES,
-        union_mode="left_to_right",
-    ),
-]
 LimitValue = Annotated[int, Field(strict=True, ge=0, le=MAX_LIMIT)]
 ConcurrencyLimit = Annotated[int, Field(strict=True, ge=0, le=MAX_CONCURRENCY)]
 Rate = Annotated[int, Field(strict=True, ge=0, le=MAX_RATE)]
@@ -53,7 +32,7 @@ PlanNumber = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 
 
 class Body(BaseModel):
-    """What comes in: a field that we do not know is refused, not ignored, and so is a NUL in any text."""
+    """An input. Unknown fields and a NUL in any text are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -66,7 +45,7 @@ class Body(BaseModel):
 
 
 def _has_nul(value: object) -> bool:
-    """At any depth: validators that come later see only the fields that they are for."""
+    """Whether there is a NUL at any depth: later validators see single fields only."""
     if isinstance(value, str):
         return "\0" in value
     if isinstance(value, dict):
@@ -75,5 +54,5 @@ def _has_nul(value: object) -> bool:
 
 
 def example(**fields: JsonValue) -> ConfigDict:
-    """The configuration of a body whose documentation shows `fields`."""
+    """The configuration of a body with an example in its documentation."""
     return ConfigDict(extra="forbid", json_schema_extra={"examples": [fields]})

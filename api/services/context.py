@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.errors import NotFound
 from core.postgres.database import Database
-from core.redis.changes import Changes
 from core.settings import Settings, SettingsError
 from core.tenancy.audit import Actor
 from core.tenancy.principal import Principal, Scope
@@ -19,30 +18,27 @@ from core.tenancy.principal import Principal, Scope
 if TYPE_CHECKING:  # a command without billing need not import the Razorpay SDK
     from billing.context import BillingContext
 
+_CHANGED = "changed_tenants"
 
-@dataclass(slots=True)
-class Transaction:
-    """One open transaction. Its changes become visible, and are published, when the block of `transaction()` ends."""
 
-    session: AsyncSession
-    changed_tenants: list[UUID | None] = field(default_factory=list)
+class Publisher(Protocol):
+    """Tells every process to drop what it cached of a tenant; see `core.redis.changes`."""
 
-    def changed(self, tenant_id: UUID | None) -> None:
-        """Processes drop what they cached of this tenant after the commit; None: of every tenant."""
-        self.changed_tenants.append(tenant_id)
+    async def publish(self, tenant_id: UUID | None) -> None:
+        """Tells them; None: of every tenant. Never raises for a Redis that is down."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceContext:
-    """One caller with the parts of the process that services use.
+    """One caller, and the parts of the process that services use.
 
-    `principal` None: the operator at the command line, who may do everything. `changes` and `billing` are None only
-    there, when REDIS_URL is not set.
+    `principal` None: the operator at the command line, who may do everything. Only there `changes` can be None, when
+    REDIS_URL is not set, and `billing_context`, for commands that do not ask for it.
     """
 
     settings: Settings
     database: Database
-    changes: Changes | None
+    changes: Publisher | None
     actor: Actor
     principal: Principal | None = None
     billing_context: "BillingContext | None" = None
@@ -80,16 +76,25 @@ class ServiceContext:
             self.principal.require(scope)
 
     def require_tenant(self, tenant_id: UUID) -> None:
-        """Raises NotFound for a tenant out of the caller's reach, in the words of one that does not exist."""
+        """Raises NotFound for a tenant out of the caller's reach, in the same words as for an unknown one."""
         if self.principal is not None and not self.principal.may_see(tenant_id):
             raise NotFound("no such tenant")
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """One transaction in which Postgres shows a tenant's admin its own rows only. Publishes after the commit."""
+    async def transaction(self, scope: Scope | None = None) -> AsyncIterator[AsyncSession]:
+        """One transaction in which Postgres shows a tenant's admin its own rows only. Publishes after the commit.
+
+        Raises Forbidden when the caller lacks `scope`, before it takes a connection.
+        """
+        if scope is not None:
+            self.require(scope)
         async with self.database.session(tenant_id=self.tenant_id) as session:
-            opened = Transaction(session)
-            yield opened
+            yield session
         if self.changes is not None:
-            for tenant_id in dict.fromkeys(opened.changed_tenants):
+            for tenant_id in session.info.pop(_CHANGED, ()):
                 await self.changes.publish(tenant_id)
+
+
+def publish_after_commit(session: AsyncSession, tenant_id: UUID | None) -> None:
+    """Processes drop what they cached of this tenant once `transaction` has committed; None: of every tenant."""
+    session.info.setdefault(_CHANGED, {})[tenant_id] = None

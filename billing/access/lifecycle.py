@@ -1,11 +1,9 @@
-"""What a tenant's subscriptions and debts give it, from now on. Pure.
+"""The access that a tenant's subscriptions and unpaid bills give it, over time. Pure.
 
-The rule: access is what is paid for, and a grace that spans Razorpay's own retries; the word `status` gives nothing
-and takes nothing away by itself, it only says whether more money is to be expected (facts 3: an active subscription
-may be unpaid, a cancelled one paid). All that depends on time is said in advance, as segments and periods that begin
-and end later: admission reads them by the clock, and no worker has to be awake when a grace ends or a bill is overdue.
-The same facts give the same timeline, whoever asks and however often; `now` only chooses what is past, and cuts what
-has ended at no known moment.
+Access lasts as long as it is paid for, plus a grace that spans Razorpay's own retries. `status` alone grants and
+revokes nothing; it only says whether more money is expected (an active subscription may be unpaid, a cancelled one
+paid). Every change that depends on time is computed in advance, so no worker has to run when a grace ends or a bill
+becomes overdue. `now` only separates past from future, and cuts a subscription that ended at an unknown time.
 """
 
 from collections.abc import Sequence
@@ -14,16 +12,16 @@ from enum import IntEnum
 from typing import Literal
 
 from billing.access.cycles import Course, CycleFacts, Planned, plan_periods
+from billing.models.states import TERMINAL, SubscriptionStatus
 from metering.quota.limits import PlanLimits
 from metering.quota.schedule import Period, Refusal, Segment
 
 DAY_MS = 86_400_000
 GRACE_MS = {"card": 4 * DAY_MS, "upi": 5 * DAY_MS, "emandate": 8 * DAY_MS}
-"""By method: cards are tried on T+0 to T+3, UPI may debit a day later, a bank's mandate takes days (facts 3 and 4)."""
+"""By method: cards are retried on T+0 to T+3, UPI may debit a day later, e-mandates take days (Razorpay's FAQ)."""
 UNKNOWN_GRACE_MS = 5 * DAY_MS
 KEPT_MS = 2 * DAY_MS
-"""So long what has ended stays in the schedule: the clock that grants is not ours."""
-TERMINAL = frozenset({"cancelled", "completed", "expired"})
+"""Ended entries stay in the schedule this long, since the admitting process's clock may differ."""
 
 PAYMENT_REQUIRED = Refusal("payment_required", "The subscription's fee has not been paid.")
 BILL_OVERDUE = Refusal("bill_overdue", "A bill for usage is overdue.")
@@ -32,7 +30,7 @@ SUBSCRIPTION_REQUIRED = Refusal("subscription_required", "The subscription has e
 
 @dataclass(frozen=True, slots=True)
 class PlanFacts:
-    """A version of a plan. `blocking`: the same limits where usage stops at the allowance, whatever the plan says."""
+    """A version of a plan. `blocking`: its limits with usage stopped at the allowance, whatever the plan says."""
 
     version: str
     limits: PlanLimits
@@ -42,7 +40,7 @@ class PlanFacts:
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """A stretch in which a subscription gives something else than its plan: its terms were switched at once."""
+    """A time span in which a subscription has other limits than its plan's, since its terms were switched at once."""
 
     from_ms: int
     until_ms: int
@@ -51,10 +49,10 @@ class Switched:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionFacts:
-    """A subscription that Razorpay has. `starts_later`: it was made with a start, not to begin at once."""
+    """A subscription at Razorpay. `starts_later`: created with a start time. `suffix`: ends its cycles' names."""
 
     id: str
-    mark: str
+    suffix: str
     plan: PlanFacts
     status: str
     method: str | None = None
@@ -73,27 +71,27 @@ class SubscriptionFacts:
 
     @property
     def is_real(self) -> bool:
-        """Whether a customer ever authorised it; an e-mandate waits as `created` until its bank has."""
-        return self.authorised_ms is not None and self.status != "created"
+        """Whether the customer has authorised it; an e-mandate stays `created` until its bank confirms."""
+        return self.authorised_ms is not None and self.status != SubscriptionStatus.CREATED
 
     @property
     def through_ms(self) -> int | None:
-        """Until when nothing is owed: the end of the last paid cycle; before the first, the start that was agreed."""
+        """Nothing is owed until then: the end of the last paid cycle; before the first, the agreed start."""
         if self.paid_through_ms is None and self.starts_later:
             return self.start_ms
         return self.paid_through_ms
 
     @property
     def over_ms(self) -> int | None:
-        """From when no further payment is to be expected; None: it should go on."""
-        if self.status in TERMINAL or self.status == "paused":
+        """No further payment is expected from then on; None: it continues."""
+        if self.status in TERMINAL or self.status == SubscriptionStatus.PAUSED:
             return 0
         last_ms = self.current_end_ms if self.remaining_count == 0 else None
         return min((moment for moment in (self.cancel_at_ms, last_ms) if moment is not None), default=None)
 
     @property
     def access_ends_ms(self) -> int | None:
-        """What is paid, and the grace if more is to be expected by then; None: nothing was ever given."""
+        """End of the paid time plus the grace, if more money is expected by then; None: never had access."""
         through_ms = self.through_ms
         if through_ms is None:
             return None
@@ -103,26 +101,26 @@ class SubscriptionFacts:
 
 @dataclass(frozen=True, slots=True)
 class DebtFacts:
-    """A bill for usage that is not paid, and until when it may be."""
+    """An unpaid bill for usage and its due time."""
 
     due_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """`segments` and `periods` are what admission reads; `planned` are all periods, past ones too."""
+    """`segments` and `periods` are for admission; `planned` contains all periods, including past ones."""
 
     segments: tuple[Segment, ...]
     periods: tuple[Period, ...]
     planned: tuple[Planned, ...]
 
     def segment(self, at_ms: int) -> Segment:
-        """The one in force at a moment, from now on."""
+        """The segment in force at a time, now or later."""
         return next((one for one in reversed(self.segments) if one.from_ms <= at_ms), self.segments[0])
 
 
 class _Claim(IntEnum):
-    """What a subscription says of a moment; the highest one counts."""
+    """A subscription's claim on a time; the highest wins."""
 
     OWES = 0
     TRIES = 1
@@ -143,7 +141,7 @@ class _Stretch:
 def timeline(
     own_plan: PlanFacts | None, subscriptions: Sequence[SubscriptionFacts], debts: Sequence[DebtFacts], now_ms: int
 ) -> Timeline:
-    """What holds when. `own_plan` is what the tenant has without a subscription."""
+    """The tenant's access over time. `own_plan`: its plan without a subscription."""
     real = sorted((one for one in subscriptions if one.is_real), key=lambda one: (one.authorised_ms, one.id))
     trials = {one.id: span for one in real[:1] if (span := _trial(one, now_ms)) is not None}
     planned = plan_periods([_course(one, trials.get(one.id), now_ms) for one in real], now_ms)
@@ -154,11 +152,12 @@ def timeline(
         _segment(at_ms, own_plan, stretches, owes=overdue_ms is not None and overdue_ms <= at_ms)
         for at_ms in sorted(moments)
     ]
-    return Timeline(_from_now_on(segments, now_ms), _recent(planned, now_ms), planned)
+    periods = (Period(one.name, one.starts_ms, one.ends_ms) for one in planned if one.ends_ms > now_ms - KEPT_MS)
+    return Timeline(_from_now_on(segments, now_ms), tuple(periods), planned)
 
 
 def _trial(one: SubscriptionFacts, now_ms: int) -> tuple[int, int] | None:
-    """From and until when the tenant's first subscription may be tried; one that replaces another has no trial."""
+    """Start and end of the trial of the tenant's first subscription; one that replaces another has none."""
     if one.authorised_ms is None or one.start_ms is None or not one.starts_later or one.replaces:
         return None
     ends_ms = one.start_ms
@@ -170,7 +169,7 @@ def _trial(one: SubscriptionFacts, now_ms: int) -> tuple[int, int] | None:
 
 
 def _course(one: SubscriptionFacts, trial_ms: tuple[int, int] | None, now_ms: int) -> Course:
-    """Its cycles. They go on while money may come, paid or not; what was paid is metered in its cycle to its end."""
+    """Its cycles. They continue while money may come, paid or not; a paid cycle is metered to its end."""
     known = {cycle.starts_ms for cycle in one.cycles}
     present = None
     if one.current_start_ms is not None and one.current_end_ms is not None:
@@ -181,10 +180,10 @@ def _course(one: SubscriptionFacts, trial_ms: tuple[int, int] | None, now_ms: in
         present = None if present is None or present[0] in known else present
     if cut_ms is not None:
         cut_ms = max(cut_ms, one.paid_through_ms or 0, 0 if trial_ms is None else trial_ms[1])
-    goes_on = one.status not in TERMINAL and one.status != "paused"
+    goes_on = one.status not in TERMINAL and one.status != SubscriptionStatus.PAUSED
     return Course(
         subscription=one.id,
-        mark=one.mark,
+        suffix=one.suffix,
         anchor_ms=one.start_ms,
         known=one.cycles,
         present=present,
@@ -195,7 +194,7 @@ def _course(one: SubscriptionFacts, trial_ms: tuple[int, int] | None, now_ms: in
 
 
 def _stretches(one: SubscriptionFacts, trial_ms: tuple[int, int] | None) -> list[_Stretch]:
-    """When it may be tried, when it serves, and from when on it owes its fee."""
+    """The spans in which it is on trial, serves, and owes its fee."""
     found = [] if trial_ms is None else [_Stretch(_Claim.TRIES, *trial_ms, one)]
     ends_ms = one.access_ends_ms
     if ends_ms is None:
@@ -209,7 +208,7 @@ def _stretches(one: SubscriptionFacts, trial_ms: tuple[int, int] | None) -> list
 
 
 def _moments(stretches: Sequence[_Stretch]) -> set[int]:
-    """When something may change."""
+    """Times at which access may change."""
     moments = {stretch.from_ms for stretch in stretches}
     moments |= {stretch.until_ms for stretch in stretches if stretch.until_ms is not None}
     for stretch in stretches:
@@ -218,7 +217,7 @@ def _moments(stretches: Sequence[_Stretch]) -> set[int]:
 
 
 def _segment(at_ms: int, own: PlanFacts | None, stretches: Sequence[_Stretch], *, owes: bool) -> Segment:
-    """What holds from this moment until the next: the debt first, then the fee, then what is given."""
+    """The access from this time until the next: an overdue bill first, then an unpaid fee, then the plan."""
     covering = [stretch for stretch in stretches if stretch.covers(at_ms)]
     chosen = max(covering, key=lambda one: (one.claim, one.from_ms, one.subscription.id), default=None)
     in_force = own if chosen is None else chosen.subscription.plan
@@ -232,7 +231,7 @@ def _segment(at_ms: int, own: PlanFacts | None, stretches: Sequence[_Stretch], *
 
 
 def _given(stretch: _Stretch, at_ms: int) -> PlanLimits:
-    """Nothing past the allowance is lent to one who has not paid once."""
+    """The limits. A subscription without any payment gets no overage on credit."""
     one = stretch.subscription
     if stretch.claim is _Claim.TRIES or one.paid_through_ms is None:
         return one.plan.blocking
@@ -247,7 +246,7 @@ def _unpaid(at_ms: int, own: PlanFacts | None, in_force: PlanFacts | None, refus
 
 
 def _without(at_ms: int, own: PlanFacts | None, *, had_one: bool) -> Segment:
-    """No subscription. A tenant that never had a plan nor a subscription is not limited."""
+    """Access without a subscription. A tenant that never had a plan or subscription is unlimited."""
     if own is not None:
         return Segment(at_ms, own.version, own.limits)
     return _refused(at_ms, None, SUBSCRIPTION_REQUIRED) if had_one else Segment(at_ms, None, PlanLimits())
@@ -258,7 +257,7 @@ def _refused(at_ms: int, plan: PlanFacts | None, refusal: Refusal) -> Segment:
 
 
 def _from_now_on(segments: Sequence[Segment], now_ms: int) -> tuple[Segment, ...]:
-    """The one in force, those to come, and what ended lately; equal neighbours as one."""
+    """The current segment, later ones, and recently ended ones; equal neighbours are merged."""
     merged: list[Segment] = []
     for segment in segments:
         last = merged[-1] if merged else None
@@ -270,8 +269,3 @@ def _from_now_on(segments: Sequence[Segment], now_ms: int) -> tuple[Segment, ...
     return tuple(
         segment for segment, ends_ms in zip(merged, following, strict=True) if ends_ms is None or ends_ms > ended_ms
     )
-
-
-def _recent(planned: Sequence[Planned], now_ms: int) -> tuple[Period, ...]:
-    kept = (period for period in planned if period.ends_ms > now_ms - KEPT_MS)
-    return tuple(Period(period.name, period.starts_ms, period.ends_ms) for period in kept)

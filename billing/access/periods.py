@@ -1,9 +1,9 @@
-"""A tenant's billing periods as rows: what Razorpay said of them, and what is foreseen.
+"""A tenant's billing periods as rows: those that Razorpay confirmed, and foreseen ones.
 
-The rules: what began is history and never goes away, though it may end earlier than foreseen; a cycle that Razorpay
-named has Razorpay's boundaries; what is foreseen and has not begun is made anew by every projection. So a boundary that
-is learned late, or several at once, leaves the rows that learning it in time would have left. A month that goes over
-into a subscription ends there, and goes on if the tenant comes back within it. All under the tenant's lock.
+A period that began is never deleted, though it may end earlier than foreseen. A cycle that Razorpay confirmed has
+Razorpay's boundaries. Foreseen periods that have not begun are rewritten by every projection. So a boundary recorded
+late leaves the same rows as one recorded in time. A calendar month ends where a subscription begins, and continues if
+the tenant returns to its own plan within it. Everything runs under the tenant's lock.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,43 +15,44 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from billing.access.cycles import CYCLE, MONTH, TRIAL, Planned, cycle_name
+from billing.access.cycles import Planned, cycle_name
 from billing.context import CLOSES, enqueue_after_commit
 from billing.models import BillingPeriod, Plan, Subscription
+from billing.models.states import PeriodKind, PeriodState
 from billing.rating.overage import PastAllowance
 from billing.rating.terms import terms_of
 from metering.quota.windows import Calendar, Window
 
-MARK = 6
-"""So many characters of a subscription's id end the names of its cycles."""
+SUFFIX_LENGTH = 6
+"""Characters of a subscription's id at the end of its cycles' names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sold:
-    """A subscription and the plan that it is for."""
+    """A subscription and its plan."""
 
     subscription: Subscription
     plan: Plan
 
 
-async def learn_cycle(
+async def record_cycle(
     session: AsyncSession,
     subscription: Subscription,
     *,
     starts_ms: int,
     ends_ms: int,
-    razorpay_invoice_id: str | None,
+    razorpay_invoice_id: str,
     paid: bool,
 ) -> BillingPeriod:
-    """The cycle that an invoice of Razorpay's opens. Again changes nothing, but that it may be paid by now.
+    """Records the cycle that an invoice of Razorpay's opens. Idempotent; a repeat may mark it paid. Project afterwards.
 
-    Project afterwards. One that was cut (its subscription ended unpaid) and is paid after all gets its end back.
+    A cycle that was cut, because its subscription ended unpaid, gets its end back when it is paid after all.
     """
-    name = cycle_name(starts_ms, mark_of(subscription))
+    name = cycle_name(starts_ms, cycle_suffix(subscription))
     row = await session.get(BillingPeriod, (subscription.tenant_id, name))
     if row is None:
         plan = await session.get_one(Plan, (subscription.plan_code, subscription.plan_version))
-        row = _row(subscription.tenant_id, name, CYCLE, starts_ms, ends_ms, plan)
+        row = new_period(subscription.tenant_id, name, PeriodKind.CYCLE, starts_ms, ends_ms, plan)
         row.subscription_id, row.paid = subscription.id, False
         session.add(row)
     elif row.foreseen or (paid and not row.paid):
@@ -64,18 +65,29 @@ async def learn_cycle(
     return row
 
 
-def mark_of(subscription: Subscription) -> str:
-    """What makes the names of its cycles its own."""
-    return (subscription.razorpay_id or subscription.id.hex)[-MARK:]
+def cycle_suffix(subscription: Subscription) -> str:
+    """The end of its cycles' names, which makes them unique."""
+    return (subscription.razorpay_id or subscription.id.hex)[-SUFFIX_LENGTH:]
 
 
 async def periods_of(session: AsyncSession, tenant_id: UUID) -> Sequence[BillingPeriod]:
-    """All of a tenant's, oldest first."""
+    """A tenant's periods, oldest first."""
     query = select(BillingPeriod).where(BillingPeriod.tenant_id == tenant_id)
     return (await session.scalars(query.order_by(BillingPeriod.starts_ms, BillingPeriod.period_id))).all()
 
 
-async def materialise(
+async def period_at(session: AsyncSession, tenant_id: UUID, at_ms: int) -> BillingPeriod | None:
+    """The period that covers a time."""
+    query = (
+        select(BillingPeriod)
+        .where(BillingPeriod.tenant_id == tenant_id, BillingPeriod.starts_ms <= at_ms, BillingPeriod.ends_ms > at_ms)
+        .order_by(BillingPeriod.starts_ms.desc())
+        .limit(1)
+    )
+    return (await session.scalars(query)).one_or_none()
+
+
+async def write_periods(
     session: AsyncSession,
     tenant_id: UUID,
     planned: Sequence[Planned],
@@ -84,9 +96,9 @@ async def materialise(
     zone: ZoneInfo | None,
     now_ms: int,
 ) -> None:
-    """Puts the rows in line with what is planned, and with this month and the next for a plan without a subscription.
+    """Makes the rows match the planned periods, and this month and the next for a plan without a subscription.
 
-    Without a zone no month is touched.
+    Without a zone no month is changed.
     """
     rows = {row.period_id: row for row in await periods_of(session, tenant_id)}
     for period in planned:
@@ -97,25 +109,25 @@ async def materialise(
             _follow(session, found, period, sold[period.subscription].plan, now_ms)
     expected = {period.name for period in planned}
     for row in rows.values():
-        if row.kind != MONTH and row.period_id not in expected and row.ends_ms > now_ms:
-            await _drop(session, row, now_ms)
+        if row.kind != PeriodKind.MONTH and row.period_id not in expected and row.ends_ms > now_ms:
+            await _remove(session, row, now_ms)
     if zone is not None:
         for month in _months(zone, now_ms):
             ends_ms = _last_gap(month, planned)
-            await _lay_month(session, tenant_id, rows.get(month.name), month, ends_ms, own_plan, now_ms)
+            await _write_month(session, tenant_id, rows.get(month.name), month, ends_ms, own_plan, now_ms)
     await session.flush()
 
 
 def _new(tenant_id: UUID, period: Planned, sold: Sold) -> BillingPeriod:
-    row = _row(tenant_id, period.name, period.kind, period.starts_ms, period.ends_ms, sold.plan)
+    row = new_period(tenant_id, period.name, period.kind, period.starts_ms, period.ends_ms, sold.plan)
     row.subscription_id, row.foreseen = sold.subscription.id, period.foreseen
-    if period.kind == TRIAL:
+    if period.kind == PeriodKind.TRIAL:
         row.terms = _terms(sold.plan) | {"past_allowance": PastAllowance.BLOCK.value}
     return row
 
 
 def _follow(session: AsyncSession, row: BillingPeriod, period: Planned, plan: Plan, now_ms: int) -> None:
-    """What Razorpay named keeps its start; what is over stays as it ended; what has not begun has its plan's terms."""
+    """Updates a row: confirmed cycles keep their start, ended ones their end; those not begun get the plan's terms."""
     if row.ends_ms <= now_ms and period.ends_ms <= now_ms:
         return
     if row.foreseen and row.starts_ms > now_ms:
@@ -124,15 +136,15 @@ def _follow(session: AsyncSession, row: BillingPeriod, period: Planned, plan: Pl
     _end(session, row, period.ends_ms)
 
 
-async def _drop(session: AsyncSession, row: BillingPeriod, now_ms: int) -> None:
-    """One that was foreseen and will not be: nothing can have been metered in it before it began."""
+async def _remove(session: AsyncSession, row: BillingPeriod, now_ms: int) -> None:
+    """Deletes a foreseen period that won't happen; one that began ends now, since usage may be metered in it."""
     if row.starts_ms >= now_ms:
         await session.delete(row)
     else:
         _end(session, row, now_ms)
 
 
-async def _lay_month(
+async def _write_month(
     session: AsyncSession,
     tenant_id: UUID,
     row: BillingPeriod | None,
@@ -141,11 +153,11 @@ async def _lay_month(
     own_plan: Plan | None,
     now_ms: int,
 ) -> None:
-    """A month ends where the last stretch of it without a subscription ends, and has the terms of the plan there."""
-    goes_on = own_plan is not None and ends_ms is not None and ends_ms > now_ms
+    """A month ends with its last time span without a subscription, and has the terms of the tenant's own plan."""
+    goes_on = ends_ms is not None and ends_ms > now_ms
     if row is None:
         if own_plan is not None and ends_ms is not None and goes_on:
-            session.add(_row(tenant_id, month.name, MONTH, month.starts_ms, ends_ms, own_plan))
+            session.add(new_period(tenant_id, month.name, PeriodKind.MONTH, month.starts_ms, ends_ms, own_plan))
         return
     if own_plan is not None and ends_ms is not None and goes_on:
         row.plan_code, row.plan_version, row.terms = own_plan.code, own_plan.version, _terms(own_plan)
@@ -163,7 +175,7 @@ def _months(zone: ZoneInfo, now_ms: int) -> tuple[Window, Window]:
 
 
 def _last_gap(month: Window, planned: Sequence[Planned]) -> int | None:
-    """The end of the month's last stretch that no subscription's period covers; None: there is none."""
+    """End of the month's last time span without a subscription's period; None if there is none."""
     found: int | None = None
     open_from_ms = month.starts_ms
     for period in planned:
@@ -176,14 +188,15 @@ def _last_gap(month: Window, planned: Sequence[Planned]) -> int | None:
 
 
 def _end(session: AsyncSession, row: BillingPeriod, ends_ms: int) -> None:
-    """Another end is due for another close, which takes what the earlier one billed into account."""
+    """Moves the end, which makes the period due for another close; that one deducts what was billed already."""
     if row.ends_ms != ends_ms:
         row.ends_ms = ends_ms
-        row.state = "open"
+        row.state = PeriodState.OPEN
         enqueue_after_commit(session, CLOSES)
 
 
-def _row(tenant_id: UUID, name: str, kind: str, starts_ms: int, ends_ms: int, plan: Plan) -> BillingPeriod:
+def new_period(tenant_id: UUID, name: str, kind: str, starts_ms: int, ends_ms: int, plan: Plan) -> BillingPeriod:
+    """The row of an open period with a plan's terms."""
     return BillingPeriod(
         tenant_id=tenant_id,
         period_id=name,
@@ -193,13 +206,13 @@ def _row(tenant_id: UUID, name: str, kind: str, starts_ms: int, ends_ms: int, pl
         plan_code=plan.code,
         plan_version=plan.version,
         terms=_terms(plan),
-        state="open",
+        state=PeriodState.OPEN,
         foreseen=False,
         paid=False,
     )
 
 
 def _terms(plan: Plan) -> dict[str, object]:
-    """As JSON holds them: a list stays equal to what is read back."""
+    """The terms as JSON returns them, so that they compare equal to a row read back."""
     terms: dict[str, object] = msgspec.json.decode(msgspec.json.encode(terms_of(plan)))
     return terms

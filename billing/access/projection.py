@@ -1,10 +1,10 @@
-"""Projecting what a tenant's subscriptions, bills and own plan mean for admission: where billing ends, metering begins.
+"""Projection of a tenant's subscriptions, bills and own plan to the entitlement that metering admits by.
 
-The rule: the entitlement is a function of billing's rows. Whoever moves one of them projects in the same transaction,
-under the tenant's lock; projecting again writes nothing. Postgres away: Unavailable, and nothing of the caller's holds.
+The entitlement is a function of billing's rows. A transaction that changes one of them projects under the tenant's lock
+before it commits; projecting again writes nothing. Postgres down: Unavailable, and the caller's transaction fails.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 from uuid import UUID
@@ -14,13 +14,15 @@ import msgspec
 from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from billing.access.cycles import CYCLE, CycleFacts
+from billing.access.cycles import CycleFacts
 from billing.access.lifecycle import DebtFacts, PlanFacts, SubscriptionFacts, Switched, Timeline, timeline
-from billing.access.periods import Sold, mark_of, materialise, periods_of
+from billing.access.periods import Sold, cycle_suffix, periods_of, write_periods
 from billing.context import invalidate_after_commit
 from billing.models import Bill, BillingPeriod, Plan, Subscription
+from billing.models.bills import balance_sql
+from billing.models.states import BillKind, BillState, PeriodKind, SubscriptionState, SubscriptionStatus
 from billing.rating.overage import PastAllowance, Terms
-from billing.rating.terms import bounded, limits_of, terms_of
+from billing.rating.terms import limits_of, terms_of
 from core.tenancy.accounts import find_tenant
 from metering.admission.entitlements import project_entitlement
 from metering.models import EntitlementRow
@@ -29,12 +31,12 @@ from metering.quota.schedule import Schedule
 
 PlanKey = tuple[str, int]
 NO_PLAN = ""
-"""Stands in the row of a tenant that has no plan any more; its segments say None."""
+"""Plan version in the row of a tenant that has no plan any more; its segments say None."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Books:
-    """A tenant's rows, as far as they count here."""
+class _TenantRows:
+    """A tenant's rows that affect its entitlement."""
 
     own_plan: Plan | None
     sold: dict[str, Sold]
@@ -43,23 +45,23 @@ class _Books:
 
 
 async def project(session: AsyncSession, zone: ZoneInfo | None, tenant_id: UUID, now_ms: int) -> None:
-    """Puts the tenant's entitlement and its periods in line with its rows. The tenant's lock is held.
+    """Updates the tenant's entitlement and periods from its rows. The tenant's lock is held.
 
-    `zone`: the operator's months; without one, the rows of months are left for the next projection. Raises NotFound.
+    `zone`: of the operator's months; without one, the rows of months are left to the next projection. Raises NotFound.
     """
     await session.flush()
-    books = await _read(session, tenant_id)
-    own_plan = None if books.own_plan is None else _plan_facts(books.own_plan)
-    begun = [period for period in books.periods if not period.foreseen or period.starts_ms <= now_ms]
-    subscriptions = [_facts(sold, begun) for sold in books.sold.values()]
-    found = timeline(own_plan, subscriptions, books.debts, now_ms)
-    await materialise(session, tenant_id, found.planned, books.sold, books.own_plan, zone, now_ms)
+    rows = await _read(session, tenant_id)
+    own_plan = None if rows.own_plan is None else _plan_facts(rows.own_plan)
+    begun = [period for period in rows.periods if not period.foreseen or period.starts_ms <= now_ms]
+    subscriptions = [_facts(sold, begun) for sold in rows.sold.values()]
+    found = timeline(own_plan, subscriptions, rows.debts, now_ms)
+    await write_periods(session, tenant_id, found.planned, rows.sold, rows.own_plan, zone, now_ms)
     if await _write(session, tenant_id, found, now_ms):
         invalidate_after_commit(session)
 
 
 async def _write(session: AsyncSession, tenant_id: UUID, found: Timeline, now_ms: int) -> bool:
-    """Whether it is another entitlement now. One that never changes needs no schedule, and none at all no row."""
+    """Whether the entitlement changed. A constant one needs no schedule, and an unlimited one no row."""
     present = found.segment(now_ms)
     steady = len(found.segments) == 1 and present.refusal is None
     unlimited = steady and not found.periods and present.plan_version is None
@@ -71,15 +73,19 @@ async def _write(session: AsyncSession, tenant_id: UUID, found: Timeline, now_ms
     )
 
 
-async def _read(session: AsyncSession, tenant_id: UUID) -> _Books:
+async def _read(session: AsyncSession, tenant_id: UUID) -> _TenantRows:
     tenant = await find_tenant(session, tenant_id)
-    query = select(Subscription).where(Subscription.tenant_id == tenant_id, Subscription.state == "submitted")
+    query = select(Subscription).where(
+        Subscription.tenant_id == tenant_id, Subscription.state == SubscriptionState.SUBMITTED
+    )
     subscriptions = (await session.scalars(query.order_by(Subscription.id))).all()
     own_key = None
     if tenant.plan_code is not None and tenant.plan_version is not None:
         own_key = (tenant.plan_code, tenant.plan_version)
-    plans = await _plans(session, [key for key in (own_key, *map(_plan_key, subscriptions)) if key is not None])
-    return _Books(
+    keys = {key for key in (own_key, *map(_plan_key, subscriptions)) if key is not None}
+    found = await session.scalars(select(Plan).where(tuple_(Plan.code, Plan.version).in_(keys)))
+    plans = {(plan.code, plan.version): plan for plan in found}
+    return _TenantRows(
         own_plan=None if own_key is None else plans[own_key],
         sold={str(one.id): Sold(one, plans[_plan_key(one)]) for one in subscriptions},
         periods=await periods_of(session, tenant_id),
@@ -91,32 +97,27 @@ def _plan_key(subscription: Subscription) -> PlanKey:
     return subscription.plan_code, subscription.plan_version
 
 
-async def _plans(session: AsyncSession, keys: Iterable[PlanKey]) -> dict[PlanKey, Plan]:
-    query = select(Plan).where(tuple_(Plan.code, Plan.version).in_(set(keys)))
-    return {(plan.code, plan.version): plan for plan in await session.scalars(query)}
-
-
 async def _debts(session: AsyncSession, tenant_id: UUID) -> list[DebtFacts]:
-    """What is to be paid for usage. A held bill is not asked for yet."""
+    """Unpaid bills for usage. A held bill isn't due yet."""
     query = select(Bill.due_ms).where(
         Bill.tenant_id == tenant_id,
-        Bill.kind == "overage",
-        Bill.state == "open",
+        Bill.kind == BillKind.OVERAGE,
+        Bill.state == BillState.OPEN,
         Bill.due_ms.is_not(None),
-        Bill.total_paise - Bill.credited_paise - Bill.paid_paise > 0,
+        balance_sql() > 0,
     )
     return [DebtFacts(due_ms) for due_ms in await session.scalars(query.order_by(Bill.due_ms)) if due_ms is not None]
 
 
 def _facts(sold: Sold, periods: Sequence[BillingPeriod]) -> SubscriptionFacts:
     row = sold.subscription
-    cycles = [one for one in periods if one.subscription_id == row.id and one.kind == CYCLE]
-    switched = ((one, _limits_of_its_own(one, sold.plan)) for one in cycles)
+    cycles = [one for one in periods if one.subscription_id == row.id and one.kind == PeriodKind.CYCLE]
+    switched = ((one, _switched_limits(one, sold.plan)) for one in cycles)
     return SubscriptionFacts(
         id=str(row.id),
-        mark=mark_of(row),
+        suffix=cycle_suffix(row),
         plan=_plan_facts(sold.plan),
-        status=row.status or "created",
+        status=row.status or SubscriptionStatus.CREATED,
         method=row.payment_method,
         authorised_ms=row.authorised_ms,
         starts_later=row.wanted_start_ms is not None,
@@ -137,16 +138,12 @@ def _plan_facts(plan: Plan) -> PlanFacts:
     return PlanFacts(
         version=f"{plan.code}@{plan.version}",
         limits=limits_of(plan),
-        blocking=_limits_under(plan, replace(terms_of(plan), past_allowance=PastAllowance.BLOCK)),
+        blocking=limits_of(plan, replace(terms_of(plan), past_allowance=PastAllowance.BLOCK)),
         when_unpaid=cast("Literal['block', 'free']", plan.when_unpaid),
     )
 
 
-def _limits_of_its_own(period: BillingPeriod, plan: Plan) -> PlanLimits | None:
-    """Where a period that began was switched to other terms than its subscription's plan has."""
+def _switched_limits(period: BillingPeriod, plan: Plan) -> PlanLimits | None:
+    """The limits of a period whose terms were switched from its subscription's plan; None if they weren't."""
     terms = msgspec.convert(period.terms, Terms)
-    return None if terms == terms_of(plan) else _limits_under(plan, terms)
-
-
-def _limits_under(plan: Plan, terms: Terms) -> PlanLimits:
-    return bounded(msgspec.convert(plan.limits, PlanLimits), terms)
+    return None if terms == terms_of(plan) else limits_of(plan, terms)

@@ -1,8 +1,7 @@
-"""Alerts: at 50, 80 and 100 % of an allowance, of a day's or a period's limit, and of a ceiling; and a renewal due.
+"""Alerts at 50, 80 and 100 % of an allowance, a daily or period limit, or a ceiling; and alerts of a renewal due.
 
-Looked for every minute, off the request's path: what was used comes from the rollup and the meters, so an alert is as
-exact as a bill, and a minute late at the most. An alert is stored once (`billing.alerts.thresholds`), whether or not
-anybody listens, and delivered by `billing.alerts.delivery`. Postgres away: the next look finds the same.
+A duty checks every minute, off the request path. Usage comes from the rollup and the meters, so an alert is as exact as
+a bill. An alert is stored once, with or without an endpoint. Postgres down: the next run finds the same alerts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,10 +15,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from billing.alerts.thresholds import Bound, Watched
+from billing.access.periods import period_at
+from billing.alerts.thresholds import Bound, MonitoredLimit
 from billing.context import BillingContext
 from billing.invoicing.readings import read_period
 from billing.models import Alert, AlertEndpoint, BillingPeriod, Subscription
+from billing.models.states import AlertState
 from billing.rating.overage import PastAllowance, Reading, Terms, price_period
 from core.clock import now_ms
 from core.ids import uuid7, uuid7_floor
@@ -27,7 +28,8 @@ from core.logs import get_logger
 from core.money import ceil_div
 from core.resilience.rates import RateLimited
 from core.tenancy.models import Tenant
-from metering.models import COUNT_COLUMNS, EntitlementRow, LimitRow, UsageDaily
+from metering.counts import COUNT_COLUMNS
+from metering.models import EntitlementRow, LimitRow, UsageDaily
 from metering.quota.counters import WindowState
 from metering.quota.decision import count
 from metering.quota.default_limits import default_limits
@@ -44,24 +46,24 @@ _MINUTE_MS = 60_000
 log = get_logger(__name__)
 
 
-async def look(context: BillingContext) -> int:
-    """The duty: stores every level that was newly passed, and says how many those were."""
+async def store_alerts(context: BillingContext) -> int:
+    """The duty LEVELS: stores an alert for every newly reached level and returns how many."""
     calendar = Calendar(context.settings.timezone)
     at_ms = now_ms()
     found = await _renewals(context, at_ms)
     for tenant_id in await _busy_tenants(context, calendar, at_ms):
         try:
             async with context.database.session() as session:
-                found += await _look_at(session, tenant_id, calendar, at_ms, default_limits(context.settings))
+                found += await _store(session, tenant_id, calendar, at_ms, default_limits(context.settings))
         except Exception:
             log.exception("alerts_fail", tenant_id=str(tenant_id))
     return found
 
 
-async def send_test(session: AsyncSession, tenant_id: UUID) -> Alert:
-    """A message that says nothing but that the endpoint works. Raises RateLimited.
+async def send_test_alert(session: AsyncSession, tenant_id: UUID) -> Alert:
+    """Stores a test alert for the tenant's endpoint. Raises RateLimited.
 
-    Counted in Postgres, so over all processes; two at the same moment may both fit.
+    The limit is counted in Postgres, over all processes; two simultaneous calls may exceed it by one.
     """
     at_ms, alert_id = now_ms(), uuid7()
     since_ms = at_ms - _MINUTE_MS
@@ -75,30 +77,22 @@ async def send_test(session: AsyncSession, tenant_id: UUID) -> Alert:
             f"at most {TESTS_PER_MINUTE} test alerts are sent in a minute: try again in {wait_s} s",
             retry_after_s=wait_s,
         )
-    row = Alert(
-        tenant_id=tenant_id,
-        id=alert_id,
-        key=f"test:{alert_id}",
-        kind=TEST,
-        data={},
-        at_ms=at_ms,
-        state="pending",
-        due_ms=at_ms,
-    )
+    row = Alert(tenant_id=tenant_id, id=alert_id, key=f"test:{alert_id}", kind=TEST, data={}, at_ms=at_ms)
+    row.state, row.due_ms = AlertState.PENDING, at_ms
     session.add(row)
     await session.flush()
     return row
 
 
 async def _busy_tenants(context: BillingContext, calendar: Calendar, at_ms: int) -> Sequence[UUID]:
-    """Who has used something today: nobody else can have passed a level since the last look."""
+    """Tenants with usage today; no other can have reached a level since the last run."""
     today = calendar.date_of(at_ms)
     used = select(UsageDaily.tenant_id).where(UsageDaily.tenant_id == Tenant.id, UsageDaily.day == today).exists()
     async with context.database.session() as session:
         return (await session.scalars(select(Tenant.id).where(used))).all()
 
 
-async def _look_at(session: AsyncSession, tenant_id: UUID, calendar: Calendar, at_ms: int, defaults: PlanLimits) -> int:
+async def _store(session: AsyncSession, tenant_id: UUID, calendar: Calendar, at_ms: int, defaults: PlanLimits) -> int:
     watched = [
         *await _bills(session, tenant_id, at_ms),
         *await _limits(session, tenant_id, calendar, at_ms, defaults),
@@ -115,13 +109,15 @@ async def _look_at(session: AsyncSession, tenant_id: UUID, calendar: Calendar, a
     )
     new = [(one, level) for one, level in reached if one.key(level) not in known]
     for one, level in new:
-        await _tell(session, tenant_id, one.key(level), REACHED, _data(tenant_id, one, level), at_ms)
+        await _store_alert(session, tenant_id, one.key(level), REACHED, _data(tenant_id, one, level), at_ms)
     return len(new)
 
 
-async def _tell(session: AsyncSession, tenant_id: UUID, key: str, kind: str, data: dict[str, Any], at_ms: int) -> None:
-    """Stores an alert, once; it is delivered if the tenant listens."""
-    listens = await session.get(AlertEndpoint, tenant_id) is not None
+async def _store_alert(
+    session: AsyncSession, tenant_id: UUID, key: str, kind: str, data: dict[str, Any], at_ms: int
+) -> None:
+    """Stores an alert once; it is delivered if the tenant has an endpoint."""
+    has_endpoint = await session.get(AlertEndpoint, tenant_id) is not None
     values = {
         "tenant_id": tenant_id,
         "id": uuid7(),
@@ -129,32 +125,32 @@ async def _tell(session: AsyncSession, tenant_id: UUID, key: str, kind: str, dat
         "kind": kind,
         "data": data,
         "at_ms": at_ms,
-        "state": "pending" if listens else "none",
-        "due_ms": at_ms if listens else None,
+        "state": AlertState.PENDING if has_endpoint else AlertState.NONE,
+        "due_ms": at_ms if has_endpoint else None,
     }
     await session.execute(insert(Alert).values(values).on_conflict_do_nothing())
 
 
 async def _renewals(context: BillingContext, at_ms: int) -> int:
-    """Subscriptions in their last cycle that no other follows yet: Razorpay will charge nothing more."""
-    following, told = aliased(Subscription), select(Alert.key).where(Alert.kind == RENEWAL)
+    """Alerts for subscriptions in their last cycle without a successor."""
+    following, stored = aliased(Subscription), select(Alert.key).where(Alert.kind == RENEWAL)
     query = select(Subscription).where(
         Subscription.remaining_count == 0,
         Subscription.authorised_ms.is_not(None),
         Subscription.current_end_ms > at_ms,
         Subscription.cancel_at_ms.is_(None),
-        func.concat("renewal:", Subscription.id).not_in(told),
+        func.concat("renewal:", Subscription.id).not_in(stored),
         ~exists().where(following.replaces == Subscription.id, following.authorised_ms.is_not(None)),
     )
     async with context.database.session() as session:
         rows = (await session.scalars(query)).all()
         for row in rows:
             data = {"tenant_id": str(row.tenant_id), "subscription_id": str(row.id), "ends_at_ms": row.current_end_ms}
-            await _tell(session, row.tenant_id, f"renewal:{row.id}", RENEWAL, data, at_ms)
+            await _store_alert(session, row.tenant_id, f"renewal:{row.id}", RENEWAL, data, at_ms)
     return len(rows)
 
 
-def _data(tenant_id: UUID, one: Watched, level: int) -> dict[str, Any]:
+def _data(tenant_id: UUID, one: MonitoredLimit, level: int) -> dict[str, Any]:
     return {
         "tenant_id": str(tenant_id),
         "user_id": None if one.user_id is None else str(one.user_id),
@@ -168,28 +164,20 @@ def _data(tenant_id: UUID, one: Watched, level: int) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------- allowances and ceilings
-
-
-async def _bills(session: AsyncSession, tenant_id: UUID, at_ms: int) -> list[Watched]:
-    """What the present period's terms say: each meter's allowance, and the ceiling."""
-    period = await session.scalar(
-        select(BillingPeriod)
-        .where(BillingPeriod.tenant_id == tenant_id, BillingPeriod.starts_ms <= at_ms, BillingPeriod.ends_ms > at_ms)
-        .order_by(BillingPeriod.starts_ms.desc())
-        .limit(1)
-    )
+async def _bills(session: AsyncSession, tenant_id: UUID, at_ms: int) -> list[MonitoredLimit]:
+    """The current period's allowances and ceiling."""
+    period = await period_at(session, tenant_id, at_ms)
     if period is None:
         return []
     terms = msgspec.convert(period.terms, Terms)
     return watched_terms(terms, await read_period(session, tenant_id, period.period_id), period)
 
 
-def watched_terms(terms: Terms, reading: Reading, period: BillingPeriod) -> list[Watched]:
-    """Pure: allowances in their meter's unit, the ceiling in paise before tax, uncut."""
+def watched_terms(terms: Terms, reading: Reading, period: BillingPeriod) -> list[MonitoredLimit]:
+    """Allowances in their meter's unit, and the ceiling in paise before tax against the uncapped price. Pure."""
     version = f"{period.plan_code}@{period.plan_version}"
     watched = [
-        Watched(
+        MonitoredLimit(
             Bound.ALLOWANCE,
             None,
             meter.meter.value,
@@ -204,17 +192,16 @@ def watched_terms(terms: Terms, reading: Reading, period: BillingPeriod) -> list
     if terms.past_allowance is PastAllowance.BILL and terms.ceiling_paise is not None:
         owed = sum(line.whole_paise for line in price_period(reading, terms).lines)
         ceiling = (terms.ceiling_paise, owed, f"{version}:{terms.ceiling_paise}")
-        watched.append(Watched(Bound.CEILING, None, "charge", WindowKind.PERIOD.value, period.period_id, *ceiling))
+        watched.append(
+            MonitoredLimit(Bound.CEILING, None, "charge", WindowKind.PERIOD.value, period.period_id, *ceiling)
+        )
     return watched
-
-
-# ------------------------------------------------------------------------------------------------------ limits
 
 
 async def _limits(
     session: AsyncSession, tenant_id: UUID, calendar: Calendar, at_ms: int, defaults: PlanLimits
-) -> list[Watched]:
-    """The limits of the tenant and of each user who was there today, per day and per period."""
+) -> list[MonitoredLimit]:
+    """Daily and period limits of the tenant and of each user with usage today."""
     row = await session.get(EntitlementRow, tenant_id)
     plan = defaults if row is None else msgspec.convert(row.limits, PlanLimits)
     schedule = Schedule() if row is None else msgspec.convert(row.schedule, Schedule)
@@ -239,7 +226,7 @@ def _of_subject(
     limits: Iterable[Limit],
     used: dict[tuple[UUID | None, WindowKind], tuple[int, ...]],
     names: dict[WindowKind, str],
-) -> Iterable[Watched]:
+) -> Iterable[MonitoredLimit]:
     for limit in limits:
         counts = used.get((user_id, limit.window))
         if counts is None or limit.window not in names:
@@ -247,13 +234,13 @@ def _of_subject(
         counted, _ = count(limit.meter, WindowState(counts))
         in_unit = counted // 1000 if limit.meter.value == "spend" else counted
         window = (limit.window.value, names[limit.window])
-        yield Watched(Bound.LIMIT, user_id, limit.meter.value, *window, limit.limit, in_unit, str(limit.limit))
+        yield MonitoredLimit(Bound.LIMIT, user_id, limit.meter.value, *window, limit.limit, in_unit, str(limit.limit))
 
 
 async def _used(
     session: AsyncSession, tenant_id: UUID, names: dict[WindowKind, str]
 ) -> dict[tuple[UUID | None, WindowKind], tuple[int, ...]]:
-    """The seven counts by user (None: the tenant) and window, of those who were there today."""
+    """The seven counts by user (None: the tenant) and window, of users with usage today."""
     sums = [func.sum(getattr(UsageDaily, name)) for name in COUNT_COLUMNS]
     of_tenant = UsageDaily.tenant_id == tenant_id
     today = select(UsageDaily.user_id).where(of_tenant, UsageDaily.day == date.fromisoformat(names[WindowKind.DAY]))

@@ -1,10 +1,9 @@
-"""Alerts on their way to the tenant, in the form of Standard Webhooks: signed, retried, every try in a log.
+"""Delivery of alerts as Standard Webhooks: signed, retried, with every attempt logged in the database.
 
-At least once: a receiver tells repeats by `webhook-id`, which is the alert's. A 2xx within 10 s is a delivery; anything
-else is tried again after the pauses below, about a day in all, then the alert has `failed`; a 410 ends it and switches
-the endpoint off. Deliveries of different tenants run side by side and those of one tenant one after the other, so a
-slow endpoint delays its own tenant only. The signature's time is the real one, whatever the test clock says: receivers
-compare it with theirs. Source: standardwebhooks.com, specification 1.0.
+At least once: receivers detect repeats by `webhook-id`, the alert's id. A 2xx within 10 s is a delivery. Anything else
+is retried after the pauses below, then the alert has `failed`. A 410 fails it at once and disables the endpoint. A slow
+endpoint delays only its own tenant. Signatures carry the real time, not the test clock's. Source: standardwebhooks.com,
+specification 1.0.
 """
 
 import asyncio
@@ -24,6 +23,7 @@ from standardwebhooks import Webhook
 from billing.alerts.routing import Routes
 from billing.context import BillingContext
 from billing.models import Alert, AlertDelivery, AlertEndpoint
+from billing.models.states import AlertState
 from core.clock import now_ms, to_iso
 from core.logs import get_logger
 
@@ -31,9 +31,9 @@ PAUSES_S = (5, 300, 1800, 7200, 18_000, 36_000, 36_000)
 _TIMEOUT_S = 10
 _LEASE_MS = 60_000
 _AT_ONCE = 16
-"""Tenants that one process delivers to at the same time."""
-_LOOK_S = 1.0
-"""How soon an alert that falls due is seen while other deliveries still run."""
+"""Tenants that one process delivers to concurrently."""
+_POLL_S = 1.0
+"""Interval of looking for further due alerts while deliveries run."""
 _OK, _REDIRECT, _GONE = 200, 300, 410
 
 log = get_logger(__name__)
@@ -41,7 +41,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one try brought: the status, or why there is none."""
+    """The result of one attempt: the status, or the error."""
 
     status: int | None
     error: str | None
@@ -49,12 +49,12 @@ class Outcome:
 
     @property
     def is_delivered(self) -> bool:
-        """A 2xx."""
+        """Whether the status is a 2xx."""
         return self.status is not None and _OK <= self.status < _REDIRECT
 
 
-async def deliver(context: BillingContext) -> None:
-    """The duty: every alert that is due, until none is and none is under way. Two workers share them."""
+async def deliver_alerts(context: BillingContext) -> None:
+    """The duty ALERTS: delivers due alerts until none is left or running. Workers share them."""
     production = context.settings.naka_env == "production"
     async with Routes(context.settings.proxies, _TIMEOUT_S, limit=_AT_ONCE, confined=production) as routes:
         await _deliver_all(context, routes)
@@ -68,7 +68,7 @@ async def _deliver_all(context: BillingContext, routes: Routes) -> None:
                 running[alert.tenant_id] = asyncio.create_task(_deliver_one(context, routes, alert, endpoint))
             if not running:
                 return
-            done, _ = await asyncio.wait(running.values(), timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(running.values(), timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
             running = {tenant_id: task for tenant_id, task in running.items() if task not in done}
             for task in done:
                 task.result()
@@ -78,12 +78,8 @@ async def _deliver_all(context: BillingContext, routes: Routes) -> None:
         await asyncio.gather(*running.values(), return_exceptions=True)
 
 
-async def _deliver_one(context: BillingContext, routes: Routes, alert: Alert, endpoint: AlertEndpoint) -> None:
-    await _note(context, alert, await send(routes, alert, endpoint))
-
-
-async def send(routes: Routes, alert: Alert, endpoint: AlertEndpoint) -> Outcome:
-    """One try. Never raises for what the receiver does."""
+async def send_alert(routes: Routes, alert: Alert, endpoint: AlertEndpoint) -> Outcome:
+    """Makes one attempt. Never raises for the receiver's behaviour."""
     body = msgspec.json.encode(message_of(alert)).decode()
     headers = signed_headers(alert.id, body, endpoint) | {"content-type": "application/json", "user-agent": "Naka/1"}
     began = time.monotonic()
@@ -96,12 +92,12 @@ async def send(routes: Routes, alert: Alert, endpoint: AlertEndpoint) -> Outcome
 
 
 def message_of(alert: Alert) -> dict[str, Any]:
-    """The body: `type`, `timestamp`, `data`."""
+    """The body, with `type`, `timestamp` and `data`."""
     return {"type": alert.kind, "timestamp": to_iso(alert.at_ms), "data": alert.data}
 
 
 def signed_headers(message_id: UUID, body: str, endpoint: AlertEndpoint) -> dict[str, str]:
-    """The three headers of Standard Webhooks; signed with both secrets while one is rotated."""
+    """The three headers of Standard Webhooks, signed with both secrets during a rotation."""
     at = datetime.now(UTC)
     secrets = [secret for secret in (endpoint.secret, endpoint.previous_secret) if secret]
     return {
@@ -112,14 +108,14 @@ def signed_headers(message_id: UUID, body: str, endpoint: AlertEndpoint) -> dict
 
 
 async def _claim(context: BillingContext, *, busy: Collection[UUID], most: int) -> list[tuple[Alert, AlertEndpoint]]:
-    """Takes the first that is due of each tenant, at most `most`, and none of `busy` tenants.
+    """Leases the first due alert of each tenant that is not `busy`, `most` at most.
 
-    For a while: were this process killed, another does them then.
+    If this process dies, another takes over when the lease ends.
     """
     if most <= 0:
         return []
     at_ms = now_ms()
-    is_due = (Alert.state == "pending", Alert.due_ms <= at_ms)
+    is_due = (Alert.state == AlertState.PENDING, Alert.due_ms <= at_ms)
     first = (
         select(Alert.tenant_id, Alert.id)
         .join(AlertEndpoint, AlertEndpoint.tenant_id == Alert.tenant_id)
@@ -145,8 +141,9 @@ async def _claim(context: BillingContext, *, busy: Collection[UUID], most: int) 
     return claimed
 
 
-async def _note(context: BillingContext, alert: Alert, outcome: Outcome) -> None:
-    """Writes the try down, and what follows from it."""
+async def _deliver_one(context: BillingContext, routes: Routes, alert: Alert, to: AlertEndpoint) -> None:
+    """Makes one attempt, and stores it and the alert's new state."""
+    outcome = await send_alert(routes, alert, to)
     at_ms = now_ms()
     async with context.database.session() as session:
         row = await session.get_one(Alert, (alert.tenant_id, alert.id), with_for_update=True)
@@ -162,9 +159,9 @@ async def _note(context: BillingContext, alert: Alert, outcome: Outcome) -> None
             )
         )
         if outcome.is_delivered:
-            row.state, row.due_ms = "delivered", None
+            row.state, row.due_ms = AlertState.DELIVERED, None
         elif outcome.status == _GONE or alert.tries > len(PAUSES_S):
-            row.state, row.due_ms = "failed", None
+            row.state, row.due_ms = AlertState.FAILED, None
         else:
             row.due_ms = at_ms + PAUSES_S[alert.tries - 1] * 1000
         endpoint = await session.get(AlertEndpoint, alert.tenant_id, with_for_update=True)

@@ -1,14 +1,11 @@
-"""Public addresses: the one place that decides which address a tenant's URL may lead to.
+"""The addresses that a tenant's URL may lead to.
 
-The rule is a list of what is allowed, not of what is not: IPv4 that is global unicast, and IPv6 of 2000::/3 without the
-blocks in it that carry another address, or that nobody may be reached at. So every way to write an IPv4 address in an
-IPv6 one (mapped, compatible, NAT64, 6to4, Teredo, ISATAP) is refused, whatever the inner address is: `ipaddress` alone
-calls several of them global. A host that a C library would read as an address (`127.1`, `0x7f000001`, `2130706433`)
-counts as one.
-
-It is asked three times: of a literal when the URL is set, of every address that a name resolves to, and of the very
-address that a socket is about to be connected to. The last one is what holds: no spelling, and no name that resolves
-to something else a second later, gets around it. Source: IANA's special-purpose registries (RFC 6890 and updates).
+An allow list: IPv4 global unicast, and IPv6 2000::/3 without blocks that embed another address or are unreachable. So
+every IPv4 address inside an IPv6 one (mapped, compatible, NAT64, 6to4, Teredo, ISATAP) is refused; `ipaddress` alone
+calls several of them global. A host that a C library reads as an address (`127.1`, `0x7f000001`, `2130706433`) counts
+as one. It is checked for a literal when the URL is set, for every address that a name resolves to, and for the address
+of the socket before it connects: that can't be bypassed by a spelling, or by a name that resolves differently later.
+Source: IANA's special-purpose registries (RFC 6890 and updates).
 """
 
 import ipaddress
@@ -57,15 +54,15 @@ _V6_REFUSED = tuple(
     )
 )
 _ISATAP = frozenset({0x00005EFE, 0x02005EFE})
-"""The upper half of an interface's id in which the lower one is an IPv4 address."""
+"""Upper half of an interface id whose lower half is an IPv4 address."""
 
 
 class NotPublic(OSError):
-    """The address is not one that a tenant's URL may lead to."""
+    """The address isn't public."""
 
 
 def is_public(address: str) -> bool:
-    """Whether an address may be called. Raises ValueError for what is no address in its usual spelling."""
+    """Whether an address may be called. Raises ValueError for anything but an address in its usual spelling."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv4Address):
         return not any(ip in network for network in _V4_REFUSED)
@@ -75,9 +72,9 @@ def is_public(address: str) -> bool:
 
 
 def literal(host: str) -> str | None:
-    """The address that a URL's host is, in its usual spelling; None for a name.
+    """The address that a URL's host spells, in its usual spelling; None for a name.
 
-    `inet_aton` reads what the C library reads: one to four parts, each decimal, octal or hexadecimal.
+    `inet_aton` accepts the C library's forms: one to four parts, each decimal, octal or hexadecimal.
     """
     bare = host.removeprefix("[").removesuffix("]")
     with suppress(ValueError):
@@ -88,7 +85,7 @@ def literal(host: str) -> str | None:
 
 
 def public_socket(addr_info: tuple[Any, ...]) -> socket.socket:
-    """The socket of a connection that is about to be made, as aiohttp's `socket_factory`. Raises NotPublic."""
+    """Aiohttp's `socket_factory`, which refuses other addresses. Raises NotPublic."""
     family, kind, protocol, _, address = addr_info
     if not is_public(address[0]):
         raise NotPublic("not a public address")
@@ -96,7 +93,7 @@ def public_socket(addr_info: tuple[Any, ...]) -> socket.socket:
 
 
 class PublicResolver(AbstractResolver):
-    """Resolves names to public addresses, or to nothing."""
+    """Resolves names to public addresses only."""
 
     def __init__(self) -> None:
         self._inner = ThreadedResolver()
@@ -104,7 +101,7 @@ class PublicResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Raises NotPublic when the name has no public address, and OSError when it has none at all."""
+        """Raises NotPublic if the name has no public address, OSError if it has no address."""
         found = [one for one in await self._inner.resolve(host, port, family) if is_public(one["host"])]
         if not found:
             raise NotPublic("not a public address")

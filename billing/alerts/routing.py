@@ -1,9 +1,8 @@
-"""How an alert reaches its endpoint: directly, or through the proxy of the environment.
+"""HTTP clients for alerts: direct, or through the environment's proxy.
 
-The tenant chooses the URL, so in production only public addresses are called. A proxy resolves names itself, and could
-be led to an address that nobody checked. So the name is resolved here, the proxy is told the address that was found to
-be public, and TLS is still made with the name: the proxy cannot be used to reach what is private. It must allow
-CONNECT to addresses. A name that this host cannot resolve is not delivered to.
+In production only public addresses are called, since tenants choose the URLs. A proxy would resolve a name itself, to
+an unchecked address. So the name is resolved here, the proxy gets the checked address, and TLS still verifies the name.
+The proxy must allow CONNECT to addresses. A name that this host can't resolve gets no deliveries.
 """
 
 import socket
@@ -20,20 +19,17 @@ _HTTPS = 443
 
 
 class Routes:
-    """The clients of one delivery run: one for what is reached directly, one for what the proxy reaches."""
+    """The HTTP clients of one delivery run: one direct, one for the proxy."""
 
     def __init__(self, proxies: Proxies, timeout_s: float, *, limit: int, confined: bool) -> None:
-        """At most `limit` calls at once on each way. `confined`: only public addresses are called.
-
-        In development every address may be.
-        """
+        """`limit`: concurrent calls of each client. `confined`: only public addresses, as in production."""
         timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._proxies = proxies
         self._resolver = PublicResolver() if confined else None
         options: dict[str, Any] = {"resolver": self._resolver, "socket_factory": public_socket} if confined else {}
         direct = aiohttp.TCPConnector(limit=limit, **options)
         self._direct = aiohttp.ClientSession(connector=direct, timeout=timeout, trust_env=False)
-        # The proxy itself may well be at a private address.
+        # The proxy itself may have a private address.
         proxied = aiohttp.TCPConnector(limit=limit)
         self._proxied = aiohttp.ClientSession(connector=proxied, timeout=timeout, trust_env=False)
 
@@ -45,7 +41,7 @@ class Routes:
         await self._proxied.close()
 
     async def post(self, url: str, data: str, headers: Mapping[str, str]) -> int:
-        """The status of the answer. No redirect is followed. Raises aiohttp.ClientError, OSError or TimeoutError."""
+        """Posts without following redirects; returns the status. Raises aiohttp.ClientError, OSError, TimeoutError."""
         proxy = self._proxies.of(url)
         options: dict[str, Any] = {"data": data, "headers": dict(headers), "allow_redirects": False}
         client: aiohttp.ClientSession = self._direct

@@ -1,8 +1,7 @@
-"""Which levels of a limit were passed: pure.
+"""Levels of a limit that usage has reached. Pure.
 
-A level is told once for a window and a version of its limit: usage that falls (a credit, a correction) and rises again
-tells nothing twice; a limit that is changed is another limit. Numbers are integers; a level is reached from its exact
-part on (80 % of 5 is 4).
+A level alerts once per window and version of its limit: usage that falls (a credit, a correction) and rises again does
+not alert twice, and a changed limit counts as another one. Integers only; 80 % of 5 is reached at 4.
 """
 
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ _WHOLE = 100
 
 
 class Bound(StrEnum):
-    """What kind of limit it is."""
+    """The kind of a limit."""
 
     ALLOWANCE = "allowance"
     CEILING = "ceiling"
@@ -22,8 +21,8 @@ class Bound(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """A limit and what was used of it, in the limit's own unit. `user_id` None: the tenant's own."""
+class MonitoredLimit:
+    """A limit and its usage, in the limit's unit. `user_id` None: the tenant's limit."""
 
     bound: Bound
     user_id: UUID | None
@@ -35,12 +34,12 @@ class Watched:
     version: str
 
     def reached(self) -> tuple[int, ...]:
-        """The levels that were passed. A limit of 0 is a block, not something to come near to."""
+        """The levels reached. A limit of 0 blocks and has none."""
         if self.limit <= 0:
             return ()
         return tuple(level for level in LEVELS if self.used * _WHOLE >= self.limit * level)
 
     def key(self, level: int) -> str:
-        """What makes an alert the same alert."""
-        whose = "tenant" if self.user_id is None else str(self.user_id)
-        return f"{self.bound}:{whose}:{self.meter}:{self.window}:{self.window_name}:{level}:{self.version}"
+        """The unique key of the alert."""
+        subject = "tenant" if self.user_id is None else str(self.user_id)
+        return f"{self.bound}:{subject}:{self.meter}:{self.window}:{self.window_name}:{level}:{self.version}"

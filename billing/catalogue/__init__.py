@@ -1,4 +1,1 @@
-"""What is sold, by whom and to whom: plan versions, their copies at Razorpay, and the profiles of both parties.
-
-A published version of a plan never changes.
-"""
+"""Plan versions, which never change, their copies at Razorpay, and the profiles of customers and of the operator."""

@@ -1,7 +1,7 @@
-"""Plans and who is on which: a plan gives default limits to each user and to the tenant as a whole.
+"""Plans, their versions, and the plan of each tenant. A plan gives limits to each user and to the whole tenant.
 
-Putting a tenant on a plan projects its entitlement, which is all that admission reads. Tell `core.redis.changes` after
-the commit. Each call runs in the caller's transaction and writes its audit entry.
+Changing a tenant's plan projects its entitlement; publish to `core.redis.changes` after the commit. Each call runs in
+the caller's transaction and writes its audit entry.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from core.tenancy.models import Tenant
 from metering.quota.limits import PlanLimits
 
 LEAST_PAISE = 100
-"""Razorpay takes no less (facts 1)."""
+"""Razorpay's documented minimum."""
 MAX_BASE_PAISE = 10_000_000_000
 MAX_TRIAL_DAYS = 365
 
@@ -37,7 +37,7 @@ NO_TERMS = Terms((), PastAllowance.BLOCK)
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a version costs: paise before tax a month, and the terms of its usage. Nothing, unless something is said."""
+    """The price of a version: base paise a month before tax, and the terms of its usage. Free by default."""
 
     base_paise: int = 0
     terms: Terms = NO_TERMS
@@ -51,7 +51,7 @@ FREE = Price()
 async def publish_plan(
     session: AsyncSession, actor: Actor, *, code: str, name: str, limits: PlanLimits, price: Price = FREE
 ) -> Plan:
-    """The next version of plan `code` (its first, if it is new). Raises Invalid for a price that cannot be."""
+    """Publishes the next version of plan `code`, or its first. Raises Invalid for an impossible price."""
     _check(price)
     await session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"naka plan {code}"))))
     newest = await session.scalar(select(func.max(Plan.version)).where(Plan.code == code)) or 0
@@ -69,28 +69,16 @@ async def publish_plan(
         trial_days=price.trial_days,
     )
     session.add(plan)
-    record(
-        session,
-        actor,
-        "plan.publish",
-        tenant_id=PLATFORM,
-        target=f"plan:{plan_version(plan)}",
-        after={
-            "name": name,
-            "limits": plan.limits,
-            "base_paise": price.base_paise,
-            "terms": terms,
-            "when_unpaid": price.when_unpaid,
-            "trial_days": price.trial_days,
-        },
-    )
+    after = {"name": name, "limits": plan.limits, "base_paise": price.base_paise, "terms": terms}
+    after |= {"when_unpaid": price.when_unpaid, "trial_days": price.trial_days}
+    record(session, actor, "plan.publish", tenant_id=PLATFORM, target=f"plan:{plan_version(plan)}", after=after)
     await session.flush()
     await session.refresh(plan)
     return plan
 
 
 async def find_plan(session: AsyncSession, code: str, version: int | None = None) -> Plan:
-    """A version of a plan; the newest when none is named. Raises NotFound."""
+    """A version of a plan, the newest by default. Raises NotFound."""
     query = select(Plan).where(Plan.code == code).order_by(Plan.version.desc()).limit(1)
     plan = await session.scalar(query if version is None else query.where(Plan.version == version))
     if plan is None:
@@ -99,17 +87,16 @@ async def find_plan(session: AsyncSession, code: str, version: int | None = None
 
 
 async def list_plans(session: AsyncSession) -> Sequence[Plan]:
-    """Every version of every plan."""
+    """All versions of all plans."""
     return (await session.scalars(select(Plan).order_by(Plan.code, Plan.version))).all()
 
 
 async def put_on_plan(
     session: AsyncSession, actor: Actor, tenant_id: UUID, plan: Plan, zone: ZoneInfo | None = None
 ) -> None:
-    """The tenant's own plan, which it has without a subscription, from now on. Raises NotFound for the tenant.
+    """Changes the plan that the tenant has without a subscription. Takes the tenant's lock. Raises NotFound.
 
-    Takes the tenant's lock. `zone`: of the operator's months; without one, the row of the tenant's month is left for
-    the next projection.
+    `zone`: of the operator's months; without one, the row of the tenant's month is left to the next projection.
     """
     await find_tenant(session, tenant_id)
     await lock_tenant(session, tenant_id)
@@ -117,30 +104,23 @@ async def put_on_plan(
     before = {"plan": tenant.plan_code, "version": tenant.plan_version}
     tenant.plan_code, tenant.plan_version = plan.code, plan.version
     await project(session, zone, tenant_id, now_ms())
-    record(
-        session,
-        actor,
-        "tenant.plan",
-        tenant_id=tenant_id,
-        target=f"tenant:{tenant_id}",
-        before=before,
-        after={"plan": plan.code, "version": plan.version},
-    )
+    target, after = f"tenant:{tenant_id}", {"plan": plan.code, "version": plan.version}
+    record(session, actor, "tenant.plan", tenant_id=tenant_id, target=target, before=before, after=after)
 
 
 def plan_version(plan: Plan) -> str:
-    """The name of a version, as requests pin it: `team@3`."""
+    """The name of a version: `team@3`."""
     return f"{plan.code}@{plan.version}"
 
 
 def _check(price: Price) -> None:
-    """Raises Invalid for what could not be collected, or not be counted."""
+    """Raises Invalid for a price that can't be collected or metered."""
     if 0 < price.base_paise < LEAST_PAISE or not 0 <= price.base_paise <= MAX_BASE_PAISE:
-        raise Invalid(f"a base price is 0, or {LEAST_PAISE} to {MAX_BASE_PAISE} paise")
+        raise Invalid(f"the base price must be 0, or {LEAST_PAISE} to {MAX_BASE_PAISE} paise")
     if not 0 <= price.trial_days <= MAX_TRIAL_DAYS:
-        raise Invalid(f"a trial has 0 to {MAX_TRIAL_DAYS} days")
+        raise Invalid(f"a trial must have 0 to {MAX_TRIAL_DAYS} days")
     if price.trial_days and not price.base_paise:
-        raise Invalid("a plan without a base price has nothing to try")
+        raise Invalid("a plan without a base price can't have a trial")
     try:
         bounded(PlanLimits(), price.terms)
     except ValueError as error:

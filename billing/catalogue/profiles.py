@@ -1,8 +1,8 @@
-"""The two parties of every bill: the customer's profile, and the operator's own.
+"""The two parties of every bill: the customer's profile and the operator's.
 
-Needed before a tenant can subscribe, and copied onto each bill, so that a change changes no old one. A GSTIN is checked
-for its form, its check character and its state; that it is registered, only the GST portal knows. Abroad a customer is
-an export under the operator's letter of undertaking (LUT), or is refused where the operator has none.
+Both are required before a tenant can subscribe, and copied onto each bill, so a change doesn't alter old bills. A GSTIN
+is checked for its form, check character and state; only the GST portal knows whether it is registered. A customer
+abroad is an export under the operator's letter of undertaking (LUT), and refused without one.
 """
 
 import re
@@ -14,13 +14,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.gst.gstin import STATES, WrongGstin, checked_gstin, state_of
-from billing.gst.tax import INDIA, Component, Customer, Supply, SupplyRefused, Treatment, supply_to
+from billing.gst.tax import INDIA, Customer, Supply, SupplyRefused, Treatment, supply_to
 from billing.models import BillingProfile, OperatorProfile
 from core.errors import Invalid, NotFound
 from core.tenancy.audit import PLATFORM, Actor, record
 
 SAC = "998315"
-"""Hosting and IT infrastructure provisioning, often used for SaaS; the operator's accountant decides."""
+"""Hosting and IT infrastructure provisioning, common for SaaS; the operator's accountant decides."""
 MAX_NAME, MAX_LINE, MAX_EMAIL = 100, 100, 64
 _PIN = re.compile(r"[1-9][0-9]{5}")
 _EMAIL = re.compile(r"[^@\s]{1,40}@[^@\s]+\.[^@\s.]+")
@@ -29,7 +29,7 @@ _COUNTRY = re.compile(r"[A-Z]{2}")
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A customer. `state` is GST's code, none abroad; without a `gstin` it is unregistered."""
+    """A customer. `state` is GST's code, None abroad; without a `gstin` it is unregistered."""
 
     legal_name: str
     lines: tuple[str, ...]
@@ -43,7 +43,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Supplier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The operator. With an `lut_number` it may serve customers abroad."""
+    """The operator. An `lut_number` allows customers abroad."""
 
     legal_name: str
     lines: tuple[str, ...]
@@ -63,16 +63,8 @@ async def set_profile(session: AsyncSession, actor: Actor, tenant_id: UUID, prof
     if own is not None:
         _supply(profile, own)
     row = await session.get(BillingProfile, tenant_id)
-    kept = msgspec.to_builtins(profile)
-    record(
-        session,
-        actor,
-        "billing.profile",
-        tenant_id=tenant_id,
-        target=f"tenant:{tenant_id}",
-        before=None if row is None else row.profile,
-        after=kept,
-    )
+    before, kept, target = None if row is None else row.profile, msgspec.to_builtins(profile), f"tenant:{tenant_id}"
+    record(session, actor, "billing.profile", tenant_id=tenant_id, target=target, before=before, after=kept)
     statement = insert(BillingProfile).values(tenant_id=tenant_id, profile=kept)
     await session.execute(statement.on_conflict_do_update(index_elements=["tenant_id"], set_={"profile": kept}))
     return profile
@@ -90,16 +82,16 @@ async def set_supplier(session: AsyncSession, actor: Actor, own: Supplier) -> Su
     return own
 
 
-async def profile_of(session: AsyncSession, tenant_id: UUID) -> Profile:
-    """The tenant's. Raises NotFound."""
+async def get_profile(session: AsyncSession, tenant_id: UUID) -> Profile:
+    """The tenant's profile. Raises NotFound."""
     profile = await find_profile(session, tenant_id)
     if profile is None:
         raise NotFound("the tenant has no billing profile")
     return profile
 
 
-async def supplier(session: AsyncSession) -> Supplier:
-    """The operator's. Raises NotFound."""
+async def get_supplier(session: AsyncSession) -> Supplier:
+    """The operator's profile. Raises NotFound."""
     own = await find_supplier(session)
     if own is None:
         raise NotFound("the operator has no profile: `naka operator set`")
@@ -107,7 +99,7 @@ async def supplier(session: AsyncSession) -> Supplier:
 
 
 async def treatments_served(session: AsyncSession) -> tuple[Treatment, ...]:
-    """Which customers there can be: abroad only with a letter of undertaking; none while there is no profile."""
+    """The possible treatments: exports only with a letter of undertaking; none without the operator's profile."""
     own = await find_supplier(session)
     if own is None:
         return ()
@@ -115,30 +107,25 @@ async def treatments_served(session: AsyncSession) -> tuple[Treatment, ...]:
 
 
 async def supply_for(session: AsyncSession, tenant_id: UUID) -> Supply:
-    """How the tenant is taxed now. Raises Invalid where it cannot be billed as things are."""
+    """How the tenant is taxed now. Raises Invalid if it can't be billed."""
     try:
-        return _supply(await profile_of(session, tenant_id), await supplier(session))
+        return _supply(await get_profile(session, tenant_id), await get_supplier(session))
     except NotFound as error:
-        raise Invalid(f"{error}: it is needed first") from error
+        raise Invalid(f"{error}, which is required first") from error
 
 
 def supply_to_json(supply: Supply) -> dict[str, Any]:
-    """As rows keep it."""
-    return {
-        "treatment": supply.treatment.value,
-        "place": supply.place,
-        "components": [[component.value, rate_bp] for component, rate_bp in supply.components],
-    }
+    """The stored form in rows."""
+    return dict(msgspec.to_builtins(supply))
 
 
 def supply_from_json(kept: dict[str, Any]) -> Supply:
-    """The same, back."""
-    components = tuple((Component(component), int(rate_bp)) for component, rate_bp in kept["components"])
-    return Supply(Treatment(kept["treatment"]), kept["place"], components)
+    """The supply from its stored form."""
+    return msgspec.convert(kept, Supply)
 
 
 def checked_profile(profile: Profile) -> Profile:
-    """The profile as it is stored. Raises Invalid, with a sentence for whoever filled it in."""
+    """The validated profile. Raises Invalid, with a message for its author."""
     _check_party(profile.legal_name, profile.lines, profile.city, profile.email)
     if not _COUNTRY.fullmatch(profile.country):
         raise Invalid("the country is two capital letters, as IN")
@@ -148,7 +135,7 @@ def checked_profile(profile: Profile) -> Profile:
     if profile.gstin is not None:
         profile = msgspec.structs.replace(profile, gstin=_gstin(profile.gstin))
     customer = Customer(profile.country, profile.state, profile.gstin)
-    try:  # the customer's side holds for any supplier, and is wrong before there is one
+    try:  # any supplier's state works to validate the customer, before the operator has a profile
         supply_to(customer, supplier_state=next(iter(STATES)), has_lut=True)
     except SupplyRefused as error:
         raise Invalid(str(error)) from error
@@ -156,7 +143,7 @@ def checked_profile(profile: Profile) -> Profile:
 
 
 def checked_supplier(own: Supplier) -> Supplier:
-    """The operator's profile as it is stored. Raises Invalid."""
+    """The validated profile of the operator. Raises Invalid."""
     _check_party(own.legal_name, own.lines, own.city, own.email)
     _check_postal_code(own.postal_code, INDIA)
     if own.state not in STATES:
@@ -204,12 +191,12 @@ def _supply(profile: Profile, own: Supplier) -> Supply:
 
 
 async def find_supplier(session: AsyncSession) -> Supplier | None:
-    """The operator's; None before it was set."""
+    """The operator's profile; None before it was set."""
     row = await session.get(OperatorProfile, 1, populate_existing=True)
     return None if row is None else msgspec.convert(row.profile, Supplier)
 
 
 async def find_profile(session: AsyncSession, tenant_id: UUID) -> Profile | None:
-    """The tenant's; None before it was set."""
+    """The tenant's profile; None before it was set."""
     row = await session.get(BillingProfile, tenant_id, populate_existing=True)
     return None if row is None else msgspec.convert(row.profile, Profile)

@@ -1,9 +1,8 @@
-"""Money that came, applied to what it was for.
+"""Allocation of captured payments to bills.
 
-The rule: a payment is applied once (its row says to what), to the bill's due first, whichever attempt it came on and
-whatever that attempt was thought to be; only what is too much is given back. `applied + excess = amount`, always.
-Everything here runs in the caller's transaction under the tenant's lock, after the fetches; nothing calls Razorpay.
-A payment whose every paisa is not explained (a line that is nobody's) is reported, and never given back by itself.
+A payment is applied once, to the amount due first, whichever charge it came on and whatever that charge's state; only
+the excess is refunded. `applied + excess = amount`, always. Everything runs in the caller's transaction under the
+tenant's lock. Money that no bill explains is reported as a finding, never refunded automatically.
 """
 
 import re
@@ -15,18 +14,20 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.access.projection import project
-from billing.context import COLLECT, BillingContext, enqueue_after_commit, record_finding
+from billing.context import COLLECT, BillingContext, enqueue_after_commit
+from billing.findings import record_finding
 from billing.invoicing.issuing import issue_base
 from billing.models import Bill, Charge, Payment, Subscription
-from billing.models.bills import LIVE, due_of
-from billing.payments.payments import TAKEN, record_payment
-from billing.payments.refunds import want
+from billing.models.bills import balance_of, due_of
+from billing.models.states import CAPTURED, LIVE, UNANSWERED, BillState, ChargeState, Instrument
+from billing.payments.payments import record_payment
+from billing.payments.refunds import request_refund
 from billing.razorpay import entities
 
 _REFERENCE = re.compile(r"[0-9a-f]{32}-[0-9]{1,7}")
 
 
-async def take_link(
+async def apply_link_payments(
     session: AsyncSession,
     context: BillingContext,
     charge: Charge,
@@ -34,33 +35,33 @@ async def take_link(
     payments: Sequence[entities.Payment],
     now_ms: int,
 ) -> None:
-    """What was paid on a link, applied to its bill; what is too much is given back. Idempotent; the lock is held.
+    """Applies the payments of a link to its bill and refunds the excess. Idempotent; the lock is held.
 
-    `link` and `payments` as fetched. The charge follows: paid when money came, void when the link is gone.
+    `link` and `payments` as fetched. The charge becomes paid when money came, and void when the link is gone.
     """
     charge = await session.get_one(Charge, (charge.tenant_id, charge.id))
     bill = await session.get_one(Bill, (charge.tenant_id, charge.bill_id))
-    taken = [payment for payment in payments if payment.status in TAKEN]
-    for payment in sorted(taken, key=lambda one: (one.created_at, one.id)):
+    captured = [payment for payment in payments if payment.status in CAPTURED]
+    for payment in sorted(captured, key=lambda one: (one.created_at, one.id)):
         row, waits = await record_payment(session, charge.tenant_id, payment, charge_id=charge.id)
         if waits:
             row.bill_id = bill.id
             row.applied_paise = await _pay(session, context, bill, payment.amount, now_ms)
             row.excess_paise = payment.amount - row.applied_paise
-            await _give_back(session, context, row, row.excess_paise)
+            await _refund_excess(session, context, row, row.excess_paise)
     charge.razorpay_id, charge.short_url = link.id, link.short_url
     charge.order_id, charge.checked_ms = link.order_id or charge.order_id, now_ms
     charge.expire_by_ms = link.expire_by * 1000 or charge.expire_by_ms
-    if taken:
-        _end(charge, "paid", None, now_ms)
+    if captured:
+        _end(charge, ChargeState.PAID, None, now_ms)
     elif link.status in {"cancelled", "expired"} and charge.state in LIVE:
-        _end(charge, "void", charge.wanted_void or link.status, now_ms)
+        _end(charge, ChargeState.VOID, charge.wanted_void or link.status, now_ms)
         enqueue_after_commit(session, COLLECT)
-    elif charge.state in {"intended", "submitting", "failed"}:
-        charge.state, charge.error, charge.ended_ms = "submitted", None, None
+    elif charge.state in {*UNANSWERED, ChargeState.FAILED}:
+        charge.state, charge.error, charge.ended_ms = ChargeState.SUBMITTED, None, None
 
 
-async def take_invoice(
+async def apply_invoice_payment(
     session: AsyncSession,
     context: BillingContext,
     subscription: Subscription,
@@ -68,11 +69,11 @@ async def take_invoice(
     payment: entities.Payment,
     now_ms: int,
 ) -> None:
-    """A paid invoice of a subscription: records the payment, issues the base bill as paid, pays the add-ons' charges.
+    """Applies a paid invoice: records the payment, issues the base bill as paid, pays the bills of its add-ons.
 
-    Idempotent; the lock is held. Money that is not the base fee and not an add-on of ours is reported.
+    Idempotent; the lock is held. Money that is neither the base fee nor an add-on of ours is reported.
     """
-    if payment.status not in TAKEN:
+    if payment.status not in CAPTURED:
         return
     tenant_id = subscription.tenant_id
     row, waits = await record_payment(session, tenant_id, payment, subscription_id=subscription.id)
@@ -82,39 +83,38 @@ async def take_invoice(
     row.bill_id, row.razorpay_invoice_id = base.id, invoice.id
     lines = [line for line in invoice.line_items if line.get("type") == "addon"]
     fee = max(0, payment.amount - sum(_amount(line) for line in lines))
-    was_due = max(0, base.total_paise - base.credited_paise - base.paid_paise)
-    applied, too_much = min(fee, was_due), (0 if was_due else fee)  # paid before: this is a second payment of it
+    was_due = max(0, balance_of(base))
+    applied, excess = min(fee, was_due), (0 if was_due else fee)  # the bill was paid before: a second payment of it
     base.paid_paise += applied
-    if base.paid_paise >= base.total_paise - base.credited_paise:
-        base.state, base.paid_ms = "paid", base.paid_ms or now_ms
-    left = payment.amount - applied - too_much
+    if balance_of(base) <= 0:
+        base.state, base.paid_ms = BillState.PAID, base.paid_ms or now_ms
+    left = payment.amount - applied - excess
     for line in lines:
-        for_bill, over = await _take_line(session, context, tenant_id, invoice, line, min(_amount(line), left), now_ms)
-        applied, too_much, left = applied + for_bill, too_much + over, left - for_bill - over
+        paise = min(_amount(line), left)
+        line_applied, line_excess = await _apply_line(session, context, tenant_id, invoice, line, paise, now_ms)
+        applied, excess, left = applied + line_applied, excess + line_excess, left - line_applied - line_excess
     row.applied_paise, row.excess_paise = applied, payment.amount - applied
-    await _give_back(session, context, row, too_much)
+    await _refund_excess(session, context, row, excess)
     short = max(0, was_due - fee)
     if left or short:
-        kind, found = "payment_unexplained", {"payment_id": payment.id, "invoice_id": invoice.id}
-        await record_finding(
-            session, f"unexplained:{payment.id}", kind, tenant_id=tenant_id, **found, over=left, short=short
-        )
+        key, detail = f"unexplained:{payment.id}", {"payment_id": payment.id, "invoice_id": invoice.id}
+        kind = "payment_unexplained"
+        await record_finding(session, key, kind, tenant_id=tenant_id, **detail, over=left, short=short)
 
 
-async def record_extra(
-    session: AsyncSession, context: BillingContext, tenant_id: UUID, payment: entities.Payment, now_ms: int
+async def refund_extra_payment(
+    session: AsyncSession, context: BillingContext, tenant_id: UUID, payment: entities.Payment
 ) -> None:
-    """A payment for a subscription that should not be: recorded, and all of it given back. Idempotent; lock held."""
-    del now_ms
-    if payment.status not in TAKEN:
+    """Records a payment for a superfluous subscription and refunds all of it. Idempotent; the lock is held."""
+    if payment.status not in CAPTURED:
         return
     row, waits = await record_payment(session, tenant_id, payment)
     if waits:
         row.excess_paise = payment.amount
-        await _give_back(session, context, row, payment.amount, cause="extra")
+        await _refund_excess(session, context, row, payment.amount, cause="extra")
 
 
-async def _take_line(
+async def _apply_line(
     session: AsyncSession,
     context: BillingContext,
     tenant_id: UUID,
@@ -123,7 +123,7 @@ async def _take_line(
     paise: int,
     now_ms: int,
 ) -> tuple[int, int]:
-    """An add-on on a paid invoice: what its bill took of it, and what was too much. (0, 0) for one that is not ours."""
+    """Applies an add-on's line of a paid invoice to its bill: (applied, excess) paise, (0, 0) if it isn't ours."""
     named = _REFERENCE.search(str(line.get("name") or ""))
     if named is None:
         return 0, 0
@@ -134,23 +134,23 @@ async def _take_line(
     bill = await session.get_one(Bill, (tenant_id, charge.bill_id))
     applied = await _pay(session, context, bill, paise, now_ms)
     charge.razorpay_invoice_id = charge.razorpay_invoice_id or invoice.id
-    _end(charge, "paid", None, now_ms)
+    _end(charge, ChargeState.PAID, None, now_ms)
     return applied, paise - applied
 
 
 async def _pay(session: AsyncSession, context: BillingContext, bill: Bill, paise: int, now_ms: int) -> int:
-    """How much of it the bill takes. A bill that is paid by it wants no other attempt, and is no debt any more."""
+    """Applies up to `paise` to the bill and returns how much. A bill paid by it has its other charges cancelled."""
     applied = min(paise, due_of(bill))
     if not applied:
         return 0
     bill.paid_paise += applied
     if due_of(bill) == 0:
-        bill.state, bill.paid_ms = "paid", now_ms
+        bill.state, bill.paid_ms = BillState.PAID, now_ms
         await session.flush()
         await session.execute(
             update(Charge)
             .where(Charge.tenant_id == bill.tenant_id, Charge.bill_id == bill.id, Charge.state.in_(LIVE))
-            .where(or_(Charge.instrument == "payment_link", Charge.razorpay_invoice_id.is_(None)))
+            .where(or_(Charge.instrument == Instrument.PAYMENT_LINK, Charge.razorpay_invoice_id.is_(None)))
             .values(wanted_void="the bill is paid")
             .execution_options(synchronize_session="fetch")
         )
@@ -159,14 +159,14 @@ async def _pay(session: AsyncSession, context: BillingContext, bill: Bill, paise
     return applied
 
 
-async def _give_back(
+async def _refund_excess(
     session: AsyncSession, context: BillingContext, row: Payment, paise: int, cause: str = "excess"
 ) -> None:
-    """Wants what is too much back at the payer, but what somebody gave back already."""
+    """Requests a refund of the excess, less what was refunded already."""
     paise = min(paise, row.amount_paise - row.refunded_paise)
     if paise > 0:
         await session.flush()
-        await want(session, context, row.tenant_id, row.razorpay_id, paise, f"{cause}:{row.razorpay_id}")
+        await request_refund(session, context, row.tenant_id, row.razorpay_id, paise, f"{cause}:{row.razorpay_id}")
 
 
 def _end(charge: Charge, state: str, error: str | None, now_ms: int) -> None:

@@ -1,43 +1,111 @@
-"""The duty that collects open bills: makes the attempts that are missing, drives those that live, sends the refunds.
+"""The duty that collects open bills: creates missing charges, advances live ones, and sends refunds.
 
-A bill has one live attempt at the most (an index says so), and the next only after the last is fetched as gone. What
-fails is logged and tried again at the next run; one charge's failure is no other's. A store down: Unavailable.
+Repeating a step is harmless: links are unique by reference, and add-ons are looked for first. A failing charge doesn't
+stop the others. Razorpay down: the next run continues. Postgres down: Unavailable.
 """
 
-from sqlalchemy import select
+from uuid import UUID
 
-from billing.collection.attempts import intend, needs_care, needs_charge
-from billing.collection.charges import drive_one
+from sqlalchemy import or_, select
+
+from billing.collection.addons import delete_addon, refresh_addon, submit_addon
+from billing.collection.charges import claim_charge, create_charge, needs_attention, needs_charge
+from billing.collection.payment_links import apply_link, cancel_link, refresh_link, submit_link
 from billing.context import BillingContext
 from billing.models import Bill, Charge
-from billing.payments import refunds
-from billing.razorpay.errors import RazorpayError
+from billing.models.states import UNANSWERED, ChargeState, Instrument
+from billing.payments.refunds import send_refunds
+from billing.razorpay.entities import Payment
+from billing.writes import SUBMITTING, advance_all
 from core.clock import now_ms
-from core.errors import NakaError
-from core.logs import get_logger
-
-log = get_logger(__name__)
+from core.errors import NotFound
 
 
 async def collect(context: BillingContext) -> None:
-    """The duty COLLECT: makes the charges that are missing, drives those that live, and the refunds."""
+    """The duty COLLECT. Raises Unavailable."""
     async with context.database.session() as session:
         bills = (await session.execute(select(Bill.tenant_id, Bill.id).where(needs_charge()).order_by(Bill.id))).all()
     for tenant_id, bill_id in bills:
-        await intend(context, tenant_id, bill_id)
-    query = (
+        await create_charge(context, tenant_id, bill_id)
+    due = (
         select(Charge.tenant_id, Charge.id)
         .join(Bill, (Bill.tenant_id == Charge.tenant_id) & (Bill.id == Charge.bill_id))
-        .where(needs_care(now_ms()))
+        .where(needs_attention(now_ms()))
         .order_by(Charge.id)
     )
+    await advance_all(context, due, advance_charge, Charge)
+    await send_refunds(context)
+
+
+async def advance_charge(context: BillingContext, tenant_id: UUID, charge_id: UUID) -> None:
+    """Makes the next steps of a charge. Raises RazorpayError, Unavailable."""
+    charge, was = await claim_charge(context, tenant_id, charge_id)
+    is_addon = charge.instrument == Instrument.ADDON
+    if was in UNANSWERED:
+        await (submit_addon if is_addon else submit_link)(context, charge, again=was == SUBMITTING)
+        charge = await context.read(Charge, tenant_id, charge_id)
+    elif was == ChargeState.SUBMITTED and charge.wanted_void is None:
+        await (refresh_addon if is_addon else refresh_link)(context, charge)
+        charge = await context.read(Charge, tenant_id, charge_id)
+    if charge.state == ChargeState.SUBMITTED and charge.wanted_void is not None:
+        await (delete_addon if is_addon else cancel_link)(context, charge)
+
+
+async def refresh_charge(context: BillingContext, tenant_id: UUID, charge_id: UUID) -> None:
+    """Fetches the link or add-on of a charge and applies it. Raises RazorpayError, Unavailable, NotFound.
+
+    A link whose creation is in doubt is looked up by its reference; such an add-on is left to the duty.
+    """
     async with context.database.session() as session:
-        live = (await session.execute(query)).all()
-    for tenant_id, charge_id in live:
-        try:
-            await drive_one(context, tenant_id, charge_id)
-        except (RazorpayError, NakaError) as error:
-            log.warning("charge_waits", charge=str(charge_id), error=str(error))
-        except Exception:
-            log.exception("charge_fails", charge=str(charge_id))
-    await refunds.drive(context)
+        charge = await session.get(Charge, (tenant_id, charge_id))
+    if charge is None:
+        raise NotFound("no such charge")
+    if charge.razorpay_id is not None:
+        await (refresh_addon if charge.instrument == Instrument.ADDON else refresh_link)(context, charge)
+    elif charge.instrument == Instrument.PAYMENT_LINK and charge.state == ChargeState.SUBMITTING:
+        for link in await context.razorpay.find_payment_links(charge.reference):
+            await refresh_charge_by_link(context, link.id, charge.reference)
+
+
+async def refresh_charge_by_link(context: BillingContext, link_id: str, reference: str | None = None) -> bool:
+    """Refreshes the charge of a link, found by the link's id or our reference; False if the link isn't ours.
+
+    A link whose creation was in doubt is adopted. Raises RazorpayError, Unavailable.
+    """
+    known = or_(Charge.razorpay_id == link_id, Charge.reference == (reference or ""))
+    async with context.database.session() as session:
+        query = select(Charge).where(known, Charge.instrument == Instrument.PAYMENT_LINK)
+        found = (await session.scalars(query)).all()
+    charge = next((one for one in found if one.razorpay_id == link_id), found[0] if found else None)
+    if charge is None:
+        return False
+    link = await context.razorpay.fetch_payment_link(link_id)
+    if charge.razorpay_id not in (None, link.id) or link.reference_id != charge.reference:
+        return False
+    if link.amount == charge.amount_paise:
+        await apply_link(context, charge, link)
+    return True
+
+
+async def refresh_charge_by_payment(context: BillingContext, payment: Payment) -> bool:
+    """Refreshes the charge whose link a payment came on, found by the payment's notes or order; False if none.
+
+    This also finds money on a link that was believed gone. Raises RazorpayError, Unavailable.
+    """
+    charge_id = _uuid(payment.notes.get("charge"))
+    known = Charge.order_id == payment.order_id if charge_id is None else Charge.id == charge_id
+    if charge_id is None and payment.order_id is None:
+        return False
+    async with context.database.session() as session:
+        charge = (await session.scalars(select(Charge).where(known))).first()
+    if charge is None or charge.instrument != Instrument.PAYMENT_LINK:
+        return False
+    await refresh_charge(context, charge.tenant_id, charge.id)
+    return True
+
+
+def _uuid(text: str | None) -> UUID | None:
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        return None

@@ -1,4 +1,4 @@
-"""The lines of a bill, as its row keeps them and a document shows them. Pure."""
+"""The stored lines of a bill, which a document shows. Pure."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +9,14 @@ from billing.rating.overage import AlreadyBilled, Line, OverageBill
 
 @dataclass(frozen=True, slots=True)
 class BasePrice:
-    """What was collected for a cycle: the net that it is the gross of, and the paise that no net explains."""
+    """The net amount of a collected fee, and the paise left over when no net has exactly that gross."""
 
     net_paise: int
     rounding_paise: int
 
 
 def price_base(collected_paise: int, base_paise: int, supply: Supply) -> BasePrice:
-    """The plan's price, if that with its tax was collected; else the largest net that is in it, and the rest."""
+    """The plan's price, if exactly its gross was collected; else the largest net within the amount, and the rest."""
     if gross_of(base_paise, supply) == collected_paise:
         return BasePrice(base_paise, 0)
     net_paise = largest_net_of(collected_paise, supply)
@@ -24,24 +24,19 @@ def price_base(collected_paise: int, base_paise: int, supply: Supply) -> BasePri
 
 
 def base_lines(plan: str, price: BasePrice) -> list[dict[str, Any]]:
-    """The fee; what is rounded is a line after tax."""
+    """The fee's line; rounding is a line after tax."""
     lines: list[dict[str, Any]] = [{"kind": "plan", "text": plan, "amount_paise": price.net_paise}]
     if price.rounding_paise:
         lines.append({"kind": "rounding", "text": "Rounding", "amount_paise": price.rounding_paise})
     return lines
 
 
-def overage_lines(bill: OverageBill) -> list[dict[str, Any]]:
-    """A line per meter, and the ceiling's where it took or gives back something."""
-    return _lines(bill, bill.taken)
+def overage_lines(bill: OverageBill, taken: AlreadyBilled | None = None) -> list[dict[str, Any]]:
+    """A line per meter with its amount in `taken`, and the ceiling's if it isn't 0.
 
-
-def credit_lines(owed: OverageBill, taken: AlreadyBilled) -> list[dict[str, Any]]:
-    """The same for a note, which takes back `taken`: all that is owed, or one bill's part of it."""
-    return _lines(owed, taken)
-
-
-def _lines(bill: OverageBill, taken: AlreadyBilled) -> list[dict[str, Any]]:
+    `taken` defaults to the bill's own amounts; a credit note passes its part of them.
+    """
+    taken = taken or bill.taken
     lines = [_meter_line(line, taken.by_meter.get(line.meter, 0)) for line in bill.lines]
     if taken.cut_paise:
         lines.append({"kind": "ceiling", "text": "Ceiling", "amount_paise": taken.cut_paise})

@@ -1,9 +1,8 @@
-"""A tax invoice or credit note as it is shown: all that must stand on it, nothing that does not add up. Pure.
+"""The content of a tax invoice or credit note, with all required particulars and checked sums. Pure.
 
-What rule 46 (and 53, for credit notes) of the CGST Rules wants on it: number and date, both parties with their GSTINs,
-the place of supply, the service's code (SAC), taxable value, rate and amount of each tax, and whether tax is payable on
-reverse charge. It is made from a bill's row, whose amounts are never edited, so that it is the same document each time.
-E-invoicing (an IRN) is not done here, and each document says so.
+Rule 46 (53 for credit notes) of the CGST Rules requires number and date, both parties with their GSTINs, the place of
+supply, the service's code (SAC), taxable value, rate and amount of each tax, and whether tax is payable on reverse
+charge. E-invoicing (IRN) is not supported, and each document says so.
 """
 
 from dataclasses import dataclass
@@ -11,12 +10,15 @@ from datetime import date
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from billing.gst.gstin import STATES
 from billing.gst.invoice_numbers import Document as Kind
 from billing.gst.invoice_numbers import Mode
-from billing.gst.rupees import grouped, in_words, rupees
+from billing.gst.rupees import in_words, rupees
 from billing.gst.tax import INDIA, TaxLine
 from billing.rating.overage import UNITS_PER_RATE
+from core.figures import grouped
 
 NO_IRN = "No e-invoice (IRN) has been generated for this document by Naka."
 NOT_A_DOCUMENT = {Mode.SANDBOX: "SANDBOX - NOT A TAX DOCUMENT", Mode.TEST: "TEST - NOT A TAX DOCUMENT"}
@@ -32,11 +34,11 @@ _METERS = {
 
 
 class DoesNotAddUp(ValueError):
-    """The lines, the tax and the total of a document contradict each other: it is not shown."""
+    """The lines, tax and total of a document contradict each other, so it isn't shown."""
 
 
 class LineKind(StrEnum):
-    """What a line is for."""
+    """The kind of a line."""
 
     PLAN = "plan"
     METER = "meter"
@@ -46,32 +48,19 @@ class LineKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """One side. `state` is GST's code; none abroad."""
+    """A party, converted from the profile that a bill stores. `state` is GST's code, None abroad."""
 
     legal_name: str
     lines: tuple[str, ...]
     city: str
     postal_code: str
-    country: str
-    state: str | None
-    gstin: str | None
-
-    @classmethod
-    def of(cls, profile: dict[str, Any]) -> "Party":
-        """Of a profile, the customer's or the operator's, as a bill keeps it."""
-        return cls(
-            profile["legal_name"],
-            tuple(profile["lines"]),
-            profile["city"],
-            profile["postal_code"],
-            profile.get("country", INDIA),
-            profile.get("state"),
-            profile.get("gstin"),
-        )
+    country: str = INDIA
+    state: str | None = None
+    gstin: str | None = None
 
     @property
     def address(self) -> tuple[str, ...]:
-        """Line by line; the state with its code."""
+        """The address lines, with the state and its code."""
         where = (f"{STATES[self.state]} ({self.state})",) if self.state in STATES else ()
         country = "India" if self.country == INDIA else self.country
         return (*self.lines, f"{self.city} {self.postal_code}", *where, country)
@@ -79,7 +68,7 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class DocumentLine:
-    """One line. Of a meter: the whole period's units, what the price includes, and what earlier bills took."""
+    """One line. Of a meter: the whole period's units, the allowance, and what earlier bills charged."""
 
     kind: LineKind
     text: str
@@ -93,16 +82,12 @@ class DocumentLine:
 
     @classmethod
     def of(cls, line: dict[str, Any]) -> "DocumentLine":
-        """Of a line as a bill's row keeps it (`billing.documents.bill_lines`)."""
-        if line["kind"] != LineKind.METER:
-            return cls(LineKind(line["kind"]), line["text"], line["amount_paise"])
-        units = ("quantity", "allowance", "excess", "rate_paise", "unrounded_numerator", "earlier_paise")
-        text = _METERS[line["meter"]]
-        return cls(LineKind.METER, text, line["amount_paise"], **{name: line[name] for name in units})
+        """From a stored line (`billing.documents.bill_lines`)."""
+        return msgspec.convert({"text": _METERS.get(line.get("meter", ""))} | line, cls)
 
     @property
     def unrounded(self) -> str:
-        """The whole period's exact amount in rupees, as far as it has digits."""
+        """The whole period's exact amount in rupees, without trailing zeros."""
         if self.unrounded_numerator is None:
             return ""
         whole, rest = divmod(self.unrounded_numerator, UNITS_PER_RATE * _PAISE)
@@ -112,7 +97,7 @@ class DocumentLine:
 
 @dataclass(frozen=True, slots=True)
 class PaidNote:
-    """When it was paid, and with which of Razorpay's payments."""
+    """The day and Razorpay's id of the payment."""
 
     on: date
     payment_id: str | None
@@ -120,7 +105,7 @@ class PaidNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """Amounts are paise, of a credit note positive: what is taken back. Raises DoesNotAddUp."""
+    """A document. Amounts are paise, and positive on a credit note too. Raises DoesNotAddUp."""
 
     kind: Kind
     mode: Mode
@@ -133,7 +118,7 @@ class Document:
     place_of_supply: str
     plan: str
     period: tuple[date, date]
-    """Its first and its last day, of India."""
+    """First and last day, in India."""
     lines: tuple[DocumentLine, ...]
     taxable_paise: int
     tax: tuple[TaxLine, ...]
@@ -145,51 +130,46 @@ class Document:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Nothing is shown that does not add up, or that sends its reader to an unsafe place."""
+        """Checks the sums and the payment link."""
         if self.kind is Kind.CREDIT_NOTE and not self.refers_to:
-            raise DoesNotAddUp(f"{self.number}: a credit note says what it is against")
-        if self.pay_url is not None and not self.pay_url.startswith(self._safe_urls):
-            raise DoesNotAddUp(f"{self.number}: what is paid for is paid over https")
-        rounding = sum(line.amount_paise for line in self.lines if line.kind is LineKind.ROUNDING)
-        taxable = sum(line.amount_paise for line in self.lines) - rounding
+            raise DoesNotAddUp(f"{self.number}: a credit note must name its invoice")
+        safe = ("https://",) if self.mode is Mode.LIVE else ("https://", "http://")  # the simulator has no certificate
+        if self.pay_url is not None and not self.pay_url.startswith(safe):
+            raise DoesNotAddUp(f"{self.number}: the payment link must use https")
+        taxable = sum(line.amount_paise for line in self.lines) - self.rounding_paise
         if taxable != self.taxable_paise:
             raise DoesNotAddUp(f"{self.number}: lines of {taxable}, a taxable value of {self.taxable_paise}")
-        total = taxable + sum(line.tax_paise for line in self.tax) + rounding
+        total = taxable + sum(line.tax_paise for line in self.tax) + self.rounding_paise
         if total != self.total_paise:
             raise DoesNotAddUp(f"{self.number}: {total} with tax and rounding, a total of {self.total_paise}")
 
     @property
-    def _safe_urls(self) -> tuple[str, ...]:
-        """What a link may begin with; a simulator has no certificate."""
-        return ("https://",) if self.mode is Mode.LIVE else ("https://", "http://")
-
-    @property
     def caption(self) -> str:
-        """What stands above the lines."""
-        return "What is taken back" if self.kind is Kind.CREDIT_NOTE else "What is billed"
+        """The caption of the lines' table."""
+        return "Credited items" if self.kind is Kind.CREDIT_NOTE else "Line items"
 
     @property
     def title(self) -> str:
-        """What stands above it."""
+        """The heading."""
         return TITLES[self.kind]
 
     @property
     def banner(self) -> str:
-        """What makes clear that no money stands behind it; empty for live ones."""
+        """The warning on sandbox and test documents; empty for live ones."""
         return NOT_A_DOCUMENT.get(self.mode, "")
 
     @property
     def rounding_paise(self) -> int:
-        """What is added after tax."""
+        """The amount added after tax."""
         return sum(line.amount_paise for line in self.lines if line.kind is LineKind.ROUNDING)
 
     @property
     def words(self) -> str:
-        """The total, spelt out."""
+        """The total in words."""
         return in_words(self.total_paise)
 
     def facts(self) -> list[tuple[str, str]]:
-        """What stands beside the parties: label and value."""
+        """Labels and values beside the parties."""
         found = [
             (f"{self.title} number", self.number),
             ("Date", written(self.issued_on)),
@@ -211,14 +191,14 @@ class Document:
         return found
 
     def sums(self) -> list[tuple[str, str]]:
-        """What stands below the lines, but for the total: label and amount."""
+        """Labels and amounts below the lines, without the total."""
         found = [("Taxable value", rupees(self.taxable_paise))]
         found += [(f"{line.component} at {percent(line.rate_bp)}", rupees(line.tax_paise)) for line in self.tax]
         return found + ([("Rounding", rupees(self.rounding_paise))] if self.rounding_paise else [])
 
     def columns(self) -> tuple[str, ...]:
-        """The heads of the lines' table."""
-        heads = ("Description", "Quantity", "Included", "Above it", "Rate per million", "Unrounded", "Billed before")
+        """The column headings of the lines' table."""
+        heads = ("Description", "Quantity", "Included", "Overage", "Rate per million", "Unrounded", "Billed before")
         has_meters = any(line.kind is LineKind.METER for line in self.lines)
         return (*(heads if has_meters else heads[:1]), "Amount")
 
@@ -230,12 +210,12 @@ class Document:
 
 
 def written(day: date) -> str:
-    """A date as India writes it, without doubt about the month: `05 Nov 2026`."""
+    """A date with an unambiguous month: `05 Nov 2026`."""
     return f"{day:%d %b %Y}"
 
 
 def percent(rate_bp: int) -> str:
-    """`9%`, `2.5%`: of basis points."""
+    """Basis points as `9%` or `2.5%`."""
     whole, rest = divmod(rate_bp, 100)
     return f"{whole}.{rest:02d}".rstrip("0").rstrip(".") + "%"
 

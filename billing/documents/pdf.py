@@ -1,8 +1,7 @@
-"""A document as PDF: A4, heads repeated on each page, by ReportLab, which needs nothing of the system.
+"""A document as an A4 PDF with repeated table headings, by ReportLab, which needs no system libraries.
 
-The font (Source Sans Pro, from a wheel) has the rupee's sign, Latin, Greek and Cyrillic. A text in a script that it
-lacks is written with the code points of what is missing, as [U+0928], and a note sends the reader to the HTML page,
-where the browser's fonts have it: nothing is dropped silently.
+The font (Source Sans Pro, from a wheel) has the rupee sign, Latin, Greek and Cyrillic. A missing character is printed
+as its code point, such as [U+0928], and a note refers to the HTML page, whose browser has more fonts.
 """
 
 from collections.abc import Sequence
@@ -29,8 +28,9 @@ _MARGIN = 14 * mm
 _WIDTH = A4[0] - 2 * _MARGIN
 _SIZES = (9, 8, 7, 6, 5)
 _PADDING = 13
-"""Of a cell, both sides, in points; and the least that a description gets."""
+"""Of a cell, both sides together, in points."""
 _LEAST = 28 * mm
+"""Minimum width of the description."""
 _FONTS = Path(font_source_sans_pro.font_directory)
 _PLAIN, _BOLD = "NakaSans", "NakaSansBold"
 _GREY = colors.HexColor("#555555")
@@ -63,11 +63,11 @@ _RULED = TableStyle(
 )
 _SUMMED = TableStyle([("LINEBELOW", (0, -1), (-1, -1), 1, colors.black), ("LINEABOVE", (0, -1), (-1, -1), 0.4, _LINE)])
 _DASHED = TableStyle([("BOX", *_ALL, 1.2, _RED, None, (3, 2))])
-LACKING = "A text on this document is in a script that this PDF's font lacks: the HTML page of the document shows it."
+LACKING = "This PDF's font lacks some characters of this document; its HTML page shows them."
 
 
 def render_pdf(document: Document) -> bytes:
-    """The file. Takes some 50 ms of CPU: call it in a thread."""
+    """The file. Takes about 50 ms of CPU, so call it in a thread."""
     _register()
     out = BytesIO()
     frame = Frame(_MARGIN, _MARGIN + 6 * mm, _WIDTH, A4[1] - 2 * _MARGIN - 6 * mm, 0, 0, 0, 0)
@@ -88,25 +88,22 @@ def render_pdf(document: Document) -> bytes:
 def _story(document: Document) -> list[Flowable]:
     story: list[Flowable] = []
     if document.banner:
-        story += [_boxed(Paragraph(document.banner, _BANNER)), Spacer(1, 4 * mm)]
-    story += [Paragraph(document.title, _HEAD), Spacer(1, 4 * mm), _parties(document), Spacer(1, 5 * mm)]
+        banner = Table([[Paragraph(document.banner, _BANNER)]], colWidths=[_WIDTH], style=_DASHED)
+        story += [banner, Spacer(1, 4 * mm)]
+    cells = [_party("Supplier", document.supplier), _party("Customer", document.customer)]
+    parties = Table([cells], colWidths=[_WIDTH / 2] * 2, style=_TIGHT)
+    story += [Paragraph(document.title, _HEAD), Spacer(1, 4 * mm), parties, Spacer(1, 5 * mm)]
     story += [_facts(document), Spacer(1, 5 * mm), _lines(document), Spacer(1, 3 * mm), _sums(document)]
     story += [Spacer(1, 2 * mm), Paragraph(document.words, _RIGHT), Spacer(1, 5 * mm)]
     if document.pay_url:
-        story.append(
-            Paragraph(f'Pay here: <link href="{_safe(document.pay_url)}">{_safe(document.pay_url)}</link>', _BODY)
-        )
+        url = _safe(document.pay_url)
+        story.append(Paragraph(f'Pay here: <link href="{url}">{url}</link>', _BODY))
     story += [Paragraph(_safe(note), _BODY) for note in document.notes]
     story.append(Spacer(1, 6 * mm))
-    if any(_lacking(text) for text in _texts(document)):
+    if any(ord(char) not in _glyphs() for text in _texts(document) for char in text):
         story.append(Paragraph(LACKING, _SMALL))
     story.append(Paragraph(f"This is a computer-generated document and needs no signature. {NO_IRN}", _SMALL))
     return story
-
-
-def _parties(document: Document) -> Table:
-    cells = [_party("Supplier", document.supplier), _party("Customer", document.customer)]
-    return Table([cells], colWidths=[_WIDTH / 2] * 2, style=_TIGHT)
 
 
 def _party(label: str, party: Party) -> list[Flowable]:
@@ -134,7 +131,7 @@ def _lines(document: Document) -> Table:
 
 
 def _fitting(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
-    """The largest font in which no figure breaks, and the columns' widths; the description has the rest."""
+    """The largest font size in which no figure wraps, and the column widths; the description gets the rest."""
     for size in _SIZES:
         figures = [_PADDING + _widest(columns[at], [row[at] for row in rows], size) for at in range(1, len(columns))]
         if sum(figures) <= _WIDTH - _LEAST:
@@ -153,12 +150,8 @@ def _sums(document: Document) -> Table:
     return Table(rows, colWidths=[40 * mm, 35 * mm], hAlign="RIGHT", style=_SUMMED)
 
 
-def _boxed(inside: Paragraph) -> Table:
-    return Table([[inside]], colWidths=[_WIDTH], style=_DASHED)
-
-
 def _texts(document: Document) -> list[str]:
-    """All that people wrote."""
+    """The texts that people entered."""
     parties = [text for party in (document.supplier, document.customer) for text in (party.legal_name, *party.address)]
     return [
         *parties,
@@ -169,13 +162,9 @@ def _texts(document: Document) -> list[str]:
 
 
 def _safe(text: str) -> str:
-    """For ReportLab's markup, in what the font has."""
+    """Escaped for ReportLab's markup, with missing characters as code points."""
     has = _glyphs()
     return escape("".join(char if ord(char) in has else f"[U+{ord(char):04X}]" for char in text), {'"': "&quot;"})
-
-
-def _lacking(text: str) -> bool:
-    return any(ord(char) not in _glyphs() for char in text)
 
 
 @cache
@@ -186,6 +175,6 @@ def _register() -> None:
 
 @cache
 def _glyphs() -> frozenset[int]:
-    """What both have."""
+    """Characters that both fonts have."""
     plain, bold = (TTFont(name, _FONTS / f"SourceSansPro-{name}.ttf").face.charToGlyph for name in ("Regular", "Bold"))
     return frozenset(plain) & frozenset(bold)

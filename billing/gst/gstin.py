@@ -1,7 +1,7 @@
-"""GSTINs and the state codes of GST: is this a number that can exist, and whose. Pure.
+"""Validation of GSTINs, and GST's state codes. Pure.
 
 A GSTIN is the state's code, the holder's PAN, the number of the registration in that state, a `Z` and a check
-character. That a well-formed one is also registered, and to this customer, only the GST portal knows: not asked.
+character. Only the GST portal knows whether a well-formed one is registered, and to whom; it isn't asked.
 """
 
 import re
@@ -45,21 +45,21 @@ STATES = {
     "38": "Ladakh",
     "97": "Other Territory",
 }
-"""25 (Daman and Diu, joined to 26 in 2020) and 28 (Andhra Pradesh before its division) are no longer anyone's."""
+"""25 (Daman and Diu, part of 26 since 2020) and 28 (Andhra Pradesh before its division) are no longer used."""
 
 WITHOUT_LEGISLATURE = frozenset({"04", "26", "31", "35", "38", "97"})
-"""Union territories whose half of the tax is UTGST, at the same rate, and not SGST."""
+"""Union territories that levy UTGST instead of SGST, at the same rate."""
 
 _FORM = re.compile(r"[0-9]{2}[A-Z]{5}[0-9]{4}[A-Z][1-9A-Z]Z[0-9A-Z]")
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class WrongGstin(ValueError):
-    """Not a GSTIN; the message says what is wrong with it."""
+    """Not a valid GSTIN; the message says why."""
 
 
 def check_character(first_fourteen: str) -> str:
-    """What belongs after the first fourteen: base 36, weights 1 and 2 in turn, the digits of each product added."""
+    """The fifteenth character: base 36, alternating weights 1 and 2, digits of each product added."""
     total = 0
     for position, character in enumerate(first_fourteen):
         product = _DIGITS.index(character) * (1 + position % 2)
@@ -68,14 +68,14 @@ def check_character(first_fourteen: str) -> str:
 
 
 def checked_gstin(written: str) -> str:
-    """The GSTIN in capitals, without blanks at its ends. Raises WrongGstin."""
+    """The GSTIN in capitals, stripped. Raises WrongGstin."""
     gstin = written.strip().upper()
     if not _FORM.fullmatch(gstin):
         raise WrongGstin("a GSTIN is a state code, a PAN, a registration number, Z and a check character")
     if gstin[:2] not in STATES:
         raise WrongGstin(f"no state has the code {gstin[:2]}")
     if check_character(gstin[:14]) != gstin[14]:
-        raise WrongGstin("the check character does not fit: a character is mistyped")
+        raise WrongGstin("check it for a typo")
     return gstin
 
 

@@ -1,9 +1,7 @@
-"""The numbers of invoices and credit notes: consecutive within a series and a financial year. Pure.
+"""Numbers of invoices and credit notes, consecutive within a series and a financial year. Pure.
 
-Rule 46 of the CGST Rules: consecutive, unique within a financial year, 16 characters at most, of letters, digits, `-`
-and `/`. `INV/2627/0000042` is the 42nd live tax invoice of April 2026 to March 2027, in Indian time whatever the
-operator's time zone is. Who assigns a number holds the series' row and commits it with the document: that makes it
-gapless; this module only says what comes next.
+Rule 46 of the CGST Rules: consecutive, unique within a financial year, at most 16 characters. `INV/2627/0000042` is the
+42nd live tax invoice of April 2026 to March 2027, in Indian time whatever the operator's time zone.
 """
 
 import re
@@ -16,7 +14,6 @@ from core.clock import to_datetime
 from core.settings import SANDBOX_RAZORPAY_KEY_ID
 
 INDIAN_TIME = ZoneInfo("Asia/Kolkata")
-MAX_CHARACTERS = 16
 APRIL = 4
 LAST = 9_999_999
 FIRST_YEAR, LAST_YEAR = 2000, 2098
@@ -33,14 +30,14 @@ class SeriesFull(ValueError):
 
 
 class Document(StrEnum):
-    """What is numbered."""
+    """The kind of a numbered document."""
 
     TAX_INVOICE = "tax_invoice"
     CREDIT_NOTE = "credit_note"
 
 
 class Mode(StrEnum):
-    """Whose money: Razorpay live, Razorpay test, or our simulator. They never share a series."""
+    """Razorpay live, Razorpay test, or our simulator. They never share a series."""
 
     LIVE = "live"
     TEST = "test"
@@ -48,14 +45,14 @@ class Mode(StrEnum):
 
 
 def mode_of(key_id: str) -> Mode:
-    """Whose money a key moves. No key at all is the sandbox's: nothing can move."""
+    """The mode of a key. No key counts as the sandbox."""
     if key_id in {"", SANDBOX_RAZORPAY_KEY_ID}:
         return Mode.SANDBOX
     return Mode.LIVE if key_id.startswith("rzp_live_") else Mode.TEST
 
 
 class Series(StrEnum):
-    """The prefix of each series; the first number of each is 1, every financial year."""
+    """The prefix of each series. Each starts at 1 every financial year."""
 
     LIVE_INVOICES = "INV"
     LIVE_CREDIT_NOTES = "CRN"
@@ -83,7 +80,7 @@ class FinancialYear:
 
     def __post_init__(self) -> None:
         if not FIRST_YEAR <= self.starts <= LAST_YEAR:
-            raise WrongNumber("two digits name the years of this century only")
+            raise WrongNumber("two digits can only name years of this century")
 
     def __str__(self) -> str:
         return f"{self.starts % 100:02d}{(self.starts + 1) % 100:02d}"
@@ -91,7 +88,7 @@ class FinancialYear:
 
 @dataclass(frozen=True, slots=True)
 class DocumentNumber:
-    """A number within a series and a financial year; `str` is what stands on the document."""
+    """A number within a series and a financial year; `str` gives its printed form."""
 
     series: Series
     year: FinancialYear
@@ -105,30 +102,30 @@ class DocumentNumber:
         return f"{self.series}/{self.year}/{self.running:07d}"
 
     def following(self) -> "DocumentNumber":
-        """The next in the same series and year. Raises SeriesFull."""
+        """The next number of the same series and year. Raises SeriesFull."""
         return replace(self, running=self.running + 1)
 
 
 def series_of(document: Document, mode: Mode) -> Series:
-    """The series that such a document is numbered in."""
+    """The series of a kind of document."""
     return _SERIES[document, mode]
 
 
 def day_in_india(at_ms: int) -> date:
-    """The Indian date of a moment: the one that stands on the document."""
+    """The Indian date of a time, as printed on documents."""
     return to_datetime(at_ms).astimezone(INDIAN_TIME).date()
 
 
 def financial_year_of(day: date) -> FinancialYear:
-    """The financial year that an Indian date lies in."""
+    """The financial year of an Indian date."""
     return FinancialYear(day.year if day.month >= APRIL else day.year - 1)
 
 
 def next_number(series: Series, at_ms: int, last: DocumentNumber | None) -> DocumentNumber:
-    """The number after `last`, the newest of this series; the first of the year if that one is of an earlier year.
+    """The number after `last`, the newest of its series; 1 in a new financial year.
 
-    Raises WrongNumber if `last` is of another series, or of a later year than this moment: a clock has gone back, and
-    a number given now would stand before one that is already out.
+    Raises WrongNumber if `last` is of another series, or of a later year: the clock went back, and the number would
+    precede one already issued.
     """
     year = financial_year_of(day_in_india(at_ms))
     if last is None:
@@ -141,7 +138,7 @@ def next_number(series: Series, at_ms: int, last: DocumentNumber | None) -> Docu
 
 
 def parse_number(written: str) -> DocumentNumber:
-    """The number that `str` of one wrote. Raises WrongNumber."""
+    """Parses a number's printed form. Raises WrongNumber."""
     parts = _FORM.fullmatch(written)
     if parts is None:
         raise WrongNumber(f"{written!r} is not a document number")

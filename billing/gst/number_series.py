@@ -1,10 +1,9 @@
-"""The next number of a series, held until the document that bears it is committed.
+"""Assignment of the next number of a series, in the transaction that commits the numbered document.
 
-Whoever takes a number holds the series' row to the end of the transaction, so the next one waits, and a transaction
-that is rolled back gives its number back: no gap, no repeat. The tenant's lock is taken before (`tenant_transaction`).
+The series' row stays locked to the end of the transaction, and a rollback returns the number: no gap, no repeat. Lock
+order: the tenant's lock first (`tenant_transaction`).
 """
 
-from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,16 +14,9 @@ _NONE_YET = ""
 
 
 async def take_number(session: AsyncSession, series: Series, now_ms: int) -> DocumentNumber:
-    """The next number of the series, by the Indian date of this moment. Raises WrongNumber when the clock went back."""
+    """Takes the next number of the series, by the Indian date. Raises WrongNumber if the clock went back a year."""
     await session.execute(insert(DocumentSeries).values(series=series, last=_NONE_YET).on_conflict_do_nothing())
-    row = (
-        await session.scalars(
-            select(DocumentSeries)
-            .where(DocumentSeries.series == series)
-            .with_for_update()
-            .execution_options(populate_existing=True)
-        )
-    ).one()
+    row = await session.get_one(DocumentSeries, series, with_for_update=True, populate_existing=True)
     last = None if row.last == _NONE_YET else parse_number(row.last)
     number = next_number(series, now_ms, last)
     row.last = str(number)

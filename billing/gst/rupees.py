@@ -1,13 +1,6 @@
-"""Amounts as India writes them: lakhs and crores, in figures and in words. Pure, exact, from paise.
+"""Amounts in rupees, in figures and in words of lakhs and crores. Pure, exact, from paise."""
 
-The figures are Babel's, from exact decimals: a float never comes near. The words are ours: it has none.
-"""
-
-from decimal import Decimal
-
-from babel.numbers import format_currency, format_decimal
-
-LOCALE = "en_IN"
+from core.figures import grouped
 
 PAISE_PER_RUPEE = 100
 CRORE = 10_000_000
@@ -22,18 +15,14 @@ _TENS = ("", "", "Twenty", "Thirty", "Forty", "Fifty", "Sixty", "Seventy", "Eigh
 _SCALES = ((CRORE, "Crore"), (100_000, "Lakh"), (1_000, "Thousand"), (100, "Hundred"))
 
 
-def grouped(number: int) -> str:
-    """A whole number with India's commas: the last three digits, then pairs. 12345678 is `1,23,45,678`."""
-    return format_decimal(number, locale=LOCALE)
-
-
 def rupees(amount_paise: int) -> str:
     """An amount in figures: `₹1,23,456.78`; a credit is `-₹1,23,456.78`."""
-    return format_currency(Decimal(amount_paise) / PAISE_PER_RUPEE, "INR", locale=LOCALE)
+    whole, paise = divmod(abs(amount_paise), PAISE_PER_RUPEE)
+    return f"{'-' if amount_paise < 0 else ''}₹{grouped(whole)}.{paise:02d}"
 
 
 def in_words(amount_paise: int) -> str:
-    """An amount as an invoice spells it: `Rupees One Lakh Five and Seven Paise Only`."""
+    """An amount in words: `Rupees One Lakh Five and Seven Paise Only`."""
     whole, paise = divmod(abs(amount_paise), PAISE_PER_RUPEE)
     minus = "Minus " if amount_paise < 0 else ""
     fraction = f" and {_spelt(paise)} Paise" if paise else ""
@@ -41,7 +30,7 @@ def in_words(amount_paise: int) -> str:
 
 
 def _spelt(number: int) -> str:
-    """A number from zero on; past a crore of crores the crores are counted in crores, as spoken."""
+    """A number in words; from a crore of crores on, crores are counted in crores."""
     for size, name in _SCALES:
         if number >= size:
             count, rest = divmod(number, size)

@@ -1,10 +1,9 @@
-"""GST on a bill: where the supply is, which components that makes, and what each comes to. Pure.
+"""GST on a bill: place of supply, tax components and their amounts. Pure.
 
-Software as a service, ruled by sections 7, 8, 12, 13 and 16 of the IGST Act: inside the supplier's state CGST and
-SGST (UTGST in a union territory without legislature), elsewhere in India IGST, abroad zero-rated under the operator's
-letter of undertaking (LUT) or refused. Each component is rounded once, half up, on the bill's taxable total; halves go
-away from zero, so that a credit note of the same amount takes back the same tax. Supplies to SEZ units are not known
-here: such a customer is treated as its state says.
+Software as a service under sections 7, 8, 12, 13 and 16 of the IGST Act: in the supplier's state CGST and SGST (UTGST
+in a union territory without legislature), elsewhere in India IGST, abroad zero-rated under the operator's letter of
+undertaking (LUT) or refused. Each component is rounded once on the bill's taxable total, halves away from zero, so that
+a credit note of the same amount has the same tax. Supplies to SEZ units are taxed by the customer's state.
 """
 
 from dataclasses import dataclass
@@ -16,17 +15,17 @@ from core.money import ceil_div, divide_half_up
 BASIS_POINTS = 10_000
 INDIA = "IN"
 FOREIGN_COUNTRY = "96"
-"""The place of supply of an export, in the returns' list of codes."""
+"""The code for the place of supply of an export in GST returns."""
 EXPORT_ENDORSEMENT = "Supply meant for export under letter of undertaking without payment of integrated tax"
-"""What rule 46 wants on the invoice of such an export."""
+"""Required by rule 46 on the invoice of such an export."""
 
 
 class SupplyRefused(ValueError):
-    """This customer cannot be billed as things are; the message says why."""
+    """The customer can't be billed; the message says why."""
 
 
 class Treatment(StrEnum):
-    """How a supply is taxed. A plan has one Razorpay price per treatment."""
+    """The taxation of a supply. A plan has one Razorpay price per treatment."""
 
     INTRA_STATE = "intra_state"
     INTER_STATE = "inter_state"
@@ -34,7 +33,7 @@ class Treatment(StrEnum):
 
 
 class Component(StrEnum):
-    """A tax as the invoice names it."""
+    """A tax component, as named on the invoice."""
 
     CGST = "CGST"
     SGST = "SGST"
@@ -44,7 +43,7 @@ class Component(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """The rates, in basis points: 18 % is 1800."""
+    """Rates in basis points: 18 % is 1800."""
 
     cgst_bp: int = 900
     sgst_bp: int = 900
@@ -52,7 +51,7 @@ class Rates:
 
     def __post_init__(self) -> None:
         if min(self.cgst_bp, self.sgst_bp, self.igst_bp) < 0:
-            raise ValueError("a rate is not negative")
+            raise ValueError("a rate must not be negative")
 
 
 SAAS_RATES = Rates()
@@ -60,7 +59,7 @@ SAAS_RATES = Rates()
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """Where a customer is. `gstin` is none for an unregistered one; `state` is none abroad."""
+    """A customer's location. `gstin` is None if unregistered, `state` None abroad."""
 
     country: str
     state: str | None = None
@@ -69,7 +68,7 @@ class Customer:
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """Where a supply is and how it is taxed: settled once, copied onto the bill."""
+    """The place and taxation of a supply, copied onto the bill."""
 
     treatment: Treatment
     place: str
@@ -77,13 +76,13 @@ class Supply:
 
     @property
     def place_name(self) -> str:
-        """The place of supply as the invoice writes it."""
+        """The place of supply as printed on the invoice."""
         return STATES.get(self.place, "Outside India")
 
 
 @dataclass(frozen=True, slots=True)
 class TaxLine:
-    """One component on a bill."""
+    """One tax component of a bill."""
 
     component: Component
     rate_bp: int
@@ -91,10 +90,10 @@ class TaxLine:
 
 
 def supply_to(customer: Customer, *, supplier_state: str, has_lut: bool, rates: Rates = SAAS_RATES) -> Supply:
-    """The supply to this customer. Raises SupplyRefused, and WrongGstin for a number that cannot be.
+    """The supply to a customer. Raises SupplyRefused; WrongGstin for an invalid number.
 
-    The place is the customer's state: its GSTIN's if registered, its address's if not. The two must agree, since
-    both stand on the invoice. Abroad it needs the operator's LUT: tax paid and claimed back is not offered.
+    The place is the customer's state, by its GSTIN if registered, else by its address. The two must agree, since both
+    are on the invoice. Exports need the operator's LUT; export with payment of tax is not supported.
     """
     if supplier_state not in STATES:
         raise SupplyRefused(f"the supplier's state code {supplier_state!r} is not one of GST's")
@@ -112,7 +111,7 @@ def supply_to(customer: Customer, *, supplier_state: str, has_lut: bool, rates: 
 
 
 def tax_on(taxable_paise: int, supply: Supply) -> tuple[TaxLine, ...]:
-    """Each component of the tax on a bill's taxable total; a credit note's is negative."""
+    """The tax components on a bill's taxable total; negative for a credit note."""
     return tuple(
         TaxLine(component, rate_bp, divide_half_up(taxable_paise * rate_bp, BASIS_POINTS))
         for component, rate_bp in supply.components
@@ -120,16 +119,16 @@ def tax_on(taxable_paise: int, supply: Supply) -> tuple[TaxLine, ...]:
 
 
 def gross_of(net_paise: int, supply: Supply) -> int:
-    """A net amount with its tax: what Razorpay is asked to collect."""
+    """A net amount plus its tax."""
     return net_paise + sum(line.tax_paise for line in tax_on(net_paise, supply))
 
 
 def largest_net_of(gross_paise: int, supply: Supply) -> int:
-    """The largest net whose gross is not above `gross_paise`. Not every gross is some net's: the rest stays unused."""
+    """The largest net whose gross is at most `gross_paise`. Not every gross is the gross of a net amount."""
     if gross_paise < 0:
-        raise ValueError("a gross amount is not negative")
+        raise ValueError("a gross amount must not be negative")
     whole_bp = BASIS_POINTS + sum(rate_bp for _, rate_bp in supply.components)
-    # Two components are off by half a paisa each at the most: this starts at or above the answer, two steps at most.
+    # Each of two components is off by at most half a paisa, so this starts at most two steps above the answer.
     net_paise = ceil_div(gross_paise * BASIS_POINTS, whole_bp)
     while gross_of(net_paise, supply) > gross_paise:
         net_paise -= 1

@@ -1,7 +1,6 @@
-"""Reading bills: one, or a page of them, and the link that an open one is paid by.
+"""Queries of bills: one, a page newest first, and the live charges of open ones.
 
-Newest first; a cursor is the id of the last row seen. `tenant_id` None means every tenant, and is the caller's to
-decide.
+`tenant_id` None means all tenants, which only the caller can authorise.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,12 +10,12 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.models import Bill, Charge
-from billing.models.bills import LIVE
+from billing.models.states import LIVE, BillState
 from core.errors import NotFound
 
 
 async def find_bill(session: AsyncSession, bill_id: UUID, *, tenant_id: UUID | None) -> Bill:
-    """One document. Raises NotFound."""
+    """One bill. Raises NotFound."""
     query = select(Bill).where(Bill.id == bill_id)
     if tenant_id is not None:
         query = query.where(Bill.tenant_id == tenant_id)
@@ -35,12 +34,10 @@ async def list_bills(
     before: UUID | None = None,
     limit: int,
 ) -> Sequence[Bill]:
-    """Documents of every kind; with `final` only those that have a number."""
+    """Bills of every kind; with `final` only numbered ones."""
     query = select(Bill).order_by(Bill.id.desc()).limit(limit)
-    if tenant_id is not None:
-        query = query.where(Bill.tenant_id == tenant_id)
-    if state is not None:
-        query = query.where(Bill.state == state)
+    filters = ((Bill.tenant_id, tenant_id), (Bill.state, state))
+    query = query.where(*(column == value for column, value in filters if value is not None))
     if final:
         query = query.where(Bill.number.is_not(None))
     if before is not None:
@@ -49,8 +46,8 @@ async def list_bills(
 
 
 async def live_charges(session: AsyncSession, bills: Iterable[Bill]) -> Mapping[UUID, Charge]:
-    """How each of these is being collected, by the bill; one that is not is left out."""
-    keys = [(bill.tenant_id, bill.id) for bill in bills if bill.state == "open"]
+    """The live charge of each open bill, by bill id. Bills without one are missing."""
+    keys = [(bill.tenant_id, bill.id) for bill in bills if bill.state == BillState.OPEN]
     if not keys:
         return {}
     query = select(Charge).where(tuple_(Charge.tenant_id, Charge.bill_id).in_(keys), Charge.state.in_(LIVE))

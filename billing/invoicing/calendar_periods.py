@@ -1,7 +1,6 @@
-"""The past months of tenants on a plan that bills, which nothing made a period of yet.
+"""Periods for past calendar months of tenants on a plan that bills overage.
 
-A month that a projection saw has its row. One in which a tenant used something while no projection ran gets it here,
-with the terms of the plan that the tenant is on; its end has passed, so it is closed right after.
+A month with usage but no projection gets its row here, with the terms of the tenant's current plan, and is closed next.
 """
 
 from datetime import date
@@ -13,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from billing.context import BillingContext
 from billing.models import BillingPeriod, Plan
+from billing.models.states import PeriodKind
 from billing.rating.overage import PastAllowance
 from billing.rating.terms import terms_of
 from core.tenancy.models import Tenant
@@ -22,9 +22,10 @@ from metering.quota.windows import Calendar, day_start_ms
 _MONTH = "^20[0-9]{2}-(0[1-9]|1[0-2])$"
 
 
-async def enter_months(context: BillingContext, now_ms: int, tenant_id: UUID | None = None) -> None:
-    """Makes the rows that are missing, of one tenant or of all. Whoever else makes one at once makes the same."""
-    present = Calendar(context.zone.key).month(now_ms).name
+async def create_month_periods(context: BillingContext, now_ms: int, tenant_id: UUID | None = None) -> None:
+    """Creates the missing rows of one tenant or of all. A concurrent call creates the same rows."""
+    calendar = Calendar(context.zone.key)
+    present = calendar.month(now_ms).name
     query = (
         select(UsageMeter.tenant_id, UsageMeter.period_id, Plan)
         .join(Tenant, Tenant.id == UsageMeter.tenant_id)
@@ -40,22 +41,16 @@ async def enter_months(context: BillingContext, now_ms: int, tenant_id: UUID | N
     if tenant_id is not None:
         query = query.where(UsageMeter.tenant_id == tenant_id)
     async with context.database.session() as session:
-        for whose, name, plan in {(row[0], row[1]): row for row in await session.execute(query)}.values():
-            starts_ms, ends_ms = _bounds(context, name)
+        for owner, name, plan in {(row[0], row[1]): row for row in await session.execute(query)}.values():
+            month = calendar.month(day_start_ms(date.fromisoformat(f"{name}-01"), context.zone))
             values = {
-                "tenant_id": whose,
+                "tenant_id": owner,
                 "period_id": name,
-                "kind": "month",
-                "starts_ms": starts_ms,
-                "ends_ms": ends_ms,
+                "kind": PeriodKind.MONTH,
+                "starts_ms": month.starts_ms,
+                "ends_ms": month.ends_ms,
                 "plan_code": plan.code,
                 "plan_version": plan.version,
                 "terms": msgspec.to_builtins(terms_of(plan)),
             }
             await session.execute(insert(BillingPeriod).values(**values).on_conflict_do_nothing())
-
-
-def _bounds(context: BillingContext, name: str) -> tuple[int, int]:
-    first = date.fromisoformat(f"{name}-01")
-    month = Calendar(context.zone.key).month(day_start_ms(first, context.zone))
-    return month.starts_ms, month.ends_ms

@@ -1,8 +1,7 @@
-"""Credit notes: what a period's price fell by, taken back from its bills, the newest first.
+"""Credit notes: a fall of a period's price, credited to its bills, newest first.
 
-Each note is of one bill, and takes no more of it than is left: a bill that is credited whole gets its very tax back,
-in one note or in many. The supply and the parties are the bill's. What was paid of it already is given back
-(`billing.payments.refunds`); what is open is less from now on, and whoever collects it makes the charge anew.
+Each note credits one bill by at most what is left of it, so a bill credited in full gets exactly its tax back, in one
+note or several. A credited amount that was paid is refunded; an open bill's charge is replaced by one for the rest.
 """
 
 from collections.abc import Sequence
@@ -12,31 +11,20 @@ import msgspec
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from billing.context import COLLECT, BillingContext, enqueue_after_commit, record_finding
-from billing.documents.bill_lines import credit_lines
+from billing.context import COLLECT, BillingContext, enqueue_after_commit
+from billing.documents.bill_lines import overage_lines
+from billing.findings import record_finding
 from billing.gst.tax import BASIS_POINTS, TaxLine
-from billing.invoicing.already_billed import negative, taken_by
-from billing.invoicing.issuing import SMALLEST_PAISE, finalise, next_seq
+from billing.invoicing.issuing import billed_by, finalise, new_document
 from billing.models import Bill, Charge, Payment, Refund
-from billing.payments.refunds import want
+from billing.models.bills import SMALLEST_PAISE, balance_of
+from billing.models.states import REFUND_UNSENT, BillKind, BillState
+from billing.payments.refunds import request_refund
 from billing.rating.overage import OverageBill, Reading, Terms, price_period
-from core.ids import uuid7
 from core.money import divide_half_up
 
-_OF_A_BILL = (
-    "period_id",
-    "starts_ms",
-    "ends_ms",
-    "subscription_id",
-    "plan_code",
-    "plan_version",
-    "supply",
-    "customer",
-    "supplier",
-)
 
-
-async def credit(
+async def issue_credit_notes(
     session: AsyncSession,
     context: BillingContext,
     numbered: Sequence[Bill],
@@ -44,53 +32,51 @@ async def credit(
     terms: Terms,
     now_ms: int,
 ) -> Sequence[Bill]:
-    """The notes that bring a period's numbered documents down to its price. The tenant's lock is held."""
+    """Issues the notes that reduce a period's numbered documents to its price. The tenant's lock is held."""
     made: list[Bill] = []
     for bill in sorted(numbered, key=lambda each: each.seq, reverse=True):
-        if bill.kind != "overage":
+        if bill.kind != BillKind.OVERAGE:
             continue
-        owed = price_period(reading, terms, taken_by([*numbered, *made]))
+        owed = price_period(reading, terms, billed_by([*numbered, *made]))
         if owed.taxable_paise >= 0:
             break
         notes = [note for note in numbered if note.refers_to == bill.id]
-        if taken_by([bill, *notes]).total_paise > 0:
-            made.append(await _note(session, context, bill, notes, owed, now_ms))
+        if billed_by([bill, *notes]).total_paise > 0:
+            made.append(await _issue(session, context, bill, notes, owed, now_ms))
     return made
 
 
-async def _note(
+async def _issue(
     session: AsyncSession, context: BillingContext, bill: Bill, notes: Sequence[Bill], owed: OverageBill, now_ms: int
 ) -> Bill:
-    """One note: what the price fell by, or all that is left of the bill if that is less."""
-    left = taken_by([bill, *notes])
+    """Issues one note: over the fall of the price, or all that is left of the bill if that is less."""
+    left = billed_by([bill, *notes])
     whole = left.total_paise <= -owed.taxable_paise
-    taken = negative(left) if whole else owed.taken
-    tax = [_tax_back(line, notes, taken.total_paise, whole=whole) for line in _tax(bill)]
-    note = Bill(
-        **{name: getattr(bill, name) for name in _OF_A_BILL},
-        tenant_id=bill.tenant_id,
-        id=uuid7(now_ms),
-        kind="credit_note",
-        state="issued",
-        seq=await next_seq(session, bill.tenant_id, bill.period_id, "credit_note"),
-        lines=credit_lines(owed, taken),
+    taken = -left if whole else owed.taken
+    tax = [_credited_tax(line, notes, taken.total_paise, whole=whole) for line in _tax(bill)]
+    note = await new_document(
+        session,
+        bill,
+        BillKind.CREDIT_NOTE,
+        now_ms,
+        supply=bill.supply,
+        customer=bill.customer,
+        supplier=bill.supplier,
+        lines=overage_lines(owed, taken),
         taken=msgspec.to_builtins(taken),
         taxable_paise=taken.total_paise,
         tax=msgspec.to_builtins(tax),
         total_paise=taken.total_paise + sum(line.tax_paise for line in tax),
         refers_to=bill.id,
-        created_ms=now_ms,
     )
-    session.add(note)
-    await session.flush()
     await finalise(session, context, note, now_ms)
     if note.number is not None:
         await _apply(session, context, bill, note)
     return note
 
 
-def _tax_back(line: TaxLine, notes: Sequence[Bill], taxable_paise: int, *, whole: bool) -> TaxLine:
-    """A component of what is taken back: rounded like a bill's, but never more than is left of the bill's own."""
+def _credited_tax(line: TaxLine, notes: Sequence[Bill], taxable_paise: int, *, whole: bool) -> TaxLine:
+    """One tax component of a note: rounded like a bill's, but at most what is left of the bill's own."""
     left = line.tax_paise + sum(
         one.tax_paise for note in notes for one in _tax(note) if one.component is line.component
     )
@@ -100,28 +86,28 @@ def _tax_back(line: TaxLine, notes: Sequence[Bill], taxable_paise: int, *, whole
 
 
 async def _apply(session: AsyncSession, context: BillingContext, bill: Bill, note: Bill) -> None:
-    """The bill is less by the note; what was paid above that goes back."""
-    before = max(0, -_due(bill))
+    """Credits the bill by the note, and refunds what was paid above the rest."""
+    before = max(0, -balance_of(bill))
     bill.credited_paise -= note.total_paise
-    back = max(0, -_due(bill)) - before
-    if bill.state in {"open", "waived"}:
+    back = max(0, -balance_of(bill)) - before
+    if bill.state in {BillState.OPEN, BillState.WAIVED}:
         if bill.credited_paise >= bill.total_paise:
-            bill.state = "credited"
-        elif _due(bill) < SMALLEST_PAISE:
-            bill.state = "paid" if bill.paid_paise > 0 else "waived"
+            bill.state = BillState.CREDITED
+        elif balance_of(bill) < SMALLEST_PAISE:
+            bill.state = BillState.PAID if bill.paid_paise > 0 else BillState.WAIVED
     enqueue_after_commit(session, COLLECT)
     if back > 0:
-        await _give_back(session, context, bill, note, back)
+        await _refund(session, context, bill, note, back)
 
 
-async def _give_back(session: AsyncSession, context: BillingContext, bill: Bill, note: Bill, back_paise: int) -> None:
-    """Asks for the refunds of what was paid for the bill, of its newest payment first."""
+async def _refund(session: AsyncSession, context: BillingContext, bill: Bill, note: Bill, back_paise: int) -> None:
+    """Requests refunds of the bill's payments, newest first."""
     cause = f"credit:{note.id}:{bill.id}"
     for payment, left_paise in await _payments(session, bill):
         part = min(left_paise, back_paise)
         if part > 0:
-            await want(session, context, bill.tenant_id, payment.razorpay_id, part, cause)
-            cause = f"credit:{note.id}:{bill.id}:{payment.razorpay_id}"  # a cause is for one refund only
+            await request_refund(session, context, bill.tenant_id, payment.razorpay_id, part, cause)
+            cause = f"credit:{note.id}:{bill.id}:{payment.razorpay_id}"  # a cause has one refund
             back_paise -= part
     if back_paise:
         detail = {"note": str(note.id), "bill": str(bill.id), "left_paise": back_paise}
@@ -129,7 +115,7 @@ async def _give_back(session: AsyncSession, context: BillingContext, bill: Bill,
 
 
 async def _payments(session: AsyncSession, bill: Bill) -> list[tuple[Payment, int]]:
-    """What paid the bill, newest first, and what of each was not given back: its own, or an invoice with add-ons."""
+    """The bill's payments, direct or by an invoice with its add-on, newest first, each with its refundable paise."""
     carried = select(Charge.razorpay_invoice_id).where(
         Charge.tenant_id == bill.tenant_id, Charge.bill_id == bill.id, Charge.razorpay_invoice_id.is_not(None)
     )
@@ -145,16 +131,11 @@ async def _payments(session: AsyncSession, bill: Bill) -> list[tuple[Payment, in
             select(func.coalesce(func.sum(Refund.amount_paise), 0)).where(
                 Refund.tenant_id == bill.tenant_id,
                 Refund.payment_id == payment.razorpay_id,
-                Refund.state.in_(("awaiting_operator", "intended", "submitting")),
+                Refund.state.in_(REFUND_UNSENT),
             )
         )
         found.append((payment, payment.amount_paise - payment.refunded_paise - int(wanted or 0)))
     return found
-
-
-def _due(bill: Bill) -> int:
-    """What the bill asks for still; negative where too much was paid."""
-    return bill.total_paise - bill.credited_paise - bill.paid_paise
 
 
 def _tax(bill: Bill) -> list[TaxLine]:

@@ -1,10 +1,10 @@
-"""Issuing documents: what makes one final, the bill of a cycle's fee, and a bill as a document to be shown.
+"""Issuing documents: numbering them, the bill of a cycle's fee, and the printable document of a bill.
 
-A document is final when it has a number (`finalise`); nothing of it but what was paid and credited changes after that.
-One without a number (`held`, `waived`) is a draft: nobody is asked for it, and the next close of its period takes it
-up again. Everything runs in the caller's transaction, under the tenant's lock.
+A document is final once it has a number (`finalise`); after that only its paid and credited amounts change. One without
+(`held`, `waived`) is a draft, which the next close of its period replaces. Everything runs under the tenant's lock.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -14,8 +14,8 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.access.cycles import cycle_name
-from billing.access.periods import mark_of
-from billing.catalogue.profiles import profile_of, supplier, supply_for, supply_from_json, supply_to_json
+from billing.access.periods import cycle_suffix, new_period
+from billing.catalogue.profiles import get_profile, get_supplier, supply_for, supply_from_json, supply_to_json
 from billing.context import COLLECT, BillingContext, enqueue_after_commit
 from billing.documents.bill_lines import base_lines, price_base
 from billing.documents.invoice import Document, DocumentLine, PaidNote, Party
@@ -24,17 +24,17 @@ from billing.gst.invoice_numbers import day_in_india, series_of
 from billing.gst.number_series import take_number
 from billing.gst.tax import EXPORT_ENDORSEMENT, Supply, TaxLine, Treatment, tax_on
 from billing.models import Bill, BillingPeriod, Charge, Payment, Plan, Subscription
+from billing.models.bills import SMALLEST_PAISE
+from billing.models.states import LIVE, BillKind, BillState, Instrument, PeriodKind
+from billing.rating.overage import NOTHING_BILLED, AlreadyBilled
 from billing.razorpay.entities import Invoice
 from core.errors import Conflict, Invalid, NotFound
 from core.ids import uuid7
 
-SMALLEST_PAISE = 100
-"""Razorpay moves no less than a rupee, in either direction: a document of less waits as `waived`."""
-
 
 @dataclass(frozen=True, slots=True)
 class Parties:
-    """Who supplies what to whom, as of now: copied onto the document."""
+    """Supply, customer and supplier at the time of issue; copied onto the document."""
 
     supply: Supply
     customer: dict[str, Any]
@@ -42,44 +42,61 @@ class Parties:
 
 
 async def parties_of(session: AsyncSession, tenant_id: UUID) -> Parties | None:
-    """As the profiles say now; None while the tenant's or the operator's is missing, or they do not go together."""
+    """The current parties; None while a profile is missing or the two can't be combined."""
     try:
         supply = await supply_for(session, tenant_id)
-        return await _as_copied(session, tenant_id, supply)
+        return await _copy_parties(session, tenant_id, supply)
     except (NotFound, Invalid):
         return None
 
 
 async def finalise(session: AsyncSession, context: BillingContext, bill: Bill, now_ms: int) -> None:
-    """Gives a bill its number, its dates and its state; or leaves it a draft, when no such sum can be moved.
+    """Gives a bill its number, dates and state; waives one that is too small to collect.
 
-    The number's series is held from here to the commit. Raises WrongNumber when the clock went back over a year's end.
+    Locks the number's series until the commit. Raises WrongNumber when the clock went back over a year's end.
     """
-    if bill.kind != "base" and abs(bill.total_paise) < SMALLEST_PAISE:
-        bill.state, bill.reason = "waived", "less than a rupee"
+    if bill.kind != BillKind.BASE and abs(bill.total_paise) < SMALLEST_PAISE:
+        bill.state, bill.reason = BillState.WAIVED, "less than a rupee"
         return
-    kind = Kind.CREDIT_NOTE if bill.kind == "credit_note" else Kind.TAX_INVOICE
+    kind = Kind.CREDIT_NOTE if bill.kind == BillKind.CREDIT_NOTE else Kind.TAX_INVOICE
     bill.number = str(await take_number(session, series_of(kind, context.mode), now_ms))
     bill.issued_ms, bill.reason = now_ms, None
     match bill.kind:
-        case "credit_note":
-            bill.state = "issued"
-        case "base":
-            bill.state, bill.due_ms = "open", now_ms
+        case BillKind.CREDIT_NOTE:
+            bill.state = BillState.ISSUED
+        case BillKind.BASE:
+            bill.state, bill.due_ms = BillState.OPEN, now_ms
         case _:
-            bill.state, bill.due_ms = "open", now_ms + context.rules.pay_within_ms
+            bill.state, bill.due_ms = BillState.OPEN, now_ms + context.rules.pay_within_ms
             enqueue_after_commit(session, COLLECT)
     await session.flush()
+
+
+async def new_document(
+    session: AsyncSession, like: BillingPeriod | Bill, kind: BillKind, now_ms: int, **columns: Any
+) -> Bill:
+    """Stores a draft for the period of `like`: held, with its kind's next sequence number. `columns`: the others."""
+    last = await session.scalar(
+        select(func.max(Bill.seq)).where(
+            Bill.tenant_id == like.tenant_id, Bill.period_id == like.period_id, Bill.kind == kind
+        )
+    )
+    of_period = ("tenant_id", "period_id", "starts_ms", "ends_ms", "subscription_id", "plan_code", "plan_version")
+    own = {"id": uuid7(now_ms), "kind": kind, "state": BillState.HELD, "seq": (last or 0) + 1, "created_ms": now_ms}
+    bill = Bill(**{name: getattr(like, name) for name in of_period} | own | columns)
+    session.add(bill)
+    await session.flush()
+    return bill
 
 
 async def issue_base(
     session: AsyncSession, context: BillingContext, subscription: Subscription, invoice: Invoice, now_ms: int
 ) -> Bill:
-    """The bill of a cycle's fee, which a paid invoice of Razorpay's collected; the same one when asked again.
+    """Issues the bill of a cycle's fee, which a paid invoice of Razorpay's collected. Idempotent.
 
-    Its total is what was collected for the plan, to the paisa; the tax is the subscription's, whatever the profile
-    says by now. It is `open` and due at once: who records the payment makes it paid in the same transaction.
-    Raises NotFound when a profile is missing, Invalid for an invoice that names no cycle.
+    Its total is exactly the amount collected for the plan; its tax is the subscription's, even if the profile changed.
+    It is `open` and due at once; the caller records the payment in the same transaction. Raises NotFound when a profile
+    is missing, Invalid for an invoice without a cycle.
     """
     tenant_id = subscription.tenant_id
     known = await session.scalar(
@@ -89,20 +106,14 @@ async def issue_base(
         return known
     plan = await session.get_one(Plan, (subscription.plan_code, subscription.plan_version))
     supply = supply_from_json(subscription.supply)
-    parties = await _as_copied(session, tenant_id, supply)
+    parties = await _copy_parties(session, tenant_id, supply)
     collected_paise = plan_paise(invoice)
     price = price_base(collected_paise, plan.base_paise, supply)
-    period_id, starts_ms, ends_ms = await _cycle_of(session, subscription, invoice)
-    bill = Bill(
-        tenant_id=tenant_id,
-        id=uuid7(now_ms),
-        kind="base",
-        state="open",
-        period_id=period_id,
-        seq=await next_seq(session, tenant_id, period_id, "base"),
-        starts_ms=starts_ms,
-        ends_ms=ends_ms,
-        subscription_id=subscription.id,
+    bill = await new_document(
+        session,
+        await _cycle_of(session, subscription, invoice, plan),
+        BillKind.BASE,
+        now_ms,
         plan_code=plan.code,
         plan_version=plan.version,
         lines=base_lines(plan.name, price),
@@ -111,20 +122,18 @@ async def issue_base(
         total_paise=collected_paise,
         **copied(parties),
         razorpay_invoice_id=invoice.id,
-        created_ms=now_ms,
     )
-    session.add(bill)
     await finalise(session, context, bill, now_ms)
     return bill
 
 
 async def document_of(session: AsyncSession, context: BillingContext, bill: Bill) -> Document:
-    """The document of a bill, to be rendered; a draft's has no number. Raises Conflict where nobody is named."""
+    """The printable document of a bill; a draft has no number. Raises Conflict for a bill without parties."""
     if not bill.supply:
-        raise Conflict("it waits for a billing profile: there is nobody to put on it")
+        raise Conflict("the bill waits for a billing profile")
     supply = supply_from_json(bill.supply)
-    is_note = bill.kind == "credit_note"
-    sign = -1 if is_note else 1  # a credit note says what it takes back
+    is_note = bill.kind == BillKind.CREDIT_NOTE
+    sign = -1 if is_note else 1  # a credit note shows positive amounts
     lines = tuple(DocumentLine.of(line) for line in bill.lines)
     tax = msgspec.convert(bill.tax, tuple[TaxLine, ...])
     plan = await session.get_one(Plan, (bill.plan_code, bill.plan_version))
@@ -132,17 +141,17 @@ async def document_of(session: AsyncSession, context: BillingContext, bill: Bill
     charge = await session.scalar(
         select(Charge)
         .where(Charge.tenant_id == bill.tenant_id, Charge.bill_id == bill.id)
-        .where(Charge.state.in_(("intended", "submitting", "submitted")))
+        .where(Charge.state.in_(LIVE))
     )
-    is_open = bill.state == "open"
+    is_open = bill.state == BillState.OPEN
     return Document(
         kind=Kind.CREDIT_NOTE if is_note else Kind.TAX_INVOICE,
         mode=context.mode,
         number=bill.number or "DRAFT",
         issued_on=day_in_india(bill.issued_ms or bill.created_ms),
         due_on=None if bill.due_ms is None else day_in_india(bill.due_ms),
-        supplier=Party.of(bill.supplier),
-        customer=Party.of(bill.customer),
+        supplier=msgspec.convert(bill.supplier, Party),
+        customer=msgspec.convert(bill.customer, Party),
         sac=bill.supplier["sac"],
         place_of_supply=f"{supply.place_name} ({supply.place})",
         plan=f"{plan.name}, version {plan.version}",
@@ -160,17 +169,17 @@ async def document_of(session: AsyncSession, context: BillingContext, bill: Bill
 
 
 def _notes(bill: Bill, supply: Supply, charge: Charge | None) -> tuple[str, ...]:
-    """What else is to be said on it."""
+    """Further notes on the document."""
     notes = []
     if supply.treatment is Treatment.EXPORT:
         notes.append(f"{EXPORT_ENDORSEMENT} (LUT {bill.supplier['lut_number']})")
-    if charge is not None and charge.instrument == "addon":
+    if charge is not None and charge.instrument == Instrument.ADDON:
         notes.append("Collected with the subscription: it is on the invoice after the next.")
     return tuple(notes)
 
 
 async def _paid(session: AsyncSession, bill: Bill) -> PaidNote | None:
-    if bill.state != "paid" or bill.paid_ms is None:
+    if bill.state != BillState.PAID or bill.paid_ms is None:
         return None
     query = select(Payment.razorpay_id).where(Payment.tenant_id == bill.tenant_id, Payment.bill_id == bill.id)
     payment_id = await session.scalar(query.order_by(Payment.captured_ms.desc()).limit(1))
@@ -178,13 +187,13 @@ async def _paid(session: AsyncSession, bill: Bill) -> PaidNote | None:
 
 
 def plan_paise(invoice: Invoice) -> int:
-    """What an invoice asks for the plan: all of it but its add-ons, which are bills of their own (facts 2.7)."""
+    """The part of an invoice for the plan. Its add-ons are bills of their own."""
     addons = sum(int(line.get("amount") or 0) for line in invoice.line_items if line.get("type") == "addon")
     return invoice.amount - addons
 
 
 def totals_of(taxable_paise: int, parties: Parties | None) -> dict[str, Any]:
-    """Taxable, tax and total of a row; each component is rounded once. No parties: no tax is known yet."""
+    """Taxable amount, tax and total of a row; each component is rounded once. Without parties there is no tax yet."""
     tax = () if parties is None else tax_on(taxable_paise, parties.supply)
     return {
         "taxable_paise": taxable_paise,
@@ -194,38 +203,38 @@ def totals_of(taxable_paise: int, parties: Parties | None) -> dict[str, Any]:
 
 
 def copied(parties: Parties | None) -> dict[str, Any]:
-    """The columns that copy who supplies what to whom."""
+    """The columns that hold the copied parties."""
     if parties is None:
         return {"supply": {}, "customer": {}, "supplier": {}}
     return {"supply": supply_to_json(parties.supply), "customer": parties.customer, "supplier": parties.supplier}
 
 
-async def next_seq(session: AsyncSession, tenant_id: UUID, period_id: str, kind: str) -> int:
-    """The next document of its kind and period."""
-    query = select(func.max(Bill.seq)).where(
-        Bill.tenant_id == tenant_id, Bill.period_id == period_id, Bill.kind == kind
-    )
-    return (await session.scalar(query) or 0) + 1
+def billed_by(bills: Iterable[Bill]) -> AlreadyBilled:
+    """The amounts that these documents billed of their period. A row that bills nothing stores `{}`."""
+    return sum((msgspec.convert(bill.taken, AlreadyBilled) for bill in bills), NOTHING_BILLED)
 
 
-async def _as_copied(session: AsyncSession, tenant_id: UUID, supply: Supply) -> Parties:
-    customer, own = await profile_of(session, tenant_id), await supplier(session)
+async def _copy_parties(session: AsyncSession, tenant_id: UUID, supply: Supply) -> Parties:
+    customer, own = await get_profile(session, tenant_id), await get_supplier(session)
     return Parties(supply, msgspec.to_builtins(customer), msgspec.to_builtins(own))
 
 
-async def _cycle_of(session: AsyncSession, subscription: Subscription, invoice: Invoice) -> tuple[str, int, int]:
-    """Name and bounds of the cycle that an invoice opens. Raises Invalid when it names none."""
+async def _cycle_of(session: AsyncSession, subscription: Subscription, invoice: Invoice, plan: Plan) -> BillingPeriod:
+    """The cycle that an invoice opens; not stored, if it isn't yet. Raises Invalid when it names none."""
     if invoice.billing_start is None or invoice.billing_end is None:
         raise Invalid(f"the invoice {invoice.id} names no cycle")
     starts_ms, ends_ms = invoice.billing_start * 1000, invoice.billing_end * 1000
     known = await session.scalar(
         select(BillingPeriod)
-        .where(BillingPeriod.tenant_id == subscription.tenant_id, BillingPeriod.kind == "cycle")
+        .where(BillingPeriod.tenant_id == subscription.tenant_id, BillingPeriod.kind == PeriodKind.CYCLE)
         .where(BillingPeriod.subscription_id == subscription.id)
         .where(or_(BillingPeriod.razorpay_invoice_id == invoice.id, BillingPeriod.starts_ms == starts_ms))
         .order_by((BillingPeriod.razorpay_invoice_id == invoice.id).desc().nulls_last())
         .limit(1)
     )
     if known is not None:
-        return known.period_id, known.starts_ms, known.ends_ms
-    return cycle_name(starts_ms, mark_of(subscription)), starts_ms, ends_ms
+        return known
+    name = cycle_name(starts_ms, cycle_suffix(subscription))
+    cycle = new_period(subscription.tenant_id, name, PeriodKind.CYCLE, starts_ms, ends_ms, plan)
+    cycle.subscription_id = subscription.id
+    return cycle

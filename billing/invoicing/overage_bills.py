@@ -1,88 +1,88 @@
-"""The documents of a period's usage: a bill where its price grew, credit notes where it fell, nothing where it stood.
+"""Documents for a period's usage: a bill if its price rose, credit notes if it fell, none if it is unchanged.
 
-A period is priced whole each time, less what its documents took. Those without a number are drafts (held for an
-operator's word or a profile, or too small to be moved): the next pricing replaces them, so that a correction meanwhile
-corrects the bill itself, and small sums add up to one that can be collected. What an operator let go (`void`) stays
-taken: it is not asked for again by a later pricing. The same reading leads to the same documents, however often.
+The whole period is priced each time, less what its documents billed. The next pricing replaces drafts, so a correction
+changes the draft itself, and small amounts add up to a collectable one. A bill that an operator dropped (`void`) counts
+as billed. The same reading gives the same documents, however often.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from billing.context import BillingContext, record_finding
+from billing.context import BillingContext
 from billing.documents.bill_lines import overage_lines
+from billing.findings import record_finding, resolve_finding
 from billing.gst.rupees import rupees
-from billing.invoicing.already_billed import taken_by, takes_the_same
-from billing.invoicing.credit_notes import credit
-from billing.invoicing.issuing import Parties, copied, finalise, next_seq, parties_of, totals_of
-from billing.models import Bill, BillingFinding, BillingPeriod, Plan
-from billing.rating.overage import BillKind, OverageBill, PastAllowance, Reading, Terms, price_period
-from core.ids import uuid7
+from billing.invoicing.credit_notes import issue_credit_notes
+from billing.invoicing.issuing import Parties, billed_by, copied, finalise, new_document, parties_of, totals_of
+from billing.models import Bill, BillingPeriod, Plan
+from billing.models.states import DRAFT, BillKind, BillState, PeriodKind
+from billing.rating.overage import OverageBill, PastAllowance, PricingOutcome, Reading, Terms, price_period
 
 NO_PROFILE = "no billing profile"
-"""Why a bill is held that nobody can be named on: it is made anew once the profiles are there."""
-HABIT_BILLS = 6
+"""Reason of a held bill without parties. It is billed anew once the profiles exist."""
+USUAL_OF_BILLS = 6
+"""Bills whose median is a tenant's usual amount."""
 
 
 async def bill_usage(
     session: AsyncSession, context: BillingContext, period: BillingPeriod, reading: Reading, now_ms: int
 ) -> Sequence[Bill]:
-    """What the period's reading asks for now; empty when it asks for nothing new. The tenant's lock is held."""
+    """Issues or holds the documents that the reading requires; empty if none. The tenant's lock is held."""
     terms = terms_at_close(period)
     documents = await documents_of(session, period)
     drafts = [bill for bill in documents if is_draft(bill)]
     numbered = [bill for bill in documents if bill.number is not None]
-    owed = price_period(reading, terms, taken_by(bill for bill in documents if not is_draft(bill)))
+    owed = price_period(reading, terms, billed_by(bill for bill in documents if not is_draft(bill)))
     parties = await parties_of(session, period.tenant_id)
-    if drafts and takes_the_same(taken_by(drafts), owed.taken) and not (_lacks_profile(drafts) and parties):
+    lack_profile = any(draft.reason == NO_PROFILE for draft in drafts)
+    if drafts and billed_by(drafts).equals(owed.taken) and not (lack_profile and parties):
         return ()
     for draft in drafts:
         await replace_draft(session, draft, now_ms)
     match owed.kind:
-        case BillKind.NOTHING:
+        case PricingOutcome.NOTHING:
             return ()
-        case BillKind.BILL:
+        case PricingOutcome.BILL:
             return (await _bill(session, context, period, owed, parties, now_ms),)
-        case BillKind.CREDIT_NOTE:
-            return await credit(session, context, numbered, reading, terms, now_ms)
+        case PricingOutcome.CREDIT_NOTE:
+            return await issue_credit_notes(session, context, numbered, reading, terms, now_ms)
 
 
 def terms_at_close(period: BillingPeriod) -> Terms:
-    """The period's terms; a trial bills nothing, whatever its plan says."""
+    """The period's terms. A trial bills nothing, whatever its plan says."""
     terms = msgspec.convert(period.terms, Terms)
-    if period.kind == "trial":
+    if period.kind == PeriodKind.TRIAL:
         return Terms(terms.meters, PastAllowance.BLOCK)
     return terms
 
 
 async def documents_of(session: AsyncSession, period: BillingPeriod) -> Sequence[Bill]:
-    """The overage bills and credit notes of a period, in the order they were made."""
+    """The overage bills and credit notes of a period, oldest first."""
     query = (
         select(Bill)
-        .where(Bill.tenant_id == period.tenant_id, Bill.period_id == period.period_id, Bill.kind != "base")
+        .where(Bill.tenant_id == period.tenant_id, Bill.period_id == period.period_id, Bill.kind != BillKind.BASE)
         .order_by(Bill.id)
     )
     return (await session.scalars(query)).all()
 
 
 def is_draft(bill: Bill) -> bool:
-    """Whether the next pricing of its period takes it up again."""
-    return bill.number is None and bill.state in {"held", "waived"}
+    """Whether the next pricing of its period replaces it."""
+    return bill.number is None and bill.state in DRAFT
 
 
 async def replace_draft(session: AsyncSession, draft: Bill, now_ms: int) -> None:
-    """It takes nothing from here on, and nobody needs to look at it any more."""
-    draft.state, draft.taken, draft.reason = "void", {}, "replaced"
-    await close_finding(session, draft, now_ms)
+    """Voids a draft, so that it counts as not billed, and resolves its finding."""
+    draft.state, draft.taken, draft.reason = BillState.VOID, {}, "replaced"
+    await close_held_finding(session, draft, now_ms)
 
 
-async def close_finding(session: AsyncSession, bill: Bill, now_ms: int) -> None:
-    """Nobody has to look at this held bill any more."""
-    found = update(BillingFinding).where(BillingFinding.key == _finding(bill), BillingFinding.closed_ms.is_(None))
-    await session.execute(found.values(closed_ms=now_ms))
+async def close_held_finding(session: AsyncSession, bill: Bill, now_ms: int) -> None:
+    """Resolves the finding of a held bill."""
+    await resolve_finding(session, _finding(bill), now_ms)
 
 
 async def _bill(
@@ -93,29 +93,19 @@ async def _bill(
     parties: Parties | None,
     now_ms: int,
 ) -> Bill:
-    """A new bill: final, or held with its reason."""
-    held = NO_PROFILE if parties is None else await _beyond_habit(session, context, period, owed.taxable_paise)
-    bill = Bill(
-        tenant_id=period.tenant_id,
-        id=uuid7(now_ms),
-        kind="overage",
-        state="held",
-        period_id=period.period_id,
-        seq=await next_seq(session, period.tenant_id, period.period_id, "overage"),
-        starts_ms=period.starts_ms,
-        ends_ms=period.ends_ms,
-        subscription_id=period.subscription_id,
-        plan_code=period.plan_code,
-        plan_version=period.plan_version,
+    """Creates a bill: final, or held with a reason."""
+    held = NO_PROFILE if parties is None else await _unusual(session, context, period, owed.taxable_paise)
+    bill = await new_document(
+        session,
+        period,
+        BillKind.OVERAGE,
+        now_ms,
         lines=overage_lines(owed),
         taken=msgspec.to_builtins(owed.taken),
         **totals_of(owed.taxable_paise, parties),
         **copied(parties),
         reason=held,
-        created_ms=now_ms,
     )
-    session.add(bill)
-    await session.flush()
     if held is None:
         await finalise(session, context, bill, now_ms)
     else:
@@ -124,41 +114,37 @@ async def _bill(
     return bill
 
 
-async def _beyond_habit(
+async def _unusual(
     session: AsyncSession, context: BillingContext, period: BillingPeriod, taxable_paise: int
 ) -> str | None:
-    """Why an operator is to look at such a bill first, if so."""
-    usual_paise = await _usual(session, period)
+    """Why the bill must be held for an operator; None if its amount is usual."""
+    usual_paise = await _usual_paise(session, period)
     if taxable_paise <= max(context.rules.hold_min_paise, context.rules.hold_factor * usual_paise):
         return None
     return f"{rupees(taxable_paise)} before tax, where {rupees(usual_paise)} is usual"
 
 
-async def _usual(session: AsyncSession, period: BillingPeriod) -> int:
-    """The median of the last bills of periods up to this one, so that a late close judges as one in time would.
+async def _usual_paise(session: AsyncSession, period: BillingPeriod) -> int:
+    """The median of the last bills of periods up to this one, so that a late close decides like one in time.
 
-    A tenant without such a bill is judged by what its plan costs.
+    For a tenant without such a bill, the plan's base price.
     """
     query = (
         select(Bill.taxable_paise)
         .where(
             Bill.tenant_id == period.tenant_id,
-            Bill.kind == "overage",
+            Bill.kind == BillKind.OVERAGE,
             Bill.number.is_not(None),
             Bill.ends_ms <= period.ends_ms,
         )
         .order_by(Bill.ends_ms.desc(), Bill.id.desc())
-        .limit(HABIT_BILLS)
+        .limit(USUAL_OF_BILLS)
     )
     last = sorted((await session.scalars(query)).all())
     if last:
         return (last[(len(last) - 1) // 2] + last[len(last) // 2]) // 2
     plan = await session.get(Plan, (period.plan_code, period.plan_version))
     return 0 if plan is None else plan.base_paise
-
-
-def _lacks_profile(drafts: Iterable[Bill]) -> bool:
-    return any(draft.reason == NO_PROFILE for draft in drafts)
 
 
 def _finding(bill: Bill) -> str:

@@ -1,63 +1,64 @@
-"""Closing periods: the reading of each period that has ended becomes a bill, credit notes, or nothing.
+"""Closing periods: the meters of an ended period become a bill, credit notes, or nothing.
 
-A period is due when its end has passed; a clock or a webhook only makes us look. It waits for the requests that are
-open in it, no longer than they may run. Each is closed in one transaction under its tenant's lock, with its number, its
-debt and its projection, so that two workers, a kill or a repetition make one bill; one tenant that fails stops no
-other. What moves a closed period's meters later (a late settlement, a revision, a credit) closes it again.
-Postgres away: Unavailable, and the duty comes again.
+A period waits for its open requests, at most as long as they may run. Each is closed in one transaction under its
+tenant's lock, with number, amount due and projection, so two workers, a crash or a repetition make one bill. A closed
+period whose meters change later (a late settlement, a revision, a credit) is closed again. Postgres down: Unavailable.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from uuid import UUID
 
-from sqlalchemy import Select, exists, select, tuple_
+import msgspec
+from sqlalchemy import ColumnElement, Select, exists, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.access.projection import project
-from billing.context import BillingContext, record_finding
-from billing.invoicing.calendar_periods import enter_months
+from billing.context import BillingContext
+from billing.findings import record_finding
+from billing.invoicing.calendar_periods import create_month_periods
 from billing.invoicing.issuing import parties_of
 from billing.invoicing.overage_bills import NO_PROFILE, bill_usage
-from billing.invoicing.readings import is_awaited, moved, read_period, reading_from_json, reading_to_json
+from billing.invoicing.readings import changed_since_close, has_open_requests, read_period
 from billing.models import Bill, BillingPeriod, BillingProfile, OperatorProfile
+from billing.models.states import BillState, PeriodState
 from billing.rating.overage import Reading
 from core.clock import now_ms
 from core.errors import NakaError, Unavailable
 from core.logs import get_logger
 
 PATIENCE_MS = 15 * 60_000
-"""So long past the longest request an open one is waited for: then it is an orphan, and recovery's."""
+"""Time past the longest request after which an open one is no longer waited for; recovery settles it."""
 _BATCH = 200
 
-PeriodKey = tuple[UUID, str]
-Find = Callable[[AsyncSession, int, PeriodKey | None, int], Awaitable[Sequence[PeriodKey]]]
+Search = Callable[[int], Select[UUID, str]]
+_KEY = (BillingPeriod.tenant_id, BillingPeriod.period_id)
 
 log = get_logger(__name__)
 
 
 async def close_due(context: BillingContext) -> int:
-    """The duty CLOSES: every period that is due, one by one. Answers how many were closed. Raises Unavailable."""
-    await enter_months(context, now_ms())
+    """The duty CLOSES: closes every due period and returns how many. Raises Unavailable."""
+    await create_month_periods(context, now_ms())
     closed = 0
-    for find in (_ended, moved, _named_by_now):
-        async for tenant_id, period_id in _found(context, find):
+    for search in (_ended, changed_since_close, _with_profile):
+        async for tenant_id, period_id in _found(context, search):
             closed += await _close_or_log(context, tenant_id, period_id)
     return closed
 
 
 async def close_tenant(context: BillingContext, tenant_id: UUID) -> int:
-    """The same for one tenant, at once. Raises what went wrong."""
-    await enter_months(context, now_ms(), tenant_id)
+    """Closes one tenant's due periods and returns how many. Raises the first failure."""
+    await create_month_periods(context, now_ms(), tenant_id)
     query = select(BillingPeriod.period_id).where(
         BillingPeriod.tenant_id == tenant_id, BillingPeriod.ends_ms <= now_ms()
     )
     async with context.database.session() as session:
         names = (await session.scalars(query.order_by(BillingPeriod.ends_ms, BillingPeriod.period_id))).all()
-    return sum([await close_one(context, tenant_id, name) for name in names])
+    return sum([await close_if_due(context, tenant_id, name) for name in names])
 
 
-async def close_one(context: BillingContext, tenant_id: UUID, period_id: str) -> bool:
-    """Closes a period if it is due now; False if it is not, or is awaited still."""
+async def close_if_due(context: BillingContext, tenant_id: UUID, period_id: str) -> bool:
+    """Closes a period if it is due; False if it isn't, or has open requests."""
     async with context.tenant_transaction(tenant_id) as session:
         at_ms = now_ms()
         period = await session.get(BillingPeriod, (tenant_id, period_id))
@@ -71,44 +72,41 @@ async def close_one(context: BillingContext, tenant_id: UUID, period_id: str) ->
 async def close_period(
     session: AsyncSession, context: BillingContext, period: BillingPeriod, now_ms: int
 ) -> Sequence[Bill]:
-    """Closes a period as its meters read now; the documents that this made. The tenant's lock is held.
+    """Closes a period by its current meters and returns the new documents. The tenant's lock is held.
 
-    Nobody projects here what the documents mean for admission: the caller does.
+    The caller projects afterwards.
     """
     reading = await read_period(session, period.tenant_id, period.period_id)
     made = await bill_usage(session, context, period, reading, now_ms)
-    period.state, period.closed_ms, period.reading = "closed", now_ms, reading_to_json(reading)
+    period.state, period.closed_ms, period.reading = PeriodState.CLOSED, now_ms, msgspec.to_builtins(reading)
     await session.flush()
     return made
 
 
 async def _is_due(session: AsyncSession, context: BillingContext, period: BillingPeriod, now_ms: int) -> bool:
-    """Whether a close would do something, and need not wait."""
+    """Whether a close would change something and need not wait."""
     patience_ms = context.settings.request_deadline_s * 1000 + PATIENCE_MS
-    if now_ms < period.ends_ms + patience_ms and await is_awaited(session, period.tenant_id, period.period_id):
+    if now_ms < period.ends_ms + patience_ms and await has_open_requests(session, period.tenant_id, period.period_id):
         return False
-    if period.state == "open":
+    if period.state == PeriodState.OPEN:
         return True
+    last = None if period.reading is None else msgspec.convert(period.reading, Reading)
     reading = await read_period(session, period.tenant_id, period.period_id)
-    return reading != _last_reading(period) or await _can_be_named(session, period)
+    return reading != last or await _has_profile_now(session, period)
 
 
-async def _can_be_named(session: AsyncSession, period: BillingPeriod) -> bool:
-    """Whether a bill of it waits for a profile that is there by now."""
+async def _has_profile_now(session: AsyncSession, period: BillingPeriod) -> bool:
+    """Whether one of its bills is held for a profile that exists by now."""
     waits = exists().where(
         Bill.tenant_id == period.tenant_id, Bill.period_id == period.period_id, Bill.reason == NO_PROFILE
     )
     return bool(await session.scalar(select(waits))) and await parties_of(session, period.tenant_id) is not None
 
 
-def _last_reading(period: BillingPeriod) -> Reading | None:
-    return None if period.reading is None else reading_from_json(period.reading)
-
-
 async def _close_or_log(context: BillingContext, tenant_id: UUID, period_id: str) -> bool:
-    """Like `close_one`; what fails is told, and tried again at the next run."""
+    """Like `close_if_due`, but records a failure as a finding. The next run tries again."""
     try:
-        return await close_one(context, tenant_id, period_id)
+        return await close_if_due(context, tenant_id, period_id)
     except Unavailable:
         raise
     except Exception as error:
@@ -120,42 +118,38 @@ async def _close_or_log(context: BillingContext, tenant_id: UUID, period_id: str
         return False
 
 
-async def _found(context: BillingContext, find: Find) -> AsyncIterator[PeriodKey]:
-    """What a search finds, a page at a time: no session is open while one is worked on."""
-    last: PeriodKey | None = None
+async def _found(context: BillingContext, search: Search) -> AsyncIterator[tuple[UUID, str]]:
+    """The results of a search, in batches; no session is open while one is processed.
+
+    A tenant's periods come in order of their ids, which begin with a date.
+    """
+    after: list[ColumnElement[bool]] = []
     while True:
         async with context.database.session() as session:
-            keys = await find(session, now_ms(), last, _BATCH)
+            query = search(now_ms()).where(*after).order_by(*_KEY).limit(_BATCH)
+            keys = [(tenant_id, period_id) for tenant_id, period_id in await session.execute(query)]
         for key in keys:
             yield key
         if len(keys) < _BATCH:
             return
-        last = keys[-1]
+        after = [tuple_(*_KEY) > keys[-1]]
 
 
-async def _ended(session: AsyncSession, now_ms: int, after: PeriodKey | None, limit: int) -> Sequence[PeriodKey]:
-    """Open periods whose end has passed. A tenant's come in the order of their names, which begin with their dates."""
-    query = _keys(after, limit).where(BillingPeriod.state == "open", BillingPeriod.ends_ms <= now_ms)
-    return [(tenant_id, period_id) for tenant_id, period_id in await session.execute(query)]
+def _ended(now_ms: int) -> Select[UUID, str]:
+    """Open periods whose end has passed."""
+    return select(*_KEY).where(BillingPeriod.state == PeriodState.OPEN, BillingPeriod.ends_ms <= now_ms)
 
 
-async def _named_by_now(session: AsyncSession, now_ms: int, after: PeriodKey | None, limit: int) -> Sequence[PeriodKey]:
-    """Periods with a bill that waited for a profile, where there is one."""
-    query = _keys(after, limit).where(
+def _with_profile(now_ms: int) -> Select[UUID, str]:
+    """Periods with a bill held for a profile that exists by now."""
+    return select(*_KEY).where(
         BillingPeriod.ends_ms <= now_ms,
         exists().where(
             Bill.tenant_id == BillingPeriod.tenant_id,
             Bill.period_id == BillingPeriod.period_id,
-            Bill.state == "held",
+            Bill.state == BillState.HELD,
             Bill.reason == NO_PROFILE,
         ),
         exists().where(BillingProfile.tenant_id == BillingPeriod.tenant_id),
         exists().where(OperatorProfile.id == 1),
     )
-    return [(tenant_id, period_id) for tenant_id, period_id in await session.execute(query)]
-
-
-def _keys(after: PeriodKey | None, limit: int) -> Select[UUID, str]:
-    key = (BillingPeriod.tenant_id, BillingPeriod.period_id)
-    query = select(*key).order_by(*key).limit(limit)
-    return query if after is None else query.where(tuple_(*key) > after)

@@ -1,8 +1,7 @@
-"""What usage is worth, and what was billed for it: the money beside the reports of metering.
+"""Price of usage and billed amounts, for the usage reports of metering.
 
-*Price* is usage at its plan's own rates past the allowance, by the terms of the period it was counted in: additive over
-users, keys, models and days, which a bill with its allowance, ceiling and tax is not. *Billed* is what bills say.
-Amounts are exact integers; the one rounding of a shown figure is here.
+*Price* is all usage at the rates of its period's terms, ignoring allowance, ceiling and tax, so it can be summed over
+users, keys, models and days. *Billed* is the taxable total of bills. Exact integers, rounded once for display.
 """
 
 from datetime import date
@@ -17,29 +16,24 @@ from sqlalchemy.sql.selectable import Subquery
 
 from billing.models.bills import Bill
 from billing.models.catalogue import Plan
+from billing.models.states import FINAL
 from billing.models.subscriptions import BillingPeriod
 from billing.rating.overage import Meter
 from core.money import divide_half_up
 from core.tenancy.models import Tenant
 from metering.models import UsageMeter
 from metering.quota.windows import day_start_ms
+from metering.reports.usage_report import RATES
 
 NANO_PER_PAISA = 1_000_000_000
 NANO_USD_PER_USD = 1_000_000_000
-_RATES = {
-    Meter.INPUT_TOKENS: "input_rate",
-    Meter.OUTPUT_TOKENS: "output_rate",
-    Meter.CACHE_READ_TOKENS: "cache_read_rate",
-    Meter.CACHE_WRITE_TOKENS: "cache_write_rate",
-    Meter.SPEND: "spend_rate",
-}
-_FINAL = ("open", "paid", "issued", "credited")
+_RATES = dict(zip(Meter, RATES, strict=True))
 
 
 def period_rates(tenant_id: UUID | None = None) -> Subquery:
-    """A table (tenant_id, period_id, one rate a meter in paise per million units) for `metering.reports.usage_report`.
+    """A table (tenant_id, period_id, each meter's rate in paise per million) for `metering.reports.usage_report`.
 
-    A period's terms are its own; where billing has none yet (a month that is not closed), its tenant's plan of today.
+    Rates come from the period's terms; a month without a row yet takes its tenant's current plan.
     """
     own = select(BillingPeriod.tenant_id, BillingPeriod.period_id, BillingPeriod.terms["meters"].label("meters"))
     known = select(BillingPeriod.period_id).where(
@@ -72,14 +66,14 @@ def period_rates(tenant_id: UUID | None = None) -> Subquery:
     )
 
 
-async def billed(
+async def billed_by_tenant(
     session: AsyncSession, zone: ZoneInfo, first: date, last: date, tenant_id: UUID | None = None
 ) -> dict[UUID, int]:
-    """Paise before tax by tenant, of final bills issued from `first` to `last`; a credit note counts negative."""
+    """Paise before tax per tenant, over final bills issued from `first` to `last`; credit notes are negative."""
     last_ms = day_start_ms(date.fromordinal(last.toordinal() + 1), zone)
     query = (
         select(Bill.tenant_id, func.sum(Bill.taxable_paise))
-        .where(Bill.state.in_(_FINAL), Bill.issued_ms >= day_start_ms(first, zone), Bill.issued_ms < last_ms)
+        .where(Bill.state.in_(FINAL), Bill.issued_ms >= day_start_ms(first, zone), Bill.issued_ms < last_ms)
         .group_by(Bill.tenant_id)
     )
     if tenant_id is not None:
@@ -88,15 +82,15 @@ async def billed(
 
 
 def paise_of(price_nano_paise: int) -> int:
-    """A price as it is shown: whole paise, half up."""
+    """A price in whole paise, rounded half up."""
     return divide_half_up(price_nano_paise, NANO_PER_PAISA)
 
 
 def cost_in_paise(cost_nano_usd: int, paise_per_usd: int) -> int:
-    """The provider's cost at the operator's rate: whole paise, half up."""
+    """The provider's cost in whole paise at the operator's exchange rate, rounded half up."""
     return divide_half_up(cost_nano_usd * paise_per_usd, NANO_USD_PER_USD)
 
 
 def margin_paise(price_nano_paise: int, cost_nano_usd: int, paise_per_usd: int) -> int:
-    """What is left of the price after the provider's cost: whole paise, half up, rounded once."""
+    """Price minus the provider's cost, in whole paise, rounded once, half up."""
     return divide_half_up(price_nano_paise - cost_nano_usd * paise_per_usd, NANO_PER_PAISA)

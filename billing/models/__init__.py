@@ -1,4 +1,4 @@
-"""Every table of billing, for those who read or write them."""
+"""Every table of billing."""
 
 from billing.models.alerts import Alert, AlertDelivery, AlertEndpoint
 from billing.models.bills import Bill, Charge, DocumentSeries

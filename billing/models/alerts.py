@@ -1,4 +1,4 @@
-"""Alerts to tenants, and the log of their deliveries."""
+"""Alerts to tenants, their endpoints, and the log of deliveries."""
 
 from typing import Any
 from uuid import UUID
@@ -7,11 +7,12 @@ from sqlalchemy import BigInteger, Boolean, CheckConstraint, ForeignKey, Index, 
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from billing.models.states import AlertState, one_of
 from core.postgres.database import Base
 
 
 class AlertEndpoint(Base):
-    """Where a tenant hears of its alerts. `secret` signs them (Standard Webhooks); it is shown once."""
+    """A tenant's endpoint for alerts. `secret` signs them (Standard Webhooks) and is shown once."""
 
     __tablename__ = "alert_endpoints"
 
@@ -24,12 +25,12 @@ class AlertEndpoint(Base):
 
 
 class Alert(Base):
-    """A level that was passed, once: `key` names subject, meter, window, level and the limit's version."""
+    """A level that was reached, stored once: `key` names subject, meter, window, level and the limit's version."""
 
     __tablename__ = "alerts"
     __table_args__ = (
         Index("uq_alerts_key", "tenant_id", "key", unique=True),
-        CheckConstraint("state IN ('none', 'pending', 'delivered', 'failed')", "state"),
+        CheckConstraint(one_of("state", AlertState), "state"),
         Index(None, "due_ms", postgresql_where="state = 'pending'"),
     )
 
@@ -37,17 +38,17 @@ class Alert(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(Text)
     kind: Mapped[str] = mapped_column(Text)
-    """Its type on the wire, as `usage.threshold_reached`."""
+    """The type sent to the endpoint, such as `usage.threshold_reached`."""
     data: Mapped[dict[str, Any]] = mapped_column(JSONB)
     at_ms: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(Text)
-    """Of its delivery; `none`: the tenant has no endpoint."""
+    """`AlertState` of its delivery."""
     tries: Mapped[int] = mapped_column(server_default="0")
     due_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class AlertDelivery(Base):
-    """One try to deliver an alert."""
+    """One attempt to deliver an alert."""
 
     __tablename__ = "alert_deliveries"
 
@@ -56,6 +57,6 @@ class AlertDelivery(Base):
     attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     at_ms: Mapped[int] = mapped_column(BigInteger)
     status: Mapped[int | None]
-    """The HTTP status; none when there was no answer."""
+    """The HTTP status; None when there was no answer."""
     error: Mapped[str | None] = mapped_column(Text)
     took_ms: Mapped[int] = mapped_column(BigInteger)

@@ -1,4 +1,4 @@
-"""Bills, their numbers, and how each is collected."""
+"""Bills, the last number of each document series, and the charges that collect bills."""
 
 from typing import Any
 from uuid import UUID
@@ -6,26 +6,25 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.sql.elements import ColumnElement
 
+from billing.models.states import LIVE, BillKind, BillState, ChargeState, Instrument, one_of
 from core.postgres.database import Base
+
+SMALLEST_PAISE = 100
+"""Razorpay moves no less than a rupee, in either direction."""
 
 
 class Bill(Base):
-    """One document towards a tenant; its amounts are never edited.
-
-    `kind`: `base` (a cycle's fee, issued when it is paid), `overage` (usage past the allowance; a period's second one
-    is its supplement), `credit_note` (negative amounts).
-    `state`: `held` (an operator has to look), `open` (to be collected), `paid`, `void` (an operator let a held one go),
-    `waived` (less than can be collected), `issued` (a credit note), `credited` (credit notes took all of it).
-    """
+    """One document for a tenant; its amounts are never edited. A period's second overage bill is its supplement."""
 
     __tablename__ = "bills"
     __table_args__ = (
-        CheckConstraint("kind IN ('base', 'overage', 'credit_note')", "kind"),
-        CheckConstraint("state IN ('held', 'open', 'paid', 'void', 'waived', 'issued', 'credited')", "state"),
+        CheckConstraint(one_of("kind", BillKind), "kind"),
+        CheckConstraint(one_of("state", BillState), "state"),
         Index(None, "id"),
         Index(None, "tenant_id", "period_id"),
-        Index(None, "state", postgresql_where="state IN ('held', 'open')"),
+        Index(None, "state", postgresql_where=one_of("state", (BillState.HELD, BillState.OPEN))),
         Index("uq_bills_razorpay_invoice_id", "tenant_id", "razorpay_invoice_id", unique=True),
         Index("uq_bills_period_seq", "tenant_id", "period_id", "kind", "seq", unique=True),
     )
@@ -36,14 +35,14 @@ class Bill(Base):
     state: Mapped[str] = mapped_column(Text)
     period_id: Mapped[str] = mapped_column(Text)
     seq: Mapped[int]
-    """Counts the documents of its kind and period, from 1."""
+    """Counts the documents of one kind and period, from 1."""
     starts_ms: Mapped[int] = mapped_column(BigInteger)
     ends_ms: Mapped[int] = mapped_column(BigInteger)
     subscription_id: Mapped[UUID | None]
     plan_code: Mapped[str] = mapped_column(Text)
     plan_version: Mapped[int]
     lines: Mapped[list[Any]] = mapped_column(JSONB)
-    """`billing.documents.invoice.DocumentLine`, one by one: they add up to `taxable_paise`."""
+    """`billing.documents.invoice.DocumentLine`s; they add up to `taxable_paise`."""
     taken: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default="{}")
     """`billing.rating.overage.AlreadyBilled` of this bill alone."""
     taxable_paise: Mapped[int] = mapped_column(BigInteger)
@@ -51,14 +50,14 @@ class Bill(Base):
     tax: Mapped[list[Any]] = mapped_column(JSONB)
     total_paise: Mapped[int] = mapped_column(BigInteger)
     credited_paise: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    """What credit notes took of the total (positive). Due is `total - credited - paid`."""
+    """Positive: the part of the total that credit notes cancelled. See `balance_of`."""
     paid_paise: Mapped[int] = mapped_column(BigInteger, server_default="0")
     customer: Mapped[dict[str, Any]] = mapped_column(JSONB)
     supplier: Mapped[dict[str, Any]] = mapped_column(JSONB)
     number: Mapped[str | None] = mapped_column(Text, unique=True)
-    """Assigned when it is final: never for a held, void or waived one."""
+    """Assigned when the document is final, never while it is held, void or waived."""
     refers_to: Mapped[UUID | None]
-    """The bill that a credit note takes back of."""
+    """The bill that a credit note reduces."""
     reason: Mapped[str | None] = mapped_column(Text)
     razorpay_invoice_id: Mapped[str | None] = mapped_column(Text)
     created_ms: Mapped[int] = mapped_column(BigInteger)
@@ -68,7 +67,7 @@ class Bill(Base):
 
 
 class DocumentSeries(Base):
-    """The last number of a series: whoever numbers a document holds this row until that document is committed."""
+    """The last number of a series. Its row is locked from numbering a document to that document's commit."""
 
     __tablename__ = "document_series"
 
@@ -77,25 +76,15 @@ class DocumentSeries(Base):
 
 
 class Charge(Base):
-    """One attempt to collect a bill. `reference` is ours and unique for ever: `reference_id` of a payment link.
-
-    `state`: `intended`, `submitting` (a call went out, its answer is not known), `submitted` (Razorpay has it), `paid`,
-    `failed` (refused: an operator has to look), `void` (expired, cancelled or deleted, and read back as such).
-    """
+    """One attempt to collect a bill. `reference` is ours and never reused: `reference_id` of a payment link."""
 
     __tablename__ = "charges"
     __table_args__ = (
-        CheckConstraint("state IN ('intended', 'submitting', 'submitted', 'paid', 'failed', 'void')", "state"),
-        CheckConstraint("instrument IN ('payment_link', 'addon')", "instrument"),
-        Index(
-            "uq_charges_live",
-            "tenant_id",
-            "bill_id",
-            unique=True,
-            postgresql_where="state IN ('intended', 'submitting', 'submitted')",
-        ),
+        CheckConstraint(one_of("state", ChargeState), "state"),
+        CheckConstraint(one_of("instrument", Instrument), "instrument"),
+        Index("uq_charges_live", "tenant_id", "bill_id", unique=True, postgresql_where=one_of("state", LIVE)),
         Index("uq_charges_attempt", "tenant_id", "bill_id", "attempt", unique=True),
-        Index(None, "state", postgresql_where="state IN ('intended', 'submitting', 'submitted')"),
+        Index(None, "state", postgresql_where=one_of("state", LIVE)),
     )
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
@@ -111,9 +100,9 @@ class Charge(Base):
     short_url: Mapped[str | None] = mapped_column(Text)
     order_id: Mapped[str | None] = mapped_column(Text)
     razorpay_invoice_id: Mapped[str | None] = mapped_column(Text)
-    """The invoice that carries an add-on: from then on there is no switching."""
+    """The invoice that carries an add-on, which can't be deleted from then on."""
     wanted_void: Mapped[str | None] = mapped_column(Text)
-    """Why it is to be cancelled at Razorpay, if it is."""
+    """Why it must be cancelled at Razorpay; None: it need not be."""
     expire_by_ms: Mapped[int | None] = mapped_column(BigInteger)
     created_ms: Mapped[int] = mapped_column(BigInteger)
     tried_ms: Mapped[int | None] = mapped_column(BigInteger)
@@ -122,12 +111,16 @@ class Charge(Base):
     error: Mapped[str | None] = mapped_column(Text)
 
 
-LIVE = ("intended", "submitting", "submitted")
-"""States of a charge that may still collect."""
+def balance_of(bill: Bill) -> int:
+    """Paise of the total that are neither credited nor paid; negative where too much was paid."""
+    return bill.total_paise - bill.credited_paise - bill.paid_paise
 
 
 def due_of(bill: Bill) -> int:
-    """Paise that are still to be collected: of an open bill only."""
-    if bill.state != "open":
-        return 0
-    return max(0, bill.total_paise - bill.credited_paise - bill.paid_paise)
+    """Paise still to be collected; only an open bill has any."""
+    return max(0, balance_of(bill)) if bill.state == BillState.OPEN else 0
+
+
+def balance_sql() -> ColumnElement[int]:
+    """`balance_of` in SQL."""
+    return Bill.total_paise - Bill.credited_paise - Bill.paid_paise

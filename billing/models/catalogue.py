@@ -1,4 +1,4 @@
-"""What is sold, by whom, and to whom: plans, Razorpay's copies of them, the two parties of a bill."""
+"""Plans, their copies at Razorpay, the two parties of a bill, and each tenant's lock row."""
 
 from datetime import datetime
 from typing import Any
@@ -8,12 +8,13 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstr
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from billing.models.states import RazorpayPlanState, one_of
 from core.postgres.database import Base
 from core.tenancy.models import TimestampTz
 
 
 class Plan(Base):
-    """One version of a plan. Never edited: a change is the next version, and tenants move to it by a decision.
+    """One version of a plan. Never edited: a change is the next version, and tenants stay on theirs until moved.
 
     `meters`: the allowance and the rate of each priced meter (`billing.rating.overage.MeterTerms`).
     """
@@ -30,22 +31,22 @@ class Plan(Base):
     limits: Mapped[dict[str, Any]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.now())
     base_paise: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    """The base price of a month, before tax. 0: there is nothing to subscribe to."""
+    """The base price of a month, before tax. 0: can't be subscribed to."""
     meters: Mapped[list[Any]] = mapped_column(JSONB, server_default="[]")
     past_allowance: Mapped[str] = mapped_column(Text, server_default="block")
     ceiling_paise: Mapped[int | None] = mapped_column(BigInteger)
     when_unpaid: Mapped[str] = mapped_column(Text, server_default="block")
-    """What a tenant that does not pay has: nothing (402), or what the plan it has without a subscription gives."""
+    """An unpaid tenant gets nothing (402), or the limits of its plan without a subscription."""
     trial_days: Mapped[int] = mapped_column(server_default="0")
 
 
 class RazorpayPlan(Base):
-    """A plan's version at Razorpay, for one tax treatment: its price there includes GST and can never change."""
+    """A plan's version at Razorpay for one tax treatment. Its price includes GST and can't be changed there."""
 
     __tablename__ = "razorpay_plans"
     __table_args__ = (
         ForeignKeyConstraint(["code", "version"], ["plans.code", "plans.version"]),
-        CheckConstraint("state IN ('intended', 'submitting', 'created')", "state"),
+        CheckConstraint(one_of("state", RazorpayPlanState), "state"),
     )
 
     code: Mapped[str] = mapped_column(Text, primary_key=True)
@@ -59,7 +60,7 @@ class RazorpayPlan(Base):
 
 
 class RazorpayAccount(Base):
-    """Whose money this database speaks of; one row. A process with another account's keys refuses to start."""
+    """The Razorpay account of this database; one row. A process with another mode's keys refuses to start."""
 
     __tablename__ = "razorpay_account"
     __table_args__ = (
@@ -71,7 +72,7 @@ class RazorpayAccount(Base):
     mode: Mapped[str] = mapped_column(Text)
     key_id: Mapped[str] = mapped_column(Text)
     account_id: Mapped[str | None] = mapped_column(Text)
-    """Learned from the first genuine webhook."""
+    """Taken from the first genuine webhook."""
 
 
 class OperatorProfile(Base):
@@ -85,7 +86,7 @@ class OperatorProfile(Base):
 
 
 class BillingProfile(Base):
-    """The customer as printed on bills; copied onto each bill, so a later change alters no issued one."""
+    """The customer as printed on bills. Copied onto each bill, so a change doesn't alter issued ones."""
 
     __tablename__ = "billing_profiles"
 
@@ -94,7 +95,7 @@ class BillingProfile(Base):
 
 
 class BillingAccount(Base):
-    """What is locked while a tenant's bills, money, subscriptions and entitlement move: always first, always whole."""
+    """The tenant's lock: taken before its bills, payments, subscriptions or entitlement are changed."""
 
     __tablename__ = "billing_accounts"
 

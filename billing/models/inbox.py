@@ -1,4 +1,4 @@
-"""What Razorpay told us, as it came; and what the checks against Razorpay found."""
+"""Stored webhooks of Razorpay, reconciliations with Razorpay, and findings for operators."""
 
 from typing import Any
 from uuid import UUID
@@ -7,21 +7,20 @@ from sqlalchemy import BigInteger, CheckConstraint, Index, LargeBinary, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from billing.models.states import EventState, one_of
 from core.postgres.database import Base
 
 
 class WebhookEvent(Base):
-    """One genuine delivery, stored once by its signed body. No tenant in its key: whose it is, is found out later.
+    """One genuine delivery, stored once by its signed body. Its tenant is known only after processing.
 
-    `event_id` is Razorpay's, from a header that nobody signs: two bodies may claim one id, and the second is then kept
-    under its own hash. `body_sha256` is None only for what an earlier version stored twice.
-
-    `state`: `received`, `applied`, `ignored` (nothing of ours, or a kind we do not use), `parked` (an operator looks).
+    `event_id` comes from an unsigned header, so two bodies may claim one id; the second is stored under its own hash.
+    `body_sha256` is None only for duplicates that an earlier version stored.
     """
 
     __tablename__ = "webhook_events"
     __table_args__ = (
-        CheckConstraint("state IN ('received', 'applied', 'ignored', 'parked')", "state"),
+        CheckConstraint(one_of("state", EventState), "state"),
         Index(None, "due_ms", postgresql_where="state = 'received'"),
         Index("ix_webhook_events_parked", "state", postgresql_where="state = 'parked'"),
         Index(None, "received_ms"),
@@ -37,14 +36,14 @@ class WebhookEvent(Base):
     state: Mapped[str] = mapped_column(Text)
     tries: Mapped[int] = mapped_column(server_default="0")
     due_ms: Mapped[int] = mapped_column(BigInteger)
-    """When it is tried (again)."""
+    """Time of the next attempt."""
     ended_ms: Mapped[int | None] = mapped_column(BigInteger)
     tenant_id: Mapped[UUID | None]
     reason: Mapped[str | None] = mapped_column(Text)
 
 
 class RazorpayReconciliation(Base):
-    """One comparison of Razorpay's books with ours: what it healed, what it cannot explain."""
+    """One comparison of Razorpay's records with ours: differences repaired, and differences left."""
 
     __tablename__ = "razorpay_reconciliations"
 
@@ -56,9 +55,9 @@ class RazorpayReconciliation(Base):
 
 
 class BillingFinding(Base):
-    """Something about money that a person should know: an extra subscription, a refund that failed, a dispute.
+    """A billing problem for an operator: an extra subscription, a failed refund, a dispute. `key` is unique.
 
-    `key` makes it once only. It stays until an operator closes it.
+    It stays open until an operator closes it.
     """
 
     __tablename__ = "billing_findings"

@@ -1,4 +1,4 @@
-"""Money that moved at Razorpay: payments, refunds, disputes."""
+"""Payments, refunds and disputes at Razorpay."""
 
 from typing import Any
 from uuid import UUID
@@ -7,11 +7,12 @@ from sqlalchemy import BigInteger, Boolean, CheckConstraint, ForeignKey, Index, 
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from billing.models.states import RefundState, one_of
 from core.postgres.database import Base
 
 
 class Payment(Base):
-    """A payment of Razorpay's, as last fetched, and what it paid for. `applied + excess = amount` once captured."""
+    """A payment as last fetched, and the bill it paid. `applied + excess = amount` once captured."""
 
     __tablename__ = "payments"
     __table_args__ = (Index(None, "tenant_id", "bill_id"), Index("uq_payments_razorpay_id", "razorpay_id", unique=True))
@@ -27,30 +28,28 @@ class Payment(Base):
     charge_id: Mapped[UUID | None]
     subscription_id: Mapped[UUID | None]
     bill_id: Mapped[UUID | None]
-    """The bill it was applied to (of an invoice with add-ons: the base bill; the add-ons' bills name it too)."""
+    """The bill it was applied to; for an invoice with add-ons, the base bill."""
     applied_paise: Mapped[int] = mapped_column(BigInteger, server_default="0")
     excess_paise: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    """What was too much: it is refunded."""
+    """Paid in excess, and refunded."""
     refunded_paise: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    """What Razorpay says was given back of it."""
+    """Refunded so far, according to Razorpay."""
     captured_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Refund(Base):
-    """Money on its way back. Ours has a row before the call; one from Razorpay's dashboard is recorded when seen.
-
-    `state`: `awaiting_operator` (above the cap), `intended`, `submitting`, `pending`, `processed`, `failed`, `void`.
-    """
+    """A refund. Ours has a row before the call; one made in Razorpay's dashboard is recorded when seen."""
 
     __tablename__ = "refunds"
     __table_args__ = (
-        CheckConstraint(
-            "state IN ('awaiting_operator', 'intended', 'submitting', 'pending', 'processed', 'failed', 'void')",
-            "state",
-        ),
+        CheckConstraint(one_of("state", RefundState), "state"),
         Index(None, "tenant_id", "payment_id"),
         Index("uq_refunds_cause", "tenant_id", "cause", unique=True),
-        Index(None, "state", postgresql_where="state IN ('intended', 'submitting', 'pending')"),
+        Index(
+            None,
+            "state",
+            postgresql_where=one_of("state", (RefundState.INTENDED, RefundState.SUBMITTING, RefundState.PENDING)),
+        ),
     )
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
@@ -58,7 +57,7 @@ class Refund(Base):
     payment_id: Mapped[str] = mapped_column(Text)
     amount_paise: Mapped[int] = mapped_column(BigInteger)
     cause: Mapped[str] = mapped_column(Text)
-    """Why, and once only: `excess:<payment>`, `credit:<bill>`, `extra:<subscription>`, `razorpay:<refund>`."""
+    """Unique per tenant: `excess:<payment>`, `credit:<note>:<bill>`, `extra:<payment>` or `razorpay:<refund>`."""
     state: Mapped[str] = mapped_column(Text)
     razorpay_id: Mapped[str | None] = mapped_column(Text, unique=True)
     created_ms: Mapped[int] = mapped_column(BigInteger)
@@ -67,7 +66,7 @@ class Refund(Base):
 
 
 class Dispute(Base):
-    """A payment that the customer's bank asks back."""
+    """A payment disputed by the customer's bank."""
 
     __tablename__ = "disputes"
 

@@ -1,12 +1,13 @@
-"""Payments that a customer's bank asks back: kept as the webhook told them, and reported.
+"""Payments disputed by the customer's bank: stored as the webhook showed them, and reported as findings.
 
-Nothing is decided here: a bill stays paid while its payment is disputed, and a person answers the bank. Deliveries
-come in any order, so a dispute that has ended is not opened again by an older one.
+A disputed bill stays paid, and an operator answers the bank. Deliveries come in any order, so an older one doesn't
+reopen a dispute that has ended.
 """
 
 from typing import Any
 
-from billing.context import BillingContext, record_finding
+from billing.context import BillingContext
+from billing.findings import record_finding
 from billing.models import Dispute
 from billing.payments.payments import find_payment
 from core.clock import now_ms
@@ -14,8 +15,8 @@ from core.clock import now_ms
 _ENDED = frozenset({"won", "lost", "closed"})
 
 
-async def record(context: BillingContext, dispute: dict[str, Any]) -> bool:
-    """Stores a dispute entity as a webhook brought it, or its new status; False if its payment is none of ours.
+async def record_dispute(context: BillingContext, dispute: dict[str, Any]) -> bool:
+    """Stores a webhook's dispute entity or its new status; False if its payment isn't ours.
 
     Raises Unavailable; KeyError for an entity without id, payment_id, amount or status.
     """

@@ -1,7 +1,7 @@
-"""Payments as Razorpay told them last: the rows, and nothing of what they paid for. A store down: Unavailable.
+"""Payments as last fetched from Razorpay, without their allocation. Postgres down: Unavailable.
 
-`take_payment` is what everybody calls who fetched a payment: one that is not known is not made here, because only
-who knows what it was for (`billing.collection.allocation`) can say how much of it was too much.
+`update_payment` updates known payments only. Recording a new one takes knowledge of its purpose
+(`billing.collection.allocation`), to tell how much of it is excess.
 """
 
 from uuid import UUID
@@ -12,21 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from billing.models import Payment
 from billing.razorpay import entities
 
-TAKEN = frozenset({"captured", "refunded"})
-"""Money that came. Given back or not, it was applied to something."""
-
 
 async def find_payment(session: AsyncSession, razorpay_id: str) -> Payment | None:
-    """The payment, of whichever tenant."""
+    """The payment, of any tenant."""
     return (await session.scalars(select(Payment).where(Payment.razorpay_id == razorpay_id))).one_or_none()
 
 
-async def take_payment(session: AsyncSession, payment: entities.Payment, now_ms: int) -> Payment | None:
-    """A known payment's status and what was given back of it, as fetched; None if it is not known.
-
-    The tenant's lock is held. What its refunds mean is `billing.payments.refunds.refresh`'s.
-    """
-    del now_ms
+async def update_payment(session: AsyncSession, payment: entities.Payment) -> Payment | None:
+    """Copies the fetched status and refunded amount to a known payment; None if it is unknown. The lock is held."""
     row = await find_payment(session, payment.id)
     if row is not None:
         _copy(row, payment)
@@ -41,17 +34,17 @@ async def record_payment(
     charge_id: UUID | None = None,
     subscription_id: UUID | None = None,
 ) -> tuple[Payment, bool]:
-    """The row, and whether it still waits to be applied (`bill_id` says to what it was). The lock is held."""
+    """The payment's row, and whether it is still to be applied to a bill. The lock is held."""
     row = await session.get(Payment, (tenant_id, payment.id))
     if row is None:
         row = Payment(tenant_id=tenant_id, razorpay_id=payment.id, applied_paise=0, excess_paise=0)
         session.add(row)
     _copy(row, payment)
-    waits = row.bill_id is None and not row.excess_paise
-    if waits:
+    is_unapplied = row.bill_id is None and not row.excess_paise
+    if is_unapplied:
         row.charge_id, row.subscription_id = charge_id, subscription_id
         row.captured_ms = payment.created_at * 1000
-    return row, waits
+    return row, is_unapplied
 
 
 def _copy(row: Payment, payment: entities.Payment) -> None:

@@ -1,4 +1,4 @@
-"""Rating: usage and the terms of a plan become lines and amounts. Pure; integers in paise.
+"""Rating: usage and a plan's terms become lines and amounts. Pure; integers in paise.
 
-The price of a period is computed from its whole reading, minus what earlier bills took, so rounding cannot accumulate.
+A period is priced from its whole reading, minus what earlier bills charged, so rounding can't accumulate.
 """

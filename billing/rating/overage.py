@@ -1,28 +1,28 @@
-"""What a period's usage past its allowance costs: the whole reading priced, minus what earlier bills took. Pure.
+"""The overage of a period: its whole reading priced, minus what earlier bills charged. Pure.
 
-A bill never prices a difference of counts. It prices the period's *whole* reading again and takes off what the earlier
-bills of that period took, so that one close, ten closes, a late revision or a credit end in the same sums: a supplement
-where the price grew, a credit note where it fell. One rounding a line, half up, of the whole; every difference is
-between whole paise. The ceiling is a line of its own, so that the lines of a bill always add up to its taxable total.
+A bill never prices a difference of counts. It prices the period's whole reading again and deducts what the period's
+earlier bills charged, so any number of closes, late revisions or credits end in the same sums: a supplement if the
+price rose, a credit note if it fell. Each line is rounded once, half up, as a whole; differences are between whole
+paise. The ceiling is a line of its own, so the lines of a bill always add up to its taxable total.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from core.money import NANO_USD_PER_MICRO_USD, divide_half_up
 from metering.pricing.tokens import NO_USAGE, Usage
 
 UNITS_PER_RATE = 1_000_000
-"""A rate is paise per this many units; an unrounded amount is a numerator over it."""
+"""Rates are paise per this many units; an unrounded amount is a numerator over it."""
 
 
 class ImpossibleTerms(ValueError):
-    """A plan that cannot be priced."""
+    """Terms that can't be priced."""
 
 
 class Meter(StrEnum):
-    """What a plan can price. `SPEND` is the provider's cost in micro-USD, and stands instead of the tokens."""
+    """The meters that a plan can price: tokens, or else `SPEND`, the provider's cost in micro-USD."""
 
     INPUT_TOKENS = "input_tokens"
     OUTPUT_TOKENS = "output_tokens"
@@ -32,14 +32,14 @@ class Meter(StrEnum):
 
 
 class PastAllowance(StrEnum):
-    """What happens to usage past the allowance."""
+    """The treatment of usage past the allowance."""
 
     BLOCK = "block"
     BILL = "bill"
 
 
-class BillKind(StrEnum):
-    """What a pricing asks for: money, a credit note, or nothing."""
+class PricingOutcome(StrEnum):
+    """The document that a pricing requires."""
 
     BILL = "bill"
     CREDIT_NOTE = "credit_note"
@@ -48,7 +48,7 @@ class BillKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The totals of all meters of one period, taken in one statement."""
+    """The totals of all meters of one period, read in one statement."""
 
     usage: Usage = NO_USAGE
     cost_nano_usd: int = 0
@@ -57,10 +57,10 @@ class Reading:
         return Reading(self.usage + other.usage, self.cost_nano_usd + other.cost_nano_usd)
 
     def quantity(self, meter: Meter) -> int:
-        """The units of a meter. Cache writes of both lives are one meter.
+        """The units of a meter. Cache writes of both lifetimes are one meter.
 
-        Nano-USD become micro-USD here and nowhere earlier: the *total* of the period, once, half up. So no request's
-        fraction is lost or gained, and a bill is off by half a micro-USD at the most.
+        Nano-USD are rounded to micro-USD only here, for the period's total, once, half up. So no request's fraction is
+        lost, and a bill is off by at most half a micro-USD.
         """
         usage = self.usage
         match meter:
@@ -78,7 +78,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class MeterTerms:
-    """The units of a meter that the base price includes, and the paise for a million past them."""
+    """The units of a meter that the base price includes, and the paise per million past them."""
 
     meter: Meter
     allowance: int
@@ -86,12 +86,12 @@ class MeterTerms:
 
     def __post_init__(self) -> None:
         if self.allowance < 0 or self.rate_paise < 0:
-            raise ImpossibleTerms(f"{self.meter}: an allowance and a rate are not negative")
+            raise ImpossibleTerms(f"{self.meter}: an allowance and a rate must not be negative")
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a version of a plan says about usage. The ceiling is per period, before tax; `bill` must have one."""
+    """A plan's terms for usage. The ceiling is per period, before tax, and required by `bill`."""
 
     meters: tuple[MeterTerms, ...]
     past_allowance: PastAllowance
@@ -106,22 +106,12 @@ class Terms:
         if self.past_allowance is PastAllowance.BILL and self.ceiling_paise is None:
             raise ImpossibleTerms("a plan that bills needs a ceiling")
         if self.ceiling_paise is not None and self.ceiling_paise < 0:
-            raise ImpossibleTerms("a ceiling is not negative")
-
-    def after(self, earlier: Reading) -> "Terms":
-        """These terms without what `earlier` used of the allowance: a month's, which several periods share."""
-        return replace(
-            self,
-            meters=tuple(
-                replace(terms, allowance=max(0, terms.allowance - max(0, earlier.quantity(terms.meter))))
-                for terms in self.meters
-            ),
-        )
+            raise ImpossibleTerms("a ceiling must not be negative")
 
 
 @dataclass(frozen=True, slots=True)
 class AlreadyBilled:
-    """What the bills of a period took so far, before tax: by meter, and what the ceiling took off (not positive)."""
+    """The amounts that a period's bills have charged, before tax: by meter, and the ceiling's cut (not positive)."""
 
     by_meter: Mapping[Meter, int] = field(default_factory=dict)
     cut_paise: int = 0
@@ -133,18 +123,26 @@ class AlreadyBilled:
             self.cut_paise + other.cut_paise,
         )
 
+    def __neg__(self) -> "AlreadyBilled":
+        return AlreadyBilled({meter: -paise for meter, paise in self.by_meter.items()}, -self.cut_paise)
+
+    def equals(self, other: "AlreadyBilled") -> bool:
+        """Whether both are equal; a missing meter counts as zero."""
+        difference = self + -other
+        return difference.cut_paise == 0 and not any(difference.by_meter.values())
+
     @property
     def total_paise(self) -> int:
-        """The taxable total of all those bills, credit notes taken off."""
+        """The taxable total of those bills, minus credit notes."""
         return sum(self.by_meter.values()) + self.cut_paise
 
 
-NOTHING_TAKEN = AlreadyBilled()
+NOTHING_BILLED = AlreadyBilled()
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One meter on a bill: the whole period's price, what earlier bills took of it, and the difference now."""
+    """One meter of a bill: the whole period's price, what earlier bills charged of it, and the difference."""
 
     meter: Meter
     quantity: int
@@ -159,23 +157,23 @@ class Line:
 
     @property
     def unrounded_numerator(self) -> int:
-        """The whole period's exact amount: this, over `UNITS_PER_RATE`, in paise."""
+        """The whole period's exact amount in paise, times `UNITS_PER_RATE`."""
         return self.excess * self.rate_paise
 
     @property
     def whole_paise(self) -> int:
-        """The whole period's amount: the one rounding of this line."""
+        """The whole period's amount, the only rounding of this line."""
         return divide_half_up(self.unrounded_numerator, UNITS_PER_RATE)
 
     @property
     def due_paise(self) -> int:
-        """What this bill takes for the meter; negative where it gives back."""
+        """The amount of this bill for the meter; negative if it credits."""
         return self.whole_paise - self.earlier_paise
 
 
 @dataclass(frozen=True, slots=True)
 class OverageBill:
-    """The price of a period as it reads now, against what its earlier bills took."""
+    """The price of a period by its current reading, against what its earlier bills charged."""
 
     lines: tuple[Line, ...]
     ceiling_paise: int | None
@@ -183,39 +181,39 @@ class OverageBill:
 
     @property
     def whole_cut_paise(self) -> int:
-        """What the ceiling takes off the whole period's price: not positive."""
+        """The ceiling's cut of the whole period's price (not positive)."""
         if self.ceiling_paise is None:
             return 0
         return min(0, self.ceiling_paise - sum(line.whole_paise for line in self.lines))
 
     @property
     def cut_due_paise(self) -> int:
-        """The ceiling's line on this bill; positive where an earlier bill was cut by more than is due now."""
+        """The ceiling's line on this bill; positive if an earlier bill was cut by more than now."""
         return self.whole_cut_paise - self.earlier_cut_paise
 
     @property
     def taxable_paise(self) -> int:
-        """This bill before tax: its lines and its ceiling's line. Negative is a credit note."""
+        """The sum of all lines before tax; negative for a credit note."""
         return sum(line.due_paise for line in self.lines) + self.cut_due_paise
 
     @property
-    def kind(self) -> BillKind:
-        """What is to be issued. Recording a `NOTHING` or dropping it leads to the same sums."""
+    def kind(self) -> PricingOutcome:
+        """The document to issue."""
         if self.taxable_paise == 0:
-            return BillKind.NOTHING
-        return BillKind.BILL if self.taxable_paise > 0 else BillKind.CREDIT_NOTE
+            return PricingOutcome.NOTHING
+        return PricingOutcome.BILL if self.taxable_paise > 0 else PricingOutcome.CREDIT_NOTE
 
     @property
     def taken(self) -> AlreadyBilled:
-        """What this bill takes: the next one adds it to its `earlier`."""
+        """The amounts of this bill, to be added to the next one's `earlier`."""
         return AlreadyBilled({line.meter: line.due_paise for line in self.lines}, self.cut_due_paise)
 
 
-def price_period(reading: Reading, terms: Terms, earlier: AlreadyBilled = NOTHING_TAKEN) -> OverageBill:
-    """The bill of a period that reads so, when its earlier bills took `earlier`.
+def price_period(reading: Reading, terms: Terms, earlier: AlreadyBilled = NOTHING_BILLED) -> OverageBill:
+    """Prices a period's reading against what its earlier bills charged.
 
-    Under `block` usage past the allowance (what the provider counted past a bound) is shown and costs nothing. A
-    meter that an earlier bill charged and these terms no longer name is given back.
+    Under `block`, usage past the allowance (which the provider counted past a bound) is shown and costs nothing. A
+    meter that an earlier bill charged and these terms no longer name is credited.
     """
     priced = {meter.meter: meter for meter in terms.meters}
     billing = terms.past_allowance is PastAllowance.BILL

@@ -1,7 +1,7 @@
-"""What a version of a plan says, in the terms of those who price it and of those who admit by it. Pure.
+"""The terms and limits of a plan's version, for pricing and for admission. Pure.
 
-A plan that blocks at its allowance bounds each priced meter of the tenant's period by it; one that bills bounds the
-charge by its ceiling. Neither can be lifted by limits that an admin sets.
+A plan that blocks bounds each priced meter of a tenant's period by its allowance; one that bills bounds the charge by
+its ceiling. Limits that an admin sets can lift neither.
 """
 
 import msgspec
@@ -13,18 +13,18 @@ from metering.quota.windows import WindowKind
 
 
 def terms_of(plan: Plan) -> Terms:
-    """How its usage is priced. Raises ImpossibleTerms for what `publish_plan` would have refused."""
+    """The terms of its usage. Raises ImpossibleTerms for terms that `publish_plan` refuses."""
     meters = tuple(msgspec.convert(meter, MeterTerms) for meter in plan.meters)
     return Terms(meters, PastAllowance(plan.past_allowance), plan.ceiling_paise)
 
 
-def limits_of(plan: Plan) -> PlanLimits:
-    """What it gives to each user and to the tenant, and what bounds the tenant in any case."""
-    return bounded(msgspec.convert(plan.limits, PlanLimits), terms_of(plan))
+def limits_of(plan: Plan, terms: Terms | None = None) -> PlanLimits:
+    """The limits of each user and of the tenant, with the tenant's bounds: by other terms than the plan's, if given."""
+    return bounded(msgspec.convert(plan.limits, PlanLimits), terms or terms_of(plan))
 
 
 def bounded(limits: PlanLimits, terms: Terms) -> PlanLimits:
-    """These limits under these terms."""
+    """The limits with the bounds or the ceiling of the terms."""
     if terms.past_allowance is PastAllowance.BLOCK:
         bounds = tuple(Limit(Meter(meter.meter.value), WindowKind.PERIOD, meter.allowance) for meter in terms.meters)
         return msgspec.structs.replace(limits, bounds=bounds, ceiling=None)

@@ -1,9 +1,8 @@
-"""The way to Razorpay: every call billing makes, typed. The only module that imports `razorpay`.
+"""The typed client of Razorpay, with every call that billing makes. The only module that imports `razorpay`.
 
-The rule: every call has bounds and a clear failure (`billing.razorpay.errors`); reads are tried again, writes never:
-who writes has stored the intent before, and looks (`find_...`, `fetch_...`) before anything is done a second time.
-When Razorpay is down, reads end in RazorpayUnavailable and writes in RazorpayInDoubt, after a bounded time.
-Source: facts/razorpay.md, sections 1, 2 and 7.
+Reads are retried, writes never; their callers store the intent first and look (`find_...`, `fetch_...`) before
+repeating one (`billing.writes`). Razorpay down: reads raise RazorpayUnavailable and writes RazorpayInDoubt, after a
+bounded time. Source: Razorpay's API reference, and the SDK's code (`razorpay` 2.0.1).
 """
 
 import re
@@ -16,7 +15,6 @@ from pydantic import SecretStr
 
 from billing.razorpay.entities import (
     Addon,
-    Customer,
     Invoice,
     Misshapen,
     Payment,
@@ -37,20 +35,20 @@ MAX_PAGES = 50
 _ID = re.compile(r"[a-z]+_[A-Za-z0-9]{1,40}")
 _REFUND_KEY = re.compile(r"[A-Za-z0-9_-]{10,}")
 
-E = TypeVar("E", Plan, Customer, Subscription, Invoice, Payment, Refund, PaymentLink, Addon)
+E = TypeVar("E", Plan, Subscription, Invoice, Payment, Refund, PaymentLink, Addon)
 Json = dict[str, Any]
 Resource = Callable[[Any], Any]
-"""One of the SDK's resources, given a client."""
+"""Selects one of the SDK's resources of a client."""
 
 
 class Razorpay:
-    """The gateway. One per process and event loop; close it at the end."""
+    """The client. One per process and event loop; close it at the end."""
 
     def __init__(
         self, *, key_id: str, key_secret: SecretStr, base_url: str, patience: Patience | None = None, threads: int = 8
     ) -> None:
         self.key_id = key_id
-        """Public: Checkout needs it."""
+        """Not secret; Checkout needs it in the browser."""
 
         def client(session: Session) -> Any:
             return razorpay.Client(session=session, auth=(key_id, key_secret.get_secret_value()), base_url=base_url)
@@ -59,7 +57,7 @@ class Razorpay:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Razorpay":
-        """The gateway of this process."""
+        """The client that the settings describe."""
         return cls(
             key_id=settings.razorpay_key_id,
             key_secret=settings.razorpay_key_secret,
@@ -67,13 +65,11 @@ class Razorpay:
         )
 
     def close(self) -> None:
-        """Takes no more calls; a running one ends by its own time-outs."""
+        """Refuses further calls; a running one ends by its own time-out."""
         self._transport.close()
 
-    # ------------------------------------------------------------------------------- plans and customers
-
     async def create_plan(self, *, name: str, amount_paise: int, notes: Mapping[str, str]) -> Plan:
-        """A monthly price in INR, GST included; it can never be changed or deleted."""
+        """Creates a monthly price in INR including GST. It can't be changed or deleted."""
         body = {
             "period": "monthly",
             "interval": 1,
@@ -82,26 +78,9 @@ class Razorpay:
         }
         return await self._write(Plan, lambda sdk: sdk.plan.create(body))
 
-    async def fetch_plan(self, plan_id: str) -> Plan:
-        """The plan."""
-        return await self._fetch(Plan, _id(plan_id), lambda sdk: sdk.plan)
-
     async def find_plans(self, notes: Mapping[str, str]) -> list[Plan]:
-        """The plans that bear all these notes, newest first."""
+        """The plans with all these notes, newest first."""
         return [plan for plan in await self._all(Plan, lambda sdk: sdk.plan) if _bears(plan.notes, notes)]
-
-    async def create_customer(
-        self, *, name: str, email: str, contact: str | None = None, notes: Mapping[str, str]
-    ) -> Customer:
-        """The customer with this e-mail and contact, new or as it was: repeating it is harmless."""
-        body = {"name": name, "email": email, "fail_existing": "0", "notes": dict(notes)}
-        return await self._write(Customer, lambda sdk: sdk.customer.create(_given(body, contact=contact)))
-
-    async def fetch_customer(self, customer_id: str) -> Customer:
-        """The customer."""
-        return await self._fetch(Customer, _id(customer_id), lambda sdk: sdk.customer)
-
-    # ------------------------------------------------------------------------------------- subscriptions
 
     async def create_subscription(
         self,
@@ -111,51 +90,40 @@ class Razorpay:
         notes: Mapping[str, str],
         start_at: int | None = None,
         expire_by: int | None = None,
-        customer_notify: bool = True,
     ) -> Subscription:
-        """A subscription to be authorised at its `short_url`. Nothing makes it unique but our own notes."""
+        """Creates a subscription to be authorised at its `short_url`. Only our notes make it unique."""
         body: Json = {"plan_id": _id(plan_id), "total_count": total_count, "notes": dict(notes)}
-        body = _given(body | {"customer_notify": customer_notify}, start_at=start_at, expire_by=expire_by)
+        body = _given(body | {"customer_notify": True}, start_at=start_at, expire_by=expire_by)
         return await self._write(Subscription, lambda sdk: sdk.subscription.create(body))
 
     async def fetch_subscription(self, subscription_id: str) -> Subscription:
-        """The subscription as it is now."""
+        """The current subscription."""
         return await self._fetch(Subscription, _id(subscription_id), lambda sdk: sdk.subscription)
 
-    async def list_subscriptions(
-        self, *, plan_id: str | None = None, since: int | None = None, until: int | None = None
-    ) -> list[Subscription]:
-        """Those created in `since..until`, both inclusive, newest first. The list may lag minutes behind a fetch."""
-        filters = _given({}, plan_id=plan_id, **{"from": since, "to": until})
-        return await self._all(Subscription, lambda sdk: sdk.subscription, filters)
+    async def list_subscriptions(self, *, since: int | None = None, until: int | None = None) -> list[Subscription]:
+        """Created in `since..until`, both inclusive, newest first. The list may lag minutes behind a fetch."""
+        return await self._all(Subscription, lambda sdk: sdk.subscription, _given({}, **{"from": since, "to": until}))
 
     async def find_subscriptions(
         self, notes: Mapping[str, str], *, since: int | None = None, until: int | None = None
     ) -> list[Subscription]:
-        """Those that bear all these notes. None found proves nothing before the list has caught up."""
+        """Subscriptions with all these notes. Finding none proves nothing until the list has caught up."""
         return [one for one in await self.list_subscriptions(since=since, until=until) if _bears(one.notes, notes)]
 
-    async def cancel_subscription(self, subscription_id: str, *, at_cycle_end: bool = False) -> Subscription:
-        """Cancels. At cycle end: the answer shows no trace, and pending, halted and paused ones ignore it."""
-        body, one = {"cancel_at_cycle_end": at_cycle_end}, _id(subscription_id)
+    async def cancel_subscription(self, subscription_id: str) -> Subscription:
+        """Cancels now. Pending, halted and paused ones would ignore a cancel at cycle end."""
+        body, one = {"cancel_at_cycle_end": False}, _id(subscription_id)
         return await self._write(Subscription, lambda sdk: sdk.subscription.cancel(one, body))
 
-    async def update_subscription(self, subscription_id: str, changes: Mapping[str, Any]) -> Subscription:
-        """Changes plan, quantity, count or start; refused for UPI, e-mandates and, nearly always, Indian cards."""
-        body, one = dict(changes), _id(subscription_id)
-        return await self._write(Subscription, lambda sdk: sdk.subscription.edit(one, body))
-
     async def pause_subscription(self, subscription_id: str) -> Subscription:
-        """Pauses an active one, now; an authenticated one would be cancelled by it."""
+        """Pauses an active subscription now. It would cancel an authenticated one."""
         one = _id(subscription_id)
         return await self._write(Subscription, lambda sdk: sdk.subscription.pause(one, {"pause_at": "now"}))
 
     async def resume_subscription(self, subscription_id: str) -> Subscription:
-        """Resumes a paused one, now."""
+        """Resumes a paused subscription now."""
         one = _id(subscription_id)
         return await self._write(Subscription, lambda sdk: sdk.subscription.resume(one, {"resume_at": "now"}))
-
-    # -------------------------------------------------------------------- invoices, payments and refunds
 
     async def invoices_of(self, subscription_id: str) -> list[Invoice]:
         """All invoices of a subscription, newest first."""
@@ -172,11 +140,11 @@ class Razorpay:
         return await self._fetch(Payment, _id(payment_id), lambda sdk: sdk.payment)
 
     async def list_payments(self, *, since: int, until: int) -> list[Payment]:
-        """Those created in `since..until`, newest first; the list may lag by minutes."""
+        """Created in `since..until`, newest first; the list may lag by minutes."""
         return await self._all(Payment, lambda sdk: sdk.payment, {"from": since, "to": until})
 
     async def refund(self, payment_id: str, *, amount_paise: int, key: str, notes: Mapping[str, str]) -> Refund:
-        """Gives money back, once per `key` (10 characters or more): after a doubt, the same call is safe again."""
+        """Refunds, once per `key` (10 characters or more); repeating the same call is safe."""
         if not _REFUND_KEY.fullmatch(key):
             raise ValueError("a refund's key is at least 10 of A-Z a-z 0-9 _ -")
         body, one = {"amount": amount_paise, "notes": dict(notes)}, _id(payment_id)
@@ -188,8 +156,6 @@ class Razorpay:
         one = _id(payment_id)
         return await self._pages(Refund, lambda sdk, page: sdk.payment.fetch_multiple_refund(one, page))
 
-    # ------------------------------------------------------------------------------------- payment links
-
     async def create_payment_link(
         self,
         *,
@@ -200,7 +166,7 @@ class Razorpay:
         expire_by: int,
         notes: Mapping[str, str],
     ) -> PaymentLink:
-        """A link for the whole amount. A `reference_id` that was ever used is refused, even if its link is gone."""
+        """Creates a link for the whole amount. A `reference_id` that was ever used, even by a gone link, is refused."""
         body = {
             "amount": amount_paise,
             "currency": "INR",
@@ -216,27 +182,25 @@ class Razorpay:
         return await self._write(PaymentLink, lambda sdk: sdk.payment_link.create(body))
 
     async def fetch_payment_link(self, link_id: str) -> PaymentLink:
-        """The link as it is now."""
+        """The current link."""
         return await self._fetch(PaymentLink, _id(link_id), lambda sdk: sdk.payment_link)
 
     async def cancel_payment_link(self, link_id: str) -> PaymentLink:
-        """Cancels one that nobody has paid; refused otherwise."""
+        """Cancels an unpaid link; refused otherwise."""
         one = _id(link_id)
         return await self._write(PaymentLink, lambda sdk: sdk.payment_link.cancel(one))
 
     async def find_payment_links(self, reference_id: str) -> list[PaymentLink]:
-        """The link of a reference: one, or none (yet: lists may lag)."""
+        """The link of a reference: one or none. The list may lag."""
         found = await self._all(PaymentLink, lambda sdk: sdk.payment_link, {"reference_id": reference_id})
         return [link for link in found if link.reference_id == reference_id]
 
     async def list_payment_links(self, *, since: int, until: int) -> list[PaymentLink]:
-        """Those created in `since..until`, newest first; the list may lag by minutes."""
+        """Created in `since..until`, newest first; the list may lag by minutes."""
         return await self._all(PaymentLink, lambda sdk: sdk.payment_link, {"from": since, "to": until})
 
-    # ------------------------------------------------------------------------------------------- add-ons
-
     async def create_addon(self, subscription_id: str, *, name: str, amount_paise: int, description: str) -> Addon:
-        """Puts an amount on the invoice *after* the next; our key goes into `name`, for it has no notes."""
+        """Puts an amount on the invoice *after* the next. Add-ons have no notes, so `name` carries our reference."""
         item = {"name": name, "amount": amount_paise, "currency": "INR", "description": description}
         one = _id(subscription_id)
         return await self._write(Addon, lambda sdk: sdk.subscription.createAddon(one, {"item": item, "quantity": 1}))
@@ -246,15 +210,13 @@ class Razorpay:
         return await self._fetch(Addon, _id(addon_id), lambda sdk: sdk.addon)
 
     async def list_addons(self, *, since: int | None = None, until: int | None = None) -> list[Addon]:
-        """Those created in `since..until`, newest first. Razorpay cannot filter them by subscription."""
+        """Created in `since..until`, newest first. Razorpay can't filter them by subscription."""
         return await self._all(Addon, lambda sdk: sdk.addon, _given({}, **{"from": since, "to": until}))
 
     async def delete_addon(self, addon_id: str) -> None:
-        """Deletes one that no invoice carries yet. Read it back before the money is asked for otherwise."""
+        """Deletes an add-on that no invoice carries yet. Fetch it before collecting the money in another way."""
         one = _id(addon_id)
         await self._transport.write(lambda sdk: sdk.addon.delete(one), _nothing)
-
-    # --------------------------------------------------------------------------------------- all of them
 
     async def _write(self, kind: type[E], work: Callable[[Any], Any]) -> E:
         return await self._transport.write(work, partial(entity, kind))
@@ -269,8 +231,8 @@ class Razorpay:
         return await self._pages(kind, lambda sdk, page: resource(sdk).all((filters or {}) | page))
 
     async def _pages(self, kind: type[E], ask: Callable[[Any, Json], Any]) -> list[E]:
-        """Every page. Raises RazorpayUnavailable past MAX_PAGES: half a list would say "not there" of what is there."""
-        found: dict[str, E] = {}  # by id: what is created meanwhile shifts the pages, and an item comes twice
+        """All pages. Raises RazorpayUnavailable past MAX_PAGES, since a partial list would hide what exists."""
+        found: dict[str, E] = {}  # by id: an item created meanwhile shifts the pages, so one may come twice
         for number in range(MAX_PAGES):
             where = {"count": PAGE, "skip": number * PAGE}
             page = await self._transport.read(partial(_ask_page, ask, where), partial(entities, kind))
@@ -285,7 +247,7 @@ def _ask_page(ask: Callable[[Any, Json], Any], where: Json, sdk: Any) -> Any:
 
 
 def _id(value: str) -> str:
-    """An id that is safe in a path: one from outside must not lead to another resource. Raises ValueError."""
+    """The id, if it is safe in a URL path. Raises ValueError."""
     if not _ID.fullmatch(value):
         raise ValueError("not an id of Razorpay's")
     return value
@@ -301,4 +263,4 @@ def _bears(notes: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
 
 def _nothing(answer: object) -> None:
     if answer not in ([], {}):
-        raise Misshapen("no empty answer to a deletion")
+        raise Misshapen("a deletion's answer is not empty")

@@ -1,9 +1,9 @@
-"""What Razorpay answers, as far as billing reads it. Pure.
+"""Razorpay's entities, with the fields that billing reads. Pure.
 
-The rule: fields we do not know are ignored, fields that are documented as absent, null, `0` or `"NA"` may be so,
-and one that a decision needs (an id, a status, an amount) must be there: without it the answer is no answer
-(`Misshapen`). Amounts are paise, times are Unix seconds. Empty `notes` come as `[]`, `captured` as `"1"` in some
-events, unset times of a payment link as `0`. Source: facts/razorpay.md, sections 1 and 2.
+Unknown fields are ignored. Fields documented as absent, null, `0` or `"NA"` may be so; a field that a decision needs
+(id, status, amount) is required, and its absence raises `Misshapen`. Amounts are paise, times Unix seconds. Empty
+`notes` come as `[]`, `captured` as `"1"` in some events, unset times of a payment link as `0`.
+Source: Razorpay's API reference.
 """
 
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ import msgspec
 
 
 class Misshapen(ValueError):
-    """An answer that is JSON, but not what was asked for."""
+    """An answer that is JSON of an unexpected shape."""
 
 
 class _Entity(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,24 +20,14 @@ class _Entity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(_Entity, frozen=True, kw_only=True):
-    """A price, which can never be changed; `item["amount"]` includes GST."""
+    """A price, immutable at Razorpay; `item["amount"]` includes GST."""
 
-    period: str
-    interval: int
     item: dict[str, Any]
     notes: dict[str, str] = {}
 
 
-class Customer(_Entity, frozen=True, kw_only=True):
-    """Whom Razorpay knows; never the link to a tenant (facts, 2.1)."""
-
-    email: str | None = None
-    contact: str | None = None
-    notes: dict[str, str] = {}
-
-
 class Subscription(_Entity, frozen=True, kw_only=True):
-    """A mandate and its cycles. A cancel at cycle end leaves no trace in it (facts, 2.4)."""
+    """A mandate and its cycles. A cancellation at cycle end doesn't show in it."""
 
     plan_id: str
     status: str
@@ -45,42 +35,33 @@ class Subscription(_Entity, frozen=True, kw_only=True):
     current_end: int | None = None
     charge_at: int | None = None
     start_at: int | None = None
-    end_at: int | None = None
     ended_at: int | None = None
-    expire_by: int | None = None
     created_at: int
-    quantity: int = 1
-    auth_attempts: int = 0
     total_count: int = 0
     paid_count: int = 0
     remaining_count: int | None = None
-    has_scheduled_changes: bool = False
     short_url: str | None = None
     payment_method: str | None = None
-    customer_id: str | None = None
     notes: dict[str, str] = {}
 
 
 class Invoice(_Entity, frozen=True, kw_only=True):
-    """One of Razorpay's; `billing_start` and `billing_end` are the cycle that it opens."""
+    """An invoice of Razorpay's; `billing_start` and `billing_end` bound the cycle that it opens."""
 
     status: str
     amount: int
-    amount_paid: int = 0
     subscription_id: str | None = None
     payment_id: str | None = None
     order_id: str | None = None
     billing_start: int | None = None
     billing_end: int | None = None
-    issued_at: int | None = None
-    paid_at: int | None = None
     created_at: int | None = None
     line_items: list[dict[str, Any]] = []
     notes: dict[str, str] = {}
 
 
 class Payment(_Entity, frozen=True, kw_only=True):
-    """Money that came, or did not."""
+    """A payment or an attempt at one."""
 
     status: str
     amount: int
@@ -91,47 +72,39 @@ class Payment(_Entity, frozen=True, kw_only=True):
     method: str | None = None
     invoice_id: str | None = None
     order_id: str | None = None
-    error_code: str | None = None
-    error_description: str | None = None
-    error_reason: str | None = None
     created_at: int
     notes: dict[str, str] = {}
 
 
 class Refund(_Entity, frozen=True, kw_only=True):
-    """Money on its way back: `pending`, `processed` or `failed`."""
+    """A refund: `pending`, `processed` or `failed`."""
 
     payment_id: str
     amount: int
     status: str
-    receipt: str | None = None
     created_at: int
     notes: dict[str, str] = {}
 
 
 class PaymentLink(_Entity, frozen=True, kw_only=True):
-    """A bill that a person can pay. `payments` name the payments once there are some."""
+    """A payment link. `payments` name its payments once there are some."""
 
     status: str
     amount: int
-    amount_paid: int = 0
     reference_id: str | None = None
     short_url: str | None = None
     order_id: str | None = None
     expire_by: int = 0
-    cancelled_at: int = 0
-    expired_at: int = 0
     created_at: int
     payments: list[dict[str, Any]] | None = None
     notes: dict[str, str] = {}
 
 
 class Addon(_Entity, frozen=True, kw_only=True):
-    """Something on top of the next invoice; from `invoice_id` on it cannot be deleted. It has no notes."""
+    """An amount on a later invoice. Once it has an `invoice_id` it can't be deleted. It has no notes."""
 
     subscription_id: str
     item: dict[str, Any]
-    quantity: int = 1
     invoice_id: str | None = None
     created_at: int
 
@@ -140,7 +113,7 @@ E = TypeVar("E", bound=_Entity)
 
 
 def entity(kind: type[E], answer: object) -> E:
-    """One entity out of an answer. Raises Misshapen."""
+    """Converts an answer to an entity. Raises Misshapen."""
     if not isinstance(answer, dict):
         raise Misshapen(f"no {kind.__name__}")
     try:
@@ -153,7 +126,7 @@ def entity(kind: type[E], answer: object) -> E:
 
 
 def entities(kind: type[E], answer: object) -> list[E]:
-    """A page of a list; payment links come under a name of their own. Raises Misshapen."""
+    """Converts a page of a list; payment links have a key of their own. Raises Misshapen."""
     page = answer.get("payment_links" if kind is PaymentLink else "items") if isinstance(answer, dict) else None
     if not isinstance(page, list):
         raise Misshapen(f"no list of {kind.__name__}")

@@ -1,10 +1,8 @@
-"""How a call gets to Razorpay and back: threads, time-outs, judgement, second tries of reads. Knows no SDK.
+"""Transport of calls to Razorpay: threads, time-outs, classification of answers, retries of reads. Knows no SDK.
 
-The rule: a read (GET) is tried again, a bounded number of times; a write is sent once, and when its outcome is not
-known that is what the caller hears (`RazorpayInDoubt`). The event loop never waits: the SDK's calls run in threads of
-our own, one client each, over a session that puts a time-out on every call and judges the answer before the SDK sees
-it. When Razorpay is down or slow, callers wait no longer than `Patience` says, and nobody else waits.
-Source: facts/razorpay.md, section 7.
+The SDK's blocking calls run in our own threads, one client each, over a session that sets a time-out and classifies the
+answer before the SDK sees it. Razorpay down or slow: a caller waits at most as long as `Patience` allows, and the event
+loop never. Source: the SDK's code.
 """
 
 import asyncio
@@ -31,39 +29,39 @@ from billing.razorpay.errors import (
 
 T = TypeVar("T")
 Work = Callable[[Any], Any]
-"""One call of the SDK, given a client."""
+"""A call of the SDK, given a client."""
 Shape = Callable[[Any], T]
-"""Makes something typed of its answer, or raises Misshapen."""
+"""Converts the answer to a type, or raises Misshapen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """The bounds of every call."""
+    """Bounds of every call."""
 
     connect_s: float = 3.05
     read_s: float = 15
-    """Silence: until the answer begins, and between two pieces of it."""
+    """Until the answer begins, and between two chunks of it."""
     whole_s: float = 30
-    """All of one try, however it trickles. The thread of one that is given up comes free when it ends."""
+    """One whole attempt. An abandoned attempt occupies its thread until it ends."""
     thread_s: float = 5
-    """Until one of our threads is free."""
+    """Until a thread is free."""
     retries: int = 2
     first_wait_s: float = 0.3
     longest_wait_s: float = 4
 
 
 class Session(requests.Session):
-    """What the SDK sends with. Its faults are ours, which the SDK neither catches nor prints."""
+    """The HTTP session under the SDK. It raises our own errors, which the SDK neither catches nor logs."""
 
     def __init__(self, base_url: str, patience: Patience) -> None:
         super().__init__()
         self._timeout = (patience.connect_s, patience.read_s)
-        self.trust_env = base_url.startswith("https://")  # a proxy of the environment never stands before a sandbox
+        self.trust_env = base_url.startswith("https://")  # the sandbox is never behind the environment's proxy
 
     def request(self, method: str, url: str | bytes, *args: Any, **options: Any) -> requests.Response:
-        """Sends, and judges the answer. Raises RazorpayError, outside any `except`: it takes no request along."""
+        """Sends and classifies. Raises RazorpayError outside any `except`, so that it doesn't hold the request."""
         is_read = method == "GET"
-        # A redirect followed would be a second call, and perhaps a GET of what was a POST.
+        # Following a redirect would be a second call, and could turn a POST into a GET.
         bounds: dict[str, Any] = {"timeout": self._timeout, "allow_redirects": False}
         try:
             response = super().request(method, url, *args, **(options | bounds))
@@ -78,7 +76,7 @@ class Session(requests.Session):
 
 
 class Transport:
-    """The threads, each with a client of its own. One per process and event loop; close it at the end."""
+    """Threads, each with its own client. One per process and event loop; close it at the end."""
 
     def __init__(self, make_client: Callable[[Session], Any], base_url: str, patience: Patience, threads: int) -> None:
         self._make_client = make_client
@@ -86,21 +84,21 @@ class Transport:
         self._patience = patience
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="razorpay")
         self._free = asyncio.Semaphore(threads)
-        self._mine = threading.local()  # neither requests nor the SDK promises that threads may share a client
+        self._local = threading.local()  # neither requests nor the SDK promises thread safety
         self._sessions: list[Session] = []
 
     def close(self) -> None:
-        """Takes no more calls and closes idle connections; a running call ends by its own time-outs."""
+        """Refuses further calls and closes idle connections; a running call ends by its own time-out."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for session in self._sessions:
             session.close()
 
     async def write(self, work: Work, shape: Shape[T]) -> T:
-        """Sends once. Raises RazorpayRefused, RazorpayThrottled, RazorpayInDoubt, or RazorpayUnavailable: not sent."""
+        """Sends once. Raises RazorpayRefused, RazorpayThrottled, RazorpayInDoubt, or RazorpayUnavailable (not sent)."""
         return await self._try(work, shape, is_read=False)
 
     async def read(self, work: Work, shape: Shape[T]) -> T:
-        """Sends, and again. Raises RazorpayRefused, RazorpayThrottled or RazorpayUnavailable."""
+        """Sends, with retries. Raises RazorpayRefused, RazorpayThrottled or RazorpayUnavailable."""
         tries = 0
         while True:
             try:
@@ -113,7 +111,7 @@ class Transport:
             await asyncio.sleep(wait_s)
 
     def _wait_s(self, fault: RazorpayThrottled | RazorpayUnavailable, tries: int) -> float | None:
-        """How long until the next try of a read; None if there is none."""
+        """Seconds until the next attempt of a read; None if there is none."""
         if tries >= self._patience.retries or isinstance(fault, RazorpayBusy):
             return None
         longest = self._patience.longest_wait_s
@@ -131,14 +129,14 @@ class Transport:
         except TimeoutError:
             raise unanswered("took too long", is_read=is_read) from None
         if isinstance(answer, RazorpayError):
-            raise answer.with_traceback(None)  # the SDK's frames hold the key's secret
+            raise answer.with_traceback(None)  # the SDK's frames hold the key secret
         try:
             return shape(answer)
         except Misshapen as error:
             raise unanswered(str(error), is_read=is_read) from None
 
     async def _start(self, work: Work) -> Future[Any]:
-        """Gives `work` to a free thread, which stays taken until the call ends, even if nobody waits for it."""
+        """Runs `work` in a free thread, which is occupied until the call ends, even if the caller gave up."""
         try:
             async with asyncio.timeout(self._patience.thread_s):
                 await self._free.acquire()
@@ -148,7 +146,7 @@ class Transport:
         future = self._threads.submit(self._in_thread, work)
 
         def release(_: Future[Any]) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is gone: so is who would wait
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it every waiter
                 loop.call_soon_threadsafe(self._free.release)
 
         future.add_done_callback(release)
@@ -161,15 +159,15 @@ class Transport:
             return fault
 
     def _client(self) -> Any:
-        if not hasattr(self._mine, "client"):
+        if not hasattr(self._local, "client"):
             session = Session(self._base_url, self._patience)
             self._sessions.append(session)
-            self._mine.client = self._make_client(session)
-        return self._mine.client
+            self._local.client = self._make_client(session)
+        return self._local.client
 
 
 def _broken(error: requests.RequestException, *, is_read: bool) -> RazorpayError:
-    """A connection that never came about carried nothing; any other may have."""
+    """A connection that was never established sent nothing; any other failure may have had an effect."""
     reason = getattr(error.args[0], "reason", None) if error.args else None
     if isinstance(error, requests.ConnectTimeout) or isinstance(reason, NewConnectionError):
         return RazorpayUnavailable("no connection")

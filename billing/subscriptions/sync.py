@@ -1,10 +1,8 @@
-"""A subscription as Razorpay has it, brought into our books.
+"""Synchronisation of a subscription from Razorpay.
 
-The rule: what is applied was fetched after everything that was applied before it, whatever a status says of its rank
-(a halted one can become active again). `applied` counts: a fetch during which somebody else applied one may be the
-older of the two, and is made again. What follows from it hangs on the ids of payments and invoices, so that applying
-the same twice changes nothing. The fetches are outside of any transaction. Razorpay away: raises RazorpayError; a
-store down: Unavailable; either way nothing was applied, and whoever asked comes again.
+Only a fetch that began after the last applied one is applied; statuses have no order (a halted subscription can become
+active again). Effects are keyed by payment and invoice ids, so applying the same twice changes nothing. Fetches run
+outside of any transaction. Razorpay down: RazorpayError; Postgres down: Unavailable; either way nothing was applied.
 """
 
 from collections.abc import Collection, Iterable
@@ -14,72 +12,70 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from billing.access.periods import learn_cycle
+from billing.access.periods import record_cycle
 from billing.access.projection import project
-from billing.collection.allocation import take_invoice
-from billing.context import CLOSES, COLLECT, SUBSCRIPTIONS, BillingContext, enqueue_after_commit, record_finding
+from billing.collection.allocation import apply_invoice_payment
+from billing.context import CLOSES, COLLECT, SUBSCRIPTIONS, BillingContext, enqueue_after_commit
+from billing.findings import record_finding
 from billing.models import Payment, Subscription
-from billing.payments.payments import TAKEN
+from billing.models.states import AUTHORISED, CAPTURED, TERMINAL
 from billing.razorpay import entities
 from billing.razorpay.errors import RazorpayRefused
-from billing.subscriptions.intents import TERMINAL, end_replaced
+from billing.subscriptions.intents import end_replaced
 from core.clock import now_ms
 from core.errors import NotFound, Unavailable
 from core.logs import get_logger
 
 _ROUNDS = 5
-_AUTHORISED = frozenset({"authenticated", "active", "pending", "halted", "paused", "completed"})
-_NO_SUCH = frozenset({400, 404})
-"""How an id is refused that is not known; 401 and 403 are about our key."""
 
 log = get_logger(__name__)
 
 
 class Overtaken(Unavailable):
-    """Others applied theirs all the time: it is to be tried again later."""
+    """Concurrent fetches were applied during every round; try again later."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """What Razorpay said, all of it after `applied` was read."""
+class _Fetched:
+    """Razorpay's answers, all fetched after `applied` was read."""
 
     subscription: entities.Subscription
     invoices: list[entities.Invoice]
     payments: dict[str, entities.Payment]
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the list of invoices has caught up with the subscription."""
+    def is_complete(self) -> bool:
+        """Whether the list of invoices has caught up with the subscription's paid count."""
         return len(_paid(self.invoices)) >= self.subscription.paid_count
 
 
-async def refresh(
+async def refresh_subscription(
     context: BillingContext, tenant_id: UUID, subscription_id: UUID, *, hints: Collection[str] = ()
 ) -> bool:
-    """Fetches the subscription, its invoices and the payments that we miss, and applies them.
+    """Fetches the subscription, its invoices and the missing payments, and applies them.
 
-    `hints`: invoices that an event named; a list may lag minutes behind. False when it still does, so that an invoice
-    is missing: what there is was applied, and it is to be done again. Raises RazorpayError, Unavailable, NotFound.
+    `hints`: ids of invoices that an event named, since the list may lag by minutes. False if an invoice is still
+    missing: the rest was applied; refresh again later. Raises RazorpayError, Unavailable, NotFound.
     """
     for _ in range(_ROUNDS):
         row, known = await _read(context, tenant_id, subscription_id)
         if row.razorpay_id is None:
-            return True  # whoever submits it finds it
+            return True  # not created yet
         try:
-            told = await _fetch(context, row.razorpay_id, known, hints)
+            fetched = await _fetch(context, row.razorpay_id, known, hints)
         except RazorpayRefused as refused:
-            if refused.status not in _NO_SUCH:
+            if not refused.is_unknown_id:
                 raise
             await _report_unknown(context, row, refused)
             return True
-        if await _apply(context, row, told):
-            return told.is_whole
-    log.warning("mirror_overtaken", subscription=str(subscription_id))
-    raise Overtaken("others are at this subscription")
+        if await _apply(context, row, fetched):
+            return fetched.is_complete
+    log.warning("sync_overtaken", subscription=str(subscription_id))
+    raise Overtaken("other processes are updating this subscription")
 
 
 async def _read(context: BillingContext, tenant_id: UUID, subscription_id: UUID) -> tuple[Subscription, set[str]]:
-    """The row before the fetch, and the payments that were applied already."""
+    """The row before the fetch, and the ids of the payments that were applied already."""
     applied = select(Payment.razorpay_id).where(
         Payment.tenant_id == tenant_id, Payment.subscription_id == subscription_id, Payment.bill_id.is_not(None)
     )
@@ -90,7 +86,7 @@ async def _read(context: BillingContext, tenant_id: UUID, subscription_id: UUID)
         return row, set(await session.scalars(applied))
 
 
-async def _fetch(context: BillingContext, razorpay_id: str, known: Collection[str], hints: Collection[str]) -> _Told:
+async def _fetch(context: BillingContext, razorpay_id: str, known: Collection[str], hints: Collection[str]) -> _Fetched:
     subscription = await context.razorpay.fetch_subscription(razorpay_id)
     found = {invoice.id: invoice for invoice in await context.razorpay.invoices_of(razorpay_id)}
     for hint in set(hints).difference(found):
@@ -100,81 +96,67 @@ async def _fetch(context: BillingContext, razorpay_id: str, known: Collection[st
     invoices = sorted(found.values(), key=lambda one: (one.billing_start or 0, one.id))
     missing = [one.payment_id for one in _paid(invoices) if one.payment_id and one.payment_id not in known]
     payments = {payment_id: await context.razorpay.fetch_payment(payment_id) for payment_id in missing}
-    return _Told(subscription, invoices, payments)
+    return _Fetched(subscription, invoices, payments)
 
 
-async def _apply(context: BillingContext, read: Subscription, told: _Told) -> bool:
-    """False when another fetch was applied meanwhile: nothing is done."""
+async def _apply(context: BillingContext, read: Subscription, fetched: _Fetched) -> bool:
+    """Applies the fetch; False, changing nothing, if another one was applied meanwhile."""
     at_ms = now_ms()
-    async with context.tenant_transaction(read.tenant_id) as session:
-        row = await session.get_one(Subscription, (read.tenant_id, read.id))
+    async with context.locked(read) as (session, row):
         if row.applied != read.applied:
             return False
         before = _shown(row)
-        _copy(row, told.subscription, at_ms)
-        await _learn_cycles(session, row, told)
-        for invoice in _paid(told.invoices):
-            payment = told.payments.get(invoice.payment_id or "")
-            if payment is not None and payment.status in TAKEN:
-                await take_invoice(session, context, row, invoice, payment, at_ms)
+        _copy(row, fetched.subscription, at_ms)
+        await _record_cycles(session, row, fetched)
+        for invoice in _paid(fetched.invoices):
+            payment = fetched.payments.get(invoice.payment_id or "")
+            if payment is not None and payment.status in CAPTURED:
+                await apply_invoice_payment(session, context, row, invoice, payment, at_ms)
         row.international = await _is_international(session, row)
         await end_replaced(session, row, at_ms)
         await project(session, context.zone, row.tenant_id, at_ms)
-        if told.payments or before != _shown(row):
+        if fetched.payments or before != _shown(row):
             enqueue_after_commit(session, CLOSES, COLLECT, SUBSCRIPTIONS)
     return True
 
 
-def _copy(row: Subscription, told: entities.Subscription, at_ms: int) -> None:
-    """Razorpay's word, over the one before."""
+def _copy(row: Subscription, fetched: entities.Subscription, at_ms: int) -> None:
+    """Overwrites Razorpay's fields."""
     row.applied += 1
     row.fetched_ms = at_ms
-    row.status = told.status
-    row.payment_method = told.payment_method or row.payment_method
-    row.current_start_ms, row.current_end_ms = _ms(told.current_start), _ms(told.current_end)
-    row.charge_at_ms, row.start_ms, row.ended_ms = _ms(told.charge_at), _ms(told.start_at), _ms(told.ended_at)
-    row.paid_count, row.remaining_count = told.paid_count, told.remaining_count
-    row.total_count = told.total_count or row.total_count
-    row.short_url = told.short_url or row.short_url
-    if row.authorised_ms is None and (told.status in _AUTHORISED or told.paid_count):
+    row.status = fetched.status
+    row.payment_method = fetched.payment_method or row.payment_method
+    row.current_start_ms, row.current_end_ms = _ms(fetched.current_start), _ms(fetched.current_end)
+    row.charge_at_ms, row.start_ms, row.ended_ms = _ms(fetched.charge_at), _ms(fetched.start_at), _ms(fetched.ended_at)
+    row.paid_count, row.remaining_count = fetched.paid_count, fetched.remaining_count
+    row.total_count = fetched.total_count or row.total_count
+    row.short_url = fetched.short_url or row.short_url
+    if row.authorised_ms is None and (fetched.status in AUTHORISED or fetched.paid_count):
         row.authorised_ms = at_ms
-    if row.authorised_ms is not None or told.status in TERMINAL:
+    if row.authorised_ms is not None or fetched.status in TERMINAL:
         row.is_open = False
 
 
-async def _learn_cycles(session: AsyncSession, row: Subscription, told: _Told) -> None:
-    """Of every invoice, and the present one: its invoice may not be listed yet."""
-    now = told.subscription
-    starts = {invoice.billing_start for invoice in told.invoices}
-    if now.current_start and now.current_end and now.current_start not in starts:
-        await _learn(session, row, now.current_start, now.current_end)
-    for invoice in told.invoices:
-        if invoice.billing_start and invoice.billing_end:
-            paid = invoice.status == "paid"
-            await _learn(session, row, invoice.billing_start, invoice.billing_end, invoice.id, paid=paid)
+async def _record_cycles(session: AsyncSession, row: Subscription, fetched: _Fetched) -> None:
+    """Records the cycle of every invoice, and the current one, whose invoice may not be listed yet."""
+    now = fetched.subscription
+    cycles = [(one.billing_start, one.billing_end, one.id, one.status == "paid") for one in fetched.invoices]
+    if now.current_start not in {start for start, *_ in cycles}:
+        cycles.insert(0, (now.current_start, now.current_end, "", False))
+    for start, end, invoice_id, paid in cycles:
+        if start and end:
+            await record_cycle(
+                session, row, starts_ms=start * 1000, ends_ms=end * 1000, razorpay_invoice_id=invoice_id, paid=paid
+            )
             if paid:
-                row.paid_through_ms = max(row.paid_through_ms or 0, invoice.billing_end * 1000)
-
-
-async def _learn(
-    session: AsyncSession,
-    row: Subscription,
-    starts: int,
-    ends: int,
-    invoice_id: str | None = None,
-    *,
-    paid: bool = False,
-) -> None:
-    await learn_cycle(
-        session, row, starts_ms=starts * 1000, ends_ms=ends * 1000, razorpay_invoice_id=invoice_id, paid=paid
-    )
+                row.paid_through_ms = max(row.paid_through_ms or 0, end * 1000)
 
 
 async def _is_international(session: AsyncSession, row: Subscription) -> bool | None:
-    """Whether its last payment was; what is in the books, for not every payment is fetched again."""
+    """Whether the last stored payment was international; not every payment is fetched again."""
     newest = (
         select(Payment.international)
-        .where(Payment.tenant_id == row.tenant_id, Payment.subscription_id == row.id, Payment.status.in_(TAKEN))
+        .where(Payment.tenant_id == row.tenant_id, Payment.subscription_id == row.id, Payment.status.in_(CAPTURED))
         .order_by(Payment.captured_ms.desc(), Payment.razorpay_id.desc())
         .limit(1)
     )
@@ -185,10 +167,8 @@ async def _is_international(session: AsyncSession, row: Subscription) -> bool | 
 
 async def _report_unknown(context: BillingContext, row: Subscription, refused: RazorpayRefused) -> None:
     async with context.database.session() as session:
-        detail = {"razorpay_id": row.razorpay_id, "said": str(refused)}
-        await record_finding(
-            session, f"unknown:{row.razorpay_id}", "subscription_unknown", tenant_id=row.tenant_id, **detail
-        )
+        key, detail = f"unknown:{row.razorpay_id}", {"razorpay_id": row.razorpay_id, "said": str(refused)}
+        await record_finding(session, key, "subscription_unknown", tenant_id=row.tenant_id, **detail)
 
 
 def _paid(invoices: Iterable[entities.Invoice]) -> list[entities.Invoice]:

@@ -1,8 +1,8 @@
-"""What a delivery of Razorpay's says: which event of whose, and which thing it points at. Pure.
+"""Parsing of a webhook body: the event's kind, its account, and the entity that it names. Pure.
 
-The rule: the body is read leniently, for the order and the place of its keys vary by product, and nothing of it is
-believed but what to look at: the state comes from a fetch. What cannot be stored or asked for safely (a name with a
-control character, an id that is none) counts as not said. Source: facts/razorpay.md, section 5.
+The place of keys varies by product, so the body is read leniently, and only the entity's id is used; its state comes
+from a fetch. A value that can't be stored or requested safely (a control character, a malformed id) counts as missing.
+Source: Razorpay's documentation of webhooks.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 UNREADABLE = "unreadable"
-"""The kind of a body that names no event."""
+"""The kind of a body without an event name."""
 
 _KIND = re.compile(r"[a-z0-9_.]{1,64}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_]{1,64}")
@@ -32,7 +32,7 @@ Subject = Literal["subscription", "payment_link", "dispute", "payment", "refund"
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """`kind` is UNREADABLE when the body names none; `created_at` is in Unix seconds, 0 when the body does not say."""
+    """`kind` is UNREADABLE without an event name; `created_at` is in Unix seconds, 0 if missing."""
 
     kind: str
     account_id: str | None = None
@@ -41,11 +41,11 @@ class Envelope:
 
     @property
     def subject(self) -> Subject | None:
-        """What this kind of event is about; None for a kind that we have no use for."""
+        """The type of entity that the event is about; None for an unused kind."""
         return _SUBJECTS.get(self.kind.rpartition(".")[0])
 
     def entity(self, name: str) -> dict[str, Any]:
-        """One of the things that the payload shows; empty when it does not."""
+        """An entity in the payload; empty if missing."""
         shown = (self.payload or {}).get(name)
         found = shown.get("entity") if isinstance(shown, dict) else None
         return found if isinstance(found, dict) else {}
@@ -53,14 +53,14 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The thing that is to be fetched, once, for all events that point at it."""
+    """An entity to fetch, once for all events that name it."""
 
     subject: Subject
     id: str
 
 
 def read_envelope(body: bytes) -> Envelope:
-    """Never raises."""
+    """Parses a body. Never raises."""
     try:
         said = msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
@@ -79,10 +79,7 @@ def read_envelope(body: bytes) -> Envelope:
 
 
 def target_of(envelope: Envelope) -> Target | None:
-    """What the event points at; None when it names nothing that could be fetched.
-
-    Refunds and disputes of a payment are looked at by the payment.
-    """
+    """The entity that the event names; None if it can't be fetched. A refund is fetched through its payment."""
     subject = envelope.subject
     if subject is None:
         return None
@@ -95,7 +92,7 @@ def target_of(envelope: Envelope) -> Target | None:
 
 
 def invoice_named(envelope: Envelope) -> str | None:
-    """The invoice that an event shows by the way: the list of invoices may not have it yet."""
+    """The id of an invoice that the event mentions; the list of invoices may not have it yet."""
     return _matching(_ID, envelope.entity("invoice").get("id") or envelope.entity("payment").get("invoice_id"))
 
 

@@ -1,7 +1,7 @@
-"""The things that events point at, brought up to date: each by a fetch, whatever the event itself says of it.
+"""Refreshing the entities that events name. Each is fetched; the event's own content is not trusted.
 
-Every function says whose the thing is, or that it is none of ours. Razorpay away: raises RazorpayError; a store down:
-Unavailable. Doing it again changes nothing more.
+Every function returns the entity's tenant, or that it isn't ours. Idempotent. Razorpay down: raises RazorpayError;
+Postgres down: Unavailable.
 """
 
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from billing.collection import charges
+from billing.collection.collection import refresh_charge_by_link, refresh_charge_by_payment
 from billing.context import BillingContext
 from billing.models import Charge, Subscription
-from billing.payments import disputes, refunds
+from billing.payments.disputes import record_dispute
 from billing.payments.payments import find_payment
-from billing.razorpay.entities import Subscription as RazorpaySubscription
-from billing.subscriptions import sync as mirror
-from billing.subscriptions.orphans import adopt_or_dismiss
+from billing.payments.refunds import refresh_refunds
+from billing.subscriptions.orphans import adopt_or_cancel
+from billing.subscriptions.sync import refresh_subscription
 from billing.webhooks.envelope import Target
 from core.errors import Unavailable
 
 
 class ListLags(Unavailable):
-    """Razorpay's list of invoices is behind what it says of the subscription: to be looked at again."""
+    """Razorpay's list of invoices lags behind its subscription; try again later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Whether the thing is ours, and whose; not known of one that bears our notes and was sent away."""
+    """Whether the entity is ours, and its tenant, if known."""
 
     ours: bool
     tenant_id: UUID | None = None
@@ -37,8 +37,8 @@ class Found:
 NOT_OURS = Found(ours=False)
 
 
-async def bring_up_to_date(context: BillingContext, target: Target, shown: dict[str, Any], invoices: set[str]) -> Found:
-    """`shown`: the newest event's own picture of the thing; `invoices`: those that the events named by the way."""
+async def refresh_target(context: BillingContext, target: Target, shown: dict[str, Any], invoices: set[str]) -> Found:
+    """Refreshes one entity. `shown`: the newest event's copy of it; `invoices`: ids that the events mention."""
     match target.subject:
         case "subscription":
             return await _subscription(context, target.id, invoices)
@@ -56,12 +56,12 @@ async def _subscription(context: BillingContext, razorpay_id: str, invoices: set
     found = await _known(context, razorpay_id)
     if found is None:
         fetched = await context.razorpay.fetch_subscription(razorpay_id)
-        if not await adopt_or_dismiss(context, fetched):
+        if not await adopt_or_cancel(context, fetched):
             return NOT_OURS
         found = await _known(context, razorpay_id)
         if found is None:
-            return Found(ours=True, tenant_id=_noted(fetched))
-    if not await mirror.refresh(context, found.tenant_id, found.id, hints=invoices):
+            return Found(ours=True, tenant_id=UUID(fetched.notes["tenant_id"]))  # `adopt_or_cancel` has checked it
+    if not await refresh_subscription(context, found.tenant_id, found.id, hints=invoices):
         raise ListLags("an invoice is missing from the list")
     return Found(ours=True, tenant_id=found.tenant_id)
 
@@ -75,7 +75,7 @@ async def _invoice(context: BillingContext, invoice_id: str) -> Found:
 
 async def _link(context: BillingContext, link_id: str, shown: dict[str, Any]) -> Found:
     reference = shown.get("reference_id")
-    if not await charges.refresh_link(context, link_id, reference if isinstance(reference, str) else None):
+    if not await refresh_charge_by_link(context, link_id, reference if isinstance(reference, str) else None):
         return NOT_OURS
     async with context.database.session() as session:
         query = select(Charge.tenant_id).where(Charge.razorpay_id == link_id)
@@ -83,28 +83,30 @@ async def _link(context: BillingContext, link_id: str, shown: dict[str, Any]) ->
 
 
 async def _payment(context: BillingContext, payment_id: str) -> Found:
-    """One that we know, with its refunds; or else what it paid for, which makes it known."""
-    if not await refunds.refresh(context, payment_id):
+    """Refreshes a known payment with its refunds, or else the invoice or link that it paid, which records it."""
+    if not await refresh_refunds(context, payment_id):
         payment = await context.razorpay.fetch_payment(payment_id)
         if payment.invoice_id is not None:
             found = await _invoice(context, payment.invoice_id)
         else:
-            found = Found(await charges.refresh_payment(context, payment))
+            found = Found(await refresh_charge_by_payment(context, payment))
         if not found.ours:
             return NOT_OURS
-        await refunds.refresh(context, payment_id)
-    async with context.database.session() as session:
-        row = await find_payment(session, payment_id)
-    return Found(ours=True, tenant_id=None if row is None else row.tenant_id)
+        await refresh_refunds(context, payment_id)
+    return await _found(context, payment_id)
 
 
 async def _dispute(context: BillingContext, shown: dict[str, Any]) -> Found:
-    """The SDK's own fetch is not among what is relied on: the newest event's picture is what there is."""
+    """Stores the newest event's copy: the client has no fetch of disputes."""
     payment_id = str(shown["payment_id"])
-    if not await disputes.record(context, shown):
-        found = await _payment(context, payment_id)  # its own event may be on its way still
-        if not found.ours or not await disputes.record(context, shown):
+    if not await record_dispute(context, shown):
+        found = await _payment(context, payment_id)  # the payment's own event may arrive later
+        if not found.ours or not await record_dispute(context, shown):
             return NOT_OURS
+    return await _found(context, payment_id)
+
+
+async def _found(context: BillingContext, payment_id: str) -> Found:
     async with context.database.session() as session:
         row = await find_payment(session, payment_id)
     return Found(ours=True, tenant_id=None if row is None else row.tenant_id)
@@ -114,8 +116,3 @@ async def _known(context: BillingContext, razorpay_id: str) -> Subscription | No
     async with context.database.session() as session:
         query = select(Subscription).where(Subscription.razorpay_id == razorpay_id)
         return (await session.scalars(query)).one_or_none()
-
-
-def _noted(fetched: RazorpaySubscription) -> UUID:
-    """`adopt_or_dismiss` said that it is ours, so its notes are good."""
-    return UUID(fetched.notes["tenant_id"])

@@ -1,7 +1,6 @@
-"""The stored events, for who looks after them: a page, one, again, and away with what is old.
+"""Operators' queries of stored events: one, a page, a replay; and pruning of old ones.
 
-A replay is harmless, also of an event that was applied: it only has the thing it points at fetched once more. A store
-down: Unavailable.
+A replay is harmless even for an applied event, since it only fetches the entity once more. Postgres down: Unavailable.
 """
 
 from collections.abc import Sequence
@@ -12,17 +11,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.context import DAY_MS, INBOX
 from billing.models import WebhookEvent
+from billing.models.states import EventState
 from core.clock import now_ms
 from core.errors import NotFound
 from core.queue import post_with
 from core.tenancy.audit import PLATFORM, Actor, record
 
 KEPT_MS = 90 * DAY_MS
-"""Support replays events of up to 15 days; what is worked off is known that much longer."""
+"""Razorpay's support resends events of up to 15 days."""
 
 
 async def find_event(session: AsyncSession, event_id: str) -> WebhookEvent:
-    """One. Raises NotFound."""
+    """One event. Raises NotFound."""
     event = await session.get(WebhookEvent, event_id)
     if event is None:
         raise NotFound("no such event")
@@ -32,7 +32,7 @@ async def find_event(session: AsyncSession, event_id: str) -> WebhookEvent:
 async def list_events(
     session: AsyncSession, *, state: str | None = None, before: str | None = None, limit: int
 ) -> Sequence[WebhookEvent]:
-    """Newest first; `before`: after the event with this id, in this order."""
+    """A page, newest first. `before`: the id of the last event seen."""
     order = (WebhookEvent.received_ms.desc(), WebhookEvent.event_id.desc())
     query = select(WebhookEvent).order_by(*order).limit(limit)
     if state is not None:
@@ -44,20 +44,20 @@ async def list_events(
 
 
 async def replay_event(session: AsyncSession, actor: Actor, event_id: str) -> WebhookEvent:
-    """Has an event worked off once more, whatever became of it. Raises NotFound."""
+    """Processes an event again, whatever its state. Raises NotFound."""
     event = await session.get(WebhookEvent, event_id, with_for_update=True)
     if event is None:
         raise NotFound("no such event")
     before = {"state": event.state, "tries": event.tries, "reason": event.reason}
-    event.state, event.tries, event.due_ms = "received", 0, now_ms()
+    event.state, event.tries, event.due_ms = EventState.RECEIVED, 0, now_ms()
     event.reason = event.ended_ms = None
-    whose, target, after = event.tenant_id or PLATFORM, f"webhook:{event_id}", {"state": event.state}
-    record(session, actor, "webhook.replay", tenant_id=whose, target=target, before=before, after=after)
+    owner, target, after = event.tenant_id or PLATFORM, f"webhook:{event_id}", {"state": event.state}
+    record(session, actor, "webhook.replay", tenant_id=owner, target=target, before=before, after=after)
     await post_with(session, INBOX)
     return event
 
 
 async def prune_events(connection: Any) -> None:
-    """Deletes what was applied or ignored 90 days ago; what is parked stays until somebody looked."""
+    """Deletes applied and ignored events after 90 days; parked ones stay."""
     statement = "DELETE FROM webhook_events WHERE received_ms < $1 AND state IN ('applied', 'ignored')"
     await connection.execute(statement, now_ms() - KEPT_MS)

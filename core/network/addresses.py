@@ -1,7 +1,4 @@
-"""Settings that are addresses, checked at the start: a mistake in one is a line then, and not an outage later.
-
-Pure. Error texts show no value: a URL may hold a password.
-"""
+"""Validation of settings that are addresses. Pure. Error messages show no value: a URL may hold a password."""
 
 from urllib.parse import SplitResult, urlsplit
 
@@ -10,7 +7,7 @@ _REDIS = frozenset({"redis", "rediss", "unix"})
 
 
 def checked_redis_url(url: str) -> str:
-    """The URL of one Redis server. Raises ValueError, for Sentinel too."""
+    """Returns the URL of a single Redis server. Raises ValueError, also for Sentinel."""
     if not url:
         return url
     scheme, has_address, _ = url.partition("://")
@@ -31,7 +28,7 @@ def checked_redis_url(url: str) -> str:
 
 
 def normal_origin(origin: str) -> str:
-    """The origin as browsers send it: lower case, no default port, no slash. Raises ValueError."""
+    """Returns the origin as browsers send it: lower case, no default port, no slash. Raises ValueError."""
     if origin == "*":
         return origin
     parts = _parts(origin.lower())

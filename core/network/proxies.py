@@ -1,7 +1,6 @@
-"""Which proxy a URL is reached through: HTTPS_PROXY, HTTP_PROXY and NO_PROXY as curl and most programs read them.
+"""The proxy of a URL by HTTPS_PROXY, HTTP_PROXY and NO_PROXY, interpreted as curl does. Pure.
 
-Pure. A client asks once, when it is made, so a request costs nothing. This machine itself (localhost and loopback
-addresses) is never reached through a proxy: simulators and tests live there.
+A client asks once, when it is created. Localhost and loopback addresses never use a proxy: simulators run there.
 """
 
 import ipaddress
@@ -13,14 +12,14 @@ _SCHEMES = ("http://", "https://")
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """The proxy for https URLs, the one for http URLs, and the hosts that are reached without. Empty: none."""
+    """The proxy of https URLs, of http URLs, and the hosts that bypass them. Empty: none."""
 
     https: str = field(default="", repr=False)
     http: str = field(default="", repr=False)
     bypassed: str = ""
 
     def of(self, url: str) -> str | None:
-        """The proxy to this URL; None: directly."""
+        """Returns the proxy of this URL; None for a direct connection."""
         parts = urlsplit(url)
         proxy = {"https": self.https, "http": self.http}.get(parts.scheme, "")
         host = (parts.hostname or "").rstrip(".")
@@ -32,7 +31,9 @@ class Proxies:
 
 
 def checked_proxy(url: str) -> str:
-    """A proxy's URL, with its scheme. Raises ValueError, without the value: it may hold a password."""
+    """Returns a proxy's URL with its scheme. Raises ValueError without the value, which may hold a password."""
+    if not url:
+        return url
     url = url if "://" in url else f"http://{url}"
     if not url.startswith(_SCHEMES):
         raise ValueError("a proxy is an http:// or https:// URL; SOCKS is not supported")
@@ -46,7 +47,7 @@ def checked_proxy(url: str) -> str:
 
 
 def _bypasses(entry: str, host: str, port: int) -> bool:
-    """An entry is `*`, a domain (with all names in it), an address or network, each but `*` with a port or without."""
+    """Whether an entry matches: `*`, a domain with its subdomains, an address or a network, optionally with a port."""
     if entry == "*":
         return True
     name, _, wanted = entry.rpartition(":")

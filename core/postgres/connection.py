@@ -1,10 +1,8 @@
-"""The one way to connect to Postgres: `connect`, from a `PostgresUrl`.
+"""`connect`, the only way to open a Postgres connection. Postgres down: raises what asyncpg raises.
 
-With a pooler (`DATABASE_POOLER`) nothing is sent at the start that PgBouncer refuses. In *session* mode the settings
-of a connection are made after it was opened, and last as long as it does. In *transaction* mode each transaction may
-run on another server connection: settings are made inside it (`SET LOCAL`), a statement that needs one runs in a
-transaction of its own, and no statement has a name. What needs a session (LISTEN) does not work there: the worker's
-queue uses DATABASE_DIRECT_URL. Postgres away: raises what asyncpg raises.
+With a pooler (`DATABASE_POOLER`), no startup parameter is sent that PgBouncer refuses: settings are made after
+connecting (*session*), or inside each transaction (*transaction*), where a statement that needs one gets a transaction
+of its own, and statements have no names. LISTEN needs a session, so the worker's queue uses DATABASE_DIRECT_URL.
 """
 
 import random
@@ -23,13 +21,15 @@ else:
     Connection = asyncpg.Connection
 
 _NAME = "application_name"
-_NOTICED = {"client_connection_check_interval": "1s"}
-"""Postgres looks whether its client is still there while a statement waits or runs. Without it a statement that hangs,
-on a lock for instance, keeps its backend for as long as it hangs, and each new try adds another."""
+_CHECK_CLIENT = {"client_connection_check_interval": "1s"}
+"""Postgres ends a statement whose client is gone. Otherwise one that waits for a lock keeps its backend, and each retry
+adds another."""
+_KEYED_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
+"""A plan made while a table was small must not scan it once it has grown."""
 
 
 class UnexpectedPooler(NakaError):
-    """DATABASE_URL leads to a pooler, and DATABASE_POOLER says that there is none."""
+    """DATABASE_URL leads to a pooler, but DATABASE_POOLER is none."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -46,14 +46,14 @@ async def connect(
     command_timeout_s: float | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> Connection:
-    """A connection called `name`, with these `settings` of the server. `timeout_s` bounds connecting.
+    """Opens a connection with this application name and server settings. `timeout_s` bounds connecting.
 
-    Raises one of core.resilience.outage.STORE_ERRORS.
+    Raises STORE_ERRORS.
     """
     startup = {_NAME: name, **url.server_settings}
     wanted = dict(settings or {})
-    if url.pooler != "transaction":  # there the client of a backend is the pooler
-        wanted = {**_NOTICED, **wanted}
+    if url.pooler != "transaction":  # in that mode the backend's client is the pooler
+        wanted = {**_CHECK_CLIENT, **wanted}
     if url.pooler == "none":
         startup |= wanted
     else:
@@ -82,10 +82,17 @@ async def connect(
     return connection
 
 
+async def connect_keyed(
+    url: PostgresUrl, name: str, *, timeout_s: float, command_timeout_s: float | None = None
+) -> Connection:
+    """Opens a connection for a few statements by key, on tables of any size. Raises as `connect`."""
+    return await connect(url, name, timeout_s=timeout_s, command_timeout_s=command_timeout_s, settings=_KEYED_PLANS)
+
+
 async def check_pooler(url: PostgresUrl, *, timeout_s: float) -> None:
-    """Connects as the lanes do. Raises UnexpectedPooler, or what `connect` raises."""
+    """Connects with server settings. Raises UnexpectedPooler, or what `connect` raises."""
     try:
-        connection = await connect(url, "naka check", timeout_s=timeout_s, settings={"jit": "off"})
+        connection = await connect_keyed(url, "naka check", timeout_s=timeout_s)
     except asyncpg.ProtocolViolationError as error:
         if "unsupported startup parameter" in str(error):
             raise UnexpectedPooler from error
@@ -94,23 +101,23 @@ async def check_pooler(url: PostgresUrl, *, timeout_s: float) -> None:
 
 
 class _Pooled(Connection):
-    """A connection through a pooler. `local_settings` are made at the start of each of its transactions."""
+    """A connection through a pooler. Each of its transactions starts with `local_settings`."""
 
     local_settings = ""
 
     def get_reset_query(self) -> str:
-        """Nothing: Naka leaves no state behind, and `RESET ALL` would undo the settings of a session."""
+        """Returns no query: Naka leaves no state behind, and `RESET ALL` would undo the session's settings."""
         return ""
 
     def transaction(self, *args: Any, **options: Any) -> Transaction:
-        """As asyncpg's, with the settings."""
+        """Returns a transaction that makes the settings."""
         del args  # asyncpg takes none
         return _LocalTransaction(
             self, options.get("isolation"), options.get("readonly", False), options.get("deferrable", False)
         )
 
     async def _execute(self, *args: Any, **options: Any) -> Any:
-        """What `fetch` and the others end in. The settings count only inside a transaction."""
+        """Runs a statement of `fetch` and the like inside a transaction, where alone the settings apply."""
         if not self.local_settings or self.is_in_transaction():
             return await super()._execute(*args, **options)  # type: ignore[misc]
         async with self.transaction():
@@ -123,14 +130,14 @@ class _LocalTransaction(Transaction):
         self._settings = connection.local_settings
 
     async def start(self) -> None:
-        """Begins, then makes the settings; a savepoint has them from its transaction."""
+        """Begins, then makes the settings; a savepoint inherits them from its transaction."""
         await super().start()
         if self._settings and not self._nested:  # type: ignore[attr-defined]
             await self._connection.execute(self._settings)  # type: ignore[attr-defined]
 
 
 def _as_statements(command: str, settings: Mapping[str, str]) -> str:
-    """One text of several commands: one round trip. Names are ours or were matched; values are quoted."""
+    """Returns the commands as one text, for one round trip. Names are trusted or were validated; values are quoted."""
     quoted = {name: value.replace("'", "''") for name, value in settings.items()}
     return "; ".join(f"{command} {name} = '{value}'" for name, value in quoted.items())
 
@@ -138,7 +145,7 @@ def _as_statements(command: str, settings: Mapping[str, str]) -> str:
 def _set_socket_options(connection: Connection, url: PostgresUrl) -> None:
     if not url.socket_options:
         return
-    raw = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]  # noqa: SLF001 - no other way
+    raw = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
     for level, option, value in url.socket_options:
         if raw.family.name != "AF_UNIX":
             raw.setsockopt(level, option, value)

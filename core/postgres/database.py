@@ -1,9 +1,7 @@
-"""Postgres: the declarative base of all models, and the ways to connect.
+"""Postgres sessions (`Database`), plain asyncpg connections (`Connections`), and the base of all models.
 
-Sessions (SQLAlchemy) serve what is off the hot path: tenancy, plans, reports. The journal's lanes own a plain
-asyncpg connection each, because they run two prepared statements and nothing else. Both come from one URL. An outage,
-which `core.resilience.outage` tells from a mistake, is `Unavailable` within the deadline (`core.resilience.deadline`),
-however it shows.
+SQLAlchemy sessions serve everything off the hot path; the group committers have asyncpg connections of their own. An
+outage (`core.resilience.outage`) raises `Unavailable` within the deadline (`core.resilience.deadline`).
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +11,6 @@ from uuid import UUID
 
 import asyncpg
 from sqlalchemy import MetaData, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
@@ -36,20 +33,18 @@ NAMING = {
 
 _STATEMENT_S = 60
 """The longest statement of a patient session: a report over years."""
-
-
 POOL_WAIT = 0.8
-"""The share of the time-out that a wait for a place in a pool may take: it tells a busy pool from a silent server."""
+"""The part of the timeout spent waiting for a pooled connection; the rest distinguishes a busy pool from an outage."""
 _IDLE_S = 60
-"""A pool gives back what it opened for a crowd, or in an outage, once it has not been needed for this long."""
-
-
+"""Idle time after which a pool closes connections opened for a peak or an outage."""
+_COMMAND_TIMEOUTS = 3
+"""The statement timeout of `Connections`, in connection timeouts: a statement may sum a tenant's month."""
 _CONFINE = text(f"SELECT set_config('role', '{TENANT}', true), set_config('{TENANT_SETTING}', :tenant_id, true)")
-"""For this transaction only (`true`), so that it holds behind a pooler and ends with a rollback, too."""
+"""For this transaction only (`true`), so it works behind a pooler and ends with a rollback."""
 
 
 class Base(DeclarativeBase):
-    """The base of every table; a model lives in the package that owns it."""
+    """The base of every table; each model is defined in the package that owns it."""
 
     metadata = MetaData(naming_convention=NAMING)
 
@@ -68,7 +63,7 @@ class Database:
     ) -> None:
         """`timeout_s` bounds the wait for a connection, `session_s` a whole session (None: only its statements).
 
-        `shares` divides the connections among the owners that sessions are opened for.
+        `shares` divides the connections among their owners.
         """
         self.url, self.timeout_s = postgres_url(url), timeout_s
         self.closing: list[Callable[[], Awaitable[None]]] = []
@@ -87,11 +82,11 @@ class Database:
 
     @asynccontextmanager
     async def session(self, *, tenant_id: UUID | None = None, patient: bool = False) -> AsyncIterator[AsyncSession]:
-        """One short transaction: committed at the end of the block, rolled back by any error.
+        """Opens a transaction, committed at the end of the block, rolled back by any error.
 
-        With `tenant_id` Postgres confines it to this tenant's rows, whatever its statements say (migrations.access).
-        `patient`: its statements may take long (a report), so only the wait for the connection is bounded. Raises
-        Unavailable for an outage, Overloaded when the owner's share of the connections stays in use.
+        With `tenant_id`, row-level security confines it to that tenant's rows (migrations.access). `patient`: long
+        statements are allowed (a report), and only the wait for the connection is bounded. Raises Unavailable for an
+        outage, Overloaded when the owner's share of the connections stays in use.
         """
         with outages_as_unavailable():
             async with (
@@ -102,31 +97,31 @@ class Database:
                 try:
                     async with within(self.timeout_s) as connecting:
                         connection = await self._connect(session, connecting, deadline)
-                except PoolTimeoutError as error:  # all connections are in use: nobody asked whether Postgres answers
-                    raise Overloaded("too many requests wait for the database") from error
+                except PoolTimeoutError as error:  # all connections are in use; Postgres itself may be up
+                    raise Overloaded from error
                 except STORE_ERRORS as error:
-                    raise Unavailable("the database cannot be reached") from error
+                    raise Unavailable from error
                 try:
                     if tenant_id is not None:
                         await session.execute(_CONFINE, {"tenant_id": str(tenant_id)})
                     yield session
                     await session.commit()
                 except STORE_ERRORS as error:
-                    if _is_spoilt_by(error):
+                    if _must_close(error):
                         connection.terminate()
                         await session.invalidate()
                     raise
 
     async def close(self) -> None:
-        """Closes every connection of the pool, and what reads beside it (core.postgres.batched_reads)."""
+        """Closes the batched reads and every connection of the pool."""
         for close in self.closing:
             await close()
         await self.engine.dispose()
 
     async def _connect(self, session: AsyncSession, *deadlines: Deadline) -> Any:
-        """Gives the session a connection that answered just now. Those in the pool that were closed are discarded.
+        """Gives the session a connection that just answered, discarding closed ones.
 
-        In place of SQLAlchemy's own ping, which nobody can watch: cancelled, it waits for a server that hangs.
+        Replaces SQLAlchemy's own ping, which a deadline cannot end: when cancelled it waits for a hanging server.
         """
         for left in reversed(range(self._pooled + 1)):
             connection = await session.connection()
@@ -144,17 +139,13 @@ class Database:
         raise AssertionError("unreachable")
 
 
-_COMMAND_TIMEOUTS = 3
-"""A statement of the pool may take this many times what a connection may: it may sum a tenant's month."""
-
-
 class Connections:
-    """A small pool of plain asyncpg connections, for what is too rare for a lane and too raw for a session."""
+    """A small pool of plain asyncpg connections."""
 
     def __init__(
         self, url: str | PostgresUrl, *, max_size: int = 4, timeout_s: float = 5, shares: FairPool | None = None
     ) -> None:
-        """`shares` divides the connections among the owners that they are acquired for."""
+        """`shares` divides the connections among their owners."""
         self.url, self.timeout_s = postgres_url(url), timeout_s
         self.closing: list[Callable[[], Awaitable[None]]] = []
         self._shares = shares
@@ -162,13 +153,13 @@ class Connections:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def start(self) -> None:
-        """Connects. Raises one of `core.resilience.outage.STORE_ERRORS` when Postgres is not there."""
+        """Connects. Raises STORE_ERRORS when Postgres is down."""
         self._pool = await asyncpg.create_pool(
             min_size=1, max_size=self._max_size, max_inactive_connection_lifetime=_IDLE_S, connect=self._connect
         )
 
     async def close(self) -> None:
-        """Closes every connection, and what reads beside them (core.postgres.batched_reads)."""
+        """Closes the batched reads and every connection."""
         for close in self.closing:
             await close()
         if self._pool is not None:
@@ -181,53 +172,49 @@ class Connections:
 
     @asynccontextmanager
     async def acquire(self, *, patient: bool = False) -> AsyncIterator[Any]:
-        """A connection for the block, which is over within the time-out. Raises as `Database.session`.
+        """Lends a connection to the block, which the timeout bounds. Raises as `Database.session`.
 
-        `patient`: only the wait for the connection is bounded, and each statement by its own time-out.
+        `patient`: only the wait for the connection, and each statement by its own timeout, are bounded.
         """
         if self._pool is None:
-            raise Unavailable("the database is not connected")
+            raise Unavailable
         with outages_as_unavailable():
             async with within(None if patient else self.timeout_s) as deadline, _place(self._shares):
                 try:
                     connection = await self._pool.acquire(timeout=POOL_WAIT * self.timeout_s)
                 except TimeoutError as error:
-                    if self._is_in_use():
-                        raise Overloaded("too many requests wait for the database") from error
-                    raise Unavailable("the database cannot be reached") from error
+                    if self._pool.get_size() == self._max_size and not self._pool.get_idle_size():  # all are in use
+                        raise Overloaded from error
+                    raise Unavailable from error
                 except STORE_ERRORS as error:
-                    raise Unavailable("the database cannot be reached") from error
+                    raise Unavailable from error
                 try:
                     deadline.watch(connection)
                     yield connection
                 except STORE_ERRORS as error:
-                    if _is_spoilt_by(error):
-                        with suppress(asyncpg.InterfaceError):  # the deadline has closed it already
+                    if _must_close(error):
+                        with suppress(asyncpg.InterfaceError):  # the deadline closed it already
                             connection.terminate()
                     raise
                 finally:
                     await self._pool.release(connection)
 
-    def _is_in_use(self) -> bool:
-        """Whether every connection that there may be is there, and works for somebody."""
-        return self._pool is not None and self._pool.get_size() == self._max_size and not self._pool.get_idle_size()
-
 
 def _place(shares: FairPool | None) -> AbstractAsyncContextManager[None]:
-    """A place for whoever the current task works for."""
-    owner = OWNER.get()  # none: the process's own work, for which pools leave room
+    """Waits for a place of the current task's owner."""
+    owner = OWNER.get()  # None: the process's own work, for which pools reserve room
     return nullcontext() if shares is None or owner is None else shares.wait(owner)
 
 
-def _is_spoilt_by(error: BaseException) -> bool:
-    """Whether a connection that met the error is given up: a new one may lead elsewhere, or have other settings."""
+def _must_close(error: BaseException) -> bool:
+    """Whether to close a connection after the error: a new one may reach another server, or have other settings."""
     return is_outage(error) and not isinstance(driver_error(error), COLLISIONS)
 
 
 def engine_of(url: PostgresUrl, *, timeout_s: float, command_timeout_s: float | None, **options: Any) -> AsyncEngine:
-    """SQLAlchemy's engine over `connect`; `options` are those of its pool."""
+    """Returns an engine over `connect`; `options` are those of its pool."""
 
-    async def made() -> Connection:
+    async def open_connection() -> Connection:
         return await connect(url, "naka", timeout_s=timeout_s, command_timeout_s=command_timeout_s)
 
     unnamed = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}  # str() is the empty name
@@ -235,12 +222,7 @@ def engine_of(url: PostgresUrl, *, timeout_s: float, command_timeout_s: float | 
     engine: AsyncEngine = create_async_engine(
         "postgresql+asyncpg://",
         hide_parameters=True,
-        creator=lambda: engine.dialect.loaded_dbapi.connect(async_creator_fn=made, **statements),
+        creator=lambda: engine.dialect.loaded_dbapi.connect(async_creator_fn=open_connection, **statements),
         **options,
     )
     return engine
-
-
-def asyncpg_dsn(url: str) -> str:
-    """The same URL in the form asyncpg takes, for tests: the product connects by `core.postgres.connection`."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)

@@ -1,13 +1,11 @@
-"""Lists, newest first, of which a page costs the same however much lies behind it.
+"""Keyset pages of a list, newest first, at a cost that does not depend on the list's length.
 
-A table is walked down one index: equalities on its first columns, then the id, a UUIDv7. What the index does not know
-is sifted row by row, out of a bounded number of rows: a page that finds little in them ends there, holds fewer items
-than it may, or none, and says where to go on.
+A page walks one index: equalities on its first columns, then the id, a UUIDv7. Conditions that the index does not cover
+filter at most `MOST_ROWS` rows, so a page may hold fewer items than its limit, or none, with a cursor to go on.
 
-The order names all columns of the index, and the bounds are comparisons of whole rows: with plain equalities Postgres
-takes the order for one by id alone, and walks down all tenants' rows, however rare the tenant is, if its statistics say
-that it will soon have found enough. Of such bounds they say nothing useful, so sorting is ruled out as well: what is
-left is the index with that order.
+The order names all index columns, and the bounds compare whole rows. With plain equalities Postgres would treat the
+order as one by id alone and might walk the rows of all tenants. Its statistics are useless for row comparisons, so
+sorting and scans are disabled: only the index with that order remains.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,19 +19,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from core.postgres.database import Base
 
 MOST_ROWS = 5_000
-"""A page looks at no more rows than this, if it has to sift."""
+"""The most rows that a page filters."""
 LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
 
 Sift = Callable[[Any], ColumnElement[bool]]
-"""A condition on the columns of a row."""
+"""A condition on the columns of a row, not covered by the index."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeysetQuery:
-    """What to list. `fixed`: the first columns of an index whose next is the id, and their values.
+    """A list query. `fixed`: values of the first columns of an index whose next column is the id.
 
-    `few`: a condition that few rows meet at any time, by an index of its own: it is asked first, instead of the walk.
-    Ids are `lowest <= id < before`.
+    `few`: a condition with its own index that few rows meet at any time; it replaces the index walk. Ids are
+    `lowest <= id < before`.
     """
 
     table: type[Base]
@@ -46,19 +44,19 @@ class KeysetQuery:
 
 @dataclass(frozen=True, slots=True)
 class KeysetPage:
-    """A page: at most as many rows as were asked for. `next` is where to go on; None at the end."""
+    """A page of at most `limit` rows. `next` is the cursor of the next page; None at the end."""
 
     rows: Sequence[Row[Any]]
     next: UUID | None
 
     @property
     def mappings(self) -> list[RowMapping]:
-        """The rows, by the names of their columns."""
-        return [row._mapping for row in self.rows]  # noqa: SLF001 - public, and named as a namedtuple's
+        """The rows as mappings."""
+        return [row._mapping for row in self.rows]  # noqa: SLF001 - public API despite its name
 
 
 async def read_page(session: AsyncSession, wanted: KeysetQuery, *, limit: int) -> KeysetPage:
-    """A page of the list, newest first."""
+    """Returns a page, newest first."""
     if wanted.few is not None:
         rows = (await session.execute(_of_few(wanted, wanted.few).limit(limit + 1))).all()
         return KeysetPage(rows[:limit], rows[limit - 1].id if len(rows) > limit else None)
@@ -82,13 +80,13 @@ async def _by_index(session: AsyncSession, wanted: KeysetQuery, limit: int) -> K
     last_seen = await session.scalar(_steps(wanted, [wanted.table.__table__.c.id]).offset(MOST_ROWS - 1).limit(1))
     if last_seen is None:
         return KeysetPage(rows, None)
-    # Rows that came in between the two statements are none that were sifted: never go back behind what is shown.
+    # Rows inserted between the two statements were not filtered: the cursor never goes back past the rows shown.
     return KeysetPage(rows, min([last_seen, *(row.id for row in rows[-1:])]))
 
 
 def _of_few(wanted: KeysetQuery, few: ColumnElement[bool]) -> Select[Any]:
-    """All of the few, then what else is asked of them."""
-    found = select(*wanted.table.__table__.c).where(few).offset(0).subquery()  # OFFSET keeps it a query of its own
+    """Selects by `few` first, then filters."""
+    found = select(*wanted.table.__table__.c).where(few).offset(0).subquery()  # OFFSET keeps it a separate subquery
     query = select(*found.c).where(found.c.id >= wanted.lowest, found.c.id < wanted.before)
     for name, value in wanted.fixed.items():
         query = query.where(found.c[name] == value)
@@ -104,9 +102,9 @@ def _page(wanted: KeysetQuery) -> Select[Any]:
 
 
 def _steps(wanted: KeysetQuery, columns: Sequence[Any]) -> Select[Any]:
-    """Row by row down the index."""
+    """Selects by the index alone."""
     table = wanted.table.__table__.c
-    query = select(*columns).where(table.id >= wanted.lowest, table.id < wanted.before)  # which months to look at
+    query = select(*columns).where(table.id >= wanted.lowest, table.id < wanted.before)  # prunes the month partitions
     if wanted.fixed:
         key = tuple_(*(table[name] for name in wanted.fixed), table.id)
         values = tuple(wanted.fixed.values())

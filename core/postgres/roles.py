@@ -1,15 +1,15 @@
-"""The Postgres roles that Naka's own connections act as. All are group roles without a login.
+"""The Postgres roles of Naka's connections: group roles without a login.
 
-`naka migrate` makes them and grants them what `migrations.access` declares; docs/operating.md says who is a member.
+`naka migrate` creates them and grants the privileges of `migrations.access`; docs/operating.md lists the members.
 """
 
 APPLICATION = "naka_app"
-"""`naka serve`, `naka worker` and the command line: rows of every tenant, no DDL, no change to what is append-only."""
+"""`naka serve`, `naka worker` and the command line: rows of every tenant, no DDL, no change to append-only tables."""
 TENANT = "naka_tenant"
-"""A transaction that serves one tenant. Row-level security shows it the rows of that tenant alone."""
+"""A transaction of one tenant; row-level security limits it to that tenant's rows."""
 READER = "naka_read"
-"""Auditors and reporting tools: reads everything but secrets."""
+"""Auditors and reporting tools: may read everything but secrets."""
 ALL = (APPLICATION, TENANT, READER)
 
 TENANT_SETTING = "naka.tenant"
-"""The configuration parameter that names the tenant to the policies of `TENANT`; without it they raise."""
+"""The configuration parameter that the policies of `TENANT` read the tenant from; unset, they raise."""

@@ -1,10 +1,8 @@
-"""DATABASE_URL, parsed once: libpq's URI with libpq's parameters, as arguments for asyncpg.
+"""DATABASE_URL, parsed: libpq's URI and parameters as arguments for asyncpg.
 
-Every connection of every command is made from one `PostgresUrl` (`core.postgres.connection.connect`), so a URL means
-the same to `naka migrate`, `serve`, `worker`, `doctor` and the other commands. A parameter that asyncpg cannot carry
-out is refused by name at the start, never ignored and never sent to the server as a setting. Error texts name
-parameters, not values: a URL that is read wrongly may show its password where a host should be.
-Source: PostgreSQL 18 manual, 32.1.1.3 "Connection URIs" and 32.1.2 "Parameter Key Words".
+A parameter that asyncpg does not support is refused by name at the start, neither ignored nor sent to the server as a
+setting. Errors name parameters, not values: a misread URL may have its password in place of the host. Source:
+PostgreSQL 18 manual, 32.1.1.3 "Connection URIs" and 32.1.2 "Parameter Key Words".
 """
 
 import os
@@ -18,7 +16,7 @@ from typing import Any, Literal
 from urllib.parse import quote, unquote, urlencode
 
 Pooler = Literal["none", "session", "transaction"]
-"""What stands between Naka and Postgres: nothing, or a pooler (PgBouncer) in this mode."""
+"""The mode of the pooler (PgBouncer) between Naka and Postgres, if any."""
 
 _URI = re.compile(
     r"postgres(?:ql)?(?:\+\w+)?://(?P<authority>[^/?]*)(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?", re.DOTALL
@@ -28,7 +26,7 @@ _MAX_PORT = 65_535
 _DEFAULT_PORT = 5432
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
-_ADDRESS = frozenset({"host", "port", "dbname", "user", "password"})
+
 _FOR_ASYNCPG = frozenset(
     {
         *("passfile", "service", "target_session_attrs", "krbsrvname", "gsslib"),
@@ -36,7 +34,7 @@ _FOR_ASYNCPG = frozenset(
         *("ssl_min_protocol_version", "ssl_max_protocol_version"),
     }
 )
-"""asyncpg knows these by libpq's names."""
+"""Parameters that asyncpg supports by libpq's names."""
 _FOR_THE_SERVER = frozenset({"options", "application_name"})
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _NO_EFFECT: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -50,9 +48,9 @@ _NO_EFFECT: Mapping[str, frozenset[str]] = MappingProxyType(
         "sslsni": frozenset({"1"}),
     }
 )
-"""Parameters with the values that ask for what asyncpg does anyway; any other value is refused."""
+"""Parameters with the values that match asyncpg's behaviour; other values are refused."""
 _IGNORED = frozenset({"fallback_application_name"})
-"""Only counts when there is no application name, and Naka gives one."""
+"""Without effect, because Naka sets an application name."""
 _WRITABLE = frozenset({"any", "read-write", "primary"})
 _KEEPALIVE: Mapping[str, tuple[int, int]] = MappingProxyType(
     {
@@ -69,17 +67,17 @@ _KEEPALIVE: Mapping[str, tuple[int, int]] = MappingProxyType(
         },
     }
 )
-"""What is set on the socket, as the operating system has it."""
+"""Socket options, where the operating system has them."""
 _OPTION = re.compile(r"(?:-c\s*|--)(?P<name>[\w.-]+)=(?P<value>(?:\\.|[^\s\\])*)(?:\s+|$)")
 
 
 class BadPostgresUrl(ValueError):
-    """The URL cannot be used; the text says why, and holds no value of it."""
+    """The URL cannot be used. The message gives the reason and no value."""
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresUrl:
-    """Where Postgres is, who we are there, and how to connect. Neither `repr` nor `str` shows a secret."""
+    """A parsed URL. `repr` and `str` show no secret."""
 
     hosts: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
@@ -87,7 +85,7 @@ class PostgresUrl:
     password: str | None = field(default=None, repr=False)
     database: str | None = None
     parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """For asyncpg, by libpq's names."""
+    """Parameters for asyncpg, by libpq's names."""
     server_settings: Mapping[str, str] = field(default_factory=dict)
     connect_timeout_s: float | None = None
     shuffles: bool = False
@@ -95,7 +93,7 @@ class PostgresUrl:
     pooler: Pooler = "none"
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of `asyncpg.connect`, but for what the caller decides. Raises OSError: no such file."""
+        """Returns the keyword arguments of `asyncpg.connect`. Raises OSError for a missing certificate file."""
         parameters = dict(self.parameters)
         arguments: dict[str, Any] = {"user": self.user, "password": self.password, "database": self.database}
         if self.hosts:
@@ -104,13 +102,13 @@ class PostgresUrl:
             arguments["port"] = self.ports[0]
         if parameters.get("sslrootcert") == "system":
             arguments["ssl"] = _system_roots(parameters)
-        # These have no argument of their own. `quote`, because asyncpg reads a plus sign as a blank.
+        # These have no argument of their own. `quote`, because asyncpg reads a plus sign as a space.
         arguments["dsn"] = f"postgresql://?{urlencode(parameters, quote_via=quote)}" if parameters else None
         return {name: value for name, value in arguments.items() if value is not None}
 
 
 def parse(url: str, pooler: Pooler = "none") -> PostgresUrl:
-    """The URL's meaning. Raises BadPostgresUrl."""
+    """Parses a URL. Raises BadPostgresUrl."""
     found = _URI.fullmatch(url.strip())
     if found is None:
         raise BadPostgresUrl("it is not a URL of the form postgresql://user:password@host:port/database")
@@ -135,7 +133,7 @@ def parse(url: str, pooler: Pooler = "none") -> PostgresUrl:
 
 
 def postgres_url(url: "str | PostgresUrl") -> PostgresUrl:
-    """A URL as text, for a server that no pooler stands before, or one that is parsed already."""
+    """Returns a parsed URL as it is, and parses a text as the URL of a server without pooler."""
     return parse(url) if isinstance(url, str) else url
 
 
@@ -153,7 +151,7 @@ def server_options(options: str) -> dict[str, str]:
 
 
 def _query(text: str) -> dict[str, str]:
-    """By libpq's rules: percent-encoding only (a plus sign is a plus sign), the last of a name counts."""
+    """Parses by libpq's rules: percent-encoding only (a plus sign is literal), and the last value of a name counts."""
     query: dict[str, str] = {}
     for pair in filter(None, text.split("&")):
         name, has_value, value = pair.partition("=")
@@ -161,12 +159,12 @@ def _query(text: str) -> dict[str, str]:
             raise BadPostgresUrl(f"{unquote(name)}: it has no value")
         query[unquote(name)] = unquote(value)
     if query.pop("ssl", "") == "true":
-        query.setdefault("sslmode", "require")  # libpq takes this from JDBC's URLs
+        query.setdefault("sslmode", "require")  # libpq accepts JDBC's `ssl=true`
     return query
 
 
 def _hosts(hostlist: str, portlist: str, *, is_plain: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Hosts and ports, one each. `is_plain`: from the parameter `host`, which is decoded and whose ports are apart."""
+    """Returns hosts and ports. `is_plain`: `hostlist` is the parameter `host`, decoded and without ports."""
     found = [(each, "") for each in hostlist.split(",")] if is_plain else [_host(each) for each in hostlist.split(",")]
     listed = portlist.split(",") if portlist else []
     if len(listed) > 1 and len(listed) != len(found):
@@ -183,7 +181,7 @@ def _hosts(hostlist: str, portlist: str, *, is_plain: bool) -> tuple[tuple[str, 
 def _host(text: str) -> tuple[str, str]:
     found = _HOST.fullmatch(text)
     if found is None:
-        raise BadPostgresUrl("its host and port cannot be told apart; in a user or password write / : @ as %2F %3A %40")
+        raise BadPostgresUrl("ambiguous host and port; in a user or password write / : @ as %2F %3A %40")
     return unquote(found["host"].strip("[]")), found["port"] or ""
 
 
@@ -199,7 +197,7 @@ def _connect_timeout_s(text: str) -> float | None:
     if not text:
         return None
     seconds = _whole_number("connect_timeout", text)
-    return float(max(seconds, 2)) if seconds else None  # libpq waits for 2 s at least; 0 is no wish
+    return float(max(seconds, 2)) if seconds else None  # libpq waits at least 2 s; 0 means no limit
 
 
 def _shuffles(text: str) -> bool:
@@ -209,7 +207,7 @@ def _shuffles(text: str) -> bool:
 
 
 def _socket_options(query: dict[str, str]) -> tuple[tuple[int, int, int], ...]:
-    """Takes the keep-alive parameters out of the query. 0 leaves an interval to the system, as in libpq."""
+    """Removes and returns the keep-alive parameters. 0 leaves an interval to the system, as in libpq."""
     options = []
     for name, (level, option) in _KEEPALIVE.items():
         if name in query:
@@ -229,14 +227,14 @@ def _server_settings(query: dict[str, str], pooler: Pooler) -> dict[str, str]:
 
 
 def _parameters(query: dict[str, str]) -> dict[str, str]:
-    """What is left, for asyncpg. Raises BadPostgresUrl for what nobody would carry out."""
+    """Returns the remaining parameters, for asyncpg. Raises BadPostgresUrl for an unsupported one."""
     parameters = {}
     for name, value in query.items():
         if name in _FOR_ASYNCPG:
             parameters[name] = value
         elif name in _NO_EFFECT:
             if value.lower() not in _NO_EFFECT[name]:
-                raise BadPostgresUrl(f"{name}: only {' or '.join(sorted(_NO_EFFECT[name]))} can be had here")
+                raise BadPostgresUrl(f"{name}: only {' or '.join(sorted(_NO_EFFECT[name]))} is supported")
         elif name not in _IGNORED:
             raise BadPostgresUrl(f"{name if name.isidentifier() else 'one of its parameters'}: not supported")
     _check_ssl(parameters)
@@ -246,7 +244,7 @@ def _parameters(query: dict[str, str]) -> dict[str, str]:
 
 
 def _check_ssl(parameters: dict[str, str]) -> None:
-    """Raises BadPostgresUrl for a mode that does not exist, and for a file that cannot be read."""
+    """Raises BadPostgresUrl for an unknown mode or an unreadable file."""
     system = parameters.get("sslrootcert") == "system"
     mode = parameters.setdefault("sslmode", "verify-full") if system else parameters.get("sslmode", "prefer")
     if mode not in _SSL_MODES:
@@ -259,7 +257,7 @@ def _check_ssl(parameters: dict[str, str]) -> None:
 
 
 def _system_roots(parameters: dict[str, str]) -> ssl.SSLContext:
-    """TLS with the certificates of the operating system, which asyncpg has no parameter for."""
+    """Returns a TLS context with the operating system's certificates, which asyncpg has no parameter for."""
     context = ssl.create_default_context()
     for name in ("sslrootcert", "sslmode"):
         parameters.pop(name, None)

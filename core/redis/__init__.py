@@ -1,4 +1,4 @@
-"""Redis: the client, the refusal of clusters, and the channel on which processes announce changes.
+"""Redis: the client, the refusal of clusters, and the channel of cache invalidations.
 
-Redis down: caches live as long as their time to live.
+Redis down: cached entries stay until their time to live ends.
 """

@@ -1,8 +1,7 @@
-"""News between the processes: "something about this tenant changed, forget what you cached".
+"""Cache invalidation between processes over Redis pub/sub. Redis down: entries live as long as their time to live.
 
-Rides on Redis's pub/sub, so it may be lost; that only makes a cache as old as its time to live. A connection that
-was away may have missed news: on every (re)connect everything is dropped. A connection on which nothing was heard for
-a while is asked whether it still leads anywhere: a server that froze, or a network that drops packets, says nothing.
+Every (re)connect invalidates everything, because messages may have been missed. An idle connection is pinged, because a
+frozen server or a network that drops packets does not close it.
 """
 
 import asyncio
@@ -21,29 +20,29 @@ from core.tasks import end
 CHANNEL = "naka:changes"
 EVERYTHING = "*"
 _RETRY_S = 0.1
-_PUBLISH_S = 1  # a Redis that hangs must not hold up an answer
-_SILENCE_S = 10.0
+_PUBLISH_S = 1  # a hanging Redis must not delay an answer
+_IDLE_S = 10.0
 _PONG_S = 2.0
 
 log = get_logger(__name__)
 
 
 class Changes:
-    """Publishes and hears news. A listener is called with a tenant's id, or None for "anything may have changed"."""
+    """Publishes and receives invalidations. A listener is called with a tenant's id, or None for everything."""
 
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
         self._listeners: list[Callable[[UUID | None], None]] = []
         self._task: asyncio.Task[None] | None = None
-        self.heard = asyncio.Event()
+        self.subscribed = asyncio.Event()
 
     def subscribe(self, listener: Callable[[UUID | None], None]) -> None:
-        """`listener` is called in this process for its own news and for everybody's."""
+        """Calls `listener` for the invalidations of this process and of all others."""
         self._listeners.append(listener)
 
     async def publish(self, tenant_id: UUID | None) -> None:
-        """Tells every process. Call it after the commit; a failure is logged and made good by the caches' age."""
-        self._tell(tenant_id)
+        """Publishes an invalidation. Call it after the commit. A failure is logged: the time to live covers it."""
+        self._notify(tenant_id)
         try:
             async with asyncio.timeout(_PUBLISH_S):
                 await self._redis.publish(CHANNEL, EVERYTHING if tenant_id is None else str(tenant_id))
@@ -67,22 +66,22 @@ class Changes:
                     while True:
                         message = await _next(pubsub)
                         if message["type"] == "message":
-                            self._tell(_tenant(message["data"]))
-                        elif message["type"] == "subscribe":  # redis-py may reconnect by itself: this is the sign of it
-                            self._tell(None)
-                            self.heard.set()
+                            self._notify(_tenant(message["data"]))
+                        elif message["type"] == "subscribe":  # also sent when redis-py reconnects by itself
+                            self._notify(None)
+                            self.subscribed.set()
             except (RedisError, OSError):
-                self.heard.clear()
+                self.subscribed.clear()
                 await asyncio.sleep(_RETRY_S)
 
-    def _tell(self, tenant_id: UUID | None) -> None:
+    def _notify(self, tenant_id: UUID | None) -> None:
         for listener in self._listeners:
             listener(tenant_id)
 
 
 async def _next(pubsub: "PubSub") -> Any:
-    """The next message, be it the answer to a ping. Raises RedisError when there is no answer."""
-    message = await pubsub.get_message(timeout=_SILENCE_S)
+    """Returns the next message, or the answer to a ping. Raises RedisError without an answer."""
+    message = await pubsub.get_message(timeout=_IDLE_S)
     if message is None:
         await pubsub.ping()
         message = await pubsub.get_message(timeout=_PONG_S)

@@ -1,7 +1,6 @@
-"""Redis clients for what is no quota: news between processes, wrong keys at the sign-in. Every wait has a time-out.
+"""The Redis client for cache invalidation and the sign-in throttle (quotas use `metering.admission.redis_pipeline`).
 
-redis-py's own default is to wait for a hung server for ever, and to try three times with growing pauses. Here a command
-is tried twice, at once, since the first connection may have been closed while it was idle.
+Every wait has a timeout. A command is tried twice without a pause, since an idle connection may have been closed.
 """
 
 from redis.asyncio import Redis
@@ -12,7 +11,7 @@ _RETRIES = 1
 
 
 def connect_redis(url: str, *, timeout_s: float) -> "Redis":
-    """A client with a pool of its own, which connects when it is first used. Raises ValueError for a URL of none."""
+    """Returns a client that connects when first used. Raises ValueError for an invalid URL."""
     return Redis.from_url(
         url, socket_connect_timeout=timeout_s, socket_timeout=timeout_s, retry=Retry(NoBackoff(), _RETRIES)
     )

@@ -1,7 +1,6 @@
-"""The kinds of Redis that Naka does not work with, told from `INFO server`. Pure.
+"""Detection of unsupported Redis modes from `INFO server`. Pure.
 
-On a node of a cluster every key of another slot is refused, which would look like a Redis that is away: Postgres would
-admit most tenants, at many times the cost, and nobody would be told.
+A cluster node refuses keys of other slots, which would look like a Redis outage: Postgres would admit most tenants.
 """
 
 from collections.abc import Mapping
@@ -15,6 +14,6 @@ _REFUSED = {
 
 
 def refused_mode(info: Mapping[str, Any]) -> str | None:
-    """In words, for "this is ...", why this server cannot be used; None: it can. `info`: the fields of INFO server."""
+    """Returns why the server cannot be used, to follow "this is"; None if it can. `info`: the fields of INFO server."""
     modes = (str(info.get(name, "")) for name in _FIELDS)
     return next((_REFUSED[mode] for mode in modes if mode in _REFUSED), None)

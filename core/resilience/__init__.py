@@ -1,1 +1,1 @@
-"""Deadlines, outages, fair shares, rates and caches: what a process does when a store is slow, away or full."""
+"""Deadlines, outages, back-off, fair shares, rates and caches: behaviour when a store is slow, down or overloaded."""

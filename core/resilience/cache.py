@@ -1,7 +1,7 @@
-"""A small cache for what the request path looks up again and again: bounded, aged, dropped on notice.
+"""A bounded cache with a time to live and invalidation, for look-ups of the request path.
 
-Never the last word on anything that costs money: the open in Postgres is. A load that was under way when a drop
-arrived is not kept, so that a drop cannot be overtaken by an older answer. Concurrent loads of one key are one load.
+A load in progress during an invalidation is not cached, because its answer may be older. Concurrent loads of one key
+share one load.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ V = TypeVar("V")
 
 
 class TtlCache(Generic[K, V]):
-    """At most `max_size` entries, each for `ttl_s` seconds. When full, it starts anew: reloading is cheap."""
+    """At most `max_size` entries, each for `ttl_s` seconds. A full cache is cleared: reloading is cheap."""
 
     def __init__(self, *, ttl_s: float, max_size: int = 50_000) -> None:
         self._ttl_s = ttl_s
@@ -26,18 +26,18 @@ class TtlCache(Generic[K, V]):
         self._generation = 0
 
     def get(self, key: K) -> V | None:
-        """The entry, if it is there and young enough."""
+        """Returns the entry; None when missing or expired."""
         entry = self._entries.get(key)
         return entry[1] if entry is not None and entry[0] > time.monotonic() else None
 
     async def load(self, key: K, fetch: Callable[[], Awaitable[V]]) -> V:
-        """The entry, or what `fetch` answers, kept unless a drop came meanwhile. An error of `fetch` is not kept."""
+        """Returns the entry, or what `fetch` returns, cached unless invalidated meanwhile. Errors are not cached."""
         found = self.get(key)
         if found is not None:
             return found
         task = self._loading.get(key)
         if task is None:
-            with unbounded():  # others will wait for it, with later deadlines than this caller's
+            with unbounded():  # other callers with later deadlines may wait for it
                 task = asyncio.ensure_future(self._fetch(key, fetch))
             self._loading[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
@@ -56,14 +56,14 @@ class TtlCache(Generic[K, V]):
         if self._loading.get(key) is task:
             del self._loading[key]
         if not task.cancelled():
-            task.exception()  # looked at, so that a load nobody waits for any more is no warning
+            task.exception()  # retrieved, so that asyncio does not warn about it
 
     def discard(self, key: K) -> None:
-        """Forgets one entry, which its reader found too old. A load of it that is under way may be as old."""
+        """Drops one outdated entry; a load of it in progress is still cached."""
         self._entries.pop(key, None)
 
     def drop(self, matches: Callable[[K, V], bool] | None = None) -> None:
-        """Forgets what `matches` (all, when none is given), and whatever is being loaded right now."""
+        """Drops the entries that match (by default all), and any load in progress."""
         self._generation += 1
         self._loading.clear()
         if matches is None:

@@ -1,12 +1,10 @@
-"""One deadline for every wait on a request's path, however many stores, pools and retries are in it.
+"""One deadline for all waits of a request, whatever stores, pools and retries it uses.
 
-`within` bounds a block: what runs in it is cancelled shortly before the deadline, and a connection that does not end
-with that is closed at the deadline. Blocks nest: an inner one never outlasts the outer one, so the caller's deadline
-holds for each session and connection below. Two steps, because a cancelled statement waits for the server to confirm,
-and a server that hangs never does; but a healthy one (a lock was waited for) should get to stop the statement.
+`within` bounds a block: it is cancelled shortly before the deadline, and connections still in use are closed at the
+deadline. Two steps, because a cancelled statement waits for the server's confirmation: a healthy server (waiting for a
+lock) gets to stop the statement, and a hanging one never confirms. Blocks nest; an inner one never outlasts the outer.
 
-A task that is started inside a block inherits its deadline; one that serves other requests as well is started in
-`unbounded`, and has bounds of its own.
+A task started in a block inherits its deadline; start one that serves other requests too in `unbounded`.
 """
 
 import asyncio
@@ -20,37 +18,37 @@ import asyncpg
 from core.errors import Unavailable
 
 _MARGIN = 0.1
-"""The share of a deadline that is left for a cancelled statement to be confirmed and rolled back; as much again is left
-for the answer to be written on a busy machine."""
+"""The part of a deadline reserved for a cancelled statement's confirmation and rollback; the same again is reserved for
+writing the answer."""
 
 _ends_s: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
 class _Closable(Protocol):
     def terminate(self) -> None:
-        """Closes the connection at once, without a word to the server."""
+        """Closes the connection at once, without telling the server."""
 
 
 class Deadline:
-    """The connections of a block that end with it."""
+    """The connections to close at a block's deadline."""
 
     def __init__(self) -> None:
         self._connections: list[_Closable] = []
 
     def watch(self, connection: _Closable) -> None:
-        """Closes the connection if the block is still in progress at the deadline."""
+        """Closes the connection if the block still runs at the deadline."""
         self._connections.append(connection)
 
     def end(self) -> None:
-        """Closes what is watched: whoever waits for it hears at once."""
+        """Closes the watched connections, which fails their pending statements."""
         for connection in self._connections:
-            with suppress(asyncpg.InterfaceError):  # given back to its pool already
+            with suppress(asyncpg.InterfaceError):  # already back in its pool
                 connection.terminate()
 
 
 @contextmanager
 def unbounded() -> Iterator[None]:
-    """Tasks that are started in the block do not have the caller's deadline."""
+    """Tasks started in the block do not inherit the caller's deadline."""
     token = _ends_s.set(None)
     try:
         yield
@@ -59,13 +57,13 @@ def unbounded() -> Iterator[None]:
 
 
 def margin_s(within_s: float) -> float:
-    """How long before the deadline waits are cancelled."""
+    """Returns the seconds before the deadline at which the block is cancelled."""
     return within_s * _MARGIN
 
 
 @asynccontextmanager
 async def within(seconds: float | None) -> AsyncIterator[Deadline]:
-    """Raises Unavailable when the block is not done in time. None: only the outer block's deadline counts, if any."""
+    """Raises Unavailable when the block takes longer. None: only an outer block's deadline applies."""
     deadline, outer_s = Deadline(), _ends_s.get()
     loop = asyncio.get_running_loop()
     own_s = None if seconds is None else loop.time() + seconds - margin_s(seconds)
@@ -81,7 +79,7 @@ async def within(seconds: float | None) -> AsyncIterator[Deadline]:
             yield deadline
     except TimeoutError as error:
         if timeout.expired():
-            raise Unavailable("the database does not answer in time") from error
+            raise Unavailable from error
         raise
     finally:
         handle.cancel()

@@ -1,6 +1,6 @@
-"""Rates: how often an owner may do something, in this process. A token bucket without tokens (GCRA).
+"""Rate limits per owner, in this process: GCRA, a token bucket that stores one time per owner.
 
-Of each owner one moment is kept, at which its bucket would be full again; an owner whose bucket is full is forgotten.
+The stored time is when the bucket will be full again; an owner whose bucket is full is forgotten.
 """
 
 import math
@@ -13,11 +13,11 @@ _MINUTE_S = 60
 _BURST_S = 10
 _LEAST_BURST = 10
 _SWEPT_FROM = 1024
-"""With fewer owners than this nobody looks for those whose bucket is full."""
+"""The number of owners above which those with a full bucket are removed."""
 
 
 class RateLimited(NakaError):
-    """The owner asks too often: the next one fits after `retry_after_s`."""
+    """The owner's rate is used up; a retry succeeds after `retry_after_s`."""
 
     def __init__(self, message: str, *, retry_after_s: int) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class RateLimited(NakaError):
 
 
 class Rate:
-    """At most `per_minute` on average, and at once what 10 s give, or 10; 0 is no bound."""
+    """At most `per_minute` on average, in bursts of 10 s' worth or 10; 0 means no limit."""
 
     def __init__(self, per_minute: int) -> None:
         self._each_s = _MINUTE_S / per_minute if per_minute else 0.0
@@ -33,8 +33,8 @@ class Rate:
         self._full_s: dict[Hashable, float] = {}
         self._sweep_at = _SWEPT_FROM
 
-    def spend(self, owner: Hashable, message: str = "too many requests with this key") -> None:
-        """One more of the owner's, if there is one. Raises RateLimited, and then it does not count."""
+    def spend(self, owner: Hashable, message: str = "Too many requests with this key.") -> None:
+        """Counts one call. Raises RateLimited, and then does not count it."""
         if not self._each_s or owner is None:
             return
         now_s = time.monotonic()
@@ -42,13 +42,13 @@ class Rate:
         over_s = full_s - now_s - self._deep_s
         if over_s > 0:
             wait_s = max(1, math.ceil(over_s))
-            raise RateLimited(f"{message}: try again in {wait_s} s", retry_after_s=wait_s)
+            raise RateLimited(f"{message} Try again in {wait_s} s.", retry_after_s=wait_s)
         self._full_s[owner] = full_s
         if len(self._full_s) >= self._sweep_at:
             self._sweep(now_s)
 
     def __len__(self) -> int:
-        """How many owners are remembered."""
+        """Returns the number of owners remembered."""
         return len(self._full_s)
 
     def _sweep(self, now_s: float) -> None:

@@ -1,12 +1,11 @@
-"""Places of a shared pool, and the share of them that one owner may hold: a dynamic threshold, as switch buffers use.
+"""Fair shares of a pool by a dynamic threshold, as in the buffers of network switches.
 
-An owner (a tenant; before authentication, an address) may take another place only while it holds fewer than are free.
-So one owner alone gets half of the pool, `k` greedy ones get 1/(k+1) each, and a newcomer finds room, without a
-partition, a list of tenants or a setting for each. Taking a place costs O(1), giving one back O(owners that wait), and
-an owner costs memory only while it holds a place or waits for one.
+An owner (a tenant; before authentication, a network) may take another place only while it holds fewer than are free. So
+one owner alone gets half of the pool, `k` greedy ones 1/(k+1) each, and a newcomer finds room, without partitions or
+settings per owner. Taking a place costs O(1), releasing one O(waiting owners); idle owners cost no memory.
 
-`take` answers at once; `wait` queues, one line per owner, served in turn, and gives up at a deadline. Both raise
-PoolFull. Two attempts at one pool must not be nested: the inner one could wait for the outer one.
+`take` never waits; `wait` queues per owner, served round-robin, with a timeout. Both raise PoolFull. Do not nest two
+places of one pool: the inner one could wait for the outer one.
 """
 
 import asyncio
@@ -18,28 +17,39 @@ from contextvars import ContextVar
 from core.errors import Overloaded
 
 OWNER: ContextVar[Hashable] = ContextVar("naka.owner", default=None)
-"""For whom the current task works. Set at the authentication of a request; tasks that the request starts inherit it."""
+"""The owner the current task works for; None for the process itself. Authentication sets it, and tasks inherit it."""
+
+
+@contextmanager
+def own_work() -> Iterator[None]:
+    """Runs the block as the process's own work, outside of any owner's share."""
+    token = OWNER.set(None)
+    try:
+        yield
+    finally:
+        OWNER.reset(token)
 
 
 class PoolFull(Overloaded):
-    """The owner's share of a pool is used up, or all of the pool is. Nothing was started; try again later."""
+    """The owner's share of a pool, or the whole pool, is used up. Nothing was started."""
 
     def __init__(self, pool: str, *, retry_after_s: int = 1) -> None:
-        message = "this server has as much work of yours as it can take: try again in a moment"
-        super().__init__(message, retry_after_s=retry_after_s)
+        super().__init__("You have too many requests in progress. Try again.", retry_after_s=retry_after_s)
         self.pool = pool
 
 
 class FairPool:
     """The places of one pool. One per pool and process."""
 
-    def __init__(self, pool: str, places: int, *, line: int = 0, wait_s: float = 0, retry_after_s: int = 1) -> None:
-        """At most `places` are held, and at most `line` owners' tasks wait for one, each for `wait_s` at most."""
+    def __init__(
+        self, pool: str, places: int, *, max_waiting: int = 0, wait_s: float = 0, retry_after_s: int = 1
+    ) -> None:
+        """At most `max_waiting` tasks wait for one of the `places`, each for at most `wait_s`."""
         self.pool = pool
         self.places = places
         self.taken = 0
         self.refused = 0
-        self._line = line
+        self._max_waiting = max_waiting
         self._wait_s = wait_s
         self._retry_after_s = retry_after_s
         self._held: dict[Hashable, int] = {}
@@ -59,7 +69,7 @@ class FairPool:
 
     @asynccontextmanager
     async def wait(self, owner: Hashable) -> AsyncIterator[None]:
-        """A place for the block, as soon as it is this owner's turn. Raises PoolFull."""
+        """Waits for a place for the block. Raises PoolFull."""
         if owner not in self._waiting and self._fits(owner):
             self._enter(owner)
         else:
@@ -70,12 +80,12 @@ class FairPool:
             self._leave(owner)
 
     def held_by(self, owner: Hashable) -> int:
-        """How many places the owner holds."""
+        """Returns the places that the owner holds."""
         return self._held.get(owner, 0)
 
     @property
     def owners(self) -> int:
-        """How many owners are remembered: those who hold a place or wait for one."""
+        """The number of owners that hold a place or wait for one."""
         return len(self._held.keys() | self._waiting.keys())
 
     def _fits(self, owner: Hashable) -> bool:
@@ -93,9 +103,9 @@ class FairPool:
         self._serve()
 
     async def _queue(self, owner: Hashable) -> None:
-        """Returns once a place was entered for this task. The line is shared by the same rule as the places."""
-        line = self._waiting.get(owner, ())
-        if len(line) >= self._line - self._waiters:
+        """Waits until this task has a place. The queue is shared by the same threshold as the places."""
+        queue = self._waiting.get(owner, ())
+        if len(queue) >= self._max_waiting - self._waiters:
             raise self._full()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(owner, deque()).append(turn)
@@ -105,34 +115,34 @@ class FairPool:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self._leave(owner)  # the place came in the moment in which the task gave up
+                self._leave(owner)  # the place was given just as the task gave up
             else:
                 self._forget(owner, turn)
-                self._serve()  # one who came behind this one may fit
+                self._serve()  # a task behind this one may fit
             if isinstance(error, TimeoutError):
                 raise self._full() from error
             raise
 
     def _forget(self, owner: Hashable, turn: "asyncio.Future[None]") -> None:
-        line = self._waiting[owner]
-        line.remove(turn)
+        queue = self._waiting[owner]
+        queue.remove(turn)
         self._waiters -= 1
-        if not line:
+        if not queue:
             del self._waiting[owner]
 
     def _serve(self) -> None:
-        """Gives free places to those who wait: the owners in turn, and within an owner the first who came."""
+        """Gives free places to waiting tasks: owners round-robin, and first come, first served within an owner."""
         for owner in list(self._waiting):
             if self.taken >= self.places:
                 return
             if not self._fits(owner):
                 continue
-            line = self._waiting[owner]
-            turn = next((one for one in line if not one.done()), None)
+            queue = self._waiting[owner]
+            turn = next((one for one in queue if not one.done()), None)
             if turn is None:
-                continue  # its tasks have all given up, and are about to say so
+                continue  # all its tasks have given up and are about to leave
             self._forget(owner, turn)
-            if line:
+            if queue:
                 self._waiting.move_to_end(owner)
             self._enter(owner)
             turn.set_result(None)

@@ -1,6 +1,5 @@
-"""Who is who: tenants (the customers of the operator), their users, and the API keys that speak for them.
+"""Tenants (the operator's customers), their users, API keys, browser sessions, and the audit log.
 
-Owns the tables `tenants`, `users`, `api_keys`, `key_uses`, `web_sessions` and `audit_log`. A key is a secret that only
-its holder has: here are its hash and a visible prefix. The directory turns a key into a `Principal`; when Postgres is
-away it says `Unavailable` (503), never "wrong key".
+Only a key's hash and visible prefix are stored. Another tenant's id answers exactly like an unknown one. Postgres down:
+the directory answers from its cache until the entry expires, then raises `Unavailable` (503), never "invalid key".
 """

@@ -1,6 +1,6 @@
-"""Making and ending tenants, users and keys. Each call runs in the caller's transaction and writes its audit entry.
+"""Creation and revocation of tenants, users and keys, each with its audit entry in the caller's transaction.
 
-Ids of another tenant raise NotFound with the same words as ids that do not exist.
+Another tenant's id raises the same NotFound as an unknown id.
 """
 
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ from core.tenancy.derivation import (
     find_tree,
     inherited_expiry,
     inherited_models,
-    lock_maker,
+    lock_parent_key,
     require_rotatable,
     require_within,
 )
@@ -31,26 +31,19 @@ DEFAULT_SCOPES = (Scope.CHAT, Scope.USAGE_READ)
 
 
 async def create_tenant(session: AsyncSession, actor: Actor, *, slug: str, name: str) -> Tenant:
-    """A new tenant. Raises Conflict when the slug is taken."""
-    tenant_id = uuid7()
-    made = await session.scalar(
-        insert(Tenant).values(id=tenant_id, slug=slug, name=name).on_conflict_do_nothing().returning(Tenant.id)
+    """Creates a tenant. Raises Conflict when the slug is taken."""
+    tenant: Tenant | None = await session.scalar(
+        insert(Tenant).values(id=uuid7(), slug=slug, name=name).on_conflict_do_nothing().returning(Tenant)
     )
-    if made is None:
-        raise Conflict("a tenant with this slug exists")
-    record(
-        session,
-        actor,
-        "tenant.create",
-        tenant_id=tenant_id,
-        target=f"tenant:{tenant_id}",
-        after={"slug": slug, "name": name},
-    )
-    return await session.get_one(Tenant, tenant_id)
+    if tenant is None:
+        raise Conflict("a tenant with this slug already exists")
+    after = {"slug": slug, "name": name}
+    record(session, actor, "tenant.create", tenant_id=tenant.id, target=f"tenant:{tenant.id}", after=after)
+    return tenant
 
 
 async def find_tenant(session: AsyncSession, tenant: UUID | str) -> Tenant:
-    """By id, or by slug. Raises NotFound."""
+    """Returns a tenant by id or slug. Raises NotFound."""
     where = Tenant.id == tenant if isinstance(tenant, UUID) else Tenant.slug == tenant
     found = await session.scalar(select(Tenant).where(where))
     if found is None:
@@ -59,24 +52,19 @@ async def find_tenant(session: AsyncSession, tenant: UUID | str) -> Tenant:
 
 
 async def create_user(session: AsyncSession, actor: Actor, tenant_id: UUID, *, external_id: str) -> User:
-    """A new user of the tenant. Raises NotFound for the tenant, Conflict when `external_id` is taken in it."""
+    """Creates a user of the tenant. Raises NotFound for the tenant, Conflict when `external_id` is taken in it."""
     await find_tenant(session, tenant_id)
-    user_id = uuid7()
-    made = await session.scalar(
-        insert(User)
-        .values(tenant_id=tenant_id, id=user_id, external_id=external_id)
-        .on_conflict_do_nothing()
-        .returning(User.id)
-    )
-    if made is None:
-        raise Conflict("the tenant has a user with this external_id")
+    made = insert(User).values(tenant_id=tenant_id, id=uuid7(), external_id=external_id).on_conflict_do_nothing()
+    user: User | None = await session.scalar(made.returning(User))
+    if user is None:
+        raise Conflict("the tenant already has a user with this external_id")
     after = {"external_id": external_id}
-    record(session, actor, "user.create", tenant_id=tenant_id, target=f"user:{user_id}", after=after)
-    return await session.get_one(User, (tenant_id, user_id))
+    record(session, actor, "user.create", tenant_id=tenant_id, target=f"user:{user.id}", after=after)
+    return user
 
 
 async def find_user(session: AsyncSession, user_id: UUID, *, tenant_id: UUID | None) -> User:
-    """By id, within `tenant_id` unless that is None (any tenant). Raises NotFound."""
+    """Returns a user of `tenant_id` (None: any tenant) by id. Raises NotFound."""
     query = select(User).where(User.id == user_id)
     if tenant_id is not None:
         query = query.where(User.tenant_id == tenant_id)
@@ -97,20 +85,23 @@ async def create_key(
     expires_at: datetime | None,
     live: bool,
 ) -> tuple[ApiKey, NewKey]:
-    """A new key of the user; the second value has the plaintext, which is nowhere else.
+    """Creates a key of the user and returns it with its plaintext, which is not stored.
 
-    Made with a key (`actor.key_id`), it has at most that one's rights, and what is not named is inherited
-    (`core.tenancy.derivation`). Raises Invalid when it would have ended already, BeyondMaker, and Unauthenticated when
-    the maker has ended.
+    Created with a key (`actor.key_id`), it has at most that key's rights and inherits what is not given
+    (`core.tenancy.derivation`). Raises Invalid for an expiry in the past or an erased user, ExceedsParentKey, and
+    Unauthenticated when the parent key has ended.
     """
     now = await _now(session)
     if expires_at is not None and expires_at <= now:
-        raise Invalid("expires_at lies in the past")
-    await _require_not_erased(session, user)
+        raise Invalid("expires_at must be in the future")
+    erased_at = select(User.erased_at).where(User.tenant_id == user.tenant_id, User.id == user.id)
+    # The lock waits for an erasure in progress.
+    if await session.scalar(erased_at.with_for_update(read=True, key_share=True)) is not None:
+        raise Invalid("this user was erased")
     if actor.key_id is not None:
-        maker = await lock_maker(session, actor.key_id, now=now)
-        require_within(maker, user.tenant_id, scopes)
-        models, expires_at = inherited_models(maker, models), inherited_expiry(maker, expires_at)
+        parent = await lock_parent_key(session, actor.key_id, now=now)
+        require_within(parent, user.tenant_id, scopes)
+        models, expires_at = inherited_models(parent, models), inherited_expiry(parent, expires_at)
     secret = generate_key(live=live)
     key = ApiKey(
         tenant_id=user.tenant_id,
@@ -125,27 +116,20 @@ async def create_key(
         parent_key_id=actor.key_id,
     )
     session.add(key)
-    record(session, actor, "key.create", tenant_id=user.tenant_id, target=f"key:{key.id}", after=describe_key(key))
+    _record(session, actor, "key.create", key)
     await session.flush()
     await session.refresh(key)
     return key, secret
 
 
-async def _require_not_erased(session: AsyncSession, user: User) -> None:
-    """Raises Invalid for a user that was erased, or is being erased: it waits for that one's transaction."""
-    query = select(User.erased_at).where(User.tenant_id == user.tenant_id, User.id == user.id)
-    if await session.scalar(query.with_for_update(read=True, key_share=True)) is not None:
-        raise Invalid("this user was erased")
-
-
 async def _now(session: AsyncSession) -> datetime:
-    """Postgres's clock, and what a test clock is ahead of it: keys expire by the time of the grants."""
+    """Returns Postgres's time plus the test clock's offset: keys expire by the same time as grants."""
     now: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     return now + timedelta(milliseconds=offset_ms())
 
 
 async def find_key(session: AsyncSession, key_id: UUID, *, tenant_id: UUID | None) -> ApiKey:
-    """By id, within `tenant_id` unless that is None (any tenant), locked for a change. Raises NotFound."""
+    """Returns a key of `tenant_id` (None: any tenant) by id, locked for update. Raises NotFound."""
     query = select(ApiKey).where(ApiKey.id == key_id).with_for_update()
     if tenant_id is not None:
         query = query.where(ApiKey.tenant_id == tenant_id)
@@ -156,32 +140,24 @@ async def find_key(session: AsyncSession, key_id: UUID, *, tenant_id: UUID | Non
 
 
 async def revoke_key(session: AsyncSession, actor: Actor, key: ApiKey) -> None:
-    """Ends the key at once; a second time changes nothing.
+    """Revokes the key. Idempotent.
 
-    Once committed, no request opens with it: metering's open takes a share lock on the key's row, so it either
-    committed before, or sees this.
+    Once this is committed, no request opens with the key: the open share-locks the key's row, so it either committed
+    before or sees the revocation.
     """
     if key.revoked_at is not None:
         return
     before = describe_key(key)
     key.revoked_at = await session.scalar(select(func.clock_timestamp()))
     await session.flush()
-    record(
-        session,
-        actor,
-        "key.revoke",
-        tenant_id=key.tenant_id,
-        target=f"key:{key.id}",
-        before=before,
-        after=describe_key(key),
-    )
+    _record(session, actor, "key.revoke", key, before)
 
 
 async def revoke_tree(session: AsyncSession, actor: Actor, key: ApiKey) -> list[ApiKey]:
-    """Ends the key and every key derived from it, in this transaction; those that were ended by it, the root first.
+    """Revokes the key and every key derived from it; returns the keys revoked, the root first.
 
-    A key that was being made with one of them while this looked is found by the next look: whoever makes a key holds
-    a share lock on its maker, so none is made with a key that is ended here.
+    It searches until no derived key is left. Creating a key share-locks the parent, so a key created meanwhile is found
+    by the next search, and none is created with a key revoked here.
     """
     ended = [] if key.revoked_at is not None else [key]
     await revoke_key(session, actor, key)
@@ -195,16 +171,16 @@ async def revoke_tree(session: AsyncSession, actor: Actor, key: ApiKey) -> list[
 async def rotate_key(
     session: AsyncSession, actor: Actor, key: ApiKey, *, overlap_s: int, live: bool
 ) -> tuple[ApiKey, NewKey]:
-    """A successor with the same name, scopes, models and expiry.
+    """Creates a successor with the same name, scopes, models and expiry.
 
-    The old key ends after `overlap_s` seconds, or at its own expiry if that is sooner. Raises Invalid when the key is
-    revoked or expired already, and BeyondMaker when the actor's key could not have made it.
+    The old key ends after `overlap_s` seconds, or at its own expiry if that is sooner. Raises Invalid when the key has
+    ended, and ExceedsParentKey when the actor's key could not have created it.
     """
     now = await _now(session)
     if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
-        raise Invalid("a key that has ended cannot be rotated")
+        raise Invalid("a revoked or expired key cannot be rotated")
     if actor.key_id is not None:
-        require_rotatable(await lock_maker(session, actor.key_id, now=now), key)
+        require_rotatable(await lock_parent_key(session, actor.key_id, now=now), key)
     user = await session.get_one(User, (key.tenant_id, key.user_id))
     made = await create_key(
         session,
@@ -224,20 +200,19 @@ async def rotate_key(
         ends_at = now + timedelta(seconds=overlap_s)
         key.expires_at = ends_at if key.expires_at is None else min(key.expires_at, ends_at)
     await session.flush()
-    record(
-        session,
-        actor,
-        "key.rotate",
-        tenant_id=key.tenant_id,
-        target=f"key:{key.id}",
-        before=before,
-        after={**describe_key(key), "successor": str(made[0].id)},
-    )
+    _record(session, actor, "key.rotate", key, before, successor=str(made[0].id))
     return made
 
 
+def _record(
+    session: AsyncSession, actor: Actor, action: str, key: ApiKey, before: dict[str, Any] | None = None, **more: str
+) -> None:
+    after = describe_key(key) | more
+    record(session, actor, action, tenant_id=key.tenant_id, target=f"key:{key.id}", before=before, after=after)
+
+
 def describe_key(key: ApiKey) -> dict[str, Any]:
-    """A key as the audit log shows it: everything but what could authenticate."""
+    """Returns a key as the audit log shows it, without credentials."""
     return {
         "user_id": str(key.user_id),
         "name": key.name,

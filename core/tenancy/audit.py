@@ -1,6 +1,6 @@
-"""The audit log: every admin change is written in the transaction that makes it, or is not made.
+"""The audit log. An admin change and its entry are committed in one transaction.
 
-Sign-ins, sign-outs and reads of payers' data are in it as well; failures are summed first (`core.tenancy.traces`).
+Sign-ins, sign-outs and reads of payers' data are recorded too; failures are summed by `core.tenancy.activity_log`.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from core.ids import uuid7
 from core.tenancy.models import AuditEntry
 
 PLATFORM = UUID(int=0)
-"""The `tenant_id` of an entry that concerns no single tenant: a price, a plan."""
+"""The `tenant_id` of entries about no single tenant: a price, a plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who makes a change: `name` is `key:<prefix>` or `cli:<user of the machine>`."""
+    """The author of a change: `name` is `key:<id>` or `cli:<user of the machine>`."""
 
     name: str
     key_id: UUID | None = None
@@ -35,7 +35,7 @@ def record(
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
 ) -> None:
-    """Adds an entry to the session's transaction. `before` and `after` are JSON and hold no secret."""
+    """Adds an entry to the session's transaction. `before` and `after` are JSON without secrets."""
     session.add(
         AuditEntry(
             tenant_id=tenant_id,
@@ -52,6 +52,6 @@ def record(
 
 
 def record_read(session: AsyncSession, actor: Actor | None, what: str, *, tenant_id: UUID, target: str) -> None:
-    """Adds that payers' data (name, address, tax number) was read. Nothing for None: a change that is logged itself."""
+    """Adds a read of payers' data (name, address, tax number); none without actor, for a change logged itself."""
     if actor is not None:
         record(session, actor, "payer.read", tenant_id=tenant_id, target=target, after={"what": what})

@@ -1,11 +1,9 @@
-"""Keys made with keys: a derived key has at most the rights of the key that made it.
+"""Derived keys: a key has at most the rights of its parent key, the key it was created with.
 
-A key's maker is the key that the audit log names for it, so no way to make a key can forget the rule: a command
-line has no key, and makes what the operator wants. Only `platform:admin` may hand out scopes that it does not have
-itself, and to other tenants; the models and the expiry of the maker bound every key. The maker's row is share-locked
-until the new key is committed, so that a revocation of the maker's whole tree either sees the new key, or stops it.
-
-A rotation hands the secret of the successor to whoever rotates, so a key rotates only what it could have made.
+The parent is the audit actor's key, so no way of creating a key can skip the rule; the command line has no key and no
+limit. Only `platform:admin` may grant scopes it lacks, and create keys for other tenants. The parent's row is
+share-locked until the new key is committed, so a revocation of its whole tree sees the new key or prevents it. A
+rotation reveals the successor's secret, so a key may rotate only keys it could have created.
 """
 
 from collections.abc import Iterable
@@ -19,63 +17,63 @@ from core.tenancy.models import ApiKey
 from core.tenancy.principal import Forbidden, Scope, Unauthenticated
 
 
-class BeyondMaker(Forbidden):
-    """The key that asks has not the rights itself that it would hand on."""
+class ExceedsParentKey(Forbidden):
+    """The new key would have rights that its parent key lacks."""
 
 
-async def lock_maker(session: AsyncSession, key_id: UUID, *, now: datetime) -> ApiKey:
-    """The maker, good until this transaction ends. Raises Unauthenticated when it has ended meanwhile."""
+async def lock_parent_key(session: AsyncSession, key_id: UUID, *, now: datetime) -> ApiKey:
+    """Returns the parent key, share-locked until this transaction ends. Raises Unauthenticated when it has ended."""
     query = select(ApiKey).where(ApiKey.id == key_id).with_for_update(read=True)
-    maker = await session.scalar(query.execution_options(populate_existing=True))
-    if maker is None or maker.revoked_at is not None or (maker.expires_at is not None and maker.expires_at <= now):
+    parent = await session.scalar(query.execution_options(populate_existing=True))
+    if parent is None or parent.revoked_at is not None or (parent.expires_at is not None and parent.expires_at <= now):
         raise Unauthenticated
-    return maker
+    return parent
 
 
-def require_within(maker: ApiKey, tenant_id: UUID, scopes: Iterable[str]) -> None:
-    """Raises BeyondMaker for a tenant or a scope that is not the maker's to give."""
-    if Scope.PLATFORM_ADMIN in maker.scopes:
+def require_within(parent: ApiKey, tenant_id: UUID, scopes: Iterable[str]) -> None:
+    """Raises ExceedsParentKey for a tenant or scope that the parent key may not grant."""
+    if Scope.PLATFORM_ADMIN in parent.scopes:
         return
-    if tenant_id != maker.tenant_id:
-        raise BeyondMaker("this key makes keys of its own tenant only")
-    missing = sorted(set(scopes) - set(maker.scopes))
+    if tenant_id != parent.tenant_id:
+        raise ExceedsParentKey("This key can create keys in its own tenant only.")
+    missing = sorted(set(scopes) - set(parent.scopes))
     if missing:
-        raise BeyondMaker(f"this key lacks a scope that the new key would have: {', '.join(missing)}")
+        raise ExceedsParentKey(f"This key lacks permissions that the new key would have: {', '.join(missing)}.")
 
 
-def inherited_models(maker: ApiKey, models: list[str] | None) -> list[str] | None:
-    """The models of a new key: the maker's when none are named. Raises BeyondMaker for one that the maker lacks."""
-    if models is None or maker.models is None:
-        return maker.models if models is None else models
-    missing = sorted(set(models) - set(maker.models))
+def inherited_models(parent: ApiKey, models: list[str] | None) -> list[str] | None:
+    """Returns a new key's models, by default its parent's. Raises ExceedsParentKey for a model the parent lacks."""
+    if models is None or parent.models is None:
+        return parent.models if models is None else models
+    missing = sorted(set(models) - set(parent.models))
     if missing:
-        raise BeyondMaker(f"this key may not use a model that the new key would have: {', '.join(missing)}")
+        raise ExceedsParentKey(f"This key may not use models that the new key would have: {', '.join(missing)}.")
     return models
 
 
-def inherited_expiry(maker: ApiKey, expires_at: datetime | None) -> datetime | None:
-    """The end of a new key: the maker's when none is named. Raises BeyondMaker for one after the maker's."""
-    if expires_at is None or maker.expires_at is None:
-        return maker.expires_at if expires_at is None else expires_at
-    if expires_at > maker.expires_at:
-        raise BeyondMaker(f"the new key would outlive this one, which ends at {maker.expires_at.isoformat()}")
+def inherited_expiry(parent: ApiKey, expires_at: datetime | None) -> datetime | None:
+    """Returns a new key's expiry, by default its parent's. Raises ExceedsParentKey for a later one."""
+    if expires_at is None or parent.expires_at is None:
+        return parent.expires_at if expires_at is None else expires_at
+    if expires_at > parent.expires_at:
+        raise ExceedsParentKey(f"The new key would outlive this one, which expires at {parent.expires_at.isoformat()}.")
     return expires_at
 
 
-def require_rotatable(maker: ApiKey, key: ApiKey) -> None:
-    """Raises BeyondMaker unless the maker could have made this very key: its successor inherits nothing instead."""
-    require_within(maker, key.tenant_id, key.scopes)
-    if inherited_models(maker, key.models) != key.models:
-        raise BeyondMaker("this key may not use every model of the key that would be rotated")
-    if inherited_expiry(maker, key.expires_at) != key.expires_at:
-        raise BeyondMaker("the key that would be rotated does not end with this one")
+def require_rotatable(parent: ApiKey, key: ApiKey) -> None:
+    """Raises ExceedsParentKey unless the parent could have created this key with exactly its rights."""
+    require_within(parent, key.tenant_id, key.scopes)
+    if inherited_models(parent, key.models) != key.models:
+        raise ExceedsParentKey("This key may not use every model of the key to rotate.")
+    if inherited_expiry(parent, key.expires_at) != key.expires_at:
+        raise ExceedsParentKey("The key to rotate would outlive this one.")
 
 
 async def find_tree(session: AsyncSession, root: ApiKey) -> list[ApiKey]:
-    """Every key derived from `root` that is not revoked, locked for a change, oldest first.
+    """Returns the active keys derived from `root`, locked for update, oldest first.
 
-    Derived is what was made with it, or with what was made with it, and what replaced one of those in a rotation. The
-    predecessors of the root are the same key under older secrets: they, and what was made with them, belong to it.
+    Derived, directly or indirectly: created with it, or its successor in a rotation. Predecessors of the root are the
+    same key with older secrets, so keys created with them belong to the tree too.
     """
     older = select(ApiKey.id, ApiKey.predecessor_key_id).where(ApiKey.id == root.id).cte("older", recursive=True)
     older = older.union(

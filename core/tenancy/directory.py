@@ -1,10 +1,8 @@
-"""From a key to a principal: cached in the process, dropped everywhere by `core.redis.changes`.
+"""The directory of API keys and sessions: cached per process, invalidated by `core.redis.changes`.
 
-Misses are read in batches (`core.postgres.batched_reads`), so that a crowd of keys that nobody has seen yet costs a
-few statements. The
-cache answers fast and may be a moment old; that is safe, because a metered request is opened in Postgres only
-if the key is still good there, and everything that is not metered asks with `fresh=True`. Postgres away:
-`Unavailable`, never "wrong key".
+Cache misses are read in batches (`core.postgres.batched_reads`). An outdated entry is safe: Postgres opens a metered
+request only if the key is still valid, and unmetered routes read with `fresh=True`. Postgres down: `Unavailable`, never
+"invalid key".
 """
 
 from dataclasses import dataclass
@@ -16,12 +14,12 @@ from core.postgres.batched_reads import BatchedReads
 from core.postgres.connection import Connection
 from core.postgres.database import Database
 from core.resilience.cache import TtlCache
+from core.tenancy.activity_log import ActivityLog
 from core.tenancy.keys import hash_key, is_well_formed
 from core.tenancy.principal import Principal, Unauthenticated
 from core.tenancy.sessions import hash_token, is_token
-from core.tenancy.traces import ActivityLog
 
-# A session goes by Postgres's own clock: it is about a person at a screen, whatever a test clock says.
+# Sessions expire by Postgres's clock, whatever the test clock is.
 _KEYS = """
 SELECT k.hash AS asked, false AS of_session, k.tenant_id, k.user_id, k.id, k.scopes, k.models, k.expires_at, k.prefix
   FROM api_keys k
@@ -36,7 +34,7 @@ SELECT s.hash, true, k.tenant_id, k.user_id, k.id, k.scopes, k.models, k.expires
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Credential:
     """The hash of a key, or of a session's token."""
 
     hash: bytes
@@ -44,60 +42,57 @@ class _Asked:
 
 
 class Directory:
-    """Finds keys. One per process."""
+    """Finds principals. One per process."""
 
     def __init__(self, database: Database, *, ttl_s: float) -> None:
-        self._found: BatchedReads[_Asked, Principal] = BatchedReads("keys", database, _fetch)
+        self._found: BatchedReads[_Credential, Principal] = BatchedReads("keys", database, _fetch)
         self._cache: TtlCache[bytes, Principal] = TtlCache(ttl_s=ttl_s)
-        self.traces = ActivityLog()
+        self.activity_log = ActivityLog()
 
     async def authenticate(self, plaintext: str | None, *, fresh: bool = False) -> Principal:
-        """The principal of a key.
-
-        Raises Unauthenticated when there is none, Unavailable when Postgres does not answer, Overloaded when it has
-        too much to do.
-        """
+        """Returns the principal of a key. Raises Unauthenticated, Unavailable, Overloaded."""
         if plaintext is None or not is_well_formed(plaintext):
             raise Unauthenticated
-        return await self._principal(_Asked(hash_key(plaintext)), fresh=fresh)
+        return await self._principal(_Credential(hash_key(plaintext)), fresh=fresh)
 
     async def authenticate_session(self, token: str, *, fresh: bool = False) -> Principal:
-        """The principal of the key that a browser signed in with. Raises as `authenticate`."""
+        """Returns the principal of the key that a browser signed in with. Raises as `authenticate`."""
         if not is_token(token):
             raise Unauthenticated
-        return await self._principal(_Asked(hash_token(token), of_session=True), fresh=fresh)
+        return await self._principal(_Credential(hash_token(token), of_session=True), fresh=fresh)
 
     def forget(self, tenant_id: UUID | None) -> None:
-        """Drops what is cached of a tenant, or everything."""
+        """Drops the cached entries of a tenant, or all."""
         if tenant_id is None:
             self._cache.drop()
         else:
             self._cache.drop(lambda _, principal: principal.tenant_id == tenant_id)
 
-    async def _principal(self, asked: _Asked, *, fresh: bool) -> Principal:
+    async def _principal(self, asked: _Credential, *, fresh: bool) -> Principal:
         if fresh:
             return self._good(await self._find(asked))
         cached = self._cache.get(asked.hash)
         return self._good(cached or await self._cache.load(asked.hash, lambda: self._find(asked)))
 
     def _good(self, principal: Principal) -> Principal:
-        _require_unexpired(principal)
-        self.traces.used(principal)
+        if principal.expires_at_ms is not None and principal.expires_at_ms <= now_ms():
+            raise Unauthenticated
+        self.activity_log.used(principal)
         return principal
 
-    async def _find(self, asked: _Asked) -> Principal:
+    async def _find(self, asked: _Credential) -> Principal:
         found = await self._found.get(asked)
         if found is None:
             raise Unauthenticated
         return found
 
 
-async def _fetch(connection: Connection, asked: list[_Asked]) -> dict[_Asked, Principal]:
-    """The principals of keys and sessions that are good."""
+async def _fetch(connection: Connection, asked: list[_Credential]) -> dict[_Credential, Principal]:
+    """Reads the principals of valid keys and sessions."""
     keys = [one.hash for one in asked if not one.of_session]
     tokens = [one.hash for one in asked if one.of_session]
     rows = await connection.fetch(_KEYS, keys, tokens)
-    return {_Asked(row["asked"], row["of_session"]): _principal(row) for row in rows}
+    return {_Credential(row["asked"], row["of_session"]): _principal(row) for row in rows}
 
 
 def _principal(row: Any) -> Principal:
@@ -110,8 +105,3 @@ def _principal(row: Any) -> Principal:
         expires_at_ms=None if row["expires_at"] is None else to_ms(row["expires_at"]),
         key_prefix=row["prefix"],
     )
-
-
-def _require_unexpired(principal: Principal) -> None:
-    if principal.expires_at_ms is not None and principal.expires_at_ms <= now_ms():
-        raise Unauthenticated

@@ -1,10 +1,8 @@
-"""A person's own data: all of it in one export, and erasure, after which the books stay and the person is gone.
+"""Export and erasure of a user's personal data.
 
-The law of DPDP and GDPR wants the person erased, the law of taxes wants the books kept. So a user's row keeps its id,
-on which usage, entries and bills hang, and loses what names somebody: its `external_id`, the names and prefixes of its
-keys, the addresses and names in the audit log. Its keys are revoked and its sessions end in the same transaction, so
-nothing new can come to hang on it. The audit log is append-only for this application: a function of the schema does the
-one change to it, and only for a user that is marked as erased. Postgres away: raises what the session raises.
+DPDP and GDPR require the person erased, tax law the accounts kept. So a user's row keeps its id, which usage and bills
+refer to, and loses its names and addresses, also in the append-only audit log, where a database function changes the
+entries of erased users only. Keys and sessions end in the same transaction.
 """
 
 import secrets
@@ -24,10 +22,10 @@ _SCRUB = text("SELECT erase_from_audit(:tenant_id, :user_id)")
 
 
 async def erase_user(session: AsyncSession, actor: Actor, user: User) -> bool:
-    """Erases the person behind a user; False if that was done before.
+    """Erases a user's personal data; returns False if that was done before.
 
-    Keys that others got by way of the user's keys are theirs, and go on. Answers that stream right now end within their
-    deadline, and are settled under the user's id.
+    Other users' keys that were created with the user's keys stay valid. Running answers end within their deadline and
+    are settled under the user's id.
     """
     locked = select(User).where(User.tenant_id == user.tenant_id, User.id == user.id).with_for_update()
     found = (await session.scalars(locked.execution_options(populate_existing=True))).one()
@@ -47,7 +45,7 @@ async def erase_user(session: AsyncSession, actor: Actor, user: User) -> bool:
 
 
 async def export_user(session: AsyncSession, user: User) -> dict[str, Any]:
-    """What tenancy knows about a person, as JSON takes it; nothing in it could authenticate."""
+    """Returns the user's personal data as JSON, without credentials."""
     keys = await _keys(session, user)
     used = select(KeyUse).where(KeyUse.tenant_id == user.tenant_id, KeyUse.key_id.in_([key.id for key in keys]))
     last_used = {use.key_id: use.last_used_at for use in await session.scalars(used)}
@@ -69,7 +67,7 @@ _AUDIT_FIELDS = ("id", "tenant_id", "at", "actor", "actor_key_id", "action", "ta
 
 
 def _about(user: User) -> Any:
-    """The entries about a user or its keys, and those about what its keys did."""
+    """Selects the audit entries about a user or its keys, or made with its keys."""
     targets = select(func.concat("key:", ApiKey.id)).where(ApiKey.id.in_(_key_ids(user)))
     mine = or_(
         AuditEntry.target == f"user:{user.id}",

@@ -1,7 +1,6 @@
-"""The shape of an API key: `nk_live_` or `nk_test_`, 256 random bits, a checksum. Pure.
+"""The format of API keys: `nk_live_` or `nk_test_`, 256 random bits, a CRC-32 that detects typos. Pure.
 
-The checksum (CRC-32, as the big forges use it) refuses a typo without a look-up; it is no secret. What is stored
-is the SHA-256 of the whole key: 256 random bits need no slow hash.
+The SHA-256 of the key is stored: 256 random bits need no slow hash.
 """
 
 import hashlib
@@ -19,7 +18,7 @@ KEY_LENGTH = len(_PREFIXES[0]) + _SECRET_LENGTH + _CHECKSUM_LENGTH
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key just made. `plaintext` is shown once and kept nowhere."""
+    """A new key. `plaintext` is shown once and not stored."""
 
     plaintext: str
     hash: bytes
@@ -27,26 +26,26 @@ class NewKey:
 
 
 def generate_key(*, live: bool) -> NewKey:
-    """A new random key."""
+    """Returns a new random key."""
     body = _PREFIXES[0 if live else 1] + _base62(secrets.randbits(256), _SECRET_LENGTH)
     plaintext = body + _checksum(body)
     return NewKey(plaintext, hash_key(plaintext), plaintext[:_VISIBLE_LENGTH])
 
 
 def hash_key(plaintext: str) -> bytes:
-    """What is stored and looked up: 32 bytes."""
+    """Returns the stored hash: 32 bytes."""
     return hashlib.sha256(plaintext.encode()).digest()
 
 
 def is_well_formed(text: str) -> bool:
-    """Whether `text` can be a key at all: right prefix, length and checksum."""
+    """Whether `text` has the prefix, length and checksum of a key."""
     if len(text) != KEY_LENGTH or not text.startswith(_PREFIXES) or not text.isascii():
         return False
     return text[-_CHECKSUM_LENGTH:] == _checksum(text[:-_CHECKSUM_LENGTH])
 
 
 def visible_prefix(text: str) -> str:
-    """The part of a key that may be shown and logged; empty for a text that is none: it may be a password."""
+    """Returns the part of a key that may be shown and logged; empty for other texts, which may be passwords."""
     return text[:_VISIBLE_LENGTH] if text.startswith(_PREFIXES) and text.isascii() and text.isprintable() else ""
 
 

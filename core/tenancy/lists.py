@@ -1,51 +1,52 @@
-"""Reading tenants, users, keys and the audit log, a page at a time.
+"""Pages of tenants, users and keys (oldest first), and of the audit log (newest first).
 
-Tenants, users and keys come oldest first, the audit log newest first; a cursor is the id of the last row seen, so a
-page costs the same wherever it lies; of the audit log whatever is asked of it, too (`core.postgres.index_pages`).
-`tenant_id` None means every tenant, and is the caller's to decide.
+The cursor is the id of the last row. `tenant_id` None means every tenant; the caller authorises it.
 """
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.postgres.index_pages import HIGHEST, KeysetPage, KeysetQuery, Sift, read_page
 from core.tenancy.models import ApiKey, AuditEntry, Tenant, User
 
+T = TypeVar("T")
+
 
 async def list_tenants(
     session: AsyncSession, *, tenant_id: UUID | None = None, after: UUID | None = None, limit: int | None = None
 ) -> Sequence[Tenant]:
-    """All tenants, or the one of `tenant_id`."""
-    query = select(Tenant).order_by(Tenant.id).limit(limit)
+    """Returns all tenants, or the one of `tenant_id`."""
+    query = select(Tenant)
     if tenant_id is not None:
         query = query.where(Tenant.id == tenant_id)
-    if after is not None:
-        query = query.where(Tenant.id > after)
-    return (await session.scalars(query)).all()
+    return await _page_by_id(session, query, Tenant.id, after, limit)
 
 
 async def list_users(
     session: AsyncSession, tenant_id: UUID, *, after: UUID | None = None, limit: int | None = None
 ) -> Sequence[User]:
-    """The users of a tenant."""
-    query = select(User).where(User.tenant_id == tenant_id).order_by(User.id).limit(limit)
-    if after is not None:
-        query = query.where(User.id > after)
-    return (await session.scalars(query)).all()
+    """Returns the users of a tenant."""
+    return await _page_by_id(session, select(User).where(User.tenant_id == tenant_id), User.id, after, limit)
 
 
 async def list_keys(
     session: AsyncSession, user: User, *, after: UUID | None = None, limit: int | None = None
 ) -> Sequence[ApiKey]:
-    """The keys of a user, ended ones too."""
+    """Returns the keys of a user, including revoked and expired ones."""
     query = select(ApiKey).where(ApiKey.tenant_id == user.tenant_id, ApiKey.user_id == user.id)
-    query = query.order_by(ApiKey.id).limit(limit)
+    return await _page_by_id(session, query, ApiKey.id, after, limit)
+
+
+async def _page_by_id(
+    session: AsyncSession, query: Select[T], id_column: Any, after: UUID | None, limit: int | None
+) -> Sequence[T]:
     if after is not None:
-        query = query.where(ApiKey.id > after)
-    return (await session.scalars(query)).all()
+        query = query.where(id_column > after)
+    return (await session.scalars(query.order_by(id_column).limit(limit))).all()
 
 
 async def list_audit(
@@ -57,9 +58,9 @@ async def list_audit(
     action: str = "",
     actor: str = "",
 ) -> KeysetPage:
-    """Changes (rows of AuditEntry), newest first; every tenant's and the platform's own when `tenant_id` is None.
+    """Returns audit entries, newest first; of every tenant and the platform when `tenant_id` is None.
 
-    `action` and `actor` are the beginnings of theirs.
+    `action` and `actor` filter by prefix.
     """
     sift: list[Sift] = []
     if action:

@@ -1,4 +1,4 @@
-"""The tables of tenancy. `tenant_id` comes first in every key, so that the schema can be sharded by tenant."""
+"""The tables of tenancy. `tenant_id` comes first in every primary key, so the schema can be sharded by tenant."""
 
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ TimestampTz = TIMESTAMP(timezone=True)
 
 
 class Tenant(Base):
-    """A customer of the operator. `plan_code` and `plan_version` name the plan it is on, if any."""
+    """A customer of the operator. `plan_code` and `plan_version` are its current plan, if any."""
 
     __tablename__ = "tenants"
 
@@ -27,7 +27,7 @@ class Tenant(Base):
 
 
 class User(Base):
-    """An end user, or a service, of a tenant; `external_id` is the tenant's own name for it."""
+    """An end user or service of a tenant; `external_id` is the tenant's own identifier."""
 
     __tablename__ = "users"
     __table_args__ = (UniqueConstraint("tenant_id", "external_id"), Index(None, "id"))
@@ -40,10 +40,10 @@ class User(Base):
 
 
 class ApiKey(Base):
-    """A key: its SHA-256, the prefix a person may see, and what it may do until when.
+    """An API key: its SHA-256, visible prefix, scopes, models and expiry.
 
-    `parent_key_id`: the key that it was made with, maybe of another tenant (an operator's); None for one that was made
-    on the command line. `predecessor_key_id`: the key that it replaced in a rotation.
+    `parent_key_id`: the key it was created with, possibly of another tenant (an operator's); None from the command
+    line. `predecessor_key_id`: the key it replaced in a rotation.
     """
 
     __tablename__ = "api_keys"
@@ -72,7 +72,7 @@ class ApiKey(Base):
 
 
 class KeyUse(Base):
-    """When a key was last used, to ten minutes. No column of the key, whose row is share-locked by each open."""
+    """The last use of a key, to ten minutes. Not a column of the key, whose row every open share-locks."""
 
     __tablename__ = "key_uses"
 
@@ -82,7 +82,7 @@ class KeyUse(Base):
 
 
 class WebSession(Base):
-    """A browser that signed in with a key: it may do what that key may, until it ends, or the key does."""
+    """The session of a browser that signed in with a key; it has the key's rights until either ends."""
 
     __tablename__ = "web_sessions"
     __table_args__ = (
@@ -100,7 +100,7 @@ class WebSession(Base):
 
 
 class AuditEntry(Base):
-    """One admin change: who, what, before, after. Never updated, never a secret in it."""
+    """One admin change: actor, action, before, after. Never updated, and without secrets."""
 
     __tablename__ = "audit_log"
     __table_args__ = (Index(None, "id"),)

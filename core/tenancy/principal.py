@@ -1,4 +1,4 @@
-"""Who a request speaks for. Pure."""
+"""The principal of a request and its scopes. Pure."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -8,7 +8,7 @@ from core.errors import NakaError
 
 
 class Scope(StrEnum):
-    """What a key may do. None implies another, but for `platform:admin`, which may do what a tenant's admin may."""
+    """The permissions of a key. `platform:admin` includes `tenant:admin`; no other scope includes another."""
 
     CHAT = "chat"
     USAGE_READ = "usage:read"
@@ -17,19 +17,19 @@ class Scope(StrEnum):
 
 
 class Unauthenticated(NakaError):
-    """No key, or one that is malformed, unknown, expired or revoked. Which of them is not said."""
+    """The key is missing, malformed, unknown, expired or revoked; the message does not say which."""
 
-    def __init__(self, message: str = "a valid API key is needed") -> None:
+    def __init__(self, message: str = "A valid API key is required.") -> None:
         super().__init__(message)
 
 
 class Forbidden(NakaError):
-    """The key is good, but not for this."""
+    """The key is valid but lacks the permission."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A key that was found good: its tenant, user, scopes, and the models it may ask for (None: any)."""
+    """The owner of a valid key: tenant, user, scopes, and the models the key may use (None: any)."""
 
     tenant_id: UUID
     user_id: UUID
@@ -38,19 +38,19 @@ class Principal:
     models: frozenset[str] | None = None
     expires_at_ms: int | None = None
     key_prefix: str = field(default="", compare=False)
-    """The part of the key that logs may show."""
+    """The part of the key shown in logs."""
 
     def require(self, scope: Scope) -> None:
-        """Raises Forbidden when the key lacks `scope`. A platform admin may do what a tenant's admin may."""
+        """Raises Forbidden when the key lacks `scope`."""
         if scope in self.scopes or (scope == Scope.TENANT_ADMIN and Scope.PLATFORM_ADMIN in self.scopes):
             return
-        raise Forbidden(f"this key lacks the scope {scope.value}")
+        raise Forbidden(f"This key lacks the permission {scope.value}.")
 
     @property
     def is_platform_admin(self) -> bool:
-        """Whether every tenant is this key's business."""
+        """Whether the key may act on every tenant."""
         return Scope.PLATFORM_ADMIN in self.scopes
 
     def may_see(self, tenant_id: UUID) -> bool:
-        """Whether `tenant_id` is this admin's business."""
+        """Whether this admin may see the tenant."""
         return self.is_platform_admin or tenant_id == self.tenant_id

@@ -1,7 +1,7 @@
-"""Sessions of the browser: an opaque token in exchange for a key, good as long as the key is, and no longer than set.
+"""Browser sessions: an opaque token in exchange for a key, valid until the session or the key expires.
 
-What is stored is the SHA-256 of 256 random bits. Their time is Postgres's own: a test clock that jumps a month ahead
-signs nobody out. Postgres away: raises what the session raises.
+The SHA-256 of 256 random bits is stored. Expiry uses Postgres's clock, so a test clock signs nobody out. Postgres down:
+raises what the session raises.
 """
 
 import hashlib
@@ -24,17 +24,17 @@ _KEPT_FOR = timedelta(days=1)
 
 
 def is_token(text: str) -> bool:
-    """Whether `text` can be a token at all."""
+    """Whether `text` has the format of a token."""
     return len(text) == TOKEN_LENGTH and text.startswith(_PREFIX) and text.isascii()
 
 
 def hash_token(token: str) -> bytes:
-    """What is stored and looked up: 32 bytes."""
+    """Returns the stored hash: 32 bytes."""
     return hashlib.sha256(token.encode()).digest()
 
 
 async def begin_session(session: AsyncSession, principal: Principal, *, ttl_s: int) -> str:
-    """A new session of the principal's key; its token, which is kept nowhere."""
+    """Starts a session of the principal's key and returns its token, which is not stored."""
     token = _PREFIX + secrets.token_urlsafe(_BYTES)
     session.add(
         WebSession(
@@ -49,7 +49,7 @@ async def begin_session(session: AsyncSession, principal: Principal, *, ttl_s: i
 
 
 async def end_session(session: AsyncSession, token: str) -> tuple[UUID, UUID] | None:
-    """Ends it, if it runs; its tenant, whose caches are to be dropped then, and its key."""
+    """Ends a session and returns its tenant, whose caches must be invalidated, and its key; None if it had ended."""
     ended = update(WebSession).where(WebSession.hash == hash_token(token), WebSession.ended_at.is_(None))
     returned = ended.values(ended_at=func.clock_timestamp()).returning(WebSession.tenant_id, WebSession.key_id)
     found = (await session.execute(returned)).one_or_none()
@@ -57,5 +57,5 @@ async def end_session(session: AsyncSession, token: str) -> tuple[UUID, UUID] | 
 
 
 async def prune_sessions(connection: Any) -> None:
-    """Sessions that are over for a day, on an asyncpg connection."""
+    """Deletes sessions that expired a day ago or earlier."""
     await connection.execute("DELETE FROM web_sessions WHERE expires_at < clock_timestamp() - $1::interval", _KEPT_FOR)

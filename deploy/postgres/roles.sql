@@ -1,6 +1,6 @@
--- The roles of Naka, for an administrator to make where the role that migrates may not (no CREATEROLE). Once for a cluster:
+-- The roles of Naka, for an administrator to create if the migrating role may not (no CREATEROLE). Once per cluster:
 --   psql --set=login=naka_service --set=password=... --file=deploy/postgres/roles.sql
--- `login` is the application's (DATABASE_URL). The role of DATABASE_MIGRATION_URL, which owns the schema, is yours already.
+-- `login` is the application's (DATABASE_URL). The role of DATABASE_MIGRATION_URL, which owns the schema, exists already.
 CREATE ROLE naka_app NOLOGIN;
 CREATE ROLE naka_tenant NOLOGIN;
 CREATE ROLE naka_read NOLOGIN;

@@ -1,7 +1,7 @@
-"""Where a credit counts: the tenant's period and the day that are meant, or named.
+"""The period and the day in which a credit counts.
 
-A month may be named, and a period that was scheduled for the tenant or that it was counted in; never one that has not
-begun, since counters are built for what has. Postgres away: the driver's error.
+A given period is a month, or one that was scheduled for the tenant or has its usage. It must have begun: counters exist
+only for periods that have. Postgres down: the driver's error.
 """
 
 import re
@@ -22,16 +22,16 @@ _YEARS = range(2020, 2101)
 async def resolve_credit_period(
     fetch: Fetch, tenant_id: UUID, period_id: str | None, day: date | None, now_ms: int, calendar: Calendar
 ) -> tuple[str, date]:
-    """The period and the day that a credit counts in. Raises Invalid when they are none, or not of each other."""
+    """The period and the day of a credit. Raises Invalid if they are not valid, or the day is not in the period."""
     today, periods = calendar.date_of(now_ms), await _scheduled(fetch, tenant_id)
     if period_id is None and day in (None, today):
         return period_at(periods, now_ms, calendar).name, today
     named = period_id or _period_of(periods, day or today, calendar)
     first, last = await _days(fetch, tenant_id, named, periods, calendar)
     if day is not None and not first <= day <= last:
-        raise Invalid("the day does not lie in the period")
+        raise Invalid("the day is not in the period")
     if (day or first) > today:
-        raise Invalid("what has not begun has nothing to be credited: counters are built for what has")
+        raise Invalid("a credit cannot count in a future day or period")
     return named, day or min(max(today, first), last)
 
 
@@ -41,7 +41,7 @@ async def _scheduled(fetch: Fetch, tenant_id: UUID) -> tuple[Period, ...]:
 
 
 def _period_of(periods: tuple[Period, ...], day: date, calendar: Calendar) -> str:
-    """The period that a day begins in; of one that is no longer scheduled only the month is known."""
+    """The period in which a day begins; the month, if that period is no longer scheduled."""
     at_ms = day_start_ms(day, calendar.zone)
     return next((one.name for one in periods if one.starts_ms <= at_ms < one.ends_ms), f"{day:%Y-%m}")
 
@@ -49,7 +49,7 @@ def _period_of(periods: tuple[Period, ...], day: date, calendar: Calendar) -> st
 async def _days(
     fetch: Fetch, tenant_id: UUID, period_id: str, periods: tuple[Period, ...], calendar: Calendar
 ) -> tuple[date, date]:
-    """The first day and the last of a period. Raises Invalid when it is neither a month nor one of the tenant's."""
+    """The first and the last day of a period. Raises Invalid if it is neither a month nor one of the tenant's."""
     if _MONTH.fullmatch(period_id) and int(period_id[:4]) in _YEARS:
         first = date.fromisoformat(f"{period_id}-01")
         return first, (first + timedelta(days=31)).replace(day=1) - timedelta(days=1)
@@ -62,5 +62,5 @@ async def _days(
         period_id,
     )
     if counted["first"] is None:
-        raise Invalid("a period is a month, as 2026-11, or one of the tenant's own")
+        raise Invalid("unknown period: give a month, as 2026-11, or a period of the tenant")
     return counted["first"], counted["last"]

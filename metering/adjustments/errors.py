@@ -12,12 +12,12 @@ from metering.models import UsageCheckpoint
 
 
 async def no_request(session: AsyncSession, request_id: UUID, tenant_id: UUID | None) -> NotFound:
-    """What to raise for a request that is not there: of a month that was archived only sums are."""
-    minted_ms = min(uuid7_ms(request_id), now_ms())  # anybody may ask for any id
+    """The error for an unknown request; it says so if the requests of its month were archived."""
+    minted_ms = min(uuid7_ms(request_id), now_ms())  # the id is a caller's: its time may lie in the future
     month = to_datetime(minted_ms).date().replace(day=1)
     archived = select(UsageCheckpoint.month).where(UsageCheckpoint.month == month).limit(1)
     if tenant_id is not None:
         archived = archived.where(UsageCheckpoint.tenant_id == tenant_id)
     if await session.scalar(archived) is None:
         return NotFound("no such request")
-    return NotFound(f"requests of {month:%B %Y} were archived: their sums are kept, the single ones are not")
+    return NotFound(f"requests of {month:%B %Y} were archived: only their sums are kept")

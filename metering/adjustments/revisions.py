@@ -1,7 +1,7 @@
-"""Revisions: a better measurement of a request that is settled already becomes an entry, never an overwrite.
+"""Revisions: a better measurement of a settled request becomes an entry, never an overwrite.
 
-The row keeps its first settlement for ever; only its `hold_until` may change, because its hold is over once the true
-counts are in. Postgres away: the driver's error, and nothing was written; say it again whenever, as often as you like.
+The row keeps its first settlement; only its `hold_until` changes, since the hold ends with the better measurement.
+Idempotent. Postgres down: the driver's error, and nothing is written.
 """
 
 from dataclasses import replace
@@ -10,7 +10,8 @@ from typing import Any
 from core.ids import uuid7
 from core.logs import get_logger
 from metering.adjustments.ledger import SHARD, append, end_hold, entries_of, lock_request, retry_collisions
-from metering.adjustments.measurement import Entry, Measurement, Named, latest
+from metering.adjustments.measurement import Entry, Measurement, latest
+from metering.counts import NamedRow
 from metering.journal.epoch import move_epoch
 from metering.journal.journal import settle_batch
 from metering.journal.records import Settlement
@@ -19,16 +20,16 @@ log = get_logger(__name__)
 
 
 async def revise(connection: Any, settlement: Settlement, *, actor: str = "naka") -> bool:
-    """Puts a better measurement on top of what is known of a request, in a transaction of its own.
+    """Records a better measurement of a request that somebody else settled, in a transaction of its own.
 
-    For whoever finds that its request was settled by somebody else: recovery was quicker, or a spool is replayed. Only
-    a measurement that is strictly better (see `Measurement.rank`) is written, which is judged under the row's lock; so
-    any number of repetitions, in any order and at once, end alike. Corrections and credits stay on top. One that is
-    no better changes no count, but ends a hold that was kept for the sleeper: whoever says it has ended its stream.
+    Recovery may have been quicker, or a spool is replayed. A measurement is written only if it is strictly better
+    (`Measurement.rank`), which is decided under the row's lock: repetitions, in any order and concurrent, end alike.
+    Corrections and credits stay on top. One that is no better changes no count, but ends a hold that was kept for a
+    suspended process, since its stream has ended.
 
-    True when it is in the books now and was not before: as a revision, or, if the row still was open, as its
-    settlement. A row that is void, or missing, takes none, and False is the answer: a request whose open was in doubt
-    and was made void never reached the provider, and a month that was dropped is closed. Both are loud.
+    Returns True if this call recorded it: as a revision, or as the settlement of a row that was still open. Returns
+    False, and logs, for a void or missing row: a request that was made void never reached the provider, and a dropped
+    month is closed.
     """
     return await retry_collisions(connection.transaction, lambda: _revise(connection, settlement, actor))
 
@@ -51,7 +52,7 @@ async def _revise(connection: Any, settlement: Settlement, actor: str) -> bool:
     is_better = better.rank > known.rank
     if row["hold_until"] is not None:
         await end_hold(connection.fetch, row)
-        if not is_better:  # an entry moves the epoch by itself
+        if not is_better:  # else `append` moves the epoch
             await move_epoch(connection.fetch, settlement.tenant_id)
     if is_better:
         await append(connection.fetch, _revisions(row, known, better, actor))
@@ -59,8 +60,8 @@ async def _revise(connection: Any, settlement: Settlement, actor: str) -> bool:
     return is_better
 
 
-def _revisions(row: Named, known: Measurement, better: Measurement, actor: str) -> list[Entry]:
-    """The difference, as one entry; or, when another model had answered, one that takes away and one that adds."""
+def _revisions(row: NamedRow, known: Measurement, better: Measurement, actor: str) -> list[Entry]:
+    """The difference as an entry; if the model differs, one that subtracts and one that adds."""
     entry = Entry(
         tenant_id=row["tenant_id"],
         id=uuid7(),
@@ -79,7 +80,7 @@ def _revisions(row: Named, known: Measurement, better: Measurement, actor: str) 
     )
     if better.model == known.model:
         return [entry]
-    taken = replace(
+    subtracted = replace(
         entry, id=uuid7(), model=known.model or row["model"], source=None, outcome=None, counts=-known.counts
     )
-    return [taken, replace(entry, id=uuid7(), counts=better.counts)]
+    return [subtracted, replace(entry, id=uuid7(), counts=better.counts)]

@@ -1,52 +1,53 @@
-"""May this request start? One question to Redis, one row in Postgres, and then the provider may hear of it.
+"""Admission of one request: one call to Redis and one row in Postgres, before the provider is called.
 
-The grant says how many output tokens the answer may have. Redis's shadow may turn out stale, its clock may be in
-another window, the entitlement may have been read too early, Postgres may bounce the row because the epoch moved: each
-is mended and asked again, a bounded number of times. Redis away, slow, or not the one that others see: a request waits
-for it a moment, then Postgres judges instead (`metering.admission.postgres_grants`), by the same limits. Postgres
-away: `Unavailable`, nothing admitted.
+A store may be unable to decide: counters in Redis are not complete, its clock is in another window, the entitlement was
+read too early, Postgres refuses the row because the epoch moved. Each is mended here and asked again, a bounded number
+of times. Redis unreachable, slow, or not the one that other processes use: a request waits for it a moment, then
+Postgres decides by the same limits. Postgres unreachable: `Unavailable`, nothing is admitted.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 from uuid import UUID
 
 from core.errors import NakaError, PaymentRequired, Unavailable
 from core.logs import get_logger
 from core.money import ceil_div
 from core.resilience.deadline import within
-from core.tenancy.principal import Forbidden, Principal, Unauthenticated
+from core.tenancy.principal import Forbidden, Principal
+from metering.admission.breaker import Breaker
 from metering.admission.entitlements import Entitlements
-from metering.admission.postgres_grants import PostgresGrants, Undecided
-from metering.admission.redis_grants import Bounced, Mended, RedisGrants
+from metering.admission.postgres_grants import PostgresGrants
+from metering.admission.rebuild import Rebuilder
+from metering.admission.redis_grants import RedisGrants
 from metering.admission.redis_pipeline import RedisUnavailable
-from metering.admission.redis_scripts import Outdated
-from metering.journal.journal import InFallback
-from metering.journal.records import OpenRequest
-from metering.pricing.price import Price
 from metering.pricing.price_list import PriceList
 from metering.pricing.tokens import bound_of_count, bound_of_text, likely_of_text
-from metering.quota.limits import EffectiveLimit, Entitlement, LimitScope
-from metering.quota.query import AdmissionContext, Admitted, Refused
+from metering.quota.limits import BillMeter, EffectiveLimit, Entitlement, LimitScope, Meter
+from metering.quota.query import Answer, Grant, Mend, QuotaQuery, Refused, Retry
+from metering.quota.windows import WindowKind
 
 _TRIES = 12
 _AGAIN_S = 0.05
 _DEADLINE_S = 5.0
 _BOUNCES = 2
-"""After so many in a row another process sees another Redis: Postgres decides between the two."""
-_READINGS = 3
-"""After so many that are older than Redis's shadow, Postgres has lost the epochs that Redis has: it is built anew."""
+"""After this many bounces another process uses another Redis: Postgres decides between the two."""
+_READS = 3
+"""After this many entitlements older than Redis's counters, Postgres has lost epochs that Redis has: rebuild."""
 PROMPT_OVERHEAD_TOKENS = 32
-"""What the provider adds to a prompt of plain text, at most, beyond its bytes: roles and framing."""
+"""The most tokens that the provider adds to a plain-text prompt beyond its bytes: roles and framing."""
+_UNITS: dict[Meter | BillMeter, str] = {Meter.SPEND: "micro-USD", BillMeter.CHARGE: "paise of overage"}
+_SPANS = {WindowKind.MINUTE: "this minute's", WindowKind.DAY: "today's", WindowKind.PERIOD: "this period's"}
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRequest:
-    """What a request wants: a model, at most `max_tokens` of output, for a prompt of `prompt_bytes` UTF-8 bytes.
+    """The caller's request: a model and at most `max_tokens` of output for a prompt of `prompt_bytes` UTF-8 bytes.
 
     `count` asks the provider for the exact size of the prompt, in tokens; it costs a round trip and no money.
     """
@@ -57,21 +58,10 @@ class AdmissionRequest:
     count: Callable[[], Awaitable[int]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """An admitted request. `room` is what is left of each limit of the entitlement, in its counting unit."""
-
-    request: OpenRequest
-    price: Price
-    entitlement: Entitlement
-    room: tuple[int, ...]
-    window_ends_ms: tuple[int, ...]
-
-
 class QuotaExceeded(NakaError):
-    """A limit does not allow it now.
+    """A limit does not allow the request now.
 
-    `retry_after_s`: a moment if running requests hold the rest, else until the window turns. `limit` is None for a
+    `retry_after_s`: a moment if running requests hold the rest, else until the window ends. `limit` is None for a
     concurrency.
     """
 
@@ -83,12 +73,19 @@ class QuotaExceeded(NakaError):
 
 
 class TooLarge(NakaError):
-    """It would not fit even if nothing had been used: waiting does not help."""
+    """The request would not fit an empty window: waiting does not help."""
+
+
+class GrantStore(Protocol):
+    """A store that can admit: Redis or Postgres, never both for a tenant at a time."""
+
+    async def admit(self, query: QuotaQuery) -> Answer:
+        """One try. Raises PaymentRequired, UnknownModel, Unauthenticated, Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRules:
-    """Settings: the smallest grant worth giving (tokens), how long a request may run, exact counts per tenant."""
+    """Settings: the smallest grant (tokens), how long a request may run, exact counts per tenant and minute."""
 
     smallest_grant: int
     ttl_ms: int
@@ -96,179 +93,182 @@ class AdmissionRules:
 
 
 @dataclass(slots=True)
-class _Visit:
-    """One call of `admit`: how long it still waits for Redis, how often Postgres bounced what Redis granted.
+class _Attempt:
+    """The state of one `admit` across its tries.
 
-    `ends_s`: when its time with the stores is up (the provider's time is not counted). `least_epoch`: an entitlement
-    that was read before it is too old; `outdated`: how often that was found so.
+    `patience_until_s`: until then a failing Redis is asked again. `ends_s`: the deadline for both stores (the time of
+    the provider's count is added). `min_epoch`: an entitlement read before it is too old. `reads`: how often that was
+    found.
     """
 
     patience_until_s: float
     ends_s: float
     bounces: int = 0
-    blind: bool = False
-    least_epoch: int = 0
-    outdated: int = 0
+    redis_unreachable: bool = False
+    min_epoch: int = 0
+    reads: int = 0
 
 
+@dataclass(frozen=True, slots=True)
 class Admission:
-    """Grants or refuses. One per process."""
+    """Grants or refuses. One per process. `breaker` watches the Redis of `redis_grants`."""
 
-    def __init__(
-        self,
-        grants: RedisGrants,
-        fallback: PostgresGrants,
-        *,
-        entitlements: Entitlements,
-        prices: PriceList,
-        rules: AdmissionRules,
-    ) -> None:
-        self._grants = grants
-        self._fallback = fallback
-        self._entitlements = entitlements
-        self._prices = prices
-        self._rules = rules
-        self._counted: dict[UUID, list[float]] = {}
+    redis_grants: RedisGrants
+    postgres_grants: PostgresGrants
+    rebuilder: Rebuilder
+    breaker: Breaker
+    entitlements: Entitlements
+    prices: PriceList
+    rules: AdmissionRules
+    counted: dict[UUID, list[float]] = field(default_factory=dict, init=False)
+    """The times of the last exact counts, by tenant."""
 
-    async def admit(self, principal: Principal, ask: AdmissionRequest, *, within_s: float = _DEADLINE_S) -> Grant:
-        """Holds, opens, grants. What is granted runs (`Running`) until it is settled.
+    async def admit(self, principal: Principal, request: AdmissionRequest, *, within_s: float = _DEADLINE_S) -> Grant:
+        """Takes the hold, opens the row, grants. A granted request is in flight (`InFlight`) until it is settled.
 
-        Waits for the stores `within_s` at most, whatever was cached and however often it asks again.
+        Waits for the stores at most `within_s` in all tries together.
 
         Raises Forbidden or UnknownModel for the model, PaymentRequired, QuotaExceeded, TooLarge, Unauthenticated when
-        the key ended meanwhile, Unavailable.
+        the key was revoked or expired meanwhile, Unavailable.
         """
-        if principal.models is not None and ask.model not in principal.models:
-            raise Forbidden(f"this key may not use the model {ask.model!r}")
-        bound = bound_of_text(ask.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
-        likely = likely_of_text(ask.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
+        if principal.models is not None and request.model not in principal.models:
+            raise Forbidden(f"this key may not use the model {request.model!r}")
+        bound = bound_of_text(request.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
+        likely = likely_of_text(request.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
         began_s = time.monotonic()
-        visit = _Visit(began_s + self._grants.breaker.rules.dwell_s, began_s + within_s)
+        attempt = _Attempt(began_s + self.breaker.rules.dwell_s, began_s + within_s)
         for _ in range(_TRIES):
-            async with within(visit.ends_s - time.monotonic()):
-                wish = await self._wish(principal, ask, bound, likely, least_epoch=visit.least_epoch)
-                try:
-                    answer = await self._try(wish, visit)
-                except PaymentRequired:
-                    if not await self._outdated(wish, visit):
-                        raise
-                    continue
-            if isinstance(answer, Admitted):
-                price = wish.price(answer.held.now_ms)
-                return Grant(answer.request, price, answer.entitlement, answer.held.room, answer.window_ends_ms())
+            async with within(attempt.ends_s - time.monotonic()):
+                query = await self._query(principal, request, bound, likely, min_epoch=attempt.min_epoch)
+                answer = await self._ask(query, attempt)
+            if isinstance(answer, Grant):
+                return answer
             if isinstance(answer, Refused):
                 asked_s = time.monotonic()
-                counted = await self._count(principal, ask) if answer.worth_counting else None
-                visit.ends_s += time.monotonic() - asked_s
+                counted = await self._count(principal, request) if answer.worth_counting else None
+                attempt.ends_s += time.monotonic() - asked_s
                 if counted is None:
-                    raise _refusal(answer, wish.entitlement_at(answer.now_ms))
+                    raise _refusal(answer, query.timeline.at(answer.now_ms).entitlement)
                 bound = likely = min(bound, bound_of_count(counted))
-        raise Unavailable("the counters do not come to rest")
+        raise Unavailable("could not read stable counters; retry")
 
-    async def _outdated(self, wish: AdmissionContext, visit: _Visit) -> bool:
-        """Whether the entitlement, which refuses, was read too early: nothing is opened that could bounce."""
-        read_epoch = wish.timeline.read_epoch
-        if not await self._grants.has_moved(wish.principal.tenant_id, read_epoch):
-            return False
-        visit.least_epoch = max(visit.least_epoch, read_epoch + 1)
-        return True
-
-    async def _wish(
-        self, principal: Principal, ask: AdmissionRequest, bound: int, likely: int, *, least_epoch: int = 0
-    ) -> AdmissionContext:
-        return AdmissionContext(
+    async def _query(
+        self, principal: Principal, request: AdmissionRequest, bound: int, likely: int, *, min_epoch: int = 0
+    ) -> QuotaQuery:
+        return QuotaQuery(
             principal=principal,
-            model=ask.model,
-            max_tokens=ask.max_tokens,
-            bound=bound,
-            likely=likely,
-            smallest_output=self._rules.smallest_grant,
-            ttl_ms=self._rules.ttl_ms,
-            timeline=await self._entitlements.of(principal.tenant_id, principal.user_id, least_epoch=least_epoch),
-            book=await self._prices.book(),
+            model=request.model,
+            max_tokens=request.max_tokens,
+            prompt_bound=bound,
+            prompt_likely=likely,
+            smallest_output=self.rules.smallest_grant,
+            ttl_ms=self.rules.ttl_ms,
+            timeline=await self.entitlements.of(principal.tenant_id, principal.user_id, least_epoch=min_epoch),
+            book=await self.prices.book(),
         )
 
-    async def _try(self, wish: AdmissionContext, visit: _Visit) -> Admitted | Refused | None:
-        """Asks whoever admits this tenant, as far as we know; None when it is to be asked again.
+    async def _ask(self, query: QuotaQuery, attempt: _Attempt) -> Answer:
+        """The answer of the store that admits this tenant, as far as this process knows; a Retry is mended.
 
-        A failure of Redis may pass, so it is tried for a moment; then this process counts as blind.
+        A failure of Redis may be short, so Redis is asked again for a moment; then Postgres takes the tenant over.
         """
+        store: GrantStore = self.redis_grants
         while True:
-            blind = visit.blind or self._grants.breaker.is_open
-            if blind or self._fallback.serves(wish.principal.tenant_id):
-                return await self._by_postgres(wish, visit, blind=blind)
+            unreachable = attempt.redis_unreachable or self.breaker.is_open
+            if unreachable or self.postgres_grants.serves(query.principal.tenant_id):
+                store, query = self.postgres_grants, replace(query, redis_unreachable=unreachable)
             try:
-                return await self._by_redis(wish, visit)
+                answer = await self._current_answer(store, query)
+                if isinstance(answer, Retry):
+                    await self._mend(query, answer, attempt)
             except RedisUnavailable:
-                visit.blind = time.monotonic() >= visit.patience_until_s
-                if not visit.blind and not self._grants.breaker.is_open:
+                attempt.redis_unreachable = time.monotonic() >= attempt.patience_until_s
+                if not attempt.redis_unreachable and not self.breaker.is_open:
                     await asyncio.sleep(_AGAIN_S)
+            else:
+                return answer
 
-    async def _by_postgres(self, wish: AdmissionContext, visit: _Visit, *, blind: bool) -> Admitted | Refused | None:
-        answer = await self._fallback.admit(wish, blind=blind)
-        if answer is Undecided.KEY_ENDED:
-            raise Unauthenticated
-        if answer is Undecided.READ_AGAIN:
-            visit.least_epoch = max(visit.least_epoch, wish.timeline.read_epoch + 1)
-        return None if isinstance(answer, Undecided) else answer
-
-    async def _by_redis(self, wish: AdmissionContext, visit: _Visit) -> Admitted | Refused | None:
-        tenant_id = wish.principal.tenant_id
-        answer = await self._grants.admit(wish)
-        if isinstance(answer, Outdated):
-            visit.outdated += 1
-            visit.least_epoch = max(visit.least_epoch, answer.epoch)
-            if visit.outdated < _READINGS:
-                return None
-            answer = await self._grants.rebuild(tenant_id, answer.epoch) or Mended(answer.epoch + 1)
-        elif isinstance(answer, Bounced):
-            visit.bounces += 1
-            visit.blind = visit.bounces >= _BOUNCES
-            seen = answer.epoch
-            answer = (None if visit.blind else await self._grants.rebuild(tenant_id, seen)) or Mended(seen + 1)
-        if isinstance(answer, InFallback):
-            self._fallback.heard(tenant_id, answer.remaining_s)
-            return None
-        if isinstance(answer, Mended):
-            visit.least_epoch = max(visit.least_epoch, answer.least_epoch)
-            return None
+    async def _current_answer(self, store: GrantStore, query: QuotaQuery) -> Answer:
+        """The store's answer. A refusal opens no row that could bounce, so the epoch behind it is checked here."""
+        tenant_id, read_epoch = query.principal.tenant_id, query.timeline.read_epoch
+        try:
+            answer = await store.admit(query)
+        except PaymentRequired:
+            if await self.rebuilder.has_moved(tenant_id, read_epoch):
+                return Retry(read_epoch + 1)
+            raise
+        epoch = answer.epoch if isinstance(answer, Refused) else None
+        if epoch is not None and await self.rebuilder.has_moved(tenant_id, epoch):
+            return Retry(epoch + 1, Mend.BOUNCE)
         return answer
 
-    async def _count(self, principal: Principal, ask: AdmissionRequest) -> int | None:
-        """The exact size of the prompt, if the tenant's share of such calls is not used up and the call succeeds."""
-        if ask.count is None:
+    async def _mend(self, query: QuotaQuery, retry: Retry, attempt: _Attempt) -> None:
+        """Mends what kept the store from deciding. Raises RedisUnavailable, Unavailable."""
+        is_stale = retry.mend in {Mend.USER, Mend.TENANT}
+        if retry.mend is Mend.BOUNCE:
+            attempt.bounces += 1
+            attempt.redis_unreachable = attempt.bounces >= _BOUNCES
+            is_stale = not attempt.redis_unreachable
+        elif retry.mend is Mend.ENTITLEMENT:
+            attempt.reads += 1
+            if attempt.reads >= _READS:
+                is_stale, retry = True, Retry(retry.min_epoch + 1, Mend.TENANT)
+        attempt.min_epoch = max(attempt.min_epoch, retry.min_epoch)
+        tenant_id, fallback_s = query.principal.tenant_id, retry.fallback_s
+        if is_stale:
+            in_fallback = await self.rebuilder.mend(tenant_id, query.principal.user_id, retry, timeline=query.timeline)
+            fallback_s = None if in_fallback is None else in_fallback.remaining_s
+        if fallback_s is not None:
+            self.postgres_grants.note_fallback(tenant_id, fallback_s)
+
+    async def _count(self, principal: Principal, request: AdmissionRequest) -> int | None:
+        """The exact size of the prompt; None when the tenant has used its share of such calls, or the call fails."""
+        if request.count is None:
             return None
         now = time.monotonic()
-        recent = [at for at in self._counted.get(principal.tenant_id, []) if at > now - 60]
-        if len(recent) >= self._rules.counts_per_minute:
+        recent = [at for at in self.counted.get(principal.tenant_id, []) if at > now - 60]
+        if len(recent) >= self.rules.counts_per_minute:
             return None
-        self._counted[principal.tenant_id] = [*recent, now]
+        self.counted[principal.tenant_id] = [*recent, now]
         try:
-            return await ask.count()
+            return await request.count()
         except NakaError as error:
             log.warning("count_failed", error=str(error))
             return None
 
 
 def _refusal(refused: Refused, entitlement: Entitlement) -> NakaError:
-    """The error of a refusal: what was too little, and when to come back."""
+    """The error of a refusal: which limit, and when to come back."""
     wait_s = max(1, ceil_div(refused.ends_ms - refused.now_ms, 1000))
     if refused.limit is None:
-        whose = "this user" if refused.of_user else "this tenant"
         if refused.cause == "never":
-            return QuotaExceeded(f"{whose} may run no requests", code="blocked", retry_after_s=3600, limit=None)
-        message = f"{whose} has as many requests running as it may"
+            message = f"Requests are blocked for {'you' if refused.of_user else 'your account'}. Ask your admin."
+            return QuotaExceeded(message, code="blocked", retry_after_s=3600, limit=None)
+        who = "You have" if refused.of_user else "Your account has"
+        message = f"{who} too many requests running. Try again when one of them has ended."
         return QuotaExceeded(message, code="too_many_at_once", retry_after_s=wait_s, limit=None)
     limit = entitlement.limits[refused.limit]
-    whose = "this user's" if limit.scope is LimitScope.USER else "this tenant's"
-    name = f"{whose} limit of {limit.limit} {_unit(limit)} per {limit.window.value}"
+    unit = _UNITS.get(limit.meter, limit.meter.value.replace("_", " "))
+    amount, of_user = f"{limit.limit:,} {unit}", limit.scope is LimitScope.USER
+    whose = "your" if of_user else "your account's"
     if refused.cause == "never":
-        return TooLarge(f"the request cannot fit into {name}")
+        return TooLarge(f"This request is too large for {whose} limit of {amount} per {limit.window.value}.")
     if refused.cause == "held":
-        message = f"{name} is held by requests that still run"
+        message = (
+            f"{whose.capitalize()} running requests hold the rest of {_SPANS[limit.window]} {amount}. Try again soon."
+        )
         return QuotaExceeded(message, code="held", retry_after_s=wait_s, limit=limit)
-    return QuotaExceeded(f"{name} is used up", code="limit_reached", retry_after_s=wait_s, limit=limit)
+    who = "You've" if of_user else "Your account has"
+    message = f"{who} used {_SPANS[limit.window]} {amount}. They reset {_reset(limit.window, wait_s)}."
+    return QuotaExceeded(message, code="limit_reached", retry_after_s=wait_s, limit=limit)
 
 
-def _unit(limit: EffectiveLimit) -> str:
-    return "micro-USD" if limit.unit == "micro-usd" else limit.meter.value.replace("_", " ")
+def _reset(window: WindowKind, wait_s: int) -> str:
+    match window:
+        case WindowKind.MINUTE:
+            return f"in {wait_s} s"
+        case WindowKind.DAY:
+            return "at 00:00"  # the operator's midnight
+        case WindowKind.PERIOD:
+            days = ceil_div(wait_s, 86_400)
+            return f"in {days} days" if days > 1 else "within a day"

@@ -1,8 +1,8 @@
-"""When to stop asking Redis, and when to ask it again. Pure: times come in, in seconds of one steady clock.
+"""The circuit breaker for Redis: when to stop asking, and when to ask again. Pure; times are monotonic seconds.
 
-A failure alone is no outage: while it may pass (`FAILING`), requests wait and try again. Once failures have lasted
-`dwell_s` without a success between them, nobody asks any more (`OPEN`) but a probe now and then, and so many good
-probes in a row close it again. The dwell keeps one lost packet from moving a tenant between two stores.
+One failure is no outage: in `FAILING`, requests wait and try again. After `dwell_s` of failures without a success the
+breaker is `OPEN`: only a probe is sent now and then, and several successful probes in a row close it. The dwell keeps
+one lost packet from moving a tenant between two stores.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from enum import Enum
 
 
 class BreakerState(Enum):
-    """Whether Redis is asked."""
+    """The state of the breaker."""
 
     CLOSED = "closed"
     FAILING = "failing"
@@ -19,7 +19,7 @@ class BreakerState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BreakerRules:
-    """How long, and how many."""
+    """The thresholds of a breaker."""
 
     dwell_s: float = 1.0
     least_failures: int = 2
@@ -27,7 +27,7 @@ class BreakerRules:
 
 
 class Breaker:
-    """One per lane."""
+    """One per pipeline."""
 
     def __init__(self, rules: BreakerRules | None = None) -> None:
         self.rules = rules or BreakerRules()
@@ -38,11 +38,11 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether only probes may go out."""
+        """Whether only probes are sent."""
         return self.state is BreakerState.OPEN
 
     def failed(self, at_s: float) -> None:
-        """Redis did not answer, too late, or refused to serve."""
+        """Records that Redis did not answer in time, or refused to serve."""
         self._probes = 0
         if self.state is BreakerState.CLOSED:
             self.state, self._failing_since_s, self._failures = BreakerState.FAILING, at_s, 0
@@ -52,7 +52,7 @@ class Breaker:
             self.state = BreakerState.OPEN
 
     def succeeded(self) -> None:
-        """Redis answered; while it is open, that was a probe."""
+        """Records an answer; while the breaker is open, of a probe."""
         self._probes += 1
         if self.state is not BreakerState.OPEN or self._probes >= self.rules.probes_to_close:
             self.state, self._probes = BreakerState.CLOSED, 0

@@ -1,10 +1,10 @@
-"""What a user is entitled to, as admission reads it: cached in the process, dropped everywhere by `core.redis.changes`.
+"""The entitlement of a user as admission reads it: cached in the process, invalidated by `core.redis.changes`.
 
 Billing projects the `entitlements` row (what the plan gives, and when); an admin sets limits of a user or a tenant.
-Here both are read together, for all users that wait (`core.postgres.batched_reads`), and resolved. A projection moves
-the tenant's epoch
-in its own transaction, and a reading carries the epoch of its snapshot: so no request opens under an older projection
-once a newer one has committed, however old a process's reading is.
+Both are read together, for all users that wait (`core.postgres.batched_reads`), and resolved. A projection moves the
+tenant's epoch in its own transaction, and a read carries the epoch of its snapshot. So no request opens under an older
+projection once a newer one has committed, however old a process's cache is. Postgres unreachable: a cached entitlement
+serves until it expires, then `Unavailable`.
 """
 
 from dataclasses import dataclass
@@ -31,23 +31,23 @@ _NO_PLAN = PlanLimits()
 _LIMITS = msgspec.json.Decoder(tuple[Limit, ...])
 _User = tuple[UUID, UUID]
 LimitSource = Literal["set", "plan", "default"]
-"""Where limits come from: set for the user or the tenant, given by its plan, or the settings' for one without."""
+"""The source of limits: set for the user or the tenant, given by its plan, or the settings (without a plan)."""
 
 
 class Entitlements:
     """Reads and resolves. One per process."""
 
     def __init__(self, database: Database, *, ttl_s: float, defaults: PlanLimits = _NO_PLAN) -> None:
-        """`defaults` hold for a tenant that has no plan."""
+        """`defaults` apply to a tenant without a plan."""
         self._defaults = defaults
         self._reads: BatchedReads[_User, Timeline] = BatchedReads("entitlements", database, self._fetch)
         self._cache: TtlCache[_User, Timeline] = TtlCache(ttl_s=ttl_s)
 
     async def of(self, tenant_id: UUID, user_id: UUID, *, least_epoch: int = 0) -> Timeline:
-        """What holds for the user, and when. Raises Unavailable.
+        """The user's entitlement over time. Raises Unavailable.
 
-        A cached one that was read before `least_epoch` is read again, once: what then comes may still be older, where
-        another's reading was under way, or where Postgres has lost epochs.
+        A cached one that was read before `least_epoch` is read again, once. The result may still be older, if another
+        read was under way, or if Postgres has lost epochs.
         """
         key = (tenant_id, user_id)
         found = self._cache.get(key)
@@ -58,14 +58,14 @@ class Entitlements:
         return await self._cache.load(key, lambda: self._read(key))
 
     def forget(self, tenant_id: UUID | None) -> None:
-        """Drops what is cached of a tenant, or everything."""
+        """Drops the cache of a tenant, or all of it."""
         self._cache.drop(None if tenant_id is None else lambda key, _: key[0] == tenant_id)
 
     async def _read(self, user: _User) -> Timeline:
         return await self._reads.get(user) or self._timeline(None, {}, user)
 
     async def _fetch(self, connection: Connection, users: list[_User]) -> dict[_User, Timeline]:
-        """All of them in one statement: the epoch, the projection and the limits are of one snapshot."""
+        """Reads all of them in one statement: epoch, projection and limits are of one snapshot."""
         rows = await connection.fetch(load("entitlements"), *map(list, zip(*users, strict=True)))
         tenants = {row["tenant_id"]: _Projected.of(row) for row in rows if row["subject_id"] is None}
         sets = {
@@ -90,7 +90,7 @@ class Entitlements:
 
 @dataclass(frozen=True, slots=True)
 class _Projected:
-    """A tenant's epoch, and what billing says of it, decoded once for all of its users."""
+    """A tenant's epoch and billing's projection, decoded once for all of its users."""
 
     epoch: int = 0
     plan_version: str | None = None
@@ -108,7 +108,7 @@ class _Projected:
 async def read_limits(
     session: AsyncSession, tenant_id: UUID, subject_id: UUID, *, defaults: PlanLimits = _NO_PLAN
 ) -> tuple[LimitSet, LimitSource]:
-    """The set that holds for a user, or for the tenant itself (`subject_id` is its id), and where it comes from."""
+    """The limits of a user, or of the tenant itself (`subject_id` is its id), and their source."""
     row = await session.get(LimitRow, (tenant_id, subject_id))
     if row is not None:
         return _limit_set(row), "set"
@@ -121,24 +121,18 @@ async def read_limits(
 async def set_limits(
     session: AsyncSession, actor: Actor, tenant_id: UUID, subject_id: UUID, limits: LimitSet
 ) -> LimitSet | None:
-    """Replaces the limits of a user, or of the tenant itself (`subject_id` is its id). Returns what was set before.
+    """Replaces the limits of a user, or of the tenant itself (`subject_id` is its id). Returns the previous ones.
 
-    Tell `core.redis.changes` after the commit.
+    Notify `core.redis.changes` after the commit.
     """
     row = await session.get(LimitRow, (tenant_id, subject_id), with_for_update=True)
     before = None if row is None else _limit_set(row)
     values: dict[str, Any] = {"limits": msgspec.to_builtins(limits.limits), "concurrency": limits.concurrency}
     statement = insert(LimitRow).values(tenant_id=tenant_id, subject_id=subject_id, **values)
     await session.execute(statement.on_conflict_do_update(index_elements=["tenant_id", "subject_id"], set_=values))
-    record(
-        session,
-        actor,
-        "limits.replace",
-        tenant_id=tenant_id,
-        target=f"tenant:{tenant_id}" if subject_id == tenant_id else f"user:{subject_id}",
-        before=None if before is None else msgspec.to_builtins(before),
-        after=msgspec.to_builtins(limits),
-    )
+    target = f"tenant:{tenant_id}" if subject_id == tenant_id else f"user:{subject_id}"
+    was, after = None if before is None else msgspec.to_builtins(before), msgspec.to_builtins(limits)
+    record(session, actor, "limits.replace", tenant_id=tenant_id, target=target, before=was, after=after)
     return before
 
 
@@ -150,10 +144,10 @@ async def project_entitlement(
     limits: PlanLimits,
     schedule: Schedule = _EMPTY,
 ) -> bool:
-    """Billing's word on what the tenant is entitled to, and when; whether that is something new.
+    """Stores billing's projection of the tenant's entitlement over time. Returns whether it changed.
 
-    What is new is a new version of the row, and moves the tenant's epoch: it holds the tenant's lock until the commit,
-    so do this last. Tell `core.redis.changes` after the commit.
+    A change is a new version of the row and moves the tenant's epoch, which holds the tenant's lock until the commit:
+    call this last. Notify `core.redis.changes` after the commit.
     """
     row = await session.get(EntitlementRow, tenant_id, with_for_update=True, populate_existing=True)
     values: dict[str, Any] = {
@@ -161,8 +155,10 @@ async def project_entitlement(
         "limits": msgspec.to_builtins(limits),
         "schedule": msgspec.to_builtins(schedule),
     }
-    if row is not None and _projected(row) == (plan_version, limits, schedule):
-        return False
+    if row is not None:
+        known = msgspec.convert(row.limits, PlanLimits), msgspec.convert(row.schedule, Schedule)
+        if (row.plan_version, *known) == (plan_version, limits, schedule):
+            return False
     statement = insert(EntitlementRow).values(tenant_id=tenant_id, version=1, **values)
     await session.execute(
         statement.on_conflict_do_update(
@@ -171,10 +167,6 @@ async def project_entitlement(
     )
     await move_epoch(fetch_in(session), tenant_id)
     return True
-
-
-def _projected(row: EntitlementRow) -> tuple[str, PlanLimits, Schedule]:
-    return row.plan_version, msgspec.convert(row.limits, PlanLimits), msgspec.convert(row.schedule, Schedule)
 
 
 def _limit_set(row: LimitRow) -> LimitSet:

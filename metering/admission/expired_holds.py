@@ -1,9 +1,8 @@
-"""Holds whose deadline has passed: each counts until Postgres has answered for it.
+"""Holds past their deadline: each counts until Postgres has answered for it.
 
-A hold outlives its request when the process that held it died, or could not tell Redis. Postgres says what became of
-it: settled (its counts take the hold's place; once its process cannot run it any more, if that may only sleep), void
-(it never ran), still open (it goes on counting; recovery will settle it), or nothing: then a void row makes it
-impossible first, and only then is the hold released.
+Postgres knows the request's state: settled (its counts replace the hold; if its process may only sleep, once that time
+is over), void (it never ran), open (the hold goes on counting until recovery settles the request), or none: then a void
+row makes it impossible first, and only then is the hold released. Postgres or Redis unreachable: the holds stay.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ log = get_logger(__name__)
 
 
 class ExpiredHolds:
-    """Looks for lapsed holds where admission was told that there may be some. One per process."""
+    """Releases the expired holds that admission was told of. One per process."""
 
     def __init__(self, pool: Connections, quota: QuotaScripts) -> None:
         self._pool = pool
@@ -30,7 +29,7 @@ class ExpiredHolds:
         self._looking: dict[tuple[UUID, UUID], asyncio.Task[int]] = {}
 
     def look(self, tenant_id: UUID, user_id: UUID) -> "asyncio.Task[int]":
-        """Starts a look at the tenant's hash and the user's; one at a time for each pair."""
+        """Starts a check of the tenant's hash and the user's; one at a time for each pair."""
         pair = (tenant_id, user_id)
         task = self._looking.get(pair)
         if task is None:
@@ -41,27 +40,27 @@ class ExpiredHolds:
         return task
 
     async def stop(self) -> None:
-        """Ends looks that are under way; the next process looks again."""
+        """Ends running checks; the next process checks again."""
         for task in list(self._looking.values()):
             task.cancel()
         await asyncio.gather(*self._looking.values(), return_exceptions=True)
 
     async def _release(self, tenant_id: UUID, user_id: UUID) -> int:
-        """How many holds Postgres answered for."""
+        """Returns how many holds were released."""
         try:
             keys = (tenant_key(tenant_id), user_key(tenant_id, user_id))
-            lapsed = {hold for key in keys for hold in await self._quota.lapsed(key, _AGAIN_MS)}
-            if not lapsed:
+            expired = {hold for key in keys for hold in await self._quota.expired_holds(key, _AGAIN_MS)}
+            if not expired:
                 return 0
             async with self._pool.acquire() as connection:
-                known = await void_unknown(connection, [(tenant_id, request, user) for request, user in lapsed])
+                known = await void_unknown(connection, [(tenant_id, request, user) for request, user in expired])
             released = 0
-            for request_id, user in lapsed:
+            for request_id, user in expired:
                 request = known[request_id]
                 if not request.holds:
                     released += await self._quota.settle(tenant_id, user, request_id, request.counts) > 0
         except Unavailable as error:
-            log.warning("lapsed_holds_wait", tenant_id=str(tenant_id), error=type(error).__name__)
+            log.warning("expired_holds_stay", tenant_id=str(tenant_id), error=type(error).__name__)
             return 0
-        log.warning("lapsed_holds", tenant_id=str(tenant_id), found=len(lapsed), released=released)
+        log.warning("expired_holds", tenant_id=str(tenant_id), found=len(expired), released=released)
         return released

@@ -1,10 +1,8 @@
-"""A user's rate of failing requests: requests that ended before the provider began to answer, for whatever reason.
+"""A limit on a user's failing requests: requests that ended before the provider began to answer, for any reason.
 
-Each of them costs a hold, a row, and often a call of the provider, and moves no meter that has a price. So a user may
-have `per_minute` of them in any minute; then nothing of theirs is admitted until the oldest is a minute old. Noted
-only when a request fails, so that a request that works costs one look-up. Counted per process and in memory: with N
-processes a user may have N times as many. Bounded: of the users beyond `_MOST_USERS`, those that failed longest ago
-are forgotten. Requests that were refused before they were opened (a body of the wrong form, a limit) are none.
+Each costs a hold, a row and often a call of the provider, and moves no meter that has a price. A request that was
+refused before it was opened (invalid body, a limit) does not count. Kept per process and in memory: with N processes a
+user may have N times as many. Beyond `_MOST_USERS`, the users whose last failure is oldest are forgotten.
 """
 
 import math
@@ -20,10 +18,10 @@ _MOST_USERS = 10_000
 
 
 class TooManyFailures(NakaError):
-    """The user's requests fail too often; `retry_after_s` is when the next one is admitted."""
+    """The user's requests fail too often; the next one is admitted in `retry_after_s`."""
 
     def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"too many of your requests failed or were hung up on: try again in {retry_after_s} s")
+        super().__init__(f"Too many of your requests failed or were cancelled. Try again in {retry_after_s} s.")
         self.retry_after_s = retry_after_s
 
 
@@ -36,7 +34,7 @@ class FailingRequests:
         self._failures: dict[UUID, deque[float]] = {}
 
     def check(self, user_id: UUID) -> None:
-        """Raises TooManyFailures while the user has had its share."""
+        """Raises TooManyFailures while the user is over the limit."""
         failures = self._failures.get(user_id)
         if failures is None or len(failures) < self._per_minute:
             return
@@ -45,9 +43,9 @@ class FailingRequests:
             raise TooManyFailures(max(1, math.ceil(wait_s)))
 
     def note(self, user_id: UUID) -> None:
-        """One more request of the user failed."""
+        """Records a failed request of the user."""
         failures = self._failures.pop(user_id, None) or deque[float](maxlen=self._per_minute)
         failures.append(self._clock())
-        self._failures[user_id] = failures  # the last one: the first is the one that failed longest ago
+        self._failures[user_id] = failures  # at the end: the first is the user whose last failure is oldest
         if len(self._failures) > _MOST_USERS:
             del self._failures[next(iter(self._failures))]

@@ -1,20 +1,18 @@
-"""Admission without Redis: Postgres judges by its own rows, under the tenant's lock, with the same limits.
+"""Grants by Postgres while Redis is unreachable: its own rows under the tenant's lock, with the same limits.
 
-One transaction for each tenant of a batch: take the lock, read what is used and held, judge each ask in turn by what
-is left after the one before, open what was granted. Nobody else can open for the tenant meanwhile, so limits hold
-exactly; where the tenant was Redis's until now, its epoch moves, so what Redis granted and nobody opened yet bounces.
-An entitlement that was read in an older epoch is read again first.
+One transaction per tenant of a batch: take the lock, read what is used and held, decide each query by what is left
+after the one before, open what was granted. Nobody else can open for the tenant meanwhile, so limits hold exactly. A
+tenant that Redis admitted until now gets a new epoch, so an unopened grant by Redis bounces.
 
-A process that cannot see Redis puts the tenant into Postgres's hands for a few seconds, again and again. Processes that
-do see it hear of that when their opens bounce, ask here as well, and go back once that time has passed
-(`Epochs.rebuild_tenant`). Postgres away: `Unavailable`, nothing is admitted.
+A process that cannot reach Redis makes Postgres admit the tenant for a few seconds, again and again. Processes that
+reach Redis learn that when Postgres refuses their opens, ask here as well, and return to Redis once that time has
+passed (`Rebuilder.rebuild_tenant`). Postgres unreachable: `Unavailable`, nothing is admitted.
 """
 
 import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from itertools import groupby
 from uuid import UUID
 
@@ -25,50 +23,38 @@ from core.logs import get_logger
 from core.postgres.connection import Connection
 from core.postgres.url import PostgresUrl
 from core.resilience.outage import COLLISIONS, STORE_ERRORS, is_outage, is_undone
+from core.tenancy.principal import Unauthenticated
 from metering.admission.snapshot import names_at, read_snapshot
 from metering.journal.group_commit import GroupCommitter, Poisoned
 from metering.journal.in_flight import InFlight
 from metering.journal.journal import open_batch, void_unknown
 from metering.quota.counters import ScopeCounters
 from metering.quota.decision import decide, room
-from metering.quota.query import AdmissionContext, Admitted, Refused, Reservation
+from metering.quota.query import Answer, Grant, QuotaQuery, Refused, Retry
 from metering.quota.schedule import Period
 from metering.quota.windows import Calendar
 from metering.sql import load
 
 DWELL_S = 5.0
-"""For how long Postgres admits a tenant at least, from the last request of a process that cannot see Redis."""
-_LANES = 4
-"""A tenant has one of them, so that a tenant whose lock is taken keeps few others waiting."""
+"""The least time that Postgres admits a tenant after the last request of a process that cannot reach Redis."""
+_COMMITTERS = 4
+"""A tenant always uses the same one, so that a tenant whose lock is taken delays few others."""
 
 log = get_logger(__name__)
 
 
-class Undecided(Enum):
-    """Neither granted nor refused."""
-
-    ASK_REDIS = "redis"  # Redis admits this tenant, and this process can see it
-    ASK_AGAIN = "again"  # nobody knows what became of the try, and it was made void
-    READ_AGAIN = "read"  # the epoch has moved since the entitlement was read
-    KEY_ENDED = "key"
-
-
-Answer = Admitted | Refused | Undecided
-
-
 @dataclass(slots=True)
-class _Ask:
-    """A wish on its way through the lane. `minted`: what may have been opened for it, if the commit was in doubt."""
+class _Pending:
+    """A query in a batch. `granted`: grants that may have been opened for it, if the commit was in doubt."""
 
-    wish: AdmissionContext
-    blind: bool
-    minted: list[Admitted] = field(default_factory=list)
+    query: QuotaQuery
+    granted: list[Grant] = field(default_factory=list)
     answer: Answer | NakaError | None = None
     abandoned: bool = False
 
     @property
     def tenant_id(self) -> UUID:
-        return self.wish.principal.tenant_id
+        return self.query.principal.tenant_id
 
 
 class PostgresGrants:
@@ -85,42 +71,42 @@ class PostgresGrants:
         dwell_s: float = DWELL_S,
         idle_s: float = 60,
     ) -> None:
-        """`idle_s`: the lanes' connections, which an outage of Redis opens, are closed after this long without use."""
+        """`idle_s`: connections, which only an outage of Redis opens, are closed after this long without use."""
         self._process_id = process_id
         self._running = running
         self._calendar = calendar
         self._dwell_s = dwell_s
         self._until_s: dict[UUID, float] = {}
-        self._lanes: list[GroupCommitter[_Ask, Answer | NakaError]] = [
+        self._committers: list[GroupCommitter[_Pending, Answer | NakaError]] = [
             GroupCommitter(
                 f"fallback-{number}", url, self._admit, self._in_doubt, timeout_s=timeout_s, retry_s=None, idle_s=idle_s
             )
-            for number in range(_LANES)
+            for number in range(_COMMITTERS)
         ]
 
     def start(self) -> None:
-        """Starts the lanes; they connect when they are needed."""
-        for lane in self._lanes:
-            lane.start()
+        """Starts the committers; they connect when they are needed."""
+        for committer in self._committers:
+            committer.start()
 
     async def stop(self) -> None:
         """Finishes what is queued."""
-        for lane in self._lanes:
-            await lane.stop()
+        for committer in self._committers:
+            await committer.stop()
 
     @property
     def depth(self) -> int:
-        """How many asks wait for Postgres."""
-        return sum(lane.depth for lane in self._lanes)
+        """How many queries wait for Postgres."""
+        return sum(committer.depth for committer in self._committers)
 
     @property
     def tenants(self) -> int:
-        """How many tenants Postgres admits, as far as this process has heard."""
+        """How many tenants Postgres admits, as far as this process knows."""
         now_s = time.monotonic()
         return sum(now_s < until_s for until_s in self._until_s.values())
 
     def serves(self, tenant_id: UUID) -> bool:
-        """Whether Postgres admits the tenant, as far as this process has heard."""
+        """Whether Postgres admits the tenant, as far as this process knows."""
         until_s = self._until_s.get(tenant_id)
         if until_s is None:
             return False
@@ -129,137 +115,135 @@ class PostgresGrants:
         del self._until_s[tenant_id]
         return False
 
-    def heard(self, tenant_id: UUID, remaining_s: float | None) -> None:
-        """What Postgres said of the tenant: it is in its hands for so long; or is not (None)."""
+    def note_fallback(self, tenant_id: UUID, remaining_s: float | None) -> None:
+        """Remembers that Postgres admits the tenant for `remaining_s` seconds; None: Redis does."""
         if remaining_s is None or remaining_s <= 0:
             self._until_s.pop(tenant_id, None)
         else:
             self._until_s[tenant_id] = time.monotonic() + remaining_s
 
-    async def admit(self, wish: AdmissionContext, *, blind: bool) -> Answer:
-        """Grants or refuses. `blind`: this process cannot see Redis, so Postgres takes the tenant if it must.
+    async def admit(self, query: QuotaQuery) -> Answer:
+        """One try. A granted request is in flight (`InFlight`) and open; if the caller leaves first, nobody runs it.
 
-        What is granted runs (`Running`); if the caller leaves first, nobody runs it. Raises PaymentRequired,
-        UnknownModel, Unavailable.
+        Raises PaymentRequired, UnknownModel, Unauthenticated when the key was revoked meanwhile, Unavailable.
         """
-        ask = _Ask(wish, blind)
+        pending = _Pending(query)
         try:
-            answer = await self._lanes[ask.tenant_id.int % _LANES].submit(ask)
+            answer = await self._committers[pending.tenant_id.int % _COMMITTERS].submit(pending)
         except BaseException:
-            ask.abandoned = True
-            self._forget(ask)
+            pending.abandoned = True
+            self._forget(pending)
             raise
         if isinstance(answer, NakaError):
             raise answer
         return answer
 
-    async def _admit(self, connection: Connection, batch: list[_Ask]) -> list[Answer | NakaError]:
-        wanted = sorted((ask for ask in batch if not ask.abandoned), key=lambda ask: ask.tenant_id.int)
-        for _, asks in groupby(wanted, key=lambda ask: ask.tenant_id):
-            await self._of_tenant(connection, list(asks))
-        return [ask.answer or Undecided.ASK_AGAIN for ask in batch]
+    async def _admit(self, connection: Connection, batch: list[_Pending]) -> list[Answer | NakaError]:
+        wanted = sorted((one for one in batch if not one.abandoned), key=lambda one: one.tenant_id.int)
+        for _, group in groupby(wanted, key=lambda one: one.tenant_id):
+            await self._admit_tenant(connection, list(group))
+        return [one.answer or Retry() for one in batch]
 
-    async def _of_tenant(self, connection: Connection, asks: list[_Ask]) -> None:
-        """One transaction; what Postgres refuses of it is tried one by one, so that only the poisoned one fails.
+    async def _admit_tenant(self, connection: Connection, group: list[_Pending]) -> None:
+        """One transaction. What Postgres refuses of it is tried one by one, so that only the faulty row fails.
 
-        An outage of this tenant alone (its lock is held too long) fails its asks, and those of no other.
+        An outage of this tenant alone (its lock is held too long) fails its queries, and no others.
         """
         try:
-            while asks and not await self._transaction(connection, asks):
-                asks = [ask for ask in asks if ask.answer is not Undecided.KEY_ENDED]
+            while group and not await self._transaction(connection, group):
+                group = [one for one in group if not isinstance(one.answer, Unauthenticated)]
         except STORE_ERRORS as error:
             collided = isinstance(error, COLLISIONS)
             if is_outage(error) and not is_undone(error):
                 raise
-            self._forget(*asks)
-            log.warning("fallback_refused", asks=len(asks), error=type(error).__name__)
+            self._forget(*group)
+            log.warning("postgres_grants_failed", queries=len(group), error=type(error).__name__)
             if is_outage(error) and not collided:
-                for ask in asks:
-                    ask.answer = Unavailable("the journal does not answer")
-            elif len(asks) > 1:
-                for ask in asks:
-                    await self._of_tenant(connection, [ask])
+                for one in group:
+                    one.answer = Unavailable("the journal does not answer")
+            elif len(group) > 1:
+                for one in group:
+                    await self._admit_tenant(connection, [one])
             elif collided:
-                asks[0].answer = Undecided.ASK_AGAIN
+                group[0].answer = Retry()
             else:
-                log.critical("row_poisoned", lane="fallback", error=type(error).__name__, item=repr(asks[0].wish))
-                asks[0].answer = Poisoned("the journal refuses this row")
+                log.critical("row_poisoned", lane="fallback", error=type(error).__name__, item=repr(group[0].query))
+                group[0].answer = Poisoned("the journal refuses this row")
 
-    async def _transaction(self, connection: Connection, asks: list[_Ask]) -> bool:
-        """Answers all asks of one tenant. False: nothing is done: a key had ended, and its grant took room."""
+    async def _transaction(self, connection: Connection, group: list[_Pending]) -> bool:
+        """Answers the queries of one tenant. False: rolled back, since a key was revoked whose grant took room."""
         transaction = connection.transaction()
         await transaction.start()
         try:
-            granted = await self._judge(connection, asks)
-            requests = [given.request for given in granted.values()]
+            granted = await self._decide(connection, group)
+            requests = [grant.request for _, grant in granted]
             opened = await open_batch(connection, requests, self._process_id) if requests else set()
         except BaseException:
             with contextlib.suppress(*STORE_ERRORS):
                 await transaction.rollback()
             raise
-        ended = [number for number, given in granted.items() if given.request.id not in opened]
-        if not ended:
+        revoked = [one for one, grant in granted if grant.request.id not in opened]
+        if not revoked:
             await transaction.commit()
             return True
         await transaction.rollback()
-        self._forget(*asks)
-        for number in ended:
-            asks[number].answer = Undecided.KEY_ENDED
+        self._forget(*group)
+        for one in revoked:
+            one.answer = Unauthenticated()
         return False
 
-    async def _judge(self, connection: Connection, asks: list[_Ask]) -> dict[int, Admitted]:
-        """Under the tenant's lock: an answer for each ask; those that are granted, by their number."""
-        tenant_id, blind = asks[0].tenant_id, any(ask.blind for ask in asks)
-        (row,) = await connection.fetch(load("fallback_enter"), tenant_id, blind, self._dwell_s)
-        self.heard(tenant_id, row["fallback_s"])
-        if row["fallback_s"] is None:
-            for ask in asks:
-                ask.answer = Undecided.ASK_REDIS
-            return {}
-        desk = _LockedTenant(connection, self._calendar, tenant_id, row["epoch"], to_ms(row["at"]) + offset_ms())
-        granted = {}
-        for number, ask in enumerate(asks):
-            if ask.wish.timeline.read_epoch < row["epoch"]:
-                ask.answer = Undecided.READ_AGAIN
+    async def _decide(self, connection: Connection, group: list[_Pending]) -> list[tuple[_Pending, Grant]]:
+        """Answers each query under the tenant's lock; returns the grants."""
+        tenant_id, take_over = group[0].tenant_id, any(one.query.redis_unreachable for one in group)
+        (row,) = await connection.fetch(load("fallback_enter"), tenant_id, take_over, self._dwell_s)
+        self.note_fallback(tenant_id, row["fallback_s"])
+        if row["fallback_s"] is None:  # Redis admits the tenant, and this process can reach it
+            for one in group:
+                one.answer = Retry()
+            return []
+        tenant = _LockedTenant(connection, self._calendar, tenant_id, row["epoch"], to_ms(row["at"]) + offset_ms())
+        granted = []
+        for one in group:
+            read_epoch = one.query.timeline.read_epoch
+            if read_epoch < row["epoch"]:
+                one.answer = Retry(read_epoch + 1)
                 continue
             try:
-                ask.answer = await desk.answer(ask.wish)
+                one.answer = await tenant.answer(one.query)
             except NakaError as error:
-                ask.answer = error
-            if isinstance(ask.answer, Admitted) and not ask.abandoned:
-                granted[number] = ask.answer
-                ask.minted.append(ask.answer)
-                self._running.enter(ask.answer.request.id)
+                one.answer = error
+            if isinstance(one.answer, Grant) and not one.abandoned:
+                granted.append((one, one.answer))
+                one.granted.append(one.answer)
+                self._running.enter(one.answer.request.id)
         return granted
 
-    async def _in_doubt(self, connection: Connection, batch: list[_Ask]) -> list[Answer | NakaError]:
-        """The connection broke: what was opened is granted; what was not is made void, and asks again."""
-        minted = [given.request for ask in batch for given in ask.minted]
+    async def _in_doubt(self, connection: Connection, batch: list[_Pending]) -> list[Answer | NakaError]:
+        """After the connection broke: opened requests are granted; the others are made void, and ask again."""
+        requests = [grant.request for one in batch for grant in one.granted]
         known = (
-            await void_unknown(connection, [(request.tenant_id, request.id, request.user_id) for request in minted])
-            if minted
+            await void_unknown(connection, [(request.tenant_id, request.id, request.user_id) for request in requests])
+            if requests
             else {}
         )
         answers: list[Answer | NakaError] = []
-        for ask in batch:
-            opened = [given for given in ask.minted if known[given.request.id].state == "open"]
-            if opened:
-                answers.append(opened[0])
-            else:
-                self._forget(ask)
-                answers.append(Undecided.ASK_AGAIN)
+        for one in batch:
+            opened = [grant for grant in one.granted if known[grant.request.id].state == "open"]
+            if not opened:
+                self._forget(one)
+            answers.append(opened[0] if opened else Retry())
         return answers
 
-    def _forget(self, *asks: _Ask) -> None:
-        """What was minted for them is not going to run."""
-        for ask in asks:
-            for given in ask.minted:
-                self._running.leave(given.request.id)
-            ask.minted.clear()
+    def _forget(self, *group: _Pending) -> None:
+        """Their grants are not going to run."""
+        for one in group:
+            for grant in one.granted:
+                self._running.leave(grant.request.id)
+            one.granted.clear()
 
 
 class _LockedTenant:
-    """One tenant under its lock: what is used and held, and each grant on top of it."""
+    """One tenant under its lock: its counters, and each grant on top of them."""
 
     def __init__(self, connection: Connection, calendar: Calendar, tenant_id: UUID, epoch: int, now_ms: int) -> None:
         self._connection = connection
@@ -267,29 +251,34 @@ class _LockedTenant:
         self._tenant_id = tenant_id
         self._epoch = epoch
         self._now_ms = now_ms
-        self._states: dict[UUID | None, ScopeCounters] = {}
+        self._counters: dict[UUID | None, ScopeCounters] = {}
 
-    async def answer(self, wish: AdmissionContext) -> Admitted | Refused:
-        """The grant, which counts from now on; or why not. Raises PaymentRequired, UnknownModel.
+    async def answer(self, query: QuotaQuery) -> Grant | Refused:
+        """The grant, which counts from now on, or the refusal. Raises PaymentRequired, UnknownModel.
 
-        The wish's entitlement was read in this epoch: all wishes here have the same periods.
+        The entitlement was read in this epoch: all queries here have the same periods.
         """
-        question, entitlement = wish.question(self._now_ms, self._calendar), wish.entitlement_at(self._now_ms)
-        user_id, periods = wish.principal.user_id, wish.timeline.periods
-        user, tenant = await self._state(user_id, periods), await self._state(None, periods)
-        granted = decide(question, entitlement, user, tenant, self._now_ms)
+        terms = query.terms(self._now_ms, self._calendar)
+        user_id, periods = query.principal.user_id, query.timeline.periods
+        user, tenant = await self._read(user_id, periods), await self._read(None, periods)
+        granted = decide(query, terms, user, tenant, self._now_ms)
         if isinstance(granted, Refused):
             return granted
-        amounts = (question.prompt_bound, granted, question.nano_usd(granted))
+        amounts = (query.prompt_bound, granted, terms.nano_usd(query.prompt_bound, granted))
         user, tenant = user.with_hold(*amounts), tenant.with_hold(*amounts)
-        self._states[user_id], self._states[None] = user, tenant
-        left = room(entitlement, user, tenant)
-        held = Reservation(self._now_ms, uuid7(self._now_ms), self._epoch, granted, lapsed=False, room=left)
-        return Admitted(wish, question, held, wish.request(question, held))
+        self._counters[user_id], self._counters[None] = user, tenant
+        return query.grant(
+            terms,
+            id=uuid7(self._now_ms),
+            epoch=self._epoch,
+            now_ms=self._now_ms,
+            output_tokens=granted,
+            room=room(terms.entitlement, user, tenant),
+        )
 
-    async def _state(self, user_id: UUID | None, periods: Sequence[Period]) -> ScopeCounters:
-        if user_id not in self._states:
+    async def _read(self, user_id: UUID | None, periods: Sequence[Period]) -> ScopeCounters:
+        if user_id not in self._counters:
             whose = self._tenant_id, user_id
-            shadow = await read_snapshot(self._connection, self._calendar, *whose, self._now_ms, periods=periods)
-            self._states[user_id] = shadow.state(names_at(self._calendar, self._now_ms, periods))
-        return self._states[user_id]
+            snapshot = await read_snapshot(self._connection, self._calendar, *whose, self._now_ms, periods=periods)
+            self._counters[user_id] = snapshot.counters(names_at(self._calendar, self._now_ms, periods))
+        return self._counters[user_id]

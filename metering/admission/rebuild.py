@@ -1,19 +1,14 @@
-"""Rebuilding the shadow in Redis from Postgres, so that no grant is ever given on counts that are not whole.
+"""Rebuilds the counters in Redis from Postgres, so that every grant is given on complete counts.
 
-A tenant's hash is built under its lock: the epoch moves first, so every grant of an older epoch that is not open yet
-bounces; then settled and open requests are summed in one snapshot; then the hash is written, which only the newest
-epoch may. A user's hash that was never built in this epoch needs no new one: nothing can be held for it.
-One rebuild serves all requests of this process that wait for it; users are read in batches
-(`core.postgres.batched_reads`).
-
-A tenant that Postgres admits (`metering.admission.postgres_grants`) is not built before its time has passed; the first
-build after that is its way back to Redis.
+A tenant's hash is built under its lock: the epoch moves first, so every older grant that is not open yet bounces; then
+settled and open requests are summed in one snapshot; then the hash is written, which only the newest epoch may do. The
+hash of a user that was never built in this epoch needs no new epoch: nothing can be held for the user. A tenant that
+Postgres admits is not built before its time has passed; the first build after that returns it to Redis.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any
 from uuid import UUID
 
 from core.errors import Unavailable
@@ -23,48 +18,64 @@ from core.postgres.database import Connections
 from core.resilience.cache import TtlCache
 from core.resilience.deadline import unbounded
 from metering.admission.redis_scripts import QuotaScripts
-from metering.admission.snapshot import CounterSnapshot, UserQuery, read_periods, read_snapshot, read_user_snapshots
+from metering.admission.snapshot import (
+    CounterSnapshot,
+    UserQuery,
+    WindowRange,
+    read_periods,
+    read_snapshot,
+    read_user_snapshots,
+)
 from metering.journal.journal import InFallback, states
+from metering.quota.query import Mend, Retry
 from metering.quota.schedule import Timeline
 from metering.quota.windows import MINUTE_MS, Calendar
 from metering.sql import load
 
 _SKEW_MS = 2 * MINUTE_MS
-"""Windows are built for this much around Redis's time, so that a clock that steps, or a turn of the window while we
-read, finds its window."""
+"""Windows are built for this much around Redis's time, in case its clock steps, or a window ends while we read."""
 
 log = get_logger(__name__)
 
 
 class Rebuilder:
-    """Builds what `Quota.admit` called stale. One per process."""
+    """Builds the hashes that `QuotaScripts` found missing or stale. One per process."""
 
     def __init__(self, pool: Connections, quota: QuotaScripts, calendar: Calendar) -> None:
         self._pool = pool
         self._quota = quota
         self._calendar = calendar
-        self._newest: TtlCache[UUID, int] = TtlCache(ttl_s=0)  # one reading serves all refusals that wait for it
+        self._newest: TtlCache[UUID, int] = TtlCache(ttl_s=0)  # one read serves all refusals that wait for it
         self._users: BatchedReads[UserQuery, CounterSnapshot] = BatchedReads("users", pool, read_user_snapshots)
         self._building: dict[tuple[UUID, UUID | None], asyncio.Future[InFallback | None]] = {}
 
-    async def rebuild_tenant(self, tenant_id: UUID, seen_epoch: int) -> InFallback | None:
-        """A new epoch and a whole hash of the tenant; or the answer that Postgres admits it, and nothing was built.
+    async def mend(
+        self, tenant_id: UUID, user_id: UUID, retry: Retry, *, timeline: Timeline | None = None
+    ) -> InFallback | None:
+        """Builds the counters that `retry` names: the user's, else the tenant's under a new epoch.
 
-        Raises RedisAway, Unavailable.
+        Returns InFallback when Postgres admits the tenant, and nothing was built. Raises RedisUnavailable, Unavailable.
         """
+        if retry.mend is Mend.USER:
+            await self.build_user(tenant_id, user_id, retry.min_epoch, timeline=timeline)
+            return None
+        return await self.rebuild_tenant(tenant_id, retry.min_epoch - 1)
+
+    async def rebuild_tenant(self, tenant_id: UUID, seen_epoch: int) -> InFallback | None:
+        """Builds the tenant's hash under an epoch after `seen_epoch`, unless it has one. Results as in `mend`."""
         return await self._once((tenant_id, None), lambda: self._build_tenant(tenant_id, seen_epoch))
 
     async def build_user(self, tenant_id: UUID, user_id: UUID, epoch: int, *, timeline: Timeline | None = None) -> None:
-        """The hash of a user that has none in `epoch`. Raises RedisAway, Unavailable.
+        """Builds the hash of a user that has none in `epoch`. Raises RedisUnavailable, Unavailable.
 
-        `timeline` saves a statement, where it was read in that epoch or later: it names the periods.
+        `timeline` names the periods if it was read in that epoch or later, which saves a statement.
         """
         await self._once((tenant_id, user_id), lambda: self._build_user(tenant_id, user_id, epoch, timeline))
 
     async def has_moved(self, tenant_id: UUID, seen_epoch: int) -> bool:
-        """Whether Postgres knows better than counters of `seen_epoch`: a refusal opens nothing that could bounce.
+        """Whether the tenant's epoch is past `seen_epoch`: a refusal opens no row, so it cannot bounce.
 
-        Away: nobody says so, and the refusal stands.
+        False when Postgres is unreachable: the refusal stands.
         """
         with contextlib.suppress(Unavailable):
             return await self._newest.load(tenant_id, lambda: self._read_epoch(tenant_id)) > seen_epoch
@@ -89,51 +100,48 @@ class Rebuilder:
     def _built(self, key: tuple[UUID, UUID | None], task: "asyncio.Future[InFallback | None]") -> None:
         del self._building[key]
         if not task.cancelled():
-            task.exception()  # whoever waited may have left; then nobody else would ask for it
+            task.exception()  # every waiter may have left: asyncio would log an exception that nobody read
 
     async def _build_tenant(self, tenant_id: UUID, seen_epoch: int) -> InFallback | None:
-        run_id = await self._quota.lane.connect()
+        run_id = await self._quota.pipeline.connect()
         built = await self._quota.epoch(tenant_id, run_id)
         if built is not None and built > seen_epoch:
-            return None  # somebody was quicker; another epoch would only bounce what was granted since
+            return None  # another rebuild was quicker; a new epoch would only bounce the grants since
         now_ms = await self._quota.now_ms()
         async with self._pool.acquire(patient=True) as connection, connection.transaction():  # sums a tenant's month
             epoch = await connection.fetchval(load("fallback_leave"), tenant_id, seen_epoch)
             if epoch is None:
                 mode = await connection.fetchrow(load("fallback_mode"), tenant_id)
                 return InFallback(mode["fallback_s"])
-            shadow = await self._read(connection, tenant_id, now_ms)
-        written = await self._quota.build_tenant(tenant_id, epoch, run_id, shadow.fields())
-        log.info("shadow_rebuilt", tenant_id=str(tenant_id), epoch=epoch, seen=seen_epoch, written=written)
-        await self._release(tenant_id, shadow)
+            periods = await read_periods(connection, tenant_id)
+            snapshot = await read_snapshot(
+                connection, self._calendar, tenant_id, None, now_ms, periods=periods, around_ms=_SKEW_MS
+            )
+        written = await self._quota.build_tenant(tenant_id, epoch, run_id, snapshot.fields())
+        log.info("counters_rebuilt", tenant_id=str(tenant_id), epoch=epoch, seen=seen_epoch, written=written)
+        await self._release(tenant_id, snapshot)
         return None
 
     async def _build_user(self, tenant_id: UUID, user_id: UUID, epoch: int, timeline: Timeline | None) -> None:
-        run_id = await self._quota.lane.connect()
+        run_id = await self._quota.pipeline.connect()
         now_ms = await self._quota.now_ms()
         if timeline is not None and timeline.read_epoch >= epoch:
             periods = timeline.periods
-        else:  # older ones may lack a period that the user has used since
+        else:  # an older one may lack a period that the user has used since
             async with self._pool.acquire(patient=True) as connection:
                 periods = await read_periods(connection, tenant_id)
-        ask = UserQuery.around(self._calendar, tenant_id, user_id, now_ms, periods=periods, around_ms=_SKEW_MS)
-        shadow = await self._users.get(ask)
-        assert shadow is not None  # noqa: S101 - every ask has an answer
-        await self._quota.build_user(tenant_id, user_id, epoch, run_id, shadow.fields())
-        await self._release(tenant_id, shadow)
+        windows = WindowRange.around(self._calendar, now_ms, periods=periods, around_ms=_SKEW_MS)
+        snapshot = await self._users.get(UserQuery(tenant_id, user_id, windows))
+        assert snapshot is not None  # noqa: S101 - every query has an answer
+        await self._quota.build_user(tenant_id, user_id, epoch, run_id, snapshot.fields())
+        await self._release(tenant_id, snapshot)
 
-    async def _read(self, connection: Any, tenant_id: UUID, now_ms: int) -> CounterSnapshot:
-        periods = await read_periods(connection, tenant_id)
-        return await read_snapshot(
-            connection, self._calendar, tenant_id, None, now_ms, periods=periods, around_ms=_SKEW_MS
-        )
-
-    async def _release(self, tenant_id: UUID, shadow: CounterSnapshot) -> None:
-        """Settles again what was settled after the snapshot: it may have told Redis before the hash was there."""
-        if not shadow.holds:
+    async def _release(self, tenant_id: UUID, snapshot: CounterSnapshot) -> None:
+        """Settles again what was settled after the snapshot: its settlement may have reached Redis before the hash."""
+        if not snapshot.holds:
             return
         async with self._pool.acquire() as connection:
-            known = await states(connection, [tenant_id] * len(shadow.holds), list(shadow.holds))
+            known = await states(connection, [tenant_id] * len(snapshot.holds), list(snapshot.holds))
         for request_id, request in known.items():
             if not request.holds:
                 await self._quota.settle(tenant_id, request.user_id, request_id, request.counts)

@@ -1,122 +1,69 @@
-"""Grants by Redis: one question to its scripts, then one row in Postgres, which has the last word.
+"""Grants by Redis: one call of its script takes the hold, then Postgres opens the row, and has the last word.
 
-What Redis answers may be stale, of another window, or bounced by Postgres; each is mended as far as that can be done
-here, and the caller asks again. Redis away: `RedisAway`; Postgres away: `Unavailable`; nothing is admitted.
+A request that Postgres does not open runs nothing, and its hold is released. Redis unreachable: `RedisUnavailable`;
+Postgres unreachable: `Unavailable`; nothing is admitted.
 """
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
-from uuid import UUID
+from dataclasses import dataclass, field
 
 from core.clock import now_ms
 from core.errors import InDoubt, NakaError, Unavailable
 from core.spans import span
-from core.tenancy.principal import Principal, Unauthenticated
-from metering.admission.breaker import Breaker
+from core.tenancy.principal import Unauthenticated
 from metering.admission.expired_holds import ExpiredHolds
-from metering.admission.rebuild import Rebuilder
-from metering.admission.redis_scripts import OtherTime, Outdated, QuotaScripts, Stale
+from metering.admission.redis_scripts import QuotaScripts
 from metering.journal.in_flight import InFlight
 from metering.journal.journal import InFallback, Journal, Opened
 from metering.journal.records import OpenRequest
 from metering.quota.counters import COUNTS
-from metering.quota.query import AdmissionContext, Admitted, Refused, Reservation
+from metering.quota.query import Answer, Mend, QuotaQuery, Refused, Retry
 from metering.quota.windows import Calendar
 
 
-@dataclass(frozen=True, slots=True)
-class Bounced:
-    """What Redis answered is not worth anything: the tenant's epoch is not `epoch` any more, says Postgres."""
-
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Mended:
-    """Ask again, by an entitlement that was read in `least_epoch` or later."""
-
-    least_epoch: int = 0
-
-
+@dataclass(slots=True)
 class RedisGrants:
     """Asks Redis and opens. One per process."""
 
-    def __init__(
-        self,
-        quota: QuotaScripts,
-        journal: Journal,
-        epochs: Rebuilder,
-        lapses: ExpiredHolds,
-        *,
-        running: InFlight,
-        calendar: Calendar,
-    ) -> None:
-        self._quota = quota
-        self._journal = journal
-        self._epochs = epochs
-        self._lapses = lapses
-        self._running = running
-        self._calendar = calendar
-        self._skew_ms = 0
-        self._late: set[asyncio.Task[None]] = set()
+    quota: QuotaScripts
+    journal: Journal
+    expired_holds: ExpiredHolds
+    running: InFlight
+    calendar: Calendar
+    skew_ms: int = field(default=0, init=False)
+    """How far Redis's clock is ahead of ours, from its last answer."""
+    late: "set[asyncio.Task[None]]" = field(default_factory=set, init=False)
 
-    @property
-    def breaker(self) -> Breaker:
-        """Whether it makes sense to ask."""
-        return self._quota.lane.breaker
+    async def admit(self, query: QuotaQuery) -> Answer:
+        """One try. A granted request is in flight (`InFlight`) and open.
 
-    async def admit(self, wish: AdmissionContext) -> Admitted | Refused | Bounced | Outdated | InFallback | Mended:
-        """One try. What is granted runs (`Running`).
-
-        Raises PaymentRequired (by an entitlement that may be old), UnknownModel, Unauthenticated when the key ended
-        meanwhile, RedisAway, Unavailable.
+        Raises PaymentRequired (by an entitlement that may be old), UnknownModel, Unauthenticated when the key was
+        revoked meanwhile, RedisUnavailable, Unavailable.
         """
-        at_ms = now_ms() + self._skew_ms
-        question = wish.question(at_ms, self._calendar)
-        answer = await self._quota.admit(question, wish.entitlement_at(at_ms))
-        match answer:
-            case Stale():
-                return await self._mend(wish, answer)
-            case Outdated():
-                return answer
-            case OtherTime():
-                self._skew_ms = answer.now_ms - now_ms()
-                return Mended()
-            case Refused():
-                self._look_for_lapsed(wish.principal, lapsed=answer.lapsed)
-                return await self._confirm(wish.principal.tenant_id, answer)
-            case Reservation():
-                self._skew_ms = answer.now_ms - now_ms()
-                self._look_for_lapsed(wish.principal, lapsed=answer.lapsed)
-                request = wish.request(question, answer)
-                bounced = await self._open(request)
-                return bounced or Admitted(wish, question, answer, request)
+        terms = query.terms(now_ms() + self.skew_ms, self.calendar)
+        answer = await self.quota.admit(query, terms)
+        if isinstance(answer, Retry):
+            if answer.now_ms is not None:
+                self.skew_ms = answer.now_ms - now_ms()
+            return answer
+        if answer.holds_expired:
+            self.expired_holds.look(query.principal.tenant_id, query.principal.user_id)
+        if isinstance(answer, Refused):
+            return answer
+        self.skew_ms = answer.request.opened_ms - now_ms()
+        return await self._open(answer.request) or answer
 
-    async def _confirm(self, tenant_id: UUID, refused: Refused) -> Refused | Bounced:
-        """A refusal by counters that Postgres knows to be old is none: nothing was opened that could have bounced."""
-        if refused.epoch is not None and await self.has_moved(tenant_id, refused.epoch):
-            return Bounced(refused.epoch)
-        return refused
+    async def _open(self, request: OpenRequest) -> Retry | None:
+        """Opens the row; None when Postgres did. Raises Unauthenticated, Unavailable.
 
-    async def has_moved(self, tenant_id: UUID, seen_epoch: int) -> bool:
-        """Whether Postgres knows better than what was seen in an epoch. Away: nobody says so."""
-        return await self._epochs.has_moved(tenant_id, seen_epoch)
-
-    async def rebuild(self, tenant_id: UUID, seen_epoch: int) -> InFallback | None:
-        """What `Epochs` makes of a tenant whose grants bounced. Raises RedisAway, Unavailable."""
-        return await self._epochs.rebuild_tenant(tenant_id, seen_epoch)
-
-    async def _open(self, request: OpenRequest) -> Bounced | InFallback | None:
-        """None: Postgres opened it. Raises Unauthenticated, Unavailable.
-
-        The hold of a request that is not open goes back; but where nobody knows whether there is a row (InDoubt), it
-        stays until it lapses and Postgres answers for it. Nobody runs such a row. A caller who does not wait for the
-        answer (its deadline, or it hung up) is answered for later.
+        The hold of a request that is not open is released. When nobody knows whether there is a row (InDoubt), it stays
+        until its deadline, and Postgres answers for it then; nobody runs such a row. When the caller leaves first (its
+        deadline, or the client), the hold is released once the answer is known.
         """
         opened: Opened | InFallback | None = None
-        self._running.enter(request.id)
-        asked = self._journal.opens.submit(request)
+        self.running.enter(request.id)
+        asked = self.journal.opens.submit(request)
         try:
             with span("open"):
                 opened = await asyncio.shield(asked)
@@ -126,22 +73,22 @@ class RedisGrants:
         except InDoubt:
             raise
         except NakaError:
-            await self._give_back(request)
+            await self._release(request)
             raise
         finally:
             if opened is not Opened.OPEN:
-                self._running.leave(request.id)
+                self.running.leave(request.id)
         if opened is Opened.OPEN:
             return None
-        await self._give_back(request)
+        await self._release(request)
         if opened is Opened.KEY_ENDED:
             raise Unauthenticated
         if isinstance(opened, InFallback) and opened.remaining_s > 0:
-            return opened
-        return Bounced(request.epoch)
+            return Retry(fallback_s=opened.remaining_s)
+        return Retry(request.epoch + 1, Mend.BOUNCE)
 
     def _abandon(self, request: OpenRequest, asked: "asyncio.Future[Opened | InFallback]") -> None:
-        """Gives the hold back once it is certain that the row is not open. An open one is an orphan, and recovered."""
+        """Releases the hold once the row is certainly not open. An open one is an orphan, and recovery settles it."""
 
         def answered(asked: "asyncio.Future[Opened | InFallback]") -> None:
             if asked.cancelled():
@@ -149,29 +96,18 @@ class RedisGrants:
             error = asked.exception()
             if isinstance(error, InDoubt) or (error is None and asked.result() is Opened.OPEN):
                 return
-            self._keep(asyncio.create_task(self._give_back(request)))
+            self._release_later(request)
 
-        if self._journal.opens.withdraw(asked):
-            self._keep(asyncio.create_task(self._give_back(request)))
+        if self.journal.opens.withdraw(asked):
+            self._release_later(request)
         else:
             asked.add_done_callback(answered)
 
-    def _keep(self, task: "asyncio.Task[None]") -> None:
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
+    def _release_later(self, request: OpenRequest) -> None:
+        task = asyncio.create_task(self._release(request))
+        self.late.add(task)
+        task.add_done_callback(self.late.discard)
 
-    async def _give_back(self, request: OpenRequest) -> None:
+    async def _release(self, request: OpenRequest) -> None:
         with contextlib.suppress(Unavailable):
-            await self._quota.settle(request.tenant_id, request.user_id, request.id, (0,) * COUNTS)
-
-    async def _mend(self, wish: AdmissionContext, stale: Stale) -> InFallback | Mended:
-        principal = wish.principal
-        if stale.user_only:
-            timeline = wish.timeline
-            await self._epochs.build_user(principal.tenant_id, principal.user_id, stale.epoch, timeline=timeline)
-            return Mended()
-        return await self.rebuild(principal.tenant_id, stale.epoch) or Mended(stale.epoch + 1)
-
-    def _look_for_lapsed(self, principal: Principal, *, lapsed: bool) -> None:
-        if lapsed:
-            self._lapses.look(principal.tenant_id, principal.user_id)
+            await self.quota.settle(request.tenant_id, request.user_id, request.id, (0,) * COUNTS)

@@ -1,11 +1,9 @@
-"""The one connection to Redis that admission uses, with natural batching: whatever waits goes in the next pipeline.
+"""The one connection to Redis that admission uses. All calls that wait go out in the next pipeline.
 
-It is one connection because an epoch belongs to one run of one Redis: the run id is read at each connect, on the
-very connection that the scripts then run on, and goes into a call when it is sent, so a script can never be told the
-run of another server. Scripts are called by their digest and loaded when the server does not know them.
-
-Away, slow past the time-out, or not fit to serve: `RedisAway`. A breaker watches: while it is open every call fails at
-once, without I/O, but for the lane's own probe.
+One connection, because an epoch belongs to one run of one Redis: the run id is read at each connect, on the connection
+that the scripts then run on, and goes into a call when it is sent. So no script gets the run id of another server.
+Redis unreachable, slower than the time-out, or not fit to serve: `RedisUnavailable`. While the breaker is open every
+call fails at once, without I/O, except the pipeline's own probe.
 """
 
 import asyncio
@@ -13,7 +11,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +43,12 @@ log = get_logger(__name__)
 
 
 class RedisUnavailable(Unavailable):
-    """Redis does not answer, or says that it cannot serve: Postgres can tell what it would have said."""
+    """Redis does not answer, or answers that it cannot serve. Postgres can decide instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script and the digest that Redis knows it by."""
+    """A Lua script, and the digest that Redis calls it by."""
 
     name: str
     text: bytes
@@ -58,7 +56,7 @@ class Script:
 
 
 def load_script(name: str) -> Script:
-    """A script of `metering/lua`."""
+    """Reads a script of `metering/admission/lua`."""
     text = (_LUA / f"{name}.lua").read_bytes()
     return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
@@ -66,19 +64,19 @@ def load_script(name: str) -> Script:
 @dataclass(slots=True)
 class _Call:
     command: Sequence[Any]
-    answer: "asyncio.Future[Any]"
     needs_run: bool = False
     script: Script | None = None
     is_probe: bool = False
+    answer: "asyncio.Future[Any]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class RedisPipeline:
-    """Calls scripts and commands in the order they were asked for. One per process."""
+    """Calls scripts and commands in the order of the requests. One per process."""
 
     def __init__(
         self, url: str, *, timeout_s: float, breaker: Breaker | None = None, probe_s: float = _PROBE_S
     ) -> None:
-        """`probe_s`: how often Redis is probed, in good times and bad."""
+        """`probe_s`: how often Redis is probed, also while it answers."""
         self.breaker = breaker or Breaker()
         self._probe_s = probe_s
         self._pool = ConnectionPool.from_url(
@@ -91,13 +89,13 @@ class RedisPipeline:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._probe_task: asyncio.Task[None] | None = None
-        self._said_refused = False
+        self._refusal_logged = False
         self.run_id = ""
-        """The run of the Redis that the connection leads to; changes only when it is made anew."""
+        """The run id of the connected Redis; changes only with the connection."""
 
     def start(self) -> None:
-        """Starts the lane's task, and its probe."""
-        self._task = asyncio.create_task(self._work(), name="redis-lane")
+        """Starts the tasks that send and probe."""
+        self._task = asyncio.create_task(self._work(), name="redis-pipeline")
         self._probe_task = asyncio.create_task(self._probe(), name="redis-probe")
 
     async def stop(self) -> None:
@@ -111,38 +109,34 @@ class RedisPipeline:
         await self._disconnect()
 
     def call(self, script: Script, keys: Sequence[str], *args: Any, needs_run: bool = False) -> "asyncio.Future[Any]":
-        """The answer of a script; with `needs_run` its last argument is the run it is sent to. Raises RedisAway."""
+        """The answer of a script; `needs_run` adds the run id as its last argument. Raises RedisUnavailable."""
         command = ("EVALSHA", script.digest, len(keys), *keys, *args)
-        return self._queue(_Call(command, self._future(), needs_run, script))
+        return self._queue(_Call(command, needs_run=needs_run, script=script))
 
     def command(self, *command: Any) -> "asyncio.Future[Any]":
-        """The answer of a plain command. Raises RedisAway."""
-        return self._queue(_Call(command, self._future()))
+        """The answer of a plain command. Raises RedisUnavailable."""
+        return self._queue(_Call(command))
 
     async def connect(self) -> str:
-        """The run id of the server, after connecting if that is needed. Raises RedisAway."""
+        """Connects if needed; returns the server's run id. Raises RedisUnavailable."""
         if not self.run_id:
             await self.command("PING")
         return self.run_id
 
-    @staticmethod
-    def _future() -> "asyncio.Future[Any]":
-        return asyncio.get_running_loop().create_future()
-
     def _queue(self, call: _Call) -> "asyncio.Future[Any]":
         if self.breaker.is_open and not call.is_probe:
-            call.answer.set_exception(_away())
+            call.answer.set_exception(_unavailable())
         else:
             self._waiting.append(call)
             self._wake.set()
         return call.answer
 
     async def _probe(self) -> None:
-        """Asks now and then, so that an outage is seen, and its end, when nobody else asks."""
+        """Pings, so that the start and the end of an outage are noticed without traffic."""
         while True:
             await asyncio.sleep(self._probe_s)
             with contextlib.suppress(RedisUnavailable, ResponseError):
-                await self._queue(_Call(("PING",), self._future(), is_probe=True))
+                await self._queue(_Call(("PING",), is_probe=True))
 
     async def _work(self) -> None:
         while True:
@@ -168,21 +162,21 @@ class RedisPipeline:
         was_open = self.breaker.is_open
         self.breaker.succeeded()
         if was_open and not self.breaker.is_open:
-            log.warning("redis_is_back")
+            log.warning("redis_reachable")
 
     def _failed(self, batch: list[_Call], error: Exception) -> None:
-        """Tells everybody of the batch; and, when that opened the breaker, whoever waits behind it."""
+        """Fails the batch; if that opens the breaker, also the calls that wait behind it."""
         if not self.breaker.is_open:
-            log.warning("redis_lane_failed", error=type(error).__name__, calls=len(batch))
+            log.warning("redis_pipeline_failed", error=type(error).__name__, calls=len(batch))
             self.breaker.failed(time.monotonic())
             if self.breaker.is_open:
-                log.error("redis_is_away", waiting=len(self._waiting))
+                log.error("redis_unreachable", waiting=len(self._waiting))
                 batch, self._waiting = [*batch, *self._waiting], []
         else:
             self.breaker.failed(time.monotonic())
         for call in batch:
             if not call.answer.done():
-                call.answer.set_exception(_away())
+                call.answer.set_exception(_unavailable())
 
     async def _pipeline(self, batch: list[_Call]) -> None:
         connection = await self._connected()
@@ -218,12 +212,12 @@ class RedisPipeline:
         return self._connection
 
     def _run_id(self, info: dict[str, str]) -> str:
-        """Raises OSError for a server that Naka does not work with: said once, as the probe comes here each second."""
+        """Raises OSError for an unsupported server. Logged once, since the probe connects every second."""
         refused = refused_mode(info)
         if refused is not None:
-            if not self._said_refused:
+            if not self._refusal_logged:
                 log.critical("redis_not_supported", detail=f"REDIS_URL names {refused}")
-            self._said_refused = True
+            self._refusal_logged = True
             raise ConnectionError(refused)
         if "run_id" not in info:
             raise ResponseError("INFO server names no run_id")
@@ -235,20 +229,20 @@ class RedisPipeline:
             await connection.disconnect(nowait=True)
 
 
-def _away() -> RedisUnavailable:
+def _unavailable() -> RedisUnavailable:
     return RedisUnavailable("the quota store does not answer")
 
 
 def _refused(call: _Call, error: ResponseError) -> Exception:
-    """A script that fails on some hash is a mistake of ours, and loud; Postgres decides for whoever needs that hash."""
+    """The error of one call. A script that fails on a hash is a bug; Postgres decides for its tenant."""
     if call.script is None:
         return error
     log.critical("script_failed", script=call.script.name, error=str(error))
-    return _away()
+    return _unavailable()
 
 
 def _cannot_serve(error: ResponseError) -> bool:
-    """Whether the server is there and not fit: full, a replica, unable to save, or its slots are elsewhere."""
+    """Whether the server answers but is unfit: full, a replica, unable to save, or its slots are elsewhere."""
     return isinstance(error, _UNFIT) or str(error).startswith(("MISCONF", "NOREPLICAS"))
 
 

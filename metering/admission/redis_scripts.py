@@ -1,14 +1,12 @@
-"""The quota's gateway to Redis: whether a request may start, and what the windows say.
+"""The quota scripts in Redis: may a request start, and what do its windows count.
 
-One hash per user and one per tenant, under the tenant's hash tag, so that the scripts run on a Redis Cluster as they
-are. Everything here is a shadow of Postgres and may be lost; the epoch tells when it was. Counts are doubles in Redis:
-exact up to 2**53 (`core.money.MAX_EXACT_DOUBLE`). Its clock is ahead by what a test clock says. Redis away or slow:
-`RedisAway`, and Postgres decides (`metering.admission.postgres_grants`).
+One hash per user and one per tenant, under the tenant's hash tag, so that a script finds all its keys in one slot. The
+counters are a copy of what Postgres has and may be lost; the epoch tells when they were. Redis's clock is ahead by what
+a test clock says. Redis unreachable or slow: `RedisUnavailable`.
 """
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -18,30 +16,7 @@ from core.clock import offset_ms
 from core.ids import random_tail
 from metering.admission.redis_pipeline import RedisPipeline, load_script
 from metering.quota.counters import ScopeCounters
-from metering.quota.limits import Entitlement
-from metering.quota.query import QuotaQuery, Refused, Reservation
-
-
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """The shadow is not whole: the tenant's hash (or, `user_only`, the user's) is built from Postgres first."""
-
-    epoch: int
-    user_only: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Outdated:
-    """The shadow was built in `epoch`, after the entitlement was read, which may have changed: read it again."""
-
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class OtherTime:
-    """The question is not meant for Redis's time, `now_ms`: another day, period or stretch of the entitlement."""
-
-    now_ms: int
+from metering.quota.query import Answer, Mend, QuotaQuery, QuotaTerms, Refused, Retry
 
 
 def tenant_key(tenant_id: UUID) -> str:
@@ -60,119 +35,131 @@ def built_users_key(tenant_id: UUID) -> str:
 
 
 def _keys(tenant_id: UUID, user_id: UUID) -> tuple[str, str, str]:
-    """What the scripts of a user are given."""
     return tenant_key(tenant_id), user_key(tenant_id, user_id), built_users_key(tenant_id)
 
 
 class QuotaScripts:
-    """The scripts, as functions. One per process."""
+    """The scripts as functions. One per process."""
 
-    def __init__(self, lane: RedisPipeline) -> None:
-        self.lane = lane
+    def __init__(self, pipeline: RedisPipeline) -> None:
+        self.pipeline = pipeline
         self._admit = load_script("admit")
         self._settle = load_script("settle")
         self._build_tenant = load_script("build_tenant")
         self._build_user = load_script("build_user")
-        self._lapsed = load_script("lapsed")
+        self._expired_holds = load_script("expired_holds")
 
-    async def admit(
-        self, ask: QuotaQuery, entitlement: Entitlement
-    ) -> Reservation | Refused | Stale | Outdated | OtherTime:
-        """Checks every window of the user and the tenant, and takes the hold, in one step. Raises RedisAway."""
+    async def admit(self, query: QuotaQuery, terms: QuotaTerms) -> Answer:
+        """Checks every window of the user and the tenant, and takes the hold, in one step. Raises RedisUnavailable.
+
+        A grant has a hold and no row yet: Postgres has to open it.
+        """
+        tenant_id, user_id = query.principal.tenant_id, query.principal.user_id
         question = msgspec.msgpack.encode(
             [
-                ask.user_id.hex,
-                ask.day.name,
-                ask.day.ends_ms,
-                ask.period.name,
-                ask.period.ends_ms,
-                ask.from_ms,
-                ask.until_ms,
+                user_id.hex,
+                terms.day.name,
+                terms.day.ends_ms,
+                terms.period.name,
+                terms.period.ends_ms,
+                terms.from_ms,
+                terms.until_ms,
                 random_tail(),
-                ask.prompt_bound,
-                ask.prompt_nano_usd,
-                ask.prompt_likely,
-                ask.likely_nano_usd,
-                ask.asked_output,
-                ask.smallest_output,
-                ask.output_rate,
-                ask.ttl_ms,
-                ask.read_epoch,
+                query.prompt_bound,
+                query.prompt_bound * terms.prompt_rate,
+                query.prompt_likely,
+                query.prompt_likely * terms.prompt_rate,
+                query.max_tokens,
+                query.smallest_output,
+                terms.output_rate,
+                query.ttl_ms,
+                query.timeline.read_epoch,
                 offset_ms(),
-                int(ask.resumes),
+                int(terms.resumes),
             ]
         )
-        keys = _keys(ask.tenant_id, ask.user_id)
-        return _verdict(await self.lane.call(self._admit, keys, question, entitlement.packed, needs_run=True))
+        keys = _keys(tenant_id, user_id)
+        answer = await self.pipeline.call(self._admit, keys, question, terms.entitlement.packed, needs_run=True)
+        return _answer_of(answer, query, terms)
 
     async def settle(self, tenant_id: UUID, user_id: UUID, request_id: UUID, counts: Sequence[int]) -> int:
-        """Puts `counts` (seven) in place of the request's hold, where there still is one. Raises RedisAway.
+        """Replaces the request's hold, where it still exists, by `counts` (seven). Raises RedisUnavailable.
 
-        Answers how many of the two hashes had the hold.
+        Returns how many of the two hashes had the hold.
         """
         keys = (tenant_key(tenant_id), user_key(tenant_id, user_id))
         packed = msgspec.msgpack.encode(list(counts))
-        released: int = await self.lane.call(self._settle, keys, request_id.hex, packed)
+        released: int = await self.pipeline.call(self._settle, keys, request_id.hex, packed)
         return released
 
     async def build_tenant(self, tenant_id: UUID, epoch: int, run_id: str, fields: dict[str, Any]) -> bool:
         """Writes the tenant's hash of a new epoch. False when another process has built this or a newer one."""
         flat = [part for pair in fields.items() for part in pair]
         keys = (tenant_key(tenant_id), built_users_key(tenant_id))
-        return bool(await self.lane.call(self._build_tenant, keys, epoch, run_id, *flat))
+        return bool(await self.pipeline.call(self._build_tenant, keys, epoch, run_id, *flat))
 
     async def build_user(self, tenant_id: UUID, user_id: UUID, epoch: int, run_id: str, fields: dict[str, Any]) -> bool:
-        """Writes a user's hash, if the tenant's still is of this epoch and the user's was not built in it."""
+        """Writes a user's hash if the tenant's is of this epoch and the user's was not built in it."""
         flat = [part for pair in fields.items() for part in pair]
         keys = _keys(tenant_id, user_id)
-        return bool(await self.lane.call(self._build_user, keys, epoch, run_id, user_id.hex, *flat))
+        return bool(await self.pipeline.call(self._build_user, keys, epoch, run_id, user_id.hex, *flat))
 
-    async def lapsed(self, key: str, again_ms: int) -> list[tuple[UUID, UUID]]:
-        """The holds of one hash whose deadline has passed: (request, user). They are looked at again in `again_ms`."""
-        flat = await self.lane.call(self._lapsed, (key,), again_ms, offset_ms())
+    async def expired_holds(self, key: str, again_ms: int) -> list[tuple[UUID, UUID]]:
+        """The holds of a hash that are past their deadline: (request, user). They are reported again in `again_ms`."""
+        flat = await self.pipeline.call(self._expired_holds, (key,), again_ms, offset_ms())
         return [(UUID(flat[i].decode()), UUID(flat[i + 1].decode())) for i in range(0, len(flat), 2)]
 
     async def epoch(self, tenant_id: UUID, run_id: str) -> int | None:
         """The epoch of the tenant's hash; None when there is none that was built in this run."""
-        epoch, run = await self.lane.command("HMGET", tenant_key(tenant_id), "e", "r")
+        epoch, run = await self.pipeline.command("HMGET", tenant_key(tenant_id), "e", "r")
         return int(epoch) if epoch is not None and run.decode() == run_id else None
 
     async def now_ms(self) -> int:
-        """Redis's clock, which grants go by."""
-        seconds, micros = await self.lane.command("TIME")
+        """Redis's clock, which decides the time of a grant."""
+        seconds, micros = await self.pipeline.command("TIME")
         return int(seconds) * 1000 + int(micros) // 1000 + offset_ms()
 
     async def read(
         self, tenant_id: UUID, user_id: UUID, windows: Sequence[str], *, least_epoch: int = 0
-    ) -> tuple[ScopeCounters, ScopeCounters] | Stale:
-        """The user's hash and its tenant's: what runs now, and the states of `windows`. Raises RedisAway.
+    ) -> tuple[ScopeCounters, ScopeCounters] | Retry:
+        """The counters of the user and of its tenant in `windows`. Raises RedisUnavailable.
 
         Hashes that were built before `least_epoch` are stale.
         """
-        run_id = self.lane.run_id or await self.lane.connect()
+        run_id = self.pipeline.run_id or await self.pipeline.connect()
         of_tenant, of_user, built_users = _keys(tenant_id, user_id)
         answers = await asyncio.gather(
-            self.lane.command("HMGET", of_tenant, "e", "r", "n", "c", *windows),
-            self.lane.command("HMGET", of_user, "e", "c", *windows),
-            self.lane.command("SISMEMBER", built_users, user_id.hex),
-            self.lane.command("SCARD", built_users),
+            self.pipeline.command("HMGET", of_tenant, "e", "r", "n", "c", *windows),
+            self.pipeline.command("HMGET", of_user, "e", "c", *windows),
+            self.pipeline.command("SISMEMBER", built_users, user_id.hex),
+            self.pipeline.command("SCARD", built_users),
         )
         (epoch, run, users, active, *tenant), (user_epoch, user_active, *user), was_built, built = answers
         if epoch is None or run.decode() != run_id or users is None or int(epoch) < least_epoch:
-            return Stale(int(epoch or 0), user_only=False)
-        if user_epoch != epoch:
-            return Stale(int(epoch), user_only=not was_built and built == int(users))
-        return ScopeCounters.of(user_active, user), ScopeCounters.of(active, tenant)
+            return Retry(int(epoch or 0) + 1, Mend.TENANT)
+        if user_epoch == epoch:
+            return ScopeCounters.of(user_active, user), ScopeCounters.of(active, tenant)
+        if not was_built and built == int(users):
+            return Retry(int(epoch), Mend.USER)
+        return Retry(int(epoch) + 1, Mend.TENANT)
 
 
-def _verdict(answer: list[Any]) -> Reservation | Refused | Stale | Outdated | OtherTime:
+def _answer_of(answer: list[Any], query: QuotaQuery, terms: QuotaTerms) -> Answer:
     kind: bytes = answer[0]
     match kind:
         case b"ok":
-            now_ms, id_hex, epoch, granted, lapsed = answer[1:6]
-            return Reservation(now_ms, UUID(id_hex.decode()), int(epoch), granted, bool(lapsed), tuple(answer[6:]))
+            now_ms, id_hex, epoch, granted, holds_expired = answer[1:6]
+            return query.grant(
+                terms,
+                id=UUID(id_hex.decode()),
+                epoch=int(epoch),
+                now_ms=now_ms,
+                output_tokens=granted,
+                room=tuple(answer[6:]),
+                holds_expired=bool(holds_expired),
+            )
         case b"no":
-            now_ms, cause, limit, ends_ms, worth_counting, lapsed, epoch = answer[1:]
+            now_ms, cause, limit, ends_ms, worth_counting, holds_expired, epoch = answer[1:]
             return Refused(
                 now_ms,
                 cause.decode(),
@@ -180,14 +167,16 @@ def _verdict(answer: list[Any]) -> Reservation | Refused | Stale | Outdated | Ot
                 limit == 0,
                 ends_ms,
                 bool(worth_counting),
-                bool(lapsed),
+                bool(holds_expired),
                 int(epoch),
             )
         case b"clock":
-            return OtherTime(answer[1])
+            return Retry(now_ms=answer[1])
         case b"entitlement":
-            return Outdated(int(answer[1]))
-        case b"rebuild" | b"user":
-            return Stale(int(answer[1]), user_only=kind == b"user")
+            return Retry(int(answer[1]), Mend.ENTITLEMENT)
+        case b"rebuild":
+            return Retry(int(answer[1]) + 1, Mend.TENANT)
+        case b"user":
+            return Retry(int(answer[1]), Mend.USER)
         case _:
             raise AssertionError(f"admit.lua answered {kind!r}")

@@ -1,11 +1,8 @@
-"""What Postgres says of the windows and holds of a tenant (shadow.sql), or of users, many at once (shadow_users.sql).
+"""The windows and holds that Postgres has: of a tenant (snapshot.sql), or of many users at once (snapshot_users.sql).
 
-Each is one statement, one snapshot.
-
-The periods are those of the tenant's schedule; who reads it here and then writes to Redis holds the tenant's lock, or
-writes only into what was built under it, so a newer schedule cannot have committed unseen.
-
-Redis's hashes are built from it, fallback judges by it, and `/v1/limits` shows it while Redis is away.
+Each read is one statement, so one snapshot. The periods are those of the tenant's schedule. A caller that writes the
+result to Redis holds the tenant's lock, or writes only into a hash that was built under it: so a newer schedule cannot
+have committed unseen.
 """
 
 from collections.abc import Sequence
@@ -26,18 +23,18 @@ from metering.sql import load
 
 @dataclass(frozen=True, slots=True)
 class CounterSnapshot:
-    """Windows by the names of Redis's fields (`m:`, `d:`, `p:`), and the holds of requests that run."""
+    """Windows by their fields in Redis (`m:`, `d:`, `p:`), and the holds of running requests."""
 
     windows: dict[str, WindowState]
     holds: dict[UUID, Hold]
 
-    def state(self, names: list[str]) -> ScopeCounters:
-        """As the hash would say it; a window without a count is empty."""
+    def counters(self, names: list[str]) -> ScopeCounters:
+        """The counters of the named windows; a missing window is empty."""
         return ScopeCounters(len(self.holds), tuple(self.windows.get(name, WindowState()) for name in names))
 
     def fields(self) -> dict[str, Any]:
-        """The hash's fields, but for the epoch and the run."""
-        fields: dict[str, Any] = {name: state.pack() for name, state in self.windows.items()}
+        """The fields of the hash, except the epoch and the run."""
+        fields: dict[str, Any] = {name: window.pack() for name, window in self.windows.items()}
         fields |= {f"h:{request_id.hex}": hold.pack() for request_id, hold in self.holds.items()}
         fields["c"] = len(self.holds)
         fields["k"] = " ".join(sorted(self.windows))
@@ -47,16 +44,18 @@ class CounterSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class _Which:
-    """The windows that are read: minutes from an id on, days from one on, and periods by name."""
+class WindowRange:
+    """The windows to read: minutes from an id on, days from a date on, and periods by name."""
 
     from_id: UUID
     from_day: date
     periods: tuple[str, ...]
 
     @classmethod
-    def around(cls, calendar: Calendar, now_ms: int, periods: Sequence[Period], around_ms: int) -> "_Which":
-        """Those of a moment, and of `around_ms` before and after it."""
+    def around(
+        cls, calendar: Calendar, now_ms: int, *, periods: Sequence[Period] = (), around_ms: int = 0
+    ) -> "WindowRange":
+        """The windows of a moment, and of `around_ms` before and after it."""
         earliest, latest = now_ms - around_ms, now_ms + around_ms
         names = {period.name for period in periods_between(periods, earliest, latest, calendar)}
         from_id = uuid7_floor(earliest // MINUTE_MS * MINUTE_MS)
@@ -65,25 +64,11 @@ class _Which:
 
 @dataclass(frozen=True, slots=True)
 class UserQuery:
-    """A user, and the windows that are read of it."""
+    """A user, and the windows to read."""
 
     tenant_id: UUID
     user_id: UUID
-    which: _Which
-
-    @classmethod
-    def around(
-        cls,
-        calendar: Calendar,
-        tenant_id: UUID,
-        user_id: UUID,
-        now_ms: int,
-        *,
-        periods: Sequence[Period] = (),
-        around_ms: int = 0,
-    ) -> "UserQuery":
-        """The windows of a moment, and of `around_ms` before and after it."""
-        return cls(tenant_id, user_id, _Which.around(calendar, now_ms, periods, around_ms))
+    windows: WindowRange
 
 
 async def read_periods(connection: Any, tenant_id: UUID) -> tuple[Period, ...]:
@@ -102,44 +87,44 @@ async def read_snapshot(
     periods: Sequence[Period] = (),
     around_ms: int = 0,
 ) -> CounterSnapshot:
-    """The windows of `now_ms`, and those of `around_ms` before and after it; all holds. On an asyncpg connection."""
+    """The windows of `now_ms` and of `around_ms` before and after it, and all holds. On an asyncpg connection."""
+    windows = WindowRange.around(calendar, now_ms, periods=periods, around_ms=around_ms)
     if user_id is not None:
-        ask = UserQuery.around(calendar, tenant_id, user_id, now_ms, periods=periods, around_ms=around_ms)
-        return (await read_user_snapshots(connection, [ask]))[ask]
-    which = _Which.around(calendar, now_ms, periods, around_ms)
-    rows = await connection.fetch(load("shadow"), tenant_id, which.from_id, which.from_day, list(which.periods))
-    return snapshot_of(rows, which.periods)
+        query = UserQuery(tenant_id, user_id, windows)
+        return (await read_user_snapshots(connection, [query]))[query]
+    rows = await connection.fetch(load("snapshot"), tenant_id, windows.from_id, windows.from_day, list(windows.periods))
+    return snapshot_of(rows, windows.periods)
 
 
-async def read_user_snapshots(connection: Any, asks: Sequence[UserQuery]) -> dict[UserQuery, CounterSnapshot]:
-    """The windows and the holds of each, in one statement on an asyncpg connection."""
-    periods = [(number, name) for number, ask in enumerate(asks, 1) for name in ask.which.periods]
+async def read_user_snapshots(connection: Any, queries: Sequence[UserQuery]) -> dict[UserQuery, CounterSnapshot]:
+    """The windows and holds of each user, in one statement on an asyncpg connection."""
+    periods = [(number, name) for number, query in enumerate(queries, 1) for name in query.windows.periods]
     rows = await connection.fetch(
-        load("shadow_users"),
-        [ask.tenant_id for ask in asks],
-        [ask.user_id for ask in asks],
-        [ask.which.from_id for ask in asks],
-        [ask.which.from_day for ask in asks],
+        load("snapshot_users"),
+        [query.tenant_id for query in queries],
+        [query.user_id for query in queries],
+        [query.windows.from_id for query in queries],
+        [query.windows.from_day for query in queries],
         [number for number, _ in periods],
         [name for _, name in periods],
     )
     of_user: dict[object, list[Any]] = {}
-    for row in rows:  # windows have the number of their ask; holds have their user, who may have been asked for twice
+    for row in rows:  # a window has the number of its query; a hold has its user, who may have several queries
         whose = (row["tenant_id"], row["user_id"]) if row["number"] is None else row["number"]
         of_user.setdefault(whose, []).append(row)
     return {
-        ask: snapshot_of(
-            of_user.get(number, []) + of_user.get((ask.tenant_id, ask.user_id), []),
-            ask.which.periods,
+        query: snapshot_of(
+            of_user.get(number, []) + of_user.get((query.tenant_id, query.user_id), []),
+            query.windows.periods,
         )
-        for number, ask in enumerate(asks, 1)
+        for number, query in enumerate(queries, 1)
     }
 
 
 def snapshot_of(rows: list[Any], periods: Sequence[str] = ()) -> CounterSnapshot:
-    """What the rows of shadow.sql say. Pure.
+    """Decodes the rows of the statements. Pure.
 
-    `periods` are there even if nothing was counted in them, so that one which was interrupted is known to be whole.
+    Every one of `periods` gets a window, if only an empty one: so an interrupted period is known to be complete.
     """
     used: dict[str, tuple[int, ...]] = {}
     held: dict[str, list[int]] = {}
@@ -159,9 +144,9 @@ def snapshot_of(rows: list[Any], periods: Sequence[str] = ()) -> CounterSnapshot
             user_id=row["user_id"],
         )
         holds[row["id"]] = hold
-        for window in (f"m:{hold.minute}", f"d:{hold.day}", f"p:{hold.period}"):
+        for window in hold.windows:
             sums = held.setdefault(window, [0, 0, 0, 0])
-            for index, amount in enumerate((1, hold.prompt, hold.output, hold.nano_usd)):
+            for index, amount in enumerate(hold.amounts):
                 sums[index] += amount
     empty = WindowState()
     counted = {
@@ -172,6 +157,6 @@ def snapshot_of(rows: list[Any], periods: Sequence[str] = ()) -> CounterSnapshot
 
 
 def names_at(calendar: Calendar, at_ms: int, periods: Sequence[Period] = ()) -> list[str]:
-    """The fields of a moment's windows, in the order of `metering.quota.limits.WINDOWS`."""
+    """The fields of the windows of a moment, in the order of `metering.quota.limits.WINDOWS`."""
     period = period_at(periods, at_ms, calendar)
     return [f"m:{minute_window(at_ms).name}", f"d:{calendar.day(at_ms).name}", f"p:{period.name}"]

@@ -1,7 +1,6 @@
 """The tenant's epoch: a change of limits or usage increments it in the same transaction.
 
-A grant that was made under an older epoch is refused when its row is inserted, so no request starts under outdated
-counters. Works on an asyncpg connection (`connection.fetch`) or in a session (`fetch_in`).
+A grant made under an older epoch is refused when its row is inserted, so no request starts under outdated counters.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,11 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from metering.sql import load
 
 Fetch = Callable[..., Awaitable[Sequence[Any]]]
-"""Runs a statement with its arguments, `$1` and so on, and answers its rows."""
+"""Runs a statement with its arguments (`$1` and so on) and returns its rows."""
 
 
 def fetch_in(session: AsyncSession) -> Fetch:
-    """Runs statements in the session's transaction."""
+    """A `Fetch` that runs statements in the session's transaction."""
 
     async def fetch(statement: str, *args: Any) -> Sequence[Any]:
         connection = await session.connection()
@@ -27,5 +26,5 @@ def fetch_in(session: AsyncSession) -> Fetch:
 
 
 async def move_epoch(fetch: Fetch, tenant_id: UUID) -> None:
-    """What was granted before is asked again, of counters that know what this transaction wrote."""
+    """Refuses grants made before this transaction, so that they are asked again against counters that include it."""
     await fetch(load("bump_epoch"), tenant_id, 0)

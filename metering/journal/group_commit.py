@@ -1,16 +1,16 @@
-"""Group commit: whatever is queued while the last batch commits is the next batch. No timer, no wait when idle.
+"""Group commit: the rows that queue up while one batch commits are the next batch. No timer, no wait when idle.
 
-A lane owns one connection and does one thing. What goes wrong is told apart:
+A committer owns one connection and runs one statement at a time. It tells failures apart:
 
 - a row is at fault (`core.resilience.outage.is_row_fault`): each row is tried alone, and only the faulty one fails;
 - two batches collided (deadlock, serialization): the batch is tried again;
-- an outage, and the server said so (a lock or statement time-out, read-only), or it could not be connected to: nothing
-  was written, the batch fails with Unavailable;
-- an outage, and the connection broke or did not answer in time: nobody knows whether the batch was committed. The lane
-  hands the batch to `in_doubt`, which looks it up on a new connection before anyone is told.
+- an outage that the server itself reported (a lock or statement time-out, read-only), or a failed connect: nothing was
+  written, and the batch fails with Unavailable;
+- an outage in which the connection broke or timed out: the batch may have been committed. `in_doubt` looks it up on a
+  new connection before anybody gets an answer.
 
-A lane with a refuge gives the batch to it in any outage, and all that follows until the refuge has learnt that Postgres
-is back.
+A committer with a spillover hands it the batch in any outage, and every batch after that until the spillover knows that
+Postgres is back.
 """
 
 import asyncio
@@ -32,33 +32,33 @@ Run = Callable[[Connection, list[Item]], Awaitable[list[Answer]]]
 _COLLISION_TRIES = 5
 _MAX_BATCH = 128
 _IN_DOUBT_TRIES = 5
-# The lanes run a few statements by key on tables of any size: a plan made while a table was small must not scan it.
+# Statements look rows up by key. A plan made while a table was small must not scan it once it has grown.
 _PLANNER = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
 
 log = get_logger(__name__)
 
 
 class Spillover(Protocol[Item, Answer]):
-    """Where a lane's rows go while Postgres is away."""
+    """Keeps a committer's rows while Postgres is down."""
 
     @property
     def active(self) -> bool:
-        """Whether Postgres is known to be away: then the next rows go there at once."""
+        """Whether Postgres is known to be down: the next rows then skip it."""
 
-    async def take(self, items: list[Item]) -> list[Answer]:
-        """Keeps them safe and answers for each. Raises OSError when it cannot."""
+    async def spill(self, items: list[Item]) -> list[Answer]:
+        """Stores the rows durably; an answer for each. Raises OSError."""
 
 
 class Poisoned(NakaError):
-    """Postgres refuses this row whatever else is in its batch: a mistake of ours, and loud."""
+    """Postgres refuses this row in any batch: a bug of this project, logged as critical."""
 
 
 class _NotConnected(OSError):
-    """The server could not be connected to, for whatever reason: nothing was sent."""
+    """Connecting failed, so nothing was sent."""
 
 
 class GroupCommitter(Generic[Item, Answer]):
-    """One queue, one connection, one statement at a time, at most 128 rows in it."""
+    """One queue, one connection, one statement of at most 128 rows at a time."""
 
     def __init__(
         self,
@@ -70,11 +70,11 @@ class GroupCommitter(Generic[Item, Answer]):
         timeout_s: float,
         retry_s: float | None,
         idle_s: float | None = None,
-        refuge: Spillover[Item, Answer] | None = None,
+        spillover: Spillover[Item, Answer] | None = None,
     ) -> None:
-        """`retry_s`: how long to wait between tries when Postgres is away; None: fail at once with Unavailable.
+        """`retry_s`: the pause between tries while Postgres is down; None: fail at once with Unavailable.
 
-        `idle_s`: an idle connection is closed after this long; None: it is kept.
+        `idle_s`: when an idle connection is closed; None: never.
         """
         self._name = name
         self._url = postgres_url(url)
@@ -83,7 +83,7 @@ class GroupCommitter(Generic[Item, Answer]):
         self._timeout_s = timeout_s
         self._retry_s = retry_s
         self._idle_s = idle_s
-        self._refuge = refuge
+        self._spillover = spillover
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -94,30 +94,29 @@ class GroupCommitter(Generic[Item, Answer]):
 
     @property
     def depth(self) -> int:
-        """How many rows wait for the commit that runs."""
+        """Rows that wait for the running commit."""
         return len(self._waiting)
 
     def start(self) -> None:
-        """Starts the lane's task."""
-        self._task = asyncio.create_task(self._work(), name=f"lane-{self._name}")
+        """Starts the committer's task."""
+        self._task = asyncio.create_task(self._work(), name=f"commit-{self._name}")
 
     async def stop(self, *, grace_s: float = 10) -> None:
-        """Finishes what is queued, within `grace_s`, and closes the connection. The refuge gets what is left."""
+        """Commits the queue within `grace_s`, spills the rest, and closes the connection."""
         try:
             async with asyncio.timeout(grace_s):
                 await self._idle.wait()
         except TimeoutError:
-            log.critical("lane_stopped_with_rows", lane=self._name, rows=len(self._waiting))
+            log.critical("committer_stopped_with_rows", committer=self._name, rows=len(self._waiting))
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._shelter_waiting()
-        self._fail_waiting()
+        await self._end_waiting()
         self._disconnect()
         await asyncio.gather(*self._ending)
 
     def submit(self, item: Item) -> "asyncio.Future[Answer]":
-        """Queues a row. The future has its answer once its batch has committed; cancelling it takes nothing back."""
+        """Queues a row. The future resolves once its batch is committed; cancelling it does not withdraw the row."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         self._idle.clear()
@@ -125,7 +124,7 @@ class GroupCommitter(Generic[Item, Answer]):
         return future
 
     def withdraw(self, future: "asyncio.Future[Answer]") -> bool:
-        """Takes back a row that was not sent yet; False when it was, and its answer will come."""
+        """Withdraws a row that was not sent yet. False: it was sent, and its answer will come."""
         kept = [row for row in self._waiting if row[1] is not future]
         withdrawn = len(kept) < len(self._waiting)
         self._waiting = kept
@@ -133,14 +132,14 @@ class GroupCommitter(Generic[Item, Answer]):
 
     async def _work(self) -> None:
         while True:
-            await self._until_wanted()
+            await self._wait_for_rows()
             batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
             try:
                 if batch:
                     await self._commit(batch)
             except asyncio.CancelledError:
-                if self._refuge is None:
-                    _fail(batch, InDoubt("this process stops"))
+                if self._spillover is None:
+                    _fail(batch, InDoubt("this process is stopping"))
                 else:
                     self._waiting[:0] = [row for row in batch if not _is_answered(row[1])]
                 raise
@@ -148,8 +147,8 @@ class GroupCommitter(Generic[Item, Answer]):
                 self._wake.clear()
                 self._idle.set()
 
-    async def _until_wanted(self) -> None:
-        """Returns once a row waits."""
+    async def _wait_for_rows(self) -> None:
+        """Returns once a row is queued."""
         if self._idle_s is not None and self._connection is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._idle_s):
@@ -161,32 +160,29 @@ class GroupCommitter(Generic[Item, Answer]):
     async def _commit(self, batch: list[tuple[Item, "asyncio.Future[Answer]"]]) -> None:
         items = [item for item, _ in batch]
         try:
-            answers = await self._sheltered(items) if self._refuge and self._refuge.active else None
+            answers = await self._spill(items) if self._spillover and self._spillover.active else None
             if answers is None:
                 answers = await self._answers(items)
         except Unavailable as error:
             _fail(batch, error)
-        except Exception as error:  # noqa: BLE001 - a lane must outlive any mistake: nobody else would answer
+        except Exception as error:  # noqa: BLE001 - the task must survive any error: the queue has no other consumer
             if not is_row_fault(error):
-                log.critical("lane_failed", lane=self._name, error=repr(error))
+                log.critical("committer_failed", committer=self._name, error=repr(error))
                 _fail(batch, error)
             elif len(batch) > 1:
-                log.warning("batch_poisoned", lane=self._name, rows=len(batch), error=type(error).__name__)
+                log.warning("batch_poisoned", committer=self._name, rows=len(batch), error=type(error).__name__)
                 for row in batch:
                     await self._commit([row])
             else:
-                log.critical("row_poisoned", lane=self._name, error=type(error).__name__, item=repr(items[0]))
-                _fail(batch, Poisoned("the journal refuses this row"))
+                log.critical("row_poisoned", committer=self._name, error=type(error).__name__, item=repr(items[0]))
+                _fail(batch, Poisoned("Postgres refuses this row"))
         else:
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
+            _resolve(batch, answers)
 
     async def _answers(self, items: list[Item]) -> list[Answer]:
         """Runs the batch until its outcome is known.
 
-        Raises, when `retry_s` is None, Unavailable if nothing of it was written for certain, InDoubt if nobody can say
-        what became of it.
+        Without `retry_s`, raises Unavailable if certainly nothing was written, InDoubt if the outcome stays unknown.
         """
         run, collisions, failures = self._run, 0, 0
         while True:
@@ -200,27 +196,28 @@ class GroupCommitter(Generic[Item, Answer]):
                 if not is_outage(error):
                     raise
                 if self._connection is not None and not is_undone(error):
-                    run = self._in_doubt  # it was sent: from now on it is looked up, not sent again
+                    run = self._in_doubt  # it may be committed: look it up, do not send it again
                 self._disconnect()
-                log.warning("lane_disconnected", lane=self._name, error=type(error.__cause__ or error).__name__)
-                sheltered = await self._sheltered(items)
-                if sheltered is not None:
-                    return sheltered
+                cause = type(error.__cause__ or error).__name__
+                log.warning("committer_disconnected", committer=self._name, error=cause)
+                spilled = await self._spill(items)
+                if spilled is not None:
+                    return spilled
                 if self._retry_s is None and run is self._run:
-                    raise Unavailable("the journal does not answer") from error
+                    raise Unavailable("the database does not answer") from error
                 failures += 1
                 if self._retry_s is None and failures > _IN_DOUBT_TRIES:
-                    raise InDoubt("the journal does not answer") from error
+                    raise InDoubt("the database does not answer") from error
                 await asyncio.sleep(self._retry_s or 0.2)
 
-    async def _sheltered(self, items: list[Item]) -> list[Answer] | None:
-        """The refuge's answers; None when there is none, or when it cannot take them."""
-        if self._refuge is None:
+    async def _spill(self, items: list[Item]) -> list[Answer] | None:
+        """The spillover's answers; None without a spillover, or when it fails."""
+        if self._spillover is None:
             return None
         try:
-            return await self._refuge.take(items)
-        except Exception as error:  # noqa: BLE001 - whatever keeps it from taking them, Postgres may be back sooner
-            log.critical("refuge_failed", lane=self._name, rows=len(items), error=repr(error))
+            return await self._spillover.spill(items)
+        except Exception as error:  # noqa: BLE001 - whatever the disk says, Postgres may be back sooner
+            log.critical("spillover_failed", committer=self._name, rows=len(items), error=repr(error))
             return None
 
     async def _connect(self) -> Connection:
@@ -240,32 +237,29 @@ class GroupCommitter(Generic[Item, Answer]):
         return self._connection
 
     def _disconnect(self) -> None:
-        """Gives the connection up: at once for the lane, and for the server once it has stopped what still runs."""
+        """Drops the connection at once, and closes it in the background once the server has ended its statement."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        ending = asyncio.create_task(_close(connection, margin_s(self._timeout_s)), name=f"lane-{self._name}-closes")
+        ending = asyncio.create_task(_close(connection, margin_s(self._timeout_s)), name=f"commit-{self._name}-closes")
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 
-    async def _shelter_waiting(self) -> None:
+    async def _end_waiting(self) -> None:
+        """Spills the queue; fails the rows that were not spilled, or came meanwhile."""
         waiting, self._waiting = self._waiting, []
-        answers = await self._sheltered([item for item, _ in waiting]) if waiting else None
-        if answers is None:
-            self._waiting = waiting
-            return
-        for (_, future), answer in zip(waiting, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
-
-    def _fail_waiting(self) -> None:
+        answers = await self._spill([item for item, _ in waiting]) if waiting else None
+        if answers is not None:
+            _resolve(waiting, answers)
+        else:
+            self._waiting[:0] = waiting
         waiting, self._waiting = self._waiting, []
-        _fail(waiting, Unavailable("this process stops"))
+        _fail(waiting, Unavailable("this process is stopping"))
         self._idle.set()
 
 
 async def _close(connection: Connection, within_s: float) -> None:
-    """Waits a moment until the server has cancelled what timed out: else it would wait for its lock for ever."""
+    """Gives the server time to cancel a statement that timed out: else its backend keeps waiting for a lock."""
     try:
         async with asyncio.timeout(within_s):
             await connection.close()
@@ -274,8 +268,14 @@ async def _close(connection: Connection, within_s: float) -> None:
 
 
 def _is_answered(future: "asyncio.Future[Answer]") -> bool:
-    """Cancelling takes nothing back: a row that nobody waits for any more still is to be kept."""
+    """Whether the row has an answer. A cancelled future does not withdraw its row."""
     return future.done() and not future.cancelled()
+
+
+def _resolve(batch: list[tuple[Item, "asyncio.Future[Answer]"]], answers: list[Answer]) -> None:
+    for (_, future), answer in zip(batch, answers, strict=True):
+        if not future.done():
+            future.set_result(answer)
 
 
 def _fail(batch: list[tuple[Item, "asyncio.Future[Answer]"]], error: Exception) -> None:

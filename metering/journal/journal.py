@@ -1,32 +1,29 @@
-"""The journal's gateway to Postgres: requests are opened, settled and looked up here, in group commits.
+"""The journal's access to Postgres: opens, settles and looks up requests in group commits.
 
-Postgres has the last word on every open, and knows every request before the provider does. Away: opens fail with
-`Unavailable` and nothing is admitted; settlements go to the spool (or, without one, wait and are tried again).
+Postgres decides every open, and knows a request before the provider does. Postgres down: opens fail with `Unavailable`,
+so nothing is admitted; settlements go to the spool (without one, they wait and are retried).
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from enum import Enum
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from core.clock import to_datetime
 from core.ids import uuid7
 from core.postgres.connection import Connection
 from core.postgres.url import PostgresUrl
+from metering.counts import COUNT_COLUMNS
 from metering.journal.group_commit import GroupCommitter, Spillover
-from metering.journal.records import ERRORS, OpenRequest, Settlement
+from metering.journal.records import ERROR_OUTCOMES, OpenRequest, Settlement
 from metering.sql import load
 
-_SQL = Path(__file__).parent / "load"
 _SHARDS = 32
 _SETTLE_RETRY_S = 0.25
-_ERRORS = sorted(outcome.value for outcome in ERRORS)
 
 
 class Opened(Enum):
-    """What became of a request that asked to be opened."""
+    """The result of opening a request."""
 
     OPEN = "open"
     EPOCH_MOVED = "epoch"
@@ -35,24 +32,25 @@ class Opened(Enum):
 
 @dataclass(frozen=True, slots=True)
 class InFallback:
-    """Not opened: Postgres admits the tenant, for `remaining_s` at least. Not positive: it may go back to Redis."""
+    """Not opened: Postgres admits the tenant, for at least `remaining_s`. Not positive: Redis may take it back."""
 
     remaining_s: float
 
 
 class Settled(Enum):
-    """What became of a settlement. All three are safe: whoever waits may be told that the books have it."""
+    """The result of a settlement. In all three cases it is durable, and the client may be told."""
 
     NOW = "now"
-    BEFORE = "before"  # the row was not open any more: another was quicker, or an earlier try had committed
-    SPOOLED = "spooled"  # Postgres is away: it is on our disk, to be replayed
+    BEFORE = "before"  # the row was not open: somebody else settled it, or an earlier try had committed
+    SPOOLED = "spooled"  # Postgres is down: it is on this host's disk, to be replayed
 
 
 @dataclass(frozen=True, slots=True)
 class KnownRequest:
-    """What Postgres knows of a request: its state, and its seven counts as Redis adds them to a window.
+    """A request as Postgres knows it; `counts` are the seven that Redis adds to a window.
 
-    `holds`: its hold counts in full, not its counts; it is open, or was settled for a process that may only sleep.
+    `holds`: its hold counts in full instead of its counts: it is open, or was settled for a process that may only be
+    suspended.
     """
 
     state: str
@@ -62,7 +60,7 @@ class KnownRequest:
 
 
 class Journal:
-    """Two lanes, so that settlements do not queue behind opens. One per process."""
+    """Two committers, so that settlements do not queue behind opens. One per process."""
 
     def __init__(
         self,
@@ -70,7 +68,7 @@ class Journal:
         *,
         timeout_s: float,
         process_id: UUID | None = None,
-        refuge: Spillover[Settlement, Settled] | None = None,
+        spillover: Spillover[Settlement, Settled] | None = None,
     ) -> None:
         self.process_id = process_id or uuid7()
         self._shard = self.process_id.int % _SHARDS
@@ -78,27 +76,27 @@ class Journal:
             "open", url, self._open, self._open_in_doubt, timeout_s=timeout_s, retry_s=None
         )
         self.settlements: GroupCommitter[Settlement, Settled] = GroupCommitter(
-            "settle", url, self._settle, self._settle, timeout_s=timeout_s, retry_s=_SETTLE_RETRY_S, refuge=refuge
+            "settle", url, self._settle, self._settle, timeout_s=timeout_s, retry_s=_SETTLE_RETRY_S, spillover=spillover
         )
 
     def start(self) -> None:
-        """Starts both lanes."""
+        """Starts both committers."""
         self.opens.start()
         self.settlements.start()
 
     async def stop(self) -> None:
-        """Finishes what is queued."""
+        """Commits both queues, and stops."""
         await self.opens.stop()
         await self.settlements.stop()
 
     async def _open(self, connection: Connection, batch: list[OpenRequest]) -> list[Opened | InFallback]:
         opened = await open_batch(connection, batch, self.process_id)
-        bounced = [request for request in batch if request.id not in opened]
-        why = await _why_bounced(connection, bounced) if bounced else {}
-        return [Opened.OPEN if request.id in opened else why[request.key_id] for request in batch]
+        refused = [request for request in batch if request.id not in opened]
+        reasons = await _refusal_reasons(connection, refused) if refused else {}
+        return [Opened.OPEN if request.id in opened else reasons[request.key_id] for request in batch]
 
     async def _open_in_doubt(self, connection: Connection, batch: list[OpenRequest]) -> list[Opened | InFallback]:
-        """The connection broke during `_open`: what was not committed is made void, and asks again."""
+        """The answers of a batch whose connection broke: rows that were not committed become void, and ask again."""
         known = await void_unknown(connection, [(request.tenant_id, request.id, request.user_id) for request in batch])
         return [Opened.OPEN if known[request.id].state == "open" else Opened.EPOCH_MOVED for request in batch]
 
@@ -108,83 +106,51 @@ class Journal:
 
 
 async def open_batch(connection: Any, batch: Sequence[OpenRequest], process_id: UUID) -> set[UUID]:
-    """Opens those whose epoch and key are good, on an asyncpg connection; answers which they were."""
+    """Opens the requests whose epoch and key are valid, on an asyncpg connection; returns their ids."""
     return {row["id"] for row in await connection.fetch(load("open"), *_columns(_OPEN, batch), process_id)}
 
 
-async def _why_bounced(connection: Any, requests: Sequence[OpenRequest]) -> dict[UUID, Opened | InFallback]:
-    """By key: what kept the requests from being opened."""
-    opened_at = [to_datetime(request.opened_ms) for request in requests]
-    keys = [[request.tenant_id for request in requests], [request.key_id for request in requests], opened_at]
-    why: dict[UUID, Opened | InFallback] = {}
-    for row in await connection.fetch(load("bounced"), *keys):
+async def _refusal_reasons(connection: Any, requests: Sequence[OpenRequest]) -> dict[UUID, Opened | InFallback]:
+    """The reason why requests were not opened, by key."""
+    columns = _columns(("tenant_id", "key_id", "opened_at"), requests)
+    reasons: dict[UUID, Opened | InFallback] = {}
+    for row in await connection.fetch(load("not_opened"), *columns):
         if not row["key_is_good"]:
-            why[row["key_id"]] = Opened.KEY_ENDED
+            reasons[row["key_id"]] = Opened.KEY_ENDED
         elif row["fallback_s"] is None:
-            why[row["key_id"]] = Opened.EPOCH_MOVED
+            reasons[row["key_id"]] = Opened.EPOCH_MOVED
         else:
-            why[row["key_id"]] = InFallback(row["fallback_s"])
-    return why
+            reasons[row["key_id"]] = InFallback(row["fallback_s"])
+    return reasons
 
 
 async def settle_batch(connection: Any, batch: Sequence[Settlement], shard: int) -> set[UUID]:
-    """Settles those that are open, on an asyncpg connection; answers which they were. Repeating it moves nothing."""
-    return {row["id"] for row in await connection.fetch(load("settle"), *_columns(_SETTLE, batch), shard, _ERRORS)}
+    """Settles the requests that are open, on an asyncpg connection; returns their ids. Idempotent."""
+    counts = _columns(COUNT_COLUMNS, [settlement.counts for settlement in batch])
+    ids = await connection.fetchval(load("settle"), *_columns(_SETTLE, batch), *counts, shard, ERROR_OUTCOMES)
+    return set(ids or ())
 
 
 async def void_unknown(connection: Connection, requests: Sequence[tuple[UUID, UUID, UUID]]) -> dict[UUID, KnownRequest]:
-    """What stands for each (tenant, id, user), after those that Postgres did not know were made void."""
+    """The state of each (tenant, id, user), after inserting a void row for those without a row."""
     tenants, ids, users = (list(column) for column in zip(*requests, strict=True))
     await connection.execute(load("void"), tenants, ids, users)
     return await states(connection, tenants, ids)
 
 
 async def states(connection: Connection, tenants: list[UUID], ids: list[UUID]) -> dict[UUID, KnownRequest]:
-    """What Postgres knows of these requests, by id."""
-    rows = await connection.fetch(load("states"), tenants, ids)
+    """The requests as Postgres knows them, by id; unknown ones are missing."""
+    rows = await connection.fetch(load("request_states"), tenants, ids)
     return {
         row["id"]: KnownRequest(row["state"], row["user_id"], tuple(row.values())[4:11], row["holds"]) for row in rows
     }
 
 
-_OPEN = (
-    lambda r: r.tenant_id,
-    lambda r: r.id,
-    lambda r: r.user_id,
-    lambda r: r.key_id,
-    lambda r: r.epoch,
-    lambda r: r.price_id,
-    lambda r: r.plan_version,
-    lambda r: r.period_id,
-    lambda r: r.day,
-    lambda r: to_datetime(r.opened_ms),
-    lambda r: to_datetime(r.deadline_ms),
-    lambda r: r.model,
-    lambda r: r.held_prompt_tokens,
-    lambda r: r.held_output_tokens,
-    lambda r: r.held_nano_usd,
-)
-_SETTLE = (
-    lambda s: s.tenant_id,
-    lambda s: s.id,
-    lambda s: s.outcome.value,
-    lambda s: s.source.value,
-    lambda s: s.model,
-    lambda s: s.model_known,
-    lambda s: s.stop_reason,
-    lambda s: s.upstream_request_id,
-    lambda s: s.upstream_message_id,
-    lambda s: s.output_chars,
-    lambda s: s.requests,
-    lambda s: s.usage.input_tokens,
-    lambda s: s.usage.output_tokens,
-    lambda s: s.usage.cache_read_tokens,
-    lambda s: s.usage.cache_write_5m_tokens,
-    lambda s: s.usage.cache_write_1h_tokens,
-    lambda s: s.cost_nano_usd,
-)
+_OPEN = tuple(field.name.replace("_ms", "_at") for field in fields(OpenRequest))
+_COUNTED = {"user_id", "requests", "usage", "cost_nano_usd"}  # the row has the user, and `counts` the rest
+_SETTLE = tuple(field.name for field in fields(Settlement) if field.name not in _COUNTED)
 
 
-def _columns(getters: Iterable[Any], batch: Sequence[Any]) -> list[list[Any]]:
-    """A batch of records as one array for each parameter of its statement."""
-    return [[get(record) for record in batch] for get in getters]
+def _columns(names: Sequence[str], batch: Sequence[Any]) -> list[list[Any]]:
+    """The records as one array per parameter of their statement."""
+    return [[getattr(record, name) for record in batch] for name in names]

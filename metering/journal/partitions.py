@@ -1,6 +1,6 @@
-"""The months of `usage_requests`: made ahead of time, so that an open never finds its partition missing.
+"""The monthly partitions of `usage_requests`, created ahead of time, so that an open always has its partition.
 
-Where a test clock is followed, which may be a year on before anybody is back to make more, more are made.
+With a test clock, which may jump a year ahead, more of them are created.
 """
 
 from datetime import timedelta
@@ -14,7 +14,7 @@ _MONTHS_AHEAD_OF_A_TEST_CLOCK = 14
 
 
 def months_around(at_ms: int) -> list[tuple[str, int, int]]:
-    """(partition, first millisecond, first of the next) of the month before, this one and those ahead; in UTC."""
+    """(partition, first millisecond, first one after it) of the previous month, this one and those ahead; in UTC."""
     first = to_datetime(at_ms).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     starts = [(first - timedelta(days=1)).replace(day=1)]
     ahead = _MONTHS_AHEAD_OF_A_TEST_CLOCK if follows_test_clock() else _MONTHS_AHEAD
@@ -24,9 +24,9 @@ def months_around(at_ms: int) -> list[tuple[str, int, int]]:
 
 
 async def ensure_partitions(connection: Any, at_ms: int | None = None) -> None:
-    """Makes the months that are missing, on an asyncpg connection. Safe to run in several processes at once.
+    """Creates the missing months, on an asyncpg connection. Safe to run in several processes at once.
 
-    By a function of the schema's owner: the application may not create tables.
+    A function of the schema's owner does it: the application may not create tables.
     """
     for name, starts_ms, _ in months_around(now_ms() if at_ms is None else at_ms):
         if await connection.fetchval("SELECT to_regclass($1)", name) is None:

@@ -1,12 +1,9 @@
-"""Whether Postgres would take the row of a request now: what `/readyz` asks, at the price of two short statements.
+"""The check behind `/readyz`: whether Postgres would accept the row of a request now. Two short statements.
 
-It has to take writes (not a replica after a failover), have this month's table, let this role insert, and give the lock
-that an insert takes. Whatever keeps a request from being opened for every tenant is seen here; the lock of one
-tenant's rows is not.
+It finds whatever blocks every tenant (a replica, no table for this month, a lock), and not a lock on one tenant's rows.
 """
 
 from enum import StrEnum
-from typing import Any
 
 from core.clock import now_ms
 from core.errors import Unavailable
@@ -25,33 +22,28 @@ _LOCK = "LOCK TABLE ONLY usage_requests, ONLY tenant_epochs IN ROW EXCLUSIVE MOD
 
 
 class UnreadyReason(StrEnum):
-    """Why no request can be opened."""
+    """The reason why no request can be opened."""
 
-    AWAY = "away"  # it cannot be connected to, or does not answer in time
+    AWAY = "away"  # no connection, or no answer in time
     READ_ONLY = "read_only"
-    NO_SCHEMA = "no_schema"  # this month's table is missing, or this role may not write it
-    LOCKED = "locked"  # another transaction keeps every insert waiting
+    NO_SCHEMA = "no_schema"  # no table for this month, or no privilege to write it
+    LOCKED = "locked"  # another transaction blocks every insert
 
 
 async def unready_reason(pool: Connections, *, within_s: float) -> UnreadyReason | None:
-    """What keeps requests from being opened; None when nothing does. Answers within the time."""
+    """The reason why no request can be opened, or None. Returns within the time."""
     found = UnreadyReason.AWAY
     try:
         async with within(within_s), pool.acquire() as connection:
             asked = await connection.fetchrow(_ASK, months_around(now_ms())[_THIS_MONTH][0])
             if asked["read_only"]:
-                connection.terminate()  # a new one may lead to the primary, or have other settings
+                connection.terminate()  # a new connection may reach the primary, or have other settings
                 return UnreadyReason.READ_ONLY
             if not (asked["has_month"] and asked["may_insert"]):
                 return UnreadyReason.NO_SCHEMA
             found = UnreadyReason.LOCKED
-            await _lock(connection)
+            async with connection.transaction():  # takes the lock of an insert, and releases it
+                await connection.execute(_LOCK)
     except (Unavailable, *STORE_ERRORS):
         return found
     return None
-
-
-async def _lock(connection: Any) -> None:
-    """Takes the lock of an insert, and lets it go."""
-    async with connection.transaction():
-        await connection.execute(_LOCK)

@@ -1,9 +1,7 @@
-"""What is learnt of a request while it runs. The relay writes, the middleware settles what stands here at the end.
+"""The record of a running request: the relay writes it, and the usage middleware settles from it at the end.
 
-Plain assignments, no I/O: it is touched once per piece of text. What the relay never came to say stays at its
-default, and the defaults bill nothing but the request itself. The relayed text is kept here for as long as it may have
-to be counted, and so is the way to count the prompt; metering.settlement.token_counting forgets both. Neither is
-stored or logged.
+Plain assignments, no I/O: it is updated once per piece of text. The defaults bill nothing but the request itself. The
+relayed text and the way to count the prompt are kept while they may be needed, and neither stored nor logged.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,20 +11,19 @@ from metering.journal.records import Outcome
 from metering.pricing.tokens import ReportedUsage
 
 MAX_TEXT_CHARS = 2_000_000
-"""A longer answer is not kept, and so not counted: some four times what the largest model may write."""
+"""The longest answer whose text is kept and counted: about four times the output limit of the largest model."""
 
 
 @dataclass(slots=True)
 class UsageRecorder:
     """One per request, on the ASGI scope as `naka.recorder`.
 
-    `granted_output_tokens` is what the answer may have at most; `deadline_ms` when every stream ends (milliseconds
-    since 1970). The rest is filled in by the relay; `finished` means that the provider's final usage is known, `fault`
-    is the code of what the provider did wrong. `began_s` (of the request), `first_text_s` and `ended_s` (of the answer)
-    are moments of the steady clock, in seconds.
+    `granted_output_tokens`: the most output of the answer. `deadline_ms`: when the stream is ended (milliseconds since
+    1970). `finished`: the provider's final usage is known. `fault`: the code of the provider's error. `began_s` (of the
+    request), `first_text_s` and `ended_s` (of the answer) are seconds of the monotonic clock.
 
-    `unanswered`: the request is with the provider, which has neither begun to answer nor refused. Its input counts:
-    as measured by `count_prompt` (None where there is nobody to ask), at most `held_prompt_tokens`.
+    `unanswered`: the provider has the request, and has neither begun to answer nor refused. Its input counts, as
+    measured by `count_prompt` (None: nobody can count it), and at most `held_prompt_tokens`.
     """
 
     granted_output_tokens: int
@@ -50,30 +47,30 @@ class UsageRecorder:
     count_prompt: Callable[[], Awaitable[int]] | None = field(default=None, repr=False)
 
     def sent(self) -> None:
-        """The request is handed to the connection: the provider may work on it from now on."""
+        """Notes that the request was written to the connection: the provider may work on it."""
         self.unanswered = True
 
     def refused(self) -> None:
-        """The provider said that it did not do it."""
+        """Notes that the provider refused the request."""
         self.unanswered = False
 
     def answered(self, usage: ReportedUsage) -> None:
-        """The answer begins, and with it every count of the input is known."""
+        """Notes that the answer begins; its usage has every count of the input."""
         self.started = usage
         self.unanswered = False
         self.count_prompt = None
 
     def took(self, text: str) -> None:
-        """One more piece was generated. An empty one leaves nothing behind, however many come."""
+        """Adds a piece of generated text. Empty pieces take no memory."""
         if text:
             self.output_chars += len(text)
             self.pieces.append(text)
 
     def text(self) -> str | None:
-        """All that was generated for us to see, thinking too; None when not all of it was kept."""
+        """The generated text, thinking included; None if not all of it was kept."""
         text = "".join(self.pieces)
         return text if len(text) == self.output_chars else None
 
     def forget_text(self) -> None:
-        """Frees the text: it is counted, or too long to be."""
+        """Frees the text, once it is counted or too long to be."""
         self.pieces.clear()

@@ -1,10 +1,12 @@
-"""What the journal writes: a request as it is opened, and as it is settled. Pure."""
+"""The records that the journal writes: an open request, and its settlement. Pure."""
 
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import astuple, dataclass
+from datetime import date, datetime
 from enum import StrEnum
 from uuid import UUID
 
+from core.clock import to_datetime
+from metering.counts import UsageCounts
 from metering.pricing.tokens import NO_USAGE, Usage
 
 
@@ -13,39 +15,32 @@ class Outcome(StrEnum):
 
     COMPLETED = "completed"  # message_stop was seen
     REFUSED = "refused"  # the model refused and wrote nothing: no tokens
-    NOT_SENT = "not_sent"  # the provider never heard of it
-    UPSTREAM_REFUSED = "upstream_refused"  # an error before message_start: the provider's, or no answer at all
-    UPSTREAM_BROKE = "upstream_broke"  # it broke off, or sent an error, after message_start
-    CLIENT_GONE = "client_gone"  # the client left
-    DEADLINE = "deadline"  # we ended it: it ran into its deadline
-    SHUTDOWN = "shutdown"  # we ended it: this process stops
-    LOST = "lost"  # its process died: settled from what its last heartbeat said
+    NOT_SENT = "not_sent"  # the provider did not receive it
+    UPSTREAM_REFUSED = "upstream_refused"  # the provider's error before message_start, or no answer
+    UPSTREAM_BROKE = "upstream_broke"  # the stream broke, or sent an error, after message_start
+    CLIENT_GONE = "client_gone"  # the client disconnected
+    DEADLINE = "deadline"  # ended by us at its deadline
+    SHUTDOWN = "shutdown"  # ended by us: the process stops
+    LOST = "lost"  # its process died: settled from its last heartbeat
 
 
-ERRORS = frozenset(
-    {
-        Outcome.NOT_SENT,
-        Outcome.UPSTREAM_REFUSED,
-        Outcome.UPSTREAM_BROKE,
-        Outcome.DEADLINE,
-        Outcome.SHUTDOWN,
-        Outcome.LOST,
-    }
-)
-"""What reports count as an error: the client got less than an answer, by the provider's fault or ours."""
+ERRORS = frozenset(Outcome) - {Outcome.COMPLETED, Outcome.REFUSED, Outcome.CLIENT_GONE}
+"""Outcomes that reports count as errors: no complete answer, by the provider's fault or ours."""
+ERROR_OUTCOMES = sorted(outcome.value for outcome in ERRORS)
+"""The same, as a parameter of statements."""
 
 
 class Source(StrEnum):
-    """How the counts are known, best first."""
+    """The source of the counts, best first."""
 
     FINAL = "final"  # the provider's own final usage
     COUNTED = "counted"  # the relayed text, counted by the provider
-    ESTIMATED = "estimated"  # the relayed text, by its length; an unanswered prompt, counted or bounded
+    ESTIMATED = "estimated"  # estimated from the length of the relayed text; an unanswered prompt, counted or bounded
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """A granted request, as the journal opens it. Times in milliseconds since 1970."""
+    """A granted request to be opened, in the order of `open.sql`. Times in milliseconds since 1970."""
 
     tenant_id: UUID
     id: UUID
@@ -63,10 +58,20 @@ class OpenRequest:
     held_output_tokens: int
     held_nano_usd: int
 
+    @property
+    def opened_at(self) -> datetime:
+        """The moment of the grant."""
+        return to_datetime(self.opened_ms)
+
+    @property
+    def deadline_at(self) -> datetime:
+        """The moment at which the request is ended."""
+        return to_datetime(self.deadline_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a request came to. It counts as one from its open on, however it ended."""
+    """The measured usage of a request that ended, in the order of `settle.sql`. It counts as one request anyhow."""
 
     tenant_id: UUID
     id: UUID
@@ -82,3 +87,8 @@ class Settlement:
     upstream_request_id: str | None = None
     upstream_message_id: str | None = None
     output_chars: int = 0
+
+    @property
+    def counts(self) -> UsageCounts:
+        """The seven counts that this request adds to the rollups, the meters and the windows."""
+        return UsageCounts(*(self.requests, *astuple(self.usage), self.cost_nano_usd))

@@ -1,13 +1,11 @@
-"""Settlements that Postgres could not take: on disk with fsync, until somebody replays them.
+"""The spool: settlements on disk, with fsync, while Postgres is down, until a process replays them.
 
-One file per process, which holds a lock on it for as long as it lives: a file whose lock is free belonged to a process
-that died, and any process that sees the folder replays it. Replaying is idempotent, so a file may be replayed in part,
-twice, or after its rows were recovered otherwise. A torn last line was never promised to anybody and is dropped. The
-disk refuses: `OSError`, and the settlement waits in memory instead.
+Each process has one file and holds a lock on it while it lives; any process replays a file without a lock. Replaying is
+idempotent, in part, twice, or after its requests were recovered otherwise. A torn last line was never acknowledged and
+is dropped. If the disk fails too (`OSError`), the settlement waits in memory.
 
-Settlements whose own data Postgres refuses are kept in the file `poisoned` until a person has mended what refuses them.
-`retry_poisoned` makes an abandoned file of it: from then on it is replayed like any other, and what is refused again
-comes back to `poisoned`.
+Settlements whose data Postgres refuses are kept in the file `poisoned` until a person has removed the cause.
+`retry_poisoned` turns it into an abandoned file; what is refused again returns to `poisoned`.
 """
 
 import asyncio
@@ -35,7 +33,7 @@ log = get_logger(__name__)
 
 
 class Spool:
-    """This process's file in the folder, made when it is first needed. One per process."""
+    """This process's file in the folder, created when it is first needed. One per process."""
 
     def __init__(self, folder: Path, process_id: UUID) -> None:
         self._folder = folder
@@ -45,26 +43,26 @@ class Spool:
         self._active = False
         self._counted = ((0, 0), 0)
         self.pending: dict[UUID, Settlement] = {}
-        """What this process has written and nobody has replayed yet, by request."""
+        """Settlements that this process wrote and that are not replayed yet, by request."""
         self.poisoned: set[UUID] = set()
-        """Requests of this process that are open only because Postgres refuses their settlement."""
+        """Requests of this process that are open because Postgres refuses their settlement."""
 
     @property
     def active(self) -> bool:
-        """Whether Postgres was away when we last knew: then what follows is spooled at once, without asking it.
+        """Whether Postgres was last known to be down: settlements are then spooled without asking it.
 
-        Not simply whether something waits: under load something always would, and nothing ever went direct again.
+        Not whether `pending` is empty: under load it never would be, and nothing would go to Postgres directly again.
         """
         return self._active
 
-    async def take(self, settlements: Sequence[Settlement]) -> list[Settled]:
-        """Answers once they are on the disk; that they get there does not depend on the caller. Raises OSError."""
+    async def spill(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        """Returns once they are on disk; cancelling the caller does not stop the write. Raises OSError."""
         await asyncio.shield(self._keep(settlements))
         log.warning("settlements_spooled", settlements=len(settlements), waiting=len(self.pending))
         return [Settled.SPOOLED] * len(settlements)
 
     async def replayed(self, settlements: Sequence[Settlement]) -> None:
-        """They are in Postgres, so it is back. With the last one the file goes."""
+        """Notes that they are in Postgres, so it is back. Removes the file with the last one."""
         async with self._lock:
             self._active = False
             for settlement in settlements:
@@ -74,7 +72,7 @@ class Spool:
                 self._discard()
 
     def count_poisoned(self) -> int:
-        """How many poisoned settlements are in the folder, of all its processes; the file is read when it changed."""
+        """The number of poisoned settlements in the folder, of all its processes. Reads the file only if it changed."""
         try:
             stat = (self._folder / _POISONED).stat()
         except OSError:
@@ -84,7 +82,7 @@ class Spool:
         return self._counted[1]
 
     async def set_aside(self, settlement: Settlement) -> None:
-        """Keeps one that Postgres refuses, until it is retried. Raises OSError when the disk refuses it as well."""
+        """Stores a settlement that Postgres refuses, until it is retried. Raises OSError."""
         try:
             await asyncio.to_thread(_append_poisoned, self._folder, settlement)
         except OSError as error:
@@ -93,7 +91,7 @@ class Spool:
         self.poisoned.add(settlement.id)
 
     async def close(self) -> None:
-        """Lets the file go: what is left in it is anybody's to replay."""
+        """Unlocks the file; other processes replay what is left in it."""
         async with self._lock:
             if self.pending:
                 log.critical("settlements_left_spooled", waiting=len(self.pending), file=self._path.name)
@@ -114,7 +112,7 @@ class Spool:
         file, self._file = self._file or self._opened(), None
         end = os.fstat(file.fileno()).st_size
         try:
-            _write(file, b"\n" + lines if end else lines)  # what a failed write may have left must not join with it
+            _write(file, b"\n" + lines if end else lines)  # a failed write may have left half a line
         except BaseException:
             with suppress(OSError):
                 file.truncate(end)
@@ -123,7 +121,7 @@ class Spool:
         self._file = file
 
     def _opened(self) -> FileIO:
-        """The file, locked by us and in its place: who finds it unlocked may replay and remove it at that moment."""
+        """The file, locked and still at its path: until it is locked, another process may replay and remove it."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for _ in range(_OPEN_TRIES):
             file = self._path.open("ab", buffering=0)
@@ -137,10 +135,10 @@ class Spool:
             if in_place:
                 return file
             file.close()
-        raise OSError(f"{self._path.name} is removed again and again")
+        raise OSError(f"{self._path.name} was removed at each try")
 
     def _discard(self) -> None:
-        """What cannot be removed is replayed once more, by whoever finds it; that changes nothing."""
+        """Removes the file. If that fails, it is replayed once more, which changes nothing."""
         if self._file is not None:
             try:
                 self._path.unlink(missing_ok=True)
@@ -151,15 +149,15 @@ class Spool:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A dead process's file, while its lock is ours: its settlements, and whether a line of it could not be read."""
+class AbandonedFile:
+    """A file whose process died, locked by this process. `damaged`: a line could not be read."""
 
     path: Path
     settlements: list[Settlement]
     damaged: bool
 
     def remove(self) -> None:
-        """Once they are in Postgres. A file with a line that nobody can read is kept, under a name of its own."""
+        """Removes the file, once its settlements are in Postgres. A damaged file is renamed instead."""
         try:
             if self.damaged:
                 self.path.rename(self.path.with_suffix(".damaged"))
@@ -170,26 +168,26 @@ class Found:
 
 
 def abandoned(folder: Path) -> list[Path]:
-    """The files in the folder, oldest first; `taken` says which of them have no living owner."""
+    """The files in the folder, oldest first; `claim` tells which of them have no living owner."""
     return sorted(folder.glob(f"*{_SUFFIX}"))
 
 
 def waiting(folder: Path) -> tuple[int, int]:
-    """How many settlements wait in the folder's files, and how many are poisoned."""
+    """The numbers of settlements that wait in the folder's files, and of poisoned ones."""
     spooled = sum(len(_read(path)) for path in abandoned(folder))
     return spooled, len(poisoned(folder))
 
 
 def poisoned(folder: Path) -> list[Settlement]:
-    """Those that Postgres refuses, oldest first; each once, since a retry that was cut short may have left copies."""
+    """The settlements that Postgres refuses, oldest first. Each once: an interrupted retry may have left copies."""
     return list({settlement.id: settlement for settlement in _read(folder / _POISONED)}.values())
 
 
 def retry_poisoned(folder: Path) -> Path | None:
-    """Has the poisoned settlements replayed as a dead process's file; its path, or None when there are none.
+    """Turns the poisoned settlements into an abandoned file; its path, or None if there are none.
 
-    One rename, so a crash leaves either name; of two that do this at once, one finds nothing. Who is about to append
-    sees under the file's lock that it has moved, and begins a new one.
+    One rename, so a crash leaves one of the two names, and of two concurrent calls one finds nothing. A writer sees
+    under the file's lock that it has moved, and begins a new one.
     """
     path = folder / f"{uuid7()}{_SUFFIX}"
     try:
@@ -201,20 +199,23 @@ def retry_poisoned(folder: Path) -> Path | None:
 
 
 @contextmanager
-def taken(path: Path) -> Iterator[Found | None]:
-    """The file, if nobody owns it, locked for the block; None when somebody does, it is gone, or cannot be read."""
-    claimed = _claim(path)
-    if claimed is None:
-        yield None
-        return
-    file, content = claimed
-    with file:
-        settlements, damaged = read_settlements(content)
-        yield Found(path, settlements, damaged)
+def claim(path: Path) -> Iterator[AbandonedFile | None]:
+    """The file, locked for the block; None if a living process owns it, it is gone, or it cannot be read."""
+    content = None
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("r+b", buffering=0))  # some file systems lock no file opened to read
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            content = file.readall() if _is_at(path, file) else None
+        except (FileNotFoundError, BlockingIOError):
+            pass
+        except OSError as error:
+            log.critical("spool_unreadable", file=path.name, error=repr(error))
+        yield None if content is None else AbandonedFile(path, *read_settlements(content))
 
 
 def read_settlements(content: bytes) -> tuple[list[Settlement], bool]:
-    """The settlements of a file, and whether a whole line is none: it is skipped, loudly. Each stands for itself."""
+    """The settlements of a file, and whether a complete line could not be decoded (it is skipped and logged)."""
     *lines, torn = content.split(b"\n")
     settlements, damaged = [], False
     for number, line in enumerate(lines):
@@ -229,24 +230,6 @@ def read_settlements(content: bytes) -> tuple[list[Settlement], bool]:
     return settlements, damaged
 
 
-def _claim(path: Path) -> tuple[FileIO, bytes] | None:
-    """The file, locked, and its content. Opened to be written, since some file systems lock no other."""
-    try:
-        with ExitStack() as stack:
-            file = stack.enter_context(path.open("r+b", buffering=0))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_at(path, file):
-                return None
-            content = file.readall()
-            stack.pop_all()
-            return file, content
-    except (FileNotFoundError, BlockingIOError):
-        return None
-    except OSError as error:
-        log.critical("spool_unreadable", file=path.name, error=repr(error))
-        return None
-
-
 def _read(path: Path) -> list[Settlement]:
     try:
         return read_settlements(path.read_bytes())[0]
@@ -255,16 +238,16 @@ def _read(path: Path) -> list[Settlement]:
 
 
 def _append_poisoned(folder: Path, settlement: Settlement) -> None:
-    """Appends under the file's lock, which whoever replays the file takes, too: it is read whole, or not yet."""
+    """Appends under the file's lock, which a replay takes, too: it reads the whole line or none of it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for _ in range(_OPEN_TRIES):
         with (folder / _POISONED).open("ab", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if _is_at(folder / _POISONED, file):
-                _write(file, b"\n" + _line(settlement))  # what a failed write may have left must not join with it
+                _write(file, b"\n" + _line(settlement))  # a failed write may have left half a line
                 _sync_folder(folder)
                 return
-    raise OSError(f"{_POISONED} is moved again and again")
+    raise OSError(f"{_POISONED} was moved at each try")
 
 
 def _line(settlement: Settlement) -> bytes:
@@ -272,7 +255,7 @@ def _line(settlement: Settlement) -> bytes:
 
 
 def _write(file: FileIO, content: bytes) -> None:
-    """All of it, onto the disk."""
+    """Writes everything, and syncs it."""
     left = memoryview(content)
     while left:
         left = left[file.write(left) or 0 :]
@@ -280,7 +263,7 @@ def _write(file: FileIO, content: bytes) -> None:
 
 
 def _is_at(path: Path, file: FileIO) -> bool:
-    """Whether the open file still is the one at `path`."""
+    """Whether the open file is still the one at `path`."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:

@@ -1,9 +1,7 @@
-"""What a request costs at the provider: nano-USD, exact. Pure.
+"""The provider's price of a request: whole nano-USD per token, so exact and never rounded. Pure.
 
-A rate is nano-USD per token, a whole number: the provider's list is in dollars per million tokens, and its smallest
-step so far, 0.01, is 10 nano-USD. So a cost is a sum of products and nothing is ever rounded. Each class has a rate
-of its own (a read is not a fixed share of an input). A model may have prompt bands: when the whole prompt is larger
-than `over_prompt_tokens`, every class of the request, output too, costs that band's rate.
+Each token class has its own rate (a cache read is not a fixed share of an input). A model may have prompt bands: when
+the whole prompt is larger than `over_prompt_tokens`, every class of the request, output too, costs that band's rate.
 """
 
 from bisect import bisect_right
@@ -16,7 +14,7 @@ from metering.pricing.tokens import Usage
 
 
 class UnknownModel(NakaError):
-    """The price list does not know the model, so it is refused: an unknown price is not zero."""
+    """The model is not on the price list, so it is refused: an unknown price is not zero."""
 
     def __init__(self, model: str) -> None:
         super().__init__(f"the model {model!r} is not on the price list")
@@ -35,13 +33,13 @@ class Band:
 
     @property
     def dearest_input_rate(self) -> int:
-        """The most that a token of the prompt can cost."""
+        """The highest rate that a token of the prompt can cost."""
         return max(self.input_rate, self.cache_read_rate, self.cache_write_5m_rate, self.cache_write_1h_rate)
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """One entry of the list: a model's bands, ascending, from a moment on. The first band starts at 0."""
+    """An entry of the price list: a model's bands, ascending, from a moment on. The first band starts at 0."""
 
     id: UUID
     model: str
@@ -49,7 +47,7 @@ class Price:
     bands: tuple[Band, ...]
 
     def band(self, prompt_tokens: int) -> Band:
-        """The band a prompt of this size falls into."""
+        """The band of a prompt of this size."""
         chosen = self.bands[0]
         for band in self.bands[1:]:
             if prompt_tokens > band.over_prompt_tokens:
@@ -57,7 +55,7 @@ class Price:
         return chosen
 
     def cost_nano_usd(self, usage: Usage) -> int:
-        """What the provider charges for `usage`."""
+        """The provider's charge for `usage`."""
         band = self.band(usage.prompt_tokens)
         return (
             usage.input_tokens * band.input_rate
@@ -68,13 +66,13 @@ class Price:
         )
 
     def dearest(self, prompt_bound: int) -> tuple[int, int]:
-        """The dearest rates that can apply to a prompt of at most `prompt_bound` tokens: (prompt, output)."""
+        """The highest rates that can apply to a prompt of at most `prompt_bound` tokens: (prompt, output)."""
         possible = [band for band in self.bands if band.over_prompt_tokens < max(prompt_bound, 1)]
         return max(band.dearest_input_rate for band in possible), max(band.output_rate for band in possible)
 
 
 class PriceBook:
-    """The whole list, as of one reading of the table."""
+    """The whole price list, from one read of the table."""
 
     def __init__(self, prices: Iterable[Price]) -> None:
         self._by_id: dict[UUID, Price] = {}
@@ -92,14 +90,14 @@ class PriceBook:
         return entries[index - 1]
 
     def by_id(self, price_id: UUID) -> Price:
-        """The entry that a request was granted under: it is never edited, nor withdrawn once it was in force."""
+        """The entry that a request was granted under; entries are never edited, or withdrawn once in force."""
         return self._by_id[price_id]
 
     def settle(self, model: str | None, at_ms: int, pinned: Price) -> tuple[Price, bool]:
-        """The entry that a request granted at `at_ms` is charged by, and whether `model` was known.
+        """The entry that prices a request granted at `at_ms`, and whether `model` is listed.
 
-        The model echoed by the provider decides; the list as it was when the grant was given. An unlisted one is
-        charged by the pinned entry and flagged.
+        The model that the provider echoes decides, by the list as of the grant. An unlisted model is priced by the
+        pinned entry, and flagged.
         """
         if model is None or model == pinned.model:
             return pinned, True

@@ -1,11 +1,13 @@
-"""The price list in Postgres: read whole, kept in the process, changed only by adding entries.
+"""The price list in Postgres: read whole, cached in the process, changed only by adding entries.
 
-An entry is never edited, so a request priced twice is priced alike; a new price is a new entry with a later date.
+An entry is never edited, so pricing a request again gives the same cost; a new price is a new entry with a later date.
+Postgres unreachable: the cached list is used; without one, `Unavailable`.
 """
 
 import contextlib
 import time
 from collections.abc import Iterable
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -19,52 +21,47 @@ from core.errors import Conflict, Invalid, NotFound, Unavailable
 from core.ids import uuid7
 from core.postgres.database import Database
 from core.resilience.cache import TtlCache
+from core.resilience.shares import own_work
 from core.tenancy.audit import PLATFORM, Actor, record
 from metering.models import PriceBandRow, PriceRow
 from metering.pricing.price import Band, Price, PriceBook, UnknownModel
 
-_BAND_FIELDS = (
-    "over_prompt_tokens",
-    "input_rate",
-    "output_rate",
-    "cache_read_rate",
-    "cache_write_5m_rate",
-    "cache_write_1h_rate",
-)
+_BAND_FIELDS = tuple(field.name for field in fields(Band))
 
 
 class PriceList:
-    """The book of this process, at most `ttl_s` old. A failed reading keeps the old book: prices change rarely."""
+    """The price book of this process, at most `ttl_s` old. A failed read keeps the old one: prices change rarely."""
 
     def __init__(self, database: Database, *, ttl_s: float) -> None:
         self._database = database
         self._ttl_s = ttl_s
         self._book: PriceBook | None = None
         self._read_at = 0.0
-        self._first: TtlCache[None, PriceBook] = TtlCache(ttl_s=0)  # one reading serves all that wait for the first
+        self._first: TtlCache[None, PriceBook] = TtlCache(ttl_s=0)  # one read serves all that wait for the first
 
     async def book(self) -> PriceBook:
-        """The list as it is known now. Raises Unavailable when it was never read."""
+        """The current list. Raises Unavailable when it was never read."""
         if self._book is None:
             self._book = await self._first.load(None, self._read)
         elif time.monotonic() - self._read_at > self._ttl_s:
-            self._read_at = time.monotonic()  # whoever asks meanwhile gets the old one
+            self._read_at = time.monotonic()  # callers in the meantime get the old one
             with contextlib.suppress(Unavailable):
                 self._book = await self._read()
         return self._book
 
     async def known(self) -> PriceBook:
-        """The list as it was last read, without a wait for Postgres: to settle what was granted by it."""
+        """The list as last read, without waiting for Postgres: to settle requests that were granted by it."""
         return self._book or await self.book()
 
     async def _read(self) -> PriceBook:
-        async with self._database.session() as session:
-            book = PriceBook(await read_prices(session))
+        with own_work():  # prices belong to no tenant, so they do not wait for the share of one
+            async with self._database.session() as session:
+                book = PriceBook(await read_prices(session))
         self._read_at = time.monotonic()
         return book
 
     def forget(self, tenant_id: UUID | None) -> None:
-        """Reads anew next time, when the news concerned everybody."""
+        """Expires the cache, if the change was for all tenants (None)."""
         if tenant_id is None:
             self._read_at = 0.0
 
@@ -83,7 +80,7 @@ async def read_prices(session: AsyncSession) -> list[Price]:
 
 
 async def require_priced(session: AsyncSession, models: Iterable[str]) -> None:
-    """Raises UnknownModel when one of `models` never had a price: a key for it could not be used."""
+    """Raises UnknownModel when one of `models` never had a price, as a key for it could not be used."""
     wanted = set(models)
     known = await session.scalars(select(PriceRow.model).where(PriceRow.model.in_(wanted)))
     missing = wanted - set(known)
@@ -94,13 +91,13 @@ async def require_priced(session: AsyncSession, models: Iterable[str]) -> None:
 async def add_price(
     session: AsyncSession, actor: Actor, *, model: str, effective_from: datetime, bands: list[Band]
 ) -> UUID:
-    """A new entry. Raises Conflict when the model has one of that moment, Invalid when the bands make no list.
+    """Adds an entry. Raises Conflict when the model has one from that moment on, Invalid for bands out of order.
 
-    An entry may start in the past: requests granted before it was added keep the one they were granted under.
+    An entry may start in the past: requests granted before it was added keep the entry of their grant.
     """
     starts = [band.over_prompt_tokens for band in bands]
     if not starts or starts[0] != 0 or starts != sorted(set(starts)):
-        raise Invalid("the bands start at 0 and rise")
+        raise Invalid("bands must start at 0 and rise")
     price_id = uuid7()
     made = await session.scalar(
         insert(PriceRow)
@@ -118,7 +115,7 @@ async def add_price(
 
 
 async def withdraw_price(session: AsyncSession, actor: Actor, price_id: UUID) -> None:
-    """Takes back an entry that is not in force yet. Raises NotFound, or Invalid when it is in force."""
+    """Deletes an entry that is not in force yet. Raises NotFound, or Invalid when it is in force."""
     price = await session.get(PriceRow, price_id, with_for_update=True)
     if price is None:
         raise NotFound("no such price")

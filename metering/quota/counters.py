@@ -1,7 +1,7 @@
-"""What a window and a hold say, and how Redis writes them. Pure.
+"""Windows and holds, and their encoding in Redis. Pure.
 
-A window is a vector: seven used counts, and four of what requests that run hold. Redis has each as one field of a
-hash; Postgres adds the same numbers up from its rows (`metering.admission.snapshot`), and either may be judged.
+A window is a vector: seven used counts, and four of what running requests hold. In Redis it is one field of a hash;
+Postgres adds up the same numbers from its rows (`metering.admission.snapshot`). The decision takes either.
 """
 
 import struct
@@ -17,18 +17,18 @@ COUNTS = 7
 
 @dataclass(frozen=True, slots=True)
 class WindowState:
-    """A window: seven used counts, and what is held (requests, prompt, output, nano-USD)."""
+    """The used counts of a window, and what is held in it (requests, prompt, output, nano-USD)."""
 
     used: tuple[int, ...] = (0,) * COUNTS
     held: tuple[int, ...] = (0,) * 4
 
     def pack(self) -> bytes:
-        """The field's value."""
+        """Encodes the field."""
         return _WINDOW.pack(*self.used, *self.held)
 
     @classmethod
     def unpack(cls, packed: bytes | None) -> "WindowState":
-        """Of a field's value; a window that is not there is empty."""
+        """Decodes a field; a missing window is empty."""
         if packed is None:
             return cls()
         numbers = tuple(int(number) for number in _WINDOW.unpack(packed))
@@ -37,18 +37,18 @@ class WindowState:
 
 @dataclass(frozen=True, slots=True)
 class ScopeCounters:
-    """A user, or its tenant: the requests that run now, and each window that was asked for."""
+    """The running requests of a user or a tenant, and the windows that were asked for."""
 
     active: int
     windows: tuple[WindowState, ...]
 
     @classmethod
     def of(cls, active: bytes | None, packed: Sequence[bytes | None]) -> "ScopeCounters":
-        """Of the fields' values."""
+        """Decodes the fields."""
         return cls(int(active or 0), tuple(WindowState.unpack(value) for value in packed))
 
     def with_hold(self, prompt: int, output: int, nano_usd: int) -> "ScopeCounters":
-        """After one more request took its hold, in all windows."""
+        """The counters after one more hold, in all windows."""
         more = (1, prompt, output, nano_usd)
         return ScopeCounters(
             self.active + 1,
@@ -61,7 +61,7 @@ class ScopeCounters:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """What a request holds, and in which windows."""
+    """The reservation of a running request: its amounts, its deadline and its windows."""
 
     prompt: int
     output: int
@@ -72,7 +72,24 @@ class Hold:
     period: str
     user_id: UUID
 
+    @property
+    def amounts(self) -> tuple[int, int, int, int]:
+        """The amounts that each of its windows holds: requests (1), prompt, output, nano-USD."""
+        return 1, self.prompt, self.output, self.nano_usd
+
+    @property
+    def windows(self) -> tuple[str, str, str]:
+        """The names of its windows in Redis."""
+        return f"m:{self.minute}", f"d:{self.day}", f"p:{self.period}"
+
     def pack(self) -> bytes:
-        """The field's value, as admit.lua writes it."""
+        """Encodes the field, as admit.lua does."""
         numbers = _HOLD.pack(self.prompt, self.output, self.nano_usd, self.deadline_ms, self.minute)
         return numbers + f"{self.day}|{self.period}|{self.user_id.hex}".encode()
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "Hold":
+        """Decodes a field."""
+        prompt, output, nano_usd, deadline_ms, minute = (int(number) for number in _HOLD.unpack_from(packed))
+        day, period, user = packed[_HOLD.size :].decode().split("|")
+        return cls(prompt, output, nano_usd, deadline_ms, minute, day, period, UUID(user))

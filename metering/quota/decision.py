@@ -1,54 +1,51 @@
-"""The decision of admit.lua in Python, for grants that Postgres gives: same limits, same words, same numbers. Pure.
+"""The decision of admit.lua in Python, for grants by Postgres: same limits, same reasons, same numbers. Pure.
 
-Two measures are taken for each limit: what fits if nothing were held, and what fits now (decision 3 says why). The
-property test holds both against one small model, and against each other.
+Each limit is measured without the holds of running requests and with them; docs/decisions/0003 says why. A property
+test holds this module and the script against one small model, and against each other.
 """
 
 from dataclasses import dataclass
 
 from metering.quota.counters import ScopeCounters, WindowState
 from metering.quota.limits import WINDOWS, BillMeter, EffectiveLimit, Entitlement, LimitScope, Meter
-from metering.quota.query import QuotaQuery, Refused
+from metering.quota.query import QuotaQuery, QuotaTerms, Refused
 from metering.quota.spending import charge, output_that_fits
-from metering.quota.windows import WindowKind, minute_window
 
 _MOMENT_MS = 1000
-"""When to come back where requests that run hold the rest."""
+"""When to come back if running requests hold the rest."""
 
 
 def decide(
-    ask: QuotaQuery, entitlement: Entitlement, user: ScopeCounters, tenant: ScopeCounters, now_ms: int
+    query: QuotaQuery, terms: QuotaTerms, user: ScopeCounters, tenant: ScopeCounters, now_ms: int
 ) -> int | Refused:
-    """The output tokens it may have, or why not. The states have the windows of `now_ms`, in the order of WINDOWS."""
+    """The output tokens to grant, or the refusal. The counters cover `now_ms`, in the order of WINDOWS."""
+    entitlement = terms.entitlement
     concurrency = (True, entitlement.user_concurrency, user), (False, entitlement.tenant_concurrency, tenant)
-    for of_user, most, state in concurrency:
-        if most is not None and state.active + 1 > most:
+    for of_user, most, counters in concurrency:
+        if most is not None and counters.active + 1 > most:
             cause = "never" if most == 0 else "held"
             return _refused(now_ms, _No(cause, None, now_ms + _MOMENT_MS), of_user=of_user)
     windows = {LimitScope.USER: user.windows, LimitScope.TENANT: tenant.windows}
-    asked = _Asked(ask, ask.prompt_bound, ask.prompt_nano_usd)
-    granted = _fit_all(asked, entitlement.limits, windows, now_ms)
+    granted = _fit_all(_SizedQuery(query, terms, query.prompt_bound), windows, now_ms)
     if not isinstance(granted, _No):
         return granted
-    likely = _Asked(ask, ask.prompt_likely, ask.likely_nano_usd)
-    worth_counting = ask.prompt_likely < ask.prompt_bound and not isinstance(
-        _fit_all(likely, entitlement.limits, windows, now_ms), _No
-    )
+    likely = _SizedQuery(query, terms, query.prompt_likely)
+    worth_counting = query.prompt_likely < query.prompt_bound and not isinstance(_fit_all(likely, windows, now_ms), _No)
     return _refused(now_ms, granted, worth_counting=worth_counting)
 
 
 def room(entitlement: Entitlement, user: ScopeCounters, tenant: ScopeCounters) -> tuple[int, ...]:
-    """What is left of each limit, in its counting unit."""
+    """The rest of each limit, in its counting unit."""
     rooms = []
     for limit in entitlement.limits:
-        state = user if limit.scope is LimitScope.USER else tenant
-        used, held = measure(limit, state.windows[WINDOWS.index(limit.window)])
+        counters = user if limit.scope is LimitScope.USER else tenant
+        used, held = measure(limit, counters.windows[WINDOWS.index(limit.window)])
         rooms.append(limit.bound - used - held)
     return tuple(rooms)
 
 
 def measure(limit: EffectiveLimit, window: WindowState) -> tuple[int, int]:
-    """(used, held) of a limit's meter in its window; what a charge holds is the dearest that it can come to."""
+    """(used, held) of a limit's meter in its window. A charge holds the most that the running requests can cost."""
     if not isinstance(limit.meter, BillMeter):
         return count(limit.meter, window)
     _, prompt, output, _ = window.held
@@ -82,19 +79,19 @@ class _No:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A question for a prompt of a certain size."""
+class _SizedQuery:
+    """A query whose prompt is assumed to have `prompt` tokens."""
 
-    ask: QuotaQuery
+    query: QuotaQuery
+    terms: QuotaTerms
     prompt: int
-    prompt_nano_usd: int
 
     @property
     def smallest(self) -> int:
-        return min(self.ask.asked_output, self.ask.smallest_output)
+        return min(self.query.max_tokens, self.query.smallest_output)
 
     def fits(self, limit: EffectiveLimit, window: WindowState) -> tuple[int, int, int]:
-        """The output tokens that fit if nothing had been used, if nothing were held, and now; -1: not even none."""
+        """The output tokens that fit an empty window, a window without its holds, and the window; -1: not even 0."""
         if isinstance(limit.meter, BillMeter):
             _, held_prompt, held_output, _ = window.held
             return (
@@ -111,52 +108,42 @@ class _Asked:
 
     def _fit_charge(self, limit: EffectiveLimit, window: WindowState, prompt: int, output: int) -> int:
         most = output_that_fits(limit.prices, limit.bound, window, pending_prompt=prompt, pending_output=output)
-        return self.ask.asked_output if most is None else most
+        return self.query.max_tokens if most is None else most
 
     def _fit(self, meter: Meter, room: int) -> int:
-        """The output tokens that fit into `room` of a meter beside what the prompt takes."""
+        """The output tokens that fit `room` of a meter beside the prompt."""
         fixed, each = {
             Meter.REQUESTS: (1, 0),
             Meter.OUTPUT: (0, 1),
-            Meter.SPEND: (self.prompt_nano_usd, self.ask.output_rate),
+            Meter.SPEND: (self.prompt * self.terms.prompt_rate, self.terms.output_rate),
             Meter.TOKENS: (self.prompt, 1),
         }.get(meter, (self.prompt, 0))
         if room < fixed:
             return -1
-        return (room - fixed) // each if each else self.ask.asked_output
+        return (room - fixed) // each if each else self.query.max_tokens
 
 
-def _fit_all(
-    asked: _Asked,
-    limits: tuple[EffectiveLimit, ...],
-    windows: dict[LimitScope, tuple[WindowState, ...]],
-    now_ms: int,
-) -> int | _No:
-    """The grant under all limits, or the one that refuses it."""
-    ask = asked.ask
-    ends = {
-        WindowKind.MINUTE: minute_window(now_ms).ends_ms,
-        WindowKind.DAY: ask.day.ends_ms,
-        WindowKind.PERIOD: ask.period.ends_ms,
-    }
-    if_idle = at_once = ask.asked_output
+def _fit_all(sized: _SizedQuery, windows: dict[LimitScope, tuple[WindowState, ...]], now_ms: int) -> int | _No:
+    """The grant under all limits, or the limit that refuses it."""
+    ends = sized.terms.window_ends_ms(now_ms)
+    if_idle = at_once = sized.query.max_tokens
     spent, tightest = _No("used", None, 0), None
-    for index, limit in enumerate(limits):
-        empty, idle, now = asked.fits(limit, windows[limit.scope][WINDOWS.index(limit.window)])
+    for index, limit in enumerate(sized.terms.entitlement.limits):
+        empty, idle, now = sized.fits(limit, windows[limit.scope][WINDOWS.index(limit.window)])
         ends_ms = ends[limit.window]
-        if empty < asked.smallest:
+        if empty < sized.smallest:
             return _No("never", index, ends_ms)
-        if idle < asked.smallest and ends_ms > spent.ends_ms:
+        if idle < sized.smallest and ends_ms > spent.ends_ms:
             spent = _No("used", index, ends_ms)
         if_idle = min(if_idle, idle)
         if now < at_once:
             at_once, tightest = now, index
     if spent.limit is not None:
         return spent
-    if at_once < max(asked.smallest, if_idle // 2):
+    if at_once < max(sized.smallest, if_idle // 2):
         return _No("held", tightest, now_ms + _MOMENT_MS)
     return at_once
 
 
 def _refused(now_ms: int, no: _No, *, of_user: bool = False, worth_counting: bool = False) -> Refused:
-    return Refused(now_ms, no.cause, no.limit, of_user, no.ends_ms, worth_counting, lapsed=False)
+    return Refused(now_ms, no.cause, no.limit, of_user, no.ends_ms, worth_counting, holds_expired=False)

@@ -1,7 +1,7 @@
-"""The limits of a tenant that has neither a plan nor limits of its own, so that nobody is unlimited by accident. Pure.
+"""The limits of a tenant that has neither a plan nor limits of its own, so that no tenant is unlimited. Pure.
 
-They are settings, where 0 is no bound, and are given as a plan gives its limits: so they hold in Redis, in fallback and
-in `/v1/limits` alike, and end where a plan, or limits set for the user or the tenant, begin.
+They are settings (0: no bound) in the form of a plan's limits, so they apply in Redis, in Postgres and in `/v1/limits`
+alike. A plan, or limits set for the user or the tenant, replace them.
 """
 
 from core.settings import Settings
@@ -10,7 +10,7 @@ from metering.quota.windows import WindowKind
 
 
 def default_limits(settings: Settings) -> PlanLimits:
-    """The limits of each user, and of the tenant."""
+    """The default limits of each user and of the tenant."""
     return PlanLimits(
         user=_limits(
             Meter.REQUESTS,

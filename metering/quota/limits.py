@@ -1,9 +1,9 @@
-"""What limits are, and which of them hold for a user: pure.
+"""Limits, and which of them apply to a user. Pure.
 
-A window is a vector of counts; a limit is a bound on a function of it (its meter). A user's own limits and its
-tenant's are checked at once. What a plan gives as default holds where nothing was set for the user or the tenant
-itself. What billing bounds (a plan that blocks at its allowance, a ceiling in money) holds on top, whoever set what.
-Spend is set in micro-USD and counted in nano-USD; a charge is set in paise and counted in their millionths.
+A window is a vector of counts; a limit bounds a function of it (its meter). A user's limits and its tenant's are
+checked together. A plan's defaults apply unless limits were set for the user or the tenant. Billing's bounds (a plan
+that blocks at its allowance, a ceiling in money) apply on top in any case. Spend is set in micro-USD and counted in
+nano-USD; a charge is set in paise and counted in their millionths.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from metering.quota.windows import WindowKind
 
 
 class Meter(StrEnum):
-    """What a limit counts."""
+    """The quantity that a limit bounds."""
 
     REQUESTS = "requests"
     INPUT = "input_tokens"
@@ -30,14 +30,14 @@ class Meter(StrEnum):
 
 
 class LimitScope(StrEnum):
-    """Whose limit it is."""
+    """The owner of a limit."""
 
     USER = "user"
     TENANT = "tenant"
 
 
 class BillMeter(StrEnum):
-    """The meter of a plan's ceiling: the unrounded charge for usage past the allowances."""
+    """The meter of a plan's ceiling: the unrounded charge for overage."""
 
     CHARGE = "charge"
 
@@ -46,12 +46,12 @@ METERS = tuple(Meter)
 _CHARGE_INDEX = len(METERS) + 1
 WINDOWS = tuple(WindowKind)
 MAX_LIMIT = MAX_EXACT_DOUBLE // NANO_USD_PER_MICRO_USD
-"""The largest limit: as micro-USD it still is exact in nano-USD where Redis counts."""
+"""The largest limit: micro-USD that are still exact as nano-USD in Redis."""
 PAISE = 1_000_000
-"""A paisa in the unit that charges are counted in: a rate is paise per million units."""
+"""A paisa in the counting unit of charges: a rate is paise per million units."""
 MAX_CEILING_PAISE = MAX_EXACT_DOUBLE // PAISE
 PRICED_CLASSES = (Meter.INPUT, Meter.CACHE_READ, Meter.CACHE_WRITE, Meter.OUTPUT)
-"""The order of `EffectiveLimit.prices`: what a prompt can be counted as, and the output."""
+"""The order of `EffectiveLimit.prices`: the classes that a prompt can have, then the output."""
 _PRICED = {*PRICED_CLASSES, Meter.SPEND}
 _QUOTA_UNITS: dict[Meter | BillMeter, str] = {
     Meter.REQUESTS: "requests",
@@ -80,7 +80,7 @@ NO_LIMITS = LimitSet()
 
 
 class PricedMeter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What lies over `allowance` units costs `rate_paise` per million of them. Spend counts in micro-USD."""
+    """Overage: units beyond `allowance` cost `rate_paise` per million. Spend counts in micro-USD."""
 
     meter: Meter
     allowance: int
@@ -88,7 +88,7 @@ class PricedMeter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Ceiling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A period's usage past the allowances may come to `paise`, before tax. Spend stands alone, or not at all."""
+    """A period's overage may cost at most `paise`, before tax. Spend is priced alone or not at all."""
 
     paise: int
     meters: tuple[PricedMeter, ...]
@@ -107,7 +107,7 @@ class Ceiling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PlanLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a plan gives: the defaults of each user and the tenant's own, and what bounds the tenant in any case."""
+    """A plan's limits: defaults of each user and of the tenant, and bounds that apply to the tenant in any case."""
 
     user: LimitSet = NO_LIMITS
     tenant: LimitSet = NO_LIMITS
@@ -117,9 +117,9 @@ class PlanLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class EffectiveLimit:
-    """One limit as admission checks it; `bound` is in the meter's counting unit (nano-USD for spend).
+    """A limit as admission checks it; `bound` is in the meter's counting unit (nano-USD for spend).
 
-    `prices`, of a charge alone: (allowance, rate in paise per million) of each of PRICED_CLASSES.
+    `prices`, only of a charge: (allowance, rate in paise per million) of each of PRICED_CLASSES.
     """
 
     scope: LimitScope
@@ -135,7 +135,7 @@ class EffectiveLimit:
 
     @property
     def name(self) -> str:
-        """Its name in the RateLimit headers and in refusals: `user-tokens-day`."""
+        """The name in the RateLimit headers and in refusals: `user-tokens-day`."""
         return f"{self.scope.value}-{self.meter.value.replace('_', '-')}-{self.window.value}"
 
     @property
@@ -144,16 +144,16 @@ class EffectiveLimit:
         return _QUOTA_UNITS.get(self.meter, "tokens")
 
     def in_unit(self, counted: int) -> int:
-        """A count of the window in the unit of `limit`, rounded up: a part of a micro-USD or a paisa is used."""
+        """A count in the unit of `limit`, rounded up."""
         return ceil_div(counted, _COUNTED_IN.get(self.meter, 1))
 
     def room_in_unit(self, room: int) -> int:
-        """What is left of the window, in the unit of `limit`, rounded down."""
+        """The rest of a window in the unit of `limit`, rounded down."""
         return room // _COUNTED_IN.get(self.meter, 1)
 
     @property
     def packed(self) -> list[object]:
-        """The same for the Lua script: scope, window, meter and bound; and the prices of a charge."""
+        """The limit for the Lua script: scope, window, meter, bound, and the prices of a charge."""
         scope, window = 1 if self.scope is LimitScope.USER else 2, WINDOWS.index(self.window) + 1
         if isinstance(self.meter, BillMeter):
             return [scope, window, _CHARGE_INDEX, self.bound, [number for pair in self.prices for number in pair]]
@@ -162,21 +162,21 @@ class EffectiveLimit:
 
 @dataclass(frozen=True, slots=True)
 class Entitlement:
-    """All that admission needs to know of a user: its limits and its tenant's, and the plan they come from."""
+    """A user's limits and its tenant's, and the plan that they come from."""
 
     limits: tuple[EffectiveLimit, ...]
     user_concurrency: int | None
     tenant_concurrency: int | None
     plan_version: str | None
     packed: bytes
-    """The same for the Lua script: MessagePack of [user concurrency, tenant concurrency, [[scope, window, meter,
-    bound], ...]], with -1 for no bound and indexes into WINDOWS and METERS from 1; a charge comes after the METERS."""
+    """For the Lua script: MessagePack of [user concurrency, tenant concurrency, [[scope, window, meter, bound], ...]],
+    with -1 for no bound, indexes into WINDOWS and METERS from 1, and the index after the METERS for a charge."""
 
 
 def resolve(
     plan: PlanLimits, *, user: LimitSet | None, tenant: LimitSet | None, plan_version: str | None
 ) -> Entitlement:
-    """What holds for a user: what was set for it and for its tenant, else what the plan gives; and billing's bounds."""
+    """The entitlement of a user: limits set for it and its tenant, else the plan's, and billing's bounds."""
     for_user = plan.user if user is None else user
     for_tenant = plan.tenant if tenant is None else tenant
     limits = (
@@ -195,7 +195,7 @@ def resolve(
 
 
 def _bounded(chosen: LimitSet, plan: PlanLimits) -> tuple[Limit, ...]:
-    """The tenant's limits and what billing bounds; of two on the same meter and window, the tighter."""
+    """The tenant's limits and billing's bounds; of two on the same meter and window, the tighter."""
     bounds = [*plan.bounds]
     if plan.ceiling is not None and (most := _most_spend(plan.ceiling)) is not None:
         bounds.append(Limit(Meter.SPEND, WindowKind.PERIOD, most))
@@ -210,7 +210,7 @@ def _bounded(chosen: LimitSet, plan: PlanLimits) -> tuple[Limit, ...]:
 
 
 def _most_spend(ceiling: Ceiling) -> int | None:
-    """The micro-USD that a ceiling on spend alone comes to; None when it is on tokens, or costs nothing."""
+    """The micro-USD that reach a ceiling on spend; None for a ceiling on tokens, or without a rate."""
     for one in ceiling.meters:
         if one.meter is Meter.SPEND and one.rate_paise > 0:
             return min(MAX_LIMIT, one.allowance + ceiling.paise * PAISE // one.rate_paise)
@@ -218,7 +218,7 @@ def _most_spend(ceiling: Ceiling) -> int | None:
 
 
 def _ceiling(ceiling: Ceiling | None) -> tuple[EffectiveLimit, ...]:
-    """A ceiling on tokens as a limit; nothing when it could never be reached."""
+    """A ceiling on tokens as a limit; none when it could never be reached."""
     prices = {one.meter: (one.allowance, one.rate_paise) for one in ceiling.meters} if ceiling is not None else {}
     in_order = tuple(prices.get(meter, (0, 0)) for meter in PRICED_CLASSES)
     if ceiling is None or not any(rate for _, rate in in_order):

@@ -1,12 +1,12 @@
-"""What a request asks of the quota and what it is told, by Redis (`quota`) or by Postgres (`fallback`). Pure.
+"""The question that a request asks of the quota, and the answers to it: the same for Redis and for Postgres. Pure.
 
-The time of the grant fixes everything that depends on time: windows, price, day, period. So a wish is turned into a
-question once that time is known (or guessed, for Redis, whose script refuses a wrong guess). What the entitlement of
-that moment refuses outright is never asked.
+The time of the grant fixes the windows, the entitlement and the price. The store decides that time, so a query holds
+everything else, and `QuotaQuery.terms` adds what depends on a moment. Redis's script refuses terms of another moment.
 """
 
 from dataclasses import dataclass, field
 from datetime import date
+from enum import Enum
 from uuid import UUID
 
 from core.errors import PaymentRequired
@@ -19,53 +19,131 @@ from metering.quota.windows import Calendar, Window, WindowKind, minute_window
 
 
 @dataclass(frozen=True, slots=True)
-class QuotaQuery:
-    """What a request wants to hold. Tokens; money in nano-USD at the dearest rates that can apply.
+class QuotaTerms:
+    """Everything that a moment fixes; valid for `from_ms <= t < until_ms`. Rates are nano-USD per token, the dearest.
 
-    It is meant for `from_ms <= t < until_ms`: then these are the windows, and this the entitlement, which was read when
-    the tenant's epoch was `read_epoch`. `resumes`: the period was interrupted, and does not start at zero.
+    `resumes`: the period was interrupted by another one, so it does not start at zero.
     """
 
-    tenant_id: UUID
-    user_id: UUID
+    entitlement: Entitlement
     day: Window
     period: Window
-    prompt_bound: int
-    prompt_nano_usd: int
-    prompt_likely: int
-    likely_nano_usd: int
-    asked_output: int
-    smallest_output: int
-    output_rate: int
-    ttl_ms: int
     from_ms: int
     until_ms: int
-    read_epoch: int
+    prompt_rate: int
+    output_rate: int
     resumes: bool = False
 
-    def nano_usd(self, granted_output: int) -> int:
-        """What a grant of so many output tokens holds of money."""
-        return self.prompt_nano_usd + granted_output * self.output_rate
+    def nano_usd(self, prompt_tokens: int, output_tokens: int) -> int:
+        """The most that these tokens can cost."""
+        return prompt_tokens * self.prompt_rate + output_tokens * self.output_rate
+
+    def window_ends_ms(self, at_ms: int) -> dict[WindowKind, int]:
+        """The end of each window that covers `at_ms`."""
+        return {
+            WindowKind.MINUTE: minute_window(at_ms).ends_ms,
+            WindowKind.DAY: self.day.ends_ms,
+            WindowKind.PERIOD: self.period.ends_ms,
+        }
 
 
 @dataclass(frozen=True, slots=True)
-class Reservation:
-    """Granted: `room` is what is left of each limit, this hold taken off, in the order of the entitlement."""
+class QuotaQuery:
+    """A request for at most `max_tokens` of output on a prompt of at most `prompt_bound` tokens.
 
-    now_ms: int
-    id: UUID
-    epoch: int
-    granted_output: int
-    lapsed: bool
+    `prompt_likely`: the probable size of the prompt. `smallest_output`: the fewest output tokens worth a grant.
+    `ttl_ms`: how long the request may run. `redis_unreachable`: this process cannot reach Redis, so Postgres takes the
+    tenant over.
+    """
+
+    principal: Principal
+    model: str
+    max_tokens: int
+    prompt_bound: int
+    prompt_likely: int
+    smallest_output: int
+    ttl_ms: int
+    timeline: Timeline
+    book: PriceBook
+    redis_unreachable: bool = False
+
+    def terms(self, at_ms: int, calendar: Calendar) -> QuotaTerms:
+        """The terms of a moment.
+
+        Raises PaymentRequired when the schedule grants nothing then, UnknownModel when the model had no price.
+        """
+        stretch = self.timeline.at(at_ms)
+        if stretch.refusal is not None:
+            raise PaymentRequired(stretch.refusal.detail, code=stretch.refusal.code)
+        prompt_rate, output_rate = self.book.at(self.model, at_ms).dearest(self.prompt_bound)
+        day, period = calendar.day(at_ms), period_at(self.timeline.periods, at_ms, calendar)
+        return QuotaTerms(
+            entitlement=stretch.entitlement,
+            day=day,
+            period=period,
+            from_ms=max(stretch.from_ms, day.starts_ms, period.starts_ms),
+            until_ms=min(stretch.until_ms, day.ends_ms, period.ends_ms),
+            prompt_rate=prompt_rate,
+            output_rate=output_rate,
+            resumes=resumes(self.timeline.periods, at_ms, calendar),
+        )
+
+    def grant(
+        self,
+        terms: QuotaTerms,
+        *,
+        id: UUID,  # noqa: A002 - the request's
+        epoch: int,
+        now_ms: int,
+        output_tokens: int,
+        room: tuple[int, ...],
+        holds_expired: bool = False,
+    ) -> "Grant":
+        """The grant of a store whose clock says `now_ms`. Raises UnknownModel."""
+        price, ends = self.book.at(self.model, now_ms), terms.window_ends_ms(now_ms)
+        request = OpenRequest(
+            tenant_id=self.principal.tenant_id,
+            id=id,
+            user_id=self.principal.user_id,
+            key_id=self.principal.key_id,
+            epoch=epoch,
+            price_id=price.id,
+            plan_version=terms.entitlement.plan_version,
+            period_id=terms.period.name,
+            day=date.fromisoformat(terms.day.name),
+            opened_ms=now_ms,
+            deadline_ms=now_ms + self.ttl_ms,
+            model=self.model,
+            held_prompt_tokens=self.prompt_bound,
+            held_output_tokens=output_tokens,
+            held_nano_usd=terms.nano_usd(self.prompt_bound, output_tokens),
+        )
+        window_ends_ms = tuple(ends[limit.window] for limit in terms.entitlement.limits)
+        return Grant(request, price, terms.entitlement, room, window_ends_ms, holds_expired)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """An admitted request: the row that the journal opens, and what the request was granted under.
+
+    `room`: what is left of each limit of the entitlement after this hold, in its counting unit. `holds_expired`: some
+    hold may be past its deadline.
+    """
+
+    request: OpenRequest
+    price: Price
+    entitlement: Entitlement
     room: tuple[int, ...]
+    window_ends_ms: tuple[int, ...]
+    holds_expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No. `cause`: `used`, `held` (by requests that still run), or `never` (an empty window would not fit it).
+    """`cause`: `used`, `held` (by requests that still run), or `never` (an empty window would not fit it).
 
-    `limit` is the index of the limit, or None for a concurrency (`of_user` says whose). `epoch`: of the counters that
-    say so; None when they are Postgres's own, under its lock.
+    `limit` is the index of the limit, or None for a concurrency (`of_user` says whose). `worth_counting`: the probable
+    size of the prompt would fit. `epoch`: of the counters in Redis; None for Postgres's own, under the tenant's lock.
     """
 
     now_ms: int
@@ -74,101 +152,31 @@ class Refused:
     of_user: bool
     ends_ms: int
     worth_counting: bool
-    lapsed: bool
+    holds_expired: bool
     epoch: int | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class AdmissionContext:
-    """Who asks for what: at most `max_tokens` of output for a prompt of at most `bound` tokens, `likely` so many."""
+class Mend(Enum):
+    """The repair that a query needs before it is asked again."""
 
-    principal: Principal
-    model: str
-    max_tokens: int
-    bound: int
-    likely: int
-    smallest_output: int
-    ttl_ms: int
-    timeline: Timeline
-    book: PriceBook
-
-    def question(self, at_ms: int, calendar: Calendar) -> QuotaQuery:
-        """The same in the windows of a moment.
-
-        Raises PaymentRequired when nothing is granted then, UnknownModel when the model had no price.
-        """
-        stretch = self.timeline.at(at_ms)
-        if stretch.refusal is not None:
-            raise PaymentRequired(stretch.refusal.detail, code=stretch.refusal.code)
-        prompt_rate, output_rate = self.price(at_ms).dearest(self.bound)
-        day, period = calendar.day(at_ms), period_at(self.timeline.periods, at_ms, calendar)
-        return QuotaQuery(
-            tenant_id=self.principal.tenant_id,
-            user_id=self.principal.user_id,
-            day=day,
-            period=period,
-            prompt_bound=self.bound,
-            prompt_nano_usd=self.bound * prompt_rate,
-            prompt_likely=self.likely,
-            likely_nano_usd=self.likely * prompt_rate,
-            asked_output=self.max_tokens,
-            smallest_output=self.smallest_output,
-            output_rate=output_rate,
-            ttl_ms=self.ttl_ms,
-            from_ms=max(stretch.from_ms, day.starts_ms, period.starts_ms),
-            until_ms=min(stretch.until_ms, day.ends_ms, period.ends_ms),
-            read_epoch=self.timeline.read_epoch,
-            resumes=resumes(self.timeline.periods, at_ms, calendar),
-        )
-
-    def entitlement_at(self, at_ms: int) -> Entitlement:
-        """What holds at a moment."""
-        return self.timeline.at(at_ms).entitlement
-
-    def price(self, at_ms: int) -> Price:
-        """The entry in force at a moment. Raises UnknownModel."""
-        return self.book.at(self.model, at_ms)
-
-    def request(self, question: QuotaQuery, held: Reservation) -> OpenRequest:
-        """The row that the journal opens for the grant."""
-        return OpenRequest(
-            tenant_id=self.principal.tenant_id,
-            id=held.id,
-            user_id=self.principal.user_id,
-            key_id=self.principal.key_id,
-            epoch=held.epoch,
-            price_id=self.price(held.now_ms).id,
-            plan_version=self.entitlement_at(held.now_ms).plan_version,
-            period_id=question.period.name,
-            day=date.fromisoformat(question.day.name),
-            opened_ms=held.now_ms,
-            deadline_ms=held.now_ms + self.ttl_ms,
-            model=self.model,
-            held_prompt_tokens=question.prompt_bound,
-            held_output_tokens=held.granted_output,
-            held_nano_usd=question.nano_usd(held.granted_output),
-        )
+    USER = "user"  # Redis has no counters of the user in epoch `min_epoch`
+    TENANT = "tenant"  # Redis's counters of the tenant, of the epoch before `min_epoch`, are not complete
+    BOUNCE = "bounce"  # Postgres no longer accepts the epoch before `min_epoch`, in which Redis answered
+    ENTITLEMENT = "entitlement"  # Redis's counters are of `min_epoch`: the entitlement was read before it
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """A wish that was granted, and the row that stands for it."""
+class Retry:
+    """Undecided: ask again, with an entitlement read in `min_epoch` or later.
 
-    wish: AdmissionContext
-    question: QuotaQuery
-    held: Reservation
-    request: OpenRequest
+    `now_ms`: the clock of Redis, where the terms were of another moment. `fallback_s`: Postgres admits the tenant for
+    this long at least.
+    """
 
-    @property
-    def entitlement(self) -> Entitlement:
-        """What it was granted under."""
-        return self.wish.entitlement_at(self.held.now_ms)
+    min_epoch: int = 0
+    mend: Mend | None = None
+    now_ms: int | None = None
+    fallback_s: float | None = None
 
-    def window_ends_ms(self) -> tuple[int, ...]:
-        """When the window of each limit turns, in the order of the entitlement."""
-        ends = {
-            WindowKind.MINUTE: minute_window(self.held.now_ms).ends_ms,
-            WindowKind.DAY: self.question.day.ends_ms,
-            WindowKind.PERIOD: self.question.period.ends_ms,
-        }
-        return tuple(ends[limit.window] for limit in self.entitlement.limits)
+
+Answer = Grant | Refused | Retry

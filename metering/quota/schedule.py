@@ -1,11 +1,9 @@
-"""What a tenant is entitled to and when, as billing projects it: segments of terms, and periods to count in. Pure.
+"""A tenant's entitlement over time, as billing projects it: segments of terms, and periods to count in. Pure.
 
-Billing looks ahead: the next cycle, the end of a grace and a debt that falls due stand in the schedule before they
-happen, so that nobody has to be awake at the moment. Every change of it moves the tenant's epoch, and what is read here
-carries the epoch it was read under: who still has an older reading is told so before anything is granted by it.
-
-A *timeline* is the schedule of one user, its limits resolved. Where no period of the schedule covers a moment, the
-operator's calendar month does; it may be interrupted, and then goes on under the same name.
+Billing projects the future: the next cycle, the end of a grace period and a due debt are in the schedule before they
+happen. Every change moves the tenant's epoch, and a read carries the epoch that it was made in. A *timeline* is the
+schedule of one user, with its limits resolved. A moment that no period covers is in the operator's calendar month,
+which may be interrupted and then continues under the same name.
 """
 
 import re
@@ -21,14 +19,14 @@ from metering.quota.windows import Calendar, Window, WindowKind
 
 NO_PLAN = PlanLimits()
 FOREVER_MS = MAX_EXACT_DOUBLE
-"""Later than everything, and exact where Redis counts."""
+"""Later than any moment, and exact as a double in Redis."""
 _NAME = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])(?:-[A-Za-z0-9-]{1,60})?")
 
 
 class Period(msgspec.Struct, frozen=True):
-    """A window that a tenant's usage is counted and billed in: `starts_ms <= t < ends_ms`.
+    """A window in which a tenant's usage is counted and billed: `starts_ms <= t < ends_ms`.
 
-    Its name begins with the month that it starts in (`2026-11-05-7HbN`), and stands for it in Redis and in the meters.
+    Its name begins with the month of its start (`2026-11-05-7HbN`), and identifies it in Redis and in the meters.
     """
 
     name: str
@@ -44,7 +42,7 @@ class Period(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Nothing is granted; `code` is for machines, `detail` for people. Both are shown to whoever asks."""
+    """Why nothing is granted: `code` for machines, `detail` for people. The client receives both."""
 
     code: str
     detail: str
@@ -60,7 +58,7 @@ class Segment(msgspec.Struct, frozen=True):
 
 
 class Schedule(msgspec.Struct, frozen=True):
-    """Before the first segment the entitlement's own plan and limits hold."""
+    """Before the first segment, the entitlement's own plan and limits apply."""
 
     segments: tuple[Segment, ...] = ()
     periods: tuple[Period, ...] = ()
@@ -68,7 +66,7 @@ class Schedule(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """What holds for a user in `from_ms <= t < until_ms`."""
+    """A user's entitlement in `from_ms <= t < until_ms`."""
 
     from_ms: int
     until_ms: int
@@ -78,14 +76,14 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """All of it for one user, as it was read when the tenant's epoch was `read_epoch` (0: it had none)."""
+    """The schedule of one user, read when the tenant's epoch was `read_epoch` (0: it had none)."""
 
     stretches: tuple[Stretch, ...]
     periods: tuple[Period, ...] = ()
     read_epoch: int = 0
 
     def at(self, at_ms: int) -> Stretch:
-        """What holds at a moment."""
+        """The stretch of a moment."""
         return self.stretches[max(0, bisect_right(self.stretches, at_ms, key=lambda one: one.from_ms) - 1)]
 
 
@@ -99,9 +97,9 @@ def timeline_of(
     read_epoch: int,
     defaults: PlanLimits = NO_PLAN,
 ) -> Timeline:
-    """The schedule with what was set for the user and its tenant; `plan` holds before the first segment.
+    """Resolves a schedule with the limits set for the user and its tenant. `plan` applies before the first segment.
 
-    `defaults` hold in a segment that has neither a plan nor limits.
+    `defaults` apply in a segment that has neither a plan nor limits.
     """
     first = Segment(-FOREVER_MS, plan_version, plan)
     segments = [first, *sorted(schedule.segments, key=lambda segment: segment.from_ms)]
@@ -110,7 +108,12 @@ def timeline_of(
         Stretch(
             segment.from_ms,
             until_ms,
-            resolve(_limits_of(segment, defaults), user=user, tenant=tenant, plan_version=segment.plan_version),
+            resolve(
+                segment.limits if segment.plan_version or segment.limits != NO_PLAN else defaults,
+                user=user,
+                tenant=tenant,
+                plan_version=segment.plan_version,
+            ),
             segment.refusal,
         )
         for segment, until_ms in zip(segments, ends, strict=True)
@@ -118,12 +121,8 @@ def timeline_of(
     return Timeline(stretches, schedule.periods, read_epoch)
 
 
-def _limits_of(segment: Segment, defaults: PlanLimits) -> PlanLimits:
-    return segment.limits if segment.plan_version or segment.limits != NO_PLAN else defaults
-
-
 def period_at(periods: Sequence[Period], at_ms: int, calendar: Calendar) -> Window:
-    """The period of a moment, as far as it goes on without another in between."""
+    """The part of a moment's period that no other period interrupts."""
     name, starts_ms, ends_ms = _named(periods, at_ms, calendar)
     edges = [edge for period in periods for edge in (period.starts_ms, period.ends_ms)]
     return Window(
@@ -135,12 +134,12 @@ def period_at(periods: Sequence[Period], at_ms: int, calendar: Calendar) -> Wind
 
 
 def resumes(periods: Sequence[Period], at_ms: int, calendar: Calendar) -> bool:
-    """Whether the period of a moment began before another interrupted it: it does not start at zero."""
+    """Whether the period of a moment continues after an interruption, so that it does not start at zero."""
     return _named(periods, at_ms, calendar)[1] < period_at(periods, at_ms, calendar).starts_ms
 
 
 def periods_between(periods: Sequence[Period], from_ms: int, until_ms: int, calendar: Calendar) -> Iterator[Window]:
-    """Every period of `from_ms <= t <= until_ms`, in order; one that was interrupted comes again."""
+    """Every period of `from_ms <= t <= until_ms`, in order; an interrupted one appears again."""
     while from_ms <= until_ms:
         found = period_at(periods, from_ms, calendar)
         yield found
@@ -148,7 +147,7 @@ def periods_between(periods: Sequence[Period], from_ms: int, until_ms: int, cale
 
 
 def _named(periods: Sequence[Period], at_ms: int, calendar: Calendar) -> tuple[str, int, int]:
-    """(name, start, end) of what covers the moment; of several the one that started last."""
+    """(name, start, end) of the period that covers the moment; of several, the one that started last."""
     covering = [period for period in periods if period.starts_ms <= at_ms < period.ends_ms]
     if covering:
         period = max(covering, key=lambda one: one.starts_ms)

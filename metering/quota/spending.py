@@ -1,9 +1,8 @@
-"""What a window's usage past its allowances comes to, and how much of an answer still fits under a ceiling. Pure.
+"""The charge for a window's overage, and the output that still fits under a ceiling. Pure; admit.lua computes the same.
 
-A charge is unrounded: units over the allowance times the rate, in millionths of a paisa. A request that runs holds a
-prompt whose class nobody knows yet, so what is pending counts as the dearest that it can turn out to be: a sum of
-functions that only ever get steeper is largest where all of it falls into one class. A ceiling is never passed because
-of that, and may be met a little early. admit.lua says the same.
+A charge is unrounded: units over the allowance times the rate, in millionths of a paisa. The prompt of a running
+request has no known class yet, so pending tokens count as the class that costs most. (The cost is largest with all of
+the prompt in one class.) Hence a ceiling is never passed, and may be reached a little early.
 """
 
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ Prices = Sequence[tuple[int, int]]
 
 
 def charge(prices: Prices, window: WindowState, *, pending_prompt: int = 0, pending_output: int = 0) -> int:
-    """Of what was used, and of what is pending at its dearest; what the window holds counts only if it is passed in."""
+    """The charge for the used and the pending tokens. The window's holds count only if they are passed as pending."""
     *prompt, output = zip(prices, _counts(window), strict=True)
     dearest = max(
         sum(_over(*price, used + pending_prompt * (at == lands)) for at, (price, used) in enumerate(prompt))
@@ -27,7 +26,7 @@ def charge(prices: Prices, window: WindowState, *, pending_prompt: int = 0, pend
 def output_that_fits(
     prices: Prices, bound: int, window: WindowState, *, pending_prompt: int, pending_output: int
 ) -> int | None:
-    """The most output on top of all that; -1 when not even none fits, None when output costs nothing."""
+    """The most output that fits on top; -1 when not even 0 tokens fit, None when output is free."""
     allowance, rate = prices[-1]
     rest = bound - charge((*prices[:-1], (0, 0)), window, pending_prompt=pending_prompt)
     if rest < 0:

@@ -1,8 +1,7 @@
-"""Windows of time: the minute, the operator's day, and the billing period. Pure; `now` comes in.
+"""Windows of time: the minute, the operator's day, and the billing period. Pure; moments are arguments.
 
-A window has a name that no other window of its kind has, so that a new one starts at zero by itself. Days and
-months are the operator's (a time zone), minutes are UTC's. Until billing says otherwise, the period is the calendar
-month.
+A window's name is unique among its kind, so a new window starts at zero by itself. Days and months are in the
+operator's time zone, minutes in UTC. Unless billing has projected a period, it is the calendar month.
 """
 
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ MINUTE_MS = 60_000
 
 
 class WindowKind(StrEnum):
-    """How long a limit looks back."""
+    """The kind of window that a limit counts in."""
 
     MINUTE = "minute"
     DAY = "day"
@@ -49,7 +48,7 @@ def day_start_ms(day: date, zone: ZoneInfo) -> int:
 
 
 class Calendar:
-    """The operator's days and months. Keeps the last answer, since nearly every call asks for the same one."""
+    """The operator's days and months. Caches the last answer, which nearly every call asks for again."""
 
     def __init__(self, timezone: str) -> None:
         self.zone = ZoneInfo(timezone)

@@ -1,5 +1,5 @@
-"""Proof of the books: rollups against rows, Redis against Postgres, ours against the provider's report.
+"""Reconciliation: rollups against rows, Redis against Postgres, measured usage against the provider's report.
 
-Checks change nothing; `repair` recomputes sums from rows and entries, which are the truth. Redis down: its check says
-so and the others run.
+Checks change nothing; `repair` corrects totals from rows and entries, which are authoritative. Postgres down:
+`Unavailable`. Redis down: its check says so, and the others run.
 """

@@ -1,18 +1,18 @@
-"""What a run over the books finds: drifts, by check. Pure.
+"""The result of a reconciliation: drifts, by check. Pure.
 
-A *drift* is a number that is not what the request rows and entries add up to; none is the normal answer. What cannot
-be compared (Redis away) is no drift, and is said.
+A *drift* is a total that differs from the sum of request rows and entries; normally there are none. A check that could
+not be made (Redis down) is reported as such, not as a drift.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from core.clock import to_ms
 from core.ids import uuid7_floor
-from metering.models import REPORTED_COLUMNS
+from metering.counts import REPORTED_COLUMNS
 
 ROLLUP, METERS, REDIS, OPEN = "rollup", "meters", "redis", "open"
 DAILY, MONTHLY, BY_DAY = "usage_daily", "usage_monthly", "usage_by_day"
@@ -23,14 +23,14 @@ CHECKS = {
     OPEN: "every request past its deadline is settled",
 }
 MOST_KEPT = 1000
-"""Drifts of one check that a report lists; those beyond are counted."""
+"""The most drifts of one check that a report lists; all are counted."""
 
-_SLACK = timedelta(days=2)  # zones are less than a day apart; a zone that was changed moves days, too
+_SLACK = timedelta(days=2)  # time zones differ by less than a day; a changed zone moves days, too
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Month:
-    """A calendar month of the operator, by its name `YYYY-MM`: what is compared at a time."""
+    """A calendar month of the operator, by its name `YYYY-MM`: the unit of comparison."""
 
     name: str
 
@@ -40,18 +40,18 @@ class Month:
         return date.fromisoformat(f"{self.name}-01")
 
     def later(self, months: int) -> "Month":
-        """So many months on, or back."""
+        """The month that many months later, or earlier."""
         number = self.first.year * 12 + self.first.month - 1 + months
         return Month(f"{number // 12:04d}-{number % 12 + 1:02d}")
 
     def ids(self, months: int = 1) -> tuple[UUID, UUID]:
-        """Bounds, with room to spare, for the ids of requests of this month (and the next ones)."""
-        return _id_of(self.first - _SLACK), _id_of(self.later(months).first + _SLACK)
+        """Generous bounds for the ids of requests of this month (and the next ones)."""
+        return first_id(self.first - _SLACK), first_id(self.later(months).first + _SLACK)
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Where the books say `actual`, and should say `expected`; both by the names of what is counted."""
+    """A total that is `actual` and should be `expected`; both by the names of their counts."""
 
     check: str
     tenant_id: UUID
@@ -61,25 +61,25 @@ class Drift:
 
     @property
     def difference(self) -> dict[str, int]:
-        """What is too much (or, negative, missing); only what differs."""
+        """Actual minus expected; only counts that differ."""
         names = self.expected | self.actual
         by = {name: self.actual.get(name, 0) - self.expected.get(name, 0) for name in names}
         return {name: amount for name, amount in by.items() if amount}
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """Equal when the same thing is off by the same amount."""
+        """Equal for two drifts of the same subject by the same amount."""
         return self.check, self.tenant_id, *self.subject.items(), *self.difference.items()
 
     @property
     def month(self) -> Month:
-        """The month to mend; of a drift of the rollup or a meter."""
+        """The month to repair, for a drift of a rollup or a meter."""
         return Month((self.subject.get("day") or self.subject["period"])[:7])
 
 
 @dataclass(slots=True)
 class Check:
-    """One check: its drifts, the first of them listed. `not_done` says why it could not be made, or was not."""
+    """One check and its first drifts. `not_done`: the reason why it was not made, or failed."""
 
     name: str
     drifts: list[Drift] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Check:
     failed: bool = False
 
     def add(self, drifts: Iterable[Drift], found: int | None = None) -> None:
-        """Drifts of one place; `found` when more were found than come along."""
+        """Adds the drifts of one place; `found`: their number, if more were found than are passed."""
         listed = list(drifts)
         self.found += len(listed) if found is None else found
         self.places |= {(drift.tenant_id, drift.month if self.name in (ROLLUP, METERS) else None) for drift in listed}
@@ -98,7 +98,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Unpriced:
-    """Settled requests whose model the price list did not know: priced as what was asked for. Not a drift."""
+    """Settled requests whose model was not in the price list, priced as the requested model. Not a drift."""
 
     tenant_id: UUID
     model: str
@@ -108,7 +108,7 @@ class Unpriced:
 
 @dataclass(slots=True)
 class Reconciliation:
-    """One run: what was looked at and what was found. Months before `since` were not."""
+    """One run: its scope and findings. Months before `since` were not compared."""
 
     id: UUID
     ran_at: datetime
@@ -119,20 +119,20 @@ class Reconciliation:
 
     @property
     def drifts(self) -> int:
-        """All that were found."""
+        """The number of drifts of all checks."""
         return sum(check.found for check in self.checks.values())
 
     @property
     def whole(self) -> bool:
-        """Whether every check that was wanted could be made."""
+        """Whether no check failed."""
         return not any(check.failed for check in self.checks.values())
 
     def places(self, check: str) -> Sequence[tuple[UUID, Month | None]]:
-        """(tenant, month) where a check found something, in order."""
+        """The (tenant, month) pairs with drifts of a check, in order."""
         return sorted(self.checks[check].places, key=repr)
 
     def as_json(self) -> dict[str, Any]:
-        """The report, as it is stored and printed."""
+        """The report as it is stored and printed."""
         return {
             "id": str(self.id),
             "ran_at": self.ran_at.isoformat(),
@@ -141,20 +141,12 @@ class Reconciliation:
             "drifts": self.drifts,
             "whole": self.whole,
             "checks": {check.name: _check_json(check) for check in self.checks.values()},
-            "unpriced": [
-                {
-                    "tenant_id": str(row.tenant_id),
-                    "model": row.model,
-                    "requests": row.requests,
-                    "cost_nano_usd": row.cost_nano_usd,
-                }
-                for row in self.unpriced
-            ],
+            "unpriced": [asdict(row) | {"tenant_id": str(row.tenant_id)} for row in self.unpriced],
         }
 
 
 def counts(values: Iterable[int]) -> dict[str, int]:
-    """The seven counts by name; and the errors, if they come along."""
+    """The seven counts by name, and the errors if there are eight values."""
     return dict(zip(REPORTED_COLUMNS, values, strict=False))
 
 
@@ -175,5 +167,6 @@ def _check_json(check: Check) -> dict[str, Any]:
     }
 
 
-def _id_of(day: date) -> UUID:
+def first_id(day: date) -> UUID:
+    """The least id of a request of a UTC day."""
     return uuid7_floor(max(0, to_ms(datetime.fromisoformat(f"{day}T00:00:00+00:00"))))

@@ -1,27 +1,25 @@
-"""What the provider says that we used, against what we measured: by UTC day and model.
+"""Compares the provider's usage report with measured usage, by UTC day and model.
 
-It is a report, not a check of the books: the provider may count what we never saw (an answer whose end we did not get,
-a request that broke before it began), and `estimated` and `lost` requests say how much of a difference that may be.
-Its numbers are passed in; only ours are read here. Raises Unavailable.
+A report, not a check: the provider may count what we never saw. The numbers of `estimated` and `lost` requests show how
+much that may explain. The provider's numbers are passed in. Raises Unavailable.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
-from core.clock import to_ms
-from core.ids import uuid7_floor
 from core.postgres.database import Connections
+from metering.counts import TOKEN_COLUMNS
+from metering.reconciliation.drifts import first_id
 from metering.sql import load
 
-TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens")
 _STATEMENT_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What the provider says of one UTC day and model: the five classes of tokens, in the order of TOKENS."""
+    """The provider's usage of one UTC day and model: the token classes, in the order of TOKEN_COLUMNS."""
 
     day: date
     model: str
@@ -30,7 +28,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """One UTC day and model. `requests`, `estimated` and `lost` are ours: all, and those whose counts are not exact."""
+    """The two sides of one UTC day and model. `requests`: ours; `estimated`, `lost`: those without exact counts."""
 
     day: date
     model: str
@@ -42,12 +40,12 @@ class Exposure:
 
     @property
     def difference(self) -> dict[str, int]:
-        """What they count and we do not (or, negative, the other way round); only what differs."""
-        by = {name: self.theirs[name] - self.ours[name] for name in TOKENS}
+        """Their counts minus ours; only those that differ."""
+        by = {name: self.theirs[name] - self.ours[name] for name in TOKEN_COLUMNS}
         return {name: amount for name, amount in by.items() if amount}
 
     def as_json(self) -> dict[str, Any]:
-        """As it is printed."""
+        """The row as it is printed."""
         return {
             "day": self.day.isoformat(),
             "model": self.model,
@@ -63,29 +61,23 @@ class Exposure:
 async def compare_with_provider(
     connections: Connections, reported: Iterable[Reported], first: date, days: int
 ) -> list[Exposure]:
-    """Every day and model that either side knows, from `first` on for so many days. Days without usage are left out."""
+    """Every day and model with usage on either side, for `days` days from `first` on."""
     async with connections.acquire(patient=True) as connection:
-        bounds = (_floor(first), _floor(first + timedelta(days=days)))
+        bounds = (first_id(first), first_id(first + timedelta(days=days)))
         rows = await connection.fetch(load("reconcile_provider"), *bounds, timeout=_STATEMENT_S)
     ours = {(row["day"], row["model"]): row for row in rows}
     theirs = {(entry.day, entry.model): entry.tokens for entry in reported}
+    none: dict[str, int] = dict.fromkeys((*TOKEN_COLUMNS, "requests", "estimated", "lost"), 0)
     return [
-        _exposure(day, model, ours.get((day, model)), theirs.get((day, model), (0,) * len(TOKENS)))
+        Exposure(
+            day=day,
+            model=model,
+            ours={name: row[name] for name in TOKEN_COLUMNS},
+            theirs=dict(zip(TOKEN_COLUMNS, theirs.get((day, model), (0,) * len(TOKEN_COLUMNS)), strict=True)),
+            requests=row["requests"],
+            estimated=row["estimated"],
+            lost=row["lost"],
+        )
         for day, model in sorted(ours.keys() | theirs.keys())
+        for row in [ours.get((day, model), none)]
     ]
-
-
-def _exposure(day: date, model: str, row: Any, theirs: tuple[int, ...]) -> Exposure:
-    return Exposure(
-        day=day,
-        model=model,
-        ours={name: row[name] if row else 0 for name in TOKENS},
-        theirs=dict(zip(TOKENS, theirs, strict=True)),
-        requests=row["requests"] if row else 0,
-        estimated=row["estimated"] if row else 0,
-        lost=row["lost"] if row else 0,
-    )
-
-
-def _floor(day: date) -> Any:
-    return uuid7_floor(to_ms(datetime.fromisoformat(f"{day}T00:00:00+00:00")))

@@ -1,7 +1,7 @@
-"""What nobody will ask for again goes: rows of processes that are over, and old reports of the check of the books.
+"""Deletes rows of processes that ended and old reconciliation reports, one statement each.
 
-One statement each, and safe beside processes that beat and open: a row that moves meanwhile stays, and a process that
-only slept is there again with its next beat. Postgres away: raises what the connection raises.
+Safe while processes beat and open requests: a row that changes meanwhile stays, and the next beat of a process that was
+only suspended inserts its row again. Postgres down: raises the connection's error.
 """
 
 from datetime import timedelta
@@ -14,10 +14,10 @@ REPORTS_FOR = timedelta(days=90)
 
 
 async def prune_processes(connection: Any) -> None:
-    """Rows of processes that said goodbye, or were silent for a day, and have no open requests."""
+    """Deletes processes that ended or have not beaten for a day, and have no open requests."""
     await connection.execute(load("prune_processes"), SILENT_FOR)
 
 
 async def prune_reconciliations(connection: Any) -> None:
-    """Reports older than 90 days."""
+    """Deletes reports older than 90 days."""
     await connection.execute("DELETE FROM reconciliations WHERE ran_at < clock_timestamp() - $1::interval", REPORTS_FOR)

@@ -1,14 +1,9 @@
-"""Proves the books: what was counted, against what it is made of.
+"""Compares rollups and meters with request rows and entries, and Redis with Postgres.
 
-Rollups and meters are compared with the rows and entries in one snapshot per tenant and month, so that traffic makes
-no false drift. The sums are made by Postgres; only drifts come back. Redis is compared in
-`metering.reconciliation.redis_check`.
-A period's name begins with the month that it starts in, as `2026-11`. A month whose rows were detached is compared with
-its checkpoint (`metering.reconciliation.retention`). What is older than all of it is not: the first month is taken for
-the rest of the one before it.
-
-Nothing is changed here (see `metering.reconciliation.repair`), but for a row in `reconciliations`. Postgres away:
-Unavailable, and nothing is stored. Redis away: that check says so, and the others go on.
+One snapshot per tenant and month, so traffic causes no false drifts. A period's name begins with the month in which it
+starts, as `2026-11`. A month whose rows were detached is compared with its checkpoint. The first stored month is not
+compared: it may be incomplete. Writes nothing but a row in `reconciliations`. Postgres down: Unavailable, and nothing
+is stored. Redis down: that check says so, and the others go on.
 """
 
 import json
@@ -26,7 +21,7 @@ from core.ids import uuid7
 from core.logs import get_logger
 from core.postgres.database import Connections
 from metering.admission.redis_scripts import QuotaScripts
-from metering.journal.records import ERRORS
+from metering.journal.records import ERROR_OUTCOMES
 from metering.reconciliation.drifts import (
     DAILY,
     METERS,
@@ -44,21 +39,21 @@ from metering.reconciliation.redis_check import RedisCheck
 from metering.sql import load
 
 STATEMENT_S = 3600
-"""The longest that one statement may take: the sums of a tenant's month."""
+"""The time-out of a statement that sums a tenant's month."""
 
-_OVERDUE_AFTER = timedelta(seconds=60)  # recovery settles what is left open; this is well past it
+_OVERDUE_AFTER = timedelta(seconds=60)  # recovery has settled what was left open long before
 _LONGEST_PERIOD_MONTHS = 14  # a trial lasts a year at most, and may begin on the last day of a month
 _PARTITION = re.compile(r"usage_requests_(\d{4})_(\d{2})")
 
 log = get_logger(__name__)
 
 Progress = Callable[[int, int], None]
-"""Told after each tenant: (done, of)."""
+"""Called after each tenant: (done, of)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What to look at: these tenants, or all; from this month on, or from the first that is stored."""
+    """The tenants to compare (None: all), and the first month (None: the first that is stored)."""
 
     tenants: tuple[UUID, ...] | None = None
     since: Month | None = None
@@ -68,9 +63,9 @@ EVERYTHING = Scope()
 
 
 async def run_reconciliation(connections: Connections, quota: QuotaScripts | None) -> Reconciliation:
-    """What a schedule runs every night: this month, the one before, and what last week's entries touched.
+    """The nightly run: this month, the previous one, and the months of last week's entries. Raises Unavailable.
 
-    So its cost follows the traffic, not the history; `naka reconcile` looks at all of it. Raises Unavailable.
+    Its cost follows the traffic, not the history; `naka reconcile` compares all months.
     """
     now = Month(f"{to_datetime(now_ms()):%Y-%m}")
     return await reconcile(connections, quota, Scope(since=now.later(-1)))
@@ -79,13 +74,15 @@ async def run_reconciliation(connections: Connections, quota: QuotaScripts | Non
 async def reconcile(
     connections: Connections, quota: QuotaScripts | None, scope: Scope = EVERYTHING, *, progress: Progress | None = None
 ) -> Reconciliation:
-    """Compares, and stores what was found. Raises Unavailable."""
+    """Compares, and stores the findings. Raises Unavailable."""
     async with connections.acquire(patient=True) as connection:
         stored = await stored_months(connection)
         wanted = list(scope.tenants or await connection.fetchval("SELECT array_agg(id ORDER BY id) FROM tenants") or ())
     since = max(stored[0].later(1), scope.since or stored[0])
     found = Reconciliation(uuid7(), to_datetime(now_ms()), since)
-    redis = _redis_check(connections, quota, found)
+    redis = None if quota is None else RedisCheck(connections, quota)
+    if redis is None:
+        found.checks[REDIS].not_done = "no Redis is configured"
     for tenant_id in wanted:
         await _books(connections, tenant_id, stored, found)
         if redis is not None and not found.checks[REDIS].failed:
@@ -98,7 +95,7 @@ async def reconcile(
 
 
 async def stored_months(connection: Any) -> list[Month]:
-    """The months (in UTC) of which there are rows, or the sums of them, oldest first."""
+    """The months (in UTC) that have rows or stored sums, oldest first."""
     names = await connection.fetch(
         "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = 'usage_requests'::regclass"
         " UNION SELECT 'usage_requests_' || to_char(month, 'YYYY_MM') FROM usage_checkpoints"
@@ -109,7 +106,7 @@ async def stored_months(connection: Any) -> list[Month]:
 
 @asynccontextmanager
 async def snapshot(connections: Connections) -> AsyncIterator[Any]:
-    """A connection that sees one moment and changes nothing."""
+    """A connection in a read-only transaction with one snapshot."""
     async with (
         connections.acquire(patient=True) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
@@ -118,7 +115,7 @@ async def snapshot(connections: Connections) -> AsyncIterator[Any]:
 
 
 async def _books(connections: Connections, tenant_id: UUID, stored: list[Month], found: Reconciliation) -> None:
-    """The checks of one tenant that Postgres answers alone."""
+    """The checks of one tenant that need only Postgres."""
     async with snapshot(connections) as connection:
         months = await _months(connection, tenant_id, stored, found.since)
         rows = await connection.fetch(load("reconcile_overdue"), tenant_id, _OVERDUE_AFTER, MOST_KEPT)
@@ -148,17 +145,17 @@ async def _months(connection: Any, tenant_id: UUID, stored: list[Month], since: 
 
 
 async def rollup_drifts(connection: Any, tenant_id: UUID, month: Month) -> tuple[list[Drift], int]:
-    """Where the rollups differ in the days of a month: the first `MOST_KEPT` keys, and how many there are."""
+    """The drifts of the rollups in the days of a month: the first `MOST_KEPT` keys, and their number."""
     where = *_days(tenant_id, month), MOST_KEPT
     if await is_archived(connection, tenant_id, month):
         rows = await connection.fetch(load("reconcile_archived"), *where, timeout=STATEMENT_S)
     else:
-        rows = await connection.fetch(load("reconcile_rollup"), *where, sorted(ERRORS), timeout=STATEMENT_S)
+        rows = await connection.fetch(load("reconcile_rollup"), *where, ERROR_OUTCOMES, timeout=STATEMENT_S)
     return [_rollup(tenant_id, row) for row in rows], rows[0]["found"] if rows else 0
 
 
 async def is_archived(connection: Any, tenant_id: UUID, month: Month) -> bool:
-    """Whether rows of a month's days were detached: then only sums by day and period are left of them."""
+    """Whether rows of a month's days were detached, so that only their sums by day and period are left."""
     return bool(
         await connection.fetchval(
             "SELECT EXISTS (SELECT FROM usage_checkpoints WHERE tenant_id = $1 AND day >= $2 AND day < $3)",
@@ -170,7 +167,7 @@ async def is_archived(connection: Any, tenant_id: UUID, month: Month) -> bool:
 
 
 async def meter_drifts(connection: Any, tenant_id: UUID, month: Month) -> list[Drift]:
-    """Where the meters differ, in the periods that begin in a month."""
+    """The drifts of the meters of periods that begin in a month."""
     ids = month.ids(_LONGEST_PERIOD_MONTHS)
     rows = await connection.fetch(load("reconcile_meters"), tenant_id, month.name, *ids, timeout=STATEMENT_S)
     return [
@@ -184,16 +181,9 @@ def _days(tenant_id: UUID, month: Month) -> tuple[Any, ...]:
 
 
 def _rollup(tenant_id: UUID, row: Any) -> Drift:
-    """Its subject names the key, and the rollup unless it is the daily one."""
-    names = {
-        "rollup": "rollup",
-        "user": "user_id",
-        "day": "day",
-        "period": "period_id",
-        "key": "key_id",
-        "model": "model",
-    }
-    subject = {name: str(row[column]) for name, column in names.items() if row.get(column) is not None}
+    """The drift of a row; its subject names the key, and the rollup unless it is the daily one."""
+    columns = ("rollup", "user_id", "day", "period_id", "key_id", "model")
+    subject = {name.removesuffix("_id"): str(row[name]) for name in columns if row.get(name) is not None}
     if subject["rollup"] == DAILY:
         del subject["rollup"]
     return Drift(ROLLUP, tenant_id, subject, counts(row["expected"]), counts(row["actual"]))
@@ -207,13 +197,6 @@ def _overdue(tenant_id: UUID, row: Any) -> Drift:
         "held_nano_usd": row["held_nano_usd"],
     }
     return Drift(OPEN, tenant_id, {"request": str(row["id"]), "user": str(row["user_id"])}, {}, held)
-
-
-def _redis_check(connections: Connections, quota: QuotaScripts | None, found: Reconciliation) -> RedisCheck | None:
-    if quota is None:
-        found.checks[REDIS].not_done = "no Redis is configured"
-        return None
-    return RedisCheck(connections, quota)
 
 
 async def _counters(redis: RedisCheck, tenant_id: UUID, found: Reconciliation) -> None:

@@ -1,17 +1,15 @@
-"""The counters in Redis against Postgres, exactly, also under traffic.
+"""Compares the counters in Redis with Postgres, exactly, also under traffic.
 
-A hash is read first and Postgres after it, in one snapshot, so what happened in between is known by name: a request
-whose hold Redis still has is compared as a hold, whatever Postgres says by then, and one granted after the reading is
-left out. What is left is compared again a few times, and only what stays the same is a drift (a grant that is not open
-yet, a settlement that Redis is just being told of, go by).
+A hash is read first, and Postgres after it in one snapshot, so every change in between is known by request: one that
+Redis still holds for is compared as a hold, whatever its state in Postgres, and one granted after the read is left out.
+Only differences that stay the same are drifts.
 
-Compared is a hash of the tenant's current epoch, built in this run of Redis: any other is rebuilt before it is used.
-`used` is compared in the day and the period of the last grant, which are whole; a hash that was only built since, and
-never granted on, may lack what was used in a day that is over. Raises Unavailable when either store is away.
+Only hashes of the tenant's current epoch and of this run of Redis are compared: any other is rebuilt before use. `used`
+is compared in the day and the period of the last grant, which are complete; a hash that was built since, without a
+grant, may lack usage of a past day. Raises Unavailable when either store is down.
 """
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -21,15 +19,14 @@ from uuid import UUID
 from core.ids import uuid7_floor, uuid7_ms
 from core.postgres.database import Connections
 from metering.admission.redis_scripts import QuotaScripts, built_users_key, tenant_key, user_key
-from metering.quota.counters import WindowState
+from metering.quota.counters import Hold, WindowState
 from metering.reconciliation.drifts import REDIS, Drift, Month, counts
 from metering.sql import load
 
 _TRIES = 5
 _PAUSE_S = 0.4
-_USERS = 200  # hashes read, and summed up by Postgres, at a time
+_USERS = 200  # hashes that are read, and summed by Postgres, at a time
 _STATEMENT_S = 600
-_HOLD = struct.Struct(">5d")
 _HELD = ("held_requests", "held_prompt", "held_output", "held_nano_usd")
 
 Drifts = dict[tuple[Any, ...], Drift]
@@ -37,24 +34,8 @@ Used = dict[tuple[UUID | None, str], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """A hold as a hash has it: requests (1), prompt, output, nano-USD; when it lapses; and its windows."""
-
-    amounts: tuple[int, int, int, int]
-    deadline_ms: int
-    windows: tuple[str, str]
-
-    @classmethod
-    def unpack(cls, packed: bytes) -> "Hold":
-        """Of a field's value (admit.lua)."""
-        prompt, output, nano_usd, deadline_ms, _ = (int(number) for number in _HOLD.unpack_from(packed))
-        day, period, _ = packed[_HOLD.size :].decode().split("|")
-        return cls((1, prompt, output, nano_usd), deadline_ms, (f"d:{day}", f"p:{period}"))
-
-
-@dataclass(frozen=True, slots=True)
 class ExpectedCounters:
-    """A hash, of a user or (None) of the tenant, as it was when ids reached `before`."""
+    """A hash, of a user or (None) of the tenant, as read when new ids were at `before`."""
 
     user_id: UUID | None
     before: UUID
@@ -63,18 +44,18 @@ class ExpectedCounters:
 
     @classmethod
     def of(cls, user_id: UUID | None, before: UUID, fields: dict[bytes, bytes]) -> "ExpectedCounters":
-        """Of all fields."""
+        """The counters of all fields of a hash."""
         holds = {UUID(name[2:].decode()): Hold.unpack(value) for name, value in fields.items() if name[:2] == b"h:"}
         return cls(user_id, before, fields, holds)
 
     @property
     def granted(self) -> bool:
-        """Whether a grant was given since it was built: admit.lua names the minute first, a build sorts the names."""
+        """Whether there was a grant since the build: admit.lua names the minute first, a build sorts the names."""
         return self.fields.get(b"k", b"").startswith(b"m:")
 
     @property
     def windows(self) -> list[str]:
-        """The day and the period that are compared; of several, as a build may leave them, the newest."""
+        """The day and the period that are compared: the newest, since a build may leave several."""
         names = sorted(self.fields.get(b"k", b"").decode().split())
         newest = {name[:2]: name for name in names if name[:2] in ("d:", "p:")}
         return list(newest.values())
@@ -86,19 +67,19 @@ class ExpectedCounters:
 
     @property
     def subject(self) -> dict[str, str]:
-        """Whose hash it is."""
+        """The owner of the hash."""
         return {"of": "the tenant" if self.user_id is None else f"user {self.user_id}"}
 
 
+@dataclass(frozen=True, slots=True)
 class RedisCheck:
-    """Compares tenants, one after the other."""
+    """Compares one tenant at a time."""
 
-    def __init__(self, connections: Connections, quota: QuotaScripts) -> None:
-        self._connections = connections
-        self._quota = quota
+    connections: Connections
+    quota: QuotaScripts
 
     async def drifts(self, tenant_id: UUID) -> list[Drift]:
-        """What differs, and goes on to differ by the same. Raises Unavailable."""
+        """The differences that stay the same over several reads. Raises Unavailable."""
         found = await self._compare(tenant_id)
         for _ in range(_TRIES - 1):
             if not found:
@@ -109,7 +90,7 @@ class RedisCheck:
         return list(found.values())
 
     async def _compare(self, tenant_id: UUID) -> Drifts:
-        run_id = await self._quota.lane.connect()
+        run_id = await self.quota.pipeline.connect()
         (of_tenant,) = await self._read([(None, tenant_key(tenant_id))])
         epoch = of_tenant.fields.get(b"e")
         if epoch is None or of_tenant.fields.get(b"r") != run_id.encode():
@@ -125,27 +106,29 @@ class RedisCheck:
         """The users whose hashes were built, some at a time, so that no command of Redis is longer for more of them."""
         cursor: Any = b"0"
         while True:
-            cursor, users = await self._quota.lane.command("SSCAN", built_users_key(tenant_id), cursor, "COUNT", _USERS)
+            cursor, users = await self.quota.pipeline.command(
+                "SSCAN", built_users_key(tenant_id), cursor, "COUNT", _USERS
+            )
             if users:
                 yield [UUID(user.decode()) for user in users]
             if cursor == b"0":
                 return
 
     async def _read(self, keys: Sequence[tuple[UUID | None, str]]) -> list[ExpectedCounters]:
-        """Hashes, each at one moment. The clock is read before: what is granted from then on may be in them or not."""
-        before = uuid7_floor(await self._quota.now_ms())
-        answers = [self._quota.lane.command("HGETALL", key) for _, key in keys]
+        """Reads hashes, each atomically. The clock is read before: later grants may be in them or not."""
+        before = uuid7_floor(await self.quota.now_ms())
+        answers = [self.quota.pipeline.command("HGETALL", key) for _, key in keys]
         return [
             ExpectedCounters.of(user_id, before, _pairs(await answer))
             for (user_id, _), answer in zip(keys, answers, strict=True)
         ]
 
     async def _against_postgres(self, tenant_id: UUID, epoch: int, shadows: Sequence[ExpectedCounters]) -> Drifts:
-        """Every difference of hashes of one kind: the tenant's, or some of its users'."""
+        """The differences of hashes of one kind: the tenant's, or some of its users'."""
         held = list({request for shadow in shadows for request in shadow.holds})
         users = [shadow.user_id for shadow in shadows if shadow.user_id is not None]
         async with (
-            self._connections.acquire(patient=True) as connection,
+            self.connections.acquire(patient=True) as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             if not shadows or epoch != await connection.fetchval(_IN_FORCE, tenant_id):
@@ -163,13 +146,15 @@ class RedisCheck:
 
     @staticmethod
     async def _used(connection: Any, tenant_id: UUID, shadows: Sequence[ExpectedCounters], held: list[UUID]) -> Used:
-        """What was used in the windows of each hash, by what Postgres has settled and Redis does not hold for."""
+        """The usage in the windows of each hash: what Postgres has settled and Redis does not hold for."""
         whole = [
             (shadow, day, period) for shadow in shadows if (day := shadow.name("d:")) and (period := shadow.name("p:"))
         ]
-        of_users = bool(shadows[0].user_id)
+        statement = load("reconcile_windows")
+        if shadows[0].user_id is None:  # left out, not made optional: the index of users serves only a plain equality
+            statement = statement.replace("AND user_id = h.user_id ", "")
         rows = await connection.fetch(
-            load("reconcile_user_windows" if of_users else "reconcile_tenant_windows"),
+            statement,
             tenant_id,
             [shadow.user_id for shadow, _, _ in whole],
             [min(Month(day[:7]), Month(period[:7])).ids()[0] for _, day, period in whole],
@@ -186,9 +171,9 @@ _IN_FORCE = "SELECT epoch FROM tenant_epochs WHERE tenant_id = $1 AND fallback_u
 
 
 def _holds(tenant_id: UUID, shadow: ExpectedCounters, rows: dict[UUID, Any]) -> Iterable[Drift]:
-    """Holds that nobody owns any more, open requests that nothing is held for, and the number of those that run.
+    """Holds without an open request, open requests without a hold, and a wrong number of running requests.
 
-    A hold past its deadline is what it is: the next request of its hash has Postgres answer for it.
+    A hold past its deadline is ignored: the next request of its hash asks Postgres about it.
     """
     for request, hold in shadow.holds.items():
         row = rows.get(request)
@@ -209,7 +194,7 @@ def _holds(tenant_id: UUID, shadow: ExpectedCounters, rows: dict[UUID, Any]) -> 
 
 
 def _windows(tenant_id: UUID, shadow: ExpectedCounters, used: Used) -> Iterable[Drift]:
-    """Windows that say something else than what was used in them and is held in them."""
+    """Windows that differ from their usage and holds."""
     for name in shadow.windows:
         state = WindowState.unpack(shadow.fields.get(name.encode()))
         holds = [hold.amounts for hold in shadow.holds.values() if name in hold.windows]
@@ -223,5 +208,5 @@ def _windows(tenant_id: UUID, shadow: ExpectedCounters, used: Used) -> Iterable[
 
 
 def _pairs(answer: Any) -> dict[bytes, bytes]:
-    """A hash, of either protocol."""
+    """The hash of an answer in RESP2 or RESP3."""
     return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))

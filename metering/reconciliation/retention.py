@@ -1,11 +1,9 @@
-"""Old months of `usage_requests` are detached, once their sums are stored and nothing in them can move any more.
+"""Detaches old months of `usage_requests`, once their sums are stored and none of their rows can change.
 
-A month goes when it is older than the retention, no row of it is open or still held, and no period that is counted now
-began in it or before: limits are rebuilt from rows. Its sums by tenant, day and period are stored in the transaction
-that detaches it, so reconciliation adds up before and after. The table stays, under its own name with `_detached`,
-unless it is to be dropped: then the requests are gone, and their sums, rollups, meters and bills are not.
-
-Detaching takes a lock that stops admission, so it waits for it half a second at most, and comes back an hour later.
+A month is detached when it is older than the retention, none of its rows is open or held, and no current period began
+in it or before: limits are rebuilt from rows. Its sums by tenant, day and period are stored with it, so reconciliation
+still adds up. The table stays, renamed to `..._detached`, unless it is to be dropped. Detaching needs a lock that stops
+admission: it waits for it at most half a second, and is tried again an hour later.
 """
 
 from typing import Any
@@ -25,9 +23,9 @@ log = get_logger(__name__)
 
 
 async def detach_old_months(connections: Connections, *, keep_months: int, drop: bool = False) -> list[str]:
-    """Detaches what is older than `keep_months` whole months (0: nothing is), oldest first; the names of the months.
+    """Detaches months older than `keep_months` whole months (0: none), oldest first; returns their names.
 
-    Safe to run in several workers at once, and to repeat. A month that must stay yet stops those after it, too.
+    Idempotent, and safe in several workers at once. A month that cannot be detached yet also keeps those after it.
     """
     if not keep_months:
         return []
@@ -50,10 +48,10 @@ async def _attached(connection: Any) -> list[Month]:
 
 
 async def _detach(connection: Any, month: Month, *, drop: bool) -> bool:
-    """Whether the month is detached now.
+    """Detaches the month; whether it is detached now.
 
-    One function of the schema's owner does all of it, because the application may change no table: it looks whether
-    anything in the month can move, stores its sums, detaches it, and looks again once nobody else can.
+    A function of the schema's owner does it, since the application may not change tables: it checks that no row of the
+    month can change, stores the sums, detaches the month, and checks again under the lock.
     """
     try:
         await connection.execute(_DETACH, month.first, now_ms(), drop, timeout=STATEMENT_S)

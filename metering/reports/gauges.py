@@ -1,4 +1,4 @@
-"""How the books stand, over all processes: one cheap statement. Postgres away: raises what the connection raises."""
+"""The gauges of Prometheus over all processes: one cheap statement. Postgres down: raises the connection's error."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,11 +9,10 @@ from metering.sql import load
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """Numbers that identify nobody. `drifts` and `age_s` are of the last check of the books, if there was one.
+    """Numbers that identify nobody. `drifts` and `age_s` are of the last reconciliation, if there was one.
 
-    `writable`: 0 on a replica, or where transactions are read-only.
-
-    `worker_overdue_s`: how long the work of the hour has waited for a worker; None before the first worker.
+    `writable`: 0 on a replica, or if transactions are read-only. `worker_overdue_s`: for how long the hourly jobs have
+    been due; None before the first worker ran.
     """
 
     open_requests: int
@@ -26,5 +25,5 @@ class Gauges:
 
 
 async def read_gauges(connection: Any, *, dead_after_s: float) -> Gauges:
-    """Right now. A process lives when its beat is younger than `dead_after_s`, by Postgres's clock."""
+    """The current gauges. A process lives while its beat is younger than `dead_after_s`, by Postgres's clock."""
     return Gauges(*await connection.fetchrow(load("gauges"), timedelta(seconds=dead_after_s)))

@@ -1,7 +1,7 @@
 """Usage of one user by day and model, and the requests and ledger entries behind it.
 
 Sums come from the rollup, never from the request rows, and no report is read on the request path. A request is shown
-as what it counts for: its row and its entries.
+with its effective usage: its row and its entries.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -18,8 +18,9 @@ from core.ids import uuid7_floor
 from core.postgres.database import Base
 from core.postgres.index_pages import HIGHEST, LOWEST, KeysetQuery, Sift, read_page
 from metering.adjustments.errors import no_request
-from metering.adjustments.measurement import Measurement, Named, effective
-from metering.models import COUNT_COLUMNS, UsageDaily, UsageEntry, UsageRequest
+from metering.adjustments.measurement import Measurement, effective
+from metering.counts import COUNT_COLUMNS, NamedRow
+from metering.models import UsageDaily, UsageEntry, UsageRequest
 
 _SUMS: list[ColumnElement[Any]] = [
     func.coalesce(func.sum(getattr(UsageDaily, name)), 0).label(name) for name in COUNT_COLUMNS
@@ -43,25 +44,40 @@ async def own_usage(
     return (await session.execute(query)).all()
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFilter:
-    """Which requests to list; None means any. `before` is a cursor: only older ids."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageFilter:
+    """The rows to list; None means any. `since` and `until`: their creation. `before` is a cursor: only older ids."""
 
     tenant_id: UUID | None = None
     user_id: UUID | None = None
-    key_id: UUID | None = None
-    model: str | None = None
-    state: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     before: UUID | None = None
 
+    def query(self, table: type[Base], sift: Sequence[Sift], few: ColumnElement[bool] | None) -> KeysetQuery:
+        """The index to walk (of the user, of the tenant, or of all), and the filters on its rows."""
+        fixed = {name: getattr(self, name) for name in ("tenant_id", "user_id") if getattr(self, name) is not None}
+        if self.tenant_id is None and self.user_id is not None:
+            fixed, sift = {}, [*sift, lambda columns: columns.user_id == self.user_id]
+        lowest = LOWEST if self.since is None else uuid7_floor(to_ms(self.since))
+        ends = [] if self.until is None else [uuid7_floor(to_ms(self.until))]
+        return KeysetQuery(table, fixed, sift, few, lowest, min([*ends, self.before or HIGHEST]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFilter(UsageFilter):
+    """The requests to list."""
+
+    key_id: UUID | None = None
+    model: str | None = None
+    state: str | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class RequestUsage:
-    """A request: its row as it was settled first, what it counts for by now, and how many entries that took."""
+    """A request: its row as it was first settled, its effective usage, and the number of its entries."""
 
-    row: Named
+    row: NamedRow
     effective: Measurement
     entries: int
 
@@ -81,14 +97,14 @@ class RequestPage:
 
 async def list_requests(session: AsyncSession, wanted: RequestFilter, *, limit: int) -> RequestPage:
     """Requests, newest first. A page costs the same at any size of the table."""
-    found = await read_page(session, _walk_of(wanted), limit=limit)
+    found = await read_page(session, _query_of(wanted), limit=limit)
     return RequestPage(await _with_entries(session, found.mappings), found.next)
 
 
 async def stream_requests(
     session: AsyncSession, wanted: RequestFilter, *, batch_rows: int
 ) -> AsyncGenerator[list[RequestUsage], None]:
-    """All of them, newest first, some at a time: no snapshot is kept open for as long as the reader takes."""
+    """All requests, newest first, in batches: no snapshot stays open for as long as the reader takes."""
     while True:
         page = await list_requests(session, wanted, limit=batch_rows)
         if page.rows:
@@ -98,27 +114,20 @@ async def stream_requests(
         wanted = replace(wanted, before=page.next)
 
 
-def _walk_of(wanted: RequestFilter) -> KeysetQuery:
-    """The index and what is sifted: that of the user, of the tenant, or of all; open requests have their own."""
-    fixed = {name: getattr(wanted, name) for name in ("tenant_id", "user_id") if getattr(wanted, name) is not None}
+def _query_of(wanted: RequestFilter) -> KeysetQuery:
     sift: list[Sift] = []
-    if "tenant_id" not in fixed and "user_id" in fixed:
-        user_id = fixed.pop("user_id")
-        sift.append(lambda columns: columns.user_id == user_id)
     if wanted.key_id is not None:
         sift.append(lambda columns: columns.key_id == wanted.key_id)
     if wanted.model is not None:
         sift.append(lambda columns: columns.model == wanted.model)
-    is_open = UsageRequest.state == literal_column("'open'")  # no parameter: the partial index is to fit every plan
+    is_open = UsageRequest.state == literal_column("'open'")  # a literal, so that every plan may use the partial index
     if wanted.state not in (None, "open"):
         sift.append(lambda columns: columns.state == wanted.state)
-    lowest, before = _bounds(wanted)
-    few = is_open if wanted.state == "open" else None
-    return KeysetQuery(UsageRequest, fixed, sift, few, lowest, before)
+    return wanted.query(UsageRequest, sift, is_open if wanted.state == "open" else None)
 
 
 async def find_request(session: AsyncSession, request_id: UUID, *, tenant_id: UUID | None) -> RequestUsage:
-    """By id, within `tenant_id` unless that is None (any tenant). Raises NotFound."""
+    """The request with the id, of `tenant_id` or, if None, of any tenant. Raises NotFound."""
     query = select(*_columns(UsageRequest)).where(UsageRequest.id == request_id)
     if tenant_id is not None:
         query = query.where(UsageRequest.tenant_id == tenant_id)
@@ -128,48 +137,39 @@ async def find_request(session: AsyncSession, request_id: UUID, *, tenant_id: UU
     return (await _with_entries(session, rows))[0]
 
 
-@dataclass(frozen=True, slots=True)
-class EntryFilter:
-    """Which entries to list, as RequestFilter; times are those of the entries."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryFilter(UsageFilter):
+    """The entries to list."""
 
-    tenant_id: UUID | None = None
-    user_id: UUID | None = None
     request_id: UUID | None = None
     kind: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    before: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EntryPage:
-    """As RequestPage."""
+    """One page of entries, like RequestPage."""
 
-    rows: Sequence[Named]
+    rows: Sequence[NamedRow]
     next: UUID | None
 
 
 async def list_entries(session: AsyncSession, wanted: EntryFilter, *, limit: int) -> EntryPage:
     """Entries, newest first. A page costs the same at any size of the table."""
-    fixed = {name: getattr(wanted, name) for name in ("tenant_id", "user_id") if getattr(wanted, name) is not None}
     sift: list[Sift] = [lambda columns: columns.kind == wanted.kind] if wanted.kind is not None else []
     few = None if wanted.request_id is None else UsageEntry.request_id == wanted.request_id
     if few is not None and wanted.tenant_id is not None:
         few &= UsageEntry.tenant_id == wanted.tenant_id
-    if "tenant_id" not in fixed and "user_id" in fixed:
-        user_id = fixed.pop("user_id")
-        sift.append(lambda columns: columns.user_id == user_id)
-    found = await read_page(session, KeysetQuery(UsageEntry, fixed, sift, few, *_bounds(wanted)), limit=limit)
+    found = await read_page(session, wanted.query(UsageEntry, sift, few), limit=limit)
     return EntryPage(found.mappings, found.next)
 
 
-async def _with_entries(session: AsyncSession, rows: Sequence[Named]) -> list[RequestUsage]:
-    """The rows with what their entries make of them, asked for all at once."""
+async def _with_entries(session: AsyncSession, rows: Sequence[NamedRow]) -> list[RequestUsage]:
+    """The rows with their effective usage; one query reads the entries of all."""
     query = select(*_columns(UsageEntry)).where(
         UsageEntry.tenant_id.in_({row["tenant_id"] for row in rows}),
         UsageEntry.request_id.in_([row["id"] for row in rows]),
     )
-    entries: dict[UUID, list[Named]] = {}
+    entries: dict[UUID, list[NamedRow]] = {}
     for entry in (await session.execute(query)).mappings():
         entries.setdefault(entry["request_id"], []).append(entry)
     found = [(row, entries.get(row["id"], [])) for row in rows]
@@ -178,10 +178,3 @@ async def _with_entries(session: AsyncSession, rows: Sequence[Named]) -> list[Re
 
 def _columns(table: type[Base]) -> list[Any]:
     return list(table.__table__.columns)
-
-
-def _bounds(wanted: RequestFilter | EntryFilter) -> tuple[UUID, UUID]:
-    """The ids that were minted from `since` until `until`, and are older than `before`."""
-    lowest = LOWEST if wanted.since is None else uuid7_floor(to_ms(wanted.since))
-    ends = [] if wanted.until is None else [uuid7_floor(to_ms(wanted.until))]
-    return lowest, min([*ends, wanted.before or HIGHEST])

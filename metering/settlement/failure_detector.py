@@ -1,8 +1,7 @@
-"""Who is dead? Judged by an observer's own reads of beats that stand still, never by comparing clocks. Pure.
+"""The failure detector: suspects processes whose heartbeat the observer itself saw standing still. Pure.
 
-A process that looks dead may only sleep, or be cut off from Postgres; so being judged dead costs nothing that cannot be
-made good. When the observer itself did not look for a while (it slept, Postgres was away), everybody else may have been
-in the same trouble: what it saw before is forgotten.
+It never compares clocks. After a gap in its own reads (it was suspended, Postgres was down) the observer starts over,
+since all others may have had the same problem.
 """
 
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from uuid import UUID
 
 
 class FailureDetector:
-    """One observer's memory. Times in seconds of its own monotonic clock."""
+    """The reads of one observer. Times are seconds of its own monotonic clock."""
 
     def __init__(self, *, dead_after_s: float, longest_gap_s: float) -> None:
         self._dead_after_s = dead_after_s
@@ -19,7 +18,7 @@ class FailureDetector:
         self._looked_at_s = float("-inf")
 
     def look(self, beats: Mapping[UUID, int], at_s: float) -> set[UUID]:
-        """Takes in one read of all beats; answers whose has stood still for too long."""
+        """Takes one read of all beats; returns the processes whose beat has stood still for too long."""
         if at_s - self._looked_at_s > self._longest_gap_s:
             self._seen.clear()
         self._looked_at_s = at_s

@@ -1,14 +1,14 @@
-"""The heartbeat: one write per process and beat, with how far each of its open streams is.
+"""The heartbeat: one write per process and beat, with the progress of each of its open streams.
 
-Whoever finds the beat standing still settles the streams by what the last one carried (metering.settlement.recovery).
-Postgres away: the beat is missed and the next one tells everything again.
+If the beat stands still, another process settles the streams from the last one (`metering.settlement.recovery`).
+Postgres down: the beat is missed, and the next one carries everything again.
 """
 
 import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import asyncpg
@@ -24,16 +24,16 @@ from metering.pricing.tokens import NO_USAGE, Usage, overlay
 from metering.settlement.chars_per_token import CharsPerToken
 from metering.sql import load
 
-Rider = Callable[[Connections], Awaitable[None]]
-"""Writes something small after a beat; its failure is logged, and the next beat comes all the same."""
+AfterBeat = Callable[[Connections], Awaitable[None]]
+"""A small write after each beat. Its failure is logged, and does not stop the next beat."""
 _WRITE_S = 5
-"""A beat on a connection that hangs is given up, so that the next one takes another before we are taken for dead."""
+"""The time-out of a beat. The next beat uses another connection, before this process is suspected to be dead."""
 
 log = get_logger(__name__)
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True):
-    """How far one stream is. `usage` is None before `message_start`; its output is what the provider has said of it."""
+    """The progress of a stream. `usage` is None before `message_start`; its output is what the provider reported."""
 
     id: UUID
     outcome: Outcome = Outcome.LOST
@@ -47,12 +47,12 @@ class Progress(msgspec.Struct, frozen=True, array_like=True):
 
 
 def progress_of(request_id: UUID, recorder: UsageRecorder | None) -> Progress:
-    """What a heartbeat says of a request. Pure."""
+    """The progress of a request. Pure."""
     if recorder is None or recorder.started is None:
         return Progress(request_id, upstream_request_id=None if recorder is None else recorder.upstream_request_id)
     usage = NO_USAGE if recorder.outcome is Outcome.REFUSED else overlay(recorder.started, recorder.latest)
     if recorder.latest is None or recorder.latest.output_tokens is None:
-        usage = replace(usage, output_tokens=0)  # what `message_start` says of the output is a placeholder
+        usage = replace(usage, output_tokens=0)  # the output in `message_start` is a placeholder
     return Progress(
         request_id,
         recorder.outcome if recorder.finished else Outcome.LOST,
@@ -66,85 +66,74 @@ def progress_of(request_id: UUID, recorder: UsageRecorder | None) -> Progress:
     )
 
 
+@dataclass(slots=True)
 class Heartbeat:
-    """Beats every `every_s`. One per process; it must beat once before the first request is opened."""
+    """Beats every `every_s`. One per process; the first beat comes before the first request is opened."""
 
-    def __init__(
-        self,
-        pool: Connections,
-        running: InFlight,
-        densities: CharsPerToken,
-        process_id: UUID,
-        *,
-        every_s: float,
-        rider: Rider | None = None,
-    ) -> None:
-        self._pool = pool
-        self._running = running
-        self._densities = densities
-        self._process_id = process_id
-        self._every_s = every_s
-        self._rider = rider
-        self._task: asyncio.Task[None] | None = None
+    pool: Connections
+    in_flight: InFlight
+    chars_per_token: CharsPerToken
+    process_id: UUID
+    every_s: float
+    after_beat: AfterBeat | None = None
+    task: "asyncio.Task[None] | None" = field(default=None, init=False)
 
     async def start(self) -> None:
-        """The first beat. Raises Unavailable."""
+        """Beats once, then starts the task. Raises Unavailable."""
         await self.beat()
-        self._task = asyncio.create_task(self._work(), name="heartbeat")
+        self.task = asyncio.create_task(self._work(), name="heartbeat")
 
     async def stop(self) -> None:
-        """Says goodbye if nothing is left behind: else a beat that stands still tells the others to look."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self._carry()
-        if len(self._running):
-            log.critical("stopped_with_requests", requests=len(self._running))
+        """Marks the process as ended, unless requests are left: then its standing beat makes others recover them."""
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)
+        await self._run_after_beat()
+        if len(self.in_flight):
+            log.critical("stopped_with_requests", requests=len(self.in_flight))
             return
         try:
-            async with self._pool.acquire() as connection:
+            async with self.pool.acquire() as connection:
                 await connection.execute(
-                    "UPDATE processes SET ended_at = clock_timestamp() WHERE id = $1", self._process_id
+                    "UPDATE processes SET ended_at = clock_timestamp() WHERE id = $1", self.process_id
                 )
         except Unavailable as error:
-            log.warning("no_goodbye", error=str(error))
+            log.warning("process_end_not_recorded", error=str(error))
 
     async def beat(self) -> None:
-        """One beat. Raises Unavailable."""
-        async with self._pool.acquire() as connection:
-            progress = msgspec.json.encode([progress_of(*entry) for entry in self._running]).decode()
-            us = (self._process_id, socket.gethostname(), os.getpid())
-            await connection.execute(load("beat"), *us, progress, timeout=_WRITE_S)
-            await self._share_densities(connection)
+        """Writes one beat. Raises Unavailable."""
+        async with self.pool.acquire() as connection:
+            progress = msgspec.json.encode([progress_of(*entry) for entry in self.in_flight]).decode()
+            process = (self.process_id, socket.gethostname(), os.getpid())
+            await connection.execute(load("heartbeat"), *process, progress, timeout=_WRITE_S)
+            await self._share_measurements(connection)
 
     async def _work(self) -> None:
         while True:
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(self.every_s)
             try:
                 await self.beat()
             except Unavailable as error:
                 log.warning("beat_missed", error=type(error).__name__)
-            except Exception as error:  # noqa: BLE001 - the next beat must come, or a living process is taken for dead
+            except Exception as error:  # noqa: BLE001 - without the next beat a living process is suspected to be dead
                 log.critical("beat_failed", error=repr(error))
-            await self._carry()
+            await self._run_after_beat()
 
-    async def _carry(self) -> None:
-        """Lets the rider write, after the beat: what it has is worth less than a beat in time."""
-        if self._rider is None:
+    async def _run_after_beat(self) -> None:
+        if self.after_beat is None:
             return
         try:
-            await self._rider(self._pool)
+            await self.after_beat(self.pool)
         except (Unavailable, asyncpg.PostgresError, TimeoutError) as error:
-            log.warning("rider_failed", error=type(error).__name__)
+            log.warning("after_beat_failed", error=type(error).__name__)
 
-    async def _share_densities(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
-        """Adds what this process measured to what all have, and takes over the sum."""
-        taken = self._densities.take()
+    async def _share_measurements(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
+        """Adds the characters per token that this process measured to the shared table, and loads the sums."""
+        observed = self.chars_per_token.take()
+        columns = zip(*observed, strict=True) if observed else ((), (), ())
         try:
-            rows = await connection.fetch(
-                load("densities"), *map(list, zip(*taken, strict=True) if taken else ((), (), ()))
-            )
+            rows = await connection.fetch(load("chars_per_token"), *map(list, columns))
         except BaseException:
-            self._densities.put_back(taken)
+            self.chars_per_token.put_back(observed)
             raise
-        self._densities.loaded([(row["model"], row["output_chars"], row["output_tokens"]) for row in rows])
+        self.chars_per_token.loaded([(row["model"], row["output_chars"], row["output_tokens"]) for row in rows])

@@ -1,19 +1,18 @@
-"""Requests that nobody is going to settle, settled: once, by what their process's last heartbeat said of them.
+"""Recovery: settles requests that their process will not settle, once, from its last heartbeat.
 
-- of a process whose beat stands still: it died, or only sleeps. Settled; but the hold counts until the deadline, since
-  a sleeper's stream may still run. When it wakes, its better count becomes a revision.
-- of a process that said goodbye, and orphans of this one (open, and not among what it runs): no stream can run any
-  more, so the hold goes at once.
+- A process whose beat stands still died, or is suspended. Its requests are settled, but their holds count until the
+  deadline, since their streams may still run. If it wakes up, its better measurement becomes a revision.
+- A process that ended, and orphans of this one (open, and not in flight): no stream can run, so the hold ends at once.
 
-Any number of processes may do this at the same time: a row is settled only while it is open. Postgres away: nothing
-is judged, and what was seen before is forgotten.
+Any number of processes may do this concurrently: a row is settled only while it is open. Postgres down: nothing is
+recovered, and the failure detector starts over.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -35,78 +34,74 @@ from metering.pricing.tokens import NO_USAGE, Usage
 from metering.settlement.chars_per_token import CharsPerToken
 from metering.settlement.failure_detector import FailureDetector
 from metering.settlement.heartbeat import Progress
-from metering.settlement.settlement import counts_of
 from metering.sql import load
 
 _SHARD = 0
-_LOOKS_PER_DEATH = 8
+_LOOKS_PER_TIMEOUT = 8
 
 log = get_logger(__name__)
 
 
+@dataclass(slots=True)
 class Recovery:
-    """Watches the beats of all processes and settles what the dead left open. Any number may run."""
+    """Watches the beats of all processes and settles what dead ones left open. Any number may run.
 
-    def __init__(
-        self,
-        pool: Connections,
-        quota: QuotaScripts,
-        prices: PriceList,
-        densities: CharsPerToken,
-        *,
-        process_id: UUID | None = None,
-        running: InFlight | None = None,
-        dead_after_s: float,
-    ) -> None:
-        """`process_id` and `running` of the process it runs in, if that one opens requests: its orphans are ours."""
-        self._pool = pool
-        self._quota = quota
-        self._prices = prices
-        self._densities = densities
-        self._process_id = process_id
-        self._running = running
-        self._every_s = dead_after_s / _LOOKS_PER_DEATH
-        self._vigil = FailureDetector(dead_after_s=dead_after_s, longest_gap_s=3 * self._every_s)
-        self._task: asyncio.Task[None] | None = None
+    `process_id` and `in_flight`: of this process, if it opens requests; it then recovers its own orphans.
+    """
+
+    pool: Connections
+    quota: QuotaScripts
+    prices: PriceList
+    chars_per_token: CharsPerToken
+    dead_after_s: float
+    process_id: UUID | None = None
+    in_flight: InFlight | None = None
+    detector: FailureDetector = field(init=False)
+    task: "asyncio.Task[None] | None" = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """Begins to watch."""
+        gap_s = 3 * self.dead_after_s / _LOOKS_PER_TIMEOUT
+        self.detector = FailureDetector(dead_after_s=self.dead_after_s, longest_gap_s=gap_s)
 
     def start(self) -> None:
-        """Looks from now on."""
-        self._task = asyncio.create_task(self._work(), name="recovery")
+        """Starts the task."""
+        self.task = asyncio.create_task(self._work(), name="recovery")
 
     async def stop(self) -> None:
-        """Ends; a recovery under way is undone whole, and another process does it."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        """Ends the task; a running recovery is rolled back, and another process does it."""
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)
 
     async def _work(self) -> None:
         while True:
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(self.dead_after_s / _LOOKS_PER_TIMEOUT)
             try:
                 await self.look()
             except Unavailable as error:
                 log.warning("recovery_waits", error=type(error).__name__)
-            except Exception as error:  # noqa: BLE001 - the next look must come whatever this one met
+            except Exception as error:  # noqa: BLE001 - the task must survive any error
                 log.critical("recovery_failed", error=repr(error))
 
     async def look(self) -> int:
-        """One look at everybody; how many requests it settled. Raises Unavailable."""
-        async with self._pool.acquire() as connection:
-            rows = await connection.fetch(load("watch"))
-        ours = self._process_id if self._running is not None else None
-        beats = {row["id"]: row["beat"] for row in rows if not row["ended"] and row["id"] != ours}
+        """Checks all processes once; the number of requests that it settled. Raises Unavailable."""
+        async with self.pool.acquire() as connection:
+            rows = await connection.fetch(load("heartbeats"))
+        own_id = self.process_id if self.in_flight is not None else None
+        beats = {row["id"]: row["beat"] for row in rows if not row["ended"] and row["id"] != own_id}
         settled = 0
-        for process_id in self._vigil.look(beats, time.monotonic()):
+        for process_id in self.detector.look(beats, time.monotonic()):
             settled += await self._attempt(process_id, beats[process_id])
         for row in rows:
-            if row["ended"] and row["id"] != ours:
+            if row["ended"] and row["id"] != own_id:
                 settled += await self._attempt(row["id"], None)
-        if any(row["id"] == ours for row in rows):
+        if any(row["id"] == own_id for row in rows):
             settled += await self.recover_orphans()
         return settled
 
     async def _attempt(self, process_id: UUID, beat: int | None) -> int:
-        """What keeps one process from being recovered keeps no other."""
+        """Recovers a process; a failure is logged and does not stop the recovery of others."""
         try:
             return await self.recover(process_id, beat=beat)
         except Collided as error:
@@ -119,50 +114,50 @@ class Recovery:
             return 0
 
     async def recover_orphans(self) -> int:
-        """Settles open rows of this process that it does not run: an open in doubt, a settlement that failed."""
-        if self._process_id is None or self._running is None:
+        """Settles open rows of this process that are not in flight: an open in doubt, a settlement that failed."""
+        if self.process_id is None or self.in_flight is None:
             return 0
-        async with self._pool.acquire() as connection:
+        async with self.pool.acquire() as connection:
             rows = await connection.fetch(
-                "SELECT id FROM usage_requests WHERE process_id = $1 AND state = 'open'", self._process_id
+                "SELECT id FROM usage_requests WHERE process_id = $1 AND state = 'open'", self.process_id
             )
-        # Read after the rows: what was settled since is not among them either, and then nothing is open to settle.
-        orphans = [row["id"] for row in rows if row["id"] not in self._running]
-        return await self.recover(self._process_id, beat=None, only=orphans) if orphans else 0
+        # Checked after the read: a request that was settled meanwhile is not open any more, and stays as it is.
+        orphans = [row["id"] for row in rows if row["id"] not in self.in_flight]
+        return await self.recover(self.process_id, beat=None, only=orphans) if orphans else 0
 
     async def recover(self, process_id: UUID, *, beat: int | None, only: Sequence[UUID] | None = None) -> int:
-        """Settles what the process left open. With `beat`: only if it still stands there; it may wake up later."""
-        book = await self._prices.book()
-        async with self._pool.acquire(patient=True) as connection, connection.transaction():
+        """Settles what the process left open. With `beat`: only if that is still its beat, and keeping the holds."""
+        book = await self.prices.book()
+        async with self.pool.acquire(patient=True) as connection, connection.transaction():
             process = await connection.fetchrow(
                 "SELECT beat, progress FROM processes WHERE id = $1 FOR UPDATE", process_id
             )
             if beat is not None and beat != (-1 if process is None else process["beat"]):
                 return 0
-            rows = await connection.fetch(load("lost"), process_id, only)
-            densities = await connection.fetch("SELECT model, output_chars, output_tokens FROM output_densities")
-            self._densities.loaded(tuple(density.values()) for density in densities)
+            rows = await connection.fetch(load("abandoned_requests"), process_id, only)
+            measured = await connection.fetch("SELECT model, output_chars, output_tokens FROM output_densities")
+            self.chars_per_token.loaded(tuple(row.values()) for row in measured)
             known = _progress(None if process is None else process["progress"])
             lost = [self._settlement(row, known.get(row["id"]) or Progress(row["id"]), book) for row in rows]
             settled = await _settle(connection, lost) if lost else set()
             if beat is not None and settled:
                 pairs = [(settlement.tenant_id, settlement.id) for settlement in lost if settlement.id in settled]
-                await connection.execute(load("keep_holds"), *map(list, zip(*pairs, strict=True)), offset_ms())
+                await connection.execute(load("extend_holds"), *map(list, zip(*pairs, strict=True)), offset_ms())
         if beat is None:
             await self._release(settlement for settlement in lost if settlement.id in settled)
         if settled:
-            log.warning(
-                "requests_recovered", process_id=str(process_id), requests=len(settled), asleep=beat is not None
-            )
+            suspected = beat is not None
+            log.warning("requests_recovered", process_id=str(process_id), requests=len(settled), suspected=suspected)
         return len(settled)
 
     async def _release(self, lost: Iterable[Settlement]) -> None:
         for settlement in lost:
             with contextlib.suppress(Unavailable):
-                await self._quota.settle(settlement.tenant_id, settlement.user_id, settlement.id, counts_of(settlement))
+                ids = (settlement.tenant_id, settlement.user_id, settlement.id)
+                await self.quota.settle(*ids, settlement.counts.values)
 
     def _settlement(self, row: asyncpg.Record, progress: Progress, book: PriceBook) -> Settlement:
-        """What a heartbeat's word on a request comes to: final if the beat had seen its end, else estimated."""
+        """The settlement of a request from its last progress: final if the stream had ended, else estimated."""
         pinned = book.by_id(row["price_id"])
         price, known = book.settle(progress.model, to_ms(row["opened_at"]), pinned)
         usage, source = NO_USAGE, Source.ESTIMATED
@@ -185,15 +180,15 @@ class Recovery:
         )
 
     def _measured(self, usage: Usage, progress: Progress, granted: int) -> tuple[Usage, Source]:
-        """The provider was told to write at most `granted` tokens: an estimate cannot be more."""
+        """The usage and its source. An estimate is at most `granted`, the most that the provider could write."""
         if progress.finished:
             return usage, Source.FINAL
-        estimate = self._densities.estimate(progress.model or "", progress.output_chars)
+        estimate = self.chars_per_token.estimate(progress.model or "", progress.output_chars)
         return replace(usage, output_tokens=max(usage.output_tokens, min(estimate, granted))), Source.ESTIMATED
 
 
 async def _settle(connection: Any, lost: Sequence[Settlement]) -> set[UUID]:
-    """Settles them, in the caller's transaction. One that Postgres refuses stays open, loudly, and stops no other."""
+    """Settles them in the caller's transaction. One that Postgres refuses is logged and stays open."""
     try:
         async with connection.transaction():
             return await settle_batch(connection, lost, _SHARD)

@@ -1,8 +1,7 @@
-"""Spooled settlements into Postgres: this process's own, and those of processes that died. Idempotent.
+"""Replays spooled settlements into Postgres: this process's own, and those of processes that died. Idempotent.
 
-A row that is still open is settled; one that was recovered meanwhile gets the better count as a revision; one that is
-settled already is left alone. So a file may be replayed by anybody, in part, twice, at any time. Postgres away: it is
-tried again. A settlement whose own data Postgres refuses is set aside, loudly, and the others go on.
+An open row is settled; one that was recovered meanwhile gets the better measurement as a revision; one that is settled
+stays. Postgres down: it is retried. A settlement whose data Postgres refuses is set aside, and the others go on.
 """
 
 import asyncio
@@ -21,18 +20,17 @@ from metering.admission.redis_scripts import QuotaScripts
 from metering.journal.in_flight import InFlight
 from metering.journal.journal import settle_batch
 from metering.journal.records import Settlement
-from metering.journal.spool import Spool, abandoned, taken
-from metering.settlement.settlement import counts_of
+from metering.journal.spool import Spool, abandoned, claim
 
 _SHARD = 0
 _BATCH = 100
-_NOBODY = UUID(int=0)
+_NO_PROCESS = UUID(int=0)
 
 log = get_logger(__name__)
 
 
 class Replay:
-    """Looks every `every_s` for what was spooled. One per process; without a spool of its own it serves the dead."""
+    """Looks for spooled settlements every `every_s`. One per process; without `spool`, only for dead processes'."""
 
     def __init__(
         self,
@@ -41,23 +39,23 @@ class Replay:
         folder: Path,
         *,
         spool: Spool | None = None,
-        running: InFlight | None = None,
+        in_flight: InFlight | None = None,
         every_s: float = 1,
     ) -> None:
         self._pool = pool
         self._quota = quota
         self._folder = folder
-        self._spool = spool or Spool(folder, _NOBODY)
-        self._running = InFlight() if running is None else running  # an empty one is false
+        self._spool = spool or Spool(folder, _NO_PROCESS)
+        self._in_flight = InFlight() if in_flight is None else in_flight  # an empty one is false
         self._every_s = every_s
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Looks from now on."""
+        """Starts the task."""
         self._task = asyncio.create_task(self._work(), name="replay")
 
     async def stop(self) -> None:
-        """One last try for what is ours; what Postgres does not take now stays in the folder."""
+        """Ends the task and tries this process's own once more; what Postgres does not take stays in the folder."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -73,25 +71,25 @@ class Replay:
                 await self._forget_retried()
             except Unavailable as error:
                 log.warning("replay_waits", error=type(error).__name__)
-            except Exception as error:  # noqa: BLE001 - the next look must come whatever this one met
+            except Exception as error:  # noqa: BLE001 - the task must survive any error
                 log.critical("replay_failed", error=repr(error))
             await asyncio.sleep(self._every_s)
 
     async def replay_own(self) -> None:
-        """What this process has spooled. Raises Unavailable."""
+        """Replays what this process has spooled. Raises Unavailable."""
         while waiting := list(self._spool.pending.values()):
             for some in _batches(waiting):
                 for settlement in await self._replay(some):
-                    self._running.leave(settlement.id)
+                    self._in_flight.leave(settlement.id)
                 await self._spool.replayed(some)
 
     async def replay_abandoned(self) -> int:
-        """What dead processes have spooled; how many settlements. Raises Unavailable."""
+        """Replays what dead processes have spooled; the number of settlements. Raises Unavailable."""
         return sum([await self.replay_file(path) for path in abandoned(self._folder)])
 
     async def replay_file(self, path: Path) -> int:
-        """How many settlements of a file were replayed; none while it is somebody's. Raises Unavailable."""
-        with taken(path) as found:
+        """Replays a file; the number of settlements, 0 while a living process owns it. Raises Unavailable."""
+        with claim(path) as found:
             if found is None:
                 return 0
             for some in _batches(found.settlements):
@@ -101,7 +99,7 @@ class Replay:
         return len(found.settlements)
 
     async def _forget_retried(self) -> None:
-        """Poisoned requests of this process that somebody has settled by now do not run any more."""
+        """Removes poisoned requests of this process that are settled by now from those in flight."""
         if not self._spool.poisoned:
             return
         async with self._pool.acquire() as connection:
@@ -109,20 +107,21 @@ class Replay:
                 "SELECT id FROM usage_requests WHERE id = ANY ($1) AND state = 'open'", list(self._spool.poisoned)
             )
         for request_id in self._spool.poisoned - {row["id"] for row in rows}:
-            self._running.leave(request_id)
+            self._in_flight.leave(request_id)
             self._spool.poisoned.discard(request_id)
 
     async def _replay(self, settlements: Sequence[Settlement]) -> list[Settlement]:
-        """Those that are in Postgres now."""
+        """Settles them, in Postgres and then in Redis; returns those that are in Postgres."""
         async with self._pool.acquire() as connection:
             done = await self._settle(connection, settlements)
         for settlement in done:
             with contextlib.suppress(Unavailable):
-                await self._quota.settle(settlement.tenant_id, settlement.user_id, settlement.id, counts_of(settlement))
+                ids = (settlement.tenant_id, settlement.user_id, settlement.id)
+                await self._quota.settle(*ids, settlement.counts.values)
         return done
 
     async def _settle(self, connection: Any, settlements: Sequence[Settlement]) -> list[Settlement]:
-        """Those that are in Postgres now; the ones at fault themselves are set aside. Raises what an outage raises."""
+        """Settles or revises them, and sets poisoned ones aside; returns the others. Raises on an outage."""
         try:
             settled = await settle_batch(connection, settlements, _SHARD)
             for settlement in settlements:

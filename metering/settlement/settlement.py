@@ -1,19 +1,16 @@
-"""What a request came to, into the books: Postgres first, then the difference into Redis.
+"""Settles a request: its measured usage goes to Postgres first, then to the counters in Redis.
 
-Runs as a task of its own that nothing in the request can cancel, and ends once the settlement is safe: committed, or on
-our disk while Postgres is away. Where somebody had settled the row already (we slept, and were given up), ours becomes
-a revision if it is the better one. Redis is told afterwards; if it cannot be, the hold lapses and Postgres answers for
-it then.
-
-A settlement whose own data Postgres refuses is kept aside (`metering.journal.spool`), and its request goes on being
-listed as
-running: so nobody books it as lost while its true counts lie there. Redis is told them, so that it holds no room.
+Runs as a task that the request cannot cancel, and ends once the settlement is durable: committed, or on this host's
+disk while Postgres is down. Redis down: the hold expires, and its counters are read from Postgres then. A settlement
+whose data Postgres refuses is set aside (`metering.journal.spool`): its request stays in flight, so that recovery does
+not settle it as lost, and Redis gets its counts, so that its hold ends.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 from core.errors import NakaError, Unavailable
 from core.logs import get_logger
@@ -21,7 +18,6 @@ from core.postgres.database import Connections
 from core.resilience.outage import STORE_ERRORS
 from core.spans import span
 from metering.adjustments.revisions import revise
-from metering.admission.admission import Grant
 from metering.admission.redis_pipeline import RedisUnavailable
 from metering.admission.redis_scripts import QuotaScripts
 from metering.journal.group_commit import Poisoned
@@ -31,59 +27,49 @@ from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Settlement
 from metering.journal.spool import Spool
 from metering.pricing.price_list import PriceList
+from metering.quota.query import Grant
 from metering.settlement.token_counting import OutputCounter
 
-_AGAIN_S = 0.25
+_RETRY_S = 0.25
 
 log = get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class Settlements:
-    """Settles what the recorders say. One per process."""
+    """Settles requests from their recorders. One per process."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        quota: QuotaScripts,
-        prices: PriceList,
-        pool: Connections,
-        *,
-        running: InFlight,
-        spool: Spool,
-        counter: OutputCounter,
-        on_settled: Callable[[Settlement, UsageRecorder], None] | None = None,
-    ) -> None:
-        """`on_settled` hears of each settlement, in the moment in which it is safe."""
-        self._journal = journal
-        self._quota = quota
-        self._prices = prices
-        self._pool = pool
-        self._running = running
-        self._spool = spool
-        self._counter = counter
-        self._on_settled = on_settled
-        self._tasks: set[asyncio.Task[Settlement]] = set()
+    journal: Journal
+    quota: QuotaScripts
+    prices: PriceList
+    pool: Connections
+    in_flight: InFlight
+    spool: Spool
+    counter: OutputCounter
+    on_settled: Callable[[Settlement, UsageRecorder], None] | None = None
+    """Called with each settlement once it is durable."""
+    tasks: "set[asyncio.Task[Settlement]]" = field(default_factory=set, init=False)
 
     def recorder(self, grant: Grant, count_prompt: Callable[[], Awaitable[int]] | None = None) -> UsageRecorder:
-        """The recorder of an admitted request; heartbeats read it. `count_prompt` is the provider's free count."""
+        """The recorder of an admitted request, which heartbeats read. `count_prompt`: the provider's free count."""
         request = grant.request
         recorder = UsageRecorder(request.held_output_tokens, request.deadline_ms)
         recorder.held_prompt_tokens, recorder.count_prompt = request.held_prompt_tokens, count_prompt
-        self._running.record(grant.request.id, recorder)
+        self.in_flight.record(grant.request.id, recorder)
         return recorder
 
     def begin(self, grant: Grant, recorder: UsageRecorder) -> "asyncio.Task[Settlement]":
-        """Starts to settle; the task ends once the commit is done. Shield what waits for it, not the task."""
+        """Starts to settle; the task ends once the settlement is durable. A waiter shields its wait."""
         recorder.ended_s = time.monotonic()
         task = asyncio.create_task(self._settle(grant, recorder))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
         return task
 
     async def stop(self, *, within_s: float = 10) -> None:
-        """Waits for what runs; what is not safe within `within_s` is left open, loudly, for others to recover."""
-        if self._tasks:
-            _, left = await asyncio.wait(self._tasks, timeout=within_s)
+        """Waits `within_s` for running settlements; what is left stays open, is logged, and is recovered by others."""
+        if self.tasks:
+            _, left = await asyncio.wait(self.tasks, timeout=within_s)
             if left:
                 log.critical("settlements_left_open", requests=len(left))
 
@@ -92,55 +78,55 @@ class Settlements:
         try:
             with span("settle"):
                 settlement = await self._measure(grant, recorder)
-                settled = await self._safe(settlement)
+                settled = await self._store(settlement)
         finally:
-            kept = settled is Settled.SPOOLED or grant.request.id in self._spool.poisoned
-            if not kept:  # else its replay takes it off the list; not safe at all: an orphan
-                self._running.leave(grant.request.id)
-        if self._on_settled is not None:
-            self._on_settled(settlement, recorder)
+            kept = settled is Settled.SPOOLED or grant.request.id in self.spool.poisoned
+            if not kept:  # a replay removes a kept one; one that failed becomes an orphan, which recovery settles
+                self.in_flight.leave(grant.request.id)
+        if self.on_settled is not None:
+            self.on_settled(settlement, recorder)
         await self._release(settlement)
         return settlement
 
     async def _release(self, settlement: Settlement) -> None:
-        """Puts the counts in place of the hold."""
+        """Replaces the hold by the counts, in Redis."""
         try:
-            await self._quota.settle(settlement.tenant_id, settlement.user_id, settlement.id, counts_of(settlement))
+            await self.quota.settle(settlement.tenant_id, settlement.user_id, settlement.id, settlement.counts.values)
         except RedisUnavailable:
-            log.debug("hold_not_released", request_id=str(settlement.id))  # of each request of an outage
+            log.debug("hold_not_released", request_id=str(settlement.id))  # one per request of an outage
         except NakaError as error:
             log.warning("hold_not_released", request_id=str(settlement.id), error=str(error))
 
-    async def _safe(self, settlement: Settlement) -> Settled:
-        """Returns once it cannot be lost any more. Raises Poisoned, or what Postgres said, when it refuses it."""
+    async def _store(self, settlement: Settlement) -> Settled:
+        """Returns once the settlement is durable. Raises Poisoned, or Postgres's error, if Postgres refuses it."""
         try:
-            settled = await self._journal.settlements.submit(settlement)
-            return await self._revised(settlement) if settled is Settled.BEFORE else settled
+            settled = await self.journal.settlements.submit(settlement)
+            return await self._revise(settlement) if settled is Settled.BEFORE else settled
         except (Poisoned, *STORE_ERRORS):
-            await self._spool.set_aside(settlement)
+            await self.spool.set_aside(settlement)
             await self._release(settlement)
             raise
 
-    async def _revised(self, settlement: Settlement) -> Settled:
-        """Somebody had settled the row; ours may be the better count. Waits until Postgres or the disk has it."""
+    async def _revise(self, settlement: Settlement) -> Settled:
+        """Revises a row that another process had settled. Retries until Postgres or the disk has it."""
         while True:
             try:
-                async with self._pool.acquire() as connection:
+                async with self.pool.acquire() as connection:
                     await revise(connection, settlement)
             except Unavailable:
                 with contextlib.suppress(OSError):
-                    await self._spool.take([settlement])
+                    await self.spool.spill([settlement])
                     return Settled.SPOOLED
             else:
                 return Settled.BEFORE
             log.critical("revision_waits", request_id=str(settlement.id))
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(_RETRY_S)
 
     async def _measure(self, grant: Grant, recorder: UsageRecorder) -> Settlement:
-        """What the recorder says, priced: the model echoed decides, by the list as it was at the grant."""
+        """The settlement of the recorder, at the price of the model that answered at the moment of the grant."""
         request = grant.request
-        usage, source = await self._counter.measure(recorder)
-        price, known = (await self._prices.known()).settle(recorder.model, request.opened_ms, grant.price)
+        usage, source = await self.counter.measure(recorder)
+        price, known = (await self.prices.known()).settle(recorder.model, request.opened_ms, grant.price)
         if not known:
             log.error("model_not_listed", request_id=str(request.id), model=recorder.model, priced_as=price.model)
         return Settlement(
@@ -158,17 +144,3 @@ class Settlements:
             upstream_message_id=recorder.upstream_message_id,
             output_chars=recorder.output_chars,
         )
-
-
-def counts_of(settlement: Settlement) -> tuple[int, ...]:
-    """The seven counts that a window adds."""
-    usage = settlement.usage
-    return (
-        settlement.requests,
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.cache_read_tokens,
-        usage.cache_write_5m_tokens,
-        usage.cache_write_1h_tokens,
-        settlement.cost_nano_usd,
-    )

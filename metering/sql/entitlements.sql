@@ -1,5 +1,5 @@
--- What the users ($1 tenants, $2 users) are entitled to, in one snapshot: a row for each tenant with its epoch and what
--- billing projected (subject_id null), and a row for each set of limits, of a user or of the tenant itself.
+-- The entitlements of users ($1 tenants, $2 users), in one snapshot. Returns a row per tenant, with its epoch and
+-- billing's projection (subject_id null), and a row per set of limits, of a user or of the tenant itself.
 WITH asked AS (
   SELECT * FROM unnest($1::uuid[], $2::uuid[]) AS a (tenant_id, user_id)
 )

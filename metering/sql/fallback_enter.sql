@@ -1,6 +1,6 @@
--- Takes the tenant's lock for grants by Postgres. $2: this process cannot see Redis, so Postgres admits the tenant for
--- $3 seconds from now at least; where it did not already, the epoch moves, and what Redis granted and nobody has
--- opened yet bounces. Without $2 nothing changes: null in fallback_s means that Redis admits the tenant (again).
+-- Locks the tenant ($1) for grants by Postgres. If $2 (this process cannot reach Redis), Postgres admits the tenant for
+-- at least $3 seconds from now; if it did not before, the epoch moves, so that grants of Redis that are not opened yet
+-- are refused. Otherwise nothing changes. Returns epoch, at, fallback_s: null if Redis admits the tenant.
 INSERT INTO tenant_epochs AS t (tenant_id, epoch, fallback_until)
 VALUES ($1, 1, CASE WHEN $2 THEN clock_timestamp() + make_interval(secs => $3) END)
     ON CONFLICT (tenant_id) DO UPDATE

@@ -1,5 +1,6 @@
--- What /metrics says: open requests and those past their deadline, processes that beat within $1, the last check;
--- how long the hourly duties have waited for a worker (null: none ever was); and whether anything can be written.
+-- The gauges of /metrics: open requests and those past their deadline, processes with a heartbeat within $1, drifts and
+-- age of the last reconciliation, for how long the hourly jobs have been due (null: no worker has ever run), and
+-- whether Postgres accepts writes.
 SELECT opened.requests, opened.overdue, alive.processes, latest.drifts, latest.age_s, waiting.overdue_s,
        (NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::boolean)::int
   FROM (SELECT count(*) AS requests,

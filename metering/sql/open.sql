@@ -1,8 +1,8 @@
--- Opens a batch of requests: a row each, if the epoch it was granted under still is the tenant's and its key is good.
+-- Opens requests: inserts a row for each whose epoch is still the tenant's and whose key is valid.
 --
--- The share locks make this the last word: whoever moves the epoch (a rebuild) or revokes the key holds its row
--- exclusively, and either waits for this batch or is seen by it (a locked row is read again, as it is now).
--- Returns the ids that were opened; the others are asked about with bounced.sql.
+-- $1-$15: one array per column. $16: the process. Returns the ids that were opened; not_opened.sql tells why others
+-- were not. The share locks make this final: a rebuild locks the epoch's row and a revocation the key's row
+-- exclusively, so either waits for this statement or is seen by it (a row that was locked is read again).
 WITH asked AS (
   SELECT *
     FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::uuid[], $7::text[], $8::text[],

@@ -1,5 +1,5 @@
--- The months of tenant $1 in which there may be something to compare: from $2 on, and those that entries of the last
--- week touched, but none before $3. Months with rows: $4 their names, $5 and $6 their first id and that after the last.
+-- The months of tenant $1 to compare: from $2 on, and those that entries of the last week touched, but none before $3.
+-- $4-$6: the months that have rows, the first id of each and the first one after it. Returns month, as '2026-11'.
 SELECT month
   FROM (
     SELECT left(period_id, 7) AS month, false AS touched FROM usage_meters WHERE tenant_id = $1

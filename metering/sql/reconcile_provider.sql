@@ -1,5 +1,6 @@
--- What we measured, by UTC day of the grant and model, for ids from $1 until $2: settled requests and the revisions of
--- their measurement. A correction or a credit is a word to the customer: the provider never heard of it.
+-- Measured usage by UTC day of the grant and model, for requests with ids from $1 to before $2: settled requests and
+-- their revisions. Corrections and credits are left out: the provider does not know them. Returns day, model, the five
+-- token classes, requests, estimated and lost.
 SELECT day, model, sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
        sum(cache_read_tokens)::bigint AS cache_read_tokens, sum(cache_write_5m_tokens)::bigint AS cache_write_5m_tokens,
        sum(cache_write_1h_tokens)::bigint AS cache_write_1h_tokens, sum(requests)::bigint AS requests,

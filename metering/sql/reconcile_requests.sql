@@ -1,5 +1,5 @@
--- What Postgres says of the requests that Redis holds for ($2), and which others of tenant $1 it would have to: those
--- that are open, or settled for a process that may only have slept. Of the users $3, or of all.
+-- Postgres's state of the requests that Redis holds for ($2), and of all others of tenant $1 that it should hold for:
+-- open ones, and those settled for a process that may only be suspended. Only those of the users $3, unless null.
 WITH asked AS (
   SELECT id FROM unnest($2::uuid[]) AS known (id)
   UNION

@@ -1,4 +1,5 @@
--- Settled requests whose model the price list did not know: tenant $1, days from $2 until $3, ids from $4 until $5.
+-- Settled requests whose model was not in the price list, by model. $1: the tenant. $2, $3: the first day, and the
+-- first one after the last. $4, $5: the first id, and the first one after the last.
 SELECT model, count(*) AS requests, sum(cost_nano_usd)::bigint AS cost_nano_usd
   FROM usage_requests
  WHERE tenant_id = $1 AND id >= $4 AND id < $5 AND state = 'settled' AND day >= $2 AND day < $3 AND NOT model_known

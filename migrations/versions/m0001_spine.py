@@ -1,4 +1,4 @@
-"""Tenancy, prices, limits, the journal, its rollup and its meters."""
+"""Tables of tenancy, prices, limits, the journal, its rollup and its meters."""
 
 from alembic import op
 
@@ -162,14 +162,14 @@ CREATE TABLE usage_meters (
 
 
 def upgrade() -> None:
-    """One statement at a time: a prepared statement holds no more."""
+    """Runs one statement at a time: a prepared statement cannot hold several."""
     for statement in _TABLES.split(";\n"):
         if statement.strip():
             op.execute(statement)
 
 
 def downgrade() -> None:
-    """Drops everything that `upgrade` made."""
+    """Drops everything that `upgrade` created."""
     for table in (
         "usage_meters",
         "usage_daily",

@@ -63,7 +63,7 @@ _bands = sa.table("price_bands", *(sa.column(name) for name in ("price_id", *_BA
 
 
 def upgrade() -> None:
-    """Fills the list."""
+    """Inserts the prices."""
     prices, bands = [], []
     for model, since, rates in _PRICES:
         price_id = uuid5(_NAMESPACE, f"{model} {since.isoformat()}")
@@ -74,5 +74,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Empties the list."""
+    """Deletes all prices."""
     op.execute("DELETE FROM prices")

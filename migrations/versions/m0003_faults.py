@@ -1,4 +1,4 @@
-"""What the books need to survive faults: beats of processes, entries on measurements, fallback, reconciliations."""
+"""Tables for fault tolerance: heartbeats of processes, entries, fallback to Postgres, reconciliations."""
 
 from alembic import op
 
@@ -68,14 +68,14 @@ CREATE TABLE reconciliations (
 
 
 def upgrade() -> None:
-    """One statement at a time: a prepared statement holds no more."""
+    """Runs one statement at a time: a prepared statement cannot hold several."""
     for statement in _CHANGES.split(";\n"):
         if statement.strip():
             op.execute(statement)
 
 
 def downgrade() -> None:
-    """Takes back everything that `upgrade` made."""
+    """Reverts everything that `upgrade` did."""
     for table in ("reconciliations", "usage_entries", "output_densities", "processes"):
         op.execute(f"DROP TABLE {table}")
     op.execute("DROP INDEX ix_usage_requests_held")

@@ -1,4 +1,4 @@
-"""A tenant's schedule: which period and which terms hold when, as billing projects it for admission."""
+"""The schedule of a tenant: its periods and their terms, as billing projects them for admission."""
 
 from alembic import op
 
@@ -7,10 +7,10 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Until billing says otherwise, a schedule is empty."""
+    """Adds the column; a schedule is empty until billing writes it."""
     op.execute("ALTER TABLE entitlements ADD COLUMN schedule jsonb NOT NULL DEFAULT '{}'")
 
 
 def downgrade() -> None:
-    """Takes the schedules away."""
+    """Drops the column."""
     op.execute("ALTER TABLE entitlements DROP COLUMN schedule")

@@ -1,4 +1,4 @@
-"""Billing: plans that cost, Razorpay's side of them, periods, bills, charges, money, the inbox, alerts."""
+"""Tables of billing: priced plans, Razorpay's plans, periods, bills, charges, payments, webhooks, alerts."""
 
 from alembic import op
 
@@ -332,7 +332,7 @@ CREATE TABLE alert_deliveries (
 
 
 def upgrade() -> None:
-    """One statement at a time: a prepared statement holds no more."""
+    """Runs one statement at a time: a prepared statement cannot hold several."""
     op.execute(_PLANS)
     for statement in _TABLES.split(";\n"):
         if statement.strip():
@@ -340,7 +340,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Takes back everything that `upgrade` made. Bills and what was paid are lost: for an empty database only."""
+    """Reverts everything that `upgrade` did. Deletes bills and payments: for an empty database only."""
     for table in (
         "alert_deliveries",
         "alerts",

@@ -1,4 +1,4 @@
-"""Sessions of the browser: an opaque token in exchange for a key."""
+"""Browser sessions: an opaque token in exchange for an API key."""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """A session hangs on its key, which is revoked and never deleted."""
+    """Creates the table. A session references its key, which may be revoked and is never deleted."""
     op.execute("""
         CREATE TABLE web_sessions (
             tenant_id uuid NOT NULL,
@@ -26,5 +26,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Everybody is signed out."""
+    """Drops the table, which signs everybody out."""
     op.execute("DROP TABLE web_sessions")

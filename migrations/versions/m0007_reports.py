@@ -1,4 +1,4 @@
-"""Reports: two coarser rollups that move with the daily one, errors, and the sums of months that are detached."""
+"""Reports: two coarser rollups beside the daily one, errors, and the sums of detached months."""
 
 from alembic import op
 
@@ -53,7 +53,7 @@ CREATE TABLE usage_checkpoints (
 );
 """
 
-# What was counted before: the errors out of the rows, then both rollups out of the daily one.
+# Existing usage: the errors from the rows, then both rollups from the daily one.
 _FILL = f"""
 UPDATE usage_daily d
    SET errors = r.errors
@@ -78,7 +78,7 @@ SELECT tenant_id, day, period_id, model, -1, {_SUMS}
 
 
 def upgrade() -> None:
-    """One statement at a time. What settles meanwhile waits: an older process moves the daily rollup alone."""
+    """Locks out settlements first: an older process would write the daily rollup alone."""
     op.execute("LOCK TABLE usage_daily IN EXCLUSIVE MODE")
     for statement in (_TABLES + _FILL).split(";\n"):
         if statement.strip():
@@ -86,7 +86,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Takes them away; they can be made again from the rows."""
+    """Drops them; they can be recomputed from the rows."""
     for table in ("usage_checkpoints", "usage_by_day", "usage_monthly"):
         op.execute(f"DROP TABLE {table}")
     op.execute("ALTER TABLE usage_daily DROP COLUMN errors")

@@ -1,4 +1,4 @@
-"""Keys made with keys, when each was last used, deliveries known by their signed body, and the erasure of a person."""
+"""Keys created with keys, their last use, webhook deliveries identified by their body, and the erasure of a user."""
 
 from alembic import op
 
@@ -70,22 +70,22 @@ _TABLES = (_KEYS, _WEBHOOKS, _USERS)
 
 
 def upgrade() -> None:
-    """Keys that exist have no parent: who made them is in the audit log alone.
+    """Leaves existing keys without a parent: their creator is only in the audit log.
 
-    Of deliveries that were stored twice under two ids, the oldest is the one that later ones are compared with.
+    If a delivery was stored twice, under two ids, later deliveries are compared with the older one.
     """
     for step in _TABLES:
         for statement in filter(str.strip, step.split(";\n")):
             op.execute(statement)
-    # The application may not change the audit log. This one change it may ask for, and only for a user that it has
-    # erased before: so it does no harm in anybody's hands.
+    # The application may not change the audit log, except through this function, which accepts only a user that has
+    # already been erased.
     op.execute(_DETAILS)
     op.execute(_ERASE)
     op.execute("REVOKE EXECUTE ON FUNCTION erase_from_audit(uuid, uuid) FROM PUBLIC")
 
 
 def downgrade() -> None:
-    """Rights of derived keys stay as they are; their origin is forgotten."""
+    """Drops the origin of derived keys; their scopes stay."""
     op.execute("DROP FUNCTION erase_from_audit(uuid, uuid)")
     op.execute("DROP FUNCTION erased_details(jsonb, text)")
     op.execute("ALTER TABLE users DROP COLUMN erased_at")

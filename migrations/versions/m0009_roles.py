@@ -1,8 +1,8 @@
-"""The changes of the schema that the application makes by itself, as functions that run as the owner of the schema.
+"""The schema changes that the application makes, as functions that run as the schema's owner.
 
-Months of `usage_requests` are made and detached; the application's role can change nothing else of the schema. Both
-functions take a month, never a name, and pin their `search_path`. Roles and privileges are no revision:
-`migrations.access` is applied after every one.
+They create and detach months of `usage_requests`; the application's role can change nothing else of the schema. Both
+take a month, never a name, and pin their `search_path`. Roles and privileges are not in revisions: `migrations.access`
+is applied after each migration.
 """
 
 from alembic import op
@@ -87,7 +87,7 @@ $$
 
 
 def upgrade() -> None:
-    """Nobody may call them until `migrations.access` says who: Postgres would let everybody."""
+    """Creates both, and revokes Postgres's default grant to PUBLIC; `migrations.access` grants them."""
     for statement in (_MAKE_MONTH, _DETACH_MONTH):
         op.execute(statement)
     op.execute("REVOKE EXECUTE ON FUNCTION naka_make_month(date) FROM PUBLIC")
@@ -95,6 +95,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Takes them away."""
+    """Drops both."""
     op.execute("DROP FUNCTION naka_detach_month(date, bigint, boolean)")
     op.execute("DROP FUNCTION naka_make_month(date)")

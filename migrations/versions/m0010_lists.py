@@ -1,7 +1,7 @@
-"""Lists over all tenants: an index by id alone of requests, entries and the audit log, and of a user's entries.
+"""Lists over all tenants: indexes on the id alone of requests, entries and the audit log, and on a user's entries.
 
-The tables may be large and in use, so their indexes are built beside the traffic, after the revisions, by
-`migrations.indexes`; here is only what costs a moment: the index that the months' indexes are attached to.
+The tables may be large and in use, so `migrations.indexes` builds the indexes during traffic, after the revisions. This
+revision only creates the parent index, to which those of the months are attached.
 """
 
 from alembic import op
@@ -11,11 +11,11 @@ down_revision = "0009"
 
 
 def upgrade() -> None:
-    """It is not valid before the last month has its index; nothing that is asked needs it to be."""
+    """Creates the parent index. It is invalid until every month has its index; no query needs it to be valid."""
     op.execute("CREATE INDEX IF NOT EXISTS ix_usage_requests_id ON ONLY usage_requests (id)")
 
 
 def downgrade() -> None:
-    """Takes the indexes away."""
+    """Drops the indexes."""
     for index in ("ix_usage_requests_id", "ix_usage_entries_id", "ix_usage_entries_user", "ix_audit_log_id"):
         op.execute(f"DROP INDEX IF EXISTS {index}")

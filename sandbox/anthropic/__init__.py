@@ -1,13 +1,11 @@
-"""A simulator of Anthropic's Messages API, with a ledger of what it really served.
+"""A simulator of Anthropic's Messages API, with a ledger of what it served.
 
-The rule it keeps: what goes out on the wire has the shape of `facts/anthropic.md` section 1, and the
-ledger tells afterwards, to the token, what went out. A prompt may carry a script (`[[sim {...}]]`, see
-`script.Script`), so that tests running side by side get the faults they asked for and nobody else's.
-It leans on nothing: no disk, no network, all state is in memory and bounded.
+Responses have the real API's format, and the ledger records their tokens exactly. A prompt may carry a script
+(`[[sim {...}]]`, `script.Script`) for its own request only, so tests may run concurrently. All state is in memory and
+bounded.
 
-Its files, in the order a request meets them: `app` (routes), `request` (validation), `script` (what the
-prompt orders), `answer` and `tokens` (what will be said and counted), `frames` (the bytes), `reply` and
-`wire` (sending, and breaking, them), `ledger` (what was served).
+Modules in the order of a request: `app` (routes), `request` (validation), `script`, `answer` and `tokens` (text and
+counts), `frames` (bytes), `reply` and `wire` (sending and faults), `ledger` (what was served).
 """
 
 from sandbox.anthropic.app import create_app

@@ -1,12 +1,12 @@
-"""Run the simulator: `python -m sandbox.anthropic --port N --api-key KEY`.
+"""Runs the simulator: `python -m sandbox.anthropic --port N --api-key KEY`.
 
-Prints one line, `listening on http://HOST:PORT`, when it is ready; SIGTERM or Ctrl-C ends it at once, with
-streams cut, and exit status 0.
+Prints `listening on http://HOST:PORT` when ready. SIGTERM or Ctrl-C stops it at once, cutting streams, with exit
+status 0.
 """
 
 import argparse
 
-from core.lifeline import end_with_parent
+from core.parent_exit import end_with_parent
 from sandbox.anthropic import create_app
 from sandbox.serving import serve
 

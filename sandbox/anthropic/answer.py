@@ -1,7 +1,7 @@
-"""What will be said and what it counts: from a request and its script to a finished plan, without I/O.
+"""The plan of an answer: its text and counts, from a request and its script. Pure.
 
-The rule it keeps: output tokens are what is generated, thinking included, and never more than `max_tokens`;
-only the script's `output_tokens` may claim otherwise.
+Output tokens are the tokens generated, thinking included, at most `max_tokens`; only the script's `output_tokens` may
+report another number.
 """
 
 from dataclasses import dataclass

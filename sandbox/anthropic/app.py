@@ -1,7 +1,7 @@
-"""The simulator as an ASGI app: Anthropic's routes, and `/_sim/...` for whoever asks what was served.
+"""The simulator's ASGI application: Anthropic's routes, and `/_sim/...` to inspect what was served.
 
-The rule it keeps: every accepted request has exactly one ledger entry, and every entry ends, however its
-response did. The two routes bypass Starlette's middleware, which would hide the server's own `send`.
+Every accepted request has exactly one ledger entry, which ends however its response did. The two routes bypass
+Starlette's middleware, which would hide the server's own `send`.
 """
 
 import asyncio

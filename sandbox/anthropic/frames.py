@@ -1,7 +1,7 @@
-"""The bytes of Anthropic's answers: SSE frames, the message object, the error body, the headers.
+"""The bytes of Anthropic's responses: SSE frames, the message object, the error body, the headers.
 
-The rule it keeps: field for field as in facts/anthropic.md, section 1. `odd` frames are as legal as the
-others, and unlike anything known: extra fields, and blanks before the closing brace.
+The fields are those of the real API. `odd` frames are valid too, but unusual: extra fields, and spaces before the
+closing brace.
 """
 
 import time

@@ -1,7 +1,7 @@
-"""What was served: one entry a request, written when it is accepted, kept up as it goes.
+"""The ledger: one entry per request, written when it is accepted and updated while it is served.
 
-The rule it keeps: an entry never claims more than was generated, and the input it names is what was
-processed: 0 for a request answered by an HTTP error. Bounded; the oldest entries fall out first.
+An entry never claims more than was generated, and its input is what was processed: 0 for an HTTP error. Bounded; the
+oldest entries are dropped first.
 """
 
 import time
@@ -81,7 +81,7 @@ class Ledger:
     def open(
         self, kind: Literal["messages", "count_tokens"], *, request_id: str, ref: str | None, model: str, asked: str
     ) -> Entry:
-        """Write the entry of a request that was accepted."""
+        """Writes the entry of an accepted request."""
         self._last_seq += 1
         entry = Entry(
             seq=self._last_seq,
@@ -101,7 +101,7 @@ class Ledger:
         return entry
 
     def end(self, entry: Entry, state: State) -> None:
-        """Say how a request ended; a later word replaces the state, not the time."""
+        """Ends an entry; a later call replaces the state, not the time."""
         entry.state = state
         if entry.ended_ms is None:
             entry.ended_ms = now_ms()
@@ -110,7 +110,7 @@ class Ledger:
                 self._stats.served += 1
 
     def fail(self, ref: str, times: int) -> bool:
-        """Count one request of this `ref`, and say whether it is among the first `times`."""
+        """Counts a request of this `ref`; whether it is among the first `times`."""
         failed = self._failed.get(ref, 0)
         if failed >= times:
             return False

@@ -1,7 +1,7 @@
-"""Saying the answer: the events of a stream in their order, or one JSON, with the scripted fault in its place.
+"""The response to a request: a stream of events, or one JSON, with the scripted fault.
 
-The rule it keeps: the entry is moved on with every piece handed to the server, and ended before the body is,
-so that whoever has read the whole answer finds it in the ledger. A client that leaves raises through here.
+The entry is updated with every piece handed to the server and ended before the body, so that a client that has read
+the whole answer finds it in the ledger. A disconnect raises through here.
 """
 
 from dataclasses import dataclass

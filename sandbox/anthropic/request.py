@@ -1,7 +1,7 @@
-"""What the simulator accepts, and how it refuses the rest: Anthropic's validation for text chats.
+"""Validation of requests, as Anthropic's for text chats.
 
-The rule it keeps: nothing that the real API refuses is let through silently. It is stricter where it would
-have to lie: blocks other than text, tools and the like are a 400. Source: facts/anthropic.md, sections 1 and 2.
+Whatever the real API refuses is refused. Stricter where the simulator would be wrong: blocks other than text, tools and
+the like are a 400.
 """
 
 import secrets

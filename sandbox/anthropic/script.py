@@ -1,8 +1,7 @@
-"""What a prompt orders from the simulator: `[[sim {"cut_after": 3}]]` anywhere in a message's text.
+"""The script in a prompt: `[[sim {"cut_after": 3}]]` anywhere in a message's text.
 
-The rule it keeps: a script belongs to the one request that carries it, so tests may run side by side. A
-marker that is not well formed, or that has an unknown field, is a 400, so that a test's typo is noticed. Of
-several markers in a conversation the last one counts; markers are ordinary prompt text for the token count.
+A script applies to its own request only, so tests may run concurrently. A malformed marker or unknown field is a 400.
+The last marker of a conversation counts; markers are ordinary text for the token count.
 """
 
 import json

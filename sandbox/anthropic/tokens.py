@@ -1,14 +1,12 @@
-"""The simulator's tokenizer: pure, deterministic, and cheap enough to be the truth of every test.
+"""The simulator's tokenizer: pure and deterministic.
 
-Text is weighed in quarter tokens per UTF-8 byte, and a token is four quarters, rounded up once per text.
-The rules it keeps, for all texts a and b:
+A UTF-8 byte weighs some quarter tokens, and a text's weight is rounded up to tokens once. For all texts a and b:
 
-- never more tokens than UTF-8 bytes (the promise that admission's byte bound leans on);
+- never more tokens than UTF-8 bytes (admission's bound relies on it);
 - a prefix never has more tokens than the whole;
 - `count(a) + count(b) - 1 <= count(a + b) <= count(a) + count(b)`.
 
-English comes to about 1 token per 3.8 characters; control characters reach 1 per byte, so that the bound
-itself can be met.
+English has about 1 token per 3.8 characters; control characters have 1 per byte, so that the bound can be reached.
 """
 
 import re

@@ -1,8 +1,8 @@
-"""The organization's usage report, out of the ledger: Anthropic's Admin API, as far as Naka asks it.
+"""The organization's usage report of Anthropic's Admin API, from the ledger.
 
-The rule it keeps: what the ledger says was processed and generated, in the UTC day in which it was accepted, by the
-model echoed. A refusal without output is billed nothing, and is not in it (our assumption); a request that was cut is,
-as far as it went. Only days, with or without grouping by model: what it would have to make up is a 400.
+Usage counts in the UTC day in which the request was accepted, by the echoed model. A refusal without output is not
+charged (our assumption) and left out; an interrupted request counts as far as it went. Daily buckets only, with or
+without grouping by model; anything else is a 400.
 """
 
 import base64

@@ -1,8 +1,7 @@
-"""One response on its way out: paced, cut anew, held back, broken off, and aware of a client that left.
+"""One response being sent: paced, re-chunked, delayed or cut, with detection of a disconnect.
 
-The rule it keeps: a client that leaves is noticed at once, also in a pause, and from then on every call
-raises `ClientGoneError`. It leans on uvicorn's `send` to reach the socket for a cut; under another server a
-cut is an exception, which closes the connection too.
+A disconnect is noticed at once, even in a pause, and every later call raises `ClientGoneError`. Cutting a socket uses
+uvicorn's `send`; under another server a cut is an exception, which closes the connection too.
 """
 
 import asyncio

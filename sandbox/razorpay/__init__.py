@@ -1,15 +1,13 @@
-"""A simulator of Razorpay: plans, subscriptions, invoices, payments, links and refunds, with a clock to move.
+"""A simulator of Razorpay: plans, subscriptions, invoices, payments, links and refunds, with a movable clock.
 
-The rule it keeps: what goes out has the shape of `facts/razorpay.md`, and `/_sim/ledger` tells afterwards, to the
-paisa, what was collected and given back. Where the facts say *unconfirmed*, the code says `assumption`. The model
-(`calendar` to `disputes`) is functions over dataclasses that are given the time; they neither read a clock nor do I/O.
-It leans on nothing: all state is in memory; a file can keep it from one start to the next.
+Answers follow Razorpay's API reference, and `/_sim/ledger` shows exactly what was collected and refunded. Where
+it leaves something open, the code says `assumption`. The model (`calendar` to `refunds`) consists of functions over
+dataclasses that get the time as an argument and do no I/O. All state is in memory; a file can keep it between starts.
 
-Its files, in the order a month meets them: `calendar` (IST cycles), `entities` and `books` (what there is), `refusals`
-(how it says no), `wire` (what it looks like), `events` (what is announced), `payments`, `charging` and
-`subscriptions` (the state machine), `schedule` (what falls due), `addons`, `links`, `invoices`, `refunds`; `clock`,
-`deliveries` (webhooks), `faults`, `account` (all of it together), `state` (its file), `router`, `routes`, `controls`
-and `ledger` (`/v1` and `/_sim`), `pages` (what a person clicks), `app`.
+Modules, in the order of a month: `calendar` (IST cycles), `entities` and `books` (data), `refusals` (errors), `wire`
+(JSON), `events`, `payments`, `charging` and `subscriptions` (the state machine), `schedule` (timed steps), `addons`,
+`links`, `invoices`, `refunds`; `clock`, `deliveries` (webhooks), `faults`, `account` (all of it together), `state` (its
+file), `router`, `routes`, `controls` and `ledger` (`/v1` and `/_sim`), `pages` (the payer's pages), `app`.
 """
 
 from sandbox.razorpay.app import create_app

@@ -1,13 +1,13 @@
 """Run the simulator: `python -m sandbox.razorpay --port N`.
 
-Prints one line, `listening on http://HOST:PORT`, when it is ready; SIGTERM or Ctrl-C ends it at once, with exit
-status 0. What it knew is gone then, unless it has a file for it.
+Prints `listening on http://HOST:PORT` when it is ready. SIGTERM or Ctrl-C ends it at once, with exit status 0. Its
+state is lost then, unless it has a state file.
 """
 
 import argparse
 from pathlib import Path
 
-from core.lifeline import end_with_parent
+from core.parent_exit import end_with_parent
 from sandbox.razorpay import create_app
 from sandbox.serving import serve
 

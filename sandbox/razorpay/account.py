@@ -1,7 +1,7 @@
-"""One account at the simulated Razorpay: its books, its clock, its faults and its webhooks, together.
+"""One account at the simulated Razorpay: its books, clock, faults and webhooks.
 
-The rule it keeps: time moves on step by step. At each moment at which something falls due the clock, and its file, are
-there first; then the thing is done; then its webhooks may go out.
+Time advances in steps. For each due step the clock and its file are set first, then the step is done, then its
+webhooks may be sent.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ _ACCOUNT_ID = "acc_SandboxNaka001"
 _MAX_CALLS = 100_000
 _DRAIN_PAUSE_S = 0.02
 _GRACE_S = 1
-"""Whoever says "now" in whole seconds is not going back."""
+"""Tolerance for a "now" in whole seconds."""
 
 
 @dataclass(kw_only=True)
 class Account:
-    """What the routes work on."""
+    """The state that the routes use."""
 
     key_id: str
     books: Books
@@ -33,19 +33,19 @@ class Account:
     faults: Faults
     postman: Postman
     calls: deque[Json] = field(default_factory=lambda: deque(maxlen=_MAX_CALLS))
-    """The calls of `/v1`, with the status they were answered with; None for a socket that was cut."""
+    """The calls of `/v1` with their status; None for a connection cut by a fault."""
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def tick(self) -> int:
-        """Does what is due by now, and says what time it is."""
+        """Makes all due steps and returns the time."""
         now = int(self.clock.now())
         schedule.advance(self.books, now)
         return now
 
     async def move(self, to: float, *, drain_s: float = 0) -> None:
-        """Moves on to `to`, one moment after the other; raises ValueError for a time that is over.
+        """Advances to `to`, step by step. Raises ValueError for a past time.
 
-        With `drain_s`, webhooks of before and of each moment are delivered before the next comes, or given so long.
+        With `drain_s`, pending webhooks and those of each step get that long to be delivered before the next step.
         """
         if to < self.clock.now() - _GRACE_S:
             raise ValueError("the clock cannot go back")
@@ -58,20 +58,20 @@ class Account:
             await self.drain(drain_s)
 
     def _be_at(self, at: float) -> None:
-        """It is this time now, or later already: the real clock runs too."""
+        """Sets the clock to at least this time; it may be later already, since the real clock runs too."""
         if at > self.clock.now():
             self.clock.move(at)
         self.tick()
 
     async def drain(self, timeout_s: float) -> int:
-        """Waits until no webhook is due or under way, and returns how many are left."""
+        """Waits until no webhook is due or being sent; returns how many are left."""
         end = asyncio.get_running_loop().time() + timeout_s
         while (left := self.postman.busy()) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110 - time itself makes it due
             await asyncio.sleep(_DRAIN_PAUSE_S)
         return left
 
     async def reset(self, *, start: int | None, webhook_secret: str, webhook_url: str | None) -> None:
-        """Forgets everything, and begins anew at `start`, or now; nothing of before is delivered any more."""
+        """Resets everything to `start` or now. Earlier webhooks are dropped."""
         async with self.moving:
             old = self.books
             books = _empty_books(old.key_secret, webhook_secret, old.base_url)
@@ -92,7 +92,7 @@ def open_account(
     base_url: str,
     clock_file: Path | None = None,
 ) -> Account:
-    """A new account with empty books. Raises ValueError for a clock file that holds something else."""
+    """A new account with empty books. Raises ValueError for an invalid clock file."""
     books = _empty_books(key_secret, webhook_secret, base_url)
     clock, faults = Clock(start, file=clock_file), Faults()
     return Account(

@@ -1,6 +1,6 @@
-"""Add-ons: extras on the next invoice, refused for the methods of India (facts 2.6), and plain items.
+"""Add-ons (extras on the next invoice, refused for Indian methods) and items.
 
-Assumptions: which states take one, and the refusal for e-mandate.
+Assumptions: the states that accept one, and the refusal for e-mandate.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ _OPEN = ("authenticated", "active", "pending", "paused", "halted")
 
 
 def new_item(body: Json, kind: str, now: int) -> Item:
-    """An item out of a request; raises Refused."""
+    """The item of a request; raises Refused."""
     return Item(
         id=new_id("item"),
         name=str(required(body, "name")),
@@ -59,14 +59,14 @@ def create(books: Books, key: str, body: Json, now: int) -> Addon:
 
 
 def keep(books: Books, sub: Subscription, item: Item, quantity: int, now: int) -> Addon:
-    """Puts an add-on with the subscription, to wait for its next invoice."""
+    """Adds an add-on to the subscription, for its next invoice."""
     made = Addon(id=new_id("ao"), item=item, quantity=quantity, created_at=now, subscription_id=sub.id)
     books.addons[made.id] = made
     return made
 
 
 def delete(books: Books, key: str) -> None:
-    """`DELETE /v1/addons/:id`, until an invoice carries it; the text is our own."""
+    """`DELETE /v1/addons/:id`, until an invoice carries it. Assumption: the message."""
     if find(books.addons, key).invoice_id is not None:
         raise Refused("The addon is linked to an invoice and cannot be deleted.")
     del books.addons[key]

@@ -1,7 +1,7 @@
 """The simulator as an ASGI app: `/v1` for the merchant, `/_sim` for the test, `/rzp/...` for the payer.
 
-The rule it keeps: an effect is whole before anything is answered, so that an answer that gets lost changes nothing.
-The order of a call is Razorpay's: the address, then the key, then the method, then the rest.
+An effect is complete before the answer is sent, so a lost answer changes nothing. A call is checked in Razorpay's
+order: path, key, method, then the rest.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ _BAD_GATEWAY = "<html><head><title>502 Bad Gateway</title></head><body><center><
 
 
 class CutError(Exception):
-    """The socket is to be closed without an answer."""
+    """Closes the connection without an answer."""
 
 
 class Simulator(Starlette):
-    """The app; its state lives as long as it does."""
+    """The ASGI app with its state."""
 
     def __init__(self, account: Account, keeper: Keeper | None = None) -> None:
-        """Takes the account that everything works on, and what saves it."""
+        """`saver` writes the state file."""
         super().__init__(lifespan=self._live)
         self.account, self._keeper = account, keeper
         self._api, self._sim = Router(ROUTES), Router(Controls(account).table())
@@ -50,7 +50,7 @@ class Simulator(Starlette):
 
     @asynccontextmanager
     async def _live(self, _app: Starlette) -> AsyncIterator[None]:
-        """Brings webhooks, lets time pass and saves, while the app is up."""
+        """Delivers webhooks, advances time and saves while the app runs."""
         tasks = [asyncio.create_task(self.account.postman.run(self.account.tick))]
         if self._keeper is not None:
             tasks.append(asyncio.create_task(self._keeper.run()))
@@ -95,7 +95,7 @@ class Simulator(Starlette):
         return await self._front(request) if path == "/" else JSONResponse(NO_ROUTE, 404)
 
     async def _front(self, request: Request) -> Response:
-        """`/`, for a person: shows what there is, and lets time pass."""
+        """`/`: an overview page that can advance time."""
         if request.method != "POST":
             return pages.front(self.account.books, self.account.tick())
         days = pages.days_of(await request.body())
@@ -103,7 +103,7 @@ class Simulator(Starlette):
         return RedirectResponse("/", status_code=303)
 
     async def _merchant(self, request: Request) -> Response:
-        """A call of `/v1`, with the faults that were ordered for it."""
+        """A call of `/v1`, with the faults ordered for it."""
         found = self._api.find(request.method, request.url.path)
         if found is None:
             return JSONResponse(NO_ROUTE, 404)
@@ -115,11 +115,11 @@ class Simulator(Starlette):
             return _refusal(not_found())
         entry: Json = {"route": name, "path": request.url.path, "at": self.account.tick(), "status": None}
         self.account.calls.append(entry)
-        await request.body()  # while the caller is there: what is slow takes its effect after it has left, too
+        await request.body()  # a slow call has its effect even after the caller left
         faults, books = self.account.faults.on_answer(name), self.account.books
         response = await _strike(faults, "before")
         if self.account.books is not books:
-            raise CutError  # all was reset while it waited: it has no effect on what began anew
+            raise CutError  # reset while it waited: no effect on the new state
         if response is None:
             response = await self._serve(request, name, handler, ids)
             response = await _strike(faults, "after") or response
@@ -127,7 +127,7 @@ class Simulator(Starlette):
         return response
 
     async def _serve(self, request: Request, name: str, handler: Handler, ids: tuple[str, ...]) -> Response:
-        """Has the handler do its work, whole, at one moment."""
+        """Runs the handler without interruption."""
         try:
             body = _parsed(await request.body())
             now = self.account.tick()
@@ -149,7 +149,7 @@ class Simulator(Starlette):
 
 
 def _parsed(raw: bytes) -> Json:
-    """The body as an object; none is an empty one."""
+    """The body as an object; empty without a body."""
     if len(raw) > _MAX_BODY_BYTES:
         raise Refused("The request is too large", status=413)
     if not raw:
@@ -168,7 +168,7 @@ def _refusal(refused: Refused) -> Response:
 
 
 async def _strike(faults: list[Fault], when: str) -> Response | None:
-    """What the faults of this moment answer instead, if anything; raises CutError."""
+    """The answer of a fault at this stage, if any; raises CutError."""
     for fault in faults:
         if fault.when != when:
             continue
@@ -187,7 +187,7 @@ async def _strike(faults: list[Fault], when: str) -> Response | None:
 
 
 def _cut(send: Send) -> None:
-    """Closes the socket; under another server than uvicorn an exception does."""
+    """Closes the connection; on servers other than uvicorn by an exception."""
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is None:
         raise ConnectionAbortedError("ordered cut")
@@ -205,9 +205,9 @@ def create_app(
     clock_file: Path | None = None,
     state_file: Path | None = None,
 ) -> Simulator:
-    """Makes a simulator that lets in one key; `start` is its clock's first moment, `base_url` what pages begin with.
+    """Creates a simulator with one key. `start`: its clock's start; `base_url`: prefix of its pages.
 
-    `clock_file` shows how far its clock is ahead, `state_file` keeps what it knows. Raises ValueError for bad ones.
+    `clock_file` holds the offset of its clock, `state_file` its state. Raises ValueError for invalid ones.
     """
     account = open_account(
         key_id,

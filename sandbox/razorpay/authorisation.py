@@ -1,8 +1,7 @@
-"""What the payer does with a subscription: authorises it, changes the card, pays what is open, revokes.
+"""The payer's actions on a subscription: authorise, change the card, pay open invoices, revoke.
 
-The rules they keep (facts section 3): an immediate start is paid at once and starts the first cycle at that instant;
-a future start takes a token payment, which goes back; an e-mandate's first debit waits a day with the status
-`created`; UPI is not offered above the cap.
+Facts section 3: an immediate start is paid at once and starts the first cycle; a future start takes a token payment,
+which is refunded; an e-mandate's first debit waits a day in status `created`; UPI is not offered above the cap.
 """
 
 import hashlib
@@ -26,12 +25,12 @@ _EMAIL, _CONTACT = "payer@tenant.example", "+919812345670"
 
 
 def signed(secret: str, *parts: str) -> str:
-    """The signature over parts of a callback."""
+    """The signature of a callback."""
     return hmac.new(secret.encode(), "|".join(parts).encode(), hashlib.sha256).hexdigest()
 
 
 def checkout(books: Books, payment: Payment, sub: Subscription) -> dict[str, str]:
-    """The three fields that Checkout hands to the browser's handler."""
+    """The three fields that Checkout passes to the browser's handler."""
     return {
         "razorpay_payment_id": payment.id,
         "razorpay_subscription_id": sub.id,
@@ -42,7 +41,7 @@ def checkout(books: Books, payment: Payment, sub: Subscription) -> dict[str, str
 def authorise(
     books: Books, key: str, method: Method, now: int, *, reason: str = OK, email: str = "", contact: str = ""
 ) -> Payment:
-    """The authorisation payment, which succeeds or fails for a `reason`; raises Refused."""
+    """Makes the authorisation payment, which may fail for a `reason`; raises Refused."""
     sub = find(books.subscriptions, key)
     if sub.status != "created" or sub.method is not None:
         raise Refused(f"Subscription cannot be authorised in {sub.status} status.", field="status")
@@ -64,7 +63,7 @@ def authorise(
 
 
 def due(books: Books, sub: Subscription) -> int:
-    """What the authorisation payment takes: the first cycle and upfront add-ons, or only those, or a token."""
+    """The amount of the authorisation payment: first cycle and upfront add-ons, only those, or a token."""
     upfront = sum(a.item.amount * a.quantity for a in books.addons.values() if a.subscription_id == sub.id)
     if sub.start_at is None:
         return upfront + books.plans[sub.plan_id].item.amount * sub.quantity
@@ -72,7 +71,7 @@ def due(books: Books, sub: Subscription) -> int:
 
 
 def _take_method(books: Books, sub: Subscription, method: Method, now: int) -> None:
-    """Notes with what the subscription will be charged from here on."""
+    """Stores the subscription's payment method."""
     by_card = method.startswith("card")
     sub.method, sub.payment_method = method, "card" if by_card else method
     sub.token_id, sub.card_id = new_id("token"), new_id("card") if by_card else None
@@ -102,7 +101,7 @@ def _pay(books: Books, sub: Subscription, order: Order, method: Method, now: int
 
 
 def start_now(books: Books, sub: Subscription, now: int) -> Payment:
-    """The first cycle starts with its payment."""
+    """Starts the first cycle with its payment."""
     sub.start_at = now
     sub.end_at = charging.end_of_cycle(books, sub, sub.total_count - 1)
     invoice = charging.open_cycle(books, sub, now, started=now)
@@ -123,7 +122,7 @@ def start_now(books: Books, sub: Subscription, now: int) -> Payment:
 
 
 def _authenticate(books: Books, sub: Subscription, method: Method, now: int) -> Payment:
-    """A future start: the upfront amount is kept, a token payment goes back."""
+    """For a future start: keeps an upfront amount, refunds a token payment."""
     plan = books.plans[sub.plan_id]
     sub.end_at = boundary(sub.start_at or now, sub.total_count - 1, plan.period, plan.interval)
     sub.charge_at = sub.start_at
@@ -146,7 +145,7 @@ def _authenticate(books: Books, sub: Subscription, method: Method, now: int) -> 
 
 
 def _register(books: Books, sub: Subscription, method: Method, now: int) -> Payment:
-    """An e-mandate is registered today and debited on another day; the registration moves no money."""
+    """Registers an e-mandate, which is debited on another day."""
     payment = payments.new_payment(
         books, now, None, method, paise=0, kind="authorisation", description="Registration", subscription=sub
     )
@@ -161,7 +160,7 @@ def _say_authenticated(books: Books, sub: Subscription, now: int, payment: Payme
 
 
 def change_method(books: Books, key: str, method: Method, now: int) -> Subscription:
-    """The payer changes the card: pending charges the last invoice, halted wakes and charges nothing."""
+    """Changes the card: a pending subscription charges its last invoice, a halted one only becomes active."""
     sub = find(books.subscriptions, key)
     if sub.status not in ("active", "pending", "halted"):
         raise Refused(f"The card cannot be changed in {sub.status} status.", field="status")
@@ -179,7 +178,7 @@ def change_method(books: Books, key: str, method: Method, now: int) -> Subscript
 
 
 def pay_invoice(books: Books, key: str, method: Method, now: int, *, reason: str = OK) -> Payment:
-    """The payer pays an open invoice by hand; that of a subscription wakes it."""
+    """Pays an open invoice by hand, which reactivates its subscription."""
     invoice = find(books.invoices, key)
     if invoice.status != "issued":
         raise Refused(f"Operation not allowed for Invoice in {invoice.status} status.")
@@ -205,7 +204,7 @@ def _settle_by_hand(books: Books, invoice: Invoice, payment: Payment, sub: Subsc
 
 
 def revoke(books: Books, key: str, now: int) -> Subscription:
-    """The payer revokes the mandate: UPI cancels, with the others the next charges fail."""
+    """Revokes the mandate: UPI cancels; with other methods the next charges fail."""
     sub = find(books.subscriptions, key)
     if sub.method == "upi" and sub.status not in ("cancelled", "completed", "expired"):
         subscriptions.end(books, sub, now, by="customer")

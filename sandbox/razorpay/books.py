@@ -1,4 +1,4 @@
-"""Everything that the simulated Razorpay knows, and how it is found. In memory; ids never repeat."""
+"""The data of the simulated Razorpay, and lookups. In memory; ids never repeat."""
 
 import secrets
 import string
@@ -29,33 +29,33 @@ Entity = TypeVar("Entity")
 
 @dataclass(kw_only=True)
 class Settings:
-    """How this Razorpay behaves where the facts leave it open, or where methods differ."""
+    """Behaviour that the documentation leaves open, or that differs by method."""
 
     debit_delay_s: dict[str, int] = field(default_factory=lambda: {"upi": 0, "emandate": 86_400})
-    """From a cycle's start to its debit. UPI may debit until 21:00 or the next day; e-mandate waits for the bank."""
+    """Seconds from a cycle's start to its debit; UPI may take until the next day, e-mandates wait for the bank."""
     cap_paise: dict[str, int] = field(default_factory=lambda: {"upi": 1_500_000, "card_domestic": 1_500_000})
-    """Above this a debit without the payer fails."""
+    """A debit without the payer fails above this."""
     indian_customer_ids: bool = False
-    """Whether subscriptions by Indian methods get a `customer_id`; real ones were seen without."""
+    """Whether subscriptions by Indian methods have a `customer_id`; observed ones had none."""
     indian_cards_in_events: bool = True
-    """Whether subscription events carry the `card` of an Indian card; real ones were seen without."""
+    """Whether subscription events contain the `card` of an Indian card; observed ones did not."""
     authenticated_events: bool = True
-    """Whether `subscription.authenticated` is sent; the docs contradict themselves."""
+    """Whether `subscription.authenticated` is sent; the docs are contradictory."""
     expiry_lag_s: int = 0
-    """From `expire_by` to the status saying so; 188 to 322 s were seen."""
+    """Seconds from `expire_by` to the status `expired`; 188 to 322 s were observed."""
     refund_fails: int = 0
-    """So many of the next refunds end as `failed`."""
+    """Number of next refunds that fail."""
 
 
 @dataclass(kw_only=True)
 class Books:
-    """The account: what was made in it, oldest first."""
+    """The entities of the account, oldest first."""
 
     account_id: str
     base_url: str = ""
     key_secret: str = ""
     secret: str = ""
-    """The webhook secret of now."""
+    """The current webhook secret."""
     old_secret: str = ""
     settings: Settings = field(default_factory=Settings)
     plans: dict[str, Plan] = field(default_factory=dict)
@@ -70,26 +70,26 @@ class Books:
     links: dict[str, Link] = field(default_factory=dict)
     disputes: dict[str, Dispute] = field(default_factory=dict)
     pages: dict[str, str] = field(default_factory=dict)
-    """Short code -> the id of what is paid there."""
+    """Short code -> id of the payable entity."""
     refund_keys: dict[str, tuple[Json, str]] = field(default_factory=dict)
-    """Idempotency key and payment -> the request, and the id of its refund."""
+    """Idempotency key and payment -> request and refund id."""
     events: list[Event] = field(default_factory=list)
 
     def page(self, target: str) -> str:
-        """Makes the short address of what has this id."""
+        """Creates the short URL of an entity."""
         code = "".join(secrets.choice(BASE62) for _ in range(8))
         self.pages[code] = target
         return f"{self.base_url}/rzp/{code}"
 
 
 def new_id(prefix: str) -> str:
-    """An id as Razorpay makes them; without a prefix for events."""
+    """A new id in Razorpay's form; without a prefix for events."""
     tail = "".join(secrets.choice(BASE62) for _ in range(ID_LENGTH))
     return f"{prefix}_{tail}" if prefix else tail
 
 
 def find(kept: dict[str, Entity], key: str) -> Entity:
-    """What has this id; raises Refused."""
+    """The entity with this id; raises Refused."""
     if key not in kept:
         raise unknown(key.partition("_")[0])
     return kept[key]

@@ -1,6 +1,6 @@
-"""Where billing cycles begin and end: at midnight in India, but for the first, which begins when it is paid.
+"""Bounds of billing cycles: midnight in India, but the first begins when it is paid.
 
-Month ends (29 to 31) are clamped to the month's last day and come back afterwards; an assumption.
+Days 29 to 31 are clamped to the last day of a shorter month only; an assumption.
 """
 
 import calendar
@@ -15,7 +15,7 @@ _MAX_CYCLES = {"daily": 36_500, "weekly": 5200, "monthly": 1200, "quarterly": 40
 
 
 def boundary(anchor: int, cycles: int, period: str, interval: int) -> int:
-    """Unix seconds of the end of `cycles` cycles since `anchor`; the anchor itself for none."""
+    """End of the cycle number `cycles` since `anchor`, Unix seconds; the anchor itself for 0."""
     if cycles == 0:
         return anchor
     first = datetime.fromtimestamp(anchor, UTC).astimezone(IST)
@@ -29,5 +29,5 @@ def boundary(anchor: int, cycles: int, period: str, interval: int) -> int:
 
 
 def most_cycles(period: str, interval: int) -> int:
-    """The largest `total_count` that Razorpay takes: about a hundred years."""
+    """Razorpay's largest `total_count`: about a hundred years."""
     return max(1, _MAX_CYCLES[period] // interval)

@@ -1,4 +1,4 @@
-"""Plans, items and customers: what is made once and referred to (facts 2.1 and 2.2)."""
+"""Plans, items and customers."""
 
 from typing import Any
 
@@ -56,7 +56,7 @@ def edit_item(books: Books, key: str, body: Json) -> Item:
 
 
 def create_customer(books: Books, body: Json, now: int) -> Customer:
-    """`POST /v1/customers`; the same e-mail and contact are one customer. The duplicate's text is an assumption."""
+    """`POST /v1/customers`; equal e-mail and contact mean the same customer. Assumption: the duplicate's message."""
     name, email, contact = body.get("name"), body.get("email"), body.get("contact")
     if name is not None and len(str(name)) not in _NAME:
         raise Refused("The name must be between 3 and 50 characters.", field="name")

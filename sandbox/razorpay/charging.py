@@ -1,8 +1,8 @@
-"""A subscription's cycles: what opens one, how it is charged, and what follows when that fails.
+"""A subscription's cycles: opening, charging, and failed charges.
 
-The rules they keep (facts/razorpay.md section 3 and 4): an invoice opens a cycle and carries every add-on that waits;
-T+0 to T+3 are tried, then the subscription is halted, whose invoices are issued and not charged; the subscription
-completes when its last invoice is paid. Assumption: one whose last invoice is not paid completes at its cycle's end.
+Facts sections 3 and 4: an invoice opens a cycle and carries all waiting add-ons. Charges are tried on T+0 to T+3, then
+the subscription is halted, and its invoices are issued but not charged. It completes when its last invoice is paid.
+Assumption: with an unpaid last invoice it completes at the cycle's end.
 """
 
 from sandbox.razorpay import events, payments
@@ -16,18 +16,18 @@ _BEYOND_CAP = {"upi": "mandate_debit_beyond_psp_amount_cap"}
 
 
 def end_of_cycle(books: Books, sub: Subscription, cycles: int) -> int:
-    """When the cycle with this number ends, of one that has started."""
+    """End of a cycle by its number, once the first has started."""
     plan = books.plans[sub.plan_id]
     return boundary(sub.start_at or 0, cycles, plan.period, plan.interval)
 
 
 def is_last(sub: Subscription) -> bool:
-    """Whether every cycle has begun."""
+    """Whether all cycles have begun."""
     return sub.cycles - sub.swallowed >= sub.total_count
 
 
 def open_cycle(books: Books, sub: Subscription, now: int, *, started: int) -> Invoice:
-    """Begins the next cycle at `started`, and issues its invoice with the add-ons that wait."""
+    """Begins the next cycle at `started` and issues its invoice with the waiting add-ons."""
     _apply_changes(books, sub, now)
     sub.cycles += 1
     sub.current_start, sub.current_end = started, end_of_cycle(books, sub, sub.cycles)
@@ -49,7 +49,7 @@ def open_cycle(books: Books, sub: Subscription, now: int, *, started: int) -> In
 
 
 def issue(books: Books, sub: Subscription, lines: list[LineItem], now: int) -> Invoice:
-    """An invoice of these lines and all add-ons that wait, with its order."""
+    """Creates an invoice of these lines and the waiting add-ons, with its order."""
     plan = books.plans[sub.plan_id]
     waiting = [each for each in books.addons.values() if each.subscription_id == sub.id and each.invoice_id is None]
     key = new_id("inv")
@@ -85,7 +85,7 @@ def issue(books: Books, sub: Subscription, lines: list[LineItem], now: int) -> I
 
 
 def settle(books: Books, invoice: Invoice, payment: Payment, now: int) -> None:
-    """Marks an invoice as paid by a payment that was captured."""
+    """Marks an invoice as paid by a captured payment."""
     payment.invoice_id = invoice.id
     invoice.status, invoice.paid_at, invoice.payment_id = "paid", now, payment.id
     order = books.orders[payment.order_id or ""]
@@ -94,7 +94,7 @@ def settle(books: Books, invoice: Invoice, payment: Payment, now: int) -> None:
 
 
 def attempt(books: Books, sub: Subscription, invoice: Invoice, now: int) -> None:
-    """Charges an invoice without the payer, and moves the subscription by what comes of it."""
+    """Charges an invoice without the payer, and updates the subscription."""
     method = sub.method or "card_domestic"
     order = books.orders[invoice.order_id or ""]
     payment = payments.new_payment(
@@ -119,14 +119,14 @@ def attempt(books: Books, sub: Subscription, invoice: Invoice, now: int) -> None
 
 
 def _outcome(books: Books, sub: Subscription, method: Method, paise: int) -> str:
-    """What becomes of a debit: the mandate's cap first, then what was ordered for it."""
+    """The outcome of a debit: the mandate's cap, then the ordered outcome."""
     if paise > books.settings.cap_paise.get(method, paise):
         return _BEYOND_CAP.get(method, "transaction_limit_exceeded")
     return sub.outcomes.pop(0) if sub.outcomes else OK
 
 
 def charged(books: Books, sub: Subscription, payment: Payment, now: int) -> None:
-    """A charge succeeded: counts it, and wakes the subscription if it was pending or halted."""
+    """Counts a successful charge, and reactivates a pending or halted subscription."""
     slept = sub.status in ("pending", "halted")
     sub.paid_count += 1
     if sub.status not in ("cancelled", "completed", "expired", "paused"):
@@ -141,7 +141,7 @@ def charged(books: Books, sub: Subscription, payment: Payment, now: int) -> None
 
 
 def complete(books: Books, sub: Subscription, now: int, payment: Payment | None = None) -> None:
-    """The last invoice is generated: nothing will follow, though its cycle is still to be served."""
+    """Marks that the last invoice was issued; its cycle still runs."""
     sub.status, sub.charge_at = "completed", None
     sub.ended_at = sub.end_at
     events.subscription(books, now, "completed", sub, payment)
@@ -160,7 +160,7 @@ def _charge_failed(books: Books, sub: Subscription, now: int) -> None:
 
 
 def change(books: Books, sub: Subscription, changes: Json) -> None:
-    """Puts an update into effect."""
+    """Applies an update."""
     for name, value in changes.items():
         setattr(sub, name, value)
     if sub.start_at is not None:
@@ -168,7 +168,7 @@ def change(books: Books, sub: Subscription, changes: Json) -> None:
 
 
 def _apply_changes(books: Books, sub: Subscription, now: int) -> None:
-    """Applies an update that was scheduled for the cycle's end."""
+    """Applies an update scheduled for the cycle's end."""
     if not sub.changes:
         return
     change(books, sub, sub.changes)

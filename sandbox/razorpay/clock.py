@@ -1,8 +1,8 @@
-"""The simulator's time: it runs like the real one, can be moved on, and can be stopped. No move goes back.
+"""The simulator's clock: runs like the real one, and can be advanced or stopped, never set back.
 
-With a file it shows there how many milliseconds it is ahead of the real clock, before anything happens at the new
-time, so that whoever adds the file's number to their own clock lives in the same month. A file that is there at the
-start is gone on from; one that cannot be written ends the move with an OSError, and the clock stays.
+With a file, it writes there its offset from the real clock in milliseconds, before any step at the new time, so other
+processes can follow it. An existing file is continued. If the file can't be written, the move raises OSError and the
+clock stays.
 """
 
 import math
@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 class Clock:
-    """Seconds since 1970, as this Razorpay lives them."""
+    """Unix seconds of the simulator."""
 
     def __init__(self, start: int | None = None, *, file: Path | None = None) -> None:
-        """Begins at `start`, or now; with a file that is there already, where that says. Raises ValueError."""
+        """Starts at `start` or now, or at the offset of an existing file. Raises ValueError."""
         self._file = file
         self._frozen_at: float | None = None
         shown = _shown_ms(file) if file is not None and file.exists() else None
@@ -26,29 +26,29 @@ class Clock:
 
     @property
     def frozen(self) -> bool:
-        """Whether time stands still."""
+        """Whether the clock is stopped."""
         return self._frozen_at is not None
 
     @property
     def offset_ms(self) -> int:
-        """How far it is ahead of the real clock."""
+        """Seconds ahead of the real clock."""
         return self._offset_ms if self._frozen_at is None else _ahead_ms(self._frozen_at)
 
     def now(self) -> float:
-        """The present moment."""
+        """The current time."""
         return self._frozen_at if self._frozen_at is not None else time.time() + self._offset_ms / 1000
 
     def begin(self, start: int | None) -> None:
-        """Anew, at `start` or now: the one way back."""
+        """Restarts at `start` or now; the only way back."""
         self._frozen_at = None
         self._set(0 if start is None else _ahead_ms(start))
 
     def catch_up(self, offset_ms: int) -> None:
-        """Is at least so far ahead: the books that are gone on with have been there."""
+        """Sets a minimum offset: the time of the loaded books."""
         self._set(max(offset_ms, self._offset_ms))
 
     def move(self, to: float) -> None:
-        """Jumps ahead; raises ValueError for a time that is over."""
+        """Jumps ahead. Raises ValueError for a past time."""
         if to < self.now():
             raise ValueError("the clock cannot go back")
         if self._frozen_at is not None:
@@ -57,7 +57,7 @@ class Clock:
             self._set(max(_ahead_ms(to), self._offset_ms))
 
     def freeze(self, *, frozen: bool) -> None:
-        """Stops time but for `move`, or lets it run again; raises ValueError where others follow its file."""
+        """Stops the clock except for `move`, or restarts it. Raises ValueError if it has a file."""
         if self._file is not None and frozen:
             raise ValueError("a clock that is followed through its file cannot be frozen")
         if frozen == self.frozen:
@@ -84,5 +84,5 @@ def _shown_ms(file: Path) -> int:
 
 
 def _ahead_ms(to: float) -> int:
-    """From the real time to this moment, rounded up: then it has come."""
+    """Milliseconds from the real time to this one, rounded up so that the time is reached."""
     return math.floor((to - time.time()) * 1000) + 1

@@ -1,4 +1,4 @@
-"""`/_sim`: what a test does that a merchant cannot: moves time, pays, makes trouble, and reads the ledger."""
+"""`/_sim`: the test's controls: advance time, pay, order faults, read the ledger."""
 
 from collections.abc import Awaitable
 from dataclasses import asdict, fields
@@ -23,7 +23,7 @@ class Controls:
     """The handlers of `/_sim`."""
 
     def __init__(self, account: Account) -> None:
-        """Takes the account that is controlled."""
+        """`account`: the controlled account."""
         self._account = account
         self._secret = account.books.secret
 
@@ -68,9 +68,9 @@ class Controls:
         return self._clock()
 
     async def _advance(self, call: Call) -> Json:
-        """By `seconds` and `days`, or `to` a moment, step by step; answers when everything due is done.
+        """Advances by `seconds` and `days`, or `to` a time, step by step; answers after all due steps.
 
-        Webhooks may follow; with `drain` each step's are delivered before the next step, or given `timeout_s`.
+        With `drain` each step's webhooks get `timeout_s` to be delivered before the next step.
         """
         now = self._account.clock.now()
         to = call.body.get("to", now + call.body.get("seconds", 0) + call.body.get("days", 0) * DAY_S)
@@ -82,7 +82,7 @@ class Controls:
         return self._clock()
 
     async def _reset(self, call: Call) -> Json:
-        """Begins anew, with `start`, `webhook_url` and `webhook_secret` as given on the command line."""
+        """Resets, with `start`, `webhook_url` and `webhook_secret` as on the command line."""
         start = integer(call.body, "start") if call.body.get("start") is not None else None
         secret = str(call.body.get("webhook_secret") or self._secret)
         await self._account.reset(start=start, webhook_secret=secret, webhook_url=call.body.get("webhook_url"))
@@ -106,7 +106,7 @@ class Controls:
         }
 
     def _add_faults(self, call: Call) -> Json:
-        """One fault, or `{"faults": [...]}`; one with `event` is for the webhooks of what happens from now on."""
+        """One fault, or `{"faults": [...]}`; one with `event` is for webhooks of later events."""
         self._account.postman.collect()
         try:
             for each in call.body.get("faults", [call.body]):
@@ -125,7 +125,7 @@ class Controls:
         return self._show_faults()
 
     def _endpoint(self, call: Call) -> Json:
-        """Changes `url`, `secret` (the last one stays the old one), `enabled`, `timeout_s`."""
+        """Changes `url`, `secret` (the last one stays as the old one), `enabled`, `timeout_s`."""
         books, endpoint = self._account.books, self._account.postman.endpoint
         self._account.postman.collect()
         if "secret" in call.body and call.body["secret"] != books.secret:
@@ -137,7 +137,7 @@ class Controls:
         return asdict(endpoint)
 
     def _drain(self, call: Call) -> Awaitable[Json]:
-        """Waits until nothing is due; held events are sent."""
+        """Sends held events and waits until none is due."""
         self._account.postman.release()
         timeout_s = float(call.body.get("timeout_s", _DRAIN_S))
 
@@ -147,7 +147,7 @@ class Controls:
         return left()
 
     def _replay(self, call: Call) -> Json:
-        """Sends an event once more, with its id."""
+        """Sends an event again, with the same id."""
         if not self._account.postman.replay(str(required(call.body, "event_id"))):
             raise Refused("event_id: there is no such event")
         return {"success": True}
@@ -160,7 +160,7 @@ class Controls:
         }
 
     def _ledger(self, call: Call) -> Json:
-        """Everything there is, and the sums."""
+        """All entities, and the sums."""
         return {
             "clock": self._clock(),
             "totals": ledger.money(call.books)["totals"],
@@ -179,7 +179,7 @@ def _reason(call: Call) -> str:
 
 
 def _authorise(call: Call) -> Json:
-    """`{method, outcome, email, contact}`; answers the three fields that Checkout would hand over."""
+    """`{method, outcome, email, contact}`; answers Checkout's three fields."""
     payment = authorisation.authorise(
         call.books,
         call.ids[0],
@@ -195,7 +195,7 @@ def _authorise(call: Call) -> Json:
 
 
 def _outcomes(call: Call) -> Json:
-    """`{next: ["insufficient_funds", "ok"]}`: how the next charges go."""
+    """`{next: ["insufficient_funds", "ok"]}`: outcomes of the next charges."""
     sub = find(call.books.subscriptions, call.ids[0])
     sub.outcomes = [str(each) for each in required(call.body, "next")] if call.body.get("next") else []
     return {"next": sub.outcomes}
@@ -206,7 +206,7 @@ def _change_method(call: Call) -> Json:
 
 
 def _customer(call: Call) -> Json:
-    """`{action: pause | resume | revoke}`: what the payer does in their own app."""
+    """`{action: pause | resume | revoke}`: in the payer's app."""
     action = required(call.body, "action")
     if action == "pause":
         return wire.subscription(subscriptions.pause(call.books, call.ids[0], call.now, by="customer"))
@@ -236,7 +236,7 @@ def _pay_order(call: Call) -> Json:
 
 
 def _refund(call: Call) -> Any:
-    """Somebody refunds in the dashboard."""
+    """Refunds in the dashboard."""
     payment = find(call.books.payments, call.ids[0])
     body = {"amount": integer(call.body, "amount")} if call.body.get("amount") is not None else {}
     return wire.refund(refunds.give_back(call.books, payment, body, call.now, by="dashboard"))

@@ -1,8 +1,8 @@
-"""Webhooks on their way: signed, sent, tried again on the measured ladder, given up (facts 5.1 and 5.2).
+"""Delivery of webhooks: signed, sent, retried at the intervals that were measured, given up.
 
-The rules it keeps: success is a 2xx within the time-out; every retry has the event's own id, bytes and secret; the
-ladder counts the simulator's seconds, so a jump of the clock brings the retries at once. An endpoint that has failed
-for 24 h is disabled, and what happens then is lost. An endpoint that is down is retried, nothing here waits for it.
+Success is a 2xx within the time-out. Every retry has the event's id, bytes and secret. Retry intervals are in the
+simulator's seconds, so a jump of the clock triggers retries at once. An endpoint that failed for 24 h is disabled, and
+later events are lost. Nothing waits for an endpoint that is down.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _PAUSE_S = 0.1
 
 @dataclass(kw_only=True)
 class Parcel:
-    """One event and how far it has come."""
+    """One event and its delivery."""
 
     event: Event
     due: float
@@ -44,7 +44,7 @@ class Parcel:
 
 @dataclass(kw_only=True)
 class Endpoint:
-    """Where webhooks go."""
+    """The endpoint of webhooks."""
 
     url: str | None = None
     enabled: bool = True
@@ -53,10 +53,10 @@ class Endpoint:
 
 
 class Postman:
-    """Takes new events out of the books and brings them to the endpoint."""
+    """Takes new events from the books and delivers them."""
 
     def __init__(self, books: Books, clock: Clock, faults: Faults, url: str | None) -> None:
-        """Begins with nothing to bring."""
+        """Starts empty."""
         self.endpoint = Endpoint(url=url)
         self.parcels: list[Parcel] = []
         self._open: list[Parcel] = []
@@ -66,21 +66,21 @@ class Postman:
         self._at_rest = False
 
     async def begin(self, books: Books, parcels: list[Parcel], endpoint: Endpoint) -> None:
-        """Lets what is under way arrive, which the time-out bounds, and takes these from here on."""
+        """Waits for running deliveries, bounded by the time-out, then replaces the parcels."""
         self._at_rest = True
         await asyncio.gather(*self._sending, return_exceptions=True)
         self.go_on(books, parcels, endpoint)
         self._at_rest = False
 
     def go_on(self, books: Books, parcels: list[Parcel], endpoint: Endpoint) -> None:
-        """Takes over what another postman left, one parcel for each event; what was under way goes out again."""
+        """Takes over saved parcels, one per event; interrupted deliveries are sent again."""
         self._books, self.parcels, self.endpoint, self._taken = books, parcels, endpoint, len(parcels)
         for parcel in parcels:
             parcel.state = "waiting" if parcel.state == "sending" else parcel.state
         self._open = [parcel for parcel in parcels if parcel.state in ("waiting", "held")]
 
     async def run(self, tick: Callable[[], object]) -> None:
-        """Lets time pass and brings what is due, until cancelled."""
+        """Delivers due parcels until cancelled."""
         async with httpx2.AsyncClient(trust_env=False) as client:
             while True:
                 tick()
@@ -96,7 +96,7 @@ class Postman:
                     await asyncio.sleep(_PAUSE_S / 4)
 
     def collect(self) -> None:
-        """Makes parcels of the events that are new, and applies what was ordered for them."""
+        """Makes parcels of new events, with the faults ordered for them."""
         for event in self._books.events[self._taken :]:
             parcel = Parcel(event=event, due=event.created_at, first_due=event.created_at)
             self.parcels.append(parcel)
@@ -125,19 +125,19 @@ class Postman:
                 parcel.tampered = True
 
     def busy(self) -> int:
-        """How many parcels are being brought, or are due."""
+        """The number of parcels that are being sent or due."""
         self.collect()
         now = self._clock.now()
         return sum(each.state == "sending" or (each.state == "waiting" and each.due <= now) for each in self._open)
 
     def release(self) -> None:
-        """Sends what is held back."""
+        """Sends held parcels."""
         for parcel in self._open:
             if parcel.state == "held":
                 parcel.state = "waiting"
 
     def replay(self, event_id: str) -> bool:
-        """Sends an event once more, whatever became of it."""
+        """Sends an event again, whatever its state."""
         for parcel in self.parcels:
             if parcel.event.id == event_id and parcel.state != "sending":
                 if parcel not in self._open:
@@ -148,13 +148,13 @@ class Postman:
         return False
 
     def _ready(self) -> list[Parcel]:
-        """The next parcels to bring: those due for longest, no more than may be under way."""
+        """The next parcels: those due for longest, up to the limit of concurrent ones."""
         now, room = self._clock.now(), 0 if self._at_rest else _PARALLEL - len(self._sending)
         due = [each for each in self._open if each.state == "waiting" and each.due <= now]
         return sorted(due, key=lambda each: each.due)[:room]
 
     async def _bring(self, client: httpx2.AsyncClient, parcel: Parcel) -> None:
-        """One delivery, and what follows from it."""
+        """Makes one delivery and applies its outcome."""
         if not parcel.attempts:
             parcel.due = parcel.first_due = self._clock.now()
         began = time.monotonic()
@@ -171,7 +171,7 @@ class Postman:
         self.release()
 
     async def _send(self, client: httpx2.AsyncClient, parcel: Parcel) -> tuple[int | None, str | None]:
-        """The status, or what went wrong."""
+        """The status, or the error."""
         event = parcel.event
         secret = (event.old_secret or f"old-{event.secret}") if parcel.old_secret else event.secret
         head = {
@@ -200,7 +200,7 @@ class Postman:
             parcel.state = "waiting"
 
     def _failed(self, parcel: Parcel) -> None:
-        """The next step of the ladder; an endpoint that failed for a day is disabled."""
+        """Schedules the next retry; disables an endpoint that failed for a day."""
         endpoint = self.endpoint
         if endpoint.failing_since is None:
             endpoint.failing_since = parcel.due

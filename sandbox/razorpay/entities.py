@@ -1,6 +1,6 @@
-"""What there is at Razorpay. Field names are the wire's; those named in `wire` as hidden never leave.
+"""Razorpay's entities. Field names are those of the API; the ones hidden by `wire` are never sent.
 
-Amounts are paise, times Unix seconds (of the simulator's clock), unless a name says otherwise.
+Amounts are paise, times Unix seconds of the simulator's clock, unless a name says otherwise.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ LIVE = ("created", "authenticated", "active", "pending", "halted", "paused")
 
 @dataclass(kw_only=True)
 class Item:
-    """What something costs: a template, or the item of a plan or an add-on."""
+    """A price: a template, or the item of a plan or an add-on."""
 
     id: str
     active: bool = True
@@ -28,7 +28,7 @@ class Item:
 
 @dataclass(kw_only=True)
 class Plan:
-    """A price and a period; never changed."""
+    """A price and a period; immutable."""
 
     id: str
     interval: int
@@ -53,7 +53,7 @@ class Customer:
 
 @dataclass(kw_only=True)
 class Subscription:
-    """A plan that somebody pays again and again."""
+    """A recurring payment of a plan."""
 
     id: str
     plan_id: str
@@ -85,19 +85,19 @@ class Subscription:
     paused_at: int | None = None
     pause_initiated_by: str | None = None
     cancel_initiated_by: str | None = None
-    # What Razorpay knows and does not show.
+    # Known to Razorpay, but not shown.
     method: Method | None = None
     token_id: str | None = None
     card_id: str | None = None
     cycles: int = 0
-    """Cycles begun, which are also those invoiced, but for the ones a pause swallowed."""
+    """Cycles begun; all are invoiced, except those skipped by a pause."""
     swallowed: int = 0
     invoice_id: str | None = None
     """The invoice of the current cycle."""
     cancel_at_cycle_end: bool = False
     changes: Json = field(default_factory=dict)
     outcomes: list[str] = field(default_factory=list)
-    """How the next charges will go: `ok` or an error's reason."""
+    """Outcomes of the next charges: `ok` or an error's reason."""
 
 
 @dataclass(kw_only=True)
@@ -128,7 +128,7 @@ class LineItem:
 
 @dataclass(kw_only=True)
 class Invoice:
-    """What is asked for: by a subscription for a cycle, or once."""
+    """An invoice: for a cycle of a subscription, or a single one."""
 
     id: str
     subscription_id: str | None
@@ -173,7 +173,7 @@ class Order:
 
 @dataclass(kw_only=True)
 class Payment:
-    """Money that came, or did not."""
+    """A payment or an attempt at one."""
 
     id: str
     amount: int
@@ -202,7 +202,7 @@ class Payment:
     error_step: str | None = None
     error_reason: str | None = None
     created_at: int
-    # What Razorpay knows and does not show.
+    # Known to Razorpay, but not shown.
     kind: Literal["authorisation", "recurring", "link", "invoice", "order"]
     subscription_id: str | None = None
     link_id: str | None = None
@@ -210,7 +210,7 @@ class Payment:
 
 @dataclass(kw_only=True)
 class Refund:
-    """Money given back."""
+    """A refund."""
 
     id: str
     amount: int
@@ -271,7 +271,7 @@ class Dispute:
 
 @dataclass(kw_only=True)
 class Event:
-    """An announcement: the bytes are a snapshot of its moment, signed with the secret of that moment."""
+    """An event: its bytes are a snapshot, signed with the secret of its time."""
 
     id: str
     name: str

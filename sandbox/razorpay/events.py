@@ -1,6 +1,6 @@
-"""What is announced, as the bytes that will be signed: the shapes of `facts/razorpay.md` sections 5.3 and 5.4.
+"""Events as signed bytes, in the shapes of Razorpay's documented payloads.
 
-The rule they keep: an event is a snapshot of its moment, and carries the secrets of its moment.
+An event is a snapshot, with the secrets of its time.
 """
 
 import json
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 
 def emit(books: Books, now: int, name: str, payload: dict[str, Json]) -> None:
-    """Announces something: `payload` is entity name -> entity, in the order of `contains`."""
+    """Adds an event; `payload` maps entity names to entities, in the order of `contains`."""
     body = {
         "entity": "event",
         "account_id": books.account_id,
@@ -50,7 +50,7 @@ def order_paid(books: Books, now: int, kept: Order, by: Payment) -> None:
 
 
 def invoice_paid(books: Books, now: int, kept: Invoice, order: Order, by: Payment) -> None:
-    """`invoice.paid`; its invoice has neither lines nor the subscription's id, as in the samples."""
+    """`invoice.paid`; without lines and the subscription's id, as in the samples."""
     copy = wire.invoice(kept)
     copy.pop("line_items")
     copy.pop("subscription_id", None)

@@ -1,8 +1,8 @@
-"""What was ordered to go wrong: in an answer, or with a webhook.
+"""Ordered faults, of answers or of webhooks.
 
-The rule it keeps: a fault strikes the calls it names (`POST /v1/subscriptions`, `GET *`, `*`; for webhooks an event's
-name) so many times, after so many it lets pass, and is counted. An unknown field or kind is refused, so that a test's
-typo is noticed.
+A fault applies to the calls it names (`POST /v1/subscriptions`, `GET *`, `*`; for webhooks an event's name) a number of
+times, after a number of calls it lets pass, and is counted. An unknown field or kind is refused, so that typos in tests
+are noticed.
 """
 
 from fnmatch import fnmatchcase
@@ -17,7 +17,7 @@ Times = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
 class Fault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Trouble with answers. `when`: before the effect or after it was committed.
+    """A fault of answers. `when`: before the effect or after it was committed.
 
     `error` is JSON with `status` (500), `html` a page (502), `throttle` 429, `slow` waits `delay_s`, `cut` closes the
     socket without an answer, `lag` hides from lists what is younger than `delay_s` of the simulator's seconds.
@@ -27,7 +27,7 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     kind: Kind
     when: Literal["before", "after"] = "before"
     times: Times | None = 1
-    """None: until it is taken away."""
+    """None: until it is removed."""
     skip: Times = 0
     status: Annotated[int, msgspec.Meta(ge=400, le=599)] | None = None
     code: str = "SERVER_ERROR"
@@ -37,7 +37,7 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class WebhookFault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Trouble with webhooks: each order holds for whole events.
+    """A fault of webhooks, for whole events.
 
     `duplicate` sends `copies` more after the first success, `delay` waits `delay_s` of the simulator's seconds,
     `drop` never sends, `old_secret` signs with the secret before this one, `reorder` lets the next event overtake,
@@ -54,34 +54,34 @@ class WebhookFault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Faults:
-    """What is ordered at present."""
+    """The ordered faults."""
 
     def __init__(self) -> None:
-        """Begins without."""
+        """Starts without faults."""
         self.answers: list[Fault] = []
         self.webhooks: list[WebhookFault] = []
 
     def on_answer(self, route: str) -> list[Fault]:
-        """The faults that strike this call; they are used up by it."""
+        """The faults for this call, which uses them up."""
         return [each for each in self.answers if each.kind != "lag" and _strikes(each, route, each.route)]
 
     def on_webhook(self, event: str) -> list[WebhookFault]:
-        """The faults that strike this event."""
+        """The faults for this event."""
         return [each for each in self.webhooks if _strikes(each, event, each.event)]
 
     def lag_s(self, route: str) -> float:
-        """How far behind this list is."""
+        """How many seconds this list lags."""
         lags = [e.delay_s for e in self.answers if e.kind == "lag" and _strikes(e, route, e.route)]
         return max(lags, default=0)
 
     def clear(self) -> None:
-        """Nothing goes wrong any more."""
+        """Removes all faults."""
         self.answers.clear()
         self.webhooks.clear()
 
 
 def _strikes(fault: Fault | WebhookFault, name: str, pattern: str) -> bool:
-    """Whether a fault strikes now; counts it."""
+    """Whether a fault applies now; counts it."""
     if not fnmatchcase(name, pattern):
         return False
     if fault.skip > 0:

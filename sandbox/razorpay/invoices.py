@@ -1,4 +1,4 @@
-"""Invoices made by hand (facts 2.7): a draft, issued, paid on its page, cancelled. No tax can be put on them."""
+"""Single invoices: draft, issued, paid on their page, cancelled. They have no tax."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _SOONEST_S = 15 * 60
 
 
 def create(books: Books, body: Json, now: int) -> Invoice:
-    """`POST /v1/invoices`: issued at once, but for a draft."""
+    """`POST /v1/invoices`: issued at once, unless a draft."""
     payer = _payer(books, body)
     lines = [_line(books, each) for each in body.get("line_items") or []]
     if not lines or len(lines) > _MAX_LINES:
@@ -94,7 +94,7 @@ def _expiry(body: Json, now: int) -> int | None:
 
 
 def issue(books: Books, key: str, now: int) -> Invoice:
-    """`POST .../issue`: can be paid from here on."""
+    """`POST .../issue`: payable from now on."""
     invoice = in_status(books, key, "draft")
     invoice.status, invoice.issued_at = "issued", now
     order = payments.new_order(books, now, invoice.amount, invoice.currency, receipt=invoice.receipt)
@@ -110,7 +110,7 @@ def cancel(books: Books, key: str, now: int) -> Invoice:
 
 
 def edit(books: Books, key: str, body: Json, now: int) -> Invoice:
-    """`PATCH`: a draft's lines too, an issued one's notes, comment, terms and expiry."""
+    """`PATCH`: notes, comment, terms and expiry, and a draft's lines too."""
     invoice = in_status(books, key, "draft", "issued")
     if invoice.status == "draft" and "line_items" in body:
         invoice.line_items = [_line(books, each) for each in body["line_items"]]
@@ -125,13 +125,13 @@ def edit(books: Books, key: str, body: Json, now: int) -> Invoice:
 
 
 def delete(books: Books, key: str) -> None:
-    """`DELETE`: a draft only."""
+    """`DELETE`: drafts only."""
     in_status(books, key, "draft")
     del books.invoices[key]
 
 
 def in_status(books: Books, key: str, *allowed: str) -> Invoice:
-    """The invoice, if it is in one of these states; raises Refused."""
+    """The invoice in one of these states; raises Refused."""
     invoice = find(books.invoices, key)
     if invoice.status not in allowed:
         raise Refused(f"Operation not allowed for Invoice in {invoice.status} status.")

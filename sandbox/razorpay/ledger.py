@@ -1,4 +1,4 @@
-"""What a test reads afterwards: everything there is, with what Razorpay itself does not show, and the sums of money."""
+"""The ledger for tests: all entities, including hidden fields, and sums of money."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,7 +19,7 @@ _PLAIN = ("plans", "customers", "items", "addons", "orders", "disputes")
 
 
 def entities(books: Books) -> Json:
-    """All that was made, oldest first, by kind."""
+    """All entities by kind, oldest first."""
     kept: Json = {
         name: [{**asdict(each), **shape(each)} for each in getattr(books, name).values()]
         for name, shape in _SHOWN.items()
@@ -31,9 +31,9 @@ def entities(books: Books) -> Json:
 
 
 def money(books: Books) -> Json:
-    """What each payment brought and gave back, in paise, what it was for, and the totals; failed ones brought nothing.
+    """Collected and refunded paise of each payment with its purpose, and totals. Failed payments count 0.
 
-    A dispute that was lost is named, and not subtracted.
+    A lost dispute is listed, not subtracted.
     """
     rows = [_row(books, key) for key in books.payments]
     totals = {name: sum(row[name] for row in rows) for name in ("collected", "refunded", "kept")}
@@ -66,7 +66,7 @@ def _row(books: Books, key: str) -> Json:
 
 
 def delivery(parcel: Parcel) -> Json:
-    """An event and how its bringing went."""
+    """An event and its delivery."""
     event = parcel.event
     return {
         "event_id": event.id,

@@ -1,4 +1,4 @@
-"""Payment links: made once for a reference that can never be used again, paid on their page (facts 2.10)."""
+"""Payment links, one per reference for ever, paid on their page."""
 
 import re
 from typing import Any
@@ -22,7 +22,7 @@ _OPEN = ("created", "partially_paid")
 
 
 def shown(books: Books, link: Link) -> Json:
-    """The link as the API tells it."""
+    """The link in the API's form."""
     return wire.link(link, [books.payments[key] for key in link.payment_ids])
 
 
@@ -75,14 +75,14 @@ def _check_reference(books: Books, reference: str) -> None:
 
 
 def _check_payer(body: Json) -> None:
-    """The form of a name is documented (facts 2.1); the text of the refusal is our own. An empty one is taken."""
+    """Checks the documented form of a name; empty is accepted. Assumption: the message."""
     name = str((body.get("customer") or {}).get("name") or "")
     if name and not _NAME.fullmatch(name):
         raise Refused("customer.name: the name format is invalid.")
 
 
 def _refuse_partial(body: Json) -> None:
-    """Only a whole payment is simulated; the text is our own."""
+    """Refuses partial payment, which is not simulated; the message is our own."""
     if flag(body, "accept_partial"):
         raise Refused("accept_partial: this simulator has no partial payments", field="accept_partial")
 
@@ -138,9 +138,9 @@ def cancel(books: Books, key: str, now: int) -> Link:
 
 
 def pay(books: Books, key: str, method: Method, now: int, *, reason: str = OK, late: bool = False) -> Payment:
-    """The payer pays on the page; `late`: the bank's answer comes after the link was closed. Raises Refused.
+    """Pays on the page; `late`: the bank answers after the link was closed. Raises Refused.
 
-    A late payment is kept by Razorpay, and leaves the link's status as it is; an assumption.
+    Razorpay keeps a late payment and doesn't change the link's status; an assumption.
     """
     link = find(books.links, key)
     if link.status not in _OPEN and not late:
@@ -166,7 +166,7 @@ def pay(books: Books, key: str, method: Method, now: int, *, reason: str = OK, l
 
 
 def callback(books: Books, link: Link, payment: Payment) -> dict[str, str]:
-    """The signed parameters that the payer's browser brings back."""
+    """The signed parameters of the payer's return."""
     return {
         "razorpay_payment_id": payment.id,
         "razorpay_payment_link_id": link.id,

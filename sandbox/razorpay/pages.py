@@ -1,6 +1,6 @@
-"""The pages behind `short_url`: a plain form where a person, or a test, chooses how to pay and how it goes; and `/`.
+"""The pages behind `short_url`: a form to choose method and outcome; and `/`.
 
-The rule it keeps: what a click does is what `/_sim` does; everything shown is escaped; no script, no other site.
+A click does the same as `/_sim`. All output is escaped; no script, no external resource.
 """
 
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ button{{font:inherit;padding:.6rem 1.4rem;background:#14398a;color:#fff;border:0
 
 
 def front(books: Books, now: int) -> Response:
-    """`/`: what time it is, a way to let time pass, and the newest pages."""
+    """`/`: the time, a button to advance it, and the newest pages."""
     rows = [
         f"<li><a href='/rzp/{escape(code)}'>{escape(title)}</a> <small>{escape(target)}: {escape(said)}</small></li>"
         for code, target in islice(reversed(books.pages.items()), _MAX_ROWS)
@@ -55,13 +55,13 @@ def front(books: Books, now: int) -> Response:
 
 
 def days_of(form: bytes) -> int:
-    """How many days the button on `/` lets pass; none for one that is not there."""
+    """Days that a button on `/` advances; None for an unknown one."""
     asked = parse_qs(form.decode("utf-8", "replace")).get("days", [""])[0]
     return next((days for days in _JUMPS if str(days) == asked), 0)
 
 
 def show(books: Books, code: str) -> Response:
-    """The page with this code."""
+    """The page of a short code."""
     target = books.pages.get(code)
     if target is None:
         return _page("Nothing here", "<p>There is no such page.</p>", 404)
@@ -86,7 +86,7 @@ def show(books: Books, code: str) -> Response:
 
 
 def act(books: Books, code: str, form: bytes, now: int) -> Response:
-    """What the button does."""
+    """The button's action."""
     target = books.pages.get(code)
     if target is None:
         return show(books, code)
@@ -99,7 +99,7 @@ def act(books: Books, code: str, form: bytes, now: int) -> Response:
 
 
 def _pay(books: Books, target: str, method_name: str, reason: str, now: int) -> Response:
-    """Pays what the page is for."""
+    """Pays the entity of the page."""
     method = method_of(method_name)
     if target in books.subscriptions:
         if books.subscriptions[target].status != "created":
@@ -137,7 +137,7 @@ def _what(books: Books, target: str) -> tuple[str, int | None, str]:
 
 
 def _said(payment: Payment) -> Response:
-    """What became of a payment."""
+    """The result of a payment."""
     if payment.status == "failed":
         text = escape(payment.error_description or "")
         return _page("Payment failed", f"<p id='state'>failed</p><p>{text}</p><p><a href=''>Try again</a></p>")

@@ -1,4 +1,4 @@
-"""Orders, and payments on them: money that comes, or that does not."""
+"""Orders and their payments."""
 
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ _SAID = {
 
 
 def method_of(value: Any) -> Method:
-    """One of the four ways to pay; raises Refused."""
+    """A valid payment method; raises Refused."""
     for known in METHODS:
         if value == known:
             return known
@@ -28,7 +28,7 @@ def method_of(value: Any) -> Method:
 
 
 def create_order(books: Books, body: dict[str, Any], now: int) -> Order:
-    """An order, or with `unique_receipt` the one that has this receipt already."""
+    """Creates an order, or with `unique_receipt` returns the one with this receipt."""
     paise = amount(body, text="Order amount less than minimum amount allowed")
     currency = str(required(body, "currency"))
     receipt = body.get("receipt")
@@ -50,7 +50,7 @@ def new_order(
     receipt: str | None = None,
     marks: dict[str, str] | None = None,
 ) -> Order:
-    """An order for an amount."""
+    """Creates an order for an amount."""
     made = Order(
         id=new_id("order"), amount=paise, currency=currency, receipt=receipt, notes=marks or {}, created_at=now
     )
@@ -69,7 +69,7 @@ def new_payment(
     description: str,
     subscription: Subscription | None = None,
 ) -> Payment:
-    """A payment that has begun."""
+    """Creates a payment."""
     by_card = method.startswith("card")
     made = Payment(
         id=new_id("pay"),
@@ -99,7 +99,7 @@ def new_payment(
 
 
 def capture(books: Books, payment: Payment, now: int, *, silent: bool = False) -> None:
-    """The money has come; `fee` holds Razorpay's fee with its own GST, `tax` that GST."""
+    """Captures a payment; `fee` is Razorpay's fee with GST, `tax` that GST."""
     net = (payment.amount * _FEE_PERCENT + 50) // 100
     payment.tax = net * _GST_PERCENT // 100
     payment.fee = net + payment.tax
@@ -116,7 +116,7 @@ def capture(books: Books, payment: Payment, now: int, *, silent: bool = False) -
 
 
 def fail(books: Books, payment: Payment, reason: str, now: int, *, silent: bool = False) -> None:
-    """The money does not come. The very first payment of a subscription fails without an event."""
+    """Fails a payment. The first payment of a subscription fails without an event."""
     payment.status = "failed"
     payment.error_code = "BAD_REQUEST_ERROR"
     payment.error_description = _SAID.get(reason, "Payment failed.")
@@ -126,7 +126,7 @@ def fail(books: Books, payment: Payment, reason: str, now: int, *, silent: bool 
 
 
 def pay_order(books: Books, key: str, method: Method, reason: str, now: int) -> Payment:
-    """What Checkout does with an order: pays it, or fails to for a `reason`."""
+    """Pays an order in Checkout, or fails for a `reason`."""
     order = find(books.orders, key)
     if order.status == "paid":
         raise Refused("Order already paid")
@@ -141,7 +141,7 @@ def pay_order(books: Books, key: str, method: Method, reason: str, now: int) -> 
 
 
 def capture_again(books: Books, key: str) -> Payment:
-    """`POST /v1/payments/:id/capture`: everything here is captured by itself already."""
+    """`POST /v1/payments/:id/capture`: every payment is captured automatically already."""
     payment = find(books.payments, key)
     if payment.status == "captured":
         raise Refused("This payment has already been captured")

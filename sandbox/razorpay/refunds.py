@@ -1,7 +1,6 @@
-"""Money given back: by the API, by hand in the dashboard, or by Razorpay itself; and disputes.
+"""Refunds by the API, in the dashboard, or by Razorpay itself; and disputes.
 
-The rule they keep: a payment never gives back more than it brought, failed refunds apart, and one idempotency key
-makes one refund.
+A payment's refunds never exceed its amount, not counting failed ones, and one idempotency key makes one refund.
 """
 
 import re
@@ -21,7 +20,7 @@ _RESPOND_S = 7 * DAY_S
 
 
 def create(books: Books, payment_id: str, body: Json, key: str | None, now: int) -> Refund:
-    """`POST /v1/payments/:id/refund`, with its idempotency key if it has one; raises Refused."""
+    """`POST /v1/payments/:id/refund`, with an optional idempotency key; raises Refused."""
     payment = find(books.payments, payment_id)
     if key is None:
         return give_back(books, payment, body, now)
@@ -42,7 +41,7 @@ def create(books: Books, payment_id: str, body: Json, key: str | None, now: int)
 def give_back(
     books: Books, payment: Payment, body: Json, now: int, by: Literal["api", "dashboard", "razorpay"] = "api"
 ) -> Refund:
-    """Refunds what is asked, or all that is left."""
+    """Refunds the given amount, or the rest."""
     if payment.status == "refunded":
         raise Refused("The payment has been fully refunded already.")
     if payment.status != "captured":
@@ -73,7 +72,7 @@ def give_back(
 
 
 def _finish(books: Books, refund: Refund, payment: Payment, now: int) -> None:
-    """Ends a refund; one that fails is money that stays."""
+    """Ends a refund. The amount of a failed one stays."""
     if books.settings.refund_fails > 0:
         books.settings.refund_fails -= 1
         refund.status = "failed"
@@ -93,7 +92,7 @@ def _count(payment: Payment, paise: int) -> None:
 
 
 def open_dispute(books: Books, payment_id: str, body: Json, now: int) -> Dispute:
-    """A payer's bank asks for the money back."""
+    """Opens a dispute."""
     payment = find(books.payments, payment_id)
     made = Dispute(
         id=new_id("disp"),
@@ -110,7 +109,7 @@ def open_dispute(books: Books, payment_id: str, body: Json, now: int) -> Dispute
 
 
 def close_dispute(books: Books, dispute_id: str, status: str, now: int) -> Dispute:
-    """The dispute ends: `won`, `lost` or `closed`."""
+    """Ends a dispute as `won`, `lost` or `closed`."""
     if status not in ("won", "lost", "closed"):
         raise Refused("status: won, lost or closed", field="status")
     kept = find(books.disputes, dispute_id)

@@ -1,4 +1,4 @@
-"""How Razorpay says no, with its own words where they are known (`facts/razorpay.md` sections 1.1 and 2)."""
+"""Razorpay's refusals, with its messages where known."""
 
 from collections.abc import Container, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ _MAX_NOTE = 256
 
 
 class Refused(Exception):
-    """A call that Razorpay refuses: its HTTP status and the `error` object."""
+    """A refused call: HTTP status and the `error` object."""
 
     def __init__(self, description: str, *, status: int = 400, field: str | None = None, **more: object) -> None:
         super().__init__(description)
@@ -23,7 +23,7 @@ class Refused(Exception):
 
 
 def unknown(kind: str) -> Refused:
-    """An id of the right length that is not there."""
+    """An unknown id of the right length."""
     if kind in ("sub", "plan"):
         return Refused("The ID provided is invalid or could not be found.")
     return Refused(
@@ -36,19 +36,19 @@ def unknown(kind: str) -> Refused:
 
 
 def not_found() -> Refused:
-    """A method that a known address does not have, or a feature that is off."""
+    """An unsupported method, or a disabled feature."""
     return Refused("The requested URL was not found on the server.", source="NA", step="NA", reason="NA")
 
 
 def only(body: Mapping[str, Any], allowed: Container[str]) -> None:
-    """Refuses a field that the call does not have."""
+    """Refuses unknown fields."""
     for name in body:
         if name not in allowed:
             raise Refused(f"{name} is/are not required and should not be sent")
 
 
 def required(body: Mapping[str, Any], name: str) -> Any:
-    """The value of a field that must be there; the exact text per field is an assumption."""
+    """The value of a required field. Assumption: the message per field."""
     value = body.get(name)
     if value is None or value == "":
         raise Refused(f"The {name.replace('_', ' ')} field is required.", field=name)
@@ -56,7 +56,7 @@ def required(body: Mapping[str, Any], name: str) -> Any:
 
 
 def integer(body: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    """An integer field, also when it comes as a string of digits."""
+    """An integer field, also as a string of digits."""
     value = body.get(name, default)
     if isinstance(value, str) and value.lstrip("-").isdigit():
         value = int(value)
@@ -69,7 +69,7 @@ def integer(body: Mapping[str, Any], name: str, default: int | None = None) -> i
 def amount(
     body: Mapping[str, Any], name: str = "amount", *, text: str = "The amount must be at least INR 1.00."
 ) -> int:
-    """An amount in paise, one rupee at least."""
+    """An amount in paise, at least one rupee."""
     paise = integer(body, name)
     if paise < MIN_AMOUNT_PAISE:
         raise Refused(text, field=name)
@@ -82,7 +82,7 @@ def flag(body: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
 
 
 def notes(body: Mapping[str, Any]) -> dict[str, str]:
-    """The notes: 15 pairs of 256 characters at most."""
+    """The notes: at most 15 pairs of 256 characters."""
     value = body.get("notes") or {}
     if not isinstance(value, dict) or len(value) > _MAX_NOTES:
         raise Refused("Number of fields in notes should be less than or equal to 15", field="notes")

@@ -1,4 +1,4 @@
-"""Which route a request means. An id of the wrong length, or an unknown address, has none: before authentication."""
+"""Routing, before authentication. An unknown path, or an id of the wrong length, has no route."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ _PARTS = {":id": r"([a-z]+_[A-Za-z0-9]{14})", ":medium": r"(sms|email)"}
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One request, as a handler sees it."""
+    """One request for a handler."""
 
     books: Books
     now: int
@@ -22,7 +22,7 @@ class Call:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     hidden_after: float
-    """Lists do not know yet what is younger than this."""
+    """Lists hide entities younger than this."""
 
 
 Handler = Callable[[Call], Any]
@@ -32,7 +32,7 @@ class Router:
     """The table of routes."""
 
     def __init__(self, table: Mapping[str, Handler]) -> None:
-        """Takes `METHOD /path/with/:id` -> handler."""
+        """`routes` maps `METHOD /path/with/:id` to handlers."""
         self._table: list[tuple[str, re.Pattern[str], str, Handler]] = []
         for name, handler in table.items():
             method, _, path = name.partition(" ")
@@ -40,7 +40,7 @@ class Router:
             self._table.append((method, re.compile(pattern), name, handler))
 
     def find(self, method: str, path: str) -> tuple[str, Handler | None, tuple[str, ...]] | None:
-        """The route's name, handler (None: the address has no such method) and ids; None for no address at all."""
+        """The route's name, handler (None: method not allowed) and ids; None for an unknown path."""
         known = False
         for has, pattern, name, handler in self._table:
             match = pattern.fullmatch(path)

@@ -1,4 +1,4 @@
-"""`/v1`: which function answers which call, and how lists are cut (facts sections 1 and 2)."""
+"""The routes of `/v1`, and paging of lists."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,26 +14,26 @@ _MAX_COUNT = 100
 
 
 def page(call: Call, kept: Iterable[Any]) -> list[Any]:
-    """The newest first, within `from` and `to` (both included), `skip` and `count`."""
+    """A page, newest first, within `from` and `to` (inclusive), `skip` and `count`."""
     query = dict(call.query)
     count, skip = integer(query, "count", _DEFAULT_COUNT), integer(query, "skip", 0)
     if count > _MAX_COUNT:
         raise Refused("The count may not be greater than 100.", field="count")
     begin, end = integer(query, "from", 0), integer(query, "to", 1 << 62)
     found = [each for each in kept if begin <= each.created_at <= end and each.created_at <= call.hidden_after]
-    found.reverse()  # the books are in the order of making
+    found.reverse()  # the books are oldest first
     found.sort(key=lambda each: each.created_at, reverse=True)
     return found[skip : skip + count]
 
 
 def collection(call: Call, kept: Iterable[Any], shape: Callable[[Any], Json]) -> Json:
-    """The envelope of a list; `count` is what is on this page."""
+    """The envelope of a list; `count` is the size of this page."""
     items = [shape(each) for each in page(call, kept)]
     return {"entity": "collection", "count": len(items), "items": items}
 
 
 def _filtered(call: Call, kept: Iterable[Any], *names: str) -> list[Any]:
-    """Those whose fields equal the query's."""
+    """Entities whose fields equal the query's."""
     wanted = {name: call.query[name] for name in names if call.query.get(name)}
     return [each for each in kept if all(getattr(each, name) == value for name, value in wanted.items())]
 
@@ -113,7 +113,7 @@ def _refund_by_body(call: Call) -> Json:
 
 
 def _recurring(call: Call) -> Json:
-    """A debit by a token of our own (facts section 4); the token decides nothing here but the method."""
+    """A debit by a token of our own (Recurring Payments); the token only decides the method."""
     for name in ("email", "contact", "amount", "currency", "order_id", "customer_id", "token"):
         required(call.body, name)
     method = next((m for m in METHODS if m == call.body.get("method")), METHODS[0])

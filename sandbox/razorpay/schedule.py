@@ -1,7 +1,7 @@
-"""What falls due as time goes by, in the order of time.
+"""Steps that fall due as time passes, in order of time.
 
-The rule it keeps: `advance` does each thing at the moment it was due, one after the other, so that a jump of a month
-and a month of small steps leave the same books.
+`advance` makes each step at its due time, one after the other, so a jump of a month and many small steps leave the same
+books.
 """
 
 from sandbox.razorpay import authorisation, charging, events, subscriptions
@@ -13,13 +13,13 @@ _OPEN_LINK = ("created", "partially_paid")
 
 
 def next_moment(books: Books) -> int | None:
-    """When the next thing will happen by itself; None: never."""
+    """Time of the next step; None without one."""
     first = _next_due(books, *_running_out(books))
     return None if first is None else first[0]
 
 
 def advance(books: Books, until: int) -> None:
-    """Does everything that is due up to and including `until`."""
+    """Makes all steps due up to and including `until`."""
     closing, ending = _running_out(books)
     for _ in range(_MAX_STEPS):
         first = _next_due(books, closing, ending)
@@ -38,7 +38,7 @@ def advance(books: Books, until: int) -> None:
 
 
 def _running_out(books: Books) -> tuple[list[Link], list[Invoice]]:
-    """The links and the invoices that may expire."""
+    """Links and invoices that may expire."""
     closing = [link for link in books.links.values() if link.status in _OPEN_LINK]
     return closing, [invoice for invoice in books.invoices.values() if invoice.expire_by is not None]
 
@@ -46,7 +46,7 @@ def _running_out(books: Books) -> tuple[list[Link], list[Invoice]]:
 def _next_due(
     books: Books, closing: list[Link], ending: list[Invoice]
 ) -> tuple[int, Subscription | Link | Invoice] | None:
-    """The first thing that will happen, and when; time makes neither links nor invoices that expire."""
+    """The first step and its time; steps create no further links or invoices that expire."""
     first: tuple[int, Subscription | Link | Invoice] | None = None
     for sub in books.subscriptions.values():
         at = _due(books, sub)
@@ -63,7 +63,7 @@ def _next_due(
 
 
 def _due(books: Books, sub: Subscription) -> int | None:
-    """When this subscription does its next thing by itself."""
+    """Time of the subscription's next step."""
     if sub.status == "created":
         if sub.method is not None:
             return sub.charge_at
@@ -78,7 +78,7 @@ def _due(books: Books, sub: Subscription) -> int | None:
 
 
 def _step(books: Books, sub: Subscription, now: int) -> None:
-    """Does a subscription's next thing, at its time."""
+    """Makes a subscription's next step, at its time."""
     if sub.status == "created":
         if sub.method is not None:
             authorisation.start_now(books, sub, now)
@@ -93,7 +93,7 @@ def _step(books: Books, sub: Subscription, now: int) -> None:
 
 
 def _first_cycle(books: Books, sub: Subscription, now: int) -> None:
-    """The trial is over: active, and then charged."""
+    """Ends a trial: active, then charged."""
     charging.open_cycle(books, sub, now, started=now)
     sub.status, sub.charge_at = "active", now
     events.subscription(books, now, "activated", sub)
@@ -101,7 +101,7 @@ def _first_cycle(books: Books, sub: Subscription, now: int) -> None:
 
 
 def _cycle_ends(books: Books, sub: Subscription, now: int) -> None:
-    """The next cycle, the end that was asked for, or the end of all cycles."""
+    """Begins the next cycle, or ends the subscription as requested or after its last cycle."""
     if sub.status == "active" and sub.cancel_at_cycle_end:
         subscriptions.end(books, sub, now, by="self")
         return
@@ -118,7 +118,7 @@ def _cycle_ends(books: Books, sub: Subscription, now: int) -> None:
 
 
 def _charge_or_wait(books: Books, sub: Subscription, now: int) -> None:
-    """Charges at once, or on the bank's own day."""
+    """Charges at once, or on the bank's day."""
     delay = books.settings.debit_delay_s.get(sub.method or "", 0)
     if delay:
         sub.charge_at = now + delay

@@ -1,9 +1,8 @@
-"""What the simulator knows, kept in a file from one start to the next: JSON, replaced whole.
+"""The simulator's state in a file between starts: JSON, replaced atomically.
 
-The rule it keeps: the file is at most a second behind, and a stop leaves it up to date; a kill may lose that second. It
-holds the books, the webhooks on their way, the faults that were ordered, and how far the clock is ahead; not the list
-of calls. Key, secrets and addresses are those of the new start. A file that cannot be read stops the start; one that
-cannot be written is said on standard error, and the simulator goes on.
+The file is at most a second behind, and up to date after a stop; a kill may lose that second. It holds the books,
+pending webhooks, ordered faults and the clock's offset, but not the list of calls. Key, secrets and addresses are those
+of the new start. An unreadable file fails the start; a failed write is reported on stderr and the simulator continues.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ from sandbox.razorpay.faults import Fault, WebhookFault
 
 _PAUSE_S = 1.0
 _SHARE = 50
-"""Writing down what has become large takes no more than one part in so many of the time."""
+"""Saving takes at most one part in this many of the time."""
 _log = logging.getLogger(__name__)
 
 
@@ -32,7 +31,7 @@ class State:
 
     offset_ms: int
     books: Books
-    """Without its events, which are with the parcels."""
+    """Without events, which are stored with the parcels."""
     parcels: list[Parcel]
     endpoint: Endpoint
     answers: list[Fault]
@@ -40,7 +39,7 @@ class State:
 
 
 def load(account: Account, file: Path) -> None:
-    """Goes on from the file, where there is one; raises ValueError for one that is none of ours."""
+    """Loads the file if it exists. Raises ValueError for an invalid one."""
     if not file.exists():
         return
     try:
@@ -61,7 +60,7 @@ def load(account: Account, file: Path) -> None:
 
 
 def dump(account: Account) -> bytes:
-    """The contents of the file, as of now."""
+    """The current contents of the file."""
     account.postman.collect()
     state = State(
         offset_ms=account.clock.offset_ms,
@@ -75,22 +74,22 @@ def dump(account: Account) -> bytes:
 
 
 class Keeper:
-    """Writes the file whenever there is something new."""
+    """Writes the file after changes."""
 
     def __init__(self, account: Account, file: Path) -> None:
-        """Takes what is kept, and where."""
+        """`path` is the file of the account."""
         self._account, self._file = account, file
         self._written = b""
 
     async def run(self) -> None:
-        """Saves once a second, until cancelled."""
+        """Saves once a second until cancelled."""
         while True:
             began = time.monotonic()
             self.save()
             await asyncio.sleep(max(_PAUSE_S, _SHARE * (time.monotonic() - began)))
 
     def save(self) -> None:
-        """Writes what is new, readable by the owner only."""
+        """Writes changes to a file that only its owner can read."""
         contents = dump(self._account)
         if contents == self._written:
             return

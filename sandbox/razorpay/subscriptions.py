@@ -1,4 +1,4 @@
-"""What the merchant does with a subscription: make, update, pause, resume and cancel it (facts 2.3 to 2.5)."""
+"""The merchant's calls on subscriptions: create, update, pause, resume, cancel."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ def create(books: Books, body: Json, now: int) -> Subscription:
 
 
 def cancel(books: Books, key: str, body: Json, now: int) -> Subscription:
-    """`POST .../cancel`. At cycle end it is accepted and ignored while pending, halted or paused, as seen."""
+    """`POST .../cancel`. At cycle end it is accepted but ignored while pending, halted or paused, as observed."""
     sub = find(books.subscriptions, key)
     if sub.status in ("cancelled", "completed", "expired"):
         raise Refused(f"Subscription is not cancellable in {sub.status} status.", field="status")
@@ -75,13 +75,13 @@ def cancel(books: Books, key: str, body: Json, now: int) -> Subscription:
 
 
 def end(books: Books, sub: Subscription, now: int, *, by: str) -> None:
-    """Cancels now: nothing starts it again."""
+    """Cancels now, for good."""
     sub.status, sub.ended_at, sub.charge_at, sub.cancel_initiated_by = "cancelled", now, None, by
     events.subscription(books, now, "cancelled", sub)
 
 
 def pause(books: Books, key: str, now: int, *, by: str = "self") -> Subscription:
-    """`POST .../pause`; an `authenticated` one is cancelled by it."""
+    """`POST .../pause`; cancels an `authenticated` one."""
     sub = find(books.subscriptions, key)
     if sub.status == "authenticated":
         end(books, sub, now, by=by)
@@ -94,7 +94,7 @@ def pause(books: Books, key: str, now: int, *, by: str = "self") -> Subscription
 
 
 def resume(books: Books, key: str, now: int, *, by: str = "self") -> Subscription:
-    """`POST .../resume`. Cycles that went by while paused are not invoiced; an assumption."""
+    """`POST .../resume`. Assumption: cycles that passed while paused are not invoiced."""
     sub = find(books.subscriptions, key)
     if sub.status != "paused":
         raise Refused(f"subscription can't be resumed as subscription is in {sub.status} state")
@@ -110,7 +110,7 @@ def resume(books: Books, key: str, now: int, *, by: str = "self") -> Subscriptio
 
 
 def update(books: Books, key: str, body: Json, now: int) -> Subscription:
-    """`PATCH`: only international cards can be changed; in mid-cycle nothing that would be prorated."""
+    """`PATCH`: only for international cards; in mid-cycle nothing that would be prorated."""
     sub = find(books.subscriptions, key)
     if not body:
         raise Refused("Parameters to update can't be empty")
@@ -140,7 +140,7 @@ def update(books: Books, key: str, body: Json, now: int) -> Subscription:
 
 
 def _refuse_method(sub: Subscription, *, at_end: bool) -> None:
-    """Refuses updates for the methods of India."""
+    """Refuses updates for Indian methods."""
     if sub.method in ("upi", "emandate"):
         said = "UPI" if sub.method == "upi" else "emandate"
         raise Refused(f"subscriptions cannot be updated when payment mode is {said}")
@@ -152,7 +152,7 @@ def _refuse_method(sub: Subscription, *, at_end: bool) -> None:
 
 
 def scheduled(books: Books, key: str) -> Subscription:
-    """The subscription that has an update waiting; raises Refused."""
+    """The subscription with a scheduled update; raises Refused."""
     sub = find(books.subscriptions, key)
     if not sub.changes:
         raise Refused("No Pending update for this subscription")
@@ -160,7 +160,7 @@ def scheduled(books: Books, key: str) -> Subscription:
 
 
 def forget_changes(books: Books, key: str) -> Subscription:
-    """`POST .../cancel_scheduled_changes`; a cancel at cycle end is not undone by it."""
+    """`POST .../cancel_scheduled_changes`; doesn't undo a cancel at cycle end."""
     sub = scheduled(books, key)
     sub.changes, sub.has_scheduled_changes, sub.change_scheduled_at = {}, False, None
     return sub

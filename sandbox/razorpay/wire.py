@@ -1,4 +1,4 @@
-"""Entities as JSON, with the fields, the nulls and the oddities of `facts/razorpay.md` section 2."""
+"""Entities as JSON, with the fields, nulls and quirks of Razorpay's API reference."""
 
 from dataclasses import fields
 from typing import Any
@@ -37,7 +37,7 @@ _NO_TAX: Json = {
 
 
 def _plain(thing: Any, name: str) -> Json:
-    """The visible fields; empty notes are an empty list, as Razorpay writes them."""
+    """The visible fields; empty notes are an empty list, as in Razorpay's answers."""
     hidden = _HIDDEN.get(type(thing), set())
     shown = {f.name: getattr(thing, f.name) for f in fields(thing) if f.name not in hidden}
     if "notes" in shown:
@@ -64,7 +64,7 @@ def customer(kept: Customer) -> Json:
 
 
 def subscription(kept: Subscription) -> Json:
-    """A subscription. A cancel at cycle end leaves no trace, as facts 2.4 says."""
+    """A subscription. A cancel at cycle end doesn't show."""
     shown = _plain(kept, "subscription")
     for name in ("paused_at", "pause_initiated_by", "cancel_initiated_by"):
         if shown[name] is None:
@@ -89,7 +89,7 @@ def _line(kept: LineItem) -> Json:
 
 
 def invoice(kept: Invoice) -> Json:
-    """An invoice; one made by hand has no `subscription_id`."""
+    """An invoice; a single one has no `subscription_id`."""
     shown = _plain(kept, "invoice")
     payer = shown.pop("customer")
     paid = kept.status == "paid"
@@ -117,7 +117,7 @@ def order(kept: Order) -> Json:
 
 
 def payment(kept: Payment) -> Json:
-    """A payment, with the part of its method."""
+    """A payment, with the fields of its method."""
     shown = _plain(kept, "payment")
     shown |= {"captured": kept.status in ("captured", "refunded"), "wallet": None}
     shown["acquirer_data"] = {"auth_code": None} if kept.method == "card" else {"rrn": None}
@@ -139,7 +139,7 @@ def refund(kept: Refund) -> Json:
 
 
 def link(kept: Link, payments: list[Payment]) -> Json:
-    """A payment link; no `entity`, unset times are 0, `order_id` only once its page was used."""
+    """A payment link: no `entity`, unset times are 0, `order_id` only after its page was used."""
     shown = _plain(kept, "")
     del shown["entity"], shown["payment_ids"]
     if not kept.order_id:

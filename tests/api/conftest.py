@@ -1,4 +1,4 @@
-"""The application in this process, on a database of the test's own, and accounts to call it with."""
+"""The application in this process, on a database per test, and accounts."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from tests.harness import Account, Books
 
 @dataclass(frozen=True)
 class Api:
-    """The application, a client of it, and its books."""
+    """The application, a client of it, and its database."""
 
     app: FastAPI
     http: httpx2.AsyncClient
@@ -34,16 +34,16 @@ class Api:
         return answer
 
     async def platform_admin(self) -> Account:
-        """The operator, in a tenant of its own."""
+        """Creates an operator, in a new tenant."""
         return await self.books.account(scopes=[Scope.PLATFORM_ADMIN])
 
     async def tenant_admin(self, tenant_id: UUID | None = None) -> Account:
-        """An admin of a new tenant, or of the one given."""
+        """Creates an admin of a new tenant, or of the given one."""
         scopes = [Scope.TENANT_ADMIN, Scope.CHAT, Scope.USAGE_READ]
         return await self.books.account(scopes=scopes, tenant_id=tenant_id)
 
     async def audit(self, tenant_id: UUID) -> list[str]:
-        """The changes in the tenant's log that were made over HTTP, oldest first; without sign-ins and reads."""
+        """Returns the tenant's audited changes over HTTP, oldest first, without sign-ins and reads."""
         rows = await self.books.fetch(
             "SELECT action FROM audit_log WHERE tenant_id = $1 AND actor LIKE 'key:%'"
             " AND action NOT LIKE 'session.%' AND action <> 'payer.read' ORDER BY id",
@@ -54,12 +54,13 @@ class Api:
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str) -> Settings:
-    """Settings of an application whose provider is never called."""
+    """Settings without a reachable provider."""
     return Settings(
         _env_file=None,
         database_url=database_url,
         redis_url=redis_url,
         anthropic_api_key="never-used",
+        store_deadline_s=30,  # a busy machine is no outage
     )
 
 

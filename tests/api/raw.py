@@ -1,4 +1,4 @@
-"""Requests as bytes on a socket of their own, and problems as they must look."""
+"""Raw requests on a socket, and the exact format of problems."""
 
 import json
 import socket
@@ -9,12 +9,12 @@ from typing import Any
 from tests.harness import Account, Api
 
 CANARY = "xylophone"
-"""What tests of refusals send; it must come back nowhere."""
+"""A word sent in refused requests, which no response may contain."""
 JSON_TYPE = "content-type: application/json"
 
 
 class Reply:
-    """An HTTP answer, read by the standard library's strict reader."""
+    """An HTTP response, parsed strictly by the standard library."""
 
     def __init__(self, connection: socket.socket) -> None:
         response = HTTPResponse(connection)
@@ -24,7 +24,7 @@ class Reply:
         self.body = response.read()
 
     def is_problem(self, status: int, code: str, **extra: Any) -> None:
-        """Checks the one shape, exactly."""
+        """Asserts the exact problem."""
         assert (self.status, self.headers["content-type"]) == (status, "application/problem+json"), self.body
         problem = json.loads(self.body)
         detail = problem.pop("detail")
@@ -42,30 +42,30 @@ class Reply:
 
 
 def send(api: Api, data: bytes) -> Reply:
-    """What the server answers to these bytes; the socket stays open while it does."""
+    """Sends the bytes and returns the response."""
     with socket.create_connection(("127.0.0.1", api.port), timeout=20) as connection:
         connection.sendall(data)
         return Reply(connection)
 
 
 def head(line: str, *headers: str) -> bytes:
-    """A request's head; headers may have bytes beyond ASCII."""
+    """Returns a request head; headers may have non-ASCII bytes."""
     return "\r\n".join([f"{line} HTTP/1.1", "host: naka", *headers, "", ""]).encode("latin-1")
 
 
 def post(account: Account | None, body: bytes, *headers: str) -> bytes:
-    """A request to `/chat` with this body."""
+    """Returns a request to `/chat` with this body."""
     key = () if account is None else (f"authorization: Bearer {account.key}",)
     return head("POST /chat", *key, *(headers or (JSON_TYPE,)), f"content-length: {len(body)}") + body
 
 
 def sized(size: int) -> bytes:
-    """A good body of exactly so many bytes."""
+    """Returns a valid body of exactly so many bytes."""
     frame = b'{"message":""}'
     return frame[:-2] + b"x" * (size - len(frame)) + frame[-2:]
 
 
 def chunked(body: bytes) -> bytes:
-    """The body in chunks of 1000 bytes."""
+    """Returns the body in chunks of 1000 bytes."""
     parts = [body[at : at + 1000] for at in range(0, len(body), 1000)]
     return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"

@@ -1,1 +1,1 @@
-"""Attacks on a whole server: each is a script of its own."""
+"""Attacks on a whole server, each a script."""

@@ -1,9 +1,9 @@
-"""Shows that a crowd of users whom a process has not seen yet is admitted whole while the cores are busy.
+"""Shows that many users not yet cached by a process are all admitted while the cores are busy.
 
     python -m tests.attacks.cold_users [--users 3000] [--at-once 300] [--burners 4]
 
-A Postgres and a Valkey of its own, processes that burn every core, and one process's worth of Naka without HTTP: each
-user's key is looked up and one request is admitted, so many at once. Prints how many were not, and why.
+Own Postgres and Valkey, processes that use every core, and the parts of one Naka process without HTTP: each user's key
+is looked up and one request admitted. Prints how many failed, and why.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import asyncpg
 
 from core.errors import NakaError
 from core.ids import uuid7
-from core.postgres.database import asyncpg_dsn
 from core.tenancy.directory import Directory
 from core.tenancy.keys import generate_key
 from metering.admission.admission import AdmissionRequest
@@ -28,13 +27,13 @@ from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests.harness import Books
 from tests.metering.process import MODEL, Process, start_process
-from tests.servers import FAST_POSTGRES
+from tests.servers import FAST_POSTGRES, asyncpg_dsn
 
 _TENANTS = 20
 
 
 def main() -> None:
-    """Makes the users, burns, asks, prints."""
+    """Creates the users, starts the burners, admits, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=3_000)
     parser.add_argument("--at-once", type=int, default=300)

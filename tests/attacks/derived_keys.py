@@ -1,12 +1,11 @@
-"""Climbing by way of derived keys, tried in every way that a running server offers. Shows that none leads up.
+"""Privilege escalation through derived keys, by every way a running server offers. Shows that none succeeds.
 
     python -m tests.attacks.derived_keys [--seconds 20]
 
-A server of its own (Postgres, Valkey, `naka serve`), and a captured key: an admin's, for one model, for an hour. It
-makes, rotates and signs in, by the API and by the pages, at random and several at a time; with every secret it gets it
-goes on. What the database has then is compared with the captured key: scopes, models, expiry, tenant. Meanwhile the
-operator revokes the captured key with its descendants: after the answer, no key of the tree may work, nor be made.
-Prints the figures; ends with 1 if anything climbed or survived.
+Own Postgres, Valkey and `naka serve`, and a captured admin key for one model and one hour. It creates, rotates and
+signs in, by the API and the pages, at random and concurrently, also with every new secret. The resulting keys are
+compared with the captured one: scopes, models, expiry, tenant. Meanwhile the operator revokes the captured key's tree;
+afterwards no key of the tree may work or be created. Exits with 1 if any key escalated or survived.
 """
 
 import argparse
@@ -48,8 +47,8 @@ SELECT k.* FROM api_keys k JOIN tree USING (id)
 
 
 @dataclass
-class Loot:
-    """Every secret that an answer showed, and how the calls were answered."""
+class Found:
+    """The secrets that answers revealed, and the statuses of the calls."""
 
     secrets: list[str]
     users: list[str]
@@ -57,7 +56,7 @@ class Loot:
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def take(self, move: str, answer: httpx2.Response) -> None:
-        """Notes an answer, and the secrets and ids in it."""
+        """Records an answer, and the secrets and ids in it."""
         self.answers[move, answer.status_code] += 1
         self.secrets += [one for one in SECRET.findall(answer.text) if one not in self.secrets]
 
@@ -70,11 +69,11 @@ class Scene:
     books: Books
     captured: ApiKey
     operator: Account
-    loot: Loot
+    found: Found
 
 
 async def stage(http: httpx2.AsyncClient, books: Books) -> Scene:
-    """Beside the captured key there are stronger ones of the same tenant, and another tenant."""
+    """Creates the captured key, stronger ones of the same tenant, and another tenant."""
     admin = await books.account(scopes=[Scope.TENANT_ADMIN, Scope.CHAT, Scope.USAGE_READ])
     operator = await books.account(scopes=[Scope.PLATFORM_ADMIN], tenant_id=admin.tenant_id)
     stranger = await books.account(scopes=[Scope.TENANT_ADMIN])
@@ -92,12 +91,12 @@ async def stage(http: httpx2.AsyncClient, books: Books) -> Scene:
         )
     others = (admin, operator, stranger)
     users = [str(user.id), *(str(one.user_id) for one in others)]
-    loot = Loot([secret.plaintext], users, [str(captured.id), *(str(one.key_id) for one in others)])
-    return Scene(http, books, captured, operator, loot)
+    found = Found([secret.plaintext], users, [str(captured.id), *(str(one.key_id) for one in others)])
+    return Scene(http, books, captured, operator, found)
 
 
 def wish(draw: random.Random) -> dict[str, Any]:
-    """The body of a new key: often more than the captured one may."""
+    """Returns the body of a new key, often with more rights than the captured one."""
     body: dict[str, Any] = {"name": "k"}
     if draw.random() < 0.8:
         body["scopes"] = draw.sample(SCOPES, draw.randint(1, 3))
@@ -108,47 +107,47 @@ def wish(draw: random.Random) -> dict[str, Any]:
 
 
 async def by_api(scene: Scene, draw: random.Random, key: str) -> None:
-    """Makes or rotates a key with a key."""
+    """Creates or rotates a key over the API."""
     headers = {draw.choice(["x-api-key", "authorization"]): key}
     if "authorization" in headers:
         headers = {"authorization": f"Bearer {key}"}
     if draw.random() < 0.6:
-        path, body = f"/v1/admin/users/{draw.choice(scene.loot.users)}/keys", wish(draw)
+        path, body = f"/v1/admin/users/{draw.choice(scene.found.users)}/keys", wish(draw)
     else:
-        path, body = f"/v1/admin/keys/{draw.choice(scene.loot.keys)}/rotate", {"overlap_s": 2_000_000}
+        path, body = f"/v1/admin/keys/{draw.choice(scene.found.keys)}/rotate", {"overlap_s": 2_000_000}
     answer = await scene.http.post(path, json=body, headers=headers)
-    scene.loot.take("make" if path.endswith("/keys") else "rotate", answer)
+    scene.found.take("make" if path.endswith("/keys") else "rotate", answer)
     if answer.status_code == 201:
-        scene.loot.keys.append(answer.json()["id"])
+        scene.found.keys.append(answer.json()["id"])
 
 
 async def by_pages(scene: Scene, draw: random.Random, key: str) -> None:
-    """Signs in with a key, and makes or rotates one by the forms."""
+    """Signs in with a key, and creates or rotates one by the forms."""
     same = {"sec-fetch-site": "same-origin"}
     async with client(str(scene.http.base_url)) as browser:
         answer = await browser.post("/sign-in", data={"key": key}, headers=same)
-        scene.loot.answers["sign in", answer.status_code] += 1
+        scene.found.answers["sign in", answer.status_code] += 1
         want = wish(draw)
         form = {"name": "k", "scopes": want.get("scopes", ["chat"]), "models": want["models"] or []}
         form["expires_at"] = draw.choice(["", "2031-01-01"])
-        user = draw.choice(scene.loot.users)
-        scene.loot.take("make by page", await browser.post(f"/account/keys/{user}", data=form, headers=same))
-        path = f"/account/key/{draw.choice(scene.loot.keys)}/rotate"
-        scene.loot.take("rotate by page", await browser.post(path, data={"overlap": "604800"}, headers=same))
+        user = draw.choice(scene.found.users)
+        scene.found.take("make by page", await browser.post(f"/account/keys/{user}", data=form, headers=same))
+        path = f"/account/key/{draw.choice(scene.found.keys)}/rotate"
+        scene.found.take("rotate by page", await browser.post(path, data={"overlap": "604800"}, headers=same))
         form = {"slug": f"t{draw.randrange(10**9)}", "name": "T", "user": "u"}
-        scene.loot.take("make a tenant", await browser.post("/operator/tenants", data=form, headers=same))
+        scene.found.take("make a tenant", await browser.post("/operator/tenants", data=form, headers=same))
 
 
 async def attack(scene: Scene, seed: int, ended: asyncio.Event) -> None:
-    """Goes on with every secret there is until it is told to end."""
+    """Attacks with every secret found until told to end."""
     draw = random.Random(seed)
     moves: tuple[Callable[..., Awaitable[None]], ...] = (by_api, by_api, by_api, by_pages)
     while not ended.is_set():
-        await draw.choice(moves)(scene, draw, draw.choice(scene.loot.secrets[-50:]))
+        await draw.choice(moves)(scene, draw, draw.choice(scene.found.secrets[-50:]))
 
 
 async def climbed(scene: Scene) -> tuple[int, list[str]]:
-    """How many keys the tree has, and each that has more than the captured one."""
+    """Returns the size of the tree, and its keys that have more rights than the captured one."""
     rows = await scene.books.fetch(SURVIVORS, scene.captured.id)
     root = scene.captured
     above = [
@@ -163,18 +162,18 @@ async def climbed(scene: Scene) -> tuple[int, list[str]]:
         or row["expires_at"] > root.expires_at
     ]
     known = {str(row["id"]) for row in rows}
-    above += [key for key in scene.loot.keys[4:] if key not in known]  # made by us, and not in the tree
+    above += [key for key in scene.found.keys[4:] if key not in known]  # made by us, and not in the tree
     return len(rows), above
 
 
 async def works(scene: Scene, secret: str) -> bool:
-    """Whether a secret still opens anything."""
+    """Whether a secret still authenticates."""
     answer = await scene.http.get("/v1/admin/audit", headers={"x-api-key": secret})
     return answer.status_code != 401
 
 
 async def run(url: str, books: Books, seconds: float) -> int:
-    """The attack, then the revocation in the middle of it."""
+    """Runs the attack, and revokes the key in the middle."""
     async with client(url) as http:
         scene = await stage(http, books)
         ended = asyncio.Event()
@@ -188,20 +187,20 @@ async def run(url: str, books: Books, seconds: float) -> int:
         ended.set()
         await asyncio.gather(*attackers)
         keys, above = await climbed(scene)
-        alive = [one[:14] for one in scene.loot.secrets if await works(scene, one)]
+        alive = [one[:14] for one in scene.found.secrets if await works(scene, one)]
         open_rows = await books.fetch(
             f"SELECT count(*) FROM ({SURVIVORS}) s WHERE revoked_at IS NULL", scene.captured.id
         )
-    for (move, status), count in sorted(scene.loot.answers.items()):
+    for (move, status), count in sorted(scene.found.answers.items()):
         print(f"{move:16} {status}  {count:6}")
     left = f"{len(alive)} secrets and {open_rows[0][0]} rows"
-    print(f"{keys} keys in the tree, {len(scene.loot.secrets)} secrets seen; {revoked.status_code} after {took_ms} ms")
+    print(f"{keys} keys in the tree, {len(scene.found.secrets)} secrets seen; {revoked.status_code} after {took_ms} ms")
     print(f"more than the captured key: {len(above)}; alive after the revocation: {left}")
     return 1 if above or alive or open_rows[0][0] or keys < 2 else 0
 
 
 def main() -> int:
-    """Starts the servers, attacks, says what came of it."""
+    """Starts the servers, attacks, prints the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20)
     seconds = parser.parse_args().seconds

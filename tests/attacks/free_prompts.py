@@ -1,10 +1,10 @@
-"""Prompts that the provider processes and nobody pays for: every way to end a request before its answer begins.
+"""Prompts that the provider processes and nobody is charged for: every way to end a request before its answer.
 
     python -m tests.attacks.free_prompts
 
-A user with a limit of 3 requests a day sends 16 prompts of 40 kB and hangs up before the head, or lets the provider
-refuse them. Shown for each way: how many got upstream (at most 3), how many are in the books, and the input tokens that
-the provider processed and that were billed. Exits with 1 when a prompt was free or passed the limit.
+A user with a limit of 3 requests a day sends 16 prompts of 40 kB and disconnects before the head, or has the provider
+refuse them. Prints for each way the requests sent upstream (at most 3), those stored, and the input tokens processed
+and billed. Exits with 1 when a prompt was free or exceeded the limit.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ LONGEST_S = 300
 
 @dataclass(frozen=True)
 class Way:
-    """What the provider does, and when the client leaves: at once, when the prompt is sent, or never."""
+    """The provider's behaviour, and when the client disconnects: at once, once the prompt is sent, or never."""
 
     name: str
     script: dict[str, Any]
@@ -53,7 +53,7 @@ WAYS = (
 
 @dataclass(frozen=True)
 class Found:
-    """What came of one way."""
+    """The results of one way."""
 
     upstream: int
     processed: int
@@ -63,7 +63,7 @@ class Found:
 
 @contextmanager
 def place() -> Iterator[tuple[Api, str, Simulator]]:
-    """A server with everything that it needs."""
+    """Starts a complete server."""
     with tempfile.TemporaryDirectory(prefix="naka-attack-") as folder:
         home = Path(folder)
         simulator = Simulator()
@@ -78,7 +78,7 @@ def place() -> Iterator[tuple[Api, str, Simulator]]:
 
 
 async def attack(api: Api, books: Books, simulator: Simulator, way: Way) -> Found:
-    """All prompts at once, and one after the other what is left of them."""
+    """Sends all prompts concurrently, then the remaining ones in turn."""
     account = await books.account(limits=LIMITS)
     refs = [f"{account.key_id.hex}-{number}" for number in range(PROMPTS)]
 

@@ -1,11 +1,10 @@
-"""An upstream that does harm: each answer ends within its bound, memory stays flat, and every row is settled.
+"""A hostile upstream: each answer ends within its bound, memory stays flat, and every row is settled.
 
     python -m tests.attacks.hostile_upstream
 
-Bodies, heads and streams without end, slow ones, halves of characters, names that Postgres does not take. Each is asked
-for by 12 requests at once of an API with short bounds (a deadline of 5 s). Shown for each: the slowest answer, what the
-clients were told, how the rows were settled, and what the memory of the process grew by. Exits with 1 when a request
-took longer than its bounds, a row stayed open, or memory grew by more than 64 MB.
+Endless bodies, heads and streams, slow ones, half characters, names that Postgres rejects; each requested by 12 clients
+of an API with short bounds (a deadline of 5 s). Prints the slowest answer, the clients' errors, the settlements and the
+memory growth. Exits with 1 when a request exceeded its bounds, a row stayed open, or memory grew by over 64 MB.
 """
 
 import asyncio
@@ -21,13 +20,14 @@ import httpx2
 from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
-from tests.harness import Answer, Api, Books, chat, client, environment, running
+from tests.answers import Answer
+from tests.harness import Api, Books, chat, client, environment, running
 from tests.raw_provider import RawProvider, Request, raw_provider
 
 AT_ONCE = 12
 DEADLINE_S = 5
 LONGEST_S = DEADLINE_S + 20
-"""The deadline, and time for a busy machine, which has the provider, the clients and the server on it."""
+"""The deadline plus time for a busy machine, which runs the provider, the clients and the server."""
 MOST_GROWTH_MB = 64
 SETTINGS = {
     "REQUEST_DEADLINE_S": str(DEADLINE_S),
@@ -47,12 +47,12 @@ Write = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
 
 
 def delta(text: str) -> bytes:
-    """A piece, its text written as it stands."""
+    """Returns a text delta with its text unescaped."""
     return f'event: content_block_delta\ndata: {{"delta":{{"type":"text_delta","text":"{text}"}}}}\n\n'.encode()
 
 
 def whole(body: bytes) -> Write:
-    """Says this and closes."""
+    """Sends this and closes."""
 
     async def write(_: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(body)
@@ -64,7 +64,7 @@ def whole(body: bytes) -> Write:
 
 
 def endless(first: bytes, then: bytes, *, every_s: float = 0.0) -> Write:
-    """Says the first, and then the rest again and again, until it is hung up on."""
+    """Sends the first part, then repeats the rest until the connection is closed."""
 
     async def write(_: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(first)
@@ -104,7 +104,7 @@ HARM: dict[str, Write] = {
 
 @dataclass(frozen=True)
 class Found:
-    """What came of one kind of harm."""
+    """The results of one kind of attack."""
 
     slowest_s: float
     told: Counter[str]
@@ -113,14 +113,14 @@ class Found:
 
 
 def memory_mb(api: Api) -> float:
-    """What the process has resident."""
+    """Returns the resident memory of the process."""
     status = Path(f"/proc/{api.process.pid}/status").read_text()
     (line,) = [line for line in status.splitlines() if line.startswith("VmRSS:")]
     return int(line.split()[1]) / 1024
 
 
 async def suffer(api: Api, http: httpx2.AsyncClient, books: Books) -> Found:
-    """Requests of accounts of their own, all at once."""
+    """Sends concurrent requests of separate accounts."""
     accounts = [await books.account() for _ in range(AT_ONCE)]
     before_mb = memory_mb(api)
     took: list[float] = []
@@ -169,7 +169,7 @@ async def _attack() -> bool:
 
 
 def main() -> None:
-    """Runs every kind of harm and prints a table."""
+    """Runs every kind of attack and prints a table."""
     raise SystemExit(1 if asyncio.run(_attack()) else 0)
 
 

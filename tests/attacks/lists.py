@@ -1,9 +1,9 @@
-"""Shows that a page of requests, entries or changes costs the same however many there are, whatever is asked for.
+"""Shows that a page of requests, entries or audit changes costs the same at any table size and with any filter.
 
     python -m tests.attacks.lists [--rows 500000 5000000]
 
-A Postgres of its own. For each size, over 12 months: the blocks that a page reads, its first and one from the middle,
-and its time, of every filter of `tests.request_rows`.
+Own Postgres. For each size, over 12 months: the blocks read and the time of a first page and one from the middle, for
+every filter of `tests.request_rows`.
 """
 
 import argparse
@@ -16,17 +16,17 @@ import asyncpg
 
 from core.clock import now_ms
 from core.ids import uuid7_floor
-from core.postgres.database import Database, asyncpg_dsn
+from core.postgres.database import Database
 from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
 from tests.request_rows import MONTH_MS, fill, lists, page_cost
-from tests.servers import FAST_POSTGRES
+from tests.servers import FAST_POSTGRES, asyncpg_dsn
 
 _MONTHS = 12
 
 
 def main() -> None:
-    """Fills both sizes, prints a table."""
+    """Measures both sizes and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[500_000, 5_000_000])
     options = parser.parse_args()

@@ -1,10 +1,10 @@
-"""Shows that the calls to Redis cost a tenant of 500,000 users what they cost one of 5,000.
+"""Shows that the Redis calls of a tenant with 500,000 users cost what they cost one with 5,000.
 
     python -m tests.attacks.many_users [--users 5000 500000]
 
-A Valkey of its own. For each size: hashes of that many users of one tenant, 50 requests that run, 10 of them past their
-deadline; then each call that reads or replaces the tenant's hash, and how long the server was busy with it (`INFO
-commandstats`: nobody else is served meanwhile).
+Own Valkey. For each size: one hash per user of a tenant, 50 running requests, 10 of them past their deadline; then each
+call that reads or replaces the tenant's hash, with the server's time for it (`INFO commandstats`), in which it serves
+nobody else.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _EPOCH = 7
 
 
 def main() -> None:
-    """Builds both sizes, prints a table."""
+    """Measures both sizes and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, nargs="+", default=[5_000, 500_000])
     options = parser.parse_args()
@@ -52,7 +52,7 @@ async def _measure(url: str, users: int) -> dict[str, float]:
         assert all(await asyncio.gather(*builds))
 
     async def look() -> None:
-        assert len(await quota.lapsed(tenant_key(tenant_id), 1_000)) == _EXPIRED
+        assert len(await quota.expired_holds(tenant_key(tenant_id), 1_000)) == _EXPIRED
 
     async def read() -> None:
         await quota.read(tenant_id, some_user, ["p:2026-11"])
@@ -83,7 +83,7 @@ async def _fields(quota: QuotaScripts, user_id: UUID) -> dict[str, Any]:
 
 
 async def _busy_ms(lane: RedisPipeline, work: Callable[[], Awaitable[None]]) -> float:
-    """How long the server was busy with `work`, by its own measure: a script's time has its commands in it."""
+    """Returns the server's own time for `work`; a script's time includes its commands."""
     await lane.command("CONFIG", "RESETSTAT")
     await work()
     text = (await lane.command("INFO", "commandstats")).decode()

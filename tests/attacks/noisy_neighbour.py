@@ -1,10 +1,10 @@
-"""A noisy neighbour: one tenant saturates each shared pool of a `naka serve` in turn, while another goes on working.
+"""A noisy neighbour: one tenant saturates each shared pool of a `naka serve` while another tenant works.
 
     python -m tests.attacks.noisy_neighbour
 
-For each pool it prints the latency of the other tenant's chats (each with an uncached key), sign-ins and reports:
-quiet, under attack, and the ratio of the p99; and what the attack itself came to. Against a server without shares the
-other tenant gets 503s and time-outs, which are printed as failures. Everything is local; it ends within three minutes.
+Prints for each pool the latency of the other tenant's chats (each with an uncached key), sign-ins and reports: idle,
+under attack, and the ratio of the p99; and the attack's own results. Without fair shares the other tenant would get
+503s and timeouts, which are printed as failures. Takes less than three minutes.
 """
 
 import asyncio
@@ -12,21 +12,19 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
-from core.clock import now_ms
-from core.tenancy.principal import Scope
-from metering.quota.windows import Calendar
 from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
-from tests.harness import Account, Api, Books, Simulator, chat, client, environment, running, scripted
+from tests.attacks.two_tenants import Stage, two_tenants
+from tests.harness import Account, Api, Simulator, chat, environment, running, scripted
 from tests.programs import starter
 from tests.simulated_razorpay import Razorpay
 
@@ -42,27 +40,13 @@ PAUSE_S = 0.02
 CALL_S = 20.0
 LONGEST_S = 175
 ELSEWHERE = "127.0.0.2"
-"""The attacker's address: an attack from the same address as the other tenant's sign-ins would be another story."""
+"""The attacker's address, different from the other tenant's, because sign-ins are throttled per address."""
 OPERATIONS = ("chat", "sign-in", "report")
 
 
 @dataclass
-class Stage:
-    """The server, the two tenants and their users."""
-
-    api: Api
-    books: Books
-    simulator: Simulator
-    http: httpx2.AsyncClient
-    modest: Account
-    modest_admin: Account
-    greedy: Account
-    greedy_admin: Account
-
-
-@dataclass
 class Timings:
-    """Seconds of what succeeded, by operation; and what did not."""
+    """Durations of successful operations in seconds, and the failures."""
 
     took: dict[str, list[float]]
     failed: Counter[str]
@@ -71,11 +55,8 @@ class Timings:
 Attack = Callable[[Stage, AsyncExitStack, Counter[str]], Awaitable[None]]
 
 
-# ----------------------------------------------------------------------------------------- the other tenant's work
-
-
 async def work(stage: Stage, for_s: float) -> Timings:
-    """What the modest tenant does meanwhile, one of each at a time."""
+    """Runs the modest tenant's operations, one of each at a time."""
     found = Timings({name: [] for name in OPERATIONS}, Counter())
     until = time.monotonic() + for_s
     doing = {"chat": _chat, "sign-in": _sign_in, "report": _report}
@@ -115,33 +96,26 @@ async def _report(stage: Stage) -> str:
     return "" if answer.status_code == 200 else str(answer.status_code)
 
 
-# ------------------------------------------------------------------------------------------------------ the attacks
-
-
 async def stalled_streams(stage: Stage, held: AsyncExitStack, seen: Counter[str]) -> None:
-    """300 answers that never end, and are not read."""
+    """Opens 300 endless answers and does not read them."""
     body = json.dumps({"message": scripted(pieces=["x"] * 3, stall_after=1)}).encode()
-    head = f"POST /chat HTTP/1.1\r\nhost: naka\r\nauthorization: Bearer {stage.greedy.key}\r\n"
-    head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    await _open(stage, held, seen, [head.encode() + body] * 300)
+    rest = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    await _open(stage, held, seen, [_head("POST /chat", stage.greedy, rest) + body] * 300)
 
 
 async def unread_reports(stage: Stage, held: AsyncExitStack, seen: Counter[str]) -> None:
-    """24 reports of some 20 MB, of which the first bytes are read."""
-    head = "GET /v1/admin/reports/usage?group_by=user,day HTTP/1.1\r\nhost: naka\r\n"
-    head += f"authorization: Bearer {stage.greedy_admin.key}\r\n\r\n"
-    await _open(stage, held, seen, [head.encode()] * 24)
+    """Requests 24 reports of some 20 MB and reads their first bytes."""
+    head = _head("GET /v1/admin/reports/usage?group_by=user,day", stage.greedy_admin)
+    await _open(stage, held, seen, [head] * 24)
 
 
 async def live_views(stage: Stage, held: AsyncExitStack, seen: Counter[str]) -> None:
-    """120 live views, of which nothing is read."""
-    head = "GET /reports/live/events HTTP/1.1\r\nhost: naka\r\n"
-    head += f"authorization: Bearer {stage.greedy_admin.key}\r\n\r\n"
-    await _open(stage, held, seen, [head.encode()] * 120)
+    """Opens 120 live views and does not read them."""
+    await _open(stage, held, seen, [_head("GET /reports/live/events", stage.greedy_admin)] * 120)
 
 
 async def sign_in_attempts(stage: Stage, held: AsyncExitStack, seen: Counter[str]) -> None:
-    """16 callers that try wrong keys as fast as they are answered, at the form and at the API."""
+    """Tries wrong keys from 16 callers, as fast as they are answered, at the form and the API."""
     wrong = stage.greedy.key[:-1] + ("a" if stage.greedy.key[-1] != "a" else "b")
     form, headers = {"key": wrong}, {"sec-fetch-site": "same-origin"}
 
@@ -155,7 +129,7 @@ async def sign_in_attempts(stage: Stage, held: AsyncExitStack, seen: Counter[str
 
 
 async def admin_calls(stage: Stage, held: AsyncExitStack, seen: Counter[str]) -> None:
-    """16 callers that list, report and read limits with one key, as fast as they are answered."""
+    """Lists, reports and reads limits from 16 callers with one key, as fast as they are answered."""
     paths = (
         f"/v1/admin/tenants/{stage.greedy.tenant_id}",
         "/v1/admin/requests",
@@ -170,7 +144,7 @@ async def admin_calls(stage: Stage, held: AsyncExitStack, seen: Counter[str]) ->
 
 
 async def counts(stage: Stage, held: AsyncExitStack, seen: Counter[str]) -> None:
-    """A broken answer 20 times a second, whose count the provider takes 4 s for."""
+    """Causes 20 broken answers a second, each with a count that takes the provider 4 s."""
     message = scripted(pieces=["x "], cut_after=1, count_delay_ms=4000)
 
     async def break_off(http: httpx2.AsyncClient, _: int) -> int:
@@ -181,13 +155,17 @@ async def counts(stage: Stage, held: AsyncExitStack, seen: Counter[str]) -> None
 
 
 async def tar_pit(stage: Stage, held: AsyncExitStack, seen: Counter[str]) -> None:
-    """Test alerts to an address that takes the connection and never answers; the other tenant's is timed."""
+    """Sends test alerts to an address that never answers, and times the other tenant's alert."""
     await _listen_to(stage, stage.greedy_admin, await _receiver(held, answers=False))
     for _ in range(15):
         sent = await stage.http.post("/v1/billing/alerts/endpoint/test", headers=stage.greedy_admin.headers)
         seen[str(sent.status_code)] += 1
     await _listen_to(stage, stage.modest_admin, await _receiver(held, answers=True))
     seen["other's alert delivered after ms"] = round(1000 * await _delivery(stage))
+
+
+def _head(request: str, account: Account, rest: str = "") -> bytes:
+    return f"{request} HTTP/1.1\r\nhost: naka\r\nauthorization: Bearer {account.key}\r\n{rest}\r\n".encode()
 
 
 ATTACKS: dict[str, Attack] = {
@@ -202,7 +180,7 @@ ATTACKS: dict[str, Attack] = {
 
 
 async def _open(stage: Stage, held: AsyncExitStack, seen: Counter[str], requests: Sequence[bytes]) -> None:
-    """A connection for each request, whose first line is read and nothing else."""
+    """Opens a connection per request and reads its first line only."""
 
     async def one(request: bytes) -> None:
         reader, writer = await asyncio.open_connection(
@@ -274,7 +252,7 @@ async def _listen_to(stage: Stage, admin: Account, url: str) -> None:
 
 
 async def _delivery(stage: Stage) -> float:
-    """Seconds until a test alert of the modest tenant was delivered."""
+    """Returns the seconds until a test alert of the modest tenant was delivered."""
     began = time.monotonic()
     sent = await stage.http.post("/v1/billing/alerts/endpoint/test", headers=stage.modest_admin.headers)
     while time.monotonic() - began < CALL_S:
@@ -283,9 +261,6 @@ async def _delivery(stage: Stage) -> float:
             break
         await asyncio.sleep(0.02)
     return time.monotonic() - began
-
-
-# ---------------------------------------------------------------------------------------------------------- the run
 
 
 def main() -> None:
@@ -306,7 +281,7 @@ def main() -> None:
 
 
 async def _run(api: Api, database: str, simulator: Simulator) -> None:
-    async with asyncio.timeout(LONGEST_S), _staged(api, database, simulator) as stage:
+    async with asyncio.timeout(LONGEST_S), two_tenants(api, database, simulator) as stage:
         await work(stage, 2)  # the first of everything is slow
         print(f"{'ms':18} {'operation':9} {'quiet p50':>10} {'p99':>8} {'attack p50':>11} {'p99':>8} {'ratio':>6}")
         for name, attack in ATTACKS.items():
@@ -317,42 +292,6 @@ async def _run(api: Api, database: str, simulator: Simulator) -> None:
                 await asyncio.sleep(SETTLE_S)
                 under = await work(stage, ATTACK_S)
             _print(name, quiet, under, seen)
-
-
-@asynccontextmanager
-async def _staged(api: Api, database: str, simulator: Simulator) -> AsyncIterator[Stage]:
-    books = Books(database)
-    try:
-        modest, greedy = await books.account(), await books.account(scopes=[Scope.CHAT, Scope.USAGE_READ])
-        admins = [
-            await books.account(scopes=[Scope.TENANT_ADMIN, Scope.USAGE_READ], tenant_id=account.tenant_id)
-            for account in (modest, greedy)
-        ]
-        await _generate(books, greedy)
-        async with client(api.url) as http:
-            yield Stage(api, books, simulator, http, modest, admins[0], greedy, admins[1])
-    finally:
-        await books.close()
-
-
-async def _generate(books: Books, account: Account) -> None:
-    """A report of the greedy tenant that fills every buffer: 2,000 users on each day of this month and the last."""
-    today = Calendar("Asia/Kolkata").date_of(now_ms())
-    async with books.connection() as connection:
-        await connection.execute(
-            "INSERT INTO users (tenant_id, id, external_id)"
-            " SELECT $1, gen_random_uuid(), 'user-' || n FROM generate_series(1, 2000) n",
-            account.tenant_id,
-        )
-        await connection.execute(
-            "INSERT INTO usage_daily (tenant_id, user_id, day, period_id, key_id, model, requests, input_tokens)"
-            " SELECT $1, u.id, d::date, to_char(d, 'YYYY-MM'), $2, 'claude-sonnet-4-6', 1, 500 FROM users u"
-            " CROSS JOIN generate_series($3::date, $4::date, interval '1 day') d WHERE u.tenant_id = $1",
-            account.tenant_id,
-            account.key_id,
-            today.replace(day=1),
-            today,
-        )
 
 
 def _print(name: str, quiet: Timings, under: Timings, seen: Counter[str]) -> None:
@@ -370,7 +309,7 @@ def _print(name: str, quiet: Timings, under: Timings, seen: Counter[str]) -> Non
 
 
 def _at(ordered: Sequence[float], part: float) -> float:
-    """The quantile, in milliseconds."""
+    """Returns the quantile in milliseconds."""
     return 1000 * ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 

@@ -1,12 +1,11 @@
-"""Clients that are slow on purpose, against a whole `naka serve`: what they cost it, and what everybody else notices.
+"""Deliberately slow clients against a `naka serve`: their cost, and the effect on other clients.
 
     python -m tests.attacks.slow_clients [--scale 1.0]
 
-In turn: connections that say nothing, heads that drip, unfinished bodies of 1 MB without a key, and streams whose
-reader does not read. Beside each, another client chats all the time. The time limits for a body and a reader are a
-fifth and a tenth of the usual ones. Shown: resident memory and descriptors before, at the peak and after; the other
-client's waits; and when the last of the attackers was gone. Fails when one of them outlives its clock by more than a
-few seconds, or a chat fails.
+In turn: silent connections, slow heads, unfinished bodies of 1 MB without a key, and streams whose client does not
+read; beside each, another client chats. The timeouts of bodies and readers are a fifth and a tenth of the defaults.
+Prints memory and descriptors before, at the peak and after; the other client's waits; and when the last attacker was
+disconnected. Fails when one outlives its timeout by more than a few seconds, or a chat fails.
 """
 
 import argparse
@@ -31,7 +30,7 @@ SLACK_S = 15
 SILENT, HEADS, BODIES, READERS = 1000, 1000, 150, 200
 BODY_BYTES = 1_000_000
 MUCH = ["x" * 10_000] * 70
-"""An answer that is larger than what the sockets hold."""
+"""An answer larger than the socket buffers."""
 SETTINGS = {
     "CLIENT_HEAD_TIMEOUT_S": f"{HEAD_S}",
     "CLIENT_BODY_TIMEOUT_S": f"{BODY_S}",
@@ -45,7 +44,7 @@ Clients = list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
 
 @dataclass
 class Watch:
-    """Samples of the server's memory and descriptors, and the waits of the client that goes on chatting."""
+    """Samples of the server's memory and descriptors, and the waits of the other client."""
 
     pid: int
     rss_mb: list[float] = field(default_factory=list)
@@ -53,13 +52,13 @@ class Watch:
     waits_ms: list[float] = field(default_factory=list)
 
     def sample(self) -> tuple[float, int]:
-        """Megabytes that are resident, and open descriptors."""
+        """Returns the resident megabytes and the open descriptors."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 1e6, len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
     @asynccontextmanager
     async def during(self, api: Api, account: Account) -> AsyncIterator[None]:
-        """Watches, and chats, within the block."""
+        """Samples and chats during the block."""
         self.rss_mb, self.descriptors, self.waits_ms = [], [], []
         tasks = [asyncio.create_task(self._look()), asyncio.create_task(self._chat(api, account))]
         try:
@@ -89,7 +88,7 @@ class Watch:
 
 
 async def connect(port: int, many: int, *, small: bool = False) -> Clients:
-    """So many connections; `small`: whose sockets hold as little as they can."""
+    """Opens so many connections; `small`: with minimal socket buffers."""
     made: Clients = []
     for _ in range(many):
         own = socket.socket()
@@ -103,12 +102,12 @@ async def connect(port: int, many: int, *, small: bool = False) -> Clients:
 
 
 async def silent(api: Api, _: Account, scale: float) -> Clients:
-    """Connections that say nothing."""
+    """Silent connections."""
     return await connect(api.port, round(SILENT * scale))
 
 
 async def heads(api: Api, _: Account, scale: float) -> Clients:
-    """Heads of which a line comes now and then."""
+    """Heads that send a line now and then."""
     clients = await connect(api.port, round(HEADS * scale))
     for turn in range(6):
         for _reader, writer in clients:
@@ -118,7 +117,7 @@ async def heads(api: Api, _: Account, scale: float) -> Clients:
 
 
 async def bodies(api: Api, _: Account, scale: float) -> Clients:
-    """Bodies of 1 MB but for the last byte, to a route that reads one, without a key."""
+    """Bodies of 1 MB without their last byte, to a route that reads one, without a key."""
     clients = await connect(api.port, round(BODIES * scale))
     head = (
         f"POST /v1/admin/tenants HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {BODY_BYTES}"
@@ -129,7 +128,7 @@ async def bodies(api: Api, _: Account, scale: float) -> Clients:
 
 
 async def readers(api: Api, account: Account, scale: float) -> Clients:
-    """Streams with much to say, of which nothing is read."""
+    """Streams whose client does not read."""
     clients: Clients = []
     body = json.dumps({"message": scripted(pieces=MUCH)}).encode()
     head = f"POST /chat HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {account.key}\r\n"
@@ -153,7 +152,7 @@ async def attack(
     accounts: tuple[Account, Account],
     scale: float,
 ) -> None:
-    """One kind, from its first connection until the last is gone; prints a line."""
+    """Runs one kind, until its last connection is closed, and prints a line."""
     rss_before, descriptors_before = watch.sample()
     async with watch.during(api, accounts[1]):
         clients = await start(api, accounts[0], scale)
@@ -180,7 +179,7 @@ async def attack(
 
 
 async def attacks(api: Api, accounts: tuple[Account, Account], scale: float) -> None:
-    """All of them, one after the other; first nobody, to compare with."""
+    """Runs all kinds in turn, after a run without attack."""
     watch = Watch(api.process.pid)
     async with watch.during(api, accounts[1]):
         await asyncio.sleep(5)
@@ -196,7 +195,7 @@ async def attacks(api: Api, accounts: tuple[Account, Account], scale: float) -> 
 
 
 async def accounts_of(database: str) -> tuple[Account, Account]:
-    """The attacker's and the other client's."""
+    """Creates the attacker's account and the other client's."""
     books = Books(database)
     try:
         return await books.account(), await books.account()

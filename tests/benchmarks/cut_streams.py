@@ -1,12 +1,11 @@
-"""How far from the truth is the output of a stream that broke off? Measured on streams cut at random places.
+"""The error of the output tokens of interrupted streams, measured on streams cut at random places.
 
     python -m tests.benchmarks.cut_streams [--streams 300] [--seed 1]
 
-Naka runs with everything on; the provider's simulator says what it really generated. Half of the streams is cut by the
-provider (socket, error event, clean end), half by the client, while pieces are still under way: what the provider had
-generated and we had not read yet is beyond any count. `counted` is what the books say; `estimated` what they would
-have said, had the count failed: with the density measured on 60 whole answers of the same mix, and before anything
-was measured (four characters a token). A real tokenizer differs from the simulator's; its count is its own, too.
+The simulator reports what it generated. Half of the streams is cut by the provider (socket, error event, clean end),
+half by the client, while text in transit cannot be counted. `counted` is the stored count; `estimated` what
+would be stored if the count failed: by the characters per token of 60 complete answers of the same mix, and by the
+default of four. A real tokenizer differs from the simulator's.
 """
 
 import argparse
@@ -43,7 +42,7 @@ CUTS = ("client", "client", "client", "cut_after", "error_after", "end_after")
 
 @dataclass(frozen=True)
 class Plan:
-    """One stream: its text as it arrives, who cuts it (or the simulator's order to), and after how many pieces."""
+    """One stream: its text as it arrives, who cuts it (or the simulator's script), and after how many pieces."""
 
     kind: str
     pieces: list[str]
@@ -53,7 +52,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Cut:
-    """What became of it: the tokens on both sides, and the characters that we relayed."""
+    """The results: tokens on both sides, and the characters relayed."""
 
     plan: Plan
     truth: int

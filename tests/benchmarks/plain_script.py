@@ -1,4 +1,4 @@
-"""What Naka replaces: the relay that is copied everywhere, with no keys, no quota and no books. Measured beside it."""
+"""The relay that Naka replaces, as it is usually written: no keys, quota or accounting. The benchmark's baseline."""
 
 import os
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ client = AsyncAnthropic(base_url=os.environ["ANTHROPIC_BASE_URL"], api_key=os.en
 
 
 class Chat(BaseModel):
-    """What it takes."""
+    """The request body."""
 
     message: str
     system: str = "You are a concise assistant."
@@ -21,7 +21,7 @@ class Chat(BaseModel):
 
 @app.post("/chat")
 async def chat(body: Chat) -> EventSourceResponse:
-    """Streams Claude."""
+    """Streams Claude's answer."""
 
     async def events() -> AsyncIterator[dict[str, str]]:
         async with client.messages.stream(
@@ -39,5 +39,5 @@ async def chat(body: Chat) -> EventSourceResponse:
 
 @app.get("/readyz")
 async def readyz() -> dict[str, bool]:
-    """It is up."""
+    """Reports readiness."""
     return {"ok": True}

@@ -1,11 +1,11 @@
-"""CPU time of the API process per request and per separately arriving piece, beside the plain script, in one run.
+"""CPU time of the API process per request and per separately arriving piece of text, beside the plain script.
 
     python -m tests.benchmarks.relay_cpu [--rounds 3]
 
-Naka runs with everything on: key, quota in Valkey, journal and settlement in Postgres. Both are pinned to the last
-core, everything else to the first; they are driven in turn, several rounds, and the medians are compared. One piece:
-32 requests in flight. A piece's cost is (CPU of an answer of 200 pieces, 4 ms apart, on 8 streams - CPU of an answer
-of one piece, one after the other on 8 streams) / 199: what one more piece costs.
+Naka runs complete: key, quota in Valkey, journal and settlement in Postgres. Both programs are pinned to the last core,
+all else to the first; they alternate for several rounds, and medians are compared. One piece: 32 requests in flight.
+The cost of a piece is (CPU of an answer of 200 pieces, 4 ms apart, on 8 streams - CPU of an answer of one piece, one
+after the other on 8 streams) / 199.
 """
 
 import argparse
@@ -43,7 +43,7 @@ MANY = json.dumps(
 
 @dataclass
 class Target:
-    """A server under test: its process, its port, and the key it wants."""
+    """A server under test: its process, port and key."""
 
     name: str
     process: fork_server.Program
@@ -51,7 +51,7 @@ class Target:
     key: str
 
     def cpu_ns(self) -> int:
-        """CPU time of all its threads."""
+        """Returns the CPU time of all its threads."""
         tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
 
@@ -138,14 +138,14 @@ def _await(port: int) -> None:
 
 
 def _measure(target: Target, body: str, requests: int, at_once: int) -> float:
-    """Microseconds of CPU per request."""
+    """Returns microseconds of CPU per request."""
     before = target.cpu_ns()
     asyncio.run(_drive(target, body, requests, at_once))
     return (target.cpu_ns() - before) / 1000 / requests
 
 
 async def _drive(target: Target, body: str, requests: int, at_once: int) -> None:
-    """Sends `requests` over `at_once` connections that are kept alive, and reads each answer to its `done`."""
+    """Sends `requests` over `at_once` keep-alive connections, and reads each answer to its `done`."""
     left = requests
     head = (
         f"POST /chat HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {target.key}\r\n"

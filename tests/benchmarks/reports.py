@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.reports [--users 10000] [--rows]
 
-A Postgres and a Valkey of its own; rollups are generated there, consistent with each other. `--rows` makes the request
-rows as well (some minutes, 4 GB), for a drill-down to them. The application runs in this process and is asked over
-ASGI: what is printed is its time to answer whole, Postgres included.
+Own Postgres and Valkey, with consistent generated rollups. `--rows` also generates the request rows (some minutes,
+4 GB), for a drill-down. The application runs in this process over ASGI; the time printed is that of a complete answer,
+Postgres included.
 """
 
 import argparse
@@ -90,7 +90,7 @@ SELECT d.tenant_id, (lpad(to_hex(at), 12, '0') || '7' || substr(md5(random()::te
 
 
 def main() -> None:
-    """Generates, asks, prints a table."""
+    """Generates, measures, prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--rows", action="store_true")
@@ -198,7 +198,7 @@ async def _measure(app: FastAPI, http: httpx2.AsyncClient, books: Books, first: 
 
 
 async def _long_csv(app: FastAPI, key: str, path: str, query: str, what: str) -> None:
-    """Reads it piece by piece and keeps none, as a client over a socket does."""
+    """Reads and discards the body piece by piece, as a client over a socket does."""
     size = lines = 0
     before = peak = _resident_mb()
     sent = asyncio.Event()
@@ -233,7 +233,7 @@ async def _long_csv(app: FastAPI, key: str, path: str, query: str, what: str) ->
 
 
 def _resident_mb() -> float:
-    """What this process has in memory now (Linux): its high-water mark would hide what comes after a higher one."""
+    """Returns the current memory of this process (Linux); its high-water mark would hide smaller peaks."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
 

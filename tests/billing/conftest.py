@@ -1,4 +1,4 @@
-"""A desk of billing on the worker's Postgres and Redis and on a Razorpay of its own."""
+"""Billing contexts on the test worker's Postgres and Redis and on a simulated Razorpay."""
 
 from collections.abc import AsyncIterator
 
@@ -7,29 +7,29 @@ import pytest
 from billing.context import BillingContext
 from core.clock import stop_following
 from tests import simulated_razorpay as sandbox
-from tests.billing.office import Office
+from tests.billing.billed_tenant import impatient
+from tests.billing.operator import OperatorSetup
 from tests.billing.signup import Signup
-from tests.billing.till import hasty
 from tests.billing_context import open_billing_context
 
 
 @pytest.fixture
 async def context(database_url: str, redis_url: str, razorpay: sandbox.Razorpay) -> AsyncIterator[BillingContext]:
-    """A process's worth of billing, as the settings are by default; its database is empty."""
+    """A billing context with default settings and an empty database."""
     async with open_billing_context(database_url, redis_url, razorpay) as made:
         yield made
 
 
 @pytest.fixture
-async def office(context: BillingContext) -> Office:
-    """The desk with an operator and a plan."""
-    return await Office.open(context)
+async def setup(context: BillingContext) -> OperatorSetup:
+    """An operator with a plan."""
+    return await OperatorSetup.open(context)
 
 
 @pytest.fixture
 async def signup(context: BillingContext, razorpay: sandbox.Razorpay) -> AsyncIterator[Signup]:
-    """A tenant that may subscribe, at a desk that does not wait for Razorpay for long, in the simulator's time."""
-    quick = hasty(context, razorpay)
+    """A tenant that may subscribe, with short time-outs, on the simulator's clock."""
+    quick = impatient(context, razorpay)
     yield await Signup.open(quick, razorpay)
     stop_following()
     quick.razorpay.close()

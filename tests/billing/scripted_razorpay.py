@@ -1,4 +1,4 @@
-"""A server that answers what a test tells it to, in order, and remembers what it was asked. On loopback, in threads."""
+"""An HTTP server on loopback that gives scripted answers in order and records its requests."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ _LONGEST_S = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One answer. What closes the socket, or hangs, has read the request before: its effect happened."""
+    """One answer. A closed or hanging connection has read its request, so the effect happened."""
 
     status: int = 200
     body: bytes = b"{}"
@@ -27,13 +27,13 @@ class Step:
 
 
 def says(answer: object, status: int = 200, **headers: str) -> Step:
-    """JSON."""
+    """A JSON answer."""
     return Step(status=status, body=json.dumps(answer).encode(), headers=headers)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One request that arrived whole."""
+    """One complete request."""
 
     method: str
     path: str
@@ -48,7 +48,7 @@ class Asked:
 
 
 class Scripted:
-    """The server; `default` answers when the script is at its end."""
+    """The server; `default` answers after the end of the script."""
 
     def __init__(self) -> None:
         self.script: deque[Step] = deque()
@@ -81,14 +81,14 @@ class Scripted:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:
-        """Ends it, and whatever hangs."""
+        """Stops the server and its hanging answers."""
         self.over.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
     def serve(self, call: BaseHTTPRequestHandler) -> None:
-        """Answers one request by the script."""
+        """Gives the next scripted answer."""
         length = int(call.headers.get("content-length") or 0)
         body = json.loads(call.rfile.read(length) or "null")
         url = urlsplit(call.path)

@@ -1,4 +1,4 @@
-"""A tenant whose billing rows a test writes itself, to see what is projected from them."""
+"""A tenant whose billing rows are written directly, for tests of the projection."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.access.cycles import IST
-from billing.access.periods import learn_cycle
+from billing.access.periods import record_cycle
 from billing.access.projection import project
 from billing.context import lock_tenant
 from billing.models import Bill, BillingPeriod, Plan, Subscription
@@ -35,12 +35,12 @@ BASE = PlanLimits(user=LimitSet((Limit(LimitMeter.REQUESTS, WindowKind.MINUTE, 6
 
 
 def at(text: str) -> int:
-    """A moment in India."""
+    """An Indian time."""
     return to_ms(datetime.fromisoformat(text).replace(tzinfo=IST))
 
 
 def plan(code: str, allowance: int, past: PastAllowance, **fields: Any) -> Plan:
-    """One version of a plan, with one meter."""
+    """A version of a plan with one meter."""
     return Plan(
         **{
             "code": code,
@@ -67,7 +67,7 @@ class Subscriber:
 
     @classmethod
     async def open(cls, database: Database, own_plan: str | None = "free") -> "Subscriber":
-        """A new tenant; the plans are there."""
+        """Creates the tenant and the plans."""
         tenant_id = uuid7()
         async with database.session() as session:
             if await session.get(Plan, ("free", 1)) is None:
@@ -86,7 +86,7 @@ class Subscriber:
             yield session
 
     async def subscribe(self, code: str = "team", **fields: Any) -> UUID:
-        """A subscription as its row may read."""
+        """Creates a subscription's row."""
         row = Subscription(
             **{
                 "tenant_id": self.tenant_id,
@@ -111,19 +111,19 @@ class Subscriber:
         return row.id
 
     async def change(self, subscription_id: UUID, **fields: Any) -> None:
-        """Other fields of a subscription."""
+        """Changes a subscription's fields."""
         async with self.locked() as session:
             row = await session.get_one(Subscription, (self.tenant_id, subscription_id))
             for name, value in fields.items():
                 setattr(row, name, value)
 
     async def learn(self, subscription_id: UUID, starts: str, ends: str, *, paid: bool = True) -> None:
-        """A cycle, by its invoice; its subscription moves with it."""
+        """Records a cycle by its invoice, and updates the subscription's current cycle."""
         starts_ms, ends_ms = at(starts), at(ends)
         async with self.locked() as session:
             row = await session.get_one(Subscription, (self.tenant_id, subscription_id))
             invoice = f"inv_{starts_ms}"
-            await learn_cycle(
+            await record_cycle(
                 session, row, starts_ms=starts_ms, ends_ms=ends_ms, razorpay_invoice_id=invoice, paid=paid
             )
             if ends_ms > (row.current_end_ms or 0):
@@ -132,17 +132,17 @@ class Subscriber:
                 row.paid_through_ms = max(row.paid_through_ms or 0, ends_ms)
 
     async def project(self, now: str) -> bool:
-        """Projects as of then; whether it changed what admission reads."""
+        """Projects at a time; whether the entitlement changed."""
         return await self.project_at(at(now))
 
     async def project_at(self, now_ms: int) -> bool:
-        """The same, by the clock."""
+        """Like `project`, with a time in milliseconds."""
         async with self.locked() as session:
             await project(session, ZONE, self.tenant_id, now_ms)
             return bool(session.info.get("naka.changed"))
 
     async def owe(self, due: str, **fields: Any) -> UUID:
-        """A bill for usage, open."""
+        """Creates an open bill for usage."""
         values: dict[str, Any] = {
             "tenant_id": self.tenant_id,
             "id": uuid7(),
@@ -177,13 +177,13 @@ class Subscriber:
             return {row.period_id: row for row in rows}
 
     async def entitlement(self) -> tuple[EntitlementRow, Schedule]:
-        """What admission reads."""
+        """The entitlement and its schedule."""
         async with self.database.session() as session:
             row = await session.get_one(EntitlementRow, self.tenant_id)
             return row, msgspec.convert(row.schedule, Schedule)
 
     async def holds(self, when: str) -> str:
-        """What admission would say then: a plan, or a refusal."""
+        """The plan or refusal in force at a time."""
         row, schedule = await self.entitlement()
         segment = in_force(schedule, when)
         if segment is None:
@@ -192,5 +192,5 @@ class Subscriber:
 
 
 def in_force(schedule: Schedule, when: str) -> Segment | None:
-    """What holds then; None: what the row says itself."""
+    """The segment in force at a time; None if the row itself decides."""
     return next((one for one in reversed(schedule.segments) if one.from_ms <= at(when)), None)

@@ -1,4 +1,4 @@
-"""Razorpay's books beside ours: what no webhook told is fetched and applied, what nobody can explain is listed."""
+"""Reconciliation with Razorpay: changes without a webhook are fetched and applied, other differences reported."""
 
 import pytest
 from sqlalchemy import select
@@ -7,9 +7,9 @@ from billing.collection.collection import collect
 from billing.invoicing.period_close import close_due
 from billing.models import Charge, RazorpayReconciliation
 from billing.razorpay.errors import RazorpayError
-from billing.reconciliation import Report, reconcile_razorpay
+from billing.reconciliation import RazorpayReport, reconcile_razorpay
 from core.clock import now_ms
-from tests.billing.office import Office
+from tests.billing.operator import OperatorSetup
 from tests.billing.signup import Signup
 
 GROSS_PAISE = 354_000
@@ -18,7 +18,7 @@ OVERAGE_PAISE = USED_TOKENS * 100 * 118 // 100
 
 
 async def _is_clean_again(signup: Signup, *findings: str) -> None:
-    """A second look finds nothing to do, and what Razorpay kept is what our books say."""
+    """A second run finds no difference, and the collected amounts agree."""
     again = await reconcile_razorpay(signup.context, days=300)
     assert (again.healed, again.unexplained) == ([], [])
     totals = signup.razorpay.money()["totals"]
@@ -26,16 +26,18 @@ async def _is_clean_again(signup: Signup, *findings: str) -> None:
     assert await signup.findings() == [*findings]
 
 
-def _kinds(found: Report) -> list[str]:
+def _kinds(found: RazorpayReport) -> list[str]:
     assert found.is_clean, found.unexplained
     return sorted({one["kind"] for one in found.healed})
 
 
 async def _link(signup: Signup) -> Charge:
-    """A subscriber whose overage waits to be paid."""
+    """A subscriber with an unpaid overage bill."""
     row = await signup.subscribed()
     (present,) = [one for one in await signup.periods() if one.subscription_id == row.id and not one.foreseen]
-    await Office(signup.context).use(signup.tenant_id, present.period_id, output_tokens=1_000 + USED_TOKENS)
+    await OperatorSetup(signup.context).add_usage(
+        signup.tenant_id, present.period_id, output_tokens=1_000 + USED_TOKENS
+    )
     await signup.advance(to_ms=present.ends_ms + 3_600_000)
     await signup.fetch(row)
     await close_due(signup.context)
@@ -46,7 +48,7 @@ async def _link(signup: Signup) -> Charge:
 
 
 async def test_an_authorisation_that_nobody_told_of(signup: Signup) -> None:
-    row = await signup.want()
+    row = await signup.request()
     assert row.razorpay_id
     signup.razorpay.authorise(row.razorpay_id)
 
@@ -84,7 +86,7 @@ async def test_a_paid_link_that_nobody_told_of(signup: Signup) -> None:
 
 
 async def test_a_link_paid_after_it_was_thought_gone(signup: Signup) -> None:
-    """Its charge is void and another lives: the money is the bill's all the same, and nothing is collected twice."""
+    """The charge is void and another is live: the bill takes the money, and nothing is collected twice."""
     charge = await _link(signup)
     assert charge.razorpay_id
     await signup.advance(days=40)
@@ -135,19 +137,19 @@ async def test_a_cancel_in_the_customers_app(signup: Signup) -> None:
 
 async def test_an_answer_that_was_lost(signup: Signup) -> None:
     signup.razorpay.fault(route="POST /v1/subscriptions", kind="cut", when="after")
-    row = await signup.want()
+    row = await signup.request()
     assert row.state == "submitting"
 
     found = await reconcile_razorpay(signup.context)
 
     assert _kinds(found) == ["subscription"]
-    (theirs,) = signup.theirs()
+    (theirs,) = signup.at_razorpay()
     assert (await signup.read(row.id)).razorpay_id == theirs["id"]
     await _is_clean_again(signup)
 
 
 async def test_money_of_ours_that_nobody_can_explain_is_listed(signup: Signup) -> None:
-    """Somebody copied one of our links in the dashboard, and it was paid."""
+    """A copy of our link, made in the dashboard, was paid."""
     charge = await _link(signup)
     copy = await signup.context.razorpay.create_payment_link(
         amount_paise=4_200,
@@ -189,12 +191,12 @@ async def test_what_is_another_products_is_only_counted(signup: Signup) -> None:
         found = await reconcile_razorpay(signup.context)
         assert (found.healed, found.unexplained, found.foreign) == ([], [], 4)
         assert (found.collected_paise, found.refunded_paise) == (0, 0)
-    assert [one["status"] for one in signup.theirs()] == ["active"]
+    assert [one["status"] for one in signup.at_razorpay()] == ["active"]
     assert await signup.findings() == []
 
 
 async def test_razorpay_away_changes_nothing(signup: Signup) -> None:
-    row = await signup.want()
+    row = await signup.request()
     assert row.razorpay_id
     signup.razorpay.authorise(row.razorpay_id)
     signup.razorpay.fault(route="GET *", kind="error", status=503, times=None)

@@ -1,6 +1,6 @@
-"""A real Chromium, a page to open in it, and everything that page did which it should not.
+"""Chromium, its pages, and a record of their errors and requests.
 
-`page_url` is the one place that says which server the stories run against: here the stub, elsewhere the real one.
+`page_url` is the one place that says which server the stories run against: here the stub, run_in_thread the real one.
 Needs Chromium (`CHROMIUM`, else found on the path) and the `playwright` package; without them the stories are
 skipped with the reason, or fail when `REQUIRE_BROWSER=1`. The browser lives as long as one test module: Playwright's
 sync API keeps an event loop running, which pytest-asyncio would trip over in the modules after it.
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests import servers
-from tests.browser.house import House, opened
+from tests.browser.stack import Stack, running_stack
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Request
@@ -36,7 +36,7 @@ PATIENCE_MS = 20_000  # a loaded machine is slow, which is no finding
 
 @pytest.fixture(scope="session")
 def client_origin() -> Iterator[str]:
-    """Another origin, as a product's frontend has: a static server for `examples/`; the API has to allow it (CORS)."""
+    """A static server for `examples/` on another origin, which the API must allow (CORS)."""
     handler = functools.partial(QuietFiles, directory=ROOT / "examples")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -45,7 +45,7 @@ def client_origin() -> Iterator[str]:
 
 
 class QuietFiles(http.server.SimpleHTTPRequestHandler):
-    """Files, without a line in the log for each."""
+    """A file server without an access log."""
 
     def log_message(self, *_: object) -> None:
         pass
@@ -53,7 +53,7 @@ class QuietFiles(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def page_url(client_origin: str) -> Iterator[str]:
-    """The server that the stories run against, without a trailing slash."""
+    """The URL of the server under test, without a trailing slash."""
     stub = [sys.executable, "-m", "tests.browser.stub", client_origin]
     with subprocess.Popen(stub, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -70,16 +70,18 @@ def chat_key() -> str:
 
 
 @pytest.fixture(scope="session")
-def house(
+def stack(
     shared_servers: servers.Servers,
     database_template: str,
     redis_url: str,
     run_folder: Path,
     worker: str,
     client_origin: str,
-) -> Iterator[House]:
-    """Everything real, for the pages' stories; it lets the example client's origin in."""
-    with opened(shared_servers, database_template, redis_url, run_folder / f"house-{worker}", client_origin) as made:
+) -> Iterator[Stack]:
+    """The real stack, which allows the example client's origin."""
+    with running_stack(
+        shared_servers, database_template, redis_url, run_folder / f"stack-{worker}", client_origin
+    ) as made:
         yield made
 
 
@@ -106,14 +108,14 @@ def missing(reason: str) -> NoReturn:
 
 @dataclass
 class Watch:
-    """What the page did behind the reader's back."""
+    """Console messages and requests of a page."""
 
     console: list[str] = field(default_factory=list)
     hosts: set[str] = field(default_factory=set)
     urls: list[str] = field(default_factory=list)
 
     def request(self, request: "Request") -> None:
-        """Notes where it went."""
+        """Records a request."""
         self.urls.append(request.url)
         self.hosts.add(urlsplit(request.url).netloc)
 
@@ -125,7 +127,7 @@ def watch() -> Watch:
 
 @pytest.fixture
 def tab(browser: "Browser", watch: Watch) -> "Iterator[Page]":
-    """An empty tab of a browser without a past. Console errors, page errors and every request end up in `watch`."""
+    """An empty tab of a fresh browser context. Console errors, page errors and requests are recorded in `watch`."""
     context = browser.new_context(viewport={"width": 1100, "height": 760}, locale="en-GB")
     context.set_default_timeout(PATIENCE_MS)
     tab = context.new_page()
@@ -138,13 +140,13 @@ def tab(browser: "Browser", watch: Watch) -> "Iterator[Page]":
 
 @pytest.fixture
 def chat(tab: "Page", page_url: str) -> "Page":
-    """The chat page, with somebody signed in."""
+    """The chat page, signed in."""
     tab.goto(page_url)
     return tab
 
 
 def axe(page: "Page") -> list[str]:
-    """What axe-core finds seriously wrong with the page as it stands, a line each."""
+    """Returns axe-core's serious findings on the page, one per line."""
     engine = importlib.import_module("axe_playwright_python.sync_playwright").Axe()
     found = engine.run(page, options={"resultTypes": ["violations"]}).response["violations"]
     return [

@@ -195,7 +195,7 @@ REFUSALS = [
     ("status 422", "Change it"),
     ("status 500", "Something went wrong on our side. Send it again"),
     ("status 502", "Claude did not answer"),
-    ("status 503", "not available right now"),
+    ("status 503", "Claude is busy"),
     ("status 504", "took too long"),
 ]  # fmt: skip
 

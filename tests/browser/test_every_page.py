@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from tests.browser.conftest import PATIENCE_MS, axe
-from tests.browser.house import House
+from tests.browser.stack import Stack
 from tests.harness import Account, Books, scripted
 from tests.rollups import fill_rollups
 
@@ -76,18 +76,18 @@ tokens = usage.input_tokens + usage.output_tokens
 
 
 @pytest.fixture(scope="module")
-def customer(house: House) -> Account:
+def customer(stack: Stack) -> Account:
     """A tenant that has been at it for a while: subscribed, some users, usage past the allowance, a bill."""
-    admin = house.customer()
-    view = house.call("POST", "/v1/billing/subscription", admin, plan="team")
-    house.razorpay.authorise(view["waiting"]["checkout"]["subscription_id"], "upi")
-    house.wait_until(lambda: bool(house.call("GET", "/v1/billing/bills", admin)["items"]), "the first bill")
-    people = [admin, *(house.account(tenant_of=admin) for _ in range(4))]
+    admin = stack.customer()
+    view = stack.call("POST", "/v1/billing/subscription", admin, plan="team")
+    stack.razorpay.authorise(view["waiting"]["checkout"]["subscription_id"], "upi")
+    stack.wait_until(lambda: bool(stack.call("GET", "/v1/billing/bills", admin)["items"]), "the first bill")
+    people = [admin, *(stack.account(tenant_of=admin) for _ in range(4))]
     for number, person in enumerate(people):
-        house.chat(person, "hello", input_tokens=60 + 30 * number, output_tokens=30 + 12 * number)
-    house.books(_names)
+        stack.chat(person, "hello", input_tokens=60 + 30 * number, output_tokens=30 + 12 * number)
+    stack.books(_names)
     if SCREENSHOTS:
-        house.books(lambda books: _history(books, [person.user_id for person in people]))
+        stack.books(lambda books: _history(books, [person.user_id for person in people]))
     return admin
 
 
@@ -107,28 +107,28 @@ async def _history(books: Books, users: list[UUID]) -> None:
 
 
 @pytest.mark.parametrize(("width", "scheme"), VIEWS if SCREENSHOTS else VIEWS[:1])
-def test_every_page(browser: "Browser", house: House, customer: Account, width: int, scheme: Scheme) -> None:
+def test_every_page(browser: "Browser", stack: Stack, customer: Account, width: int, scheme: Scheme) -> None:
     wrong: dict[str, list[str]] = {}
-    for who, pages in ((customer, PAGES), (house.operator, OPERATORS)):
+    for who, pages in ((customer, PAGES), (stack.operator, OPERATORS)):
         context = browser.new_context(
             viewport={"width": width, "height": 800}, color_scheme=scheme, locale="en-IN", reduced_motion="reduce"
         )
         context.set_default_timeout(PATIENCE_MS)
-        wrong |= _visits(context.new_page(), house, who, pages, f"{width}-{scheme}")
+        wrong |= _visits(context.new_page(), stack, who, pages, f"{width}-{scheme}")
         context.close()
     assert wrong == {}
 
 
-def _visits(page: "Page", house: House, who: Account, pages: dict[str, str], kind: str) -> dict[str, list[str]]:
+def _visits(page: "Page", stack: Stack, who: Account, pages: dict[str, str], kind: str) -> dict[str, list[str]]:
     """What is wrong with each page, by its name."""
     said: list[str] = []
     page.on("console", lambda line: said.append(line.text) if line.type == "error" else None)
     page.on("pageerror", lambda error: said.append(str(error)))
-    house.sign_in(page, who, next(iter(pages.values())))
+    stack.sign_in(page, who, next(iter(pages.values())))
     wrong: dict[str, list[str]] = {}
     for name, path in pages.items():
         said.clear()
-        answer = page.goto(f"{house.url}{path}")
+        answer = page.goto(f"{stack.url}{path}")
         assert answer is not None
         if name == "chat":
             _talk(page)

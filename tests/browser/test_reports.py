@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from api.pages.reports.view import TOKENS
-from api.pages.site import number, usd
+from api.schemas.usage.counts import TOKENS
 from core.clock import follow_test_clock, now_ms, stop_following
+from core.figures import grouped, usd
 from metering.journal.records import ERRORS
 from tests.browser.conftest import Watch, axe
-from tests.browser.house import House
+from tests.browser.stack import Stack
 from tests.metering.rows import KOLKATA
 from tests.pages.reported import DAY_MS, Used, drawn, settle
 
@@ -31,33 +31,33 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 
 @pytest.fixture
-def _the_houses_time(house: House) -> Iterator[None]:
-    """Other stories of the house may have turned its clock."""
-    assert house.razorpay.clock_file is not None
-    follow_test_clock(house.razorpay.clock_file)
+def _in_the_stacks_time(stack: Stack) -> Iterator[None]:
+    """Other stories of the stack may have turned its clock."""
+    assert stack.razorpay.clock_file is not None
+    follow_test_clock(stack.razorpay.clock_file)
     yield
     stop_following()
 
 
-@pytest.mark.usefixtures("_the_houses_time")
+@pytest.mark.usefixtures("_in_the_stacks_time")
 def test_the_heaviest_user_in_three_clicks_a_file_that_adds_up_and_the_present(
-    tab: "Page", watch: Watch, house: House
+    tab: "Page", watch: Watch, stack: Stack
 ) -> None:
-    admin = house.account()
-    found = drawn(9, [house.account(tenant_of=admin) for _ in range(5)], days=3, last=1, each=30)
-    house.books(lambda books: settle(books, found))
+    admin = stack.account()
+    found = drawn(9, [stack.account(tenant_of=admin) for _ in range(5)], days=3, last=1, each=30)
+    stack.books(lambda books: settle(books, found))
     yesterday = KOLKATA.date_of(now_ms() - DAY_MS)
     theirs = [each for each in found if KOLKATA.date_of(each.at_ms) == yesterday]
     tokens: Counter[str] = Counter()
     for each in theirs:
         tokens[str(each.account.user_id)] += sum(getattr(each.settlement.usage, name) for name in TOKENS)
     (heaviest, most), *_ = tokens.most_common()
-    house.sign_in(tab, admin)
+    stack.sign_in(tab, admin)
 
     tab.get_by_role("navigation", name="Main").get_by_role("link", name="Reports").click()
     tab.get_by_role("link", name="Yesterday").click()
     bar = tab.locator(".chart a:visible").first
-    assert f": {number(most)} tokens (" in (bar.get_attribute("aria-label") or "")
+    assert f": {grouped(most)} tokens (" in (bar.get_attribute("aria-label") or "")
     assert axe(tab) == []
     it_fits_a_phone(tab)
     assert the_file_says_what_is_drawn(tab, theirs) == sum(tokens.values())
@@ -68,18 +68,18 @@ def test_the_heaviest_user_in_three_clicks_a_file_that_adds_up_and_the_present(
     assert links.count() == sum(str(each.account.user_id) == heaviest for each in theirs)
     assert axe(tab) == []
     links.first.click()
-    tab.get_by_role("heading", name="What it counts for").wait_for()
+    tab.get_by_role("heading", name="Counts").wait_for()
     assert axe(tab) == []
 
     tab.get_by_role("link", name="Live").click()
     tab.get_by_text("Live", exact=True).and_(tab.locator(".state.on")).wait_for()
-    with house.asking(admin, "hello", words=9, stall_after=3):  # as long as it takes until it is seen
+    with stack.asking(admin, "hello", words=9, stall_after=3):  # as long as it takes until it is seen
         tab.locator("#running").get_by_text("1", exact=True).wait_for()
     tab.locator("#settled").get_by_text("1", exact=True).wait_for()
     assert tab.locator("#tokens").inner_text() != "0"
     assert tab.locator(".spark .line[d]").count() == 2
     assert axe(tab) == []
-    assert watch.hosts == {urlsplit(house.url).netloc}
+    assert watch.hosts == {urlsplit(stack.url).netloc}
     assert watch.console == []
 
 
@@ -101,7 +101,7 @@ def the_file_says_what_is_drawn(tab: "Page", theirs: list[Used]) -> int:
         rows = list(csv.DictReader(file))
     sums = {name: sum(int(row[name]) for row in rows) for name in ("requests", "errors", *TOKENS, "cost_nano_usd")}
     total = [*(sums[name] for name in ("requests", "errors", *TOKENS)), sum(sums[name] for name in TOKENS)]
-    assert tab.locator("tfoot td").all_inner_texts() == [*map(number, total), usd(sums["cost_nano_usd"])]
+    assert tab.locator("tfoot td").all_inner_texts() == [*map(grouped, total), usd(sums["cost_nano_usd"])]
     assert sums["errors"] == sum(each.settlement.outcome in ERRORS for each in theirs)
     labels = [bar.get_attribute("aria-label") or "" for bar in tab.locator(".chart a:visible").all()]
     tokens = [int(label.split(": ")[1].partition(" tokens")[0].replace(",", "")) for label in labels]

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.browser.conftest import Watch, axe
-from tests.browser.house import House
+from tests.browser.stack import Stack
 from tests.harness import Account, scripted
 from tests.journeys.shop import CUSTOMER, SCOPES
 
@@ -27,25 +27,25 @@ FREE = {
 
 
 @pytest.fixture
-def visitor(house: House) -> Account:
+def visitor(stack: Stack) -> Account:
     """Somebody on the plan that costs nothing, whose key may chat and subscribe."""
-    house.call("POST", "/v1/admin/plans", house.operator, **FREE)
-    tenant = house.call(
-        "POST", "/v1/admin/tenants", house.operator, slug=f"v-{uuid4().hex[:12]}", name="Visitor Ltd", plan="free"
+    stack.call("POST", "/v1/admin/plans", stack.operator, **FREE)
+    tenant = stack.call(
+        "POST", "/v1/admin/tenants", stack.operator, slug=f"v-{uuid4().hex[:12]}", name="Visitor Ltd", plan="free"
     )
-    user = house.call("POST", f"/v1/admin/tenants/{tenant['id']}/users", house.operator, external_id="vera")
-    key: dict[str, Any] = house.call(
-        "POST", f"/v1/admin/users/{user['id']}/keys", house.operator, name="web", scopes=[*SCOPES]
+    user = stack.call("POST", f"/v1/admin/tenants/{tenant['id']}/users", stack.operator, external_id="vera")
+    key: dict[str, Any] = stack.call(
+        "POST", f"/v1/admin/users/{user['id']}/keys", stack.operator, name="web", scopes=[*SCOPES]
     )
     made = Account(UUID(tenant["id"]), UUID(user["id"]), UUID(key["id"]), key["key"])
-    house.call("PUT", "/v1/billing/profile", made, **CUSTOMER)
+    stack.call("PUT", "/v1/billing/profile", made, **CUSTOMER)
     return made
 
 
 def test_a_visitor_chats_reaches_the_limit_subscribes_and_goes_on(
-    tab: "Page", watch: Watch, house: House, visitor: Account
+    tab: "Page", watch: Watch, stack: Stack, visitor: Account
 ) -> None:
-    house.sign_in(tab, visitor)
+    stack.sign_in(tab, visitor)
     ask(tab, scripted("What is a naka?", text="A **toll post**."))
     tab.locator(".answer strong", has_text="toll post").wait_for()
     said_what_was_used(tab, 1)  # two messages at once could not be told apart
@@ -76,7 +76,7 @@ def test_a_visitor_chats_reaches_the_limit_subscribes_and_goes_on(
     tab.locator('article[data-state="ended"]').nth(2).wait_for()
     said_what_was_used(tab, 3)
     assert [line for line in watch.console if "429" not in line] == []
-    assert watch.hosts == {house.url.removeprefix("http://")}
+    assert watch.hosts == {stack.url.removeprefix("http://")}
 
 
 def ask(page: "Page", message: str) -> None:

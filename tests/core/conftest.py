@@ -1,4 +1,4 @@
-"""The two roles that connect to a database: the owner of its schema, and the application."""
+"""Connections as the schema's owner and as the application."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from core.postgres.database import asyncpg_dsn
 from tests import servers
+from tests.servers import asyncpg_dsn
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ async def owner(database_url: str) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def application(database_url: str) -> AsyncIterator[Any]:
-    """What `naka serve` connects as."""
+    """The application's role, as `naka serve` uses it."""
     connection = await asyncpg.connect(asyncpg_dsn(database_url))
     yield connection
     await connection.close()

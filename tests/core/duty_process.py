@@ -1,4 +1,4 @@
-"""A worker with one duty, for tests to stop and to kill: it notes that it began, takes its time, notes that it is done.
+"""A worker with one slow duty that records its start and end, for tests to stop and kill.
 
 `python -m tests.core.duty_process URL SECONDS GRACE_S`; notes go to the table `notes`.
 """
@@ -11,14 +11,14 @@ import sys
 import asyncpg
 
 from core.logs import configure_logs
-from core.postgres.database import asyncpg_dsn
 from core.queue import Duty, Queue
+from tests.servers import asyncpg_dsn
 
 STALE_AFTER_S = 1
 
 
 async def main(url: str, takes_s: float, grace_s: float) -> None:
-    """Serves until SIGTERM."""
+    """Runs until SIGTERM."""
     dsn = asyncpg_dsn(url)
 
     async def note(word: str) -> None:

@@ -9,7 +9,7 @@ DENIED = asyncpg.InsufficientPrivilegeError
 
 
 async def refuses(connection: Any, statement: str, error: type[Exception] = DENIED) -> None:
-    """Fails when the statement is let through; nothing of it stays."""
+    """Fails if the statement succeeds; rolls it back."""
     transaction = connection.transaction()
     await transaction.start()
     try:

@@ -1,4 +1,4 @@
-"""Ids carry the moment that decided; money is whole numbers with one rounding; the clock keeps milliseconds."""
+"""Ids contain their millisecond; money is integers with one rounding; the clock keeps milliseconds."""
 
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""A tick is done once over all workers; and again where a worker died, or could not wait for it."""
+"""The queue: a tick runs once over all workers, and again when its worker died or could not wait."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,10 +10,11 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from core.postgres.database import Database, asyncpg_dsn
+from core.postgres.database import Database
 from core.queue import Duty, Queue, post, post_with
 from tests import servers
 from tests.programs import WITHIN_S, Process, starter, until
+from tests.servers import asyncpg_dsn
 
 NEW_YEAR = "0 0 1 1 *"
 EACH_SECOND = "* * * * * *"
@@ -23,14 +24,14 @@ BUSY = "SELECT count(*) FROM pgqueuer.pgqueuer"
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Starts processes of this test."""
+    """Starts processes for the test."""
     with starter(tmp_path) as start:
         yield start
 
 
 @pytest.fixture
 async def connection(database_url: str) -> AsyncIterator[Any]:
-    """A connection of the schema's owner to the test's own database."""
+    """A connection of the schema's owner to the test's database."""
     connection = await asyncpg.connect(asyncpg_dsn(servers.owner(database_url)))
     yield connection
     await connection.close()
@@ -38,7 +39,7 @@ async def connection(database_url: str) -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def serving(*queues: Queue) -> AsyncIterator[None]:
-    """The queues, served in this process during the block."""
+    """Serves the queues in this process during the block."""
     stop = asyncio.Event()
     tasks = [asyncio.create_task(queue.serve(stop)) for queue in queues]
     try:
@@ -231,7 +232,7 @@ async def test_what_a_stop_cannot_wait_for_is_done_by_another(
 async def _begun(
     url: str, connection: Any, start: Callable[..., Process], *, takes_s: float, grace_s: float
 ) -> Process:
-    """A worker in the middle of its duty."""
+    """Starts a worker and waits until its duty runs."""
     await connection.execute(
         "CREATE TABLE notes (id serial, pid int, word text);"
         " GRANT ALL ON notes TO naka_app; GRANT ALL ON notes_id_seq TO naka_app"
@@ -248,7 +249,7 @@ async def _begun(
 
 
 async def _notes(connection: Any) -> list[tuple[int, str]]:
-    """What was noted, once nothing is left to do."""
+    """Returns the records once no job is left."""
 
     async def idle() -> bool:
         return not await connection.fetchval(BUSY)

@@ -1,4 +1,4 @@
-"""How settings are read, and what a production start refuses: by name and without a value."""
+"""Reading settings, and the refusals of a production start, by name and without values."""
 
 from pathlib import Path
 
@@ -29,13 +29,13 @@ GOOD = {
 
 @pytest.fixture(autouse=True)
 def nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is set but what the test sets."""
+    """Clears the environment."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
 def settings(monkeypatch: pytest.MonkeyPatch, **changed: str | None) -> Settings:
-    """Read from an environment that is good for production but for what is `changed`; None: not set."""
+    """Reads settings from a valid production environment with changes; None: unset."""
     for name, value in {**GOOD, **changed}.items():
         if value is not None:
             monkeypatch.setenv(name, value)
@@ -49,20 +49,20 @@ def test_a_good_production_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"ANTHROPIC_API_KEY": SANDBOX_ANTHROPIC_KEY}, "ANTHROPIC_API_KEY is the sandbox's"),
-        ({"ANTHROPIC_BASE_URL": "http://api.anthropic.com"}, "ANTHROPIC_BASE_URL is not https"),
+        ({"ANTHROPIC_API_KEY": SANDBOX_ANTHROPIC_KEY}, "ANTHROPIC_API_KEY is the simulator's"),
+        ({"ANTHROPIC_BASE_URL": "http://api.anthropic.com"}, "ANTHROPIC_BASE_URL must be https"),
         ({"RAZORPAY_KEY_ID": None}, "not set: RAZORPAY_KEY_ID"),
         ({"RAZORPAY_KEY_SECRET": None}, "not set: RAZORPAY_KEY_SECRET"),
         ({"RAZORPAY_WEBHOOK_SECRET": None}, "not set: RAZORPAY_WEBHOOK_SECRET"),
         ({"RAZORPAY_WEBHOOK_SECRET": " , "}, "not set: RAZORPAY_WEBHOOK_SECRET"),
-        ({"RAZORPAY_KEY_ID": SANDBOX_RAZORPAY_KEY_ID}, "RAZORPAY_KEY_ID is the sandbox's"),
-        ({"RAZORPAY_KEY_SECRET": SANDBOX_RAZORPAY_KEY_SECRET}, "RAZORPAY_KEY_SECRET is the sandbox's"),
+        ({"RAZORPAY_KEY_ID": SANDBOX_RAZORPAY_KEY_ID}, "RAZORPAY_KEY_ID is the simulator's"),
+        ({"RAZORPAY_KEY_SECRET": SANDBOX_RAZORPAY_KEY_SECRET}, "RAZORPAY_KEY_SECRET is the simulator's"),
         (
             {"RAZORPAY_WEBHOOK_SECRET": f"hook-of-now,{SANDBOX_RAZORPAY_WEBHOOK_SECRET}"},
-            "RAZORPAY_WEBHOOK_SECRET is the sandbox's",
+            "RAZORPAY_WEBHOOK_SECRET is the simulator's",
         ),
-        ({"RAZORPAY_BASE_URL": "http://api.razorpay.com"}, "RAZORPAY_BASE_URL is not https"),
-        ({"TEST_CLOCK_FILE": "/tmp/clock"}, "TEST_CLOCK_FILE is for development"),  # noqa: S108 - never opened
+        ({"RAZORPAY_BASE_URL": "http://api.razorpay.com"}, "RAZORPAY_BASE_URL must be https"),
+        ({"TEST_CLOCK_FILE": "/tmp/clock"}, "TEST_CLOCK_FILE must not be set"),  # noqa: S108 - never opened
     ],
 )
 def test_production_refuses(monkeypatch: pytest.MonkeyPatch, changed: dict[str, str | None], said: str) -> None:

@@ -1,4 +1,4 @@
-"""A client that can leave, and waiting for what its leaving brings about."""
+"""A client that can disconnect, and helpers that wait for the effects."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from tests.harness import Account, Api, Simulator
 
 
 class Caller:
-    """A client on a socket of its own, that can hang up whenever it likes."""
+    """A client on a raw socket that can disconnect at any time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -30,12 +30,12 @@ class Caller:
         return cls(reader, writer)
 
     async def hears(self, words: str) -> None:
-        """Returns once the words have arrived."""
+        """Returns once the words arrived."""
         async with asyncio.timeout(20):
             await self._reader.readuntil(words.encode())
 
     async def rest(self) -> str:
-        """All that still comes, once the other side has hung up."""
+        """Returns everything until the server closes the connection."""
         async with asyncio.timeout(20):
             said = (await self._reader.read()).decode()
         self._writer.close()
@@ -43,7 +43,7 @@ class Caller:
         return said
 
     async def leave(self, *, reset: bool = False) -> int:
-        """Hangs up, with a FIN or with a reset; when, in Unix milliseconds."""
+        """Disconnects with a FIN or a reset; returns the time in Unix milliseconds."""
         if reset:
             own: socket.socket = self._writer.get_extra_info("socket")
             own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -54,7 +54,7 @@ class Caller:
 
 
 async def eventually(check: Callable[[], Awaitable[Any]], *, within_s: float = 10) -> Any:
-    """What `check` returns, once that is true."""
+    """Returns the result of `check` once it is true."""
     deadline = time.monotonic() + within_s
     while not (found := await check()):
         assert time.monotonic() < deadline, "it never happened"
@@ -63,7 +63,7 @@ async def eventually(check: Callable[[], Awaitable[Any]], *, within_s: float = 1
 
 
 async def served(simulator: Simulator, ref: str, *, ended: bool) -> dict[str, Any]:
-    """The ledger's one entry of `ref`, once it is there, or once it has ended."""
+    """Returns the ledger's only entry of `ref` once it exists, or has ended."""
 
     async def look() -> dict[str, Any] | None:
         rows = await asyncio.to_thread(simulator.ledger, ref)
@@ -74,12 +74,12 @@ async def served(simulator: Simulator, ref: str, *, ended: bool) -> dict[str, An
     return entry
 
 
-async def standing_when_free(http: httpx2.AsyncClient, account: Account) -> dict[str, Any]:
-    """The one window of the account, once nothing of it runs and nothing is held."""
+async def limit_status_when_free(http: httpx2.AsyncClient, account: Account) -> dict[str, Any]:
+    """Returns the account's only window once no request is in flight and nothing is held."""
 
     async def look() -> dict[str, Any] | None:
-        standing: dict[str, Any] = (await http.get("/v1/limits", headers=account.headers)).json()
-        return standing if standing["concurrency"]["active"] == 0 else None
+        status: dict[str, Any] = (await http.get("/v1/limits", headers=account.headers)).json()
+        return status if status["concurrency"]["active"] == 0 else None
 
     (window,) = (await eventually(look))["windows"]
     assert window["held"] == 0

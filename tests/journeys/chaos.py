@@ -1,7 +1,7 @@
-"""The town of the chaos journey: servers that are harmed by a seeded schedule, and clients that behave badly.
+"""The setup of the chaos journey: servers disturbed by a seeded schedule, and misbehaving clients.
 
-Everything drawn comes from one seed; what the machine's timing makes of it differs from run to run. Nothing here
-asserts; it keeps what the clients saw, for the story to compare with the books.
+One seed determines every random choice; timing differs between runs. Nothing here asserts; it records what the clients
+received, for the test to compare with the accounts.
 """
 
 import asyncio
@@ -21,7 +21,8 @@ from sandbox.daemon import free_port
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests import servers
-from tests.harness import Account, Api, Simulator, client, environment, parse_sse, scripted
+from tests.answers import parse_sse
+from tests.harness import Account, Api, Simulator, client, environment, scripted
 
 APIS = 3
 SETTINGS = {
@@ -38,7 +39,7 @@ SETTINGS = {
 
 @dataclass
 class Seen:
-    """What a client saw of one request. `request_id` is None where no head arrived."""
+    """One request as a client saw it. `request_id` is None when no head arrived."""
 
     account: Account
     ref: str
@@ -50,8 +51,8 @@ class Seen:
 
 
 @dataclass
-class Town:
-    """All of it, running."""
+class Setup:
+    """The running servers, and the record of the run."""
 
     postgres: Postgres
     valkey: Valkey
@@ -63,19 +64,19 @@ class Town:
     harm: list[str] = field(default_factory=list)
 
     def start_api(self, port: int | None = None) -> Api:
-        """One more process; all share a spool folder, as on one host."""
+        """Starts another process; all share a spool folder, as on one host."""
         settings = SETTINGS | {"SPOOL_DIR": str(self.folder / "spool")}
         known = environment(servers.application(self.postgres.url), self.valkey.url, self.simulator.url, **settings)
         return Api(known, self.folder / f"api-{port}.log", port=port)
 
     async def replace(self, index: int, end: Callable[[Api], Any]) -> None:
-        """Ends a process in some way, and starts another on its port."""
+        """Ends a process with `how`, and starts another on its port."""
         old = self.apis[index]
         await asyncio.to_thread(end, old)
         self.apis[index] = self.start_api(old.port)
 
     async def ready(self) -> None:
-        """Returns once every process answers; starts again those that could not start without Postgres."""
+        """Returns once every process answers; restarts those that could not start without Postgres."""
         for index in range(len(self.apis)):
             try:
                 await asyncio.to_thread(self.apis[index].await_ready)
@@ -85,11 +86,11 @@ class Town:
 
 
 @asynccontextmanager
-async def town(
+async def setup(
     postgres: Postgres, valkey: Valkey, simulator: Simulator, folder: Path, seed: int
-) -> AsyncIterator[Town]:
-    """Three processes on one Postgres and one Redis."""
-    made = Town(postgres, valkey, simulator, folder, random.Random(seed))
+) -> AsyncIterator[Setup]:
+    """Starts three processes on one Postgres and one Redis."""
+    made = Setup(postgres, valkey, simulator, folder, random.Random(seed))
     made.apis = [made.start_api(free_port()) for _ in range(APIS)]
     try:
         await made.ready()
@@ -104,7 +105,7 @@ async def town(
 
 
 def a_script(draw: random.Random) -> dict[str, Any]:
-    """What the provider is told to do: mostly well, at some length."""
+    """Returns the provider's script: mostly a long successful answer."""
     script: dict[str, Any] = {"words": draw.randint(1, 120), "piece_delay_ms": draw.choice((0, 2, 10, 25))}
     match draw.randrange(12):
         case 0:
@@ -124,20 +125,20 @@ def a_script(draw: random.Random) -> dict[str, Any]:
     return script
 
 
-async def live(town: Town, account: Account, seed: int, until: float, *, cached: bool) -> None:
-    """One client: asks again and again, somewhere; now and then it leaves before the end."""
+async def live(setup: Setup, account: Account, seed: int, until: float, *, cached: bool) -> None:
+    """Runs one client: it sends requests to random processes, and sometimes disconnects early."""
     draw = random.Random(seed)
     number = 0
     while time.monotonic() < until:
         number += 1
         seen = Seen(account, f"{seed}-{number}")
-        town.seen.append(seen)
+        setup.seen.append(seen)
         script = a_script(draw)
         if cached:
             script |= {"cache_read_input_tokens": draw.randint(0, 90), "cache_creation_5m": draw.randint(0, 90)}
             script |= {"cache_creation_1h": draw.randint(0, 90)}
         leaves_after = draw.randint(0, 600) if draw.random() < 0.2 else None
-        api = draw.choice(town.apis)
+        api = draw.choice(setup.apis)
         with suppress(httpx2.HTTPError, OSError, TimeoutError):
             async with asyncio.timeout(25):
                 await ask(api, seen, scripted(ref=seen.ref, **script), leaves_after)
@@ -145,7 +146,7 @@ async def live(town: Town, account: Account, seed: int, until: float, *, cached:
 
 
 async def ask(api: Api, seen: Seen, message: str, leaves_after: int | None) -> None:
-    """One request; with `leaves_after` the socket is closed after so many bytes."""
+    """Sends one request; with `leaves_after` it closes the socket after so many bytes."""
     async with (
         client(api.url) as http,
         http.stream("POST", "/chat", json={"message": message}, headers=seen.account.headers) as response,
@@ -166,9 +167,9 @@ async def ask(api: Api, seen: Seen, message: str, leaves_after: int | None) -> N
 # --------------------------------------------------------------------------------------------------- the harm
 
 
-async def harm(town: Town, until: float) -> None:
-    """One blow after the other, with a breath in between, so that something also goes well."""
-    blows: list[Callable[[Town], Awaitable[None]]] = [
+async def harm(setup: Setup, until: float) -> None:
+    """Applies one failure after another, with short pauses."""
+    blows: list[Callable[[Setup], Awaitable[None]]] = [
         kill_api,
         kill_api,
         restart_api,
@@ -180,86 +181,86 @@ async def harm(town: Town, until: float) -> None:
         pause_api,
         cut_connections,
     ]
-    order = [blow for _ in range(40) for blow in town.draw.sample(blows, len(blows))]
+    order = [blow for _ in range(40) for blow in setup.draw.sample(blows, len(blows))]
     for blow in order:
         if time.monotonic() > until:
             return
-        town.harm.append(blow.__name__)
-        await blow(town)
-        await asyncio.sleep(town.draw.uniform(0.3, 1.2))
+        setup.harm.append(blow.__name__)
+        await blow(setup)
+        await asyncio.sleep(setup.draw.uniform(0.3, 1.2))
 
 
-async def kill_api(town: Town) -> None:
-    """SIGKILL, and another in its place."""
-    await town.replace(town.draw.randrange(APIS), Api.kill)
+async def kill_api(setup: Setup) -> None:
+    """Kills a process and starts another."""
+    await setup.replace(setup.draw.randrange(APIS), Api.kill)
 
 
-async def restart_api(town: Town) -> None:
-    """SIGTERM, as in a rolling restart."""
-    await town.replace(town.draw.randrange(APIS), Api.stop)
+async def restart_api(setup: Setup) -> None:
+    """Restarts a process with SIGTERM."""
+    await setup.replace(setup.draw.randrange(APIS), Api.stop)
 
 
-async def pause_api(town: Town) -> None:
-    """A long sleep: longer than it takes to be given up."""
-    api = town.draw.choice(town.apis)
+async def pause_api(setup: Setup) -> None:
+    """Pauses a process, sometimes for longer than others wait before recovering its requests."""
+    api = setup.draw.choice(setup.apis)
     api.process.send_signal(signal.SIGSTOP)
     try:
-        await asyncio.sleep(town.draw.choice((0.5, 4.5)))
+        await asyncio.sleep(setup.draw.choice((0.5, 4.5)))
     finally:
         api.process.send_signal(signal.SIGCONT)
 
 
-async def stop_postgres(town: Town) -> None:
-    """A clean stop, a pause, a start."""
-    await asyncio.to_thread(town.postgres.stop)
-    await asyncio.sleep(town.draw.uniform(0, 2))
-    await asyncio.to_thread(town.postgres.start)
+async def stop_postgres(setup: Setup) -> None:
+    """Stops Postgres, waits, and starts it."""
+    await asyncio.to_thread(setup.postgres.stop)
+    await asyncio.sleep(setup.draw.uniform(0, 2))
+    await asyncio.to_thread(setup.postgres.start)
 
 
-async def crash_postgres(town: Town) -> None:
-    """The plug, and the recovery from the log."""
-    await asyncio.to_thread(town.postgres.kill)
-    await asyncio.to_thread(town.postgres.start)
+async def crash_postgres(setup: Setup) -> None:
+    """Kills Postgres; it recovers from its log."""
+    await asyncio.to_thread(setup.postgres.kill)
+    await asyncio.to_thread(setup.postgres.start)
 
 
-async def cut_connections(town: Town) -> None:
-    """Every connection to Postgres is cut, wherever it is in its work."""
-    await _execute(town, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'naka%'")
+async def cut_connections(setup: Setup) -> None:
+    """Terminates every connection to Postgres."""
+    await _execute(setup, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'naka%'")
 
 
-async def flush_redis(town: Town) -> None:
-    """Everything Redis knew is gone."""
-    connection = await asyncio.to_thread(_redis, town)
+async def flush_redis(setup: Setup) -> None:
+    """Deletes everything in Redis."""
+    connection = await asyncio.to_thread(_redis, setup)
     await asyncio.to_thread(connection.flushall)
     connection.close()
 
 
-async def stop_redis(town: Town) -> None:
-    """Away, then back and empty."""
-    await asyncio.to_thread(town.valkey.kill)
-    await asyncio.sleep(town.draw.uniform(0.2, 3))
-    await asyncio.to_thread(town.valkey.start)
+async def stop_redis(setup: Setup) -> None:
+    """Kills Redis; it restarts empty."""
+    await asyncio.to_thread(setup.valkey.kill)
+    await asyncio.sleep(setup.draw.uniform(0.2, 3))
+    await asyncio.to_thread(setup.valkey.start)
 
 
-async def pause_redis(town: Town) -> None:
-    """It hangs, then goes on with what it was sent meanwhile."""
-    town.valkey.pause()
+async def pause_redis(setup: Setup) -> None:
+    """Pauses Redis."""
+    setup.valkey.pause()
     try:
-        await asyncio.sleep(town.draw.uniform(0.2, 3))
+        await asyncio.sleep(setup.draw.uniform(0.2, 3))
     finally:
-        town.valkey.resume()
+        setup.valkey.resume()
 
 
-def _redis(town: Town) -> Any:
+def _redis(setup: Setup) -> Any:
     import redis  # noqa: PLC0415 - the synchronous client, for one command
 
-    return redis.Redis.from_url(town.valkey.url)
+    return redis.Redis.from_url(setup.valkey.url)
 
 
-async def _execute(town: Town, statement: str) -> None:
+async def _execute(setup: Setup, statement: str) -> None:
     import asyncpg  # noqa: PLC0415
 
-    connection = await asyncpg.connect(town.postgres.url)
+    connection = await asyncpg.connect(setup.postgres.url)
     try:
         await connection.execute(statement)
     finally:

@@ -1,4 +1,4 @@
-"""The servers of the stories: one API, one simulator and one database per worker; books for each test."""
+"""The servers of the journeys: one API, simulator and database per test worker."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -31,7 +31,7 @@ def simulator() -> Iterator[Simulator]:
 
 @pytest.fixture(scope="session")
 def story_database(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
-    """A migrated database that the stories of this worker share."""
+    """A migrated database shared by the journeys of this worker."""
     name = f"naka_stories_{worker}"
     url = servers.create_database(shared_servers.postgres, name)
     yield servers.migrated(url)
@@ -40,13 +40,13 @@ def story_database(shared_servers: servers.Servers, worker: str) -> Iterator[str
 
 @pytest.fixture(scope="session")
 def story_environment(story_database: str, redis_url: str, simulator: Simulator) -> dict[str, str]:
-    """The settings of the stories' API."""
+    """The settings of the shared API."""
     return environment(story_database, redis_url, simulator.url, RAZORPAY_WEBHOOK_SECRET=WEBHOOK_SECRET)
 
 
 @pytest.fixture(scope="session")
 def api(story_environment: dict[str, str], run_folder: Path, worker: str) -> Iterator[Api]:
-    """The API that the stories of this worker share; a story that harms its API starts one of its own."""
+    """The API shared by the journeys of this worker; a test that harms its API uses `start_api`."""
     with running(Api(story_environment, run_folder / f"api-{worker}.log")) as made:
         yield made
 
@@ -55,7 +55,7 @@ def api(story_environment: dict[str, str], run_folder: Path, worker: str) -> Ite
 def start_api(
     story_environment: dict[str, str], run_folder: Path, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Api]]:
-    """Starts an API of this test's own; keywords are settings that differ, in upper case."""
+    """Starts an API for this test; keywords are changed settings, in upper case."""
     with ExitStack() as stack:
 
         def start(**settings: str) -> Api:
@@ -67,7 +67,7 @@ def start_api(
 
 @pytest.fixture
 async def books(story_database: str) -> AsyncIterator[Books]:
-    """The stories' database."""
+    """The shared database."""
     books = Books(story_database)
     yield books
     await books.close()
@@ -82,7 +82,7 @@ async def http(api: Api) -> AsyncIterator[httpx2.AsyncClient]:
 
 @pytest.fixture
 async def shop(database_url: str, redis_url: str, razorpay: Razorpay, simulator: Simulator) -> AsyncIterator[Shop]:
-    """A company in business, on a database, a Razorpay and a clock of its own."""
+    """An operator with a billing profile, on its own database, Razorpay simulator and clock."""
     assert razorpay.clock_file is not None
     follow_test_clock(razorpay.clock_file)
     books, port = Books(database_url), free_port()
@@ -104,7 +104,7 @@ async def shop(database_url: str, redis_url: str, razorpay: Razorpay, simulator:
 
 @asynccontextmanager
 async def _serving(settings: Settings, port: int) -> AsyncIterator[str]:
-    """The API in this process: a story of billing is not about processes, and a start takes seconds of CPU."""
+    """Serves the API in this process, since starting one takes seconds of CPU."""
     config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=port, log_level="error", access_log=False)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())

@@ -1,7 +1,7 @@
-"""The real nginx with our own configuration files, as a server in front of the API; and a name server to play with.
+"""The real nginx with our configuration files before the API, and a name server.
 
-What is put into the files is what the image puts into the template, and what standalone.conf asks its reader to change:
-nothing else is touched. nginx is Debian's; without it the stories are skipped, or fail when REQUIRE_BROWSER=1.
+The files are filled in as the image and the comments of standalone.conf say. nginx is Debian's; without it the tests
+are skipped, or fail when REQUIRE_BROWSER=1.
 """
 
 import os
@@ -51,7 +51,7 @@ http {{
 
 @dataclass(frozen=True)
 class Front:
-    """Where nginx listens, and how it is spoken to."""
+    """The address of nginx, and how to connect to it."""
 
     name: str
     port: int
@@ -60,22 +60,22 @@ class Front:
 
     @property
     def tls(self) -> ssl.SSLContext | None:
-        """What a caller needs to trust it; None: it speaks in the clear."""
+        """The TLS context that trusts it; None for plain HTTP."""
         return None if self.certificate is None else ssl.create_default_context(cafile=self.certificate)
 
     @property
     def url(self) -> str:
-        """Without a slash at its end."""
+        """The base URL, without a trailing slash."""
         return f"{'https' if self.certificate else 'http'}://{_HOST}:{self.port}"
 
     def client(self, address: str = _HOST) -> Any:
-        """A client that calls from this address of the loopback network, and follows no redirect."""
+        """Opens a client with this loopback address that follows no redirect."""
         transport = httpx2.AsyncHTTPTransport(verify=self.tls or False, local_address=address)
         return client(self.url, transport=transport)
 
 
 class Names(threading.Thread):
-    """A name server that has one address under every name, good for 600 s as Docker's. `address` may change."""
+    """A name server with one address for every name, valid for 600 s as Docker's. `address` may change."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -86,7 +86,7 @@ class Names(threading.Thread):
         self.port: int = self._socket.getsockname()[1]
 
     def run(self) -> None:
-        """Answers, until `close`."""
+        """Answers until `close`."""
         while True:
             question, sender = self._socket.recvfrom(512)
             if not question:
@@ -106,7 +106,7 @@ class Names(threading.Thread):
 
 
 def missing(program: str) -> None:
-    """Skips, or fails where everything has to be there, when the program is not on the path."""
+    """Skips the test, or fails where everything is required, when the program is missing."""
     if shutil.which(program):
         return
     reason = f"no {program} on the path"
@@ -116,13 +116,13 @@ def missing(program: str) -> None:
 
 
 def compose_service(name: str) -> dict[str, Any]:
-    """A service of docker-compose.yml."""
+    """Returns a service of docker-compose.yml."""
     service: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"][name]
     return service
 
 
 def render(template: str, values: Mapping[str, str]) -> str:
-    """As the image's envsubst: what NGINX_ENVSUBST_FILTER lets through is put in, whatever else is left."""
+    """Fills in a template as the image's envsubst does, for variables that NGINX_ENVSUBST_FILTER matches."""
     wanted = re.compile(compose_service("proxy")["environment"]["NGINX_ENVSUBST_FILTER"])
 
     def put(match: re.Match[str]) -> str:
@@ -133,7 +133,7 @@ def render(template: str, values: Mapping[str, str]) -> str:
 
 @contextmanager
 def compose_front(folder: Path, upstream_port: int, names: Names) -> Iterator[Front]:
-    """The compose file's nginx, its template and values; only where it listens and whom it asks differ."""
+    """Starts nginx as in the compose file; only its address and upstream differ."""
     given = {
         name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
         for name, value in compose_service("proxy")["environment"].items()
@@ -150,7 +150,7 @@ def compose_front(folder: Path, upstream_port: int, names: Names) -> Iterator[Fr
 
 @contextmanager
 def standalone_front(folder: Path, upstream_port: int) -> Iterator[Front]:
-    """An nginx with standalone.conf and a certificate of our own making."""
+    """Starts nginx with standalone.conf and a self-signed certificate."""
     folder.mkdir(parents=True)
     port, plain = free_port(), free_port()
     _certificate(folder)

@@ -1,7 +1,6 @@
-"""A SaaS company in business: Naka's API, Razorpay's and Anthropic's simulators on one clock, and its customers.
+"""A SaaS company: Naka's API, Razorpay's and Anthropic's simulators on one clock, and customers.
 
-The duties of billing run here, in the test's process, until nothing moves any more (`Shop.turn`); a story that is about
-workers starts its own.
+Billing's duties run in the test's process until nothing changes (`Shop.turn`). Journeys about workers start their own.
 """
 
 import asyncio
@@ -17,10 +16,11 @@ import httpx2
 from billing.collection.collection import collect
 from billing.context import BillingContext
 from billing.invoicing.period_close import close_due
-from billing.subscriptions.push import drive
-from billing.webhooks.processing import process_due
+from billing.subscriptions.push import push_subscriptions
+from billing.webhooks.processing import process_events
 from core.tenancy.principal import Scope
-from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Answer, Books, Razorpay, Simulator, chat, scripted
+from tests.answers import Answer
+from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Books, Razorpay, Simulator, chat, scripted
 
 DAY_S = 86_400
 RATES = {"input_tokens": 40_000, "output_tokens": 150_000}
@@ -50,12 +50,12 @@ CUSTOMER: dict[str, Any] = {
 
 
 def rounded(numerator: int, denominator: int) -> int:
-    """Half up: the stories' own arithmetic, so that the product's is not its own judge."""
+    """Rounds half up, independently of the product's arithmetic."""
     return (2 * numerator + denominator) // (2 * denominator)
 
 
 def gross(net_paise: int) -> int:
-    """With 18 % IGST: the customer is in Maharashtra, the supplier in Karnataka."""
+    """The amount with 18 % IGST: customer in Maharashtra, supplier in Karnataka."""
     return net_paise + rounded(net_paise * 18, 100)
 
 
@@ -69,14 +69,14 @@ def overage(used: Counter[str], ceiling_paise: int | None = None) -> int:
 
 @dataclass
 class Customer:
-    """A tenant's admin, who also chats. `used`: by period, in the order in which it was asked."""
+    """A tenant's admin, who also chats."""
 
     shop: "Shop"
     account: Account
     ref: str = field(default_factory=lambda: uuid4().hex)
 
     async def call(self, method: str, path: str, *, expect: int = 200, **body: Any) -> Any:
-        """A call of the API as this customer."""
+        """Calls the API as this customer."""
         response = await self.shop.http.request(
             method, path, headers=self.account.headers, json=body if body or method in {"POST", "PUT"} else None
         )
@@ -84,12 +84,12 @@ class Customer:
         return response.json() if response.content else None
 
     async def chat(self, *, input_tokens: int = 200, words: int = 5) -> Answer:
-        """One message; the provider's ledger has it under this customer's reference."""
+        """Sends a message, recorded in the provider's ledger under this customer's reference."""
         message = scripted(ref=self.ref, input_tokens=input_tokens, words=words)
         return await chat(self.shop.http, self.account, message)
 
     def used(self, since: int = 0) -> Counter[str]:
-        """What the provider's own ledger says of this customer, from its `since`th answer on."""
+        """This customer's tokens in the provider's ledger, from its `since`th answer on."""
         total: Counter[str] = Counter()
         for row in self.shop.provider.ledger(self.ref)[since:]:
             for name, theirs in zip(TOKEN_FIELDS, LEDGER_FIELDS, strict=True):
@@ -97,7 +97,7 @@ class Customer:
         return total
 
     async def subscribe(self, plan: str = "team", *, method: str = "upi", by_page: bool = False) -> dict[str, Any]:
-        """Asks for the plan, authorises it, and waits until everybody knows."""
+        """Subscribes to the plan, authorises it, and runs the duties."""
         view = await self.call("POST", "/v1/billing/subscription", expect=201, plan=plan)
         waiting = view["waiting"]
         assert waiting["pay_url"], view
@@ -109,11 +109,11 @@ class Customer:
         return dict(await self.call("GET", "/v1/billing/subscription"))
 
     async def current(self) -> dict[str, Any]:
-        """The subscription that it has."""
+        """The current subscription."""
         return dict((await self.call("GET", "/v1/billing/subscription"))["current"])
 
     async def current_end(self) -> int:
-        """When the cycle ends, Unix seconds, as Razorpay says."""
+        """End of Razorpay's current cycle, Unix seconds."""
         query = "SELECT current_end_ms FROM subscriptions WHERE tenant_id = $1 ORDER BY id DESC LIMIT 1"
         (row,) = await self.rows(query)
         return int(row["current_end_ms"]) // 1000
@@ -124,7 +124,7 @@ class Customer:
         return str(row["razorpay_id"])
 
     async def bills(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """Its bills, oldest first."""
+        """The bills, oldest first."""
         rows = await self.rows("SELECT * FROM bills WHERE tenant_id = $1 ORDER BY created_ms, id")
         return [dict(row) for row in rows if kind in (None, row["kind"])]
 
@@ -133,7 +133,7 @@ class Customer:
         return list(await self.shop.books.fetch(query, self.account.tenant_id))
 
     async def pay_links(self) -> None:
-        """Pays every open link, and waits until everybody knows."""
+        """Pays every open link, and runs the duties."""
         rows = await self.rows("SELECT razorpay_id FROM charges WHERE tenant_id = $1 AND state = 'submitted'")
         for row in rows:
             self.shop.razorpay.pay_link(row["razorpay_id"])
@@ -141,7 +141,7 @@ class Customer:
 
 
 class Shop:
-    """Everything that a story moves."""
+    """The services and clocks of a journey."""
 
     def __init__(
         self,
@@ -156,19 +156,19 @@ class Shop:
         self.razorpay, self.provider, self.admin = razorpay, provider, admin
 
     async def operate(self, method: str, path: str, *, expect: int = 200, **body: Any) -> Any:
-        """A call of the admin API as the operator."""
+        """Calls the admin API as the operator."""
         response = await self.http.request(method, path, headers=self.admin.headers, json=body or None)
         assert response.status_code == expect, f"{response.status_code}: {response.text}"
         return response.json() if response.content else None
 
     async def open(self) -> "Shop":
-        """The operator's profile and a plan that bills."""
+        """Stores the operator's profile and publishes a plan that bills."""
         await self.operate("PUT", "/v1/admin/operator", **OPERATOR)
         await self.publish("team")
         return self
 
     async def publish(self, code: str, **changed: Any) -> None:
-        """A plan: Rs 2,999, with small allowances."""
+        """Publishes a plan of Rs 2,999 with small allowances."""
         plan: dict[str, Any] = {
             "code": code,
             "name": code.title(),
@@ -182,29 +182,29 @@ class Shop:
         await self.operate("POST", "/v1/admin/plans", expect=201, **(plan | changed))
 
     async def customer(self, *, profile: bool = True) -> Customer:
-        """A new tenant, with a profile."""
+        """Creates a tenant, with a profile."""
         customer = Customer(self, await self.books.account(scopes=SCOPES))
         if profile:
             await customer.call("PUT", "/v1/billing/profile", **CUSTOMER)
         return customer
 
     async def turn(self, *, rounds: int = 8) -> None:
-        """Webhooks are brought and every duty is done, until nothing moves any more."""
+        """Delivers webhooks and runs every duty until nothing changes."""
         before = None
         for _ in range(rounds):
             await asyncio.to_thread(self.razorpay.drain)
-            await process_due(self.context)
-            await drive(self.context)
+            await process_events(self.context)
+            await push_subscriptions(self.context)
             await close_due(self.context)
             await collect(self.context)
             now = await self.moved()
             if now == before:
                 return
             before = now
-        raise AssertionError(f"it does not come to rest: {before}")
+        raise AssertionError(f"still changing after all rounds: {before}")
 
     async def moved(self) -> list[Any]:
-        """What a duty can move."""
+        """The state that duties change."""
         tables = {
             "bills": "state, paid_paise, credited_paise",
             "charges": "state, razorpay_id",
@@ -219,12 +219,12 @@ class Shop:
         ]
 
     async def advance(self, *, days: float = 0, to: float | None = None) -> None:
-        """Time passes for everybody, webhooks come in their time, and all that follows is done."""
+        """Moves every clock, delivers webhooks on time, and runs the duties."""
         await asyncio.to_thread(lambda: self.razorpay.advance(days=days, to=to, drain=True))
         await self.turn()
 
     async def money_agrees(self) -> None:
-        """What Razorpay kept is what paid bills say, to the paisa; and no bill was collected twice."""
+        """Checks that Razorpay's net collection equals the paid bills, and that no bill was paid twice."""
         kept = self.razorpay.money()["totals"]["kept"]
         (row,) = await self.books.fetch(
             "SELECT coalesce(sum(paid_paise), 0)::bigint AS paid FROM bills WHERE state = 'paid'"
@@ -235,7 +235,7 @@ class Shop:
 
 
 def post_form(url: str, **fields: str) -> str:
-    """A person clicks on a page of Razorpay's."""
+    """Submits a form on a page of Razorpay's."""
     data = urllib.parse.urlencode(fields).encode()
     with urllib.request.urlopen(urllib.request.Request(url, data), timeout=10) as answer:
         text: str = answer.read().decode()
@@ -243,7 +243,7 @@ def post_form(url: str, **fields: str) -> str:
 
 
 def taxable(bills: list[dict[str, Any]]) -> int:
-    """What the bills add up to before tax, credit notes taken off."""
+    """The sum of the bills before tax, minus credit notes."""
     return sum(int(bill["taxable_paise"]) for bill in bills)
 
 

@@ -1,6 +1,6 @@
-"""A story whose webhooks are shuffled, repeated, dropped and late, told to two workers of which some are killed.
+"""A journey whose webhooks are shuffled, repeated, dropped and delayed, with two workers that may be killed.
 
-What happens at Razorpay is the same each time, by its own clock; what Naka hears of it, and when, is drawn from a seed.
+Events at Razorpay are the same each time; which webhooks Naka gets, and when, is drawn from a seed.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ from billing.access.cycles import cycle_name
 from billing.context import BillingContext
 from billing.reconciliation import reconcile_razorpay
 from billing.subscriptions.intents import subscribe
-from billing.subscriptions.push import drive
+from billing.subscriptions.push import push_subscriptions
 from billing.webhooks.inbox import Inbox
 from core.postgres.database import Database
 from tests import servers
-from tests.billing.office import Office
+from tests.billing.operator import OperatorSetup
 from tests.billing.signup import ACTOR, DAY_S, OPENS, Signup, follow
-from tests.journeys.mortals import DUTIES, Fate, Worker, mortal
+from tests.journeys.killable_worker import DUTIES, KillPoint, Worker, killable_worker
 from tests.simulated_razorpay import WEBHOOK_SECRET, Razorpay
 
 HOUR_S = 3600
@@ -42,7 +42,7 @@ ORDER BY 1, 2
 
 @dataclass(frozen=True)
 class Order:
-    """How an example goes. `chaos` 0: everything arrives, in its order, and nobody dies."""
+    """Parameters of a run. `chaos` 0: every webhook arrives in order and no worker dies."""
 
     seed: int
     chaos: int = 1
@@ -53,7 +53,7 @@ class Order:
 
 @dataclass
 class Story:
-    """Two customers over two cycles: one pays by UPI, the other by a card that fails once."""
+    """Two customers over two cycles: one pays by UPI, one by a card that fails once."""
 
     context: BillingContext
     inbox: Inbox
@@ -66,7 +66,7 @@ class Story:
     fates: Counter[str] = field(default_factory=Counter)
 
     async def tell(self) -> "Story":
-        """From the opening to the last paid link."""
+        """Runs the journey to the last paid link."""
         self.random = Random(self.order.seed)
         await self._open()
         for one in self.customers:
@@ -101,15 +101,15 @@ class Story:
         await owner.close()
         first = await Signup.open(self.context, self.razorpay)
         self.customers = [first, await first.neighbour()]
-        self.workers = [mortal(self.context, self.random.randrange(2**32)) for _ in range(2)]
+        self.workers = [killable_worker(self.context, self.random.randrange(2**32)) for _ in range(2)]
 
     async def _made(self) -> None:
-        """The subscriptions are at Razorpay, however long that takes."""
+        """Waits until the subscriptions are created at Razorpay."""
         for _ in range(4):
             if all(one["razorpay_id"] for one in await self.rows("SELECT razorpay_id FROM subscriptions")):
                 return
             await self._to(self.razorpay.now() + 11 * 60)
-            await drive(self.context)
+            await push_subscriptions(self.context)
         raise AssertionError("a subscription was not made")
 
     async def _id(self, customer: Signup) -> str:
@@ -118,17 +118,17 @@ class Story:
 
     async def _theirs(self, customer: Signup) -> dict[str, Any]:
         key = await self._id(customer)
-        return next(one for one in customer.theirs() if one["id"] == key)
+        return next(one for one in customer.at_razorpay() if one["id"] == key)
 
     async def _end(self, customer: Signup) -> int:
         return int((await self._theirs(customer))["current_end"])
 
     async def _use(self, tokens: int) -> None:
-        """Usage of the present cycle, under the name that it has for everybody."""
+        """Adds usage to the current cycle."""
         for number, one in enumerate(self.customers):
             theirs = await self._theirs(one)
             name = cycle_name(theirs["current_start"] * 1000, theirs["id"][-6:])
-            await Office(self.context).use(one.tenant_id, name, output_tokens=1_000 + tokens + number)
+            await OperatorSetup(self.context).add_usage(one.tenant_id, name, output_tokens=1_000 + tokens + number)
 
     async def _pay_links(self) -> None:
         for link in self.razorpay.ledger()["links"]:
@@ -143,7 +143,7 @@ class Story:
     # ---------------------------------------------------------------------------------- how it is heard
 
     async def _happens(self) -> None:
-        """Webhooks come, or not, while the workers work, and die."""
+        """Delivers some webhooks while the workers run and may die."""
         kills = self.random.randint(0, self.order.kills) if self.order.chaos else 0
         news = self._news()
         bringing = asyncio.create_task(self._bring(news))
@@ -156,13 +156,13 @@ class Story:
     async def _life(self, worker: Worker, *, killed: bool) -> None:
         fate = cut_s = None
         if killed and self.random.random() < 0.7:
-            fate = Fate(self.random.choice((1, 1, 2, 3, 4, 6, 9)), after=self.random.random() < 0.6)
+            fate = KillPoint(self.random.choice((1, 1, 2, 3, 4, 6, 9)), after=self.random.random() < 0.6)
         elif killed:
             cut_s = self.random.uniform(0.005, 0.08)
         await worker.live(2, fate, cut_s)
 
     def _news(self) -> list[dict[str, Any]]:
-        """What is brought now: some of the new, some of the late, any number of times, in any order."""
+        """The deliveries of this round: some new, some delayed, repeated and shuffled."""
         parcels = self.razorpay.deliveries()
         fresh, self.told = parcels[self.told :], len(parcels)
         if not self.order.chaos:
@@ -189,7 +189,7 @@ class Story:
             assert not self.inbox.is_genuine(body + b" ", signature)
 
     async def _rest(self) -> None:
-        """Every duty, until nothing moves."""
+        """Runs every duty until nothing changes."""
         before = None
         for _ in range(8):
             for duty in DUTIES:
@@ -198,10 +198,10 @@ class Story:
             if now == before:
                 return
             before = now
-        raise AssertionError("it does not come to rest")
+        raise AssertionError("still changing after all rounds")
 
     async def _heal(self) -> None:
-        """Time passes, what was dropped is found, what is owed is paid; and then every webhook comes once more."""
+        """Advances time, reconciles, pays open links, then delivers every webhook again."""
         for _ in range(3):
             await self._to(self.razorpay.now() + HOUR_S / 2)
             await self._rest()
@@ -216,12 +216,12 @@ class Story:
         await self.holds()
 
     async def holds(self) -> None:
-        """What holds at every moment: one thing that can be paid, or was, of each bill."""
+        """The invariant: at most one payable or paid link per bill."""
         links = self.razorpay.ledger()["links"]
         bills = Counter(one["reference_id"].split("-")[0] for one in links if one["status"] in {"created", "paid"})
         assert not {bill for bill, count in bills.items() if count > 1}, "a bill can be paid twice"
 
     async def rows(self, query: str) -> list[Any]:
-        """Rows, by the names of their columns."""
+        """Rows as mappings."""
         async with self.context.database.session() as session:
             return list((await session.execute(text(query))).mappings())

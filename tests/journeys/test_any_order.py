@@ -1,4 +1,4 @@
-"""Any order, any number: however webhooks come, and whoever dies, the end is the same, and nobody pays twice."""
+"""Webhooks in any order and number, with killed workers: the same final state, and no double payment."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -30,7 +30,7 @@ orders = st.builds(
 
 @pytest.fixture
 async def context(database_url: str, redis_url: str, razorpay: sandbox.Razorpay) -> AsyncIterator[BillingContext]:
-    """Billing on a database of its own."""
+    """A billing context on its own database."""
     secret = sandbox.WEBHOOK_SECRET
     async with open_billing_context(database_url, redis_url, razorpay, razorpay_webhook_secret=secret) as made:
         yield made
@@ -39,7 +39,7 @@ async def context(database_url: str, redis_url: str, razorpay: sandbox.Razorpay)
 
 @pytest.fixture
 async def inbox(context: BillingContext) -> AsyncIterator[Inbox]:
-    """What the API's route of the webhooks stores with."""
+    """The inbox of the API's webhook route."""
     pool = Connections(context.settings.database_url)
     await pool.start()
     made = Inbox(pool, context.settings.razorpay_webhook_secret)
@@ -50,7 +50,7 @@ async def inbox(context: BillingContext) -> AsyncIterator[Inbox]:
 
 @pytest.fixture
 async def undisturbed(context: BillingContext, inbox: Inbox, razorpay: sandbox.Razorpay) -> dict[str, Any]:
-    """How the story ends when every webhook comes once, in its order, and nobody dies."""
+    """The final state when every webhook arrives once, in order, and no worker dies."""
     story = await Story(context, inbox, razorpay, QUIET).tell()
     await _is_sound(story)
     end = await _end_state(story)
@@ -60,7 +60,7 @@ async def undisturbed(context: BillingContext, inbox: Inbox, razorpay: sandbox.R
 
 
 async def _end_state(story: Story) -> dict[str, Any]:
-    """What an undisturbed run and a disturbed one have in common, without the ids and the moments of our work."""
+    """The state that all runs must share, without generated ids and times."""
     found: dict[str, Any] = {}
     for number, customer in enumerate(story.customers):
         bills, periods, rows = await customer.bills(), await customer.periods(), await customer.subscriptions()
@@ -102,7 +102,7 @@ async def _end_state(story: Story) -> dict[str, Any]:
 
 
 async def _is_sound(story: Story) -> None:
-    """What holds of every run by itself."""
+    """Invariants of every run."""
     (paid,) = await story.rows("SELECT sum(paid_paise)::bigint AS paise FROM bills WHERE state = 'paid'")
     assert story.razorpay.money()["totals"]["kept"] == paid["paise"]
     again = await reconcile_razorpay(story.context)

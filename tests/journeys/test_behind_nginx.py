@@ -1,4 +1,4 @@
-"""Behind the real nginx, with the files that we ship: nothing is held back, lost, or believed that should not be."""
+"""Behind nginx with the shipped configuration: streams are not buffered, nothing is lost, no header is forged."""
 
 import asyncio
 import itertools
@@ -14,7 +14,7 @@ import pytest
 from api.auth.sign_in_throttle import FREE_ATTEMPTS
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
-from tests.billing.postbag import signed
+from tests.billing.deliveries import signed
 from tests.harness import Account, Api, Books, Simulator, chat, client, scripted
 from tests.journeys.callers import eventually, served
 from tests.journeys.nginx import MAX_BODY_BYTES, Front, Names, compose_front, missing, standalone_front

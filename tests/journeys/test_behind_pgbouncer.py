@@ -1,4 +1,4 @@
-"""Behind PgBouncer, in session and in transaction mode, everything works as without it, and the books are exact."""
+"""Behind PgBouncer, in session and transaction mode: everything works, and the accounts are exact."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Two real workers, forty periods that are due, and a kill -9 in the middle: one bill and one link each, no gap."""
+"""Two real workers, forty due periods, and a kill -9 in between: one bill and one link each, no gap."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,7 +9,7 @@ import pytest
 
 from billing.context import CLOSES, BillingContext
 from billing.gst.invoice_numbers import parse_number
-from tests.billing.office import PERIOD, Office
+from tests.billing.operator import PERIOD, OperatorSetup
 from tests.billing_context import open_billing_context
 from tests.harness import Books, environment
 from tests.programs import Process, starter, until
@@ -21,14 +21,14 @@ BILLS = "SELECT number, total_paise FROM bills WHERE number IS NOT NULL ORDER BY
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Starts processes of this test."""
+    """Starts worker processes."""
     with starter(tmp_path) as start:
         yield start
 
 
 @pytest.fixture
 async def context(database_url: str, redis_url: str, razorpay: Razorpay) -> AsyncIterator[BillingContext]:
-    """For what is there before the workers."""
+    """A context for the setup."""
     async with open_billing_context(database_url, redis_url, razorpay) as made:
         yield made
 
@@ -36,11 +36,11 @@ async def context(database_url: str, redis_url: str, razorpay: Razorpay) -> Asyn
 async def test_a_worker_killed_among_forty_closes_and_charges_leaves_one_of_each(
     context: BillingContext, razorpay: Razorpay, database_url: str, redis_url: str, start: Callable[..., Process]
 ) -> None:
-    office, books = await Office.open(context), Books(database_url)
-    tenants = await office.tenants(TENANTS)
-    await office.periods(tenants, PERIOD)
+    setup, books = await OperatorSetup.open(context), Books(database_url)
+    tenants = await setup.tenants(TENANTS)
+    await setup.periods(tenants, PERIOD)
     for number, tenant_id in enumerate(tenants):
-        await office.use(tenant_id, PERIOD, output_tokens=1_010 + number)
+        await setup.add_usage(tenant_id, PERIOD, output_tokens=1_010 + number)
     settings = environment(database_url, redis_url, "http://127.0.0.1:9", LOG_LEVEL="info") | razorpay.env
     workers = [start("api.cli", "worker", **settings) for _ in range(2)]
     for worker in workers:

@@ -1,4 +1,4 @@
-"""Many users, while processes, Postgres and Redis are killed, stopped, flushed and paused: the books are exact.
+"""Many users while processes, Postgres and Redis are killed, stopped, flushed and paused: the accounts stay exact.
 
 Half a minute in the suite; `CHAOS_S=900 CHAOS_SEED=7 pytest tests/journeys/test_chaos.py -s` for longer.
 """
@@ -14,15 +14,16 @@ from uuid import UUID
 
 import pytest
 
+from metering.counts import COUNT_COLUMNS
 from metering.journal.spool import waiting
-from metering.models import COUNT_COLUMNS
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests import servers
-from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Books, Simulator, client, parse_sse
-from tests.journeys.chaos import SETTINGS, Town, harm, live, town
+from tests.answers import parse_sse
+from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Books, Simulator, client
+from tests.journeys.chaos import SETTINGS, Setup, harm, live, setup
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 LASTS_S = float(os.environ.get("CHAOS_S", "8"))
@@ -42,7 +43,7 @@ async def test_the_books_after_chaos(
     await asyncio.to_thread(servers.migrated, postgres.url)
     books = Books(postgres.url)
     accounts = await _accounts(books)
-    async with town(postgres, valkey, simulator, tmp_path, SEED) as place:
+    async with setup(postgres, valkey, simulator, tmp_path, SEED) as place:
         until = time.monotonic() + LASTS_S
         clients = [
             live(place, account, SEED * 1_000 + number, until, cached=number % len(accounts) >= 4)
@@ -60,7 +61,7 @@ async def test_the_books_after_chaos(
 
 
 async def _accounts(books: Books) -> list[Account]:
-    """Three tenants: two with tight limits of their own or their users', one without any."""
+    """Creates three tenants: two with tight limits of their own or their users', one without."""
     tight = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, TIGHT),), concurrency=3)
     shared = LimitSet((Limit(Meter.OUTPUT, WindowKind.PERIOD, 2 * TIGHT), Limit(Meter.REQUESTS, WindowKind.DAY, 400)))
     first = await books.account(limits=tight)
@@ -76,8 +77,8 @@ async def _accounts(books: Books) -> list[Account]:
     ]
 
 
-async def _calm(place: Town, books: Books) -> None:
-    """Returns once nothing is open, spooled or held: recovery, replay and expiry have had their time."""
+async def _calm(place: Setup, books: Books) -> None:
+    """Returns once nothing is open, spooled or held, after recovery, replay and expiry."""
     deadline = time.monotonic() + 40
     while True:
         (row,) = await books.fetch("SELECT count(*) FROM usage_requests WHERE state = 'open'")
@@ -90,7 +91,7 @@ async def _calm(place: Town, books: Books) -> None:
     await asyncio.sleep(max(0.0, float(row["s"])) + 6)  # and the grace that a lapsed hold is given
 
 
-async def _assert_books(place: Town, books: Books, accounts: list[Account]) -> None:
+async def _assert_books(place: Setup, books: Books, accounts: list[Account]) -> None:
     rows = await _effective(books)
     assert {row["state"] for row in rows.values()} <= {"settled", "void"}
     assert waiting(place.folder / "spool") == (0, 0)
@@ -107,7 +108,7 @@ async def _assert_books(place: Town, books: Books, accounts: list[Account]) -> N
 
 
 async def _effective(books: Books) -> dict[UUID, dict[str, Any]]:
-    """All rows, with the revisions that came later."""
+    """Returns all rows with their later revisions applied."""
     rows = {row["id"]: dict(row) for row in await books.fetch("SELECT * FROM usage_requests")}
     for entry in await books.fetch("SELECT * FROM usage_entries ORDER BY id"):
         assert entry["kind"] == "revision"
@@ -119,7 +120,7 @@ async def _effective(books: Books) -> dict[UUID, dict[str, Any]]:
 
 
 def _assert_once(rows: dict[UUID, dict[str, Any]], served: list[dict[str, Any]], owner: dict[str, UUID]) -> None:
-    """Each request of the provider is one row. One that ended before its head was heard of is a row without its id."""
+    """Asserts one row per request of the provider; one that ended before its head has no upstream id."""
     named = [row["upstream_request_id"] for row in rows.values() if row["upstream_request_id"]]
     assert len(named) == len(set(named)), "a request of the provider is in the books twice"
     by_upstream = {row["upstream_request_id"]: row for row in rows.values()}
@@ -137,8 +138,8 @@ def _assert_once(rows: dict[UUID, dict[str, Any]], served: list[dict[str, Any]],
     assert not unknown, "the provider served what nobody had written down"
 
 
-def _assert_done(place: Town, rows: dict[UUID, dict[str, Any]], completed: dict[str, dict[str, Any]]) -> None:
-    """Whoever saw `done` is in the books, to the token, in all five classes."""
+def _assert_done(place: Setup, rows: dict[UUID, dict[str, Any]], completed: dict[str, dict[str, Any]]) -> None:
+    """Asserts that every request with `done` is stored, to the token, in all five classes."""
     done = [seen for seen in place.seen if seen.done]
     assert len(done) > LASTS_S, "hardly anything went well: this run shows nothing"
     for seen in done:
@@ -150,7 +151,7 @@ def _assert_done(place: Town, rows: dict[UUID, dict[str, Any]], completed: dict[
 
 
 def _assert_limits(rows: dict[UUID, dict[str, Any]], accounts: list[Account]) -> None:
-    """No user and no tenant has passed a limit."""
+    """Asserts that no user or tenant exceeded a limit."""
 
     def used(names: tuple[str, ...], column: str, value: UUID) -> int:
         return sum(row[name] for row in rows.values() if row[column] == value for name in names)
@@ -167,8 +168,8 @@ def _assert_limits(rows: dict[UUID, dict[str, Any]], accounts: list[Account]) ->
     assert used(("requests",), "tenant_id", tenant_id) <= 400
 
 
-async def _assert_redis(place: Town, books: Books, accounts: list[Account]) -> None:
-    """What the limits say (out of Redis) is what Postgres has, and nothing is held."""
+async def _assert_redis(place: Setup, books: Books, accounts: list[Account]) -> None:
+    """Asserts that the limits (in Redis) agree with Postgres, and nothing is held."""
     async with client(place.apis[0].url) as http:
         for account in accounts[:4]:
             asked = {"message": "hello", "system": None}
@@ -199,7 +200,7 @@ def _five(row: Any, names: tuple[str, ...]) -> list[int]:
     return [row[name] for name in names]
 
 
-def _summary(place: Town) -> str:
+def _summary(place: Setup) -> str:
     statuses = Counter((seen.status, seen.code) for seen in place.seen)
     return (
         f"seed {SEED}, {LASTS_S:.0f} s, {SETTINGS}\nharm: {place.harm}\n{len(place.seen)} requests, "

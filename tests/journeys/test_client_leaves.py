@@ -1,6 +1,6 @@
-"""The client leaves: after the head the provider is hung up on at once, before it once the prompt's size is known.
+"""Disconnects: after the head the upstream is closed at once, before it once the prompt's tokens are known.
 
-What was used until then is in the books, once, and hanging up passes no limit.
+The usage until then is settled once, and no limit is exceeded by disconnecting.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import pytest
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
 from tests.harness import Api, Books, Simulator, chat, scripted
-from tests.journeys.callers import Caller, eventually, served, standing_when_free
+from tests.journeys.callers import Caller, eventually, limit_status_when_free, served
 
 AT_ONCE_MS = 100
 BEFORE_MS = 700
@@ -40,7 +40,7 @@ async def test_before_the_head(api: Api, http: httpx2.AsyncClient, books: Books,
     assert (row["outcome"], row["source"], row["requests"]) == ("client_gone", "counted", 1)
     assert [row[name] for name in COUNTED] == [entry["input_tokens"], 3, 5, 7, 0]
     assert (row["upstream_request_id"], row["upstream_message_id"]) == (entry["request_id"], entry["message_id"])
-    assert (await standing_when_free(http, account))["used"] == entry["input_tokens"] + 3 + 5 + 7
+    assert (await limit_status_when_free(http, account))["used"] == entry["input_tokens"] + 3 + 5 + 7
     assert (await chat(http, account)).done
 
 
@@ -94,7 +94,7 @@ async def test_after_some_pieces(
     rates = (3_000, 300, 3_750, 6_000, 15_000)
     assert row["cost_nano_usd"] == sum(row[name] * rate for name, rate in zip(COUNTED, rates, strict=True))
     assert (row["upstream_request_id"], row["upstream_message_id"]) == (entry["request_id"], entry["message_id"])
-    assert (await standing_when_free(http, account))["used"] == sum(row[name] for name in COUNTED)
+    assert (await limit_status_when_free(http, account))["used"] == sum(row[name] for name in COUNTED)
     assert (await chat(http, account)).done
 
 
@@ -123,7 +123,7 @@ async def test_after_the_upstream_has_ended(
     (row,) = await books.settled(account, 1)
     assert (row["outcome"], row["source"], row["stop_reason"]) == ("completed", "final", "end_turn")
     assert (row["input_tokens"], row["output_tokens"]) == (entry["input_tokens"], entry["output_tokens"])
-    assert (await standing_when_free(http, account))["used"] == entry["input_tokens"] + entry["output_tokens"]
+    assert (await limit_status_when_free(http, account))["used"] == entry["input_tokens"] + entry["output_tokens"]
     assert (await chat(http, account)).done
 
 

@@ -1,4 +1,4 @@
-"""What `POST /chat` promises on the wire, whoever reads it: every character, the head, the order, the pace."""
+"""The contract of `POST /chat` on the wire: every character, the head, the order, the pace."""
 
 import json
 import re
@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
-from tests.harness import Api, Books, Simulator, chat, client, parse_sse, scripted
+from tests.answers import parse_sse
+from tests.harness import Api, Books, Simulator, chat, client, scripted
 
 CHARACTERS = st.one_of(
     st.sampled_from("\r\n \t\ufeff\x00\u2028:"),

@@ -1,7 +1,7 @@
-"""Every way in which a stream can end: what the client sees, what the books say, and how that is known.
+"""Every ending of a stream: the client's view, the stored usage and its source.
 
-The rows of docs/endings.md, one case each, against what the provider's ledger says it served: `final` rows agree in
-all five classes, `counted` ones in the tokens of the relayed text, and `estimated` ones within what they claim.
+One case per row of docs/endings.md, compared with the simulator's ledger: `final` rows agree in all five classes,
+`counted` ones in the tokens of the relayed text, `estimated` ones within their bounds.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from tests.harness import (
     running,
     scripted,
 )
-from tests.journeys.callers import Caller, eventually, served, standing_when_free
+from tests.journeys.callers import Caller, eventually, limit_status_when_free, served
 
 LIMITS = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 1_000_000),), concurrency=1)
 CACHED: dict[str, Any] = {"cache_read_input_tokens": 3, "cache_creation_5m": 5, "cache_creation_1h": 7}
@@ -45,22 +45,22 @@ IMPATIENT = {"UPSTREAM_READ_TIMEOUT_S": "1.3", "REQUEST_DEADLINE_S": "3", "HANGU
 
 @dataclass(frozen=True)
 class Ending:
-    """One row: what the provider does, what our client sees, and what stands in the books."""
+    """One row: the provider's behaviour, the client's view, and the stored usage."""
 
     script: dict[str, Any]
     status: int = 200
     code: str | None = None
-    """Of the error, in the head or in the event; none: `done`, or nobody there to be told."""
+    """The code of the error, in the response or the event; none for `done`, or a client that left."""
     outcome: str = "upstream_broke"
     source: str = "counted"
     billed: bool | None = True
-    """Whether what the ledger says was served is billed; else it is nothing. None: the prompt, as counted."""
+    """Whether the served usage is billed. False: nothing is. None: the prompt, as counted."""
     started: bool = True
-    """Whether the provider began to answer, and was heard."""
+    """Whether the provider's answer began and was received."""
     leaves_after: int | None = None
-    """The client leaves once it has heard so many pieces; -1: before the head."""
+    """The client disconnects after so many pieces; -1: before the head."""
     impatient: bool = False
-    """Whether it takes an API of short time-outs."""
+    """Whether it needs an API with short timeouts."""
 
 
 WHOLE = Ending({}, outcome="completed", source="final")
@@ -159,7 +159,7 @@ async def test_an_ending(
 
 
 async def told(api: Api, account: Account, message: str, ending: Ending) -> int:
-    """Asks, checks what the client is told at the end, and answers how many characters it heard before."""
+    """Sends a message, checks the ending, and returns the number of characters received before."""
     async with client(api.url) as http:
         answer = await chat(http, account, message)
     assert (answer.status, answer.done) == (ending.status, ending.code is None)
@@ -170,7 +170,7 @@ async def told(api: Api, account: Account, message: str, ending: Ending) -> int:
 
 
 async def hear_and_leave(api: Api, account: Account, message: str, simulator: Simulator, pieces: int) -> int:
-    """Asks, hears so many pieces, hangs up, and answers how many characters they were."""
+    """Sends a message, reads so many pieces, disconnects, and returns their characters."""
     caller = await Caller.ask(api, account, message)
     if pieces >= 0:
         await caller.hears("x-request-id")
@@ -182,7 +182,7 @@ async def hear_and_leave(api: Api, account: Account, message: str, simulator: Si
 
 
 async def assert_booked(api: Api, books: Books, account: Account, entry: dict[str, Any], ending: Ending) -> Any:
-    """The one row says what the ledger says, and rollup, meters and windows say what the row says."""
+    """Asserts that the row agrees with the ledger, and rollup, meters and windows with the row."""
     (row,) = await books.settled(account, 1)
     assert (row["outcome"], row["source"], row["requests"]) == (ending.outcome, ending.source, 1)
     counts = [row[name] for name in TOKEN_FIELDS]
@@ -192,12 +192,12 @@ async def assert_booked(api: Api, books: Books, account: Account, entry: dict[st
     assert sums == await books.sums("usage_daily", account.tenant_id)
     assert sums == await books.sums("usage_meters", account.tenant_id)
     async with client(api.url) as http:
-        assert (await standing_when_free(http, account))["used"] == sum(counts)
+        assert (await limit_status_when_free(http, account))["used"] == sum(counts)
     return row
 
 
 def billed(entry: dict[str, Any], is_billed: bool | None) -> list[int]:  # noqa: FBT001 - three cases of one column
-    """The five token classes of what the ledger says was served; of a prompt that was never answered, its input."""
+    """Returns the five token classes served by the ledger; for an unanswered prompt, its input."""
     if is_billed is None:
         return [entry["input_tokens"], 0, 0, 0, 0]
     return [entry[name] for name in LEDGER_FIELDS] if is_billed else [0] * 5

@@ -1,4 +1,4 @@
-"""The clients in `examples/`, run as they are; the one for the browser has its story in tests/browser."""
+"""The clients in `examples/`, run unchanged; the browser's is tested in tests/browser."""
 
 import asyncio
 import os
@@ -12,7 +12,8 @@ import pytest
 from examples.python_client import events
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
-from tests.harness import ROOT, Account, Api, Books, parse_sse, scripted
+from tests.answers import parse_sse
+from tests.harness import ROOT, Account, Api, Books, scripted
 
 TEXT = "  नाका 😀 counts:\n\n“every” word\n: and no \\ more\n\tthan that. "
 CLIENTS = {
@@ -73,7 +74,7 @@ async def test_the_text_arrives_whole(client: str, api: Api, books: Books) -> No
 async def test_a_refusal_is_said_in_words(client: str, api: Api, books: Books) -> None:
     done = await run(client, api, "nk_live_wrong", "hello")
     assert done.code != 0
-    assert "a valid API key is needed" in done.said + done.complained
+    assert "A valid API key is required" in done.said + done.complained
     used_up = await limited(books, WindowKind.DAY)
     done = await run(client, api, used_up.key, "hello")
     assert done.code != 0

@@ -1,4 +1,4 @@
-"""A user asks, words stream, and the books show exactly what the provider served."""
+"""A user asks, text is streamed, and the stored usage equals the provider's."""
 
 import httpx2
 

@@ -1,4 +1,4 @@
-"""Whoever saw `done` is in the books, exactly: the client and the process may die in that very moment.
+"""Usage is committed before the client receives `done`, even if client and process die in that moment.
 
 A few rounds here; `KILL_ROUNDS=200 pytest tests/journeys/test_kill_after_done.py` for many.
 """

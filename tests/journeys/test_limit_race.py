@@ -1,4 +1,4 @@
-"""Two hundred requests of one user at once against ten thousand tokens: never one token more, and hardly one less."""
+"""Two hundred concurrent requests of one user against a limit of 10,000 tokens: never exceeded, and nearly used up."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -8,7 +8,8 @@ import pytest
 
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
-from tests.harness import TOKEN_FIELDS, Account, Answer, Books, Simulator, chat, scripted
+from tests.answers import Answer
+from tests.harness import TOKEN_FIELDS, Account, Books, Simulator, chat, scripted
 
 LIMIT = 10_000
 AT_ONCE = 200
@@ -49,7 +50,7 @@ async def test_the_limit_is_used_up_and_never_passed(
 
 
 async def _until_refused_for_good(http: httpx2.AsyncClient, account: Account, message: str) -> list[Answer]:
-    """A client that does as it is told: comes back after a moment, gives up when the window is used up."""
+    """A well-behaved client: it retries after a moment, and gives up when the window is used up."""
     refusals = []
     while True:
         answer = await chat(http, account, message)
@@ -69,7 +70,7 @@ def _code(answer: Answer) -> str:
 
 
 def _hold_of_smallest(prompt: int, message: str) -> int:
-    """What the smallest grant holds: the prompt as counted, with the slack for a count, and the smallest answer."""
+    """Returns the tokens that the smallest grant holds: the counted prompt with its slack, and the smallest answer."""
     counted = prompt + prompt // 50 + 8
     by_bytes = len(message.encode()) + len(b"You are a concise assistant.") + 32
     return max(counted, by_bytes) + SMALLEST_GRANT

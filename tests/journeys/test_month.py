@@ -1,4 +1,4 @@
-"""A month in a minute: subscribe, chat past the allowance, the next cycle, the overage paid; and what can go wrong."""
+"""A month: subscribe, chat past the allowance, next cycle, overage paid."""
 
 from tests.journeys.shop import BASE_PAISE, Shop, gross, overage
 

@@ -1,4 +1,4 @@
-"""An international card, where Razorpay takes an add-on: followed to the invoice that carries it."""
+"""Overage by an add-on on an international card, up to the invoice that carries it."""
 
 from dataclasses import replace
 

@@ -1,9 +1,9 @@
-"""Changes of mind: another plan, authorised or not; the end, by the clock; the last cycle and a renewal."""
+"""Changes: another plan, authorised or not; cancellation; the last cycle and a renewal."""
 
 import asyncio
 from dataclasses import replace
 
-from billing.alerts.alerts import look
+from billing.alerts.alerts import store_alerts
 from billing.subscriptions.intents import subscribe
 from tests.harness import ACTOR
 from tests.journeys.shop import BASE_PAISE, Customer, Shop, gross, overage, taxable
@@ -51,7 +51,7 @@ async def test_a_change_that_nobody_authorises_changes_nothing(shop: Shop) -> No
 
 
 async def test_two_clicks_at_once_are_answered_with_one_link(shop: Shop) -> None:
-    """The second finds the first one's call to Razorpay under way, as it does when the worker was quicker."""
+    """The second request finds the first one's call to Razorpay running."""
     customer = await shop.customer()
     shop.razorpay.fault(route="POST /v1/subscriptions", kind="slow", when="before", delay_s=1.5)
 
@@ -129,7 +129,7 @@ async def test_the_last_cycle_and_a_renewal(shop: Shop) -> None:
     last = customer.used()
     end = await customer.current_end()
     for _ in range(2):
-        await look(shop.context)
+        await store_alerts(shop.context)
     alerts = (await customer.call("GET", "/v1/billing/alerts"))["items"]
     assert [one["type"] for one in alerts].count("subscription.renewal_due") == 1, "a renewal is offered, once"
     await customer.subscribe()

@@ -1,4 +1,4 @@
-"""A trial, then its first charge; a customer who pauses in the app, and one who revokes the mandate."""
+"""A trial and its first charge; a pause in the UPI app; a revoked mandate."""
 
 from tests.journeys.shop import BASE_PAISE, Customer, Shop, gross
 

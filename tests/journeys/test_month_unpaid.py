@@ -1,4 +1,4 @@
-"""What does not get paid: retries, halted, 402, and back; an overage bill past its due date."""
+"""Unpaid fees: retries, halted, 402, and recovery; an overdue overage bill."""
 
 from tests.journeys.shop import BASE_PAISE, Shop, gross, overage
 

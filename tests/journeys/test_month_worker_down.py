@@ -1,4 +1,4 @@
-"""The worker is down across two cycle ends: with webhooks kept by the API, and with none that arrived at all."""
+"""The worker is down across two cycle ends, with webhooks stored by the API, and with none arriving."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from tests.journeys.shop import BASE_PAISE, Customer, Shop, gross, overage
 
 
 async def _two_cycles(shop: Shop, customer: Customer) -> list[int]:
-    """Uses something in each of two cycles, while nothing is worked off; what each comes to."""
+    """Uses tokens in two cycles while no worker runs; returns their overage."""
     owed, asked = [], 0
     for tokens in (6_000, 11_000):
         assert (await customer.chat(input_tokens=tokens, words=30)).done

@@ -1,6 +1,6 @@
-"""Postgres goes in the middle of streams: they finish, and what they came to is on our disk until it is back.
+"""Postgres fails during streams: they finish, and their usage is spooled to disk until it is back.
 
-`done` means that the books have it: in Postgres, or spooled with fsync. Whoever finds the spool may replay it.
+`done` means the usage is in Postgres, or spooled with fsync. Any process may replay the spool.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ import pytest
 from metering.journal.spool import waiting
 from sandbox.postgres import Postgres
 from tests import servers
+from tests.answers import Answer
 from tests.harness import (
     LEDGER_FIELDS,
     TOKEN_FIELDS,
     Account,
-    Answer,
     Api,
     Books,
     Simulator,
@@ -52,7 +52,7 @@ async def own_books(postgres: Postgres) -> AsyncIterator[Books]:
 
 @pytest.fixture
 def start(postgres: Postgres, redis_url: str, simulator: Simulator, tmp_path: Path) -> Iterator[Start]:
-    """Starts an API on the private Postgres; all share one spool folder unless told otherwise."""
+    """Starts an API on the private Postgres; all share one spool folder by default."""
     with ExitStack() as stack:
 
         def start(*, ready: bool = True, **settings: str) -> Api:
@@ -67,7 +67,7 @@ def start(postgres: Postgres, redis_url: str, simulator: Simulator, tmp_path: Pa
 
 
 async def streams(api: Api, account: Account, simulator: Simulator, count: int, **script: Any) -> list[Any]:
-    """So many answers under way, all of them heard by the provider."""
+    """Starts streams and waits until the provider has received all."""
     ref = account.key_id.hex
     before = len(simulator.ledger(ref))
 
@@ -81,7 +81,7 @@ async def streams(api: Api, account: Account, simulator: Simulator, count: int, 
 
 
 async def assert_exact(books: Books, account: Account, simulator: Simulator) -> None:
-    """Every request the provider served is in the books, exactly, in all five classes."""
+    """Asserts that every request the provider served is stored exactly, in all five classes."""
     served = {entry["request_id"]: entry for entry in simulator.ledger(account.key_id.hex)}
     rows = await books.requests(account)
     assert {row["upstream_request_id"] for row in rows if row["state"] == "settled"} >= set(served)
@@ -98,7 +98,7 @@ async def assert_exact(books: Books, account: Account, simulator: Simulator) -> 
 
 
 async def settled(books: Books, account: Account) -> bool:
-    """Whether nothing of the account is open."""
+    """Whether no request of the account is open."""
     return all(row["state"] == "settled" for row in await books.requests(account))
 
 
@@ -183,7 +183,7 @@ async def test_stopped_while_postgres_is_away(
 
 
 async def test_no_connection_is_left(postgres: Postgres, own_books: Books, start: Start, simulator: Simulator) -> None:
-    """Somebody else takes every connection while ours are cut: spooled, refused with 503, and back by itself."""
+    """Another client takes every connection while ours are cut: usage is spooled, requests get 503, and it recovers."""
     api, account = start(), await own_books.account()
     asked = await streams(api, account, simulator, 4)
     taken = [await asyncpg.connect(postgres.url)]

@@ -1,7 +1,7 @@
-"""A process dies in the middle of streams, or only sleeps: every admitted request is settled, once.
+"""A process dies during streams, or is paused: every admitted request is settled once.
 
-What a dead process's last heartbeat carried is what is known: input exactly, output by the characters. A sleeper that
-comes back brings the better count, as a revision; until its deadline the hold counts.
+A dead process's last heartbeat is what is known: exact input, output by its characters. A resumed process adds the
+better count as a revision; until its deadline the hold counts.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from metering.models import COUNT_COLUMNS
+from metering.counts import COUNT_COLUMNS
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
 from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Api, Books, Simulator, chat, client, scripted
@@ -24,7 +24,7 @@ CACHE = {"cache_read_input_tokens": 7, "cache_creation_5m": 11, "cache_creation_
 
 
 async def ask(api: Api, account: Account, message: str) -> Any:
-    """An answer, or what became of the connection."""
+    """Returns an answer, or the connection's error."""
     async with client(api.url) as http:
         try:
             return await chat(http, account, message)
@@ -33,7 +33,7 @@ async def ask(api: Api, account: Account, message: str) -> Any:
 
 
 async def until(condition: Callable[[], Any], *, within_s: float = 10) -> None:
-    """Polls; a condition may be a coroutine function."""
+    """Polls a condition, which may be a coroutine function."""
     deadline = time.monotonic() + within_s
     while True:
         met = condition()
@@ -46,7 +46,7 @@ async def until(condition: Callable[[], Any], *, within_s: float = 10) -> None:
 
 
 async def beats(books: Books, more: int) -> None:
-    """Returns after `more` beats of both living processes."""
+    """Returns after `more` heartbeats of both living processes."""
     before = {row["id"]: row["beat"] for row in await books.fetch("SELECT id, beat FROM processes")}
 
     async def look() -> bool:
@@ -58,7 +58,7 @@ async def beats(books: Books, more: int) -> None:
 
 
 async def assert_books_agree(books: Books, account: Account) -> None:
-    """Rows and entries, rollup and meters have the same sums."""
+    """Asserts that rows with entries, rollups and meters have the same sums."""
     rows = await books.sums("usage_requests", account.tenant_id)
     entries = await books.sums("usage_entries", account.tenant_id)
     together = {name: rows[name] + entries[name] for name in COUNT_COLUMNS}
@@ -112,7 +112,7 @@ async def test_killed_in_the_middle_of_streams(
 async def test_a_sleeper_brings_the_better_count(
     start_api: Callable[..., Api], books: Books, simulator: Simulator
 ) -> None:
-    """Stopped in the middle, settled by another, woken: exact in the end, counted once, and its hold held."""
+    """A paused process: settled by another, then exact after it resumes, counted once, and its hold kept."""
     sleeper, living = start_api(**QUICK), start_api(**QUICK)
     account = await books.account(limits=LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 4_000),)))
     ref = account.key_id.hex

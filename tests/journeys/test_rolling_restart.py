@@ -17,24 +17,24 @@ import pytest
 from api.http.server import NotAListener, inherit
 from tests.api.raw import head, post
 from tests.harness import Account, Api, Books, Simulator, scripted
-from tests.line import Line, Reply
+from tests.raw_connection import RawConnection, Reply
 
 CLIENTS = 20
 SETTINGS = {"SHUTDOWN_DRAIN_S": "0.2", "SHUTDOWN_GRACE_S": "20"}
 
 
 class Client:
-    """Asks again and again, on a connection that it keeps, or on a new one each time."""
+    """Sends requests repeatedly, on a kept connection, or on a new one each time."""
 
     def __init__(self, port: int, account: Account, *, keeps: bool, seed: int) -> None:
         self._port = port
         self._account = account
         self._keeps = keeps
         self._random = random.Random(seed)
-        self._line: Line | None = None
+        self._connection: RawConnection | None = None
         self.replies: list[Reply] = []
         self.again = 0
-        """Requests that met the end of an idle connection, and were sent again on a new one."""
+        """Requests that met a closed idle connection and were sent again on a new one."""
 
     async def run(self, until: asyncio.Event) -> None:
         while not until.is_set():
@@ -48,26 +48,26 @@ class Client:
     async def _ask(self) -> Reply:
         script = scripted(ref=self._account.key_id.hex, words=self._random.randint(1, 6), piece_delay_ms=20)
         request = post(self._account, json.dumps({"message": script}).encode())
-        if self._line is not None and not self._line.is_over:
+        if self._connection is not None and not self._connection.is_over:
             try:
-                self._line.send(request)
-                return await self._line.reply()
+                self._connection.send(request)
+                return await self._connection.reply()
             except (asyncio.IncompleteReadError, ConnectionError):
-                assert not self._line.heard, "an answer was cut"
+                assert not self._connection.received, "an answer was cut"
                 self.again += 1
         await self._hang_up()
-        self._line = await Line.open(self._port, request)
-        return await self._line.reply()  # a new connection: whatever breaks here is a loss
+        self._connection = await RawConnection.open(self._port, request)
+        return await self._connection.reply()  # a new connection: whatever breaks here is a loss
 
     async def _hang_up(self) -> None:
-        line, self._line = self._line, None
-        if line is not None:
-            await line.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
 
 @contextmanager
 def workers(environment: dict[str, str], folder: Path, listener: socket.socket) -> Iterator["Workers"]:
-    """Starts workers on the socket; whatever still runs is stopped at the end."""
+    """Starts workers on the socket, and stops those still running at the end."""
     with ExitStack() as stack:
         yield Workers(environment | SETTINGS, folder, listener, stack)
 
@@ -82,13 +82,13 @@ class Workers:
         self._stack = stack
 
     async def start(self) -> Api:
-        """A worker that listens."""
+        """Starts a worker and waits until it listens."""
         made = Api(self._environment, self._folder / f"worker-{uuid4().hex}.log", listener=self._listener)
         self._stack.callback(made.stop)
         return await asyncio.to_thread(made.await_listening)
 
     async def replace(self, worker: Api) -> Api:
-        """Starts the next, ends this one, and only looks at how it ended."""
+        """Starts the next worker, stops this one, and checks its exit code."""
         following = await self.start()
         worker.send(signal.SIGTERM)
         assert await asyncio.to_thread(worker.process.wait, 15) == 0
@@ -97,7 +97,7 @@ class Workers:
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """The socket that the workers share."""
+    """The socket shared by the workers."""
     with socket.create_server(("127.0.0.1", 0), backlog=512) as made:
         yield made
 
@@ -107,7 +107,7 @@ async def test_under_load(
 ) -> None:
     account = await books.account()
     port = listener.getsockname()[1]
-    early = await Line.open(port, head("GET /healthz"))  # nobody serves yet: it waits in the queue
+    early = await RawConnection.open(port, head("GET /healthz"))  # nobody serves yet: it waits in the queue
     clients = [Client(port, account, keeps=number % 2 == 0, seed=number) for number in range(CLIENTS)]
     enough = asyncio.Event()
     with workers(story_environment, run_folder, listener) as supervisor:

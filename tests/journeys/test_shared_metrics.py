@@ -12,13 +12,13 @@ from metering.quota.limits import LimitSet
 from tests.harness import Account, Api, Books, chat, client, scripted
 
 CHATS, REFUSALS = 3, 2
-"""Of each process."""
+"""The requests per process."""
 BLOCKED = '{code="blocked",scope="none",window="none"}'
 
 
 @contextmanager
 def _asleep(api: Api) -> Iterator[None]:
-    """The other one answers whatever is asked meanwhile."""
+    """Pauses the process, so that the other one answers."""
     api.send(signal.SIGSTOP)
     try:
         yield
@@ -27,14 +27,14 @@ def _asleep(api: Api) -> Iterator[None]:
 
 
 async def _scrape(url: str) -> dict[str, float]:
-    """The values by series."""
+    """Returns the values by series."""
     async with client(url) as http:
         text = (await http.get("/metrics")).text
     return {series: float(value) for series, value in re.findall(r"^(naka_\S+) (\S+)$", text, re.MULTILINE)}
 
 
 async def _ask(url: str, account: Account, blocked: Account) -> None:
-    """Chats, refusals by a limit, one wrong key, and one answer that the provider refuses."""
+    """Sends chats, requests that a limit refuses, one wrong key, and one that the provider refuses."""
     async with client(url) as http:
         for _ in range(CHATS):
             assert (await chat(http, account)).done

@@ -14,34 +14,34 @@ import pytest
 
 from tests.api.raw import JSON_TYPE, head, post
 from tests.harness import Account, Api, Books, Simulator, running, scripted
-from tests.line import Line, Reply
+from tests.raw_connection import RawConnection, Reply
 
 STALLED: dict[str, Any] = {"pieces": ["one ", "two ", "three"], "stall_after": 2}
 SHUTTING_DOWN = "shutting_down"
 NOBODY_RECOVERS = {"DEAD_AFTER_S": "600"}  # so that it is the process itself that leaves nothing
-Dial = Callable[..., Awaitable[Line]]
+Dial = Callable[..., Awaitable[RawConnection]]
 
 
 def ask(account: Account, **script: Any) -> bytes:
-    """A request to `/chat`; its `ref` is the key's."""
+    """Returns a request to `/chat`; its `ref` is the key's."""
     return post(account, json.dumps({"message": scripted(ref=account.key_id.hex, **script)}).encode())
 
 
 @pytest.fixture
 async def dial() -> AsyncIterator[Dial]:
-    """Opens connections, which are closed at the end."""
+    """Opens connections, closed at the end."""
     async with AsyncExitStack() as stack:
 
-        async def dial(api: Api, data: bytes = b"", **options: int) -> Line:
-            line = await Line.open(api.port, data, **options)
-            stack.push_async_callback(line.close)
-            return line
+        async def dial(api: Api, data: bytes = b"", **options: int) -> RawConnection:
+            connection = await RawConnection.open(api.port, data, **options)
+            stack.push_async_callback(connection.close)
+            return connection
 
         yield dial
 
 
 async def eventually(check: Callable[[], Awaitable[Any]], *, within_s: float = 10) -> Any:
-    """What `check` answers, once that is true."""
+    """Returns the result of `check` once it is true."""
     deadline = time.monotonic() + within_s
     while not (found := await check()):
         assert time.monotonic() < deadline, "it never happened"
@@ -50,36 +50,36 @@ async def eventually(check: Callable[[], Awaitable[Any]], *, within_s: float = 1
 
 
 async def ready(api: Api) -> Reply:
-    """What a balancer's probe is told."""
-    line = await Line.open(api.port, head("GET /readyz"))
+    """Returns the answer to a load balancer's probe."""
+    connection = await RawConnection.open(api.port, head("GET /readyz"))
     try:
-        return await line.reply()
+        return await connection.reply()
     finally:
-        await line.close()
+        await connection.close()
 
 
 async def is_red(api: Api) -> Reply | None:
-    """The probe's answer, if it is a bad one."""
+    """Returns the probe's answer if it is unsuccessful."""
     answer = await ready(api)
     return answer if answer.status != 200 else None
 
 
 async def is_closed(api: Api) -> bool:
-    """Whether no connection is accepted."""
+    """Whether connections are refused."""
     try:
-        await (await Line.open(api.port)).close()
+        await (await RawConnection.open(api.port)).close()
     except ConnectionError:
         return True
     return False
 
 
 async def exit_code(api: Api, *, within_s: float = 10) -> int:
-    """How the process ended."""
+    """Returns the exit code."""
     return await asyncio.to_thread(api.process.wait, within_s)
 
 
 async def assert_settled(books: Books, account: Account, count: int) -> list[Any]:
-    """The account has so many requests, none is open, and they are the whole of its books; answers their rows."""
+    """Asserts that the account has so many requests, all settled and accounted; returns their rows."""
     rows = await books.requests(account)
     assert [row["state"] for row in rows] == ["settled"] * count
     sums = await books.sums("usage_requests", account.tenant_id)
@@ -90,14 +90,14 @@ async def assert_settled(books: Books, account: Account, count: int) -> list[Any
 
 @asynccontextmanager
 async def locked(books: Books, account: Account, table: str) -> AsyncIterator[None]:
-    """Nobody else changes, or shares, the tenant's rows in the table."""
+    """Locks the tenant's rows of the table."""
     async with books.connection() as keeper, keeper.transaction():
         await keeper.execute(f"SELECT FROM {table} WHERE tenant_id = $1 FOR UPDATE", account.tenant_id)
         yield
 
 
 async def waits_for_lock(books: Books, lane: str) -> None:
-    """Returns once that lane's connection waits."""
+    """Returns once that committer's connection waits."""
     query = "SELECT 1 FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'"
 
     async def look() -> Any:
@@ -123,11 +123,11 @@ async def test_a_balancer_sees_it_before_anything_is_refused(
     red = await eventually(lambda: is_red(api), within_s=0.5)
     assert red.status == 503
     assert red.json() == {"status": "not_ready", "postgres": True, "redis": True, "draining": True, "reason": None}
-    for line in (await dial(api), used):
-        line.send(ask(account, words=3))
-        answer = await line.reply()
+    for connection in (await dial(api), used):
+        connection.send(ask(account, words=3))
+        answer = await connection.reply()
         assert (answer.is_done, answer.is_last) == (True, True)
-        assert await line.rest() == b""
+        assert await connection.rest() == b""
     assert not idle.is_over
     await eventually(lambda: is_closed(api), within_s=5)
     assert time.monotonic() - told_at >= 1
@@ -161,8 +161,8 @@ async def test_at_the_end_of_the_grace_what_runs_is_ended_and_settled(
 
         api.send(signal.SIGTERM)
 
-        for line in (*uploading, before_head):
-            assert_come_again(await line.reply())
+        for connection in (*uploading, before_head):
+            assert_come_again(await connection.reply())
         assert SHUTTING_DOWN.encode() in (last := await streaming.rest()), last
         await asyncio.sleep(0.3)  # it is waited for, if not for long
         assert SHUTTING_DOWN.encode() in (last := await reads_late.rest()), last[-200:]
@@ -230,14 +230,14 @@ async def test_a_second_signal_hurries(
 ) -> None:
     api = start_api(SHUTDOWN_DRAIN_S="60" if when == "drain" else "0", SHUTDOWN_GRACE_S="600")
     account = await books.account()
-    line = await dial(api, ask(account, **STALLED))
-    await line.hears("data: two")
+    connection = await dial(api, ask(account, **STALLED))
+    await connection.hears("data: two")
     api.send(signal.Signals[f"SIG{first}"])
     await eventually(lambda: is_red(api) if when == "drain" else is_closed(api))
 
     api.send(signal.Signals[f"SIG{second}"])
 
-    assert b"event: done" not in await line.rest()
+    assert b"event: done" not in await connection.rest()
     assert await exit_code(api, within_s=5) == 0
     (row,) = await assert_settled(books, account, 1)
     assert (row["outcome"], row["requests"], row["output_chars"]) == ("shutdown", 1, len("one two "))
@@ -257,8 +257,8 @@ async def test_a_connection_accepted_in_the_last_moment_gets_its_answer(
     fresh.send(request)
     half.send(request[40:])
 
-    for line in (fresh, half):
-        answer = await line.reply()
+    for connection in (fresh, half):
+        answer = await connection.reply()
         assert (answer.is_done, answer.is_last) == (True, True)
     assert await exit_code(api) == 0
     await assert_settled(books, account, 2)

@@ -24,7 +24,7 @@ WITHIN_S = 30
 def first_of_a_container(
     command: str, log: Path, **variables: str
 ) -> Iterator[tuple[psutil.Process, "subprocess.Popen[bytes]"]]:
-    """`naka COMMAND` as PID 1 of a name space of its own, where there may be one; and what started it."""
+    """Runs `naka COMMAND` as PID 1 of a namespace, if possible."""
     own = ["unshare", "--pid", "--fork", "--kill-child"] if os.getuid() == 0 and shutil.which("unshare") else []
     with log.open("wb") as out:
         started = subprocess.Popen(
@@ -50,7 +50,7 @@ def _inner(started: "subprocess.Popen[bytes]") -> psutil.Process:
 
 
 def _await_handler(process: psutil.Process, number: signal.Signals) -> None:
-    """Returns as soon as the process would hear the signal: what comes before is Python's own start."""
+    """Returns once the process has installed its signal handlers."""
     deadline = time.monotonic() + WITHIN_S
     while time.monotonic() < deadline:
         caught = next(

@@ -1,4 +1,4 @@
-"""Postgres is away: nothing is admitted, no good key is called wrong. Redis is away: all goes on. Both come back."""
+"""Postgres down: nothing is admitted, and valid keys are not called invalid. Redis down: all works. Both recover."""
 
 import asyncio
 import time
@@ -13,7 +13,8 @@ from metering.quota.windows import WindowKind
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests import servers
-from tests.harness import Account, Answer, Api, Books, Simulator, chat, client, environment, running, scripted
+from tests.answers import Answer
+from tests.harness import Account, Api, Books, Simulator, chat, client, environment, running, scripted
 
 pytestmark = pytest.mark.chaos
 LIMITS = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 1_000_000),))
@@ -73,7 +74,7 @@ async def test_postgres_goes_and_comes_back(
 async def test_redis_goes_and_comes_back_empty(
     valkey: Valkey, own_books: Books, own_http: httpx2.AsyncClient, simulator: Simulator
 ) -> None:
-    """Whoever asks meanwhile is answered (test_redis_away tells it under load)."""
+    """Requests meanwhile are served (test_redis_away shows it under load)."""
     account = await own_books.account(limits=LIMITS)
     ref = account.key_id.hex
     assert (await chat(own_http, account, scripted(ref=ref, words=50))).done
@@ -111,7 +112,7 @@ def _assert_unavailable(answer: Answer) -> None:
 
 
 async def _until_done(http: httpx2.AsyncClient, account: Account, message: str) -> None:
-    """Asks until it is answered; what is refused meanwhile says to come back."""
+    """Retries until it is answered; refusals have a Retry-After."""
     deadline = time.monotonic() + 20
     while True:
         answer = await chat(http, account, message)
@@ -126,7 +127,7 @@ async def _until_done(http: httpx2.AsyncClient, account: Account, message: str) 
 async def _assert_books_equal_ledger(
     books: Books, http: httpx2.AsyncClient, account: Account, simulator: Simulator
 ) -> None:
-    """Postgres has what the provider served, Redis says the same, and nothing is held."""
+    """Asserts that Postgres and Redis agree with the provider, and nothing is held."""
     served = simulator.ledger(account.key_id.hex)
     rows = await books.settled(account, len(served))
     used = sum(entry["input_tokens"] + entry["output_tokens"] for entry in served)

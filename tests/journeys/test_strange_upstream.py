@@ -1,7 +1,6 @@
-"""A provider that does what the simulator cannot: answers that are cut, garbled or no answers at all.
+"""A provider that misbehaves beyond the simulator: answers that are cut, garbled or empty.
 
-Whatever it sends, our client gets one of the documented errors, and the request is settled. Asked to count a text, it
-says the same: such output is estimated.
+The client gets a documented error, and the request is settled. When token counts fail as well, output is estimated.
 """
 
 import asyncio
@@ -65,7 +64,7 @@ AFTER_THE_HEAD = [
 
 
 class Provider:
-    """Says the same few bytes to whoever asks, and closes; thinks before it, or lingers until it is hung up on."""
+    """Sends the same bytes to every client, then closes; may delay first, or linger until the client closes."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -107,7 +106,7 @@ async def provider() -> AsyncIterator[Provider]:
 
 @pytest.fixture
 async def strange(start_api: Callable[..., Api], provider: Provider) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of an API whose provider is that one."""
+    """Opens a client of an API with that provider."""
     api = await asyncio.to_thread(start_api, ANTHROPIC_BASE_URL=f"http://127.0.0.1:{provider.port}")
     async with client(api.url) as http:
         yield http

@@ -10,14 +10,14 @@ import pytest
 import redis.asyncio
 
 from metering.admission.redis_scripts import tenant_key, user_key
-from metering.models import COUNT_COLUMNS
+from metering.counts import COUNT_COLUMNS
 from metering.quota.counters import WindowState
 from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Books, Simulator, chat, scripted
 
 REQUESTS = 1_000
 AT_ONCE = 50
 MODELS = ("claude-sonnet-4-6", "claude-haiku-5-5", "claude-opus-5-5", "claude-haiku-4-5", "claude-sonnet-5-5")
-# USD per million tokens: input, output, cache read, 5 min write, 1 h write (facts on Anthropic's API, section 2);
+# USD per million tokens: input, output, cache read, 5 min write, 1 h write (Anthropic's documented prices);
 # written out again here, so that the seeded list is tested too. haiku-5-5 has a second band over 100,000.
 PRICES = {
     "claude-sonnet-4-6": ("3", "15", "0.30", "3.75", "6"),

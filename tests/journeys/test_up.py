@@ -1,4 +1,4 @@
-"""`naka up` as a newcomer meets it: it answers, keeps its data, stops cleanly, and says in one line what is wrong."""
+"""`naka up` for a newcomer: it answers, keeps its data, stops cleanly, and reports errors in one line."""
 
 import json
 import os
@@ -20,7 +20,8 @@ from razorpay import Client
 from core.settings import SANDBOX_RAZORPAY_KEY_ID, SANDBOX_RAZORPAY_KEY_SECRET, SANDBOX_RAZORPAY_WEBHOOK_SECRET
 from sandbox.daemon import free_port
 from sandbox.laptop import laptop
-from tests.harness import ROOT, parse_sse
+from tests.answers import parse_sse
+from tests.harness import ROOT
 from tests.journeys.shop import post_form
 
 START_S = 90
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 
 class Up:
-    """`naka up`, started in a folder of its own."""
+    """`naka up` in a folder."""
 
     def __init__(self, home: Path, port: int, **configured: str) -> None:
         self.home = home
@@ -53,7 +54,7 @@ class Up:
             )
 
     def await_banner(self) -> dict[str, Any]:
-        """What `demo.json` says, once everything is up."""
+        """Returns `demo.json` once everything is up."""
         deadline = time.monotonic() + START_S
         while "Ctrl-C" not in self.log.read_text():
             assert self.process.poll() is None, self.log.read_text()
@@ -63,11 +64,11 @@ class Up:
         return demo
 
     def worker_log(self) -> str:
-        """What the worker of this start has said."""
+        """Returns the worker's log of this start."""
         return self._worker_log.read_text()[self._said_before :]
 
     def await_worker(self) -> psutil.Process:
-        """The worker, once its log says that it works."""
+        """Returns the worker's process once its log says that it is ready."""
         deadline = time.monotonic() + START_S
         while "queue_ready" not in self.worker_log():
             assert time.monotonic() < deadline, self.worker_log()
@@ -78,7 +79,7 @@ class Up:
         return worker
 
     def get(self, path: str, key: str) -> Any:
-        """The JSON of a route."""
+        """Returns the JSON of a route."""
         request = urllib.request.Request(self.url + path, headers={"x-api-key": key})
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
@@ -95,7 +96,7 @@ def up(home: Path, port: int, **configured: str) -> Iterator[Up]:
 
 
 def _razorpay_is_simulated(demo: dict[str, str], home: Path) -> dict[str, Any]:
-    """All that leads to it, and a newcomer's subscription; a link that a later start should know."""
+    """Creates a subscription, and a payment link that must survive a restart."""
     assert demo["webhook_secret"] == SANDBOX_RAZORPAY_WEBHOOK_SECRET
     kept = dict(line.split("=", 1) for line in (home / "env").read_text().splitlines())
     assert kept["RAZORPAY_BASE_URL"] == demo["razorpay_url"]
@@ -115,7 +116,7 @@ def _sdk(demo: dict[str, str]) -> Any:
 
 
 def _subscribe(demo: dict[str, str]) -> None:
-    """A newcomer subscribes on the page behind `pay_url`; webhook, worker and bill follow by themselves."""
+    """Subscribes on the page behind `pay_url`; webhook, worker and bill follow."""
     waiting = _billing(demo, "subscription", b'{"plan": "starter"}')["waiting"]
     assert "paid" in post_form(waiting["pay_url"], method="upi", outcome="ok")
     deadline = time.monotonic() + 30
@@ -170,7 +171,7 @@ def test_first_start_second_start_and_a_start_after_a_kill(private_home: Callabl
         assert parse_sse(streamed)[-1] == ("done", "")
         link = _razorpay_is_simulated(demo, home)
         taken = _fails("--port", str(port), "--home", str(home / "other"))
-        assert taken == f"naka up: port {port} is taken: stop what listens there, or use --port"
+        assert taken == f"naka up: port {port} is in use: stop its process, or use --port"
         in_use = _fails("--port", str(free_port()), "--home", str(home))
         assert re.fullmatch(r"naka up: .*/postgres is in use by process \d+: stop that one first", in_use)
         used = first.get("/v1/usage", demo["chat_key"])["totals"]
@@ -200,11 +201,11 @@ def test_first_start_second_start_and_a_start_after_a_kill(private_home: Callabl
         assert third.get("/v1/usage", demo["chat_key"])["totals"] == used
         third.await_worker().kill()
         assert third.process.wait(60) == 1
-        assert "naka up: the worker has ended by itself: see the logs in" in " ".join(third.log.read_text().split())
+        assert "naka up: the worker stopped unexpectedly: see the logs in" in " ".join(third.log.read_text().split())
 
 
 def _fails(*options: str) -> str:
-    """The last line of a start that cannot work."""
+    """Returns the last line of a failed start."""
     command = [sys.executable, "-m", "api.cli", "up", *options]
     ended = subprocess.run(command, cwd=ROOT, env=CLEAN, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1

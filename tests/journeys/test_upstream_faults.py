@@ -1,8 +1,7 @@
-"""Every way in which the provider fails: what our client is told, how often we ask, and what the books say.
+"""Every failure of the provider: the client's error, the number of tries, and the stored usage.
 
-Before `message_start` it is an HTTP status, and no tokens if the provider said no, else the prompt, estimated; after it
-an `error` event, the input exact and the output counted from what was relayed. Nobody is told a word of the provider's,
-nor the logs a word of the user's.
+Before `message_start`: an HTTP status, and no tokens if the provider refused, else the estimated prompt. After it: an
+`error` event, exact input and counted output. No provider text reaches a client, and no user text a log.
 """
 
 import json
@@ -16,8 +15,9 @@ import pytest
 
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
-from tests.harness import SIMULATOR_KEY, TOKEN_FIELDS, Account, Answer, Api, Books, Simulator, chat, client, scripted
-from tests.journeys.callers import served, standing_when_free
+from tests.answers import Answer
+from tests.harness import SIMULATOR_KEY, TOKEN_FIELDS, Account, Api, Books, Simulator, chat, client, scripted
+from tests.journeys.callers import limit_status_when_free, served
 
 LIMITS = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 1_000_000),), concurrency=1)
 SOON: dict[str, Any] = {"retry_after": 0.01}
@@ -88,7 +88,7 @@ def _named(value: object) -> str | None:
 
 
 def assert_says_nothing(answer: Answer, account: Account, api: Api, canary: str) -> None:
-    """No word of the provider's or of our account towards the client; no word of the client's in our logs."""
+    """Asserts that no provider text reached the client, and no client text our logs."""
     told = json.dumps(answer.error) + str(answer.headers)
     assert not [words for words in (*UPSTREAM_WORDS, SIMULATOR_KEY, account.key, canary) if words in told]
     log = api.log.read_text()
@@ -96,14 +96,14 @@ def assert_says_nothing(answer: Answer, account: Account, api: Api, canary: str)
 
 
 async def assert_nothing_is_left(http: httpx2.AsyncClient, account: Account, *, used: int) -> None:
-    """No hold, no place taken; and so much used."""
-    assert (await standing_when_free(http, account))["used"] == used
+    """Asserts that nothing is held or active, and so much used."""
+    assert (await limit_status_when_free(http, account))["used"] == used
 
 
 async def assert_billed_prompt(
     http: httpx2.AsyncClient, books: Books, account: Account, outcome: str, *, tokens: int = 0
 ) -> None:
-    """One settled row: one request, and of tokens the prompt's, if any."""
+    """Asserts one settled row: one request, with the prompt's tokens, if any."""
     (row,) = await books.settled(account, 1)
     assert (row["outcome"], row["source"]) == (outcome, "estimated" if tokens else "final")
     assert [row[name] for name in ("requests", *TOKEN_FIELDS, "output_chars")] == [1, tokens, 0, 0, 0, 0, 0]

@@ -1,7 +1,7 @@
-"""Two hundred events a second (LOAD_S of them), beside a busy relay, with no worker: all kept, applied once.
+"""200 webhooks a second (for LOAD_S) beside a busy relay, without a worker: all stored, and applied once.
 
-The caller, both simulators, Postgres and the API share the test machine's few cores with whatever else runs there, so
-no time is asserted: run it alone with `-s`, and it prints how long the slowest took.
+All processes share the test machine's few cores, so no time is asserted. Run alone with `-s`, it prints the slowest
+delivery.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ import pytest
 
 from billing.context import BillingContext
 from billing.models import Subscription
-from billing.webhooks.processing import process_due
+from billing.webhooks.processing import process_events
 from core.ids import uuid7
-from tests.billing.office import Office
-from tests.billing.postbag import event_body, read, signed, subscriber
+from tests.billing.deliveries import event_body, read_subscription, signed, subscriber
+from tests.billing.operator import OperatorSetup
 from tests.billing_context import open_billing_context
 from tests.harness import Account, Api, Books, Simulator, chat, client, environment, running, scripted
 from tests.simulated_razorpay import WEBHOOK_SECRET, Razorpay
@@ -28,18 +28,18 @@ A_SECOND = 200
 SECONDS = int(os.environ.get("LOAD_S", "3"))
 CHATS_AT_ONCE = 24
 PACE_MS = 15
-"""A piece every 15 ms: the relay is as busy as 24 people keep it, some 1,500 pieces a second."""
+"""A chunk every 15 ms for 24 streams: some 1,500 chunks a second."""
 
 
 @pytest.fixture
 async def context(database_url: str, redis_url: str, razorpay: Razorpay) -> AsyncIterator[BillingContext]:
-    """The worker's, which comes later."""
+    """A context for the worker that starts later."""
     async with open_billing_context(database_url, redis_url, razorpay) as made:
         yield made
 
 
 async def _chat_on(http: httpx2.AsyncClient, account: Account, stop: asyncio.Event) -> int:
-    """Asks again and again; how often it was answered to the end."""
+    """Chats in a loop; returns the number of completed answers."""
     answered = 0
     while not stop.is_set():
         answer = await chat(http, account, scripted(words=150, coalesce=False, piece_delay_ms=PACE_MS))
@@ -49,7 +49,7 @@ async def _chat_on(http: httpx2.AsyncClient, account: Account, stop: asyncio.Eve
 
 
 async def _deliver(http: httpx2.AsyncClient, rows: list[Subscription]) -> list[float]:
-    """Brings them at their pace, whether the ones before were answered or not; how long each took."""
+    """Sends deliveries at a fixed rate, without waiting for answers; returns the seconds of each."""
 
     async def bring(body: bytes) -> float:
         began = time.perf_counter()
@@ -60,7 +60,7 @@ async def _deliver(http: httpx2.AsyncClient, rows: list[Subscription]) -> list[f
     began, tasks = time.perf_counter(), []
     for number in range(A_SECOND * SECONDS):
         await asyncio.sleep(max(0.0, began + number / A_SECOND - time.perf_counter()))
-        shown = {"id": rows[number % len(rows)].razorpay_id, "paid_count": number}  # a known body is no new event
+        shown = {"id": rows[number % len(rows)].razorpay_id, "paid_count": number}  # a known body is not a new event
         tasks.append(asyncio.create_task(bring(event_body("subscription.charged", subscription=shown))))
     return sorted(await asyncio.gather(*tasks))
 
@@ -74,10 +74,10 @@ async def test_two_hundred_events_a_second_beside_a_busy_relay(
     redis_url: str,
     run_folder: Path,
 ) -> None:
-    office, books = await Office.open(context), Books(database_url)
-    rows = [await subscriber(office, razorpay) for _ in range(4)]
+    setup, books = await OperatorSetup.open(context), Books(database_url)
+    rows = [await subscriber(setup, razorpay) for _ in range(4)]
     account, stop = await books.account(), asyncio.Event()
-    given = {"RAZORPAY_WEBHOOK_SECRET": WEBHOOK_SECRET, "STORE_DEADLINE_S": "30"}  # its pace is told, not judged
+    given = {"RAZORPAY_WEBHOOK_SECRET": WEBHOOK_SECRET, "STORE_DEADLINE_S": "30"}  # printed, not asserted
     settings = environment(database_url, redis_url, simulator.url) | given
     with running(Api(settings, run_folder / "webhook-load.log")) as api:
         async with client(api.url) as relay, client(api.url) as http:
@@ -88,11 +88,11 @@ async def test_two_hundred_events_a_second_beside_a_busy_relay(
 
     kept = await books.fetch("SELECT state, count(*) FROM webhook_events GROUP BY state")
     assert [tuple(row) for row in kept] == [("received", A_SECOND * SECONDS)]
-    await asyncio.gather(*(process_due(context) for _ in range(2)))
+    await asyncio.gather(*(process_events(context) for _ in range(2)))
     ended = await books.fetch("SELECT state, tries, count(*) FROM webhook_events GROUP BY state, tries")
     assert [tuple(row) for row in ended] == [("applied", 1, A_SECOND * SECONDS)]
-    assert {(await read(context, row.tenant_id, row.id)).status for row in rows} == {"active"}
-    assert len(await office.bills()) == len(rows)
+    assert {(await read_subscription(context, row.tenant_id, row.id)).status for row in rows} == {"active"}
+    assert len(await setup.bills()) == len(rows)
     await books.close()
     p99_s = took_s[len(took_s) * 99 // 100]
     figures = f"{len(took_s)} events beside {answered} chats: p99 {p99_s:.3f} s, slowest {took_s[-1]:.3f} s"

@@ -1,4 +1,4 @@
-"""`naka worker`: it does what has its hour, outlives Postgres's absences, and says in one line why it cannot start."""
+"""`naka worker`: it runs its schedule, survives outages of Postgres, and reports in one line why it cannot start."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,7 +10,6 @@ import asyncpg
 import pytest
 
 from core.clock import now_ms
-from core.postgres.database import asyncpg_dsn
 from core.queue import Queue, post
 from metering.journal.partitions import months_around
 from sandbox.daemon import free_port
@@ -18,13 +17,14 @@ from sandbox.postgres import Postgres
 from tests import servers
 from tests.harness import environment
 from tests.programs import WITHIN_S, Process, starter, until
+from tests.servers import asyncpg_dsn
 
 PARTITIONS = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'usage_requests'::regclass"
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Starts processes of this test."""
+    """Starts processes for the test."""
     with starter(tmp_path) as start:
         yield start
 
@@ -42,7 +42,7 @@ def work(start: Callable[..., Process], redis_url: str) -> Callable[..., Process
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Any]:
-    """A plain connection, of the schema's owner."""
+    """A plain connection of the schema's owner."""
     connection = await asyncpg.connect(asyncpg_dsn(servers.owner(url)))
     try:
         yield connection
@@ -52,14 +52,14 @@ async def connected(url: str) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def connection(database_url: str) -> AsyncIterator[Any]:
-    """A connection to the test's own database."""
+    """A connection to the test's database."""
     async with connected(database_url) as connection:
         yield connection
 
 
 @pytest.fixture
 def bare_database(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
-    """A database without anything."""
+    """An empty database."""
     name = f"naka_bare_{worker}"
     yield servers.create_database(shared_servers.postgres, name)
     servers.drop_database(shared_servers.postgres, name)
@@ -112,7 +112,7 @@ async def test_postgres_goes_and_comes_back(
 
 
 async def _is_idle(connection: Any) -> bool:
-    """Whether nothing is to be done: what comes next finds the worker at rest."""
+    """Whether no job is due."""
     return not await connection.fetchval("SELECT count(*) FROM pgqueuer.pgqueuer")
 
 
@@ -128,7 +128,7 @@ def test_a_worker_that_cannot_start_says_why_in_one_line(
         worker.log.read_text()
         == {
             "server": "naka: the database does not answer: ConnectionRefusedError\n",
-            "schema": "naka: the database has not this version's schema: run `naka migrate`\n",
+            "schema": "naka: the database schema is missing or outdated: run `naka migrate`\n",
         }[absent]
     )
 

@@ -1,1 +1,1 @@
-"""Failing stores on every version that is supported (`python -m tests.matrix`), and the poolers that people have."""
+"""Failing stores on every supported version (`python -m tests.matrix`), and poolers."""

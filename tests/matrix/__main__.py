@@ -1,11 +1,11 @@
-"""The matrix of stores that fail: `python -m tests.matrix`.
+"""The matrix of failing stores: `python -m tests.matrix`.
 
-For each version of Postgres (15, 18) and of Redis (Redis 7, Valkey 9) and each cell (`tests.matrix.cells`): the main
-job works before, running streams end with `done` during it, new requests are refused with 503 within the deadline (or
-served, where they can be), `/readyz` says why, a sign-in is answered in time, and afterwards the books agree with the
-provider's ledger to the token. Prints the longest waits of each cell, and exits with 1 if any cell shows anything else.
+For each version of Postgres (15, 18) and Redis (Redis 7, Valkey 9) and each cell (`tests.matrix.cells`): requests work
+before; during the failure running streams end with `done`, new requests get 503 within the deadline (or are served,
+where possible), `/readyz` gives the reason, and a sign-in is answered in time; afterwards the accounts agree with the
+provider's ledger to the token. Prints the longest waits of each cell, and exits with 1 if any cell fails.
 
-Postgres 15 and Redis 7 are Debian's (`postgresql-15`, `redis-server`); where they are not installed, they are left out.
+Postgres 15 and Redis 7 are Debian's (`postgresql-15`, `redis-server`); missing ones are left out.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.harness import Simulator
 from tests.matrix.cells import CELLS, Cell
-from tests.matrix.town import town
+from tests.matrix.setup import setup
 from tests.matrix.trial import Unmet, tried
 
 _POSTGRES = {"18": None, "15": Path("/usr/lib/postgresql/15/bin")}
@@ -28,7 +28,7 @@ _WAITS = ("chat", "readyz", "sign-in", "streams", "back")
 
 
 async def run(pairs: list[tuple[str, str]], cells: list[Cell], deadline_s: float) -> int:
-    """How many cells are not as they have to be."""
+    """Returns the number of failed cells."""
     failed = 0
     simulator = Simulator()
     try:
@@ -44,11 +44,11 @@ async def run(pairs: list[tuple[str, str]], cells: list[Cell], deadline_s: float
 
 
 async def _pair(postgres: str, redis: str, left: list[Cell], simulator: Simulator, deadline_s: float) -> int:
-    """Tries cells on one set-up, until one is not met: what follows that one gets a new set-up."""
+    """Runs cells on one setup until one fails; the rest get a new setup."""
     home = Path(tempfile.mkdtemp(prefix="naka-matrix-"))
     programs = (_POSTGRES[postgres], _REDIS[redis])
     try:
-        async with town(home, simulator, deadline_s=deadline_s, programs=programs) as made:
+        async with setup(home, simulator, deadline_s=deadline_s, programs=programs) as made:
             while left:
                 cell = left.pop(0)
                 made.account = await made.books.account()

@@ -1,6 +1,6 @@
-"""The cells: what is done to a store, and what has to be seen while it lasts. A new one is a line in `CELLS`.
+"""The cells: a failure of a store, and the expected behaviour while it lasts. A new one is a line in `CELLS`.
 
-Each harm is a context manager: done at its beginning, mended at its end.
+Each failure is a context manager that starts and ends it.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ import psutil
 
 from core.postgres.roles import APPLICATION
 from sandbox.postgres import DATABASE
-from tests.matrix.town import PASSWORD, ROLE, Town, family
+from tests.matrix.setup import PASSWORD, ROLE, Setup, family
 
-Harm = Callable[[Town], AbstractAsyncContextManager[None]]
+Harm = Callable[[Setup], AbstractAsyncContextManager[None]]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """`refuses`: whether new requests get 503 meanwhile, else they are served. `reason`: what `/readyz` says."""
+    """`refuses`: whether new requests get 503 meanwhile, or are served. `reason`: the reason in `/readyz`."""
 
     name: str
     harm: Harm
@@ -30,68 +30,68 @@ class Cell:
 
 
 def by_sql(harm: str, mend: str) -> Harm:
-    """Statements of the superuser; they hold for new connections, so those of the API are cut, before and after."""
+    """Statements of the superuser that affect new connections, so the API's are terminated before and after."""
 
     @asynccontextmanager
-    async def harmed(town: Town) -> AsyncIterator[None]:
-        await town.execute(*harm.split(";"))
-        await town.cut()
+    async def harmed(setup: Setup) -> AsyncIterator[None]:
+        await setup.execute(*harm.split(";"))
+        await setup.cut()
         yield
-        await town.execute(*mend.split(";"))
+        await setup.execute(*mend.split(";"))
 
     return harmed
 
 
 def locked(statement: str, *, first: str = "") -> Harm:
-    """A transaction that holds locks of the naka database, and does nothing."""
+    """An idle transaction that holds locks."""
 
     @asynccontextmanager
-    async def harmed(town: Town) -> AsyncIterator[None]:
+    async def harmed(setup: Setup) -> AsyncIterator[None]:
         if first:
-            await town.execute(first)
-            await town.cut()
-        connection = await asyncpg.connect(town.postgres.url)
+            await setup.execute(first)
+            await setup.cut()
+        connection = await asyncpg.connect(setup.postgres.url)
         try:
             async with connection.transaction():
-                await connection.execute(statement.replace("{tenant}", str(town.account.tenant_id)))
+                await connection.execute(statement.replace("{tenant}", str(setup.account.tenant_id)))
                 yield
         finally:
             await connection.close()
             if first:
-                await town.execute(f"ALTER ROLE {ROLE} RESET lock_timeout")
+                await setup.execute(f"ALTER ROLE {ROLE} RESET lock_timeout")
 
     return harmed
 
 
 def changed(harm: str, mend: str) -> Harm:
-    """A change of the naka database's schema or grants, half-done by somebody."""
+    """A partial change of the schema or grants."""
 
     @asynccontextmanager
-    async def harmed(town: Town) -> AsyncIterator[None]:
-        await town.books.fetch(harm)
+    async def harmed(setup: Setup) -> AsyncIterator[None]:
+        await setup.books.fetch(harm)
         yield
-        await town.books.fetch(mend)
+        await setup.books.fetch(mend)
 
     return harmed
 
 
 @asynccontextmanager
-async def postgres_frozen(town: Town) -> AsyncIterator[None]:
-    """Every process of it stands still: connections stay open, new ones are taken by the kernel, nothing answers."""
-    async with frozen(town.postgres.pid):
+async def postgres_frozen(setup: Setup) -> AsyncIterator[None]:
+    """Pauses all its processes: connections stay open, the kernel accepts new ones, nothing answers."""
+    async with frozen(setup.postgres.pid):
         yield
 
 
 @asynccontextmanager
-async def redis_frozen(town: Town) -> AsyncIterator[None]:
-    """As above."""
-    async with frozen(town.valkey.pid):
+async def redis_frozen(setup: Setup) -> AsyncIterator[None]:
+    """Pauses Redis."""
+    async with frozen(setup.valkey.pid):
         yield
 
 
 @asynccontextmanager
 async def frozen(pid: int) -> AsyncIterator[None]:
-    """SIGSTOP to a server and its children; SIGCONT at the end."""
+    """Sends SIGSTOP to a server and its children, and SIGCONT at the end."""
     everybody = family(pid)
     for process in everybody:
         _signal(process.suspend)
@@ -108,19 +108,19 @@ def _signal(send: Callable[[], Any]) -> None:
 
 
 @asynccontextmanager
-async def postgres_stopped(town: Town) -> AsyncIterator[None]:
-    """Nobody listens."""
-    await asyncio.to_thread(town.postgres.stop)
+async def postgres_stopped(setup: Setup) -> AsyncIterator[None]:
+    """Stops the server."""
+    await asyncio.to_thread(setup.postgres.stop)
     yield
-    await asyncio.to_thread(town.postgres.start)
+    await asyncio.to_thread(setup.postgres.start)
 
 
 @asynccontextmanager
-async def redis_stopped(town: Town) -> AsyncIterator[None]:
-    """Nobody listens, and it comes back empty."""
-    await asyncio.to_thread(town.valkey.kill)
+async def redis_stopped(setup: Setup) -> AsyncIterator[None]:
+    """Kills the server; it restarts empty."""
+    await asyncio.to_thread(setup.valkey.kill)
     yield
-    await asyncio.to_thread(town.valkey.start)
+    await asyncio.to_thread(setup.valkey.start)
 
 
 AWAY = "away"

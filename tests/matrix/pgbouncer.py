@@ -1,10 +1,10 @@
-"""Naka without a pooler and behind Debian's pgbouncer in both modes: the same books, and what each way costs.
+"""Naka without a pooler and behind Debian's pgbouncer in both modes: equal accounts, and the cost of each.
 
     python -m tests.matrix.pgbouncer [REQUESTS [WAY...]]
 
-Per way: an API and a worker as processes, chats 20 at a time, a report, and the worker's check of the books. In the
-middle of the chats pgbouncer is killed and started again, so outcomes are in doubt. It ends with 1 when the books of a
-way differ from the provider's ledger or from each other.
+For each: an API and a worker as processes, chats 20 at a time, a report, and the worker's reconciliation. During the
+chats pgbouncer is killed and restarted, so that outcomes are in doubt. Exits with 1 when the accounts differ from the
+provider's ledger or between the modes.
 """
 
 import asyncio
@@ -22,7 +22,8 @@ from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests import servers
-from tests.harness import Account, Answer, Api, Books, Simulator, chat, client, environment, running
+from tests.answers import Answer
+from tests.harness import Account, Api, Books, Simulator, chat, client, environment, running
 from tests.pgbouncer import PgBouncer
 from tests.programs import Process, starter, until
 
@@ -32,7 +33,7 @@ WAYS = ("none", "session", "transaction")
 
 @contextmanager
 def way(database_url: str, mode: str) -> Iterator[tuple[dict[str, str], PgBouncer | None]]:
-    """The settings that lead along it, and the pooler."""
+    """Yields the settings for the mode, and the pooler."""
     if mode == "none":
         yield {}, None
         return
@@ -41,7 +42,7 @@ def way(database_url: str, mode: str) -> Iterator[tuple[dict[str, str], PgBounce
 
 
 async def ask(url: str, account: Account, requests: int, pooler: PgBouncer | None) -> tuple[list[Answer], list[float]]:
-    """All chats, and how long each took; the pooler is killed and comes back in their middle."""
+    """Sends all chats and returns their answers and durations; kills and restarts the pooler halfway."""
     took: list[float] = []
     free = asyncio.Semaphore(AT_ONCE)
 
@@ -61,7 +62,7 @@ async def ask(url: str, account: Account, requests: int, pooler: PgBouncer | Non
 
 
 async def books_agree(books: Books, account: Account, simulator: Simulator, worker: Process) -> bool:
-    """Rows, rollups, meters and the provider's ledger, and the worker's own check."""
+    """Compares rows, rollups and meters with the provider's ledger, and runs the reconciliation."""
     rows, *sums = [
         await books.sums(table, account.tenant_id) for table in ("usage_requests", "usage_daily", "usage_meters")
     ]
@@ -79,7 +80,7 @@ async def books_agree(books: Books, account: Account, simulator: Simulator, work
 
 
 async def run(mode: str, requests: int, database_url: str, redis_url: str, folder: Path) -> bool:
-    """One way; prints what it cost."""
+    """Runs one mode and prints its cost."""
     simulator, books = Simulator(), Books(database_url)
     account = await books.account()
     with ExitStack() as stack:
@@ -110,7 +111,7 @@ async def _is_settled(books: Books) -> bool:
 
 
 def main() -> None:
-    """Every way, one after the other."""
+    """Runs all modes in turn."""
     requests = int(sys.argv[1]) if len(sys.argv) > 1 else 400
     os.environ.setdefault("REQUIRE_BROWSER", "1")
     with ExitStack() as stack:

@@ -15,9 +15,9 @@ import asyncpg
 import redis
 
 from core.clock import to_ms
-from core.postgres.database import asyncpg_dsn
-from metering.adjustments.measurement import Counts, Measurement, effective
+from metering.adjustments.measurement import Measurement, effective
 from metering.admission.redis_scripts import built_users_key
+from metering.counts import UsageCounts
 from metering.journal.group_commit import GroupCommitter
 from metering.quota.counters import WindowState
 from metering.quota.windows import Calendar
@@ -25,6 +25,7 @@ from tests import servers
 from tests.harness import Books
 from tests.metering.books_model import Asked, BooksModel, State, hash_key
 from tests.metering.process import Process, start_process
+from tests.servers import asyncpg_dsn
 
 T = TypeVar("T")
 _STEP_S = 30
@@ -145,13 +146,13 @@ async def kill(process: Process, connection: Any) -> None:
     lanes: list[GroupCommitter[Any, Any]] = [
         process.journal.opens,
         process.journal.settlements,
-        *process.fallback._lanes,
+        *process.postgres_grants._committers,
     ]
     connections = [lane._connection for lane in lanes if lane._connection is not None]
     backends = [made.get_server_pid() for made in connections if not made.is_closed()]
     tasks: list[asyncio.Future[Any] | None] = [lane._task for lane in lanes]
-    tasks += [process.lane._task, process.lane._probe_task, *process.settlements._tasks]
-    tasks += [*process.lapses._looking.values(), *process.epochs._building.values()]
+    tasks += [process.pipeline._task, process.pipeline._probe_task, *process.settlements.tasks]
+    tasks += [*process.expired_holds._looking.values(), *process.rebuilder._building.values()]
     for made in connections:
         made.terminate()
     assert process.pool._pool is not None
@@ -164,7 +165,7 @@ async def kill(process: Process, connection: Any) -> None:
         for task in left:
             task.cancel()  # again and again: redis-py may swallow one while it connects
         await asyncio.wait(left, timeout=0.1)
-    await process.lane._disconnect()
+    await process.pipeline._disconnect()
     await process.database.close()
     while await connection.fetchval(  # noqa: ASYNC110 - Postgres tells nobody
         "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY ($1)", backends
@@ -181,7 +182,7 @@ def check_postgres(bench: Bench, model: BooksModel, tenants: list[UUID], now_ms:
         mine = [entry for entry in entries if entry["request_id"] == asked.request.id]
         _check_row(asked, by_id.pop(asked.request.id, None), mine, now_ms)
     assert not by_id, f"rows that nobody asked for: {by_id}"
-    given = Counter(("credit", *Counts.of(entry).values) for entry in entries if entry["kind"] == "credit")
+    given = Counter(("credit", *UsageCounts.of(entry).values) for entry in entries if entry["kind"] == "credit")
     assert given == Counter(("credit", *credit.counts.values) for credit in model.credits)
     settled = [row for row in rows if row["state"] == "settled"]
     for table, key in (("usage_daily", _DAILY), ("usage_meters", _METER)):
@@ -205,15 +206,15 @@ def _check_row(asked: Asked, row: Any, entries: list[Any], now_ms: int) -> None:
         assert asked.known is not None
         expected = Measurement(asked.known.outcome, asked.known.source, asked.known.model, asked.counts)
         assert effective(row, entries) == expected
-        assert Counts.of(row) == asked.first
+        assert UsageCounts.of(row) == asked.first
         assert (None if row["hold_until"] is None else to_ms(row["hold_until"])) == asked.hold_until_ms
 
 
-def _sums(rows: list[Any], key: tuple[str, ...]) -> dict[tuple[Any, ...], Counts]:
-    sums: dict[tuple[Any, ...], Counts] = {}
+def _sums(rows: list[Any], key: tuple[str, ...]) -> dict[tuple[Any, ...], UsageCounts]:
+    sums: dict[tuple[Any, ...], UsageCounts] = {}
     for row in rows:
         names = tuple(str(row["model"] if name == "model" else row[name]) for name in key)
-        sums[names] = sums.get(names, Counts()) + Counts.of(row)
+        sums[names] = sums.get(names, UsageCounts()) + UsageCounts.of(row)
     return {names: counts for names, counts in sums.items() if any(counts.values)}
 
 

@@ -13,16 +13,17 @@ from enum import Enum
 from uuid import UUID
 
 from core.money import ceil_div
-from metering.adjustments.measurement import Counts, Measurement
+from metering.adjustments.measurement import Measurement
 from metering.admission.redis_scripts import tenant_key, user_key
+from metering.counts import UsageCounts
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import OpenRequest, Outcome, Source
 from metering.pricing.price import Price
 from metering.pricing.tokens import NO_USAGE, Usage, overlay
 from metering.quota.counters import Hold, WindowState
 from metering.quota.decision import measure
-from metering.quota.limits import EffectiveLimit, Entitlement, LimitScope
-from metering.quota.query import QuotaQuery
+from metering.quota.limits import EffectiveLimit, LimitScope
+from metering.quota.query import QuotaQuery, QuotaTerms
 from metering.quota.windows import WindowKind
 from tests.metering.model import ModelHash, Names, QuotaModel, Verdict
 
@@ -49,8 +50,8 @@ class Asked:
     recorder: UsageRecorder | None = None
     beaten: UsageRecorder | None = None
     known: Measurement | None = None
-    first: Counts = field(default_factory=Counts)
-    corrected: Counts = field(default_factory=Counts)
+    first: UsageCounts = field(default_factory=UsageCounts)
+    corrected: UsageCounts = field(default_factory=UsageCounts)
     hold_until_ms: int | None = None
     spooled: Measurement | None = None
     told: dict[str, int] = field(default_factory=dict)
@@ -78,9 +79,9 @@ class Asked:
         return Hold(*self.amounts, asked.deadline_ms, minute, day, asked.period_id, asked.user_id).pack()
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> UsageCounts:
         """What a settled request counts for."""
-        return (self.known.counts if self.known else Counts()) + self.corrected
+        return (self.known.counts if self.known else UsageCounts()) + self.corrected
 
     def holds(self, at_ms: int) -> bool:
         """Whether its hold counts, as Postgres sees it."""
@@ -141,7 +142,7 @@ class Asked:
             usage.cache_write_5m_tokens,
             usage.cache_write_1h_tokens,
         )
-        counts = Counts(1, *numbers, self.price.cost_nano_usd(usage))
+        counts = UsageCounts(1, *numbers, self.price.cost_nano_usd(usage))
         return Measurement(outcome.value, source.value, self.request.model, counts)
 
 
@@ -153,7 +154,7 @@ class Credit:
     user_id: UUID
     period_id: str
     day: date
-    counts: Counts
+    counts: UsageCounts
 
 
 Told = Callable[[Asked], bool]
@@ -205,7 +206,7 @@ class BooksModel:
     ) -> ModelHash:
         made = ModelHash({name: WindowState() for name in names})
         for asked in self.of(tenant_id, user_id):
-            holds, counts = asked.request.id in held, Counts()
+            holds, counts = asked.request.id in held, UsageCounts()
             if holds:
                 made.holds[asked.request.id.hex] = (asked.names, asked.amounts)
                 counts = asked.counts - asked.first if asked.state is State.SETTLED else counts
@@ -222,12 +223,12 @@ class BooksModel:
         return made
 
 
-def _counts_told(asked: Asked) -> Counts:
+def _counts_told(asked: Asked) -> UsageCounts:
     measured = asked.spooled or asked.known
-    return Counts() if measured is None else measured.counts
+    return UsageCounts() if measured is None else measured.counts
 
 
-def _add(made: ModelHash, name: str, counts: Counts, amounts: tuple[int, ...]) -> None:
+def _add(made: ModelHash, name: str, counts: UsageCounts, amounts: tuple[int, ...]) -> None:
     if name in made.windows:
         before = made.windows[name]
         made.windows[name] = WindowState(
@@ -241,15 +242,16 @@ def hash_key(tenant_id: UUID, user_id: UUID | None) -> str:
     return tenant_key(tenant_id) if user_id is None else user_key(tenant_id, user_id)
 
 
-def judged(entitlement: Entitlement, ask: QuotaQuery, user: ModelHash, tenant: ModelHash, at_ms: int) -> Verdict:
-    """What the small model says to a question."""
+def judged(query: QuotaQuery, terms: QuotaTerms, user: ModelHash, tenant: ModelHash, at_ms: int) -> Verdict:
+    """The verdict of the small model."""
+    entitlement = terms.entitlement
     bounds = entitlement.limits, entitlement.user_concurrency, entitlement.tenant_concurrency
-    return QuotaModel(*bounds, tenant, {0: user}).admit(0, ask, at_ms)
+    return QuotaModel(*bounds, tenant, {0: user}).admit(0, query, terms, at_ms)
 
 
 def latest_spent(
-    entitlement: Entitlement,
-    ask: QuotaQuery,
+    query: QuotaQuery,
+    terms: QuotaTerms,
     user: ModelHash,
     tenant: ModelHash,
     at_ms: int,
@@ -258,9 +260,9 @@ def latest_spent(
     """Of the limits that are used up, the one whose window turns last."""
 
     def is_spent(limit: EffectiveLimit) -> bool:
-        return QuotaModel((limit,), None, None, tenant, {0: user}).admit(0, ask, at_ms).cause == "used"
+        return QuotaModel((limit,), None, None, tenant, {0: user}).admit(0, query, terms, at_ms).cause == "used"
 
-    return max(filter(is_spent, entitlement.limits), key=lambda limit: ends[limit.window], default=None)
+    return max(filter(is_spent, terms.entitlement.limits), key=lambda limit: ends[limit.window], default=None)
 
 
 def room(limits: Iterable[EffectiveLimit], names: Names, user: ModelHash, tenant: ModelHash) -> tuple[int, ...]:

@@ -11,12 +11,12 @@ from typing import Any
 from uuid import UUID
 
 from core.clock import now_ms
-from metering.admission.admission import PROMPT_OVERHEAD_TOKENS, AdmissionRequest, Grant, QuotaExceeded, TooLarge
+from metering.admission.admission import PROMPT_OVERHEAD_TOKENS, AdmissionRequest, QuotaExceeded, TooLarge
 from metering.admission.breaker import BreakerState
 from metering.journal.records import OpenRequest
 from metering.pricing.tokens import bound_of_text, likely_of_text
 from metering.quota.limits import LimitSet
-from metering.quota.query import AdmissionContext, Reservation
+from metering.quota.query import Grant, QuotaQuery
 from metering.quota.windows import MINUTE_MS, WindowKind, minute_window
 from tests.harness import Account
 from tests.metering.books_bench import Bench, Post, Reading, check_postgres, check_redis, kill
@@ -96,18 +96,18 @@ class Scene:
         """
         self.rest()
         before, began = self.read(account.tenant_id), now_ms()
-        wish = self.bench.run(_wish(post, account, ask))
+        query = self.bench.run(_query(post, account, ask))
         answer, grant = self.bench.run(_admit(post, account, ask, blind=blind))
         ended = now_ms()
-        expected = self._expected(wish, None if blind else before, began, ended)
+        expected = self._expected(query, None if blind else before, began, ended)
         assert answer in expected, f"{answer}, not {expected}"
         if grant is None:
             return None
-        asked = self._opened(post, grant.request, wish)
+        asked = self._opened(post, grant.request, query)
         self.grants[asked.request.id] = grant
         asked.recorder = post.process.settlements.recorder(grant)
         assert began - EDGE_MS <= asked.request.opened_ms <= ended + EDGE_MS
-        self._check_limits(wish, asked)
+        self._check_limits(query, asked)
         return asked
 
     def hold(self, post: Post, account: Account, ask: AdmissionRequest) -> Asked | None:
@@ -116,36 +116,35 @@ class Scene:
         before, began = self.read(account.tenant_id), now_ms()
         if not before.fresh(account.user_id):
             return None
-        wish = self.bench.run(_wish(post, account, ask))
-        question = wish.question(began, self.calendar)
-        held = self.bench.run(post.process.quota.admit(question, wish.entitlement_at(began)))
-        if not isinstance(held, Reservation):
+        query = self.bench.run(_query(post, account, ask))
+        held = self.bench.run(post.process.quota.admit(query, query.terms(began, self.calendar)))
+        if not isinstance(held, Grant):
             return None
-        answer = ("granted", held.granted_output, held.room)
-        expected = self._expected(wish, before, began, now_ms())
+        answer = ("granted", held.request.held_output_tokens, held.room)
+        expected = self._expected(query, before, began, now_ms())
         assert answer in expected, f"{answer}, not {expected}"
-        asked = self._opened(post, wish.request(question, held), wish)
+        asked = self._opened(post, held.request, query)
         asked.state, asked.lingers = State.HELD, True
         self.holders[asked.request.id] = self.owners.pop(asked.request.id)
         return asked
 
-    def _opened(self, post: Post, request: OpenRequest, wish: AdmissionContext) -> Asked:
+    def _opened(self, post: Post, request: OpenRequest, query: QuotaQuery) -> Asked:
         at = request.opened_ms
         day, period = self.calendar.day(at).name, self.calendar.month(at).name
         assert (request.day.isoformat(), request.period_id) == (day, period)
-        asked = Asked(request, wish.price(at))
-        assert asked.amounts[:2] <= (wish.bound, wish.max_tokens)
+        asked = Asked(request, query.book.at(query.model, at))
+        assert asked.amounts[:2] <= (query.prompt_bound, query.max_tokens)
         self.model.asked[request.id] = asked
         self.owners[request.id] = self.opened_by[request.id] = post
         return asked
 
-    def _expected(self, wish: AdmissionContext, reading: Reading | None, began: int, ended: int) -> set[Answer]:
+    def _expected(self, query: QuotaQuery, reading: Reading | None, began: int, ended: int) -> set[Answer]:
         """What the model says for all the moments that it can have been.
 
         The counters of the user and the tenant are read one after the other, and a hold may end in between.
         """
         moments = sorted(self._moments(began, ended))
-        return {self._answer(wish, reading, *three) for three in product(moments, repeat=3)}
+        return {self._answer(query, reading, *three) for three in product(moments, repeat=3)}
 
     def _moments(self, began: int, ended: int) -> set[int]:
         """The first and the last, and whatever turns in between."""
@@ -156,28 +155,27 @@ class Scene:
         return {began, ended} if not between else {first, last, *between, *(turn - 1 for turn in between)}
 
     def _answer(
-        self, wish: AdmissionContext, reading: Reading | None, of_tenant_ms: int, of_user_ms: int, judged_ms: int
+        self, query: QuotaQuery, reading: Reading | None, of_tenant_ms: int, of_user_ms: int, judged_ms: int
     ) -> Answer:
-        tenant_id, user_id = wish.principal.tenant_id, wish.principal.user_id
-        ask = wish.question(judged_ms, self.calendar)
-        names = names_at(ask, judged_ms)
+        tenant_id, user_id = query.principal.tenant_id, query.principal.user_id
+        terms = query.terms(judged_ms, self.calendar)
+        names = names_at(terms, judged_ms)
         user = self._hash(reading, tenant_id, user_id, names.values(), of_user_ms)
         tenant = self._hash(reading, tenant_id, None, names.values(), of_tenant_ms)
         if reading is not None and reading.fresh(None) and reading.lost(user_id):
             tenant = self.model.postgres(tenant_id, None, names.values(), of_tenant_ms)
-        verdict = judged(wish.entitlement_at(judged_ms), ask, user, tenant, judged_ms)
+        verdict = judged(query, terms, user, tenant, judged_ms)
         if verdict.cause:
             if verdict.limit is None:
                 return ("blocked" if verdict.cause == "never" else "too_many_at_once", None)
             if verdict.cause == "held":
-                return ("held", wish.entitlement_at(judged_ms).limits[verdict.limit])
-            ends = self._ends(judged_ms)
-            spent = latest_spent(wish.entitlement_at(judged_ms), ask, user, tenant, judged_ms, ends)
+                return ("held", terms.entitlement.limits[verdict.limit])
+            spent = latest_spent(query, terms, user, tenant, judged_ms, self._ends(judged_ms))
             return ("never", None) if verdict.cause == "never" else ("limit_reached", spent)
-        amounts = (wish.bound, verdict.granted, ask.nano_usd(verdict.granted))
+        amounts = (query.prompt_bound, verdict.granted, terms.nano_usd(query.prompt_bound, verdict.granted))
         for of in (user, tenant):
             of.hold("this", names, amounts)
-        return ("granted", verdict.granted, room(wish.entitlement_at(judged_ms).limits, names, user, tenant))
+        return ("granted", verdict.granted, room(terms.entitlement.limits, names, user, tenant))
 
     def _ends(self, at_ms: int) -> dict[WindowKind, int]:
         """When the windows of a moment turn: here a day ends before its minute."""
@@ -193,11 +191,11 @@ class Scene:
         held = set(reading.held(user_id))
         return self.model.redis(tenant_id, user_id, list(names), held, reading.epoch)
 
-    def _check_limits(self, wish: AdmissionContext, asked: Asked) -> None:
+    def _check_limits(self, query: QuotaQuery, asked: Asked) -> None:
         """No window is past a limit because of this grant."""
-        tenant_id, user_id, names = wish.principal.tenant_id, wish.principal.user_id, asked.names
+        tenant_id, user_id, names = query.principal.tenant_id, query.principal.user_id, asked.names
         of = [self.model.truth(tenant_id, one, names.values(), asked.request.opened_ms) for one in (user_id, None)]
-        limits = wish.entitlement_at(asked.request.opened_ms).limits
+        limits = query.timeline.at(asked.request.opened_ms).entitlement.limits
         left = room(limits, names, *of)
         assert min(left, default=0) >= 0, f"past a limit: {left} of {limits}"
 
@@ -228,14 +226,14 @@ class Scene:
             assert not any(f"h:{asked.request.id.hex}".encode() in after.hashes[key] for key in keys)
 
 
-async def _wish(post: Post, account: Account, ask: AdmissionRequest) -> AdmissionContext:
+async def _query(post: Post, account: Account, ask: AdmissionRequest) -> QuotaQuery:
     bound = bound_of_text(ask.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
     likely = likely_of_text(ask.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
-    return await post.process.admission._wish(principal(account), ask, bound, likely)
+    return await post.process.admission._query(principal(account), ask, bound, likely)
 
 
 async def _admit(post: Post, account: Account, ask: AdmissionRequest, *, blind: bool) -> tuple[Answer, Grant | None]:
-    breaker = post.process.lane.breaker
+    breaker = post.process.pipeline.breaker
     try:
         breaker.state = BreakerState.OPEN if blind else BreakerState.CLOSED
         grant = await post.process.admission.admit(principal(account), ask)
@@ -250,8 +248,8 @@ async def _admit(post: Post, account: Account, ask: AdmissionRequest, *, blind: 
 
 async def _look(post: Post, account: Account) -> None:
     await _idle(post)
-    await post.process.lapses.look(account.tenant_id, account.user_id)
+    await post.process.expired_holds.look(account.tenant_id, account.user_id)
 
 
 async def _idle(post: Post) -> None:
-    await asyncio.gather(*post.process.lapses._looking.values())
+    await asyncio.gather(*post.process.expired_holds._looking.values())

@@ -13,14 +13,14 @@ from core.clock import now_ms
 from core.errors import Invalid
 from core.tenancy.accounts import find_user
 from metering.adjustments.corrections import Amounts, correct, credit
-from metering.adjustments.measurement import Counts, Measurement, Named
-from metering.admission.admission import Grant
+from metering.adjustments.measurement import Measurement
+from metering.counts import NamedRow, UsageCounts
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import OpenRequest
-from metering.pricing.tokens import NO_USAGE
+from metering.pricing.tokens import Usage
+from metering.quota.query import Grant
 from metering.quota.windows import Calendar
 from metering.settlement.recovery import Recovery
-from metering.settlement.settlement import counts_of
 from tests.harness import ACTOR, Account, Books
 from tests.metering.books_bench import Post, Reading
 from tests.metering.books_model import Asked, Credit, State, hash_key
@@ -107,7 +107,7 @@ class Story(Scene):
 
     def correct(self, asked: Asked, deltas: dict[str, int]) -> None:
         """An admin corrects a request; refused where it is not settled, or where a count would fall below 0."""
-        change = self._priced(asked, Counts(**deltas))
+        change = self._priced(asked, UsageCounts(**deltas))
         pairs = zip(asked.counts.values, change.values, strict=True)
         allowed = asked.state is State.SETTLED and all(more >= 0 or before + more >= 0 for before, more in pairs)
         try:
@@ -119,11 +119,11 @@ class Story(Scene):
             asked.corrected += change
 
     @staticmethod
-    def _priced(asked: Asked, change: Counts) -> Counts:
-        if change.usage == NO_USAGE:
+    def _priced(asked: Asked, change: UsageCounts) -> UsageCounts:
+        if not any(change.tokens):
             return change
-        before = asked.counts.usage
-        cost = asked.price.cost_nano_usd(before + change.usage) - asked.price.cost_nano_usd(before)
+        before = Usage(*asked.counts.tokens)
+        cost = asked.price.cost_nano_usd(before + Usage(*change.tokens)) - asked.price.cost_nano_usd(before)
         return replace(change, cost_nano_usd=cost)
 
     def credit(self, account: Account, amounts: dict[str, int], *, months_ago: int) -> None:
@@ -131,8 +131,8 @@ class Story(Scene):
         at = now_ms() - months_ago * self.calendar.month_ms
         period = self.calendar.month(at).name
         entry = self.bench.run(_credit(self.bench.books, account, self.calendar, amounts, period))
-        counts = -Counts(**amounts)
-        assert (entry["period_id"], Counts.of(entry)) == (period, counts)
+        counts = -UsageCounts(**amounts)
+        assert (entry["period_id"], UsageCounts.of(entry)) == (period, counts)
         self.model.credits.append(Credit(account.tenant_id, account.user_id, period, entry["day"], counts))
 
     def copy(self, tenant_id: UUID) -> None:
@@ -169,7 +169,7 @@ class Story(Scene):
         assert states <= {State.SETTLED, State.VOID, State.GONE, State.HELD}
         assert all(self.model.asked[request_id].state is State.SETTLED for request_id in self.grants)
         for account in self.accounts:
-            standing = self.bench.run(last.process.standings.of(account.tenant_id, account.user_id))
+            standing = self.bench.run(last.process.limit_status.of(account.tenant_id, account.user_id))
             assert standing.active == 0
             assert not any(limit.held for limit in standing.limits)
         self.check()
@@ -186,9 +186,9 @@ async def _settle(post: Post, grant: Grant, recorder: UsageRecorder) -> None:
 async def _spool(post: Post, grant: Grant, recorder: UsageRecorder) -> None:
     """What `Settlements` does where the commit finds no Postgres."""
     settlement = await post.process.settlements._measure(grant, recorder)
-    await post.process.spool.take([settlement])
+    await post.process.spool.spill([settlement])
     ids = (settlement.tenant_id, settlement.user_id, settlement.id)
-    await post.process.quota.settle(*ids, counts_of(settlement))
+    await post.process.quota.settle(*ids, settlement.counts.values)
 
 
 async def _replay(post: Post) -> None:
@@ -206,7 +206,7 @@ async def _correct(books: Books, request: OpenRequest, deltas: dict[str, int]) -
         await correct(session, ACTOR, request.tenant_id, request.id, Amounts(**deltas), reason="wrong")
 
 
-async def _credit(books: Books, account: Account, calendar: Calendar, amounts: dict[str, int], period: str) -> Named:
+async def _credit(books: Books, account: Account, calendar: Calendar, amounts: dict[str, int], period: str) -> NamedRow:
     async with books.database.session() as session:
         user = await find_user(session, account.user_id, tenant_id=None)
         given = Amounts(**amounts)

@@ -55,10 +55,10 @@ async def process(start: Callable[..., Awaitable[Process]]) -> Process:
 
 
 @pytest.fixture
-async def blind(start: Start) -> Process:
+async def without_redis(start: Start) -> Process:
     """A process whose Redis is not there; it has noticed."""
     process = await start(redis=f"redis://127.0.0.1:{free_port()}/0", **QUICK)
-    await until(lambda: process.lane.breaker.is_open)
+    await until(lambda: process.pipeline.breaker.is_open)
     return process
 
 
@@ -68,7 +68,7 @@ async def either(request: pytest.FixtureRequest, start: Start) -> Process:
     if request.param == "redis":
         return await start()
     process = await start(redis=f"redis://127.0.0.1:{free_port()}/0", **QUICK)
-    await until(lambda: process.lane.breaker.is_open)
+    await until(lambda: process.pipeline.breaker.is_open)
     return process
 
 
@@ -85,7 +85,7 @@ async def test_clock(tmp_path: Path, metering_database: str) -> AsyncIterator[Te
 @pytest.fixture
 async def quota(redis_url: str) -> AsyncIterator[QuotaScripts]:
     """The scripts alone, on the worker's Redis."""
-    lane = RedisPipeline(redis_url, timeout_s=10)
-    lane.start()
-    yield QuotaScripts(lane)
-    await lane.stop()
+    pipeline = RedisPipeline(redis_url, timeout_s=10)
+    pipeline.start()
+    yield QuotaScripts(pipeline)
+    await pipeline.stop()

@@ -1,4 +1,4 @@
-"""What befalls a process: its line to Postgres is cut, or an answer is lost on it; and what is left of it then."""
+"""Faults of a process: its connection to Postgres is cut, or an answer is lost; and the state after it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from metering.admission.admission import Grant
+from metering.counts import COUNT_COLUMNS
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome, Settlement
 from metering.journal.spool import abandoned, read_settlements
-from metering.models import COUNT_COLUMNS
 from metering.pricing.tokens import CacheCreation, ReportedUsage, Usage
+from metering.quota.query import Grant
 from tests.harness import Account, Books
 from tests.metering.process import MODEL, Process, start_process
 
 INPUT = Usage(10, 0, 30, 40, 50)
-"""What `message_start` says in these tests."""
+"""The `message_start` of these tests."""
 USAGE = Usage(1, 2, 3, 4, 5)
-"""What whole answers used."""
+"""The usage of complete answers."""
 
 
 class Line:
-    """One process's way to Postgres. Everybody else's is another one."""
+    """A proxy between one process and Postgres. Other processes have their own."""
 
     def __init__(self, url: str) -> None:
         self._parts = urlsplit(url)
@@ -82,7 +82,7 @@ class Line:
 
 
 def write(recorder: UsageRecorder, *, chars: int, told: int | None = None, ended: bool = False) -> UsageRecorder:
-    """As the relay leaves it in the middle of an answer: `chars` relayed, and `told` output tokens by the provider."""
+    """The recorder in the middle of an answer: `chars` relayed, and `told` output tokens reported."""
     creation = CacheCreation(INPUT.cache_write_5m_tokens, INPUT.cache_write_1h_tokens)
     recorder.started = ReportedUsage(INPUT.input_tokens, 3, 90, INPUT.cache_read_tokens, creation)
     recorder.outcome = Outcome.COMPLETED if ended else Outcome.UPSTREAM_BROKE
@@ -94,25 +94,25 @@ def write(recorder: UsageRecorder, *, chars: int, told: int | None = None, ended
 
 
 async def stream(process: Process, account: Account, **written: Any) -> tuple[Grant, UsageRecorder]:
-    """An admitted request whose answer has come so far."""
+    """An admitted request in the middle of its answer."""
     grant = await process.admit(account)
     recorder = process.settlements.recorder(grant)
     return grant, write(recorder, **written) if written else recorder
 
 
 async def beat_of(books: Books, process: Process) -> int:
-    """Where the process's beat stands; -1 when it has no row."""
+    """The current beat of the process; -1 without a row."""
     rows = await books.fetch("SELECT beat FROM processes WHERE id = $1", process.journal.process_id)
     return rows[0]["beat"] if rows else -1
 
 
 async def recover(by: Process, dead: Process, books: Books) -> int:
-    """As if the beat had stood still where it is."""
+    """Recovers as if the beat had stood still."""
     return await by.recovery.recover(dead.journal.process_id, beat=await beat_of(books, dead))
 
 
 async def agree(books: Books, account: Account) -> dict[str, int]:
-    """Rows and entries, rollup and meters have the same sums; which are these."""
+    """Asserts that rows and entries, rollup and meters have the same sums; returns them."""
     rows = await books.sums("usage_requests", account.tenant_id)
     entries = await books.sums("usage_entries", account.tenant_id)
     together = {name: rows[name] + entries[name] for name in COUNT_COLUMNS}
@@ -134,7 +134,7 @@ async def entries_of(books: Books, account: Account) -> list[Any]:
 
 @asynccontextmanager
 async def cut_off(line: Line, redis_url: str, folder: Path) -> AsyncIterator[Process]:
-    """A process on a line that may be cut; it is there again for its stop."""
+    """A process whose connection can be cut; it is restored for its stop."""
     process = await start_process(line.url, redis_url, spool_dir=folder)
     yield process
     line.mend()
@@ -142,7 +142,7 @@ async def cut_off(line: Line, redis_url: str, folder: Path) -> AsyncIterator[Pro
 
 
 async def grants(process: Process, account: Account, count: int) -> list[Grant]:
-    """Admitted requests that run."""
+    """Admitted requests in flight."""
     made = [await process.admit(account) for _ in range(count)]
     for grant in made:
         process.settlements.recorder(grant)
@@ -155,12 +155,12 @@ async def settle(process: Process, granted: list[Grant]) -> list[Settlement]:
 
 
 def spooled(folder: Path) -> list[Settlement]:
-    """What is on the disk."""
+    """The settlements on disk."""
     return [found for path in abandoned(folder) for found in read_settlements(path.read_bytes())[0]]
 
 
 def die(process: Process) -> None:
-    """The kernel closes its files; nothing else is done for it."""
+    """Closes its files, as the kernel does for a killed process."""
     file, process.spool._file = process.spool._file, None
     assert file is not None
     file.close()

@@ -1,23 +1,30 @@
-"""The quota as it is meant, small and slow: what admit.lua and settle.lua are held against.
+"""A small and slow model of the quota, to compare admit.lua, settle.lua and decision.py with.
 
-A grant is found by trying every size, so the arithmetic of the scripts is not repeated here.
+It finds a grant by trying every size, so it does not repeat the arithmetic of the scripts.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from uuid import UUID
 
+from core.ids import uuid7
+from core.tenancy.principal import Principal
+from metering.pricing.price import Band, Price, PriceBook
 from metering.quota.counters import WindowState
 from metering.quota.decision import count
 from metering.quota.limits import BillMeter, EffectiveLimit, LimitScope, Meter
-from metering.quota.query import QuotaQuery
+from metering.quota.query import QuotaQuery, QuotaTerms
+from metering.quota.schedule import Timeline
 from metering.quota.windows import WindowKind, minute_window
 
 Names = dict[WindowKind, str]
+_BOOK = PriceBook([Price(uuid7(), "any", 0, (Band(0, *[0] * 5),))])
+"""Names the price of a grant; the rates of a test are in its terms."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What admission should say; `granted` -1 and a cause where it refuses."""
+    """The expected decision; a refusal has `granted` -1 and a cause."""
 
     granted: int
     cause: str = ""
@@ -34,11 +41,11 @@ class ModelHash:
     holds: dict[str, tuple[Names, tuple[int, int, int]]] = field(default_factory=dict)
 
     def window(self, name: str) -> WindowState:
-        """A window that was never touched is empty."""
+        """The named window; an unused one is empty."""
         return self.windows.get(name, WindowState())
 
     def hold(self, request: str, names: Names, amounts: tuple[int, int, int]) -> None:
-        """Takes a hold; windows that are over are gone."""
+        """Takes a hold, and drops the windows that are over."""
         self.holds[request] = (names, amounts)
         self.windows = {
             name: WindowState(self.window(name).used, _plus(self.window(name).held, (1, *amounts)))
@@ -46,7 +53,7 @@ class ModelHash:
         }
 
     def settle(self, request: str, counts: tuple[int, ...]) -> None:
-        """What was used takes the place of the hold, in windows that still exist."""
+        """Replaces the hold by the used counts, in windows that still exist."""
         if request not in self.holds:
             return
         names, amounts = self.holds.pop(request)
@@ -58,7 +65,7 @@ class ModelHash:
 
 @dataclass
 class QuotaModel:
-    """One tenant, its users, its limits."""
+    """One tenant with its users and limits."""
 
     limits: tuple[EffectiveLimit, ...]
     user_concurrency: int | None
@@ -66,23 +73,23 @@ class QuotaModel:
     tenant: ModelHash
     users: dict[int, ModelHash]
 
-    def admit(self, user: int, ask: QuotaQuery, now_ms: int) -> Verdict:
-        """The verdict on a question at that moment; nothing is held yet."""
+    def admit(self, user: int, query: QuotaQuery, terms: QuotaTerms, now_ms: int) -> Verdict:
+        """The verdict at a moment; takes no hold."""
         for most, running, of_user in (
             (self.user_concurrency, self.users[user].holds, True),
             (self.tenant_concurrency, self.tenant.holds, False),
         ):
             if most is not None and len(running) + 1 > most:
                 return Verdict(-1, "never" if most == 0 else "held", None, of_user)
-        sized = self._judge(user, ask, now_ms, ask.prompt_bound, ask.prompt_nano_usd)
-        if sized.cause and ask.prompt_likely < ask.prompt_bound:
-            likely = self._judge(user, ask, now_ms, ask.prompt_likely, ask.likely_nano_usd)
+        sized = self._decide(user, query, terms, now_ms, query.prompt_bound)
+        if sized.cause and query.prompt_likely < query.prompt_bound:
+            likely = self._decide(user, query, terms, now_ms, query.prompt_likely)
             return Verdict(-1, sized.cause, sized.limit, worth_counting=not likely.cause)
         return sized
 
-    def _judge(self, user: int, ask: QuotaQuery, now_ms: int, prompt: int, nano: int) -> Verdict:
-        smallest = min(ask.asked_output, ask.smallest_output)
-        names = names_at(ask, now_ms)
+    def _decide(self, user: int, query: QuotaQuery, terms: QuotaTerms, now_ms: int, prompt: int) -> Verdict:
+        smallest = min(query.max_tokens, query.smallest_output)
+        names = names_at(terms, now_ms)
         empty: list[int] = []
         idle: list[int] = []
         now: list[int] = []
@@ -90,7 +97,7 @@ class QuotaModel:
             of = self.users[user] if limit.scope is LimitScope.USER else self.tenant
             window = of.window(names[limit.window])
             for sizes, before in ((empty, WindowState()), (idle, WindowState(window.used)), (now, window)):
-                sizes.append(_largest(ask.asked_output, self._fits(limit, ask, before, prompt, nano)))
+                sizes.append(_largest(query.max_tokens, self._fits(limit, terms, before, prompt)))
         for index, size in enumerate(empty):
             if size < smallest:
                 return Verdict(-1, "never", index)
@@ -98,15 +105,13 @@ class QuotaModel:
         if spent:
             kinds = list(WindowKind)
             return Verdict(-1, "used", max(spent, key=lambda i: (kinds.index(self.limits[i].window), -i)))
-        could, can = min((ask.asked_output, *idle)), min((ask.asked_output, *now))
+        could, can = min((query.max_tokens, *idle)), min((query.max_tokens, *now))
         if can < max(smallest, could // 2):
             return Verdict(-1, "held", now.index(can))
         return Verdict(can)
 
     @staticmethod
-    def _fits(
-        limit: EffectiveLimit, ask: QuotaQuery, window: WindowState, prompt: int, nano: int
-    ) -> Callable[[int], bool]:
+    def _fits(limit: EffectiveLimit, terms: QuotaTerms, window: WindowState, prompt: int) -> Callable[[int], bool]:
         before = 0 if isinstance(limit.meter, BillMeter) else sum(count(limit.meter, window))
 
         def fits(output: int) -> bool:
@@ -117,7 +122,7 @@ class QuotaModel:
             elif limit.meter is Meter.OUTPUT:
                 added = output
             elif limit.meter is Meter.SPEND:
-                added = nano + output * ask.output_rate
+                added = terms.nano_usd(prompt, output)
             elif limit.meter is Meter.TOKENS:
                 added = prompt + output
             else:
@@ -127,17 +132,25 @@ class QuotaModel:
         return fits
 
 
-def names_at(ask: QuotaQuery, now_ms: int) -> Names:
+def query_of(
+    tenant_id: UUID, user_id: UUID, *, prompt: int, likely: int, asked: int, smallest: int, read_epoch: int, ttl_ms: int
+) -> QuotaQuery:
+    """A query whose terms the test makes itself."""
+    principal = Principal(tenant_id, user_id, user_id, frozenset())
+    return QuotaQuery(principal, "any", asked, prompt, likely, smallest, ttl_ms, Timeline((), (), read_epoch), _BOOK)
+
+
+def names_at(terms: QuotaTerms, now_ms: int) -> Names:
     """The windows of a moment."""
     return {
         WindowKind.MINUTE: f"m:{minute_window(now_ms).name}",
-        WindowKind.DAY: f"d:{ask.day.name}",
-        WindowKind.PERIOD: f"p:{ask.period.name}",
+        WindowKind.DAY: f"d:{terms.day.name}",
+        WindowKind.PERIOD: f"p:{terms.period.name}",
     }
 
 
 def dearest(limit: EffectiveLimit, window: WindowState, prompt: int = 0, output: int = 0) -> int:
-    """The most that a window, its holds and a request on top can come to: a prompt may be counted as anything."""
+    """The most that a window, its holds and one more request can cost, whatever class a prompt is counted as."""
     _, given, written, read, short, long, _ = window.used
     _, held_prompt, held_output, _ = window.held
     pending = prompt + held_prompt
@@ -156,7 +169,7 @@ def dearest(limit: EffectiveLimit, window: WindowState, prompt: int = 0, output:
 
 
 def left(limit: EffectiveLimit, window: WindowState) -> int:
-    """What is left of a limit."""
+    """The rest of a limit."""
     if isinstance(limit.meter, BillMeter):
         return limit.bound - dearest(limit, window)
     return limit.bound - sum(count(limit.meter, window))

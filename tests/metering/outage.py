@@ -1,13 +1,14 @@
-"""What the tests of Redis's absence ask, and what they wait for."""
+"""Requests of the tests without Redis, and waiting for their effects."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from metering.admission.admission import Grant, QuotaExceeded
+from metering.admission.admission import QuotaExceeded
 from metering.admission.breaker import BreakerRules
 from metering.pricing.tokens import Usage
 from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.query import Grant
 from metering.quota.windows import WindowKind
 from tests.harness import TOKEN_FIELDS, Account, Books
 from tests.metering.process import Process

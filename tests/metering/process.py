@@ -1,7 +1,7 @@
 """Metering as one process has it, without HTTP: what the tests of this folder start, ask and kill.
 
-Everything is real. `Books` (tests.harness) reads what Postgres has; `shadow` and `books_say` put what Redis counts
-beside what the rows of Postgres add up to.
+Everything is real. `Books` (tests.harness) reads what Postgres has; `redis_counters` and `books_say` put
+the counters in Redis beside the sums of the rows in Postgres.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from uuid import UUID
 
 from core.clock import now_ms
 from core.ids import uuid7
-from core.postgres.database import Connections, Database, asyncpg_dsn
+from core.postgres.database import Connections, Database
 from core.tenancy.principal import Principal
-from metering.admission.admission import Admission, AdmissionRequest, AdmissionRules, Grant
+from metering.admission.admission import Admission, AdmissionRequest, AdmissionRules
 from metering.admission.breaker import Breaker, BreakerRules
 from metering.admission.entitlements import Entitlements
 from metering.admission.expired_holds import ExpiredHolds
@@ -23,16 +23,17 @@ from metering.admission.postgres_grants import DWELL_S, PostgresGrants
 from metering.admission.rebuild import Rebuilder
 from metering.admission.redis_grants import RedisGrants
 from metering.admission.redis_pipeline import RedisPipeline
-from metering.admission.redis_scripts import QuotaScripts, Stale
+from metering.admission.redis_scripts import QuotaScripts
+from metering.counts import COUNT_COLUMNS
 from metering.journal.in_flight import InFlight
 from metering.journal.journal import Journal
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome, Settlement
 from metering.journal.spool import Spool
-from metering.models import COUNT_COLUMNS
 from metering.pricing.price_list import PriceList
 from metering.pricing.tokens import CacheCreation, ReportedUsage, Usage
 from metering.quota.counters import ScopeCounters, WindowState
+from metering.quota.query import Grant
 from metering.quota.windows import MINUTE_MS, Calendar
 from metering.settlement.chars_per_token import CharsPerToken
 from metering.settlement.heartbeat import Heartbeat
@@ -41,6 +42,7 @@ from metering.settlement.replay import Replay
 from metering.settlement.settlement import Settlements
 from metering.settlement.token_counting import OutputCounter
 from tests.harness import Account, Books, spool_folder
+from tests.servers import asyncpg_dsn
 
 MODEL = "claude-sonnet-4-6"
 SMALLEST_GRANT = 16
@@ -55,11 +57,11 @@ class Process:
 
     database: Database
     pool: Connections
-    lane: RedisPipeline
+    pipeline: RedisPipeline
     quota: QuotaScripts
     journal: Journal
-    epochs: Rebuilder
-    lapses: ExpiredHolds
+    rebuilder: Rebuilder
+    expired_holds: ExpiredHolds
     admission: Admission
     settlements: Settlements
     running: InFlight
@@ -67,8 +69,8 @@ class Process:
     recovery: Recovery
     replay: Replay
     spool: Spool
-    fallback: PostgresGrants
-    standings: LimitStatusReader
+    postgres_grants: PostgresGrants
+    limit_status: LimitStatusReader
     entitlements: Entitlements
 
     async def admit(self, account: Account, *, max_tokens: int = 100, prompt_bytes: int = 68) -> Grant:
@@ -83,12 +85,12 @@ class Process:
     async def stop(self) -> None:
         """As the API does it."""
         await self.settlements.stop()
-        await self.lapses.stop()
-        await self.fallback.stop()
+        await self.expired_holds.stop()
+        await self.postgres_grants.stop()
         await self.journal.stop()
         await self.replay.stop()
         await self.heartbeat.stop()
-        await self.lane.stop()
+        await self.pipeline.stop()
         await self.pool.close()
         await self.database.close()
 
@@ -113,15 +115,16 @@ async def start_process(  # noqa: PLR0913 - each test turns the one knob that it
     """
     database = Database(database_url, timeout_s=PATIENCE_S)
     pool = Connections(database_url, timeout_s=PATIENCE_S)
-    lane = RedisPipeline(redis_url, timeout_s=redis_timeout_s, breaker=Breaker(breaker), probe_s=probe_s)
-    quota = QuotaScripts(lane)
+    pipeline = RedisPipeline(redis_url, timeout_s=redis_timeout_s, breaker=Breaker(breaker), probe_s=probe_s)
+    quota = QuotaScripts(pipeline)
     process_id, running, densities = uuid7(), InFlight(), CharsPerToken()
     folder = spool_dir or spool_folder()
     spool = Spool(folder, process_id)
-    journal = Journal(asyncpg_dsn(database_url), timeout_s=10, process_id=process_id, refuge=spool)
-    epochs, lapses, prices = Rebuilder(pool, quota, calendar), ExpiredHolds(pool, quota), PriceList(database, ttl_s=60)
+    journal = Journal(asyncpg_dsn(database_url), timeout_s=10, process_id=process_id, spillover=spool)
+    rebuilder, expired_holds = Rebuilder(pool, quota, calendar), ExpiredHolds(pool, quota)
+    prices = PriceList(database, ttl_s=60)
     entitlements = Entitlements(database, ttl_s=remember_s)
-    fallback = PostgresGrants(
+    postgres_grants = PostgresGrants(
         asyncpg_dsn(database_url),
         process_id=process_id,
         running=running,
@@ -130,32 +133,34 @@ async def start_process(  # noqa: PLR0913 - each test turns the one knob that it
         dwell_s=fallback_s,
     )
     admission = Admission(
-        RedisGrants(quota, journal, epochs, lapses, running=running, calendar=calendar),
-        fallback,
+        RedisGrants(quota, journal, expired_holds, running=running, calendar=calendar),
+        postgres_grants,
+        rebuilder=rebuilder,
+        breaker=pipeline.breaker,
         entitlements=entitlements,
         prices=prices,
         rules=AdmissionRules(smallest_grant=SMALLEST_GRANT, ttl_ms=ttl_ms, counts_per_minute=60),
     )
     await pool.start()
-    lane.start()
+    pipeline.start()
     journal.start()
-    fallback.start()
+    postgres_grants.start()
     counter = OutputCounter(None, densities)
-    settlements = Settlements(journal, quota, prices, pool, running=running, spool=spool, counter=counter)
+    settlements = Settlements(journal, quota, prices, pool, in_flight=running, spool=spool, counter=counter)
     heartbeat = Heartbeat(pool, running, densities, process_id, every_s=1)
     recovery = Recovery(
-        pool, quota, prices, densities, process_id=process_id, running=running, dead_after_s=dead_after_s
+        pool, quota, prices, densities, process_id=process_id, in_flight=running, dead_after_s=dead_after_s
     )
-    replay = Replay(pool, quota, folder, spool=spool, running=running)
+    replay = Replay(pool, quota, folder, spool=spool, in_flight=running)
     await heartbeat.beat()
     return Process(
         database,
         pool,
-        lane,
+        pipeline,
         quota,
         journal,
-        epochs,
-        lapses,
+        rebuilder,
+        expired_holds,
         admission,
         settlements,
         running,
@@ -163,8 +168,8 @@ async def start_process(  # noqa: PLR0913 - each test turns the one knob that it
         recovery,
         replay,
         spool,
-        fallback,
-        LimitStatusReader(quota, epochs, entitlements, calendar, pool),
+        postgres_grants,
+        LimitStatusReader(quota, rebuilder, entitlements, calendar, pool),
         entitlements,
     )
 
@@ -195,12 +200,12 @@ A minute that is over is equal to anything: Redis drops its window with the next
 """
 
 
-async def shadow(quota: QuotaScripts, grant: Grant, user_id: UUID | None = None) -> States:
-    """What Redis says of the windows of `grant`."""
+async def redis_counters(quota: QuotaScripts, grant: Grant, user_id: UUID | None = None) -> States:
+    """The counters in Redis, in the windows of `grant`."""
     request = grant.request
     names = [f"m:{request.opened_ms // MINUTE_MS}", f"d:{request.day}", f"p:{request.period_id}"]
     answer = await quota.read(request.tenant_id, user_id or request.user_id, names)
-    assert not isinstance(answer, Stale), answer
+    assert isinstance(answer, tuple), answer
     of_user, of_tenant = answer
     return _plain(of_user, request.opened_ms), _plain(of_tenant, request.opened_ms)
 

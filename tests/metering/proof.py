@@ -1,4 +1,4 @@
-"""What the tests of reconciliation share: traffic by dice, everything that the books have, and what a check found."""
+"""The kit of the reconciliation tests: random traffic, all rows of a tenant, and the findings of a check."""
 
 import asyncio
 import random
@@ -7,8 +7,8 @@ from uuid import UUID
 
 from core.clock import now_ms
 from core.tenancy.audit import Actor
-from metering.admission.admission import Grant
 from metering.pricing.tokens import Usage
+from metering.quota.query import Grant
 from metering.reconciliation.drifts import Month, Reconciliation
 from metering.reconciliation.reconcile import Scope, reconcile
 from tests.harness import Account, Books
@@ -32,12 +32,12 @@ async def check(process: Process, tenant_id: UUID) -> Reconciliation:
 
 
 def found(run: Reconciliation) -> dict[str, int]:
-    """How many drifts, by check."""
+    """The number of drifts, by check."""
     return {name: done.found for name, done in run.checks.items() if done.found}
 
 
 async def traffic(process: Process, accounts: list[Account], dice: random.Random, requests: int) -> list[Grant]:
-    """Requests of all accounts at once; some still run at the end, and are answered."""
+    """Concurrent requests of all accounts; returns those that still run."""
 
     async def one(account: Account, usage: Usage, *, ends: bool) -> Grant | None:
         grant = await process.admit(account, max_tokens=1 + usage.output_tokens)
@@ -53,7 +53,7 @@ async def traffic(process: Process, accounts: list[Account], dice: random.Random
 
 
 async def everything(books: Books, tenant_id: UUID) -> dict[str, list[dict[str, Any]]]:
-    """Every row of the tenant's books."""
+    """All rows of the tenant."""
     return {
         table: [
             dict(row)

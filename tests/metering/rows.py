@@ -14,7 +14,7 @@ USAGE = Usage(1, 2, 3, 4, 5)
 
 
 def request(account: Account) -> OpenRequest:
-    """A granted request of now."""
+    """A request granted now."""
     at = now_ms()
     return OpenRequest(
         tenant_id=account.tenant_id,

@@ -7,13 +7,13 @@ import asyncpg
 
 from core import clock
 from core.clock import now_ms
-from core.postgres.database import asyncpg_dsn
 from metering.admission.entitlements import project_entitlement
 from metering.journal.partitions import ensure_partitions
 from metering.quota.limits import Limit, LimitSet, Meter, PlanLimits
 from metering.quota.schedule import Period, Refusal, Schedule, Segment
 from metering.quota.windows import WindowKind
 from tests.harness import Account, Books
+from tests.servers import asyncpg_dsn
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

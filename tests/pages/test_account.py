@@ -13,7 +13,7 @@ from core.clock import now_ms
 from core.ids import uuid7
 from core.tenancy.principal import Scope
 from tests.api.conftest import Api
-from tests.billing.office import DAY_MS, PERIOD, TERMS, Office
+from tests.billing.operator import DAY_MS, PERIOD, TERMS, OperatorSetup
 from tests.harness import Account
 from tests.pages.conftest import ORIGIN, SignIn
 
@@ -32,9 +32,9 @@ PROFILE = {
 
 
 @pytest.fixture
-async def office(api: Api) -> Office:
+async def setup(api: Api) -> OperatorSetup:
     """The desk of the application, with an operator and the plan `team`."""
-    return await Office.open(api.app.state.runtime.billing)
+    return await OperatorSetup.open(api.app.state.runtime.billing)
 
 
 def words(answer: httpx2.Response) -> str:
@@ -48,49 +48,51 @@ async def read(browser: httpx2.AsyncClient, path: str, status: int = 200) -> str
     return words(answer)
 
 
-async def test_the_overview_says_what_the_api_says(api: Api, office: Office, sign_in: SignIn) -> None:
-    tenant_id = await office.tenant(plan="team")
+async def test_the_overview_says_what_the_api_says(api: Api, setup: OperatorSetup, sign_in: SignIn) -> None:
+    tenant_id = await setup.tenant(plan="team")
     admin = await api.tenant_admin(tenant_id)
-    await office.period(tenant_id, PERIOD, ended_ms=-DAY_MS)
-    await office.use(tenant_id, PERIOD, output_tokens=1_010)
+    await setup.period(tenant_id, PERIOD, ended_ms=-DAY_MS)
+    await setup.add_usage(tenant_id, PERIOD, output_tokens=1_010)
     coming = (await api.http.get("/v1/billing/upcoming", headers=admin.headers)).json()
     browser = await sign_in(admin)
     shown = await read(browser, "/account")
     assert "1,010 of 1,000 output tokens 101 %" in shown
-    assert f"10 past the allowance, {rupees(1_000)} before GST" in shown
-    assert f"{coming['total']} Next bills as of now, with GST" in shown
+    assert "10 overage, ₹10 before GST" in shown
+    assert f"{coming['total']} Upcoming charges, with GST" in shown
     assert [line["component"] for line in coming["tax"]] == ["CGST", "SGST"]
     for line in coming["tax"]:
         assert f"{line['component']} 9 % {rupees(line['tax_paise'])}" in shown
-    assert f"As of now {coming['total']}" in shown
+    assert f"Total so far {coming['total']}" in shown
     answer = await browser.get("/account")
     assert 'aria-label="1,010 of 1,000 output tokens, 101 %"' in answer.text
     assert "style=" not in answer.text
     assert "script-src 'self';" in answer.headers["content-security-policy"]
 
 
-async def test_without_a_profile_gst_is_still_to_come(api: Api, office: Office, sign_in: SignIn) -> None:
-    tenant_id = await office.tenant(plan="team", is_known=False)
-    await office.period(tenant_id, PERIOD, ended_ms=-DAY_MS, terms=Terms(TERMS.meters, PastAllowance.BLOCK))
-    await office.use(tenant_id, PERIOD, output_tokens=250)
+async def test_without_a_profile_gst_is_still_to_come(api: Api, setup: OperatorSetup, sign_in: SignIn) -> None:
+    tenant_id = await setup.tenant(plan="team", is_known=False)
+    await setup.period(tenant_id, PERIOD, ended_ms=-DAY_MS, terms=Terms(TERMS.meters, PastAllowance.BLOCK))
+    await setup.add_usage(tenant_id, PERIOD, output_tokens=250)
     shown = await read(await sign_in(await api.tenant_admin(tenant_id)), "/account")
     assert "250 of 1,000 output tokens 25 %" in shown
-    assert "₹0.00 Next bills as of now, plus GST" in shown
+    assert "₹0.00 Upcoming charges, plus GST" in shown
 
 
 async def test_the_first_day_says_what_to_do(api: Api, sign_in: SignIn) -> None:
     browser = await sign_in(await api.tenant_admin())
-    assert "nothing is limited, and nothing is billed. Choose a plan" in await read(browser, "/account")
-    assert "No plan is on offer yet" in await read(browser, "/account/plan")
+    assert "the default limits apply and nothing is billed. Choose a plan" in await read(browser, "/account")
+    assert "No plans yet" in await read(browser, "/account/plan")
     assert "No bills yet" in await read(browser, "/account/bills")
-    assert "None so far" in await read(browser, "/account/alerts")
+    assert "No alerts yet" in await read(browser, "/account/alerts")
 
 
-async def test_bills_are_shown_when_final_and_to_their_tenant_alone(api: Api, office: Office, sign_in: SignIn) -> None:
-    tenant_id, other = await office.used(7), await office.used(9)
-    held = await office.used(30_000)  # so much that an operator has to look at it first
-    await office.close()
-    (bill,), (foreign,), (draft,) = [await office.bills(one) for one in (tenant_id, other, held)]
+async def test_bills_are_shown_when_final_and_to_their_tenant_alone(
+    api: Api, setup: OperatorSetup, sign_in: SignIn
+) -> None:
+    tenant_id, other = await setup.tenant_with_usage(7), await setup.tenant_with_usage(9)
+    held = await setup.tenant_with_usage(30_000)  # so much that an operator has to look at it first
+    await setup.close()
+    (bill,), (foreign,), (draft,) = [await setup.bills(one) for one in (tenant_id, other, held)]
     assert bill.number is not None
     assert foreign.number is not None
     browser = await sign_in(await api.tenant_admin(tenant_id))
@@ -99,7 +101,7 @@ async def test_bills_are_shown_when_final_and_to_their_tenant_alone(api: Api, of
     assert foreign.number not in listed
     assert "None in this state" in await read(browser, "/account/bills?state=paid")
     shown = await read(browser, f"/account/bills/{bill.id}")
-    assert "₹8.26 to be paid by" in shown
+    assert "₹8.26 due by" in shown
     assert "Before tax ₹7.00" in shown
     assert "Total ₹8.26" in shown
     for theirs in (foreign.id, draft.id):
@@ -111,24 +113,25 @@ async def test_bills_are_shown_when_final_and_to_their_tenant_alone(api: Api, of
     assert pdf.content.startswith(b"%PDF-")
     assert pdf.headers["cache-control"] == "no-store"
     assert bill.number in await read(browser, f"/account/bills/{bill.id}/document.html")
-    payment = await office.pay(bill)
+    payment = await setup.pay(bill)
     assert payment in await read(browser, f"/account/bills/{bill.id}")
 
 
-async def test_a_plan_is_said_with_all_that_it_costs(api: Api, office: Office, sign_in: SignIn) -> None:
-    tenant_id = await office.tenant()
+async def test_a_plan_is_said_with_all_that_it_costs(api: Api, setup: OperatorSetup, sign_in: SignIn) -> None:
+    tenant_id = await setup.tenant()
     admin = await api.tenant_admin(tenant_id)
     (offer,) = (await api.http.get("/v1/billing/plans", headers=admin.headers)).json()
     shown = await read(await sign_in(admin), "/account/plan")
-    assert f"Team {rupees(offer['base_paise'])} a month, {rupees(offer['gross_paise'])} with GST" in shown
-    assert "1,000 output tokens then ₹10,00,000.00 per million" in shown
-    assert "up to ₹1,00,000.00 before GST; then requests are refused until the next period" in shown
+    base, gross = (rupees(offer[name]).removesuffix(".00") for name in ("base_paise", "gross_paise"))
+    assert f"Team {base} per month, {gross} with GST" in shown
+    assert "1,000 output tokens then ₹10,00,000 per million" in shown
+    assert "up to ₹1,00,000 before GST; then requests are refused until the next period" in shown
 
 
-async def test_a_profile_is_asked_for_first_and_leads_back(api: Api, office: Office, sign_in: SignIn) -> None:
-    tenant_id = await office.tenant(is_known=False)
+async def test_a_profile_is_asked_for_first_and_leads_back(api: Api, setup: OperatorSetup, sign_in: SignIn) -> None:
+    tenant_id = await setup.tenant(is_known=False)
     browser = await sign_in(await api.tenant_admin(tenant_id))
-    assert "One step is left" not in await read(browser, "/account/plan?said=chosen"), "nothing waits"
+    assert "One step left" not in await read(browser, "/account/plan?said=chosen"), "nothing waits"
     assert "Thank you" not in await read(browser, "/account/plan?said=active"), "nothing was authorised"
     asked = await browser.post("/account/plan/subscribe", data={"plan": "team"})
     assert (asked.status_code, asked.headers["location"]) == (303, "/account/profile?next=plan")
@@ -152,16 +155,18 @@ async def test_a_profile_is_asked_for_first_and_leads_back(api: Api, office: Off
     assert "evil" not in await read(browser, "/account/profile?next=evil&said=evil")
 
 
-async def test_checkout_is_let_in_where_something_waits_for_it_alone(api: Api, office: Office, sign_in: SignIn) -> None:
+async def test_checkout_is_let_in_where_something_waits_for_it_alone(
+    api: Api, setup: OperatorSetup, sign_in: SignIn
+) -> None:
     assert api.app.state.runtime.settings.razorpay_base_url == "https://api.razorpay.com"
-    tenant_id = await office.tenant()
+    tenant_id = await setup.tenant()
     browser = await sign_in(await api.tenant_admin(tenant_id))
     before = await browser.get("/account/plan")
     assert "razorpay.com" not in before.text + before.headers["content-security-policy"]
-    async with office.context.tenant_transaction(tenant_id) as session:
+    async with setup.context.tenant_transaction(tenant_id) as session:
         session.add(waiting(tenant_id))
     answer = await browser.get("/account/plan?said=chosen")
-    assert "One step is left" in answer.text
+    assert "One step left" in answer.text
     assert 'href="https://rzp.io/i/abc" target="_blank" rel="noopener noreferrer"' in answer.text
     assert 'data-checkout-subscription="sub_waiting"' in answer.text
     assert "https://checkout.razorpay.com" in answer.headers["content-security-policy"]
@@ -190,8 +195,8 @@ def waiting(tenant_id: UUID) -> Subscription:
     )
 
 
-async def test_a_wish_that_cannot_be_is_refused_in_words(api: Api, office: Office, sign_in: SignIn) -> None:
-    tenant_id = await office.tenant()
+async def test_a_wish_that_cannot_be_is_refused_in_words(api: Api, setup: OperatorSetup, sign_in: SignIn) -> None:
+    tenant_id = await setup.tenant()
     browser = await sign_in(await api.tenant_admin(tenant_id))
     answer = await browser.post("/account/plan/subscribe", data={"plan": "NO SUCH"})
     assert answer.status_code == 422
@@ -232,10 +237,10 @@ async def test_another_site_changes_nothing(api: Api, sign_in: SignIn) -> None:
     assert await api.audit(admin.tenant_id) == []
 
 
-async def test_an_operator_sees_its_own_tenant_and_no_other(api: Api, office: Office, sign_in: SignIn) -> None:
-    tenant_id = await office.used(7)
-    await office.close()
-    (bill,) = await office.bills(tenant_id)
+async def test_an_operator_sees_its_own_tenant_and_no_other(api: Api, setup: OperatorSetup, sign_in: SignIn) -> None:
+    tenant_id = await setup.tenant_with_usage(7)
+    await setup.close()
+    (bill,) = await setup.bills(tenant_id)
     customer = await api.tenant_admin(tenant_id)
     browser = await sign_in(await api.platform_admin())
     assert "No bills yet" in await read(browser, "/account/bills")

@@ -59,13 +59,13 @@ async def test_nobody_climbs_by_a_form(api: Api, admin: Account, browser: httpx2
         data = {"name": "web", "scopes": ["chat", "platform:admin"]}
         answer = await visitor.post(f"/account/keys/{user_id}", data=data)
         assert answer.status_code == 422
-        assert "A key may have only what is listed here." in answer.text
+        assert "Choose from the permissions listed here." in answer.text
         assert "platform:admin" not in answer.text
     assert len(await api.books.fetch("SELECT 1 FROM api_keys WHERE tenant_id = $1", operator.tenant_id)) == 1
     assert len(await api.books.fetch("SELECT 1 FROM api_keys WHERE tenant_id = $1", admin.tenant_id)) == 1
     bounded = await sign_in(await api.books.account(scopes=[Scope.TENANT_ADMIN], tenant_id=admin.tenant_id))
     refused = await bounded.post(f"/account/keys/{admin.user_id}", data={"name": "web", "scopes": ["chat"]})
-    assert (refused.status_code, "This key lacks a scope" in refused.text) == (422, True)
+    assert (refused.status_code, "This key lacks permissions" in refused.text) == (422, True)
     assert 'value="chat"' not in refused.text, "what the visitor's key lacks is not offered"
     rotated = await bounded.post(f"/account/key/{admin.key_id}/rotate", data={"overlap": "0"})
     assert (rotated.status_code, KEY.findall(rotated.text)) == (422, [])
@@ -80,7 +80,7 @@ async def test_what_is_typed_wrong_makes_nothing(api: Api, admin: Account, brows
     good = {"name": "kept as typed", "scopes": ["chat"]}
     for wrong, reason in (
         ({"name": ""}, "A name has 1 to 200 characters"),
-        ({"scopes": []}, "Choose at least one thing"),
+        ({"scopes": []}, "Choose at least one permission"),
         ({"expires_at": "2020-01-01"}, "Choose a day in the future"),
         ({"expires_at": "soon"}, "Choose a day in the future"),
         ({"expires_at": "9999-12-31"}, "Choose a day in the future"),
@@ -93,7 +93,7 @@ async def test_what_is_typed_wrong_makes_nothing(api: Api, admin: Account, brows
         assert (await browser.post("/account/keys", data={"external_id": name})).status_code == status
     await browser.post("/account/keys", data={"external_id": "twice"})
     again = await browser.post("/account/keys", data={"external_id": "twice"})
-    assert (again.status_code, "There is a user of this name already." in again.text) == (409, True)
+    assert (again.status_code, "A user with this name exists." in again.text) == (409, True)
     assert len(await api.books.fetch("SELECT 1 FROM api_keys WHERE tenant_id = $1", admin.tenant_id)) == 1
     assert len(await api.books.fetch("SELECT 1 FROM users WHERE tenant_id = $1", admin.tenant_id)) == 2
 

@@ -69,7 +69,7 @@ async def test_nobody_else_gets_in(api: Api, sign_in: SignIn, full: UUID) -> Non
     for path in (*PAGES, f"/operator/tenants/{full}"):
         page = await admin.get(path)
         assert page.status_code == 403, path
-        assert "This is not yours to see" in page.text
+        assert "You don't have access to this page" in page.text
     for path in (
         "/webhooks/replay",
         "/webhooks/evt_1/replay",
@@ -96,7 +96,7 @@ async def test_a_parked_event_is_replayed_and_a_finding_closed_with_a_reason(
     assert done.headers["location"] == "/operator/findings?said=closed"
     done = await operator.post("/operator/webhooks/replay")
     assert done.headers["location"] == "/operator/webhooks?said=replayed-all"
-    assert "All parked events wait" in (await operator.get(done.headers["location"])).text
+    assert "All parked events are queued" in (await operator.get(done.headers["location"])).text
     assert "<b>" not in (await operator.get("/operator/webhooks?said=<b>x")).text
     (event,) = await api.books.fetch("SELECT state, tries FROM webhook_events")
     assert (event["state"], event["tries"]) == ("received", 0)

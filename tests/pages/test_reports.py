@@ -15,10 +15,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api.pages.reports import figures
-from api.pages.reports.view import TOKENS, BadView, read_view
-from api.pages.site import number, usd
+from api.pages.reports.view import BadView, read_view
+from api.schemas.usage.counts import TOKENS
+from api.services.usage import reports
 from core.clock import now_ms
+from core.figures import grouped, usd
 from core.tenancy.principal import Scope
 from tests.api.conftest import Api
 from tests.harness import Account
@@ -76,8 +77,8 @@ def as_shown(sums: Counter[str]) -> list[str]:
     """The cells of a row, without a price."""
     tokens = sum(sums[name] for name in TOKENS)
     return [
-        *(number(sums[name]) for name in ("requests", "errors", *TOKENS)),
-        number(tokens),
+        *(grouped(sums[name]) for name in ("requests", "errors", *TOKENS)),
+        grouped(tokens),
         usd(sums["cost_nano_usd"]),
     ]
 
@@ -136,14 +137,14 @@ async def test_what_is_not_shown_is_in_the_others(
     found = drawn(3, people, days=2, each=20)
     await settle(api.books, found)
     browser = await sign_in(people[0])
-    monkeypatch.setattr(figures, "SHOWN_ROWS", 1)
+    monkeypatch.setattr(reports, "SHOWN_ROWS", 1)
     for group in ("user", "day"):
         _, *rows, total = rows_of(
             (await browser.get(f"/reports?group_by={group}&from={KOLKATA.date_of(now_ms() - 2 * DAY_MS)}")).text
         )
         assert len(rows) == 2
         for shown, rest, whole in zip(*(cells[1:-1] for cells in (*rows, total)), strict=True):
-            assert number(int(shown.replace(",", "")) + int(rest.replace(",", ""))) == whole
+            assert grouped(int(shown.replace(",", "")) + int(rest.replace(",", ""))) == whole
         assert (" other" in rows[1][0]) == (group == "user"), "days are never cut"
         assert total[1:] == as_shown(counts(found))
 
@@ -181,7 +182,7 @@ async def test_each_bar_leads_one_level_down_until_the_requests(
     ] == listed
     request = (await browser.get(f"/reports/requests/{listed[0]}")).text
     first = max(theirs, key=lambda each: each.settlement.id).settlement
-    assert ["Input", number(first.usage.input_tokens)] in rows_of(request)
+    assert ["Input", grouped(first.usage.input_tokens)] in rows_of(request)
     keys = (await browser.get(f"/reports/requests?key_id={people[2].key_id}&from={today - timedelta(days=9)}")).text
     assert keys.count('href="/reports/requests/0') == len([each for each in found if each.account is people[2]])
 
@@ -230,10 +231,10 @@ async def test_another_tenants_is_not_found(api: Api, people: list[Account], sig
         f"/requests/{found[-1].settlement.id}",
     ):
         answer = await browser.get(f"/reports{path}")
-        assert (answer.status_code, "There is nothing here" in answer.text) == (404, True), path
+        assert (answer.status_code, "Page not found" in answer.text) == (404, True), path
     refused = await browser.get("/reports?group_by=tenant&from=<b>&to=2026-11-10")
     assert refused.status_code == 422
-    assert "A day is written as 2026-11-30." in refused.text
+    assert "Write a day as 2026-11-30." in refused.text
     assert 'value="&lt;b&gt;"' in refused.text, "what was typed is still there, and only text"
     assert str(found[-1].settlement.id) not in (await browser.get("/reports/requests")).text
     operator = await sign_in(await api.platform_admin())
@@ -244,7 +245,7 @@ async def test_another_tenants_is_not_found(api: Api, people: list[Account], sig
     link = html.unescape(re.search(r'href="(/v1/[^"]+format=csv[^"]*)"', page)[1])  # type: ignore[index]
     listed = csv.DictReader(StringIO((await operator.get(link)).content.decode("utf-8-sig")))
     *_, total = rows_of(page)
-    assert total[1] == number(sum(int(row["requests"]) for row in listed))
+    assert total[1] == grouped(sum(int(row["requests"]) for row in listed))
     assert total[1:] == as_shown(counts([each for each in found if each.account in theirs]))
     chatter = await sign_in(await api.books.account(scopes=[Scope.CHAT]))
     for path in ("", "/requests", "/live", "/live/events"):
@@ -255,13 +256,13 @@ async def test_another_tenants_is_not_found(api: Api, people: list[Account], sig
     ("query", "words"),
     [
         ("from=2026-11-20&to=2026-11-10", "The first day is after the last one."),
-        ("from=yesterday", "A day is written as 2026-11-30."),
+        ("from=yesterday", "Write a day as 2026-11-30."),
         ("from=2024-01-01&to=2026-11-10", "at most 401 days"),
-        ("from=1999-01-01", "nothing before 2020"),
+        ("from=1999-01-01", "Choose days from 2020 to 2100."),
         ("group_by=tenant", "group_by is one of day, user, key, model."),
         ("order=secrets", "order is one of"),
-        ("user_id=me", "user_id is no id"),
-        ("model=%00", "signs in it that cannot be"),
+        ("user_id=me", "user_id is not an id"),
+        ("model=%00", "has invalid characters"),
     ],
 )
 def test_what_cannot_be_shown_is_said_in_words(query: str, words: str) -> None:

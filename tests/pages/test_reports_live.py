@@ -10,16 +10,18 @@ from uuid import UUID, uuid4
 import httpx2
 import pytest
 
-from api.pages.reports import feed, live
-from api.pages.reports.feed import Feed, Readings
+from api.pages.reports import live as page
+from api.services.usage import live
+from api.services.usage.live import LiveFeed, Readings
 from core.clock import now_ms
 from core.errors import Unavailable
 from core.ids import uuid7
 from core.tenancy.principal import Scope
 from metering.journal.records import Outcome
 from metering.reports.live_usage import LiveUsage, read_live_usage
+from tests.answers import parse_sse
 from tests.api.conftest import Api
-from tests.harness import Account, parse_sse
+from tests.harness import Account
 from tests.pages.conftest import SignIn
 from tests.pages.reported import settle, used
 
@@ -69,8 +71,8 @@ async def test_the_minute_counts_what_runs_began_and_ended(api: Api) -> None:
 
 
 async def test_everybody_shares_one_read_a_second_while_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "EVERY_S", 0)
-    monkeypatch.setattr(feed, "_SHARE", 0)
+    monkeypatch.setattr(live, "EVERY_S", 0)
+    monkeypatch.setattr(live, "_SHARE", 0)
     asked: list[Collection[UUID | None]] = []
     here, there, answers = uuid4(), uuid4(), asyncio.Semaphore(0)
 
@@ -82,7 +84,7 @@ async def test_everybody_shares_one_read_a_second_while_somebody_looks(monkeypat
             raise Unavailable("the database does not answer")
         return {tenant_id: LiveUsage(running=number) for tenant_id in watched}
 
-    shared = Feed(read)
+    shared = LiveFeed(read)
     looking = [shared.watch(tenant_id) for tenant_id in (here, here, there)]
 
     async def next_of(*watchers: AsyncGenerator[LiveUsage | None, None]) -> list[LiveUsage | None]:
@@ -110,9 +112,9 @@ async def test_everybody_shares_one_read_a_second_while_somebody_looks(monkeypat
 
 
 async def test_the_stream_ends_with_the_session(api: Api, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "RECHECK_S", 0)
-    monkeypatch.setattr(feed, "EVERY_S", 0.05)
-    monkeypatch.setattr(feed, "_SHARE", 0)
+    monkeypatch.setattr(page, "RECHECK_S", 0)
+    monkeypatch.setattr(live, "EVERY_S", 0.05)
+    monkeypatch.setattr(live, "_SHARE", 0)
     admin = await api.books.account(scopes=[Scope.TENANT_ADMIN])
     both = (admin, await api.books.account())
     await settle(api.books, [used(random.Random(1), each, now_ms()) for each in both])

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from api.gateway.anthropic_admin import AnthropicAdmin, ReportUnavailable
+from api.services.usage.anthropic_admin import AnthropicAdmin, ReportUnavailable
 from metering.reconciliation.provider_usage import Reported
 from tests.sandbox.test_anthropic import HEADERS, KEY, chat, order, start_server
 

@@ -1,30 +1,35 @@
-"""Limits as they are typed: `tokens/day=200000`, as many as wanted."""
+"""Limits as command line options: `--set tokens/day=200000`, repeated."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.routes.admin.limits import Limits
 from core.errors import Invalid
+
+if TYPE_CHECKING:
+    from api.schemas.accounts.limits import Limits
 
 _FORM = "METER/WINDOW=N, as tokens/day=200000; spend is in micro-USD"
 
 LimitTexts = Annotated[
-    list[str] | None, typer.Option("--set", metavar="METER/WINDOW=N", help=f"A limit: {_FORM}. All others go.")
+    list[str] | None,
+    typer.Option("--set", metavar="METER/WINDOW=N", help=f"A limit: {_FORM}. Replaces all limits in force."),
 ]
-Concurrency = Annotated[int | None, typer.Option(help="Requests at a time. All others go.")]
-Nothing = Annotated[bool, typer.Option("--none", help="Replace the limits by no limits at all.")]
+Concurrency = Annotated[int | None, typer.Option(help="Requests at a time. Replaces all limits in force.")]
+Nothing = Annotated[bool, typer.Option("--none", help="Replace the limits by an empty set.")]
 
 
-def read_limits(texts: list[str] | None, concurrency: int | None) -> Limits:
-    """A set of limits. Raises Invalid, or pydantic's ValidationError."""
+def read_limits(texts: list[str] | None, concurrency: int | None) -> "Limits":
+    """Parses a set of limits. Raises Invalid, or pydantic's ValidationError."""
+    from api.schemas.accounts.limits import Limits  # noqa: PLC0415 - imports metering's tables
+
     return Limits.model_validate({"limits": [_limit(text) for text in texts or ()], "concurrency": concurrency})
 
 
-def asked_limits(texts: list[str] | None, concurrency: int | None, *, nothing: bool) -> Limits | None:
-    """The set to replace the old one with; None when nothing was asked but to see it. Raises as `read_limits`."""
+def parse_replacement(texts: list[str] | None, concurrency: int | None, *, nothing: bool) -> "Limits | None":
+    """Parses the set that replaces the limits; None without any option. Raises as `read_limits`."""
     if nothing and (texts or concurrency is not None):
-        raise Invalid("--none goes alone")
+        raise Invalid("--none excludes --set and --concurrency")
     return read_limits(texts, concurrency) if nothing or texts or concurrency is not None else None
 
 

@@ -1,1 +1,1 @@
-"""Commands for plans, profiles, subscriptions, bills, charges, refunds and webhooks."""
+"""Commands for plans, profiles, subscriptions, bills, charges, refunds, findings and webhook events."""

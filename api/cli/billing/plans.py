@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 import typer
 
 from api.cli.accounts.limits import read_limits
-from api.cli.command import AsJson, CommandContext, run_command, show, show_all
-from api.routes.admin.plans import MeterPrice, NewPlan, PlanItem, publish
-from billing.catalogue.plans import find_plan, list_plans
+from api.cli.command import Call, Group
+from api.cli.options import PlanCode, PlanVersion
+from api.schemas.billing.plans import MeterPrice, NewPlan
+from api.services.billing import plans
 from billing.rating.overage import Meter, PastAllowance
 from core.errors import Invalid
 
-app = typer.Typer(no_args_is_help=True, help="Plans: what they cost, include and allow.")
+app = Group("Plans: prices, allowances and limits, in versions.")
 
 _PAISE = 100
 _RUPEES = re.compile(r"([0-9]{1,15}|[0-9]{1,3}(,[0-9]{2,3}){0,4},[0-9]{3})(\.[0-9]{1,6})?")
@@ -21,32 +22,36 @@ _RUPEES = re.compile(r"([0-9]{1,15}|[0-9]{1,3}(,[0-9]{2,3}){0,4},[0-9]{3})(\.[0-
 _FORM = "METER/WINDOW=N"
 UserLimits = Annotated[list[str] | None, typer.Option("--user", metavar=_FORM, help="A limit of each user.")]
 TenantLimits = Annotated[list[str] | None, typer.Option("--tenant", metavar=_FORM, help="A limit of the tenant.")]
-UserConcurrency = Annotated[int | None, typer.Option(help="Requests at a time of each user.")]
-TenantConcurrency = Annotated[int | None, typer.Option(help="Requests at a time of the tenant.")]
+UserConcurrency = Annotated[int | None, typer.Option(help="Concurrent requests of each user.")]
+TenantConcurrency = Annotated[int | None, typer.Option(help="Concurrent requests of the tenant.")]
 MeterTexts = Annotated[
     list[str] | None,
-    typer.Option("--meter", metavar="METER=N@RUPEES", help="Included units, and rupees per million past them."),
+    typer.Option("--meter", metavar="METER=N@RUPEES", help="Included units, and rupees per million of overage."),
 ]
-WhenUnpaid = Annotated[Literal["block", "free"], typer.Option(help="`block`, or `free`: the tenant's own plan holds.")]
+WhenUnpaid = Annotated[
+    Literal["block", "free"], typer.Option(help="`block` requests, or `free`: give what the tenant's own plan gives.")
+]
 
 
-@app.command("publish")
+@app.answering("publish")
 def publish_one(  # noqa: PLR0913, PLR0917 - all that a plan says
     code: Annotated[str, typer.Argument(help="The plan's code: a-z, 0-9 and hyphens.")],
-    name: Annotated[str, typer.Argument(help="The name that people read.")],
+    name: Annotated[str, typer.Argument(help="The display name.")],
     user: UserLimits = None,
     tenant: TenantLimits = None,
     user_concurrency: UserConcurrency = None,
     tenant_concurrency: TenantConcurrency = None,
-    base: Annotated[str, typer.Option(metavar="RUPEES", help="A month's price before tax, as 2999.00.")] = "0",
+    base: Annotated[str, typer.Option(metavar="RUPEES", help="The price per month before tax, such as 2999.00.")] = "0",
     meter: MeterTexts = None,
-    past_allowance: Annotated[PastAllowance, typer.Option(help="What happens past it.")] = PastAllowance.BLOCK,
-    ceiling: Annotated[str | None, typer.Option(metavar="RUPEES", help="The most that usage may cost.")] = None,
+    past_allowance: Annotated[
+        PastAllowance, typer.Option(help="Block requests, or bill overage.")
+    ] = PastAllowance.BLOCK,
+    ceiling: Annotated[
+        str | None, typer.Option(metavar="RUPEES", help="The limit of overage per period, before tax.")
+    ] = None,
     when_unpaid: WhenUnpaid = "block",
     trial_days: Annotated[int, typer.Option(help="Days before the first charge.")] = 0,
-    *,
-    as_json: AsJson = False,
-) -> None:
+) -> Call:
     """Publish a plan, or its next version. Tenants stay on the version they are on."""
     new = NewPlan(
         base_paise=_paise(base),
@@ -60,46 +65,25 @@ def publish_one(  # noqa: PLR0913, PLR0917 - all that a plan says
         user=read_limits(user, user_concurrency),
         tenant=read_limits(tenant, tenant_concurrency),
     )
-
-    async def work(context: CommandContext) -> PlanItem:
-        return PlanItem.of(await publish(context.session, context.actor, new))
-
-    show(run_command(work), as_json=as_json)
+    return lambda context: plans.publish_plan(context, new)
 
 
-@app.command("show")
-def show_one(
-    code: Annotated[str, typer.Argument(help="The plan's code.")],
-    version: Annotated[int | None, typer.Option(help="Its version; the newest when not given.")] = None,
-    *,
-    as_json: AsJson = False,
-) -> None:
+@app.answering("show")
+def show_one(code: PlanCode, version: PlanVersion = None) -> Call:
     """Show a version of a plan."""
-
-    async def work(context: CommandContext) -> PlanItem:
-        return PlanItem.of(await find_plan(context.session, code, version))
-
-    show(run_command(work), as_json=as_json)
+    return lambda context: plans.find_plan(context, code, version)
 
 
-@app.command("list")
-def list_all(*, as_json: AsJson = False) -> None:
+@app.answering("list", "code", "version", "name", "base_paise", "past_allowance", "user", "tenant")
+def list_all() -> Call:
     """List every version of every plan."""
-
-    async def work(context: CommandContext) -> list[PlanItem]:
-        return [PlanItem.of(plan) for plan in await list_plans(context.session)]
-
-    show_all(
-        run_command(work),
-        ["code", "version", "name", "base_paise", "past_allowance", "user", "tenant"],
-        as_json=as_json,
-    )
+    return plans.list_plans
 
 
 def _paise(text: str) -> int:
-    """Rupees as people write them, exactly: `2999.00`, `1,00,000`. Raises Invalid."""
+    """Exact paise of an amount in rupees: `2999.00`, `1,00,000`. Raises Invalid."""
     if not _RUPEES.fullmatch(text):
-        raise Invalid(f"{text!r} is not an amount in rupees, as 2999.00")
+        raise Invalid(f"{text!r} is not an amount in rupees, such as 2999.00")
     amount = Decimal(text.replace(",", "")) * _PAISE
     if amount != int(amount):
         raise Invalid(f"{text!r} has a part of a paisa")
@@ -107,7 +91,7 @@ def _paise(text: str) -> int:
 
 
 def _meter(text: str, *, priced: bool) -> MeterPrice:
-    """`output_tokens=2000000@1600.00`; a plan that bills wants the rate. Raises Invalid."""
+    """A meter's terms: `output_tokens=2000000@1600.00`; a plan that bills needs the rate. Raises Invalid."""
     name, _, terms = text.partition("=")
     allowance, _, rate = terms.partition("@")
     if name not in set(Meter) or not allowance.isdecimal() or (priced and not rate):

@@ -1,82 +1,68 @@
-"""`naka subscription`: what a tenant has subscribed to, and the operator's word on it.
+"""`naka subscription`: a tenant's subscriptions. The worker sends the operator's changes to Razorpay."""
 
-Its own admin does the same on the account page; Razorpay is told by the worker.
-"""
-
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import typer
 
-from api.cli.accounts.tenants import Named, named_tenant
-from api.cli.billing.billing_command import run_billing_command
-from api.cli.command import AsJson, show, show_all
-from api.routes.subscription_items import SubscriptionItem
-from billing.context import BillingContext
-from billing.models import Subscription
-from billing.subscriptions.intents import cancel as cancel_it
-from billing.subscriptions.intents import pause as pause_it
-from billing.subscriptions.intents import subscriptions_of
-from core.tenancy.audit import Actor
+from api.cli.command import Answer, Call, Group
+from api.cli.options import Reason, Tenant, tenant_name
+from api.schemas.billing.subscriptions import SubscriptionItem
+from api.services.billing import subscriptions
+from api.services.context import ServiceContext
 
-app = typer.Typer(no_args_is_help=True, help="Subscriptions at Razorpay.")
-_COLUMNS = ["plan", "version", "state", "status", "amount", "paid_through", "ends_at", "payment_method", "error"]
-
-Reason = Annotated[str, typer.Option(help="Why; for the audit log.")]
+app = Group("Subscriptions at Razorpay.")
+_COLUMNS = ("plan", "version", "state", "status", "amount", "paid_through", "ends_at", "payment_method", "error")
 
 
 class Shown(SubscriptionItem):
-    """One, with its amount for people. Where it is to be authorised is the tenant's to see."""
+    """A subscription with its amount in rupees."""
 
     amount: str
 
     @classmethod
-    def of_row(cls, row: Subscription) -> "Shown":
-        """As it is printed."""
-        item = SubscriptionItem.of(row, "")
-        given = item.model_dump() | {"pay_url": None, "checkout": None}
-        return cls(**given, amount=f"{item.amount_paise // 100:,}.{item.amount_paise % 100:02d}")
+    def from_item(cls, item: SubscriptionItem) -> "Shown":
+        """The printed shape."""
+        amount = f"{item.amount_paise // 100:,}.{item.amount_paise % 100:02d}"
+        return cls.model_construct(**item.model_dump(), amount=amount)
 
 
-@app.command("list")
-def list_all(tenant: Named, *, as_json: AsJson = False) -> None:
-    """List the subscriptions of a tenant, ended ones too."""
+@app.answering("list", *_COLUMNS)
+def list_all(tenant: Tenant) -> Call:
+    """List a tenant's subscriptions, ended ones too."""
 
-    async def work(context: BillingContext, _: Actor) -> list[Shown]:
-        async with context.database.session() as session:
-            found = await named_tenant(session, tenant)
-            return [Shown.of_row(row) for row in await subscriptions_of(session, found.id)]
+    async def listed(context: ServiceContext) -> Answer:
+        return [Shown.from_item(item) for item in await subscriptions.list_of_tenant(context, tenant_name(tenant))]
 
-    show_all(run_billing_command(work), _COLUMNS, as_json=as_json)
+    return listed
 
 
-@app.command()
-def cancel(tenant: Named, reason: Reason, *, now: bool = False, as_json: AsJson = False) -> None:
-    """End a tenant's subscription with the period that is paid for; with --now no further charge is made at all."""
-
-    async def work(context: BillingContext, actor: Actor) -> Shown:
-        async with context.database.session() as session:
-            tenant_id = (await named_tenant(session, tenant)).id
-        return Shown.of_row(await cancel_it(context, actor, tenant_id, at_period_end=not now, reason=reason))
-
-    show(run_billing_command(work), as_json=as_json)
-
-
-@app.command()
-def pause(tenant: Named, *, as_json: AsJson = False) -> None:
-    """Make no further charges until it is resumed; what is paid for is served."""
-    show(_paused(tenant, resume=False), as_json=as_json)
+@app.answering("cancel", billing=True)
+def cancel(
+    tenant: Tenant,
+    reason: Reason,
+    *,
+    now: Annotated[bool, typer.Option("--now", help="Now. The paid time is served either way.")] = False,
+) -> Call:
+    """Cancel a tenant's subscription at the end of its paid period."""
+    name, at_period_end = tenant_name(tenant), not now
+    return _shown(lambda context: subscriptions.cancel_for_tenant(context, name, reason, at_period_end=at_period_end))
 
 
-@app.command()
-def resume(tenant: Named, *, as_json: AsJson = False) -> None:
-    """Let charges go on."""
-    show(_paused(tenant, resume=True), as_json=as_json)
+@app.answering("pause", billing=True)
+def pause(tenant: Tenant) -> Call:
+    """Stop further charges until it is resumed; the paid time is served."""
+    return _shown(lambda context: subscriptions.pause_for_tenant(context, tenant_name(tenant), resume=False))
 
 
-def _paused(tenant: str, *, resume: bool) -> Shown:
-    async def work(context: BillingContext, actor: Actor) -> Shown:
-        async with context.database.session() as session:
-            tenant_id = (await named_tenant(session, tenant)).id
-        return Shown.of_row(await pause_it(context, actor, tenant_id, resume=resume))
+@app.answering("resume", billing=True)
+def resume(tenant: Tenant) -> Call:
+    """Resume charges."""
+    return _shown(lambda context: subscriptions.pause_for_tenant(context, tenant_name(tenant), resume=True))
 
-    return run_billing_command(work)
+
+def _shown(call: Callable[[ServiceContext], Awaitable[SubscriptionItem]]) -> Call:
+    async def shown(context: ServiceContext) -> Answer:
+        return Shown.from_item(await call(context))
+
+    return shown

@@ -1,4 +1,4 @@
-"""`naka doctor`: what is wrong with this set-up, and how to mend it. Exit code 1 on a fault, 0 with warnings."""
+"""`naka doctor`: checks this installation, and suggests fixes. Exit code 1 on a fault, 0 with warnings."""
 
 import asyncio
 from dataclasses import asdict
@@ -23,15 +23,15 @@ _MARKS = {
 
 
 def doctor(*, as_json: AsJson = False) -> None:
-    """Say what is wrong with this set-up, and how to mend it."""
+    """Check this installation, and suggest fixes."""
     configure_logs(level="error", as_json=False)
     try:
         settings = load_settings()
     except SettingsError as error:
-        mend = "see .env.example for what each setting takes"
+        mend = "see .env.example for the values of each setting"
         findings = [Finding("settings", Verdict.FAULT, str(error), mend)]
     else:
-        from api.doctor.checkup import examine  # noqa: PLC0415 - it asks everybody, by everybody's client
+        from api.doctor.checkup import examine  # noqa: PLC0415 - imports every provider's SDK
 
         findings = asyncio.run(examine(settings))
     if as_json:
@@ -51,4 +51,4 @@ def _show(findings: list[Finding]) -> None:
     console.print(table)
     faults = sum(finding.verdict is Verdict.FAULT for finding in findings)
     warnings = sum(finding.verdict is Verdict.WARNING for finding in findings)
-    console.print("All is well." if not faults and not warnings else f"{faults} faults, {warnings} warnings.")
+    console.print("All checks passed." if not faults and not warnings else f"{faults} faults, {warnings} warnings.")

@@ -1,4 +1,4 @@
-"""`naka serve` and `naka migrate`."""
+"""`naka serve`, `naka worker` and `naka migrate`. At least one worker must run; any number may."""
 
 import asyncio
 import gc
@@ -9,35 +9,36 @@ from sqlalchemy import text
 
 from api.cli.command import load_database_settings, load_settings
 from api.cli.processes.start import check_start
-from core.descriptors import connections_that_fit, needed, raise_limit, require_enough
-from core.lifeline import end_with_parent
+from api.cli.signals import ending_signals
+from core.descriptors import connections_that_fit, descriptors_needed, raise_limit, require_enough
 from core.logs import configure_logs, get_logger
+from core.parent_exit import end_with_parent
 from core.postgres.database import Database
 from core.postgres.url import PostgresUrl
 from core.settings import Settings
 
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
-WithParent = Annotated[bool, typer.Option("--with-parent", help="End when standard input does.", hidden=True)]
+WithParent = Annotated[bool, typer.Option("--with-parent", help="End when standard input ends.", hidden=True)]
 Fd = Annotated[
     int | None,
     typer.Option(
         min=0,
         metavar="N",
-        help="Listen on this inherited listening socket, in place of --host and --port: a worker and the one that "
-        "replaces it share it, so that no connection is lost in between.",
+        help="Listen on this inherited socket in place of --host and --port. A process and its successor can share it, "
+        "so that no connection is lost during a restart.",
         show_default=False,
     ),
 ]
-Port = Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen on; 0 takes a free one.")]
+Port = Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen on; 0 chooses a free one.")]
 
 
 def serve(host: Host = "127.0.0.1", port: Port = 8000, *, fd: Fd = None, with_parent: WithParent = False) -> None:
-    """Serve the API and the pages, until SIGTERM or Ctrl-C; a second one ends running answers at once."""
+    """Serve the API and the pages until SIGTERM or Ctrl-C; a second signal cuts open answers."""
     if with_parent:
         end_with_parent()
-    gc.disable()  # what a start makes stays: looking through it for garbage is a sixth of its time
+    gc.disable()  # imports create few garbage objects: collecting takes a sixth of their time
     from api.app import create_app  # noqa: PLC0415
-    from api.http import server  # noqa: PLC0415 - the other commands need not wait for the whole application
+    from api.http import server  # noqa: PLC0415 - imports the whole application
 
     gc.freeze()
     gc.enable()
@@ -61,18 +62,39 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000, *, fd: Fd = None, with_pa
 
 
 def _max_connections(settings: Settings, descriptors: int) -> int:
-    """The configured bound, or what the limit of descriptors leaves room for. Logs which."""
+    """The configured bound, or fewer where the limit of file descriptors is lower. Logs which."""
     fit, log = connections_that_fit(settings, descriptors), get_logger(__name__)
-    if descriptors < needed(settings):
-        log.warning("file_descriptors_few", limit=descriptors, needed=needed(settings), max_connections=fit)
+    if descriptors < descriptors_needed(settings):
+        log.warning("file_descriptors_few", limit=descriptors, needed=descriptors_needed(settings), max_connections=fit)
     else:
         log.info("file_descriptors", limit=descriptors, max_connections=fit)
     return fit
 
 
+def work(*, with_parent: WithParent = False) -> None:
+    """Run background jobs: partitions, recovery, billing, the nightly reconciliation."""
+    if with_parent:
+        end_with_parent()
+    settings = load_settings()
+    settings.require_servers()
+    settings.require_session()
+    configure_logs(level=settings.log_level, as_json=settings.log_format == "json")
+    asyncio.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in ending_signals():
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await check_start(settings)
+    from api.worker import Worker  # noqa: PLC0415 - long imports; stop signals are handled before
+
+    await Worker(settings).run(stop)
+
+
 def migrate() -> None:
-    """Bring the database to this version's schema, roles and privileges."""
-    from migrations import upgrade  # noqa: PLC0415 - as above
+    """Upgrade the database to this version's schema, roles and privileges."""
+    from migrations import upgrade  # noqa: PLC0415 - imports Alembic
 
     settings = load_database_settings()
     owner = settings.postgres_owner
@@ -92,7 +114,7 @@ async def _check(
     *,
     url: PostgresUrl | None = None,
 ) -> None:
-    """Raises what the database raises, before a server would say it with a stack trace."""
+    """Raises the database's errors early: a server would log them with a stack trace."""
     database = Database(url or settings.postgres, pool_size=1, timeout_s=settings.store_deadline_s)
     try:
         async with database.session() as session:

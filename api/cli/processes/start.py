@@ -1,6 +1,6 @@
-"""What must hold before `naka serve` or `naka worker` starts, each said in a line when it does not.
+"""Checks before `naka serve` or `naka worker` starts; each failure is one line.
 
-A store that is away is no reason to refuse what can only be asked of it: it is said when it is met.
+A check that needs Redis passes while Redis is down.
 """
 
 import tempfile
@@ -23,7 +23,7 @@ async def check_start(settings: Settings) -> None:
 
 
 def check_spool(folder: Path) -> None:
-    """Makes the folder, and a file in it. Raises SettingsError: settlements could not be kept there."""
+    """Creates the folder, and a file in it. Raises SettingsError when settlements could not be stored there."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=folder):
@@ -33,17 +33,17 @@ def check_spool(folder: Path) -> None:
 
 
 async def check_redis(settings: Settings) -> None:
-    """Raises SettingsError for a URL that no client takes, and for a server that Naka does not work with."""
+    """Raises SettingsError for an invalid URL, and for a server in a mode that Naka does not support."""
     timeout_s = settings.redis_timeout_s
     try:
         redis = Redis.from_url(settings.redis_url, socket_connect_timeout=timeout_s, socket_timeout=timeout_s)
         redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError):
-        raise SettingsError("REDIS_URL has a parameter that is not known, or not of its kind") from None
+        raise SettingsError("REDIS_URL has an unknown parameter, or one of a wrong type") from None
     try:
         refused = refused_mode(await redis.info("server"))
     except (RedisError, OSError):
-        return  # away, or not for us: admission goes on by Postgres, and the lane says why
+        return  # down or refusing: Postgres admits requests meanwhile, and the reason is logged there
     finally:
         await redis.aclose()
     if refused is not None:

@@ -1,8 +1,7 @@
-"""`naka up`: everything on this machine, with one command.
+"""`naka up`: the whole system on this machine.
 
-Starts what is not configured, migrates, makes the demo tenant once, serves, works in the background, and says what is
-real and what is simulated. Data stays in the home folder. Ctrl-C stops all of it, cleanly. What goes wrong is one
-clear line.
+Starts servers and simulators for everything not configured, migrates, creates the demo tenant once, starts the API and
+a worker, and prints which parts are real. Data stays in the home folder. Ctrl-C stops everything. An error is one line.
 """
 
 import asyncio
@@ -38,9 +37,9 @@ _READY_S = 60
 _STOP_S = 40
 _HOST = "127.0.0.1"
 _NO_BALANCER = {"SHUTDOWN_DRAIN_S": "0", "SHUTDOWN_GRACE_S": "5"}
-"""Nobody else is told that this machine stops, and whoever stops it waits."""
+"""No load balancer has to notice the stop, and a person waits for it."""
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Opens our own loopback URL, which no proxy of the environment stands before."""
+"""Opens our own loopback URL without the environment's proxies."""
 _console = Console(stderr=True, highlight=False)
 
 
@@ -49,8 +48,8 @@ class _Stopped(Exception):
 
 
 def up(
-    port: Annotated[int, typer.Option(help="Where the API listens.", min=1, max=65535)] = 8000,
-    home: Annotated[Path, typer.Option(help="Where data and logs stay.")] = Path(".naka"),
+    port: Annotated[int, typer.Option(help="Port of the API.", min=1, max=65535)] = 8000,
+    home: Annotated[Path, typer.Option(help="Folder for data and logs.")] = Path(".naka"),
 ) -> None:
     """Start everything on this machine: servers, simulators, the API, the worker."""
     home = home.resolve()
@@ -96,17 +95,17 @@ def _run(port: int, home: Path) -> None:
             )
             environment = configured | running.environment
             tell("bringing the database up to date")
-            # The owner's URL stays here: the API and the worker have no use for it.
+            # The API and the worker do not need the owner's URL.
             owner_url = environment.pop("DATABASE_MIGRATION_URL")
             urls = {"database_url": environment["DATABASE_URL"], "database_migration_url": owner_url}
             settings = settings.model_copy(update=urls)
             migrate(settings.postgres_owner, settings.postgres)
-            tell("looking for the demo tenant")
+            tell("preparing the demo tenant")
             keys = asyncio.run(_demo(settings, _known(home / "demo.json")))
             started = {"NAKA_ENV": "development", **running.environment}
             write_private(home / "env", "".join(f"{name}={value}\n" for name, value in started.items()))
             tell("starting the API and the worker")
-            # Both boot side by side; the worker stops last, after what the API leaves behind.
+            # Both start side by side. The worker stops last, to finish what the API leaves.
             for name, log, command in (
                 ("the worker", "worker.log", ["worker"]),
                 ("the API", "api.log", ["serve", "--host", _HOST, "--port", str(port)]),
@@ -129,7 +128,7 @@ def _run(port: int, home: Path) -> None:
 
 def _stop(_: int, __: FrameType | None) -> None:
     for number in ending_signals():
-        signal.signal(number, signal.SIG_IGN)  # an impatient second one must not interrupt the stopping
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the stop
     raise _Stopped
 
 
@@ -139,11 +138,11 @@ def _need_free(port: int) -> None:
         try:
             probe.bind((_HOST, port))
         except OSError:
-            raise ServerUnavailable(f"port {port} is taken: stop what listens there, or use --port") from None
+            raise ServerUnavailable(f"port {port} is in use: stop its process, or use --port") from None
 
 
 def _known(file: Path) -> dict[str, str]:
-    """What an earlier start wrote; nothing, where that was cut short."""
+    """The file of an earlier start; empty if missing or incomplete."""
     try:
         known: dict[str, str] = json.loads(file.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -160,7 +159,7 @@ async def _demo(settings: Settings, known: dict[str, str]) -> dict[str, str]:
 
 
 def _start(command: list[str], file: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """A process of ours, in a session of its own, which ends with us."""
+    """Starts a process in its own session, which ends when this process ends."""
     given = _NO_BALANCER | os.environ | environment
     with file.open("ab") as log:
         return subprocess.Popen(
@@ -198,16 +197,16 @@ def _banner(url: str, keys: dict[str, str], running: Laptop, home: Path) -> None
     _console.print("Ask from a terminal:\n", soft_wrap=True)
     command = (
         f"curl -N {url}/chat -H 'authorization: Bearer {keys['chat_key']}' "
-        "-H 'content-type: application/json' -d '{\"message\": \"What is a toll post?\"}'"
+        "-H 'content-type: application/json' -d '{\"message\": \"What is a webhook?\"}'"
     )
     _console.print(f"  {command}\n", soft_wrap=True, markup=False)
     _console.print("Ctrl-C stops everything; the data stays.")
 
 
 def _watch(running: Laptop, home: Path) -> None:
-    """Until somebody says stop, or a process ends that should not."""
+    """Waits for a stop signal. Raises ServerUnavailable when a process ends."""
     while True:
         time.sleep(0.5)
         for name, process in running.children.items():
             if process.poll() is not None:
-                raise ServerUnavailable(f"{name} has ended by itself: see the logs in {home}")
+                raise ServerUnavailable(f"{name} stopped unexpectedly: see the logs in {home}")

@@ -1,34 +1,27 @@
-"""Alerts: what was passed, where it is sent, and how each sending went; with a test message at one click."""
+"""Alerts: the list with its deliveries, the endpoint that receives them, and a test message."""
 
-from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from fastapi import Request
 from fastapi.responses import Response
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.auth.access import RuntimeDep
-from api.pages.account import wording
-from api.pages.account.frame import NOTHING_TYPED, REFUSALS, FormDep, Said, Typed, filled, own, parsed, refused, show
+from api.pages.account.frame import NOTHING_TYPED, REFUSALS, FormDep, Said, Typed, filled, parsed, refused, show
 from api.pages.route import page_router
 from api.pages.site import see_other
 from api.pages.visitor import AccountAdmin, Visitor
-from api.routes.billing import alerts as routes
 from api.routes.parameters import Cursor
-from api.runtime import Runtime
-from billing.alerts.endpoints import find_endpoint
-from billing.models import AlertDelivery, AlertEndpoint
+from api.schemas.billing.alerts import EndpointItem, NewEndpoint
+from api.services.billing import alerts
+from api.services.context import ServiceContext
 from core.errors import NotFound
 
 router = page_router("/account/alerts")
 _SIZE = 25
 _SAID = {
-    "set": "Alerts are sent there from now on.",
-    "removed": "Nothing is sent any more. Alerts are still listed here.",
-    "tested": "A test message is on its way. How it went is in the list in a moment.",
+    "set": "Alerts are sent to this address.",
+    "removed": "Alerts are no longer sent. They are still listed here.",
+    "tested": "A test message is being sent. Its result appears in the list in a moment.",
 }
 _STATES = {
     "none": ("not sent", ""),
@@ -36,98 +29,85 @@ _STATES = {
     "delivered": ("delivered", "good"),
     "failed": ("failed", "bad"),
 }
-"""How a delivery stands: the tag and its tone."""
-_URL = "An address begins with https:// (or http:// while you try it out) and has at most 500 characters."
+"""Tag and tone of a delivery."""
+_URL = "An address begins with https:// (or http:// during development) and has at most 500 characters."
 
 
 @router.get("")
-async def alerts_page(
-    request: Request, runtime: RuntimeDep, visitor: AccountAdmin, said: Said = "", cursor: Cursor = None
-) -> Response:
-    """The address and the list."""
-    return await _page(request, runtime, visitor, cursor=cursor, said=_SAID.get(said, ""))
+async def alerts_page(request: Request, visitor: AccountAdmin, said: Said = "", cursor: Cursor = None) -> Response:
+    """The endpoint and the list."""
+    return await _page(request, visitor, cursor=cursor, said=_SAID.get(said, ""))
 
 
 @router.post("/endpoint")
-async def set_endpoint(request: Request, runtime: RuntimeDep, visitor: AccountAdmin, form: FormDep) -> Response:
-    """Sets the address; the first time the answer shows the secret, and only that answer."""
+async def set_endpoint(request: Request, visitor: AccountAdmin, form: FormDep) -> Response:
+    """Sets the endpoint; only the first answer shows its secret."""
     try:
-        body = parsed(routes.NewEndpoint, {"url": form.text("url")}, {"url": _URL})
-        made = await routes.put_endpoint(body, own(visitor), runtime, request)
+        body = parsed(NewEndpoint, {"url": form.text("url")}, {"url": _URL})
+        made = await alerts.set_endpoint(visitor.account_context, body)
     except REFUSALS as error:
         typed, status = refused(form, error, "url")
-        return await _page(request, runtime, visitor, typed=typed, status=status)
+        return await _page(request, visitor, typed=typed, status=status)
     if made.secret is None:
         return see_other("/account/alerts?said=set")
-    return await _page(request, runtime, visitor, secret=made.secret, said=_SAID["set"], status=201)
+    return await _page(request, visitor, secret=made.secret, said=_SAID["set"], status=201)
 
 
 @router.post("/endpoint/rotate")
-async def rotate_secret(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
-    """A new secret, in this answer alone."""
-    made = await routes.rotate_endpoint(own(visitor), runtime, request)
-    return await _page(request, runtime, visitor, secret=made.secret or "", status=201)
+async def rotate_secret(request: Request, visitor: AccountAdmin) -> Response:
+    """Creates a new secret, shown in this answer only."""
+    made = await alerts.rotate_secret(visitor.account_context)
+    return await _page(request, visitor, secret=made.secret or "", rotated=True, status=201)
 
 
 @router.post("/endpoint/delete")
-async def remove_endpoint(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
-    """Nothing is sent any more."""
-    await routes.delete_endpoint(own(visitor), runtime, request)
+async def remove_endpoint(visitor: AccountAdmin) -> Response:
+    """Stops sending alerts."""
+    await alerts.remove_endpoint(visitor.account_context)
     return see_other("/account/alerts?said=removed")
 
 
 @router.post("/endpoint/test")
-async def send_test(runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
-    """A message that says nothing but that the address works."""
-    await routes.test_endpoint(own(visitor), runtime)
+async def send_test(visitor: AccountAdmin) -> Response:
+    """Sends a test message."""
+    await alerts.send_test(visitor.account_context)
     return see_other("/account/alerts?said=tested")
 
 
 async def _page(
     request: Request,
-    runtime: Runtime,
     visitor: Visitor,
     *,
     cursor: UUID | None = None,
     typed: Typed = NOTHING_TYPED,
     secret: str = "",
-    **context: Any,
+    rotated: bool = False,
+    **more: Any,
 ) -> Response:
-    tenant_id = visitor.principal.tenant_id
-    found = await routes.my_alerts(own(visitor), runtime, cursor, _SIZE)
-    async with runtime.database.session(tenant_id=tenant_id) as session:
-        endpoint = await _endpoint(session, tenant_id)
-        tries = await _tries(session, tenant_id, [alert.id for alert in found.items])
+    context = visitor.account_context
+    found = await alerts.list_own_alerts(context, before=cursor, size=_SIZE)
+    endpoint = await _endpoint(context)
     if typed is NOTHING_TYPED and endpoint is not None:
         typed = filled({"url": endpoint.url})
     return show(
         request,
         "alerts",
         visitor,
-        **context,
+        **more,
         typed=typed,
         secret=secret,
+        rotated=rotated,
         endpoint=endpoint,
         found=found,
-        tries=tries,
+        tries=await alerts.deliveries_of(context, [alert.id for alert in found.items]),
         states=_STATES,
-        wording=wording,
-        is_production=runtime.settings.naka_env == "production",
+        is_production=context.settings.naka_env == "production",
         waits=any(alert.delivery == "pending" and alert.type == "alerts.test" for alert in found.items),
     )
 
 
-async def _endpoint(session: AsyncSession, tenant_id: UUID) -> AlertEndpoint | None:
+async def _endpoint(context: ServiceContext) -> EndpointItem | None:
     try:
-        return await find_endpoint(session, tenant_id)
+        return await alerts.find_endpoint(context)
     except NotFound:
         return None
-
-
-async def _tries(session: AsyncSession, tenant_id: UUID, alerts: Sequence[UUID]) -> dict[UUID, list[AlertDelivery]]:
-    """Every try of these, first to last."""
-    query = select(AlertDelivery).where(AlertDelivery.tenant_id == tenant_id, AlertDelivery.alert_id.in_(alerts))
-    found: dict[UUID, list[AlertDelivery]] = defaultdict(list)
-    for row in await session.scalars(query.order_by(AlertDelivery.attempt)):
-        found[row.alert_id].append(row)
-    return found

@@ -1,4 +1,4 @@
-"""A user's limits, set in a plain form: so many requests, tokens or dollars a minute, a day, a period."""
+"""The form of a user's limits: requests, tokens or dollars a minute, a day, a billing period."""
 
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -6,51 +6,49 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
-from api.auth.access import RuntimeDep
-from api.pages.account.frame import REFUSALS, FormDep, Refused, Typed, own, parsed, refused
+from api.pages.account.frame import REFUSALS, FormDep, Refused, Typed, parsed, refused
 from api.pages.account.people import person_page
 from api.pages.route import page_router
 from api.pages.site import see_other
 from api.pages.visitor import AccountAdmin
-from api.routes.admin.limits import Limits, set_user_limits
 from api.routes.parameters import UserId
+from api.schemas.accounts.limits import Limits
+from api.services.accounts import limits
 from metering.quota.limits import MAX_LIMIT, METERS, WINDOWS
 
 router = page_router("/account/keys")
 _MICRO = 1_000_000
 _DIGITS = 20
-_WRONG = "A limit is a whole number from 0 on, and model cost an amount in dollars; leave a field empty for no limit."
-_SENTENCES = {"limits": _WRONG, "concurrency": "Requests at the same time are a whole number, or none."}
+_WRONG = "Enter a whole number from 0, or an amount in dollars for model cost. Leave a field empty for no limit."
+_SENTENCES = {"limits": _WRONG, "concurrency": "Enter a whole number of concurrent requests, or leave the field empty."}
 
 
 @router.post("/{user_id}/limits")
-async def set_limits(
-    request: Request, user_id: UserId, runtime: RuntimeDep, visitor: AccountAdmin, form: FormDep
-) -> Response:
+async def set_limits(request: Request, user_id: UserId, visitor: AccountAdmin, form: FormDep) -> Response:
     """Replaces the user's limits. Raises NotFound for another tenant's user."""
     try:
         body = parsed(Limits, _values(form), _SENTENCES)
-        await set_user_limits(user_id, body, own(visitor), runtime, request)
+        await limits.set_user_limits(visitor.account_context, user_id, body)
     except REFUSALS as error:
         typed, status = refused(form, error)
-        return await person_page(request, runtime, visitor, user_id, limits_form=typed, status=status)
+        return await person_page(request, visitor, user_id, limits_form=typed, status=status)
     return see_other(f"/account/keys/{user_id}?said=limits")
 
 
 def _values(form: Typed) -> dict[str, Any]:
-    """The body of the JSON route. Raises Refused."""
-    limits = [
+    """The fields of `Limits`. Raises Refused."""
+    values = [
         {"meter": meter.value, "window": window.value, "limit": _limit(meter.value, typed)}
         for meter in METERS
         for window in WINDOWS
         if (typed := form.text(f"{meter.value}-{window.value}"))
     ]
     at_once = form.text("concurrency")
-    return {"limits": limits, "concurrency": _whole(at_once, "concurrency") if at_once else None}
+    return {"limits": values, "concurrency": _whole(at_once, "concurrency") if at_once else None}
 
 
 def _limit(meter: str, typed: str) -> int:
-    """In the limit's own unit: dollars are micro-USD."""
+    """A limit in its unit; dollars become micro-USD."""
     if meter != "spend":
         return _whole(typed, "limits")
     try:

@@ -1,37 +1,34 @@
-"""The billing profile: who stands on the bills. Needed before a plan can be subscribed to.
-
-What is checked is what the API checks (`billing.catalogue.profiles`); the reason stands at the field that it is about.
-"""
+"""The billing profile, which a subscription needs. Billing checks it; each error is shown at its field."""
 
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
 
-from api.auth.access import RuntimeDep
-from api.pages.account.frame import REFUSALS, FormDep, Said, Typed, filled, own, parsed, refused, show
+from api.pages.account.frame import REFUSALS, FormDep, Said, Typed, filled, parsed, refused, show
 from api.pages.route import page_router
 from api.pages.site import see_other
 from api.pages.visitor import AccountAdmin, Visitor
-from api.routes.admin.profiles import ProfileBody, ProfileItem
-from api.routes.billing.profile import my_profile, put_profile
+from api.schemas.billing.profiles import ProfileBody, ProfileItem
+from api.services.accounts.lookups import own_tenant
+from api.services.billing import profiles
 from billing.gst.gstin import STATES
 from billing.gst.tax import INDIA
 
 router = page_router("/account/profile")
 _LINES = ("line1", "line2", "line3", "line4")
 _PLAN = "plan"
-_SAID = {"saved": "The billing profile is saved. It is on every bill from now on; earlier ones stay as they are."}
+_SAID = {"saved": "The billing profile is saved. Earlier bills stay as they are."}
 _SENTENCES = {
     "legal_name": "The legal name has 1 to 100 printable characters.",
     "lines": "An address has 1 to 4 lines.",
-    "city": "The city is needed.",
-    "postal_code": "The postal code is needed; an Indian PIN code has six digits.",
-    "country": "The country is two capital letters, as IN.",
+    "city": "Enter the city.",
+    "postal_code": "Enter the postal code; an Indian PIN code has six digits.",
+    "country": "Enter the country as two letters, such as IN.",
     "email": "The e-mail address has the form name@example.com.",
-    "state": "Choose a state of the list.",
+    "state": "Choose a state from the list.",
     "gstin": "A GSTIN has 15 letters and digits.",
-    "contact": "A phone number has 8 to 15 digits, with + for the country's code.",
+    "contact": "A phone number has 8 to 15 digits, with + for the country code.",
 }
 _FIELD_OF = {
     "the legal name": "legal_name",
@@ -48,28 +45,29 @@ _FIELD_OF = {
     "customers outside India": "country",
     "a customer abroad": "country",
 }
-"""Where a reason of the operation belongs, by how it begins."""
+"""The field of an error of billing, by the beginning of its text."""
 
 
 @router.get("")
 async def profile_page(
     request: Request,
-    runtime: RuntimeDep,
     visitor: AccountAdmin,
     said: Said = "",
     next: Said = "",  # noqa: A002 - its name in the URL
 ) -> Response:
-    """The profile as it is, to be changed."""
-    profile = await my_profile(own(visitor), runtime, request)
+    """The profile in a form."""
+    context = visitor.account_context
+    profile = await profiles.find_profile(context, own_tenant(context))
     return _page(request, visitor, _filled(profile), said=_SAID.get(said, ""), next_page=next)
 
 
 @router.post("")
-async def save_profile(request: Request, runtime: RuntimeDep, visitor: AccountAdmin, form: FormDep) -> Response:
-    """Replaces it; goes back to the plans where those were what was wanted."""
+async def save_profile(request: Request, visitor: AccountAdmin, form: FormDep) -> Response:
+    """Replaces the profile; returns to the plans if the form was opened from there."""
+    context = visitor.account_context
     try:
         body = parsed(ProfileBody, _values(form), _SENTENCES)
-        await put_profile(body, own(visitor), runtime, request)
+        await profiles.set_profile(context, own_tenant(context), body)
     except REFUSALS as error:
         typed, status = refused(form, error, _field_of(str(error)))
         return _page(request, visitor, typed, status=status, next_page=form.text("next"))
@@ -83,14 +81,14 @@ def _page(request: Request, visitor: Visitor, typed: Typed, *, next_page: str = 
 
 
 def _values(form: Typed) -> dict[str, Any]:
-    """The body of the JSON route. Abroad there is no Indian state."""
+    """The fields of the form. Outside India there is no state."""
     names = ("legal_name", "city", "postal_code", "email")
     country = form.text("country").upper()
     return {
         **{name: form.text(name) for name in names},
         "lines": [line for name in _LINES if (line := form.text(name))],
         "country": country,
-        "state": form.optional("state") if country == INDIA else None,
+        "state": (form.text("state") or None) if country == INDIA else None,
         "gstin": form.text("gstin").replace(" ", "").upper() or None,
         "contact": form.text("contact").replace(" ", "") or None,
     }

@@ -1,17 +1,15 @@
-"""How the account's pages say things: meters, limits, alerts, and how the subscription stands. Pure.
-
-For an admin who is no programmer: no identifier of ours is shown, and each state says what to do about it.
-"""
+"""Words of the account's pages for an admin who is no programmer: meters, limits, money, alerts. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from api.pages.site import number, usd
 from billing.gst.rupees import rupees
+from core.figures import grouped, usd
 from metering.quota.schedule import Stretch
 
 _NANO_PER_MICRO = 1_000
+_MILLION = 1_000_000
 _METERS = {
     "requests": "requests",
     "tokens": "tokens",
@@ -22,64 +20,78 @@ _METERS = {
     "cache_write_5m_tokens": "tokens written to the cache for 5 minutes",
     "cache_write_1h_tokens": "tokens written to the cache for an hour",
     "spend": "model cost",
-    "charge": "charge past the allowances",
+    "charge": "overage",
 }
 WINDOWS = {"minute": "minute", "day": "day", "period": "billing period"}
 METHODS = {"upi": "UPI", "card": "Card", "emandate": "e-mandate"}
 SCOPES = {
-    "chat": ("Chat", "Send messages. All that your own product needs."),
-    "usage:read": ("Read usage", "See what its own user has used, and what is left."),
-    "tenant:admin": ("Administer the account", "Everything on these pages: keys, plan, bills. Give it to few."),
+    "chat": ("Chat", "Send messages. Enough for your own product."),
+    "usage:read": ("Read usage", "View its user's usage and remaining limits."),
+    "tenant:admin": ("Full admin access", "Everything on these pages: keys, plan, bills."),
 }
-"""What a key may be given here: name and explanation."""
+"""Name and explanation of each scope that can be granted here."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How something stands: a tag with its tone, and a sentence."""
+    """A status: a tag with its tone, and a sentence."""
 
     tag: str
     tone: str
     text: str
     action: tuple[str, str] | None = None
-    """Where to go now, and what that link says."""
+    """The URL and the text of the next step."""
+
+
+def money(amount_paise: int) -> str:
+    """An amount in a sentence: no `.00` for whole rupees."""
+    return rupees(amount_paise).removesuffix(".00")
 
 
 def meter(name: str) -> str:
-    """What is counted, within a sentence."""
+    """A meter, within a sentence."""
     return _METERS.get(name, name.replace("_", " "))
 
 
 def amount(name: str, value: int) -> str:
-    """So much of a meter, in its own unit: dollars of model cost, rupees of charge, or a count."""
+    """An amount of a meter in its unit: dollars of model cost, rupees of overage, or a count."""
     match name:
         case "spend":
             return usd(value * _NANO_PER_MICRO)
         case "charge":
-            return rupees(value)
+            return money(value)
         case _:
-            return number(value)
+            return grouped(value)
+
+
+def allowance(name: str, value: int) -> str:
+    """An allowance in a plan's offer: `3 million output tokens`."""
+    millions, rest = divmod(value, _MILLION)
+    tenths = rest * 10 // _MILLION
+    exact = name != "spend" and millions and tenths * _MILLION == rest * 10
+    how_many = f"{grouped(millions)}{f'.{tenths}' if tenths else ''} million" if exact else amount(name, value)
+    return f"{how_many} {'of ' if name == 'spend' else ''}{meter(name)}"
 
 
 def bound(name: str, window: str, limit: int) -> str:
     """A limit: `60 requests a minute`."""
     if name == "charge":
-        return f"{rupees(limit)} past the allowances, the plan's ceiling"
+        return f"{money(limit)} of overage, the plan's ceiling"
     return f"{amount(name, limit)} {'of ' if name == 'spend' else ''}{meter(name)} a {WINDOWS[window]}"
 
 
 def rate(name: str, rate_paise: int) -> str:
-    """A price past the allowance: a million tokens, or a dollar (a million micro-USD) of model cost."""
-    return f"{rupees(rate_paise)} {'per dollar of model cost' if name == 'spend' else 'per million'}"
+    """The price of overage: per million tokens, or per dollar (a million micro-USD) of model cost."""
+    return f"{money(rate_paise)} {'per dollar of model cost' if name == 'spend' else 'per million'}"
 
 
 def alert(kind: str, data: Mapping[str, Any]) -> str:
-    """What an alert says."""
+    """The text of an alert."""
     match kind:
         case "alerts.test":
             return "Test message"
         case "subscription.renewal_due":
-            return "The subscription is in its last month: subscribe again to go on"
+            return "The subscription is in its last month. Subscribe again to continue"
         case "usage.threshold_reached":
             return _threshold(data)
         case _:
@@ -92,7 +104,7 @@ def _threshold(data: Mapping[str, Any]) -> str:
         case "allowance":
             what = f"the allowance of {amount(name, limit)} {meter(name)}"
         case "ceiling":
-            what = f"the ceiling of {rupees(limit)} past the allowances"
+            what = f"the ceiling of {money(limit)} of overage"
         case _:
             whose = "the account's" if data.get("user_id") is None else "a user's"
             what = f"{whose} limit of {bound(name, str(data['window']), limit)}"
@@ -100,7 +112,7 @@ def _threshold(data: Mapping[str, Any]) -> str:
 
 
 def no_answer(error: str | None) -> str:
-    """Why an address did not answer."""
+    """The reason why an address did not answer."""
     match error:
         case "TimeoutError" | "ServerTimeoutError":
             return "no answer in time"
@@ -113,5 +125,5 @@ def no_answer(error: str | None) -> str:
 
 
 def refuses_from(stretches: Sequence[Stretch], at_ms: int) -> int | None:
-    """When requests will be refused, if nothing is done."""
+    """The next moment from which requests are refused, if any."""
     return next((one.from_ms for one in stretches if one.refusal is not None and one.from_ms > at_ms), None)

@@ -1,10 +1,9 @@
-"""What the operator's pages have in common: their tabs, lists of one shape, and what was done, said in fixed words.
+"""Shared parts of the operator's pages: tabs, tables, and the notices after a change.
 
-A list is rows of cells, told by data and not by markup, so that every list looks alike and every text is escaped. What
-a row can be asked to do is a form behind a question; where the operation wants a reason, the form asks for it.
+A table is data, not markup, so that all look alike and every text is escaped.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -12,14 +11,10 @@ from uuid import UUID
 
 from fastapi import Form, Query, Request
 from fastapi.responses import HTMLResponse
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.pages.site import render
 from api.pages.visitor import Visitor
 from billing.gst.rupees import rupees
-from core.tenancy.audit import PLATFORM
-from core.tenancy.models import Tenant
 
 SIZE = 50
 TABS = [
@@ -36,16 +31,16 @@ TABS = [
     ("/operator/prices", "Prices"),
 ]
 _SAID = {
-    "replayed": "The event waits to be worked off once more. Look again in a moment.",
-    "replayed-all": "All parked events wait to be worked off once more.",
-    "retried": "The attempt was let go; the next one is made.",
-    "released": "The bill is final: it has its number, and is collected.",
-    "voided": "The bill was let go.",
-    "approved": "The refund is on its way.",
-    "denied": "The refund is not sent.",
+    "replayed": "The event is queued to be processed again. Check again in a moment.",
+    "replayed-all": "All parked events are queued to be processed again.",
+    "retried": "The charge is void; the next one is created.",
+    "released": "The bill is final: it has its number and is collected.",
+    "voided": "The bill is void.",
+    "approved": "The refund is being sent.",
+    "denied": "The refund is denied.",
     "closed": "The finding is closed.",
-    "moved": "The tenant is on this plan from now on.",
-    "run": "A worker makes this check next. Look again in a moment.",
+    "moved": "The plan has been changed.",
+    "run": "A worker runs this check next. Check again in a moment.",
 }
 _TONES = {
     "good": {"active", "applied", "paid", "processed", "credited", "closed"},
@@ -59,7 +54,7 @@ Reason = Annotated[str, Form(max_length=500)]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A text of a row: a link with `href`, a tag with `is_state`, a figure with `is_number`; `note` stands below it."""
+    """A text in a row: a link (`href`), a tag (`is_state`), a number (`is_number`); `note` is a second line."""
 
     text: str
     href: str | None = None
@@ -75,7 +70,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What a row can be asked to do, once a question was answered."""
+    """An action of a row, behind a question."""
 
     label: str
     question: str
@@ -87,7 +82,7 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Cells, the first of which heads it."""
+    """Cells; the first is the row's header."""
 
     cells: Sequence[Cell]
     acts: Sequence[Act] = ()
@@ -95,7 +90,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A list, or a part of one: `older` is the query of the next part, `filters` are (href, label, is chosen)."""
+    """A page of a table. `older`: the URL of the next page; `filters`: (href, label, is chosen)."""
 
     columns: Sequence[str]
     rows: Sequence[Row]
@@ -108,7 +103,7 @@ class Listing:
 def show(
     request: Request, name: str, visitor: Visitor, said: str = "", status: int = 200, **context: Any
 ) -> HTMLResponse:
-    """A page of the operator's."""
+    """Renders a page of the operator."""
     given = {"fault": "", "said": _SAID.get(said, ""), "tabs": TABS, **context}
     return render(request, f"operator/{name}.html", visitor, status=status, **given)
 
@@ -116,17 +111,17 @@ def show(
 def show_list(
     request: Request, visitor: Visitor, title: str, listing: Listing, said: str = "", lead: str = ""
 ) -> HTMLResponse:
-    """A page that is a list."""
+    """Renders a page with one table."""
     return show(request, "list", visitor, said, title=title, lead=lead, listing=listing)
 
 
-def filters(path: str, shown: dict[str, str], chosen: str, **kept: str) -> list[tuple[str, str, bool]]:
-    """The states that a list can be narrowed to: code and label."""
+def filters(path: str, shown: Mapping[str, str], chosen: str, **kept: object) -> list[tuple[str, str, bool]]:
+    """Links that filter a list by state. `shown`: label by state; `kept`: the other filters."""
     return [(with_query(path, state=code, **kept), label, code == chosen) for code, label in shown.items()]
 
 
 def with_query(path: str, **given: object) -> str:
-    """The path with what is given; what is empty is left out."""
+    """The path with a query; empty values are left out."""
     query = urlencode({name: str(value) for name, value in given.items() if value not in (None, "")})
     return f"{path}?{query}" if query else path
 
@@ -136,10 +131,8 @@ def money(amount_paise: int) -> Cell:
     return Cell(rupees(amount_paise), is_number=True)
 
 
-async def tenant_cells(session: AsyncSession, ids: Iterable[UUID | None]) -> dict[UUID | None, Cell]:
-    """The names of tenants, as links to their pages; whoever is none is a dash."""
-    wanted = {each for each in ids if each not in (None, PLATFORM)}
-    rows = (await session.execute(select(Tenant.id, Tenant.name).where(Tenant.id.in_(wanted)))).all()
-    nobody = Cell("–")  # noqa: RUF001 - a dash, as in a table's empty cell
-    cells: dict[UUID | None, Cell] = {None: nobody, PLATFORM: nobody, **dict.fromkeys(wanted, nobody)}
-    return cells | {tenant_id: Cell(name, f"/operator/tenants/{tenant_id}") for tenant_id, name in rows}
+def tenant_cell(tenant_id: UUID | None, names: Mapping[UUID, str]) -> Cell:
+    """The name of a tenant as a link to its page; a dash for none."""
+    if tenant_id is None or tenant_id not in names:
+        return Cell("–")  # noqa: RUF001 - a dash, as in a table's empty cell
+    return Cell(names[tenant_id], f"/operator/tenants/{tenant_id}")

@@ -1,4 +1,4 @@
-"""The reports' pages: usage as pictures and tables, the requests behind it, and the present minute."""
+"""Pages of reports: usage as pictures and tables, the requests behind it, and the current minute."""
 
 from api.pages.reports import live, requests, usage
 from api.pages.route import page_router

@@ -1,11 +1,10 @@
-"""`/reports/live`: the present minute, each second, for as long as somebody looks.
+"""`/reports/live`: the current minute, updated each second while the page is open.
 
-The stream ends with the session (looked at every half minute, and on every reconnection), where its reader takes
-nothing for `CLIENT_WRITE_TIMEOUT_S`, and at a shutdown, when the browser finds another process by itself. A tenant has
-its share of the views (`api.pools`). Postgres away: the view says so, and goes on when it is back.
+The stream ends with the session (checked every half minute), when its client reads nothing for
+`CLIENT_WRITE_TIMEOUT_S`, and at a shutdown, after which the browser reconnects to another process. Postgres down: the
+view says so, and goes on when it is back.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -21,37 +20,37 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from api.auth.access import RuntimeDep, tenant_filter
+from api.auth.access import RuntimeDep
 from api.auth.credentials import authenticate
 from api.http.body import ClientLeft
-from api.pages.reports.feed import Feed, Readings
 from api.pages.reports.words import LIVE, TABS
 from api.pages.route import page_router
-from api.pages.site import number, render, usd
+from api.pages.site import render
 from api.pages.visitor import AccountAdmin
 from api.runtime import Runtime
+from api.services.usage.live import LiveFeed, read_live
 from core.errors import NakaError, Unavailable
+from core.figures import grouped, usd
 from core.logs import get_logger
 from core.resilience.shares import FairPool
 from core.tenancy.principal import Scope as KeyScope
-from metering.reports.live_usage import LiveUsage, read_live_usage
+from metering.reports.live_usage import LiveUsage
 
 router = page_router()
 RECHECK_S = 30
 _GRACE_S = 2
-_TIMEOUT_S = 4
 
 log = get_logger(__name__)
 
 
 class LiveAnswer(EventSourceResponse):
-    """Takes a place of the live views before its head is sent, and gives it back however it ends."""
+    """Takes a place of the live views before its head is sent, and returns it however it ends."""
 
     places: FairPool
     owner: UUID
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends it. Raises PoolFull before anything was sent; ClientLeft when the reader takes nothing any more."""
+        """Sends it. Raises PoolFull before anything is sent, ClientLeft when the client stops reading."""
         with self.places.take(self.owner):
             try:
                 await super().__call__(scope, receive, send)
@@ -62,17 +61,17 @@ class LiveAnswer(EventSourceResponse):
 
 @router.get("/reports/live")
 async def live_page(request: Request, visitor: AccountAdmin) -> Response:
-    """The figures, which the script fills."""
-    whose = "all tenants" if visitor.principal.is_platform_admin else visitor.tenant
+    """The page, whose figures a script fills."""
+    whose = "all tenants" if visitor.context.is_platform_admin else visitor.tenant
     return render(request, "reports/live.html", visitor, tabs=TABS, figures=LIVE, whose=whose)
 
 
 @router.get("/reports/live/events")
 async def live_events(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
-    """A reading a second; `away` while there is none, `end` when the session is over."""
+    """One reading a second; `away` while there is none, `end` when the session has ended."""
     ending = anyio.Event()
     answer = LiveAnswer(
-        _events(request, runtime, tenant_filter(visitor.principal), ending),
+        _events(request, runtime, visitor.context.tenant_id, ending),
         headers={"cache-control": "no-store, no-transform"},
         send_timeout=runtime.settings.client_write_timeout_s,
         shutdown_event=ending,
@@ -99,14 +98,14 @@ async def _events(
 
 
 def _reading(present: LiveUsage) -> ServerSentEvent:
-    """As numbers for the picture, and as a person reads them."""
+    """As numbers for the picture, and as texts."""
     numbers = {name: getattr(present, name) for name, _, _ in LIVE}
-    texts = {name: usd(value) if name == "cost_nano_usd" else number(value) for name, value in numbers.items()}
+    texts = {name: usd(value) if name == "cost_nano_usd" else grouped(value) for name, value in numbers.items()}
     return ServerSentEvent(data=msgspec.json.encode({"numbers": numbers, "texts": texts}).decode())
 
 
 async def _may_look(request: Request, runtime: Runtime) -> bool:
-    """Whether the session still allows it; nobody is sent away because Postgres does not answer."""
+    """Whether the session still allows it. Also while Postgres is down: an outage ends no view."""
     try:
         (await authenticate(runtime.directory, request.scope, fresh=True)).require(KeyScope.TENANT_ADMIN)
     except Unavailable:
@@ -116,17 +115,9 @@ async def _may_look(request: Request, runtime: Runtime) -> bool:
     return True
 
 
-def _feed(app: FastAPI, runtime: Runtime) -> Feed:
-    """The one of this process, made when it is first looked at."""
+def _feed(app: FastAPI, runtime: Runtime) -> LiveFeed:
+    """The feed of this process, made when it is first watched."""
     if not hasattr(app.state, "live_feed"):
-        app.state.live_feed = Feed(partial(_read, runtime))
-    return cast("Feed", app.state.live_feed)
-
-
-async def _read(runtime: Runtime, watched: set[UUID | None]) -> Readings:
-    longest_ms = runtime.settings.request_deadline_s * 1000
-    try:
-        async with asyncio.timeout(_TIMEOUT_S), runtime.pool.acquire() as connection:
-            return await read_live_usage(connection, watched, longest_ms=longest_ms)
-    except TimeoutError as error:
-        raise Unavailable("the database does not answer") from error
+        longest_ms = runtime.settings.request_deadline_s * 1000
+        app.state.live_feed = LiveFeed(partial(read_live, runtime.pool, longest_ms=longest_ms))
+    return cast("LiveFeed", app.state.live_feed)

@@ -1,6 +1,6 @@
-"""The picture of a report: what each bar shows, says and leads to. Pure.
+"""The picture of a report: its bars with their labels and links. Pure.
 
-Many days are drawn by the week or by the month: a bar must be wide enough to be seen and touched on a phone.
+Many days are drawn by the week or by the month, so that a bar is wide enough to be seen and touched on a phone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,12 +11,12 @@ from markupsafe import Markup
 
 from api.pages.charts import Bar, columns, rows
 from api.pages.reports.drill import below, of_days
-from api.pages.reports.figures import Figures, Report
-from api.pages.reports.view import Group, Measure, View
+from api.pages.reports.view import Measure, View
 from api.pages.reports.words import CLASSES, MEASURES
-from api.pages.site import number, short, usd
+from api.schemas.usage.reports import Figures, FiguresReport, Group
 from billing.gst.rupees import rupees
 from billing.invoicing.report_prices import paise_of
+from core.figures import grouped, short, usd
 
 TOP = 20
 _DAYS_AS_DAYS, _DAYS_AS_WEEKS = 31, 26 * 7
@@ -25,7 +25,7 @@ _WEEK = 7
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A chart and how to read it: `legend` names the parts of its bars, `span` says what one of them covers."""
+    """A chart; `legend` names the parts of its bars, `span` the time that each of them covers."""
 
     svg: Markup
     name: str
@@ -33,8 +33,8 @@ class Picture:
     span: str
 
 
-def picture(report: Report, view: View) -> Picture | None:
-    """Of a report; None when there is nothing to see."""
+def picture(report: FiguresReport, view: View) -> Picture | None:
+    """The picture of a report; None for an empty one."""
     if not report.rows:
         return None
     name = MEASURES[view.measure]
@@ -45,18 +45,18 @@ def picture(report: Report, view: View) -> Picture | None:
     return Picture(columns(list(_by_time(report, view, span)), name=name, tick=_tick(view)), name, legend, span)
 
 
-def _by_name(report: Report, view: View) -> Iterator[Bar]:
-    """The first rows, in the table's order, and what is left."""
+def _by_name(report: FiguresReport, view: View) -> Iterator[Bar]:
+    """Bars of the first rows, in the table's order, and of all others together."""
     for row in report.rows[:TOP]:
         name = row.named.label or row.named.name
         yield _bar(name, name, row.figures, view, below(view, row.key, row.named.name))
     if report.groups > TOP:
-        name = "1 other" if report.groups == TOP + 1 else f"{number(report.groups - TOP)} others"
+        name = "1 other" if report.groups == TOP + 1 else f"{grouped(report.groups - TOP)} others"
         yield replace(_bar(name, f"{name} together", report.others(TOP), view, None), is_rest=True)
 
 
-def _by_time(report: Report, view: View, span: str) -> Iterator[Bar]:
-    """One bar after the other, also where there was nothing."""
+def _by_time(report: FiguresReport, view: View, span: str) -> Iterator[Bar]:
+    """Bars of all days, also of those without usage."""
     by_day = {row.key: row.figures for row in report.rows}
     first = view.first
     while first <= view.last:
@@ -78,10 +78,10 @@ def _end_of(first: date, span: str) -> date:
 def _bar(label: str, words: str, figures: Figures, view: View, href: str | None) -> Bar:
     if view.measure == Measure.TOKENS:
         classes = [
-            f"{name.lower()}: {number(count)}" for name, count in zip(CLASSES, figures.by_class, strict=True) if count
+            f"{name.lower()}: {grouped(count)}" for name, count in zip(CLASSES, figures.by_class, strict=True) if count
         ]
         made_of = f" ({'; '.join(classes)})" if classes else ""
-        title = f"{words}: {number(figures.tokens)} tokens{made_of}"
+        title = f"{words}: {grouped(figures.tokens)} tokens{made_of}"
         return Bar(label, title, short(figures.tokens), figures.by_class, href)
     value: int = getattr(figures, view.measure.value)
     match view.measure:
@@ -90,12 +90,12 @@ def _bar(label: str, words: str, figures: Figures, view: View, href: str | None)
         case Measure.PRICE:
             said = rupees(figures.price_paise)
         case _:
-            return Bar(label, f"{words}: {number(value)} {view.measure.value}", short(value), (value,), href)
+            return Bar(label, f"{words}: {grouped(value)} {view.measure.value}", short(value), (value,), href)
     return Bar(label, f"{words}: {said}", said, (value,), href)
 
 
 def _tick(view: View) -> Callable[[int], str]:
-    """How a mark of the axis is written; cents and paise only where they say something."""
+    """Writes a mark of the axis; cents and paise only where they are not 0."""
     match view.measure:
         case Measure.COST:
             return lambda nano: usd(nano).removesuffix(".00")

@@ -1,7 +1,6 @@
-"""`/reports`: what was used, as figures, a picture and a table that add up to each other, and how to get at more.
+"""`/reports`: usage as figures, a picture and a table that add up to each other, with links to the CSV and the API.
 
-A tenant's admin sees the own tenant; a platform admin all of them, or one that is named. Postgres away: the page that
-says so.
+A tenant's admin sees its own tenant; a platform admin all of them, or a named one.
 """
 
 import asyncio
@@ -13,19 +12,18 @@ from uuid import UUID
 from fastapi import Depends, Request
 from fastapi.responses import Response
 
-from api.auth.access import RuntimeDep, tenant_filter
+from api.auth.access import RuntimeDep
 from api.http.parameters import Reads
-from api.pages.reports.about import About, about
-from api.pages.reports.drill import below, requests_url
-from api.pages.reports.figures import read_report
+from api.pages.reports.drill import below
 from api.pages.reports.picture import picture
-from api.pages.reports.view import PARAMETERS, BadView, Group, Measure, View, quick_ranges, read_view
-from api.pages.reports.words import COLUMNS, GROUPS, MEASURES, TABS
+from api.pages.reports.view import PARAMETERS, BadView, Measure, View, quick_ranges, read_view
+from api.pages.reports.words import COLUMNS, GROUPS, MEASURES, TABS, narrowed
 from api.pages.route import page_router
 from api.pages.site import render
 from api.pages.visitor import AccountAdmin, Visitor
-from billing.invoicing.report_prices import billed
-from core.clock import now_ms
+from api.schemas.usage.reports import Group
+from api.services.usage.days import today as operators_today
+from api.services.usage.reports import read_figures
 from metering.reports.usage_report import ORDERS
 
 router = page_router()
@@ -35,22 +33,18 @@ _ROUTE = "/v1/admin/reports/usage"
 
 @router.get("/reports", dependencies=[Depends(Reads(*PARAMETERS))])
 async def usage_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
-    """The report that the URL asks for, or in words why there is none."""
-    today = runtime.calendar.date_of(now_ms())
+    """The report that the URL asks for, or what is wrong with the URL."""
+    today, is_operator = operators_today(visitor.context), visitor.context.is_platform_admin
     try:
-        view = read_view(request.query_params, today, sees_tenants=visitor.principal.is_platform_admin)
+        view = read_view(request.query_params, today, sees_tenants=is_operator)
     except BadView as error:
         view = read_view({}, today, sees_tenants=False)
         typed = {name: request.query_params.get(name, "")[:20] for name in ("from", "to")}
-        said = {"error": str(error), "typed": typed} | _choices(view, today, visitor)
-        return render(request, "reports/usage.html", visitor, status=422, **said)
-    async with runtime.reports.session(tenant_id=tenant_filter(visitor.principal), patient=True) as session:
-        of = await about(session, visitor.principal, view)
-        report = await read_report(session, view, of.tenant_id, today=today)
-        is_operator = visitor.principal.is_platform_admin and not view.is_narrowed
-        asked = await billed(session, runtime.calendar.zone, view.first, view.last, of.tenant_id) if is_operator else {}
+        shown = {"error": str(error), "typed": typed} | _choices(view, today, visitor)
+        return render(request, "reports/usage.html", visitor, status=422, **shown)
+    report = await read_figures(visitor.context, runtime.reports, view)
     is_priced = report.total.price_nano_paise != 0
-    drawn = await asyncio.to_thread(picture, report, view)  # some 10 ms of CPU, which are not the event loop's
+    drawn = await asyncio.to_thread(picture, report, view)  # some ms of CPU, off the event loop
     return render(
         request,
         "reports/usage.html",
@@ -58,28 +52,28 @@ async def usage_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmi
         error="",
         typed={"from": view.first.isoformat(), "to": view.last.isoformat()},
         report=report,
-        billed=sum(asked.values()),
         picture=drawn,
-        about=of,
+        narrowed=narrowed(report.names),
         is_priced=is_priced,
         columns=[(column, label) for column, label in COLUMNS if is_priced or column != PRICE],
         below=below,
-        rate=runtime.settings.paise_per_usd if is_priced and visitor.principal.is_platform_admin else None,
-        requests=requests_url(view),
+        rate=runtime.settings.paise_per_usd if is_priced and is_operator else None,
+        requests=view.requests_url(),
         narrowed_without=lambda field: view.url(**{field: None}),
-        api=_api(request, view, of),
+        api=_api(request, view, report.tenant_id),
         **_choices(view, today, visitor, is_priced=is_priced),
     )
 
 
 def _choices(view: View, today: date, visitor: Visitor, *, is_priced: bool = False) -> dict[str, Any]:
-    """What else could be looked at: (label, link, whether it is this)."""
+    """Other views to choose from: (label, link, whether it is this one)."""
     ranges = [
         (label, view.url(first=first, last=last, **_usual_group(view, first, last)), view.covers(first, last))
         for label, first, last in quick_ranges(today)
     ]
     measures = [measure for measure in Measure if is_priced or measure != PRICE]
-    groups = [group for group in Group if visitor.principal.is_platform_admin or group != Group.TENANT]
+    is_operator = visitor.context.is_platform_admin
+    groups = [group for group in Group if is_operator or group != Group.TENANT]
     return {
         "tabs": TABS,
         "view": view,
@@ -87,24 +81,24 @@ def _choices(view: View, today: date, visitor: Visitor, *, is_priced: bool = Fal
         "groups": [(f"By {GROUPS[group].lower()}", view.url(group=group), group == view.group) for group in groups],
         "measures": [(MEASURES[measure], view.url(measure=measure), measure == view.measure) for measure in measures],
         "group_name": GROUPS[view.group],
-        "is_operator": visitor.principal.is_platform_admin,
+        "is_operator": is_operator,
     }
 
 
 def _usual_group(view: View, first: date, last: date) -> dict[str, Group]:
-    """One day has no days to compare: its users are what is of interest; and the other way around."""
+    """A single day is shown by user, since it has no days to compare; several days by day."""
     if first == last and view.group == Group.DAY:
         return {"group": Group.USER}
     return {"group": Group.DAY} if view.days == 1 and first != last and view.group == Group.USER else {}
 
 
-def _api(request: Request, view: View, of: About) -> dict[str, str]:
-    """The same by API: a link to the CSV, with names for a person, and a line for a shell."""
+def _api(request: Request, view: View, tenant_id: UUID | None) -> dict[str, str]:
+    """The same report by API: a link to the CSV, with names, and a line for a shell."""
     asked: dict[str, date | str | UUID | None] = {
         "from": view.first,
         "to": view.last,
         "group_by": view.group.value,
-        "tenant_id": of.tenant_id,
+        "tenant_id": tenant_id,
         "user_id": view.user_id,
         "key_id": view.key_id,
         "model": view.model,

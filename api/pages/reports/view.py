@@ -1,7 +1,4 @@
-"""What of the usage is looked at: the days, the groups, the order, whose. Read from the URL and written back. Pure.
-
-Whatever somebody types into a URL either is a view, or a `BadView` that says in words what is wrong with it.
-"""
+"""The view of a reports' page: days, group, order, subject and measure. Read from the URL and written back. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,14 +8,14 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from api.routes.usage import MAX_DAYS
 from api.schemas.moments import FIRST_YEAR, LAST_YEAR
+from api.schemas.usage.reports import FiguresQuery, Group
+from api.services.usage.days import MAX_DAYS
 from core.errors import Invalid
-from metering.models import COUNT_COLUMNS
+from metering.counts import COUNT_COLUMNS
 
 PARAMETERS = ("from", "to", "group_by", "measure", "order", "tenant", "user_id", "key_id", "model")
-"""All that a view is read from."""
-TOKENS = tuple(name for name in COUNT_COLUMNS if name.endswith("_tokens"))
+"""Every parameter of a view."""
 _TEXT_MAX = 200
 _YEAR_MONTHS = 12
 
@@ -27,18 +24,8 @@ class BadView(Invalid):
     """The URL asks for something that cannot be shown; the message is for a person."""
 
 
-class Group(StrEnum):
-    """What a row is one of."""
-
-    DAY = "day"
-    USER = "user"
-    KEY = "key"
-    MODEL = "model"
-    TENANT = "tenant"
-
-
 class Measure(StrEnum):
-    """What the picture shows."""
+    """The sum that the picture shows."""
 
     TOKENS = "tokens"
     REQUESTS = "requests"
@@ -48,40 +35,21 @@ class Measure(StrEnum):
 
 
 ORDERS = (*COUNT_COLUMNS, "tokens", "errors", "price_nano_paise")
-"""What a table can be sorted by, besides its groups."""
+"""The columns that a table can be sorted by, besides its groups."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """`order` is a column of the table, `is_falling` how it is sorted; `tenant` is a slug, None for every tenant."""
+class View(FiguresQuery):
+    """A report and its picture; `tenant` is a slug."""
 
-    first: date
-    last: date
-    group: Group
     measure: Measure = Measure.TOKENS
-    order: str
-    is_falling: bool
-    tenant: str | None = None
-    user_id: UUID | None = None
-    key_id: UUID | None = None
-    model: str | None = None
-
-    @property
-    def days(self) -> int:
-        """How many days it covers."""
-        return (self.last - self.first).days + 1
-
-    @property
-    def is_narrowed(self) -> bool:
-        """Whether it is about less than whole tenants, which is what bills are about."""
-        return any(value is not None for value in (self.user_id, self.key_id, self.model))
 
     def covers(self, first: date, last: date) -> bool:
         """Whether these are its days."""
         return (self.first, self.last) == (first, last)
 
     def url(self, **changes: Any) -> str:
-        """The page of this view, or of one that differs by `changes`; another group or measure sorts anew."""
+        """The page of this view, or of one that differs by `changes`; another group or measure has its usual order."""
         view = replace(self, **changes)
         anew = {"group", "measure"} & changes.keys() and "order" not in changes
         return f"/reports?{urlencode(view.query(with_order=not anew))}"
@@ -101,19 +69,28 @@ class View:
         }
         return {name: str(value) for name, value in named.items() if value is not None}
 
+    def requests_url(self, *, cursor: object = None, **changes: Any) -> str:
+        """The page of its requests, or of those of a view that differs by `changes`."""
+        query = replace(self, **changes).requests_query()
+        return f"/reports/requests?{urlencode(query if cursor is None else query | {'cursor': cursor})}"
+
+    def requests_query(self) -> dict[str, str]:
+        """The parameters of that page: a list of requests has no groups."""
+        return {name: value for name, value in self.query().items() if name not in ("group_by", "measure", "order")}
+
     @property
     def is_as_usual(self) -> bool:
-        """Whether it is sorted as it is when nobody says how."""
+        """Whether it has the default order."""
         return (self.order, self.is_falling) == usual_order(self.group, self.measure)
 
     def sorted_by(self, column: str) -> str:
-        """The page sorted by a column; by the one that it is sorted by already, the other way around."""
+        """The page sorted by a column; in the other direction if it is sorted by that one already."""
         falls = not self.is_falling if column == self.order else column != self.group.value
         return self.url(order=column, is_falling=falls)
 
 
 def usual_order(group: Group, measure: Measure) -> tuple[str, bool]:
-    """Days one after the other, all else with the heaviest first."""
+    """Days in their order, all else with the highest first."""
     return ("day", False) if group == Group.DAY else (measure.value, True)
 
 
@@ -127,7 +104,7 @@ def read_view(asked: Mapping[str, str], today: date, *, sees_tenants: bool) -> V
     if first > last:
         raise BadView("The first day is after the last one.")
     if (last - first).days > MAX_DAYS:
-        raise BadView(f"That is too long: a report covers at most {MAX_DAYS + 1} days.")
+        raise BadView(f"A report covers at most {MAX_DAYS + 1} days.")
     groups = [group.value for group in Group if sees_tenants or group != Group.TENANT]
     group = Group(_one_of(asked, "group_by", groups, "user" if first == last else "day"))
     measure = Measure(_one_of(asked, "measure", [measure.value for measure in Measure], "tokens"))
@@ -150,7 +127,7 @@ def read_view(asked: Mapping[str, str], today: date, *, sees_tenants: bool) -> V
 
 
 def quick_ranges(today: date) -> list[tuple[str, date, date]]:
-    """What is looked at most: (label, first day, last day)."""
+    """Ranges to choose from: (label, first day, last day)."""
     month = today.replace(day=1)
     month_before = (month - timedelta(days=1)).replace(day=1)
     months = month.year * _YEAR_MONTHS + month.month - _YEAR_MONTHS
@@ -167,13 +144,13 @@ def quick_ranges(today: date) -> list[tuple[str, date, date]]:
 
 
 def read_id(asked: Mapping[str, str], name: str) -> UUID | None:
-    """An id out of the URL; None when there is none. Raises BadView."""
+    """An id of the URL; None when there is none. Raises BadView."""
     if not asked.get(name):
         return None
     try:
         return UUID(asked[name])
     except ValueError:
-        raise BadView(f"The link is not whole: {name} is no id.") from None
+        raise BadView(f"This link is broken: {name} is not an id.") from None
 
 
 def _day(asked: Mapping[str, str], name: str) -> date | None:
@@ -182,21 +159,21 @@ def _day(asked: Mapping[str, str], name: str) -> date | None:
     try:
         day = date.fromisoformat(asked[name])
     except ValueError:
-        raise BadView("A day is written as 2026-11-30.") from None
+        raise BadView("Write a day as 2026-11-30.") from None
     if not FIRST_YEAR <= day.year <= LAST_YEAR:
-        raise BadView(f"There is nothing before {FIRST_YEAR} or after {LAST_YEAR}.")
+        raise BadView(f"Choose days from {FIRST_YEAR} to {LAST_YEAR}.")
     return day
 
 
 def _one_of(asked: Mapping[str, str], name: str, allowed: list[str], usual: str) -> str:
     value = asked.get(name) or usual
     if value not in allowed:
-        raise BadView(f"The link is not whole: {name} is one of {', '.join(allowed)}.")
+        raise BadView(f"This link is broken: {name} is one of {', '.join(allowed)}.")
     return value
 
 
 def _text(asked: Mapping[str, str], name: str) -> str | None:
     value = asked.get(name, "").strip()
     if len(value) > _TEXT_MAX or not value.isprintable():
-        raise BadView(f"The link is not whole: {name} is too long, or has signs in it that cannot be.")
+        raise BadView(f"This link is broken: {name} is too long or has invalid characters.")
     return value or None

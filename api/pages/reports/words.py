@@ -1,4 +1,4 @@
-"""What the reports' pages call things, for a person who is no programmer. Pure."""
+"""Labels and texts of the reports' pages. Pure."""
 
 _NBSP = "\N{NO-BREAK SPACE}"
 COLUMNS = (
@@ -13,10 +13,12 @@ COLUMNS = (
     ("cost_nano_usd", "Provider cost"),
     ("price_nano_paise", "Price"),
 )
-"""The table's figures, from left to right."""
+"""Columns of the table, from left to right."""
 REQUEST_COUNTS = tuple(column for column in COLUMNS[2:9] if column[0] != "tokens")
-"""What a single request counts for."""
+"""Counts of a single request."""
 CLASSES = ("Input", "Output", "Cache read", f"Cache write, 5{_NBSP}min", f"Cache write, 1{_NBSP}h")
+FIELDS = {"tenant": "Tenant", "user_id": "User", "key_id": "Key", "model": "Model"}
+"""Labels of what a page is narrowed to, by the view's field."""
 GROUPS = {"day": "Day", "user": "User", "key": "Key", "model": "Model", "tenant": "Tenant"}
 MEASURES = {
     "tokens": "Tokens",
@@ -28,20 +30,20 @@ MEASURES = {
 
 STATES = {"open": ("Running", ""), "settled": ("Settled", "good"), "void": ("Void", "")}
 OUTCOMES = {
-    "completed": ("Completed", "good", "It was answered to the end."),
+    "completed": ("Completed", "good", "The answer is complete."),
     "refused": ("Refused by the model", "warn", "The model declined to answer and wrote nothing; no tokens count."),
-    "not_sent": ("Not sent", "bad", "The provider never heard of it; no tokens count."),
+    "not_sent": ("Not sent", "bad", "It never reached the provider; no tokens count."),
     "upstream_refused": ("Failed", "bad", "The provider answered with an error, or not at all, before the first word."),
-    "upstream_broke": ("Broke off", "bad", "The provider broke off in the middle; what was relayed is counted."),
-    "client_gone": ("Reader left", "", "Whoever asked left before the end; what was relayed is counted."),
-    "deadline": ("Took too long", "bad", "It was ended at its deadline; what was relayed is counted."),
-    "shutdown": ("Ended by a restart", "bad", "This service stopped in the middle; what was relayed is counted."),
-    "lost": ("Lost", "bad", "The process that ran it died; it is counted from its last sign of life."),
+    "upstream_broke": ("Interrupted", "bad", "The provider stopped in the middle; the relayed part is counted."),
+    "client_gone": ("Client disconnected", "", "The client left before the end; the relayed part is counted."),
+    "deadline": ("Timed out", "bad", "It was ended at its deadline; the relayed part is counted."),
+    "shutdown": ("Ended by a restart", "bad", "This service stopped in the middle; the relayed part is counted."),
+    "lost": ("Lost", "bad", "The process that ran it died; its last heartbeat is counted."),
 }
 SOURCES = {
-    "final": "exact: the final count of the provider",
-    "counted": "counted by the provider from the text that was relayed",
-    "estimated": "estimated from the length of the text that was relayed, or from a prompt that was not answered",
+    "final": "exact: the provider's final count",
+    "counted": "counted by the provider from the relayed text",
+    "estimated": "estimated from the length of the relayed text, or of a prompt that was not answered",
 }
 ENTRIES = {
     "revision": "A better count was found",
@@ -52,10 +54,15 @@ ENTRIES = {
 TABS = (("/reports", "Usage"), ("/reports/requests", "Requests"), ("/reports/live", "Live"))
 LIVE = (
     ("running", "Running now", "requests"),
-    ("admitted", "Begun", "in the last minute"),
+    ("admitted", "Started", "in the last minute"),
     ("settled", "Ended", "in the last minute"),
     ("errors", "Errors", "in the last minute"),
     ("tokens", "Tokens", "in the last minute"),
     ("cost_nano_usd", "Provider cost", "in the last minute"),
 )
-"""(name, label, of what time)."""
+"""(name, label, period)."""
+
+
+def narrowed(names: dict[str, str]) -> list[tuple[str, str, str]]:
+    """What a page is narrowed to: (label, name, the view's field)."""
+    return [(FIELDS[field], name, field) for field, name in names.items()]

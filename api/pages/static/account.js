@@ -1,5 +1,5 @@
-// A subscription that waits to be authorised at Razorpay: looks every few seconds whether it still does, while somebody
-// looks at this page, and shows the page anew when it does not. A secret that is shown once can be copied.
+// Polls a subscription that is to be authorised at Razorpay while this page is visible, and reloads the page when its
+// state changes. Copies a secret that is shown once.
 
 const EVERY_MS = 2_000;
 const MOST_LOOKS = 600;
@@ -16,13 +16,13 @@ for (const button of document.querySelectorAll("[data-copies]")) {
       await navigator.clipboard.writeText(secret.textContent.trim());
       button.textContent = "Copied";
     } catch {
-      button.textContent = "Select it and copy it by hand";
+      button.textContent = "Select and copy it manually";
     }
   });
 }
 
 async function watch(id, words) {
-  if (words) words.textContent = "Waiting for Razorpay. This page notices by itself.";
+  if (words) words.textContent = "Waiting for Razorpay. This page updates by itself.";
   for (let looks = 0; looks < MOST_LOOKS; looks += 1) {
     await pause(EVERY_MS);
     if (document.hidden) continue;
@@ -32,7 +32,7 @@ async function watch(id, words) {
       return;
     }
   }
-  if (words) words.textContent = "Not yet. Look again when you have authorised it.";
+  if (words) words.textContent = "Not confirmed yet. Check again when you have authorised it.";
 }
 
 async function look() {

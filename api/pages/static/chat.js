@@ -13,6 +13,7 @@ const SETTLE_WAITS_MS = [0, 500, 1500, 3000]; // a stopped answer is in the book
 const HEAD_START_MS = 250; // how long a message waits for the look into the books that goes before it
 const LOW_SHARE = 0.1; // of a window's limit, from which on the line about what is left warns
 const MOST_KEPT = 50; // turns that outlive a reload
+const NUMBERS = document.documentElement.dataset.numbers; // the locale that groups digits as the other pages do
 const $ = (id) => document.getElementById(id);
 const { visitor, admin } = $("main").dataset;
 const SHELF = `naka.chat.${visitor}`;
@@ -23,19 +24,19 @@ let opensAt_ms = 0, ticker = 0; // the server said when to come back: nothing is
 const WORDS = {
   0: "The connection broke off. Check your network, then send again.",
   401: "Your session has ended. Sign in again: your message is kept.",
-  402: admin ? "Your plan does not cover this right now. Look at the subscription and its open bills."
-             : "Your plan does not cover this right now. Ask whoever looks after billing to check the subscription.",
-  403: "This key may not be used for this chat. Sign in with another key, or ask for one that may.",
+  402: admin ? "Your plan does not cover this. Check the subscription and its open bills."
+             : "Your plan does not cover this. Ask your admin to check the subscription.",
+  403: "This key has no access to chat. Sign in with another key, or ask your admin for one.",
   413: "This message is too long. Shorten it and send it again.",
-  429: "That was a lot at once. You can send again in a moment.",
+  429: "Too many requests at once. Try again in a moment.",
   502: "Claude did not answer. Send it again.",
-  503: "The service is not available right now. Send it again shortly.",
+  503: "Claude is busy. Try again.",
   504: "Claude took too long to answer. Send it again.",
 };
 
 function wordsFor(status, code) {
   if (code === "limit_reached") return `You have reached your limit.${opensAt_ms ? ` You can send again ${clock(opensAt_ms)}.` : ""}`;
-  if (code === "blocked") return "No requests are allowed right now. Ask whoever looks after your account.";
+  if (code === "blocked") return "No requests are allowed right now. Ask your admin.";
   if (code === "held") return "Your other answers are still being written. You can send again in a moment.";
   return WORDS[status] ?? (status < 500 ? "This message was not accepted. Change it and send it again."
                                         : "Something went wrong on our side. Send it again.");
@@ -191,8 +192,8 @@ async function account(turn, before) {
   const left = tightest(await read("/v1/limits"));
   const low = left && left.remaining <= left.limit * LOW_SHARE;
   const parts = [
-    used > 0 && `This message used ${used.toLocaleString()} tokens`,
-    left && `${Math.max(0, left.remaining).toLocaleString()} ${used > 0 ? "" : "tokens "}left ${spanOf(left)}`,
+    used > 0 && `This message used ${used.toLocaleString(NUMBERS)} tokens`,
+    left && `${Math.max(0, left.remaining).toLocaleString(NUMBERS)} ${used > 0 ? "" : "tokens "}left ${spanOf(left)}`,
   ].filter(Boolean).join("; ");
   turn.meta.textContent = [turn.meta.textContent, parts + (low ? `. More ${clock(Date.parse(left.resets_at))}` : "")].filter(Boolean).join(" ");
   turn.meta.classList.toggle("low", Boolean(low));
@@ -204,7 +205,7 @@ async function account(turn, before) {
 const spanOf = (left) => (left.window === "day" ? "today" : "this period");
 
 function sayLeft(left) {
-  $("left").textContent = left ? `${Math.max(0, left.remaining).toLocaleString()} of ${left.limit.toLocaleString()} tokens left ${spanOf(left)}` : "";
+  $("left").textContent = left ? `${Math.max(0, left.remaining).toLocaleString(NUMBERS)} of ${left.limit.toLocaleString(NUMBERS)} tokens left ${spanOf(left)}` : "";
 }
 
 /** JSON of a GET, or null: these reads only adorn the answer and must never disturb it. */

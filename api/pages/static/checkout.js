@@ -1,5 +1,5 @@
-// Razorpay's Checkout in this page, beside its hosted page: its script is fetched on the click and not before. What it
-// answers goes to our API, which verifies the signature; what the account then has follows from what Razorpay says.
+// Razorpay's Checkout in this page, an alternative to its hosted page. Its script is fetched on the click only. Our API
+// verifies the signature of its answer, and fetches the subscription's state from Razorpay.
 
 const SCRIPT = "https://checkout.razorpay.com/v1/checkout.js";
 
@@ -35,7 +35,7 @@ function load() {
 }
 
 async function authorised({ razorpay_payment_id, razorpay_subscription_id, razorpay_signature }) {
-  say("Razorpay has taken it. One moment.");
+  say("Payment received. One moment.");
   try {
     const answer = await fetch("/v1/billing/subscription/authorised", {
       method: "POST",
@@ -43,9 +43,9 @@ async function authorised({ razorpay_payment_id, razorpay_subscription_id, razor
       body: JSON.stringify({ razorpay_payment_id, razorpay_subscription_id, razorpay_signature }),
     });
     if (answer.ok) location.replace("/account/plan?said=active");
-    else say("This could not be confirmed yet. The page looks again by itself.");
+    else say("Not confirmed yet. This page checks again by itself.");
   } catch {
-    say("This could not be confirmed yet. The page looks again by itself.");
+    say("Not confirmed yet. This page checks again by itself.");
   }
 }
 

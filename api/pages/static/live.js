@@ -1,6 +1,4 @@
-// The live view: each reading of the stream into the page, and the last two minutes of them as lines.
-//
-// EventSource reconnects by itself; what it cannot mend (the session is over) is said, with what to do.
+// The live view: shows each reading of the stream, and the last two minutes as lines. EventSource reconnects by itself.
 
 const KEPT = 120;
 const WIDTH = 600;
@@ -25,15 +23,15 @@ source.onmessage = (event) => {
 };
 source.onerror = () => {
   if (source.readyState === EventSource.CLOSED) {
-    say("Stopped. Load the page again.", "off");
+    say("Stopped. Reload this page.", "off");
   } else {
-    say("Connecting again", "off");
+    say("Reconnecting", "off");
   }
 };
-source.addEventListener("away", () => say("No figures right now; trying again", "off"));
+source.addEventListener("away", () => say("No data right now. Retrying.", "off"));
 source.addEventListener("end", () => {
   source.close();
-  say("Your session is over. Sign in again.", "off");
+  say("Your session has ended. Sign in again.", "off");
 });
 
 function say(words, kind) {
@@ -43,7 +41,7 @@ function say(words, kind) {
   state.className = `state ${kind}`;
 }
 
-/** The last readings of one figure as a line over the ground, the highest of them at the top. */
+/** A line of the last readings of one figure; the highest is at the top. */
 function Spark(svg) {
   const readings = [];
   const under = document.createElementNS(SVG, "path");

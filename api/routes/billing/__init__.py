@@ -1,10 +1,14 @@
-"""What a tenant's admin sees and decides of its own bills, a module for each thing. Scope `tenant:admin` throughout."""
+"""Routes of billing, by domain.
+
+`own`: a tenant's, under `/v1/billing`, for `tenant:admin`, confined to the caller's tenant even for an operator.
+`router`: the operator's, under `/v1/admin` (`api.routes.admin`).
+"""
 
 from fastapi import APIRouter, Depends
 
-from api.routes.admin import NO_TEXT, not_kept
-from api.routes.billing import alerts, bills, profile, subscription
+from api.routes.answers import NO_TEXT, not_kept
+from api.routes.billing import alerts, bills, catalogue, subscriptions
 
 router = APIRouter(prefix="/v1/billing", tags=["billing"], dependencies=[Depends(not_kept)], responses={400: NO_TEXT})
-for module in (profile, subscription, bills, alerts):
-    router.include_router(module.router)
+for module in (catalogue, subscriptions, bills, alerts):
+    router.include_router(module.own)

@@ -1,101 +1,98 @@
-"""The tenant's bills and credit notes, each as JSON, HTML or PDF, and what the present period would cost.
+"""Routes of bills and credit notes: JSON, HTML, PDF. The operator sees drafts too, and decides on held ones."""
 
-A tenant sees what is final (it has a number); drafts are the operator's. The payment link of an open one is shown here
-and nowhere else.
-"""
+from fastapi import APIRouter, Response
 
-from typing import Any
+from api.auth.access import PlatformContext
+from api.routes.billing.parameters import HTML, PDF, BillStateWanted, Final, ItemId, OwnContext
+from api.routes.parameters import Cursor, PageSize, TenantId, TenantWanted
+from api.schemas.billing.bills import BillDetail, BillFile, BillItem, BillVoid, Closed, UpcomingItem
+from api.schemas.pages import DEFAULT_SIZE, Page
+from api.services.billing import bills
 
-from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
-
-from api.auth.access import RuntimeDep, TenantAdmin, actor_of
-from api.routes.bill_items import HTML, PDF, BillDetail, BillId, BillItem, StateWanted, detail_of, html_of, iso, pdf_of
-from api.routes.parameters import Cursor, PageSize
-from api.schemas.pages import DEFAULT_SIZE, Page, page
-from billing.gst.rupees import rupees
-from billing.invoicing.bill_list import list_bills, live_charges
-from billing.invoicing.preview import upcoming
-from core.clock import now_ms
-
-router = APIRouter()
-
-
-class UpcomingItem(BaseModel):
-    """What the present period's usage past the allowance would cost, were it closed now. Not a demand.
-
-    `is_taxed` is false while there is no billing profile to say how; a negative amount would be a credit note.
-    """
-
-    period: str
-    kind: str
-    starts_at: str
-    ends_at: str
-    plan: str
-    plan_version: int
-    lines: list[dict[str, Any]]
-    taxable_paise: int
-    tax: list[dict[str, Any]]
-    total_paise: int
-    total: str
-    is_taxed: bool
+router, own = APIRouter(), APIRouter()
 
 
 @router.get("/bills")
-async def my_bills(
-    principal: TenantAdmin,
-    runtime: RuntimeDep,
-    state: StateWanted = None,
+async def all_bills(
+    *,
+    context: PlatformContext,
+    tenant_id: TenantWanted = None,
+    state: BillStateWanted = None,
+    final: Final = False,
     cursor: Cursor = None,
     size: PageSize = DEFAULT_SIZE,
 ) -> Page[BillItem]:
-    """The tenant's bills and credit notes, newest first."""
-    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
-        rows = await list_bills(
-            session, tenant_id=principal.tenant_id, state=state, final=True, before=cursor, limit=size + 1
-        )
-        charges = await live_charges(session, rows)
-    return page(rows, size, lambda bill: BillItem.of(bill, charges.get(bill.id)))
+    """List bills, credit notes and drafts, newest first."""
+    return await bills.list_bills(context, tenant=tenant_id, state=state, final=final, before=cursor, size=size)
 
 
 @router.get("/bills/{bill_id}")
-async def my_bill(bill_id: BillId, principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> BillDetail:
-    """A bill or credit note, with its lines."""
-    reader = actor_of(request, principal)
-    return await detail_of(runtime.billing, bill_id, tenant_id=principal.tenant_id, reader=reader)
+async def one_bill(bill_id: ItemId, context: PlatformContext) -> BillDetail:
+    """Show a bill or credit note, with its lines."""
+    return await bills.find_bill(context, bill_id)
 
 
 @router.get("/bills/{bill_id}/document.html", responses=HTML, response_class=Response)
-async def my_bill_as_html(bill_id: BillId, principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> Response:
-    """A bill or credit note as a page that prints well."""
-    reader = actor_of(request, principal)
-    return await html_of(runtime.billing, bill_id, tenant_id=principal.tenant_id, reader=reader)
+async def bill_as_html(bill_id: ItemId, context: PlatformContext) -> Response:
+    """Show a bill or credit note as a page."""
+    return _file(await bills.bill_as_html(context, bill_id))
 
 
 @router.get("/bills/{bill_id}/document.pdf", responses=PDF, response_class=Response)
-async def my_bill_as_pdf(bill_id: BillId, principal: TenantAdmin, runtime: RuntimeDep, request: Request) -> Response:
-    """A bill or credit note as PDF."""
-    reader = actor_of(request, principal)
-    return await pdf_of(runtime.billing, bill_id, tenant_id=principal.tenant_id, reader=reader)
+async def bill_as_pdf(bill_id: ItemId, context: PlatformContext) -> Response:
+    """Download a bill or credit note as PDF."""
+    return _file(await bills.bill_as_pdf(context, bill_id))
 
 
-@router.get("/upcoming")
-async def my_upcoming_bill(principal: TenantAdmin, runtime: RuntimeDep) -> UpcomingItem:
-    """What the present period's usage would cost, were it closed now."""
-    async with runtime.database.session(tenant_id=principal.tenant_id) as session:
-        found = await upcoming(session, runtime.billing, principal.tenant_id, now_ms())
-    period = found.period
-    return UpcomingItem(
-        period=period.period_id,
-        kind=period.kind,
-        starts_at=iso(period.starts_ms) or "",
-        ends_at=iso(period.ends_ms) or "",
-        plan=period.plan_code,
-        plan_version=period.plan_version,
-        lines=found.lines,
-        taxable_paise=found.taxable_paise,
-        tax=found.tax,
-        total_paise=found.total_paise,
-        total=rupees(found.total_paise),
-        is_taxed=found.is_taxed,
-    )
+@router.post("/bills/{bill_id}/release")
+async def release_bill(bill_id: ItemId, context: PlatformContext) -> BillDetail:
+    """Make a held bill final: it gets its number and is collected."""
+    return await bills.release_bill(context, bill_id)
+
+
+@router.post("/bills/{bill_id}/void")
+async def void_bill(bill_id: ItemId, body: BillVoid, context: PlatformContext) -> BillDetail:
+    """Void a held bill: its usage is never billed, unless `again`."""
+    return await bills.void_bill(context, bill_id, body.reason, again=body.again)
+
+
+@router.post("/tenants/{tenant_id}/close")
+async def close_periods(tenant_id: TenantId, context: PlatformContext) -> Closed:
+    """Close the tenant's ended periods now, before the worker does."""
+    return await bills.close_periods(context, tenant_id)
+
+
+@own.get("/bills")
+async def my_bills(
+    context: OwnContext, state: BillStateWanted = None, cursor: Cursor = None, size: PageSize = DEFAULT_SIZE
+) -> Page[BillItem]:
+    """List your bills and credit notes, newest first."""
+    return await bills.list_bills(context, state=state, before=cursor, size=size)
+
+
+@own.get("/bills/{bill_id}")
+async def my_bill(bill_id: ItemId, context: OwnContext) -> BillDetail:
+    """Show a bill or credit note, with its lines."""
+    return await bills.find_bill(context, bill_id)
+
+
+@own.get("/bills/{bill_id}/document.html", responses=HTML, response_class=Response)
+async def my_bill_as_html(bill_id: ItemId, context: OwnContext) -> Response:
+    """Show a bill or credit note as a page to print."""
+    return _file(await bills.bill_as_html(context, bill_id))
+
+
+@own.get("/bills/{bill_id}/document.pdf", responses=PDF, response_class=Response)
+async def my_bill_as_pdf(bill_id: ItemId, context: OwnContext) -> Response:
+    """Download a bill or credit note as PDF."""
+    return _file(await bills.bill_as_pdf(context, bill_id))
+
+
+@own.get("/upcoming")
+async def my_upcoming_bill(context: OwnContext) -> UpcomingItem:
+    """Show the cost of the current period's overage, were it closed now."""
+    return await bills.upcoming_bill(context)
+
+
+def _file(found: BillFile) -> Response:
+    return Response(found.content, media_type=found.media_type, headers=found.headers)

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from api.schemas.fields import Body, PlanNumber, Slug, Text, example
+from api.schemas.rows import Row
 from core.tenancy.models import Tenant
 
 
@@ -42,7 +43,7 @@ class PlanNamed(BaseModel):
     version: int
 
 
-class TenantItem(BaseModel):
+class TenantItem(Row):
     """A tenant; `plan` is null when it is on none."""
 
     id: UUID
@@ -54,10 +55,8 @@ class TenantItem(BaseModel):
     @classmethod
     def of(cls, tenant: Tenant) -> Self:
         """The shape of a row."""
-        plan = None
-        if tenant.plan_code is not None and tenant.plan_version is not None:
-            plan = PlanNamed(code=tenant.plan_code, version=tenant.plan_version)
-        return cls(id=tenant.id, slug=tenant.slug, name=tenant.name, plan=plan, created_at=tenant.created_at)
+        plan = {"code": tenant.plan_code, "version": tenant.plan_version}
+        return cls.completed(tenant, plan=None if tenant.plan_code is None else plan)
 
 
 class TenantWithAdmin(BaseModel):

@@ -1,13 +1,18 @@
 """Tenants, and the plan each is on."""
 
+from collections.abc import Iterable
 from uuid import UUID
 
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from api.schemas.accounts.tenants import NewTenant, NewTenantWithAdmin, PlanChoice, TenantItem, TenantWithAdmin
-from api.schemas.pages import Page, page
-from api.services.context import ServiceContext, Transaction
-from billing.catalogue.plans import find_plan, put_on_plan
+from api.schemas.pages import Page, one_more, page
+from api.services.accounts.lookups import reach_tenant
+from api.services.context import ServiceContext, publish_after_commit
 from core.tenancy import accounts
 from core.tenancy.lists import list_tenants as list_rows
+from core.tenancy.models import Tenant
 from core.tenancy.principal import Scope
 
 FIRST_SCOPES = [Scope.CHAT, Scope.USAGE_READ, Scope.TENANT_ADMIN]
@@ -16,15 +21,14 @@ FIRST_SCOPES = [Scope.CHAT, Scope.USAGE_READ, Scope.TENANT_ADMIN]
 
 async def create_tenant(context: ServiceContext, new: NewTenant) -> TenantItem:
     """Creates a tenant on its plan. Raises Conflict for a slug in use, NotFound for the plan."""
-    async with context.transaction() as transaction:
-        return await create_in(context, transaction, new)
+    async with context.transaction() as session:
+        return await _create(context, session, new)
 
 
 async def create_tenant_with_admin(context: ServiceContext, new: NewTenantWithAdmin) -> TenantWithAdmin:
     """Creates a tenant, its first user and that user's key. Raises Conflict, NotFound."""
-    async with context.transaction() as transaction:
-        tenant = await create_in(context, transaction, new)
-        session, actor = transaction.session, context.actor
+    async with context.transaction() as session:
+        tenant, actor = await _create(context, session, new), context.actor
         user = await accounts.create_user(session, actor, tenant.id, external_id=new.user)
         _, key = await accounts.create_key(
             session, actor, user, name="first", scopes=FIRST_SCOPES, models=None, expires_at=None, live=context.is_live
@@ -32,51 +36,49 @@ async def create_tenant_with_admin(context: ServiceContext, new: NewTenantWithAd
     return TenantWithAdmin(tenant=tenant, user=user.external_id, key=key.plaintext)
 
 
-async def create_in(context: ServiceContext, transaction: Transaction, new: NewTenant) -> TenantItem:
-    """Creates a tenant in a transaction that creates more (its first user and key)."""
+async def _create(context: ServiceContext, session: AsyncSession, new: NewTenant) -> TenantItem:
+    from billing.catalogue.plans import find_plan, put_on_plan  # noqa: PLC0415 - lists need no billing
+
     context.require(Scope.PLATFORM_ADMIN)
-    session = transaction.session
     plan = None if new.plan is None else await find_plan(session, new.plan)
     tenant = await accounts.create_tenant(session, context.actor, slug=new.slug, name=new.name)
     if plan is not None:
         await put_on_plan(session, context.actor, tenant.id, plan, context.zone)
-    transaction.changed(tenant.id)
+    publish_after_commit(session, tenant.id)
     return TenantItem.of(tenant)
 
 
-async def list_tenants(context: ServiceContext, *, after: UUID | None, size: int) -> Page[TenantItem]:
-    """Tenants, oldest first; for a tenant's admin, its own."""
-    context.require(Scope.TENANT_ADMIN)
-    async with context.transaction() as transaction:
-        rows = await list_rows(transaction.session, tenant_id=context.tenant_id, after=after, limit=size + 1)
+async def list_tenants(
+    context: ServiceContext, *, after: UUID | None = None, size: int | None = None
+) -> Page[TenantItem]:
+    """Tenants, oldest first, all without a `size`; for a tenant's admin, its own."""
+    async with context.transaction(Scope.TENANT_ADMIN) as session:
+        rows = await list_rows(session, tenant_id=context.tenant_id, after=after, limit=one_more(size))
     return page(rows, size, TenantItem.of)
-
-
-async def list_all_tenants(context: ServiceContext) -> list[TenantItem]:
-    """Every tenant, oldest first."""
-    context.require(Scope.PLATFORM_ADMIN)
-    async with context.transaction() as transaction:
-        return [TenantItem.of(row) for row in await list_rows(transaction.session)]
 
 
 async def find_tenant(context: ServiceContext, tenant: UUID | str) -> TenantItem:
     """A tenant by id, or by slug for a platform admin. Raises NotFound, also for one out of the caller's reach."""
-    context.require(Scope.TENANT_ADMIN)
-    if isinstance(tenant, UUID):
-        context.require_tenant(tenant)
-    else:
-        context.require(Scope.PLATFORM_ADMIN)
-    async with context.transaction() as transaction:
-        return TenantItem.of(await accounts.find_tenant(transaction.session, tenant))
+    async with context.transaction() as session:
+        return TenantItem.of(await reach_tenant(context, session, tenant))
+
+
+async def tenant_names(context: ServiceContext, ids: Iterable[UUID | None]) -> dict[UUID, str]:
+    """The names of tenants by id. Unknown ids are left out."""
+    context.require(Scope.PLATFORM_ADMIN)
+    wanted = {each for each in ids if each is not None}
+    async with context.transaction() as session:
+        rows = await session.execute(select(Tenant.id, Tenant.name).where(Tenant.id.in_(wanted)))
+        return {row.id: row.name for row in rows}
 
 
 async def change_plan(context: ServiceContext, tenant: UUID | str, choice: PlanChoice) -> TenantItem:
-    """Puts a tenant on a plan, from now on. Raises NotFound for either."""
-    context.require(Scope.PLATFORM_ADMIN)
-    async with context.transaction() as transaction:
-        session = transaction.session
+    """Changes a tenant's plan, from now on. Raises NotFound for either."""
+    from billing.catalogue.plans import find_plan, put_on_plan  # noqa: PLC0415 - lists need no billing
+
+    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
         found = await accounts.find_tenant(session, tenant)
         plan = await find_plan(session, choice.code, choice.version)
         await put_on_plan(session, context.actor, found.id, plan, context.zone)
-        transaction.changed(found.id)
+        publish_after_commit(session, found.id)
         return TenantItem.of(found)

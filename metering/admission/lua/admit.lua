@@ -1,65 +1,66 @@
--- May this request start, and how much may it answer? Every window of the user and of its tenant in one step.
+-- May this request start, and how many output tokens may it have? Every window of the user and its tenant, in one step.
 --
 -- KEYS[1] the tenant's hash, KEYS[2] the user's hash, KEYS[3] the tenant's set of built users (one hash tag: one slot)
 -- ARGV[1] MessagePack of the question:
 --   [user, day, day_ends_ms, period, period_ends_ms, from_ms, until_ms, id_tail,
 --    prompt, prompt_nano, likely, likely_nano, asked, smallest, output_rate_nano, ttl_ms, read_epoch, ahead_ms, resumes]
---   from_ms <= now < until_ms is what windows and entitlement are meant for; read_epoch = the tenant's epoch when the
---   entitlement was read; ahead_ms = how far a test clock is ahead; resumes = 1: the period was interrupted by another
---   prompt = the most tokens it can be, likely = what it probably is; nano = nano-USD at the dearest rate
+--   windows and entitlement are valid for from_ms <= now < until_ms; read_epoch = the tenant's epoch when the entitlement
+--   was read; ahead_ms = how far a test clock is ahead; resumes = 1: another period interrupted this one
+--   prompt = the most tokens it can have, likely = its probable size; nano = nano-USD at the dearest rate
 -- ARGV[2] MessagePack of the entitlement: [user_concurrency, tenant_concurrency, [[scope, window, meter, bound], ...]]
---   meter 10 is a charge, and has a fifth member: [allowance, rate] of input, cache reads, cache writes, output (flat)
--- ARGV[3] the run of the Redis that this is sent to: the lane adds it when it sends, not when it was asked
+--   meter 10 is a charge, with a fifth member: [allowance, rate] of input, cache reads, cache writes, output (flat)
+-- ARGV[3] the run id of the Redis that this is sent to, added when it is sent
 --
 -- Fields of a hash:
---   e           the epoch of the tenant under which the hash was built; r the run of the Redis that it was built in
---   n           (tenant's hash) the size of the set of users whose hashes were built in this epoch. The set is a key
---               of its own, so that whoever reads the whole hash reads holds and windows, however many users there are
---   c           requests that run now; k the names of the newest windows, so that older ones can be dropped
---   m:<minute> d:<day> p:<period>   a window: 11 doubles, what was used and what is held:
+--   e           the epoch of the tenant in which the hash was built; r the run of the Redis that it was built in
+--   n           (tenant's hash) the size of the set of users whose hashes were built in this epoch. The set is a key of
+--               its own, so that reading the whole hash reads holds and windows, however many users there are
+--   c           running requests; k the names of the newest windows, so that older ones can be dropped
+--   m:<minute> d:<day> p:<period>   a window: 11 doubles, used and held:
 --               used requests, input, output, cache_read, cache_write_5m, cache_write_1h, nano-USD;
 --               held requests, prompt, output, nano-USD
 --   h:<id>      a hold: 5 doubles (prompt, output, nano-USD, deadline_ms, minute), then "<day>|<period>|<user>"
---   x           no hold is older than this deadline: when it has passed, somebody looks for holds that lapsed
+--   x           no hold is older than this deadline: once it has passed, expired_holds.lua is called
 --
--- Answers (lapsed = 1: a hold may be past its deadline, look for it):
---          {'ok', now_ms, id, epoch, granted, lapsed, room...}, room = what is left of each limit after this hold, in order
---          {'no', now_ms, cause, limit, ends_ms, count, lapsed, epoch}:
+-- Answers (expired = 1: some hold may be past its deadline):
+--          {'ok', now_ms, id, epoch, granted, expired, room...}, room = the rest of each limit after this hold, in order
+--          {'no', now_ms, cause, limit, ends_ms, count, expired, epoch}:
 --                     cause 'used' | 'held' | 'never' (would not fit an empty window);
 --                     limit = the index of the limit (0: the user's concurrency, -1: the tenant's)
 --                     count = 1 when a prompt of the likely size would be granted: worth an exact count
---          {'rebuild', epoch}, {'user', epoch}: the shadow is not whole; {'clock', now_ms}: ask with these windows
---          {'entitlement', epoch}: the shadow is younger than the entitlement; it may name another period
+--          {'rebuild', epoch}, {'user', epoch}: the tenant's or the user's hash is not complete
+--          {'clock', now_ms}: the question is for another time
+--          {'entitlement', epoch}: the hash is newer than the entitlement, which may name another period
 
-local ask = cmsgpack.unpack(ARGV[1])
+local query = cmsgpack.unpack(ARGV[1])
 local entitlement = cmsgpack.unpack(ARGV[2])
-local run, user = ARGV[3], ask[1]
+local run, user = ARGV[3], query[1]
 local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + ask[18]
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + query[18]
 local minute = math.floor(now / 60000)
 
-local IDLE_S = 45 * 86400 -- longer than a period: a hash that lapses holds nothing that still counts
-local names = {'m:' .. minute, 'd:' .. ask[2], 'p:' .. ask[4]}
-local ends = {(minute + 1) * 60000, ask[3], ask[5]}
+local IDLE_S = 45 * 86400 -- longer than a period: an expired hash holds nothing that still counts
+local names = {'m:' .. minute, 'd:' .. query[2], 'p:' .. query[4]}
+local ends = {(minute + 1) * 60000, query[3], query[5]}
 local tenant_row = redis.call('HMGET', KEYS[1], 'e', 'r', 'n', 'c', 'k', 'x', names[1], names[2], names[3])
 local user_row = redis.call('HMGET', KEYS[2], 'e', 'c', 'k', 'x', names[1], names[2], names[3])
 
 local epoch = tenant_row[1]
--- Without n it was built by a version that kept no set of users.
+-- A hash without n is of a version that kept no set of users.
 if not epoch or tenant_row[2] ~= run or not tenant_row[3] then return {'rebuild', epoch or '0'} end
-if tonumber(epoch) > ask[17] then return {'entitlement', epoch} end
+if tonumber(epoch) > query[17] then return {'entitlement', epoch} end
 if user_row[1] ~= epoch then
-  -- A hash that was built and is gone may have held something; so may any, when the set is not whole. The field is
-  -- the mark of a process of that older version, beside which this one runs during an upgrade.
+  -- A hash that was built and is gone may have held something; so may any, if the set is not complete. A process of
+  -- the older version, which may run beside this one during an upgrade, sets the field u:<user> instead.
   if redis.call('SISMEMBER', KEYS[3], user) == 1 or redis.call('SCARD', KEYS[3]) ~= tonumber(tenant_row[3])
       or redis.call('HGET', KEYS[1], 'u:' .. user) == epoch then
     return {'rebuild', epoch}
   end
   return {'user', epoch}
 end
-if now < ask[6] or now >= ask[7] then return {'clock', now} end
--- Its field was dropped when the other period began; a hash that is built now has it.
-if ask[19] == 1 and not (tenant_row[9] and user_row[7]) then return {'rebuild', epoch} end
+if now < query[6] or now >= query[7] then return {'clock', now} end
+-- The field of an interrupted period was dropped when the other one began; a hash that is built now has it.
+if query[19] == 1 and not (tenant_row[9] and user_row[7]) then return {'rebuild', epoch} end
 
 local EMPTY = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 local FORMAT = '>ddddddddddd'
@@ -73,23 +74,23 @@ local windows = {
 }
 local oldest = {tonumber(user_row[4]), tonumber(tenant_row[6])}
 local GRACE_MS = 5000 -- a stream ends at its deadline; its settlement comes a moment later
-local lapsed = 0
+local expired = 0
 for scope = 1, 2 do
-  if oldest[scope] and now > oldest[scope] + GRACE_MS then lapsed = 1 end
+  if oldest[scope] and now > oldest[scope] + GRACE_MS then expired = 1 end
 end
 local active = {tonumber(user_row[2] or 0), tonumber(tenant_row[4] or 0)}
 
 for scope = 1, 2 do
   local most = entitlement[scope]
   if most >= 0 and active[scope] + 1 > most then
-    return {'no', now, most == 0 and 'never' or 'held', 1 - scope, now + 1000, 0, lapsed, epoch}
+    return {'no', now, most == 0 and 'never' or 'held', 1 - scope, now + 1000, 0, expired, epoch}
   end
 end
 
 local limits = entitlement[3]
-local asked, smallest, rate = ask[13], math.min(ask[13], ask[14]), ask[15]
+local asked, smallest, rate = query[13], math.min(query[13], query[14]), query[15]
 
--- What usage over the allowances comes to: what was used, and what is pending at its dearest: the prompt in one class.
+-- The charge for usage over the allowances. The pending prompt is charged as the class that costs most.
 local function charge(prices, w, prompt, output)
   local counts = {w[2], w[4], w[5] + w[6]}
   local dearest = 0
@@ -104,7 +105,7 @@ local function charge(prices, w, prompt, output)
   return dearest + math.max(0, w[3] + output - prices[7]) * prices[8]
 end
 
--- The output tokens that fit under a ceiling on the charge, on top of a window and of what is pending.
+-- The output tokens that fit under a ceiling on the charge, on top of a window and the pending tokens.
 local function fit_charge(prices, bound, w, prompt, output)
   local allowance, rate = prices[7], prices[8]
   local of_prompt = {prices[1], prices[2], prices[3], prices[4], prices[5], prices[6], 0, 0}
@@ -114,7 +115,7 @@ local function fit_charge(prices, bound, w, prompt, output)
   return math.max(-1, allowance + math.floor(rest / rate) - w[3] - output)
 end
 
--- What a limit's meter says of a window: what was used, what is held, and what this request adds at least.
+-- A limit's meter in a window: used, held, what this request adds at least, and what each output token adds.
 local function count(w, meter, prompt, prompt_nano)
   if meter == 1 then return w[1], w[8], 1, 0 end
   if meter == 3 then return w[3], w[10], 0, 1 end
@@ -124,14 +125,14 @@ local function count(w, meter, prompt, prompt_nano)
   return w[meter], w[9], prompt, 0
 end
 
--- The output tokens that fit into `room`, when each costs `each` of it.
+-- The output tokens that fit `room`, at `each` per token.
 local function fit(room, each)
   if room < 0 then return -1 end
   if each == 0 then return asked end
   return math.floor(room / each)
 end
 
--- The output tokens that fit under a limit: if nothing had been used, if nothing were held, and now.
+-- The output tokens that fit an empty window, a window without its holds, and the window.
 local function fit_limit(limit, w, prompt, prompt_nano)
   local meter, bound, prices = limit[3], limit[4], limit[5]
   if prices then
@@ -142,7 +143,7 @@ local function fit_limit(limit, w, prompt, prompt_nano)
   return fit(bound - fixed, each), fit(bound - used - fixed, each), fit(bound - used - held - fixed, each)
 end
 
--- What is left of a limit.
+-- The rest of a limit.
 local function left(limit, w)
   if limit[5] then return limit[4] - charge(limit[5], w, w[9], w[10]) end
   local used, held = count(w, limit[3], 0, 0)
@@ -150,7 +151,7 @@ local function left(limit, w)
 end
 
 -- The grant for a prompt of this size; or nil, the cause, the limit, and when to come back.
-local function judge(prompt, prompt_nano)
+local function decide(prompt, prompt_nano)
   local fit_used, fit_now = asked, asked
   local spent, latest, tightest = 0, 0, 0
   for index = 1, #limits do
@@ -162,22 +163,22 @@ local function judge(prompt, prompt_nano)
     if at_once < fit_now then fit_now, tightest = at_once, index end
   end
   if spent > 0 then return nil, 'used', spent, latest end
-  -- The end of a window may cut an answer short, down to the smallest grant. Other answers that still run (and hold
-  -- more than they will use) may not cut it to less than half of what it could have once they are done.
+  -- A nearly used-up window may cut an answer down to the smallest grant. Running requests hold more than they will
+  -- use, so their holds may not cut it to less than half of what it could have once they have ended.
   if fit_now < math.max(smallest, math.floor(fit_used / 2)) then return nil, 'held', tightest, now + 1000 end
   return fit_now
 end
 
-local prompt, prompt_nano = ask[9], ask[10]
-local granted, cause, limit, ends_ms = judge(prompt, prompt_nano)
+local prompt, prompt_nano = query[9], query[10]
+local granted, cause, limit, ends_ms = decide(prompt, prompt_nano)
 if not granted then
-  local worth_counting = ask[11] < prompt and judge(ask[11], ask[12])
-  return {'no', now, cause, limit, ends_ms, worth_counting and 1 or 0, lapsed, epoch}
+  local worth_counting = query[11] < prompt and decide(query[11], query[12])
+  return {'no', now, cause, limit, ends_ms, worth_counting and 1 or 0, expired, epoch}
 end
 
 local nano = prompt_nano + granted * rate
-local id = string.format('%04x%08x', math.floor(now / 4294967296), now % 4294967296) .. ask[8]
-local hold = struct.pack('>ddddd', prompt, granted, nano, now + ask[16], minute) .. ask[2] .. '|' .. ask[4] .. '|' .. user
+local id = string.format('%04x%08x', math.floor(now / 4294967296), now % 4294967296) .. query[8]
+local hold = struct.pack('>ddddd', prompt, granted, nano, now + query[16], minute) .. query[2] .. '|' .. query[4] .. '|' .. user
 local newest = names[1] .. ' ' .. names[2] .. ' ' .. names[3]
 local olds = {user_row[3], tenant_row[5]}
 local keys = {KEYS[2], KEYS[1]}
@@ -185,7 +186,7 @@ for scope = 1, 2 do
   local fields = {'c', active[scope] + 1, 'h:' .. id, hold}
   if not oldest[scope] then
     fields[#fields + 1] = 'x'
-    fields[#fields + 1] = string.format('%.0f', now + ask[16])
+    fields[#fields + 1] = string.format('%.0f', now + query[16])
   end
   for kind = 1, 3 do
     local w = windows[scope][kind]
@@ -205,7 +206,7 @@ for scope = 1, 2 do
   redis.call('HSET', keys[scope], unpack(fields))
 end
 
-local answer = {'ok', now, id, epoch, granted, lapsed}
+local answer = {'ok', now, id, epoch, granted, expired}
 for index = 1, #limits do
   answer[#answer + 1] = left(limits[index], windows[limits[index][1]][limits[index][2]])
 end

@@ -1,9 +1,9 @@
--- A user's hash, built from Postgres the first time it is needed in an epoch.
+-- Writes a user's hash, built from Postgres when it is first needed in an epoch.
 --
 -- KEYS[1] the tenant's hash, KEYS[2] the user's, KEYS[3] the tenant's set of built users
 -- ARGV[1] the epoch, ARGV[2] the run, ARGV[3] the user, ARGV[4...] field, value, ...
--- The set tells a hash that was never built in this epoch (nothing can be held for it) from one that was lost (something
--- may be). Answers 1, or 0 when the epoch has moved on, the hash is there already, or the set is not whole (admit.lua).
+-- The set tells a hash that was never built in this epoch (nothing can be held for it) from a lost one (something may
+-- be). Answers 1, or 0 when the epoch has moved, the hash exists, or the set is not complete (admit.lua).
 
 local tenant = redis.call('HMGET', KEYS[1], 'e', 'r', 'n', 'u:' .. ARGV[3])
 if tenant[1] ~= ARGV[1] or tenant[2] ~= ARGV[2] or tenant[4] == ARGV[1] then return 0 end

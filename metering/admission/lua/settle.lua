@@ -1,11 +1,11 @@
--- What a request really used takes the place of its hold, in the windows where the hold was.
+-- Replaces a request's hold by what it used, in the windows of the hold.
 --
 -- KEYS[1] the tenant's hash, KEYS[2] the user's
 -- ARGV[1] the request's id (32 hex digits)
 -- ARGV[2] MessagePack of [requests, input, output, cache_read, cache_write_5m, cache_write_1h, nano-USD]
 --
--- A hash without the hold is left alone: it was settled before, or rebuilt from Postgres, which knew better.
--- A window that is over is gone, and so is what it held. Answers the number of holds released (0 to 2).
+-- A hash without the hold is not changed: the request was settled before, or the hash was rebuilt from Postgres, which
+-- has the counts. A window that is over is gone, with what it held. Answers the number of holds released (0 to 2).
 
 local used = cmsgpack.unpack(ARGV[2])
 local FORMAT = '>ddddddddddd'

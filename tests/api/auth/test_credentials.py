@@ -10,8 +10,8 @@ import structlog
 
 from api.auth.credentials import SECURE, UnreadableKey, key_of, session_of
 from api.http.client_address import network_of
+from core.tenancy.activity_log import MAX_ADDRESSES, ActivityLog
 from core.tenancy.audit import PLATFORM
-from core.tenancy.traces import MAX_ADDRESSES, ActivityLog
 from tests.api.conftest import Api
 
 KEY = "nk_test_" + "a" * 49
@@ -42,7 +42,7 @@ def test_two_keys_are_refused_and_one_sent_twice_is_one() -> None:
     both = ("authorization", f"bearer  {KEY}"), ("x-api-key", f"{KEY} ")
     assert key_of(scope_of(*both)) == KEY
     for other in (("x-api-key", "nk_test_another"), ("authorization", "Bearer other"), ("x-api-key", "")):
-        with pytest.raises(UnreadableKey, match="two different keys"):
+        with pytest.raises(UnreadableKey, match="two different API keys"):
             key_of(scope_of(*both, other))
     for empty in (("x-api-key", " "), ("authorization", "Bearer"), ("authorization", "Bearer ")):
         with pytest.raises(UnreadableKey, match="empty"):
@@ -83,11 +83,11 @@ async def test_an_address_that_fails_is_one_row_a_minute_whatever_it_tries(api: 
         assert (await api.http.get("/v1/usage", headers={"x-api-key": KEY})).status_code == 401
     assert (await api.http.get("/v1/usage")).status_code == 401, "nothing was tried"
     for number in range(MAX_ADDRESSES + 5):
-        directory.traces.failed(f"198.51.100.{number}", "")
+        directory.activity_log.failed(f"198.51.100.{number}", "")
     async with api.books.connection() as connection:
-        await directory.traces.write(connection)
-        directory.traces.failed("198.51.100.1", "")
-        await directory.traces.write(connection)
+        await directory.activity_log.write(connection)
+        directory.activity_log.failed("198.51.100.1", "")
+        await directory.activity_log.write(connection)
     rows = await api.books.fetch("SELECT target, after, tenant_id FROM audit_log WHERE action = 'key.refused'")
     said = {row["target"]: json.loads(row["after"]) for row in rows}
     assert len(rows) == len(said) == MAX_ADDRESSES + 1
@@ -98,7 +98,7 @@ async def test_an_address_that_fails_is_one_row_a_minute_whatever_it_tries(api: 
 
 async def test_when_a_key_was_last_used_is_written_once_in_ten_minutes(api: Api) -> None:
     admin = await api.tenant_admin()
-    traces: ActivityLog = api.app.state.runtime.directory.traces
+    traces: ActivityLog = api.app.state.runtime.directory.activity_log
     listed = (await api.call(admin, "GET", f"/users/{admin.user_id}/keys", expect=200)).json()["items"]
     assert [item["last_used_at"] for item in listed] == [None]
     async with api.books.connection() as connection:
@@ -117,9 +117,9 @@ async def test_a_lost_write_of_traces_does_no_harm(api: Api) -> None:
     admin = await api.tenant_admin()
     await api.books.fetch("DROP TABLE key_uses")
     assert (await api.http.get("/v1/limits", headers=admin.headers)).status_code == 200
-    heartbeat = api.app.state.runtime.heartbeat
+    heartbeat = api.app.state.runtime.metering.heartbeat
     await heartbeat.beat()
-    await heartbeat._carry()
+    await heartbeat._run_after_beat()
     assert (await api.http.get("/readyz")).status_code == 200
 
 

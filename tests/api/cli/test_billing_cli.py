@@ -25,7 +25,7 @@ def test_a_plan_with_a_price(naka: Naka) -> None:
         (("--base", "Infinity"), "is not an amount in rupees"),
         (("--base", "1.005"), "a part of a paisa"),
         (("--base=-5",), "is not an amount in rupees"),
-        (("--base", "0.99"), "a base price is 0, or 100"),
+        (("--base", "0.99"), "the base price must be 0, or 100"),
         (("--meter", "tokens=1@1"), "is not METER=INCLUDED@RUPEES"),
         (("--meter", "output_tokens=x@1"), "is not METER=INCLUDED@RUPEES"),
         (("--past-allowance", "bill"), "a plan that bills needs a ceiling"),

@@ -17,9 +17,10 @@ import asyncpg
 import pytest
 
 from api.cli import main
-from core.postgres.database import asyncpg_dsn
+from api.cli.commands import COMMANDS
 from sandbox.daemon import free_port
 from tests.harness import ROOT, Books
+from tests.servers import asyncpg_dsn
 
 
 @dataclass
@@ -163,10 +164,30 @@ async def test_a_change_is_audited_and_published(naka: Naka, database_url: str, 
     assert actor.startswith("cli:")
 
 
-def test_a_command_does_not_wait_for_the_providers_sdk() -> None:
-    """It is a second of CPU, and only a server speaks with the provider."""
-    look = "import sys, api.cli.commands; print(sorted({'anthropic', 'aiohttp'} & set(sys.modules)))"
-    assert subprocess.check_output([sys.executable, "-c", look], cwd=ROOT, text=True) == "[]\n"
+@pytest.mark.parametrize(
+    "words", [("tenant", "list"), ("tenant", "show", "acme"), ("user", "list", "acme"), ("key", "list", "{user}")]
+)
+def test_a_command_that_lists_imports_no_server_and_no_sdk(naka: Naka, words: tuple[str, ...]) -> None:
+    naka.json("tenant", "create", "acme", "Acme")
+    user = naka.json("user", "create", "acme", "ada")["id"]
+    look = (
+        "import atexit, sys; from api.cli import main; heavy = {'fastapi', 'starlette', 'uvicorn', 'anthropic', "
+        "'razorpay', 'aiohttp', 'redis'}; "
+        "atexit.register(lambda: print(sorted(heavy & set(sys.modules)), file=sys.stderr)); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", look, *(word.format(user=user) for word in words)],
+        cwd=naka.folder, env=naka.environment, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert (done.stderr, "Traceback" in done.stdout) == ("[]\n", False)
+
+
+def test_the_help_lists_every_command_without_its_module(naka: Naka) -> None:
+    said = naka.run("--help").stdout
+    assert all(name in said and entry.panel in said for name, entry in COMMANDS.items())
+    for name in COMMANDS:
+        assert COMMANDS[name].help.split(".")[0][:40] in naka.run(name, "--help").stdout
+    assert "Did you mean 'tenant'" in naka.run("tenan").stderr
 
 
 def test_as_a_process_it_says_one_line(naka: Naka) -> None:

@@ -76,7 +76,7 @@ async def test_a_good_set_up_is_well(given: dict[str, Any]) -> None:
 
 async def test_what_is_broken_is_named_and_the_rest_is_looked_at(given: dict[str, Any]) -> None:
     said = await found(given, redis_url=f"redis://:redis_secret@127.0.0.1:{free_port()}/0")
-    assert said["Redis"] == (Verdict.FAULT, "cannot be reached: ConnectionError | look at REDIS_URL")
+    assert said["Redis"] == (Verdict.FAULT, "cannot be reached: ConnectionError | check REDIS_URL")
     assert said["clocks"] == (Verdict.UNCHECKED, "it needs Redis | ")
     assert said["schema"][0] is Verdict.OK
     assert said["worker"] == (Verdict.FAULT, "none ever ran | run `naka worker`")
@@ -106,7 +106,7 @@ async def test_what_waits_for_a_person_is_a_warning(given: dict[str, Any]) -> No
     assert "replay" in said["webhooks"][1]
     assert said["books"] == (
         Verdict.FAULT,
-        "the last check found 3 drifts | run `naka reconcile`, and see what it says of mending",
+        "the last check found 3 drifts | run `naka reconcile`, which suggests repairs",
     )
 
 

@@ -1,4 +1,4 @@
-"""Whatever the model writes arrives whole at a conforming parser, however it was cut into pieces."""
+"""Server-sent event framing: all text arrives unchanged at a conforming parser, however it was split."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sse_starlette import ServerSentEvent
 
 from api.gateway.sse import DONE, KEEPALIVE, TextFramer, data_frame, error_frame
-from tests.harness import parse_sse
+from tests.answers import parse_sse
 
 AWKWARD = "\r\n :\t\ufeff\x00\x0b\x0c\x1c\x85\u2028\u2029d"  # also what Python, but not SSE, takes for a line end
 CHARACTERS = st.one_of(st.sampled_from(AWKWARD), st.sampled_from("\r\n"), st.characters(exclude_categories=["Cs"]))
@@ -17,12 +17,12 @@ TEXTS = st.text(CHARACTERS, max_size=20)
 
 
 def normal(text: str) -> str:
-    """The text with the one line end that SSE knows."""
+    """Returns the text with LF line ends."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def framed(pieces: list[str]) -> bytes:
-    """The frames of a whole answer."""
+    """Returns the frames of a complete answer."""
     framer = TextFramer()
     return b"".join(map(framer.frame, pieces)) + framer.rest()
 

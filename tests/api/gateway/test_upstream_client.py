@@ -1,4 +1,4 @@
-"""The client towards Anthropic: no variable of the SDK changes what is sent, and no answer is read without a bound."""
+"""The client of Anthropic: no environment variable of the SDK changes a request, and every read is bounded."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ VARIABLES = {
 
 
 async def say(request: Request, writer: asyncio.StreamWriter) -> None:
-    """The start of an answer, or a count."""
+    """Returns the start of an answer, or a count."""
     if request.counts:
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 18\r\n\r\n"
         writer.write(head + b'{"input_tokens":7}')
@@ -53,12 +53,12 @@ async def say(request: Request, writer: asyncio.StreamWriter) -> None:
 
 
 def client_of(provider: RawProvider) -> Upstream:
-    """A client with a key of its own."""
+    """Opens a client."""
     return Upstream(Settings.model_validate({"anthropic_base_url": provider.url, "anthropic_api_key": KEY}))
 
 
 async def asked(provider: RawProvider) -> list[Request]:
-    """What the provider receives of one chat and one count."""
+    """Returns the provider's requests for one chat and one count."""
     provider.requests.clear()
     upstream, recorder = client_of(provider), UsageRecorder(100, 0)
     stream = await upstream.open(PROMPT, recorder)

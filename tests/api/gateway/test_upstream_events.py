@@ -1,4 +1,4 @@
-"""Anthropic's stream means the same however it is cut and decorated; what is no such stream is BadStream only."""
+"""The parser of Anthropic's stream: independent of chunk borders; any other input raises BadStream."""
 
 import json
 from collections.abc import Iterable
@@ -25,8 +25,7 @@ from api.gateway.upstream_events import (
 from metering.pricing.tokens import CacheCreation, ReportedUsage, Usage, overlay
 
 Sent = tuple[str, dict[str, Any], Event | None]
-"""An event's name and payload, and what is to be read out of it."""
-
+"""An event's name and payload, and the event expected from it."""
 TEXTS = st.text(st.one_of(st.sampled_from("\r\n {}\u2028"), st.characters(exclude_categories=["Cs"])), max_size=12)
 COUNTS = st.one_of(st.none(), st.integers(0, 10**12))
 JSONS = st.recursive(st.none() | st.booleans() | st.integers() | TEXTS, lambda inner: st.lists(inner, max_size=3))
@@ -34,7 +33,7 @@ JSONS = st.recursive(st.none() | st.booleans() | st.integers() | TEXTS, lambda i
 
 @st.composite
 def usages(draw: st.DrawFn) -> tuple[dict[str, Any], ReportedUsage]:
-    """A `usage` with some counts absent, some null, some zero; and the same as it should be read."""
+    """A `usage` with some counts absent, null or zero, and its expected value."""
     given: dict[str, Any] = {name: draw(COUNTS) for name in ReportedUsage.__struct_fields__[:4] if draw(st.booleans())}
     split = draw(st.none() | st.tuples(st.integers(0, 99), st.integers(0, 99)))
     if split is None:
@@ -76,7 +75,7 @@ def sent_events(draw: st.DrawFn) -> Sent:
 
 @st.composite
 def encoded(draw: st.DrawFn, name: str, payload: dict[str, Any]) -> str:
-    """One frame, in one of the forms that server-sent events and JSON allow."""
+    """One frame, in any form that server-sent events and JSON allow."""
     data = json.dumps(payload, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, None, 1])))
     data = data[:-1] + " " * draw(st.integers(0, 14)) + "}"
     blank = draw(st.sampled_from(["", " "]))
@@ -88,7 +87,7 @@ def encoded(draw: st.DrawFn, name: str, payload: dict[str, Any]) -> str:
 
 @st.composite
 def streams(draw: st.DrawFn) -> tuple[list[bytes], list[Event]]:
-    """The frames of a stream, and what is to be read out of it."""
+    """The frames of a stream, and the expected events."""
     sent = draw(st.lists(sent_events(), min_size=1, max_size=6))
     texts = [draw(encoded(name, payload)) for name, payload, _ in sent]
     if draw(st.booleans()):
@@ -97,13 +96,13 @@ def streams(draw: st.DrawFn) -> tuple[list[bytes], list[Event]]:
 
 
 def read(chunks: Iterable[bytes]) -> list[Event]:
-    """The events of a stream that comes in chunks."""
+    """Returns the events of a stream that arrives in chunks."""
     reader = EventReader()
     return [event for chunk in chunks for event in reader.feed(chunk)]
 
 
 def frame(name: str, data: str | bytes) -> bytes:
-    """One frame."""
+    """Returns one frame."""
     return f"event: {name}\ndata: ".encode() + (data if isinstance(data, bytes) else data.encode()) + b"\n\n"
 
 
@@ -275,7 +274,7 @@ def test_a_name_that_the_books_cannot_take_breaks_the_stream(word: str, field: s
 
 
 def delta(text: str) -> bytes:
-    """A delta whose text is written as it stands here."""
+    """Returns a delta with unescaped text."""
     return frame("content_block_delta", f'{{"delta":{{"type":"text_delta","text":"{text}"}}}}')
 
 

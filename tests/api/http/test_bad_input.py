@@ -1,7 +1,4 @@
-"""Bad input that gets past a schema: NULs, the ends of the calendar, unknown parameters; and errors nobody foresaw.
-
-Over every route there is, pages and API alike, with a key that may do anything.
-"""
+"""Bad input that schemas accept (NUL, calendar limits, unknown parameters), and unexpected errors, on every route."""
 
 import json
 from collections.abc import Iterator
@@ -41,11 +38,11 @@ SECRET = "nk_live_secretsecretsecret"
 
 
 class Broken(Exception):
-    """An error that nobody foresaw, with a secret in it."""
+    """An unexpected error that contains a secret."""
 
 
 def routes() -> Iterator[tuple[str, str, Dependant]]:
-    """(method, path, what it takes) of every route of FastAPI's."""
+    """Returns (method, path, dependant) of every FastAPI route."""
     for context in iter_route_contexts(create_app(NOWHERE).routes):
         if isinstance(context.original_route, APIRoute):
             for method in sorted(context.methods or ()):
@@ -56,13 +53,13 @@ def routes() -> Iterator[tuple[str, str, Dependant]]:
 
 
 def parameters(dependant: Dependant) -> list[str]:
-    """What a route declares of its URL."""
+    """Returns the parameters that a route declares."""
     return [field.alias for field in get_flat_params(dependant) if isinstance(field.field_info, Query)]
 
 
 @pytest.fixture
 async def almighty(api: Api) -> Account:
-    """A key that may do anything."""
+    """A key with all scopes."""
     return await api.books.account(scopes=list(Scope))
 
 
@@ -125,7 +122,7 @@ async def test_a_nul_in_a_url_or_a_form_is_refused_whatever_the_route(api: Api, 
 
 
 def bodies(kind: type[Body]) -> Iterator[type[Body]]:
-    """All kinds of body there are."""
+    """Returns bodies of every kind."""
     for each in kind.__subclasses__():
         yield each
         yield from bodies(each)
@@ -173,7 +170,7 @@ async def test_what_breaks_in_a_layer_is_a_problem(api: Api) -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": []}
-    await RequestContextMiddleware(layer, intake=intake)(scope, _nothing, send)
+    await RequestContextMiddleware(layer, body_admission=intake)(scope, _nothing, send)
 
     assert sent[0]["status"] == 500
     assert json.loads(sent[1]["body"])["code"] == "internal_error"

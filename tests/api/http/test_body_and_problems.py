@@ -1,6 +1,6 @@
-"""Bad input of any kind is a 4xx in the one documented shape, and leaves nothing behind.
+"""Bad input is a 4xx problem and stores nothing.
 
-Over real sockets, to a server that takes bodies of at most 4096 bytes: much of this never gets past an HTTP client.
+Over raw sockets, to a server with a body limit of 4096 bytes: an HTTP client would not send most of this.
 """
 
 import json
@@ -21,7 +21,7 @@ MAX_BYTES = 4096
 
 @pytest.fixture(scope="module")
 def database(shared_servers: servers.Servers, worker: str, database_template: str) -> Iterator[str]:
-    """A database of this file's own."""
+    """A database for this module."""
     name = f"naka_bodies_{worker}"
     yield servers.application(servers.create_database(shared_servers.postgres, name, template=database_template))
     servers.drop_database(shared_servers.postgres, name)
@@ -29,7 +29,7 @@ def database(shared_servers: servers.Servers, worker: str, database_template: st
 
 @pytest.fixture(scope="module")
 def api(database: str, redis_url: str, run_folder: Path, worker: str) -> Iterator[Api]:
-    """The server, and a provider that answers the few good requests."""
+    """The server, and a provider for the valid requests."""
     simulator = Simulator()
     log = run_folder / f"bodies-{worker}.log"
     settings = environment(database, redis_url, simulator.url, REQUEST_BODY_MAX_BYTES=str(MAX_BYTES))
@@ -49,7 +49,7 @@ async def books(database: str) -> AsyncIterator[Books]:
 
 @pytest.fixture
 async def account(books: Books) -> AsyncIterator[Account]:
-    """A user for whom nothing may be stored while the test runs."""
+    """A user for whom the test must store nothing."""
     account = await books.account()
     yield account
     assert [row["state"] for row in await books.requests(account)] == []

@@ -1,6 +1,6 @@
-"""A client's connection has clocks and bounds: on real sockets and the real event loop, with a small application.
+"""Client timeouts and connection limits, on real sockets and the real event loop, with a small application.
 
-The time limits are tenths of a second here; what the real ones are is in `.env.example`.
+The timeouts are tenths of a second; `.env.example` has the real ones.
 """
 
 import asyncio
@@ -19,20 +19,19 @@ from starlette.types import Receive, Scope, Send
 
 from api.http.connection_limits import ClientLimits
 from api.http.server import _Server, listen
-from core.descriptors import connections_that_fit, raise_limit, require_enough
-from core.settings import Settings, SettingsError
+from core.descriptors import raise_limit
 
 HEAD_S = 0.4
 BODY_S = 0.8
 STALL_S = 0.6
 LATE_S = 10
-"""A machine under load is slow, which is no finding."""
+"""Generous, for a loaded machine."""
 LARGE = 600_000
-Story = Callable[["House"], Awaitable[None]]
+Story = Callable[["RunningServer"], Awaitable[None]]
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the size of the body; on `/unread` without reading it; on `/large` with more than sockets hold."""
+    """Answers with the body's size; on `/unread` without reading it; on `/large` with more than the sockets hold."""
     if scope["path"] == "/broken":
         raise RuntimeError("nobody foresaw this")
     size, more = 0, scope["path"] != "/unread"
@@ -50,31 +49,31 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     scope["state"]["left"].append(f"{scope['path']} written")
 
 
-class House:
-    """The server, and clients of it."""
+class RunningServer:
+    """A running server and its clients."""
 
     def __init__(self, server: _Server, port: int, left: list[str]) -> None:
         self.server = server
         self.port = port
         self.left = left
-        """The paths of requests whose client left, or whose answer was written whole."""
+        """Paths of requests whose client disconnected, or whose answer was written completely."""
         self._callers: list[Caller] = []
 
     async def connect(self, address: str = "127.0.0.1", **how: Any) -> "Caller":
-        """A connection from an address of the loopback network, or over a socket of its own."""
+        """Connects from a loopback address, or over a given socket."""
         where: dict[str, Any] = {"host": "127.0.0.1", "port": self.port, "local_addr": (address, 0)}
         self._callers.append(Caller(*await asyncio.open_connection(**(how if "sock" in how else where))))
         return self._callers[-1]
 
     async def close(self) -> None:
-        """Hangs up on all."""
+        """Closes all connections."""
         for caller in self._callers:
             caller.writer.transport.abort()
         await asyncio.sleep(0.05)
 
 
 class Caller:
-    """A client on a socket of its own."""
+    """A client on a raw connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -82,18 +81,18 @@ class Caller:
         self.since_s = time.monotonic()
 
     def say(self, text: str) -> None:
-        """Bytes, as they are."""
+        """Sends text."""
         self.writer.write(text.encode())
 
     async def hear(self) -> tuple[int, dict[str, str], bytes]:
-        """One answer: status, headers, body."""
+        """Reads one response: status, headers, body."""
         async with asyncio.timeout(LATE_S):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
             return int(head[0].split()[1]), headers, await self.reader.readexactly(int(headers["content-length"]))
 
     async def is_closed_after(self) -> float:
-        """Reads what still comes; the seconds since the connect until the server hung up."""
+        """Reads to the end; returns the seconds from connect to close."""
         async with asyncio.timeout(LATE_S):
             try:
                 while await self.reader.read(65_536):
@@ -104,7 +103,7 @@ class Caller:
 
 
 def served(story: Story, **changed: Any) -> None:
-    """Tells the story to a server with these limits."""
+    """Runs the story against a server with these limits."""
     given: dict[str, Any] = {
         "head_s": HEAD_S,
         "body_s": BODY_S,
@@ -133,12 +132,12 @@ def served(story: Story, **changed: Any) -> None:
         server.lifespan.state["left"] = left
         await server.startup([listener])
         serving = asyncio.create_task(server.main_loop())
-        house = House(server, listener.getsockname()[1], left)
+        running = RunningServer(server, listener.getsockname()[1], left)
         try:
             async with asyncio.timeout(4 * LATE_S):
-                await story(house)
+                await story(running)
         finally:
-            await house.close()
+            await running.close()
             server.should_exit = True
             await serving
             await server.shutdown([listener])
@@ -154,8 +153,8 @@ def is_problem(answer: tuple[int, dict[str, str], bytes], status: int, code: str
 
 
 def test_silence_a_dripping_head_and_a_dripping_body_have_an_end() -> None:
-    async def story(house: House) -> None:
-        silent, head, blank, body = [await house.connect() for _ in range(4)]
+    async def story(server: RunningServer) -> None:
+        silent, head, blank, body = [await server.connect() for _ in range(4)]
         head.say("GET / HTTP/1.1\r\nhost: naka\r\n")
         body.say("POST / HTTP/1.1\r\nhost: naka\r\ncontent-length: 100\r\n\r\n")
         for _ in range(6):
@@ -171,14 +170,14 @@ def test_silence_a_dripping_head_and_a_dripping_body_have_an_end() -> None:
         assert await silent.is_closed_after() >= HEAD_S
         assert await head.is_closed_after() >= HEAD_S
         assert await body.is_closed_after() >= BODY_S
-        assert house.left == ["/"]
+        assert server.left == ["/"]
 
     served(story)
 
 
 def test_a_connection_that_waits_for_its_next_request_has_the_longer_clock() -> None:
-    async def story(house: House) -> None:
-        caller = await house.connect()
+    async def story(server: RunningServer) -> None:
+        caller = await server.connect()
         for _ in range(2):
             caller.say("POST / HTTP/1.1\r\nhost: naka\r\ncontent-length: 3\r\n\r\nabc")
             assert (await caller.hear())[0::2] == (200, b"3")
@@ -191,10 +190,10 @@ def test_a_connection_that_waits_for_its_next_request_has_the_longer_clock() -> 
 
 
 def test_a_body_has_to_come_at_a_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.http.client_timeouts._FLOOR_AFTER_S", 0.3)
+    monkeypatch.setattr("api.http.client_timeouts._RATE_AFTER_S", 0.3)
 
-    async def story(house: House) -> None:
-        fast, slow = await house.connect(), await house.connect()
+    async def story(server: RunningServer) -> None:
+        fast, slow = await server.connect(), await server.connect()
         for caller in (fast, slow):
             caller.say("POST / HTTP/1.1\r\nhost: naka\r\ncontent-length: 100000\r\n\r\n")
         for _ in range(100):
@@ -210,8 +209,8 @@ def test_a_body_has_to_come_at_a_pace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_left_of_a_body_that_nobody_read_is_dropped_for_a_moment() -> None:
-    async def story(house: House) -> None:
-        whole, unfinished = await house.connect(), await house.connect()
+    async def story(server: RunningServer) -> None:
+        whole, unfinished = await server.connect(), await server.connect()
         for caller in (whole, unfinished):
             caller.say("POST /unread HTTP/1.1\r\nhost: naka\r\ncontent-length: 300000\r\n\r\n")
             assert (await caller.hear())[0] == 200
@@ -225,8 +224,8 @@ def test_what_is_left_of_a_body_that_nobody_read_is_dropped_for_a_moment() -> No
 
 
 def test_a_reader_that_does_not_read_is_left() -> None:
-    async def story(house: House) -> None:
-        deaf, slow = await _ask_large(house), await _ask_large(house)
+    async def story(server: RunningServer) -> None:
+        deaf, slow = await _ask_large(server), await _ask_large(server)
         heard = 0
         while heard < LARGE:
             heard += len(await slow.reader.read(100_000))
@@ -234,47 +233,47 @@ def test_a_reader_that_does_not_read_is_left() -> None:
 
         async with asyncio.timeout(LATE_S):
             # What is sent to somebody who left is dropped, so both are written whole.
-            while house.left != ["/large written"] * 2:  # noqa: ASYNC110 - as seen from outside
+            while server.left != ["/large written"] * 2:  # noqa: ASYNC110 - as seen from outside
                 await asyncio.sleep(0.05)
         assert await deaf.is_closed_after() > STALL_S
 
     served(story)
 
 
-async def _ask_large(house: House) -> Caller:
-    """A client whose socket holds as little as possible, and reads ahead as little."""
+async def _ask_large(server: RunningServer) -> Caller:
+    """Opens a client with minimal socket and read buffers."""
     own = socket.socket()
     own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     own.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
-    own.connect(("127.0.0.1", house.port))  # into the listener's queue, at once
-    caller = await house.connect(sock=own, limit=2000)
+    own.connect(("127.0.0.1", server.port))  # into the listener's queue, at once
+    caller = await server.connect(sock=own, limit=2000)
     caller.say("GET /large HTTP/1.1\r\nhost: naka\r\nconnection: close\r\n\r\n")
     return caller
 
 
 def test_connections_are_bounded_in_all_and_per_address() -> None:
-    async def story(house: House) -> None:
+    async def story(server: RunningServer) -> None:
         ask = "GET / HTTP/1.1\r\nhost: naka\r\n\r\n"
-        greedy = [await house.connect("127.0.0.2") for _ in range(3)]
+        greedy = [await server.connect("127.0.0.2") for _ in range(3)]
         for caller in greedy:
             caller.say(ask)
             assert (await caller.hear())[0] == 200
-        over = await house.connect("127.0.0.2")
+        over = await server.connect("127.0.0.2")
         over.say(ask)
         answer = await over.hear()
         is_problem(answer, 503, "too_many_connections")
         assert answer[1]["retry-after"] == "5"
 
-        proxied = [await house.connect() for _ in range(5)]  # trusted, so exempt from the bound per address
+        proxied = [await server.connect() for _ in range(5)]  # trusted, so exempt from the bound per address
         for caller in proxied:
             caller.say(ask)
             assert (await caller.hear())[0] == 200
-        full = await house.connect("127.0.0.3")
+        full = await server.connect("127.0.0.3")
         is_problem(await full.hear(), 503, "too_many_connections")
 
         greedy[0].writer.close()
         await asyncio.sleep(0.1)
-        again = await house.connect("127.0.0.2")
+        again = await server.connect("127.0.0.2")
         again.say(ask)
         assert (await again.hear())[0] == 200
 
@@ -282,8 +281,8 @@ def test_connections_are_bounded_in_all_and_per_address() -> None:
 
 
 def test_what_breaks_outside_every_layer_is_a_problem() -> None:
-    async def story(house: House) -> None:
-        caller = await house.connect()
+    async def story(server: RunningServer) -> None:
+        caller = await server.connect()
         caller.say("GET /broken HTTP/1.1\r\nhost: naka\r\n\r\n")
         status, headers, body = await caller.hear()
         assert (status, headers["content-type"]) == (500, "application/problem+json")
@@ -293,29 +292,19 @@ def test_what_breaks_outside_every_layer_is_a_problem() -> None:
     served(story)
 
 
-def test_no_more_connections_are_taken_than_there_are_descriptors() -> None:
-    settings = Settings(_env_file=None, client_max_connections=2000, upstream_max_connections=1000)
-    few = connections_that_fit(settings, 1024)
-    assert connections_that_fit(settings, 1_000_000) == 2000
-    assert 400 < few <= 1024 - few
-    assert connections_that_fit(settings, 256) > 50
-    with pytest.raises(SettingsError, match="the limit of open files is 255, and at least 256 are needed"):
-        require_enough(255)
-
-
 def test_a_server_without_descriptors_says_so_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
-    async def story(house: House) -> None:
+    async def story(server: RunningServer) -> None:
         ask = "GET / HTTP/1.1\r\nhost: naka\r\n\r\n"
-        before = await house.connect()
+        before = await server.connect()
         with socket.socket() as unlucky:
             resource.setrlimit(resource.RLIMIT_NOFILE, (5, hard))
-            unlucky.connect(("127.0.0.1", house.port))
+            unlucky.connect(("127.0.0.1", server.port))
             await asyncio.sleep(0.5)
             assert raise_limit() == hard
 
-        after = await house.connect()
+        after = await server.connect()
         for caller in (before, after):
             caller.say(ask)
             assert (await caller.hear())[0] == 200

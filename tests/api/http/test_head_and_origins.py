@@ -1,4 +1,4 @@
-"""HEAD is GET without its body, wherever GET is; and what a browser of another origin may send."""
+"""HEAD on every GET route, and CORS."""
 
 from datetime import UTC, datetime
 
@@ -17,7 +17,7 @@ PAGES = ("/", "/sign-in", "/account", "/reports", "/operator", "/docs", "/openap
 
 
 def _paths(api: Api) -> list[str]:
-    """Every GET of the API without a parameter in its path, and the pages."""
+    """Returns every GET of the API without path parameters, and the pages."""
     described = [path for path, methods in api.app.openapi()["paths"].items() if "get" in methods and "{" not in path]
     static = [f"/static/{file.name}" for file in sorted(STATIC.iterdir()) if file.is_file()][:2]
     return sorted({*described, *PAGES, *static})

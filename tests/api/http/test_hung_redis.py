@@ -1,4 +1,4 @@
-"""A Redis that hangs: who signs in is answered in time, and news are heard again once it goes on."""
+"""A hanging Redis: sign-ins are answered in time, and invalidations arrive again after it resumes."""
 
 import asyncio
 import time
@@ -20,25 +20,25 @@ ADDRESS = "192.0.2.7"
 async def test_a_sign_in_does_not_wait_for_a_redis_that_hangs(private_valkey: Callable[..., Valkey]) -> None:
     server = private_valkey(appendonly="no")
     redis = connect_redis(server.url, timeout_s=0.3)
-    attempts = SignInThrottle(redis)
+    throttle = SignInThrottle(redis)
     for _ in range(FREE_ATTEMPTS):
-        await attempts.admit(ADDRESS)
-        await attempts.wrong(ADDRESS)
+        await throttle.check(ADDRESS)
+        await throttle.note_failure(ADDRESS)
     for _ in range(4):  # the address has to wait for half a minute, longer than this test takes
-        await attempts.wrong(ADDRESS)
+        await throttle.note_failure(ADDRESS)
     with pytest.raises(TooManyAttempts):
-        await attempts.admit(ADDRESS)
+        await throttle.check(ADDRESS)
     server.pause()
     try:
         began_s = time.monotonic()
-        await attempts.admit(ADDRESS)  # nobody is slowed down, as when Redis is away
-        await attempts.wrong(ADDRESS)
+        await throttle.check(ADDRESS)  # nobody is slowed down, as when Redis is away
+        await throttle.note_failure(ADDRESS)
         await Changes(redis).publish(uuid4())
         assert time.monotonic() - began_s < 3 * 1.0 + 0.5
     finally:
         server.resume()
     with pytest.raises(TooManyAttempts):
-        await attempts.admit(ADDRESS)
+        await throttle.check(ADDRESS)
     await redis.aclose()
 
 
@@ -46,23 +46,23 @@ async def test_a_sign_in_does_not_wait_for_a_redis_that_hangs(private_valkey: Ca
 async def test_a_silent_connection_is_given_up(
     private_valkey: Callable[..., Valkey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network that drops packets ends no connection: only a question shows that nobody is there."""
-    monkeypatch.setattr(news, "_SILENCE_S", 0.2)
+    """A network that drops packets closes no connection: only a ping detects it."""
+    monkeypatch.setattr(news, "_IDLE_S", 0.2)
     monkeypatch.setattr(news, "_PONG_S", 0.2)
     server = private_valkey(appendonly="no")
     redis = connect_redis(server.url, timeout_s=0.3)
     changes, told = Changes(redis), list[UUID | None]()
     changes.subscribe(told.append)
     await changes.start()
-    await changes.heard.wait()
+    await changes.subscribed.wait()
     await asyncio.sleep(0.7)
     assert told == [None]  # it answers, so nothing was missed
     server.pause()
     async with asyncio.timeout(10):
-        while changes.heard.is_set():  # noqa: ASYNC110 - it is set again only after a resume
+        while changes.subscribed.is_set():  # noqa: ASYNC110 - it is set again only after a resume
             await asyncio.sleep(0.02)
     server.resume()
-    await asyncio.wait_for(changes.heard.wait(), 10)
+    await asyncio.wait_for(changes.subscribed.wait(), 10)
     assert told[-1] is None  # what was said meanwhile may be missed, so everything is dropped
     await changes.stop()
     await redis.aclose()

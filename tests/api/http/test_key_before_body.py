@@ -1,6 +1,6 @@
-"""A body is read from callers with a key, and all bodies together are bounded: the application in this process.
+"""Bodies are read from authenticated callers only, and bounded in total; with the application in this process.
 
-Each body here knows how much of itself was asked for; where nothing was, a client could not have made us hold it.
+Each body counts the bytes read from it: unread bytes use no memory.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ FORM = {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Room for two bodies of the largest size, and for one of those that need no key."""
+    """A total of two bodies of the maximum size, and of one for routes without a key."""
     small = {"request_body_max_bytes": MAX_BYTES, "request_bodies_max_bytes": 2 * MAX_BYTES}
     return settings.model_copy(update=small)
 
 
 class Sent:
-    """A body that is sent in parts, and stops in the middle until it may go on."""
+    """A body sent in parts that pauses in the middle."""
 
     def __init__(self, start: bytes = b"{", rest: bytes = b"}") -> None:
         self.started = asyncio.Event()
@@ -36,7 +36,7 @@ class Sent:
         self._rest = rest
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """For the client to send."""
+        """Yields the parts."""
         self.started.set()
         yield self._start
         await self.may_end.wait()

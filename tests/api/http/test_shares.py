@@ -1,9 +1,10 @@
-"""Shared pools of a process: a tenant that holds its share of one is refused there, and nobody else notices."""
+"""The shared pools of a process: a tenant that has used up its share is refused, and other tenants are not affected."""
 
 import asyncio
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -26,7 +27,7 @@ PLATFORM = [Scope.PLATFORM_ADMIN]
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str) -> Settings:
-    """Small pools, so that a share of one is one or two places; and the defaults of a tenant without a plan."""
+    """Small pools, so that a share is one or two places; and default limits of a tenant without a plan."""
     return Settings(
         _env_file=None,
         database_url=database_url,
@@ -37,7 +38,6 @@ def settings(database_url: str, redis_url: str) -> Settings:
         upstream_retries=0,
         database_pool_size=3,
         database_timeout_s=1,
-        lookup_pool_size=1,
         report_pool_size=1,
         live_views=2,
         client_write_timeout_s=0.5,
@@ -51,7 +51,7 @@ def settings(database_url: str, redis_url: str) -> Settings:
 
 @contextmanager
 def share_of(pool: FairPool, owner: object) -> Iterator[int]:
-    """Everything that the owner gets of a pool, held in the block; how many places those are."""
+    """Takes the owner's whole share of a pool for the block; yields its size."""
     with ExitStack() as held:
         while True:
             try:
@@ -62,17 +62,17 @@ def share_of(pool: FairPool, owner: object) -> Iterator[int]:
 
 
 async def chat(api: Api, account: Account) -> httpx2.Response:
-    """The answer of a chat."""
+    """Sends a chat."""
     return await api.http.post("/chat", headers=account.headers, json={"message": "hello"})
 
 
 async def admin_of(api: Api, tenant: Account) -> Account:
-    """An admin of that account's tenant."""
+    """Creates an admin of the account's tenant."""
     return await api.tenant_admin(tenant.tenant_id)
 
 
 def refused(answer: httpx2.Response) -> tuple[int, str, bool]:
-    """The status, the code, and whether it says when to come back."""
+    """Returns the status, the code, and whether it has a Retry-After."""
     return answer.status_code, answer.json()["code"], int(answer.headers["retry-after"]) >= 1
 
 
@@ -99,8 +99,8 @@ async def test_who_holds_its_share_of_the_database_waits_and_others_do_not(api: 
 
 async def test_a_flood_of_keys_from_one_address_keeps_nobody_else_out(api: Api) -> None:
     account = await api.books.account(tenant_limits=LimitSet())
-    lookups = api.app.state.runtime.pools.lookups
-    with share_of(lookups, "203.0.113.7"), share_of(api.app.state.runtime.pools.database, account.tenant_id):
+    database = api.app.state.runtime.pools.database
+    with share_of(database, account.tenant_id), share_of(database, "203.0.113.7"):
         there = httpx2.ASGITransport(app=api.app, client=("203.0.113.7", 1234), raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=there, base_url="http://naka.test") as flood:
             assert refused(await flood.get("/v1/usage", headers=account.headers)) == (503, "overloaded", True)
@@ -110,7 +110,7 @@ async def test_a_flood_of_keys_from_one_address_keeps_nobody_else_out(api: Api) 
 
 
 async def unread(api: Api, account: Account, path: str, started: asyncio.Event) -> None:
-    """Asks, and reads nothing of the answer's body."""
+    """Sends a request and reads nothing of the body."""
     url = httpx2.URL(f"http://naka.test{path}")
     scope = {
         "type": "http",
@@ -211,9 +211,11 @@ async def test_a_tenant_without_a_plan_has_the_defaults_until_it_has_something_e
 async def test_the_defaults_hold_where_postgres_admits(api: Api) -> None:
     user = await api.books.account()
     runtime = api.app.state.runtime
-    runtime.fallback.heard(user.tenant_id, 60)
-    await runtime.fallback.admit(  # Postgres takes the tenant, for a process that cannot see Redis
-        await runtime.admission._wish(await runtime.directory.authenticate(user.key), SMALL, 1, 1),
-        blind=True,
+    runtime.metering.postgres_grants.note_fallback(user.tenant_id, 60)
+    await runtime.metering.postgres_grants.admit(  # Postgres takes the tenant, for a process that cannot see Redis
+        replace(
+            await runtime.metering.admission._query(await runtime.directory.authenticate(user.key), SMALL, 1, 1),
+            redis_unreachable=True,
+        )
     )
     assert (await chat(api, user)).json()["code"] == "input_exceeds_limit"

@@ -1,4 +1,4 @@
-"""Anthropic through the proxy of the environment: both kinds, and what is said when the proxy refuses."""
+"""Requests to Anthropic through HTTP and HTTPS proxies, and the errors of a proxy that refuses."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -29,7 +29,7 @@ def simulator() -> Iterator[Simulator]:
 
 @asynccontextmanager
 async def proxy(target: str, refuses: str = "") -> AsyncIterator[tuple[str, list[str]]]:
-    """A proxy that leads every plain request to `target`, and its URL and the first line of each that it got."""
+    """A proxy that sends plain requests to `target`; yields its URL and the first lines it received."""
     asked: list[str] = []
     there = urlsplit(target)
 

@@ -1,4 +1,4 @@
-"""The dashboard, the alerts and the table of the docs speak of what a scrape really says."""
+"""The dashboard, the alerts and the table in the docs use metrics that a scrape returns."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.observability.metrics import Instruments, build_instruments
+from api.observability.metrics import ProcessMetrics, build_metrics
 from core.errors import PaymentRequired, Unavailable
 from core.ids import uuid7
 from core.settings import Settings, SettingsError
@@ -24,7 +24,7 @@ _ROW = re.compile(r"^\| `(naka_\w+)` \| (\w+) \| .* \| (process|system) \|$", re
 
 @pytest.fixture
 async def scraped(api: Api) -> dict[str, str]:
-    """Each metric's type by its name, once there was a check of the books and a worker."""
+    """Returns each metric's type, after a reconciliation and a worker ran."""
     async with api.books.connection() as connection:
         await connection.execute("INSERT INTO reconciliations (id, drifts, report) VALUES ($1, 0, '{}')", uuid7())
         await connection.execute(
@@ -74,15 +74,15 @@ def test_each_alert_is_explained_and_the_configuration_loads() -> None:
 
 
 def test_refusals_are_told_apart() -> None:
-    instruments, registry = Instruments(None), CollectorRegistry()
+    metrics, registry = ProcessMetrics(None), CollectorRegistry()
     for error in (
         QuotaExceeded("m", code="too_many_at_once", retry_after_s=1, limit=None),
         TooLarge("m"),
         PaymentRequired("m", code="payment_required"),
         Unavailable("m"),
     ):
-        instruments.refused(error)
-    instruments.register(registry)
+        metrics.refused(error)
+    metrics.register(registry)
     for code in ("too_many_at_once", "too_large", "payment_required"):
         labels = {"code": code, "scope": "none", "window": "none"}
         assert registry.get_sample_value("naka_quota_refusals_total", labels) == 1
@@ -91,5 +91,5 @@ def test_refusals_are_told_apart() -> None:
 
 def test_a_folder_that_prometheus_client_does_not_know_of_is_refused(settings: Settings, tmp_path: Path) -> None:
     assert settings.prometheus_multiproc_dir is None
-    with pytest.raises(SettingsError, match="PROMETHEUS_MULTIPROC_DIR has to be set in the environment itself"):
-        build_instruments(settings.model_copy(update={"prometheus_multiproc_dir": tmp_path}))
+    with pytest.raises(SettingsError, match="PROMETHEUS_MULTIPROC_DIR must be set in the environment itself"):
+        build_metrics(settings.model_copy(update={"prometheus_multiproc_dir": tmp_path}))

@@ -1,4 +1,4 @@
-"""`/metrics`: the books' health in numbers, right on every process, without a key and without a name."""
+"""`/metrics`: correct values from every process, without a key, and without names in labels."""
 
 import asyncio
 from collections.abc import Callable
@@ -35,11 +35,11 @@ QUIET = {
 
 
 LABELS = {"outcome", "model", "class", "code", "scope", "window", "error", "kind", "lane", "le", "pool"}
-"""All of few values, and none of them anybody's."""
+"""Labels with few values, none of which names anybody."""
 
 
 def _read(answer: httpx2.Response) -> dict[str, float]:
-    """How the books stand: of what QUIET names, and what may be absent there. No sample names anybody."""
+    """Returns the metrics named in QUIET and optional ones, and asserts that no label names anybody."""
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
@@ -48,7 +48,7 @@ def _read(answer: httpx2.Response) -> dict[str, float]:
 
 
 async def _some_trouble(books: Books) -> None:
-    """Three open requests, one of them overdue; a dead process; two checks of the books, the later with two drifts."""
+    """Three open requests, one of them overdue; a dead process; two reconciliations, the later with two drifts."""
     minute = timedelta(minutes=1)
     async with books.connection() as connection:
         for state, deadline in (("open", -minute), ("open", minute), ("open", minute), ("settled", -minute)):
@@ -76,7 +76,7 @@ async def _some_trouble(books: Books) -> None:
 
 
 async def _asking(connection: Any) -> int:
-    """How many wait to read the processes: of this database alone, and not the heartbeat, which waits to write."""
+    """Returns the readers waiting for the processes table in this database; the heartbeat waits to write."""
     query = """SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
         WHERE d.datname = current_database() AND relation = 'processes'::regclass
           AND mode = 'AccessShareLock' AND NOT granted"""
@@ -98,7 +98,7 @@ async def test_the_numbers_are_those_of_the_books(api: Api) -> None:
 
 @pytest.fixture
 def _a_long_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine fifty answers alone may take longer than a reading is kept."""
+    """On a busy machine fifty responses may take longer than a reading is cached."""
     monkeypatch.setattr(metrics, "_TTL_S", 600)
 
 

@@ -1,4 +1,4 @@
-"""Traces: the tree of a chat as a collector gets it, and nothing in it that is nobody's business."""
+"""Traces: the spans of a chat as a collector receives them, without texts, keys or names."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ class Collector:
     bodies: list[bytes] = field(default_factory=list)
 
     def spans(self) -> list[Any]:
-        """All that came."""
+        """Returns all spans received."""
         return [
             span
             for body in self.bodies
@@ -41,7 +41,7 @@ class Collector:
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    """A collector, listening."""
+    """A listening collector."""
     made = Collector("")
 
     class Handler(BaseHTTPRequestHandler):
@@ -86,7 +86,7 @@ def traced(database_url: str, redis_url: str, simulator: Simulator) -> Callable[
 
 
 async def _chat_once(settings: Settings) -> tuple[Any, Any]:
-    """Chats, and asks for a page of an API; then the application is stopped. Answers the account and the row."""
+    """Chats, requests a page, and stops the application; returns the account and its row."""
     app, books = create_app(settings), Books(settings.database_url)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     parent = {"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-01"}

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from api.routes.admin.streamed import cell
+from api.schemas.csv_text import cell
 from core.clock import to_ms
 from core.ids import uuid7
-from metering.models import COUNT_COLUMNS
+from metering.counts import COUNT_COLUMNS
 from metering.reports.usage_report import PRICE, SUMS
 from tests.api.conftest import Api
 from tests.harness import Account

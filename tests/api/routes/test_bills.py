@@ -13,23 +13,23 @@ from core.clock import now_ms
 from core.ids import uuid7
 from tests.api.cli.test_cli import Naka
 from tests.api.conftest import Api
-from tests.billing.office import DAY_MS, PERIOD, TERMS, Office
+from tests.billing.operator import DAY_MS, PERIOD, TERMS, OperatorSetup
 from tests.harness import ROOT, Account
 
 
 @pytest.fixture
-async def office(api: Api) -> Office:
+async def setup(api: Api) -> OperatorSetup:
     """The desk of the application, with an operator and a plan."""
-    return await Office.open(api.app.state.runtime.billing)
+    return await OperatorSetup.open(api.app.state.runtime.billing)
 
 
-async def billed(office: Office, tokens: int, *, is_closed: bool = True) -> UUID:
+async def billed(setup: OperatorSetup, tokens: int, *, is_closed: bool = True) -> UUID:
     """A tenant with an ended period, closed or not."""
-    tenant_id = await office.tenant()
-    await office.period(tenant_id, PERIOD, terms=replace(TERMS, ceiling_paise=10**9))
-    await office.use(tenant_id, PERIOD, output_tokens=1_000 + tokens)
+    tenant_id = await setup.tenant()
+    await setup.period(tenant_id, PERIOD, terms=replace(TERMS, ceiling_paise=10**9))
+    await setup.add_usage(tenant_id, PERIOD, output_tokens=1_000 + tokens)
     if is_closed:
-        await office.close()
+        await setup.close()
     return tenant_id
 
 
@@ -40,9 +40,9 @@ async def get(api: Api, account: Account, path: str, status: int = 200) -> Any:
     return answer if path.endswith((".html", ".pdf")) else answer.json()
 
 
-async def with_link(office: Office, bill: Bill) -> None:
+async def with_link(setup: OperatorSetup, bill: Bill) -> None:
     """Its charge, submitted."""
-    async with office.context.tenant_transaction(bill.tenant_id) as session:
+    async with setup.context.tenant_transaction(bill.tenant_id) as session:
         session.add(
             Charge(
                 tenant_id=bill.tenant_id,
@@ -59,12 +59,12 @@ async def with_link(office: Office, bill: Bill) -> None:
         )
 
 
-async def test_a_tenants_admin_sees_its_bills(api: Api, office: Office) -> None:
-    tenant_id, other = await billed(office, 7), await billed(office, 9)
+async def test_a_tenants_admin_sees_its_bills(api: Api, setup: OperatorSetup) -> None:
+    tenant_id, other = await billed(setup, 7), await billed(setup, 9)
     admin = await api.tenant_admin(tenant_id)
-    (bill,) = await office.bills(tenant_id)
-    (foreign,) = await office.bills(other)
-    await with_link(office, bill)
+    (bill,) = await setup.bills(tenant_id)
+    (foreign,) = await setup.bills(other)
+    await with_link(setup, bill)
     (item,) = (await get(api, admin, "/bills"))["items"]
     assert item["id"] == str(bill.id)
     assert (item["state"], item["total_paise"], item["due_paise"], item["total"]) == ("open", 826, 826, "₹8.26")
@@ -79,10 +79,10 @@ async def test_a_tenants_admin_sees_its_bills(api: Api, office: Office) -> None:
         assert answer.status_code == 404
 
 
-async def test_a_bill_as_html_and_as_pdf(api: Api, office: Office) -> None:
-    tenant_id = await billed(office, 7)
+async def test_a_bill_as_html_and_as_pdf(api: Api, setup: OperatorSetup) -> None:
+    tenant_id = await billed(setup, 7)
     admin = await api.tenant_admin(tenant_id)
-    (bill,) = await office.bills(tenant_id)
+    (bill,) = await setup.bills(tenant_id)
     name = (bill.number or "").replace("/", "-")
     page = await get(api, admin, f"/bills/{bill.id}/document.html")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
@@ -96,29 +96,29 @@ async def test_a_bill_as_html_and_as_pdf(api: Api, office: Office) -> None:
     assert pdf.content.startswith(b"%PDF-")
 
 
-async def test_the_upcoming_bill_is_a_preview(api: Api, office: Office) -> None:
-    tenant_id = await office.tenant()
+async def test_the_upcoming_bill_is_a_preview(api: Api, setup: OperatorSetup) -> None:
+    tenant_id = await setup.tenant()
     admin = await api.tenant_admin(tenant_id)
     await get(api, admin, "/upcoming", 404)
-    await office.period(tenant_id, PERIOD, ended_ms=-DAY_MS)
-    await office.use(tenant_id, PERIOD, output_tokens=1_010)
-    before = await office.everything()
+    await setup.period(tenant_id, PERIOD, ended_ms=-DAY_MS)
+    await setup.add_usage(tenant_id, PERIOD, output_tokens=1_010)
+    before = await setup.all_rows()
     found = await get(api, admin, "/upcoming")
     assert (found["period"], found["taxable_paise"], found["total_paise"]) == (PERIOD, 1_000, 1_180)
     assert found["lines"][0]["quantity"] == 1_010
     assert found["is_taxed"] is True
-    assert await office.everything() == before
+    assert await setup.all_rows() == before
 
 
-async def test_the_upcoming_bill_of_a_month_on_a_plan(api: Api, office: Office) -> None:
-    tenant_id = await office.tenant(plan="team", is_known=False)
+async def test_the_upcoming_bill_of_a_month_on_a_plan(api: Api, setup: OperatorSetup) -> None:
+    tenant_id = await setup.tenant(plan="team", is_known=False)
     found = await get(api, await api.tenant_admin(tenant_id), "/upcoming")
     assert (found["kind"], found["plan"], found["taxable_paise"], found["is_taxed"]) == ("month", "team", 0, False)
 
 
-async def test_an_operator_releases_and_voids(api: Api, office: Office) -> None:
+async def test_an_operator_releases_and_voids(api: Api, setup: OperatorSetup) -> None:
     operator = await api.platform_admin()
-    one, two = await billed(office, 30_000), await billed(office, 30_000)
+    one, two = await billed(setup, 30_000), await billed(setup, 30_000)
     admin = await api.tenant_admin(one)
     held = (await api.call(operator, "GET", "/bills?state=held", expect=200)).json()["items"]
     by_tenant = {item["tenant_id"]: item["id"] for item in held}
@@ -139,9 +139,9 @@ async def test_an_operator_releases_and_voids(api: Api, office: Office) -> None:
     assert len((await get(api, admin, "/bills"))["items"]) == 1
 
 
-async def test_an_operator_closes_now(api: Api, office: Office) -> None:
+async def test_an_operator_closes_now(api: Api, setup: OperatorSetup) -> None:
     operator = await api.platform_admin()
-    tenant_id = await billed(office, 7, is_closed=False)
+    tenant_id = await billed(setup, 7, is_closed=False)
     assert (await api.call(operator, "POST", f"/tenants/{tenant_id}/close", expect=200)).json() == {"closed": 1}
     assert (await api.call(operator, "POST", f"/tenants/{tenant_id}/close", expect=200)).json() == {"closed": 0}
     await api.call(operator, "POST", f"/tenants/{uuid7()}/close", expect=404)
@@ -149,18 +149,18 @@ async def test_an_operator_closes_now(api: Api, office: Office) -> None:
     assert [item["taxable_paise"] for item in items] == [700]
 
 
-async def test_pages_of_bills(api: Api, office: Office) -> None:
+async def test_pages_of_bills(api: Api, setup: OperatorSetup) -> None:
     operator = await api.platform_admin()
     for _ in range(3):
-        await billed(office, 7)
+        await billed(setup, 7)
     first = (await api.call(operator, "GET", "/bills?limit=2", expect=200)).json()
     second = (await api.call(operator, "GET", f"/bills?limit=2&cursor={first['next']}", expect=200)).json()
     assert (len(first["items"]), len(second["items"]), second["next"]) == (2, 1, None)
     assert len({item["id"] for item in first["items"] + second["items"]}) == 3
 
 
-async def test_the_command_line(office: Office, database_url: str, redis_url: str, tmp_path: Path) -> None:
-    tenant_id = await billed(office, 30_000, is_closed=False)
+async def test_the_command_line(setup: OperatorSetup, database_url: str, redis_url: str, tmp_path: Path) -> None:
+    tenant_id = await billed(setup, 30_000, is_closed=False)
     program = Naka(tmp_path, {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)})
 
     async def naka(*words: str) -> Any:

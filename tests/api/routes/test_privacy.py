@@ -5,7 +5,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from api.routes.admin.privacy import Exported
+from api.schemas.accounts.privacy import Exported
 from core.tenancy.principal import Scope
 from tests.api.conftest import Api
 from tests.api.routes.test_admin_walk import settled
@@ -34,7 +34,7 @@ async def person(api: Api, admin: Account) -> tuple[dict[str, Any], dict[str, An
     wrong = key["key"][:-1] + "~"
     assert (await api.http.get("/v1/usage", headers={"x-api-key": wrong})).status_code == 401
     await settled(api, Account(admin.tenant_id, user["id"], key["id"], key["key"]))
-    traces = api.app.state.runtime.directory.traces
+    traces = api.app.state.runtime.directory.activity_log
     traces._failures_due_ms = 0  # not only once a minute
     async with api.books.connection() as connection:
         await traces.write(connection)

@@ -2,7 +2,7 @@
 
 from typing import Any, cast
 
-from api.routes.admin.profiles import OperatorBody, ProfileBody
+from api.schemas.billing.profiles import OperatorBody, ProfileBody
 from tests.api.conftest import Api
 from tests.harness import Account
 

@@ -9,10 +9,10 @@ from io import StringIO
 from typing import Any
 from uuid import UUID
 
-from api.routes.admin.streamed import BYTE_ORDER_MARK
+from api.schemas.csv_text import BYTE_ORDER_MARK
 from core.clock import to_ms
 from core.ids import uuid7
-from metering.models import COUNT_COLUMNS
+from metering.counts import COUNT_COLUMNS
 from metering.reports.usage_report import PRICE, SUMS
 from tests.api.conftest import Api
 from tests.harness import Account

@@ -14,7 +14,7 @@ from core.settings import Settings
 from sandbox.postgres import Postgres
 from tests import servers
 from tests.api.conftest import Api
-from tests.billing.postbag import MADE_S, event_body, signed
+from tests.billing.deliveries import MADE_S, event_body, signed
 from tests.simulated_razorpay import WEBHOOK_SECRET
 
 PATH = "/webhooks/razorpay"

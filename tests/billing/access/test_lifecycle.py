@@ -1,4 +1,4 @@
-"""What a tenant's subscriptions and debts give it, read from a table; and what holds for any facts at all."""
+"""Access by a table of subscriptions and debts, and properties for arbitrary facts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +15,6 @@ from billing.access.lifecycle import (
     DAY_MS,
     GRACE_MS,
     KEPT_MS,
-    TERMINAL,
     UNKNOWN_GRACE_MS,
     DebtFacts,
     PlanFacts,
@@ -24,6 +23,7 @@ from billing.access.lifecycle import (
     Timeline,
     timeline,
 )
+from billing.models.states import TERMINAL
 from core.clock import to_ms
 from metering.quota.limits import Limit, LimitSet, Meter, PlanLimits
 from metering.quota.windows import WindowKind
@@ -33,7 +33,7 @@ HOUR_MS = DAY_MS // 24
 
 
 def at(text: str) -> int:
-    """A moment in India."""
+    """An Indian time."""
     return to_ms(datetime.fromisoformat(text).replace(tzinfo=IST))
 
 
@@ -48,7 +48,7 @@ CYCLE = CycleFacts("2027-01-05-abcdef", at("2027-01-05"), PAID_TO)
 NEXT_END = at("2027-03-05")
 PAID = SubscriptionFacts(
     id="s1",
-    mark="abcdef",
+    suffix="abcdef",
     plan=TEAM,
     status="active",
     authorised_ms=at("2027-01-05"),
@@ -59,7 +59,7 @@ PAID = SubscriptionFacts(
     remaining_count=10,
     cycles=(CYCLE,),
 )
-"""One that is paid to February 5."""
+"""A subscription paid to February 5."""
 
 ENDINGS: dict[str, dict[str, Any]] = {
     "-": {},
@@ -71,7 +71,7 @@ ENDINGS: dict[str, dict[str, Any]] = {
 }
 WORDS = {"payment_required": "402 fee", "bill_overdue": "402 bill", "subscription_required": "402 none"}
 
-# What holds so long after the paid time. `when unpaid` is the plan's, `due` is a bill's for usage.
+# Access at offsets from the end of the paid time. `when unpaid`: the plan's; `due`: a usage bill's due time.
 TABLE = """
 status    | method  | ending        | when unpaid | own  | due  | -1h      | +1h      | +95h     | +97h     | +119h    | +121h    | +191h    | +193h    | +40d
 active    | card    | -             | block       | free |      | team     | team     | team     | 402 fee  | 402 fee  | 402 fee  | 402 fee  | 402 fee  | 402 fee
@@ -116,7 +116,7 @@ def offset_ms(text: str) -> int:
 
 
 def word(found: Timeline, at_ms: int) -> str:
-    """What holds at a moment: the plan's code, or why nothing does."""
+    """The access at a time: the plan's code, or the refusal."""
     segment = found.segment(at_ms)
     if segment.refusal is not None:
         assert segment.limits == PlanLimits()
@@ -166,7 +166,7 @@ def test_an_own_plan_that_bears_a_debt_goes_on() -> None:
 TRIAL_FROM, TRIAL_TO = at("2027-01-10T15:00"), at("2027-01-24T15:00")
 TRIAL = SubscriptionFacts(
     id="s1",
-    mark="abcdef",
+    suffix="abcdef",
     plan=TEAM,
     status="authenticated",
     method="card",
@@ -220,7 +220,7 @@ def test_a_tenant_has_one_trial_and_a_paid_month_beats_it() -> None:
     later = replace(
         TRIAL,
         id="s2",
-        mark="zzzzzz",
+        suffix="zzzzzz",
         authorised_ms=PAID_TO - 9 * DAY_MS,
         start_ms=PAID_TO,
         plan=replace(TEAM, version="b@1"),
@@ -240,7 +240,7 @@ def test_a_change_of_plan_goes_over_without_a_gap() -> None:
     new = replace(
         PAID,
         id="s2",
-        mark="zzzzzz",
+        suffix="zzzzzz",
         plan=replace(TEAM, version="big@1"),
         status="authenticated",
         authorised_ms=PAID_TO - 5 * DAY_MS,
@@ -319,7 +319,7 @@ def test_from_a_newer_subscription_on_it_alone_is_metered() -> None:
     begins_ms = PAID_TO + 10 * DAY_MS
     old = replace(PAID, status="halted")
     new = replace(
-        PAID, id="s2", mark="zzzzzz", authorised_ms=begins_ms, start_ms=begins_ms, current_start_ms=None, cycles=()
+        PAID, id="s2", suffix="zzzzzz", authorised_ms=begins_ms, start_ms=begins_ms, current_start_ms=None, cycles=()
     )
     found = timeline(FREE, [old, new], [], begins_ms)
     assert [(period.name[-6:], period.ends_ms) for period in found.planned][:3] == [
@@ -369,7 +369,7 @@ STATUSES = ("created", "authenticated", "active", "pending", "halted", "paused",
 
 @st.composite
 def subscriptions(draw: st.DrawFn) -> tuple[SubscriptionFacts, ...]:
-    """Any, as their rows may read: cycles one after the other, the first of them paid."""
+    """Arbitrary facts: consecutive cycles, the first ones paid."""
     return tuple(draw(_subscription(index)) for index in range(draw(st.integers(0, 4))))
 
 
@@ -386,7 +386,7 @@ def _subscription(draw: st.DrawFn, index: int) -> SubscriptionFacts:
     paid = draw(st.integers(0, len(cycles)))
     return SubscriptionFacts(
         id=f"s{index}",
-        mark=mark,
+        suffix=mark,
         plan=PlanFacts(f"p{index}@1", limits(1000), limits(100), draw(st.sampled_from(("block", "free")))),
         status=status,
         method=draw(st.sampled_from((None, "card", "upi", "emandate", "wallet"))),
@@ -410,7 +410,7 @@ LATER = st.integers(0, 3 * 24 * 60).map(lambda minutes: minutes * 60_000)
 
 
 def moments_of(found: Timeline, after_ms: int) -> list[int]:
-    """Where something may change, and right before."""
+    """Times of possible change, and right before them."""
     edges = {segment.from_ms for segment in found.segments} | {period.ends_ms for period in found.planned}
     return sorted(moment for edge in edges for moment in (edge - 1, edge, edge + HOUR_MS) if moment >= after_ms)
 

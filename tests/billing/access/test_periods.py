@@ -1,4 +1,4 @@
-"""The rows of billing periods: Razorpay's cycles, foreseen ones, trials, and months without a subscription."""
+"""Rows of billing periods: Razorpay's cycles, foreseen ones, trials, and calendar months."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What admission reads is a function of billing's rows: a debt, a grace, a change of plan, and nothing twice."""
+"""The projected entitlement is a function of billing's rows, and projecting again changes nothing."""
 
 import random
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ STEPS = 60
 
 
 def bounds(limits: PlanLimits) -> set[tuple[str, int]]:
-    """The meters at which the tenant as a whole stops in a period."""
+    """The allowances that bound the whole tenant in a period."""
     return {(limit.meter.value, limit.limit) for limit in limits.bounds}
 
 

@@ -1,4 +1,4 @@
-"""Alerts behind a proxy: it is told the address that was checked, so it cannot be led to one that was not."""
+"""Alerts through a proxy, which gets the checked address instead of the name."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ from core.network.proxies import Proxies
 
 
 class Book(AbstractResolver):
-    """A name server that knows two names."""
+    """A resolver of two names."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -43,7 +43,7 @@ async def refusing_proxy() -> AsyncIterator[tuple[str, list[bytes]]]:
 
 
 def routes_by(proxies: Proxies) -> Routes:
-    """As in production: public addresses only."""
+    """Routes to public addresses only, as in production."""
     return Routes(proxies, 5, limit=1, confined=True)
 
 

@@ -1,4 +1,4 @@
-"""Which levels are told, out of the rollup, the meters, the terms and the limits; and that none is told twice."""
+"""Alerts from the rollup, meters, terms and limits, each stored once."""
 
 import asyncio
 from datetime import date
@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from billing.alerts.alerts import look
+from billing.alerts.alerts import store_alerts
 from billing.context import BillingContext
 from billing.models import Alert
 from billing.rating.overage import Meter, MeterTerms, PastAllowance, Terms
@@ -20,21 +20,21 @@ from metering.quota.limits import Limit, LimitSet, PlanLimits
 from metering.quota.limits import Meter as Limited
 from metering.quota.schedule import Period, Schedule
 from metering.quota.windows import Calendar, WindowKind
-from tests.billing.office import DAY_MS, Office
+from tests.billing.operator import DAY_MS, OperatorSetup
 
 PERIOD = "2026-11-05-abcdef"
 TERMS = Terms((MeterTerms(Meter.OUTPUT_TOKENS, 1_000, 100_000_000),), PastAllowance.BILL, 100_000)
 
 
 class Watch:
-    """A tenant whose period runs, and what it uses."""
+    """A tenant in a running period."""
 
-    def __init__(self, office: Office, tenant_id: UUID) -> None:
-        self.office, self.context, self.tenant_id = office, office.context, tenant_id
-        self.day = Calendar(office.context.settings.timezone).date_of(now_ms())
+    def __init__(self, setup: OperatorSetup, tenant_id: UUID) -> None:
+        self.setup, self.context, self.tenant_id = setup, setup.context, tenant_id
+        self.day = Calendar(setup.context.settings.timezone).date_of(now_ms())
 
     async def use(self, user_id: UUID, **counts: int) -> None:
-        """In the rollup and in the meters, as a settlement does it."""
+        """Adds usage to the rollup and the meters, as a settlement does."""
         async with self.context.database.session() as session:
             key = {"tenant_id": self.tenant_id, "user_id": user_id, "day": self.day, "period_id": PERIOD}
             row = await session.get(UsageDaily, key | {"key_id": user_id, "model": "m"})
@@ -43,30 +43,30 @@ class Watch:
             else:
                 for name, count in counts.items():
                     setattr(row, name, getattr(row, name) + count)
-        await self.office.use(self.tenant_id, PERIOD, **counts)
+        await self.setup.add_usage(self.tenant_id, PERIOD, **counts)
 
     async def told(self) -> list[tuple[str, str, int]]:
-        """Looks; everything that was told so far: bound, meter and level."""
-        await look(self.context)
+        """Runs the duty; bound, meter and level of all alerts so far."""
+        await store_alerts(self.context)
         return sorted((one.data["kind"], one.data["meter"], one.data["level"]) for one in await self.alerts())
 
     async def alerts(self) -> list[Alert]:
-        """By level; those of one look have ids of one moment."""
+        """Alerts by level; those of one run may share a timestamp."""
         async with self.context.database.session() as session:
             query = select(Alert).where(Alert.tenant_id == self.tenant_id).order_by(Alert.id)
             return sorted(await session.scalars(query), key=lambda one: int(one.data["level"]))
 
 
 @pytest.fixture
-async def watch(office: Office) -> Watch:
-    """A tenant in the middle of a cycle of the plan `team`."""
-    tenant_id = await office.tenant()
-    await office.period(tenant_id, PERIOD, terms=TERMS, ended_ms=-10 * DAY_MS)
+async def watch(setup: OperatorSetup) -> Watch:
+    """A tenant in the middle of a cycle of plan `team`."""
+    tenant_id = await setup.tenant()
+    await setup.period(tenant_id, PERIOD, terms=TERMS, ended_ms=-10 * DAY_MS)
     period = Period(PERIOD, now_ms() - 20 * DAY_MS, now_ms() + 10 * DAY_MS)
-    async with office.context.database.session() as session:
+    async with setup.context.database.session() as session:
         schedule = Schedule(periods=(period,))
         await project_entitlement(session, tenant_id, plan_version="team@1", limits=PlanLimits(), schedule=schedule)
-    return Watch(office, tenant_id)
+    return Watch(setup, tenant_id)
 
 
 async def _limit(context: BillingContext, tenant_id: UUID, subject_id: UUID, *limits: Limit) -> None:
@@ -109,7 +109,7 @@ async def test_limits_of_users_and_of_the_tenant_by_day_and_period(watch: Watch)
     await _limit(watch.context, watch.tenant_id, watch.tenant_id, Limit(Limited.SPEND, WindowKind.PERIOD, 1_000))
     await watch.use(ada, input_tokens=60, output_tokens=20, cost_nano_usd=499_999)
     await watch.use(grace, input_tokens=90)
-    await look(watch.context)
+    await store_alerts(watch.context)
     names = ("user_id", "meter", "window", "level")
     found = [tuple(one.data[name] for name in names) for one in await watch.alerts()]
     assert found == [(str(ada), "tokens", "day", 50), (str(ada), "tokens", "day", 80)]
@@ -117,7 +117,7 @@ async def test_limits_of_users_and_of_the_tenant_by_day_and_period(watch: Watch)
     assert ("limit", "spend", 50) in await watch.told()
 
     await _limit(watch.context, watch.tenant_id, ada, Limit(Limited.TOKENS, WindowKind.DAY, 160))
-    await look(watch.context)
+    await store_alerts(watch.context)
     again = sorted(one.data["limit"] for one in await watch.alerts() if one.data["meter"] == "tokens")
     assert again == [100, 100, 160], "another limit tells anew"
 
@@ -131,5 +131,5 @@ async def test_who_used_nothing_today_is_not_looked_at(watch: Watch) -> None:
 async def test_two_that_look_at_once_tell_once(watch: Watch) -> None:
 
     await watch.use(uuid7(), output_tokens=1_000)
-    await asyncio.gather(*(look(watch.context) for _ in range(4)))
+    await asyncio.gather(*(store_alerts(watch.context) for _ in range(4)))
     assert len(await watch.alerts()) == 3

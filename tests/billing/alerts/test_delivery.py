@@ -1,4 +1,4 @@
-"""Alerts on the wire: signed as Standard Webhooks wants it, tried again, logged, and never to a private address."""
+"""Delivery of alerts: signed as Standard Webhooks, retried, logged, and never to a private address."""
 
 import asyncio
 import threading
@@ -15,21 +15,21 @@ from sqlalchemy import select, text
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from billing.alerts import delivery as alert_delivery
-from billing.alerts.alerts import send_test
-from billing.alerts.delivery import PAUSES_S, deliver
-from billing.alerts.endpoints import checked_url, rotate_secret, set_endpoint, written
+from billing.alerts.alerts import send_test_alert
+from billing.alerts.delivery import PAUSES_S, Outcome, deliver_alerts
+from billing.alerts.endpoints import checked_url, encode_secret, rotate_secret, set_endpoint
 from billing.context import BillingContext
 from billing.models import Alert, AlertDelivery, AlertEndpoint
 from core.clock import follow_test_clock, stop_following
 from core.errors import Invalid
 from core.tenancy.audit import Actor
-from tests.billing.office import Office
+from tests.billing.operator import OperatorSetup
 
 ACTOR = Actor("test")
 
 
 class Receiver:
-    """A tenant's endpoint: what it was sent, and what it answers."""
+    """A tenant's endpoint that records requests and gives set answers."""
 
     def __init__(self) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []
@@ -54,7 +54,7 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hooks"
 
     def close(self) -> None:
-        """Ends it."""
+        """Stops the server."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -68,30 +68,30 @@ def receiver() -> Iterator[Receiver]:
 
 
 class Clock:
-    """The test clock: how far ahead everybody is."""
+    """The test clock."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def ahead(self, by_ms: int) -> None:
-        """From now on; followers look every 20 ms."""
+        """Sets the clock ahead; followers read it every 20 ms."""
         self._file.write_text(str(by_ms))
         time.sleep(0.03)
 
 
 @pytest.fixture
 def clock(tmp_path: Path) -> Iterator[Clock]:
-    """At the present, at first."""
+    """The test clock, starting at the present."""
     follow_test_clock(tmp_path / "clock")
     yield Clock(tmp_path / "clock")
     stop_following()
 
 
 @pytest.fixture
-async def tenant(office: Office, receiver: Receiver) -> tuple[UUID, bytes]:
-    """A tenant that listens, and its secret."""
-    tenant_id = await office.tenant()
-    async with office.context.database.session() as session:
+async def tenant(setup: OperatorSetup, receiver: Receiver) -> tuple[UUID, bytes]:
+    """A tenant with an endpoint, and its secret."""
+    tenant_id = await setup.tenant()
+    async with setup.context.database.session() as session:
         _, secret = await set_endpoint(session, ACTOR, tenant_id, receiver.url, production=False)
     assert secret is not None
     return tenant_id, secret
@@ -99,11 +99,11 @@ async def tenant(office: Office, receiver: Receiver) -> tuple[UUID, bytes]:
 
 async def _send(context: BillingContext, tenant_id: UUID) -> UUID:
     async with context.database.session() as session:
-        return (await send_test(session, tenant_id)).id
+        return (await send_test_alert(session, tenant_id)).id
 
 
 async def _log(context: BillingContext, alert_id: UUID) -> tuple[str, list[int | None]]:
-    """The alert's state, and the statuses of its tries."""
+    """The alert's state, and the statuses of its attempts."""
     async with context.database.session() as session:
         (alert,) = await session.scalars(select(Alert).where(Alert.id == alert_id))
         query = select(AlertDelivery.status).where(AlertDelivery.alert_id == alert_id)
@@ -115,15 +115,15 @@ async def test_signed_so_that_the_library_takes_it(
 ) -> None:
     tenant_id, secret = tenant
     alert_id = await _send(context, tenant_id)
-    await deliver(context)
+    await deliver_alerts(context)
     ((headers, body),) = receiver.got
-    said = Webhook(written(secret)).verify(body, headers)
+    said = Webhook(encode_secret(secret)).verify(body, headers)
     assert (said["type"], said["data"], headers["webhook-id"]) == ("alerts.test", {}, str(alert_id))
     assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60
     with pytest.raises(WebhookVerificationError):
-        Webhook(written(b"another")).verify(body, headers)
+        Webhook(encode_secret(b"another")).verify(body, headers)
     assert await _log(context, alert_id) == ("delivered", [204])
-    await deliver(context)
+    await deliver_alerts(context)
     assert len(receiver.got) == 1
 
 
@@ -135,10 +135,10 @@ async def test_both_secrets_sign_while_one_is_rotated(
         new = await rotate_secret(session, ACTOR, tenant_id)
     clock.ahead(90 * 86_400_000)
     await _send(context, tenant_id)
-    await deliver(context)
+    await deliver_alerts(context)
     ((headers, body),) = receiver.got
     for secret in (old, new):
-        Webhook(written(secret)).verify(body, headers)  # its time is the real one, whatever the test clock says
+        Webhook(encode_secret(secret)).verify(body, headers)  # signed with the real time, not the test clock's
 
 
 async def test_what_is_not_a_2xx_is_tried_again_with_pauses_and_the_same_id(
@@ -146,14 +146,14 @@ async def test_what_is_not_a_2xx_is_tried_again_with_pauses_and_the_same_id(
 ) -> None:
     alert_id = await _send(context, tenant[0])
     receiver.answers = [500, 301, 404]
-    await deliver(context)
-    await deliver(context)
+    await deliver_alerts(context)
+    await deliver_alerts(context)
     assert len(receiver.got) == 1, "it waits"
     passed_ms = 0
     for pause_s in PAUSES_S[:3]:
         passed_ms += pause_s * 1000 + 60
         clock.ahead(passed_ms)
-        await deliver(context)
+        await deliver_alerts(context)
     assert await _log(context, alert_id) == ("delivered", [500, 301, 404, 204])
     assert {headers["webhook-id"] for headers, _ in receiver.got} == {str(alert_id)}
 
@@ -165,7 +165,7 @@ async def test_it_is_given_up_after_a_day(
     receiver.answers = [503] * 20
     for number in range(12):
         clock.ahead(number * 40_000_000)
-        await deliver(context)
+        await deliver_alerts(context)
     state, tries = await _log(context, alert_id)
     assert (state, len(tries)) == ("failed", len(PAUSES_S) + 1)
 
@@ -175,49 +175,49 @@ async def test_gone_switches_the_endpoint_off(
 ) -> None:
     receiver.answers = [410]
     alert_id = await _send(context, tenant[0])
-    await deliver(context)
+    await deliver_alerts(context)
     assert await _log(context, alert_id) == ("failed", [410])
     await _send(context, tenant[0])
-    await deliver(context)
+    await deliver_alerts(context)
     assert len(receiver.got) == 1
     async with context.database.session() as session:
         assert not (await session.get_one(AlertEndpoint, tenant[0])).enabled
 
 
-async def test_nobody_there_is_logged_and_tried_again(context: BillingContext, office: Office) -> None:
-    tenant_id = await office.tenant()
+async def test_nobody_there_is_logged_and_tried_again(context: BillingContext, setup: OperatorSetup) -> None:
+    tenant_id = await setup.tenant()
     async with context.database.session() as session:
         await set_endpoint(session, ACTOR, tenant_id, "http://127.0.0.1:9/", production=False)
     alert_id = await _send(context, tenant_id)
-    await deliver(context)
+    await deliver_alerts(context)
     assert await _log(context, alert_id) == ("pending", [None])
 
 
 async def test_a_tar_pit_delays_its_own_tenant_alone(
     context: BillingContext,
-    office: Office,
+    setup: OperatorSetup,
     tenant: tuple[UUID, bytes],
     receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(alert_delivery, "_TIMEOUT_S", 1)
-    monkeypatch.setattr(alert_delivery, "_LOOK_S", 0.05)
+    monkeypatch.setattr(alert_delivery, "_POLL_S", 0.05)
     met = asyncio.Event()
 
     async def never_answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         met.set()
-        await reader.read()  # until the other side gives up
+        await reader.read()  # until the client gives up
         writer.close()
 
     async with await asyncio.start_server(never_answers, "127.0.0.1", 0) as pit:
-        stuck = await office.tenant()
+        stuck = await setup.tenant()
         url = f"http://127.0.0.1:{pit.sockets[0].getsockname()[1]}/"
         async with context.database.session() as session:
             await set_endpoint(session, ACTOR, stuck, url, production=False)
         waiting = [await _send(context, stuck) for _ in range(4)]
-        delivering = asyncio.create_task(deliver(context))
+        delivering = asyncio.create_task(deliver_alerts(context))
         await asyncio.wait_for(met.wait(), 10)
-        alert_id = await _send(context, tenant[0])  # after the tar pit's, in the same run
+        alert_id = await _send(context, tenant[0])  # after the slow endpoint, in the same run
         while not receiver.got:
             assert not delivering.done()
             await asyncio.sleep(0.01)
@@ -236,19 +236,22 @@ async def test_two_that_deliver_share_and_one_that_died_is_made_up_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ids = [await _send(context, tenant[0]) for _ in range(6)]
-    await asyncio.gather(deliver(context), deliver(context))
+    await asyncio.gather(deliver_alerts(context), deliver_alerts(context))
     assert sorted(headers["webhook-id"] for headers, _ in receiver.got) == sorted(map(str, ids))
 
-    async def die(*_: Any) -> None:
+    sent = alert_delivery.send_alert
+
+    async def die(*given: Any) -> Outcome:
+        await sent(*given)
         raise asyncio.CancelledError
 
     again = await _send(context, tenant[0])
     with monkeypatch.context() as patched:
-        patched.setattr(alert_delivery, "_note", die)
+        patched.setattr(alert_delivery, "send_alert", die)
         with pytest.raises(asyncio.CancelledError):
-            await deliver(context)
+            await deliver_alerts(context)
     clock.ahead(61_000)
-    await deliver(context)
+    await deliver_alerts(context)
     assert [headers["webhook-id"] for headers, _ in receiver.got[6:]] == [str(again)] * 2
 
 
@@ -264,7 +267,7 @@ async def test_in_production_what_leads_inside_is_not_called_however_it_got_ther
         row.url = receiver.url.replace("127.0.0.1", host)
     live = replace(context, settings=context.settings.model_copy(update={"naka_env": "production"}))
     alert_id = await _send(context, tenant[0])
-    await deliver(live)
+    await deliver_alerts(live)
     assert (await _log(context, alert_id), receiver.got) == (("pending", [None]), [])
 
 
@@ -302,5 +305,5 @@ async def test_a_secret_is_in_no_audit_entry(context: BillingContext, tenant: tu
     async with context.database.session() as session:
         rows = "".join(await session.scalars(text("SELECT t.*::text FROM audit_log t")))
     assert "alerts.endpoint" in rows
-    assert written(tenant[1]) not in rows
+    assert encode_secret(tenant[1]) not in rows
     assert tenant[1].hex() not in rows

@@ -1,4 +1,4 @@
-"""Where a tenant's URL may lead: nowhere that is not public, in no spelling."""
+"""Public addresses only, in every spelling."""
 
 import socket
 from typing import Any

@@ -1,13 +1,13 @@
-"""Levels: told once for a window and a version of the limit. Pure."""
+"""Levels: one alert per window and version of the limit. Pure."""
 
 from dataclasses import replace
 from uuid import UUID
 
 import pytest
 
-from billing.alerts.thresholds import Bound, Watched
+from billing.alerts.thresholds import Bound, MonitoredLimit
 
-ONE = Watched(Bound.ALLOWANCE, None, "output_tokens", "period", "2026-11", 1_000, 0, "team@1:1000")
+ONE = MonitoredLimit(Bound.ALLOWANCE, None, "output_tokens", "period", "2026-11", 1_000, 0, "team@1:1000")
 
 
 @pytest.mark.parametrize(

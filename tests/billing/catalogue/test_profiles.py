@@ -1,4 +1,4 @@
-"""The two parties of a bill: what is refused, and with which words."""
+"""Validation of the profiles of customers and the operator."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from billing.catalogue.profiles import (
     checked_profile,
     checked_supplier,
     find_supplier,
-    profile_of,
+    get_profile,
     set_profile,
     set_supplier,
     supply_for,
@@ -20,7 +20,7 @@ from billing.gst.tax import Treatment
 from core.errors import Invalid, NotFound
 from core.ids import uuid7
 from core.tenancy.audit import Actor
-from tests.billing.office import SUPPLIER, Office, profile
+from tests.billing.operator import SUPPLIER, OperatorSetup, profile
 from tests.harness import Books
 
 ACTOR = Actor("test")
@@ -36,7 +36,7 @@ PARTY = [
     ({"email": "nobody"}, "the form name@example.com"),
     ({"email": f"a@{'x' * 70}.in"}, "the form name@example.com"),
     ({"postal_code": "012345"}, "PIN code has six digits"),
-    ({"gstin": "29AAGCB7383J1Z5"}, "the GSTIN: the check character"),
+    ({"gstin": "29AAGCB7383J1Z5"}, "the GSTIN: check it for a typo"),
     ({"gstin": "29"}, "the GSTIN: a GSTIN is"),
 ]
 
@@ -71,7 +71,7 @@ def test_an_operator_that_is_refused(fields: dict[str, Any], says: str) -> None:
 
 
 async def test_abroad_needs_a_letter_of_undertaking(context: BillingContext) -> None:
-    tenant_id = await Office(context).tenant()
+    tenant_id = await OperatorSetup(context).tenant()
     async with context.database.session() as session:
         await set_supplier(session, ACTOR, NO_LUT)
     async with context.database.session() as session:
@@ -89,13 +89,13 @@ async def test_without_a_party_nothing_can_be_billed(context: BillingContext) ->
     async with context.database.session() as session:
         assert (await find_supplier(session), await treatments_served(session)) == (None, ())
         with pytest.raises(NotFound, match="no billing profile"):
-            await profile_of(session, uuid7())
-        with pytest.raises(Invalid, match="no billing profile: it is needed first"):
+            await get_profile(session, uuid7())
+        with pytest.raises(Invalid, match="no billing profile, which is required first"):
             await supply_for(session, uuid7())
 
 
 async def test_a_change_is_in_the_audit_log(context: BillingContext, database_url: str) -> None:
-    tenant_id = await Office(context).tenant()
+    tenant_id = await OperatorSetup(context).tenant()
     for one in (HOME, msgspec.structs.replace(HOME, city="Hubli")):
         async with context.database.session() as session:
             await set_profile(session, ACTOR, tenant_id, one)
@@ -104,4 +104,4 @@ async def test_a_change_is_in_the_audit_log(context: BillingContext, database_ur
     await books.close()
     assert [row["action"] for row in rows][-2:] == ["billing.profile", "billing.profile"]
     async with context.database.session() as session:
-        assert (await profile_of(session, tenant_id)).city == "Hubli"
+        assert (await get_profile(session, tenant_id)).city == "Hubli"

@@ -1,12 +1,12 @@
-"""Plans at Razorpay: one for each version and treatment, whatever happens on the way."""
+"""Plans at Razorpay: one per version and treatment, through every fault."""
 
 import asyncio
 from typing import Any
 
 import pytest
 
-from api.routes.admin.plans import warnings_of
-from billing.catalogue.razorpay_plans import copies_of, ensure, ensure_all, gross_for
+from api.schemas.billing.plans import warnings_of
+from billing.catalogue.razorpay_plans import ensure_razorpay_plan, ensure_razorpay_plans, gross_for, list_razorpay_plans
 from billing.gst.tax import Treatment
 from billing.models import Plan, RazorpayPlan
 from billing.razorpay.errors import RazorpayError
@@ -37,19 +37,19 @@ def test_a_price_above_the_mandate_limit_is_warned_of(base: int, warned: bool) -
 
 async def _copies(signup: Signup) -> list[RazorpayPlan]:
     async with signup.context.database.session() as session:
-        return await copies_of(session, "solid")
+        return await list_razorpay_plans(session, "solid")
 
 
 async def test_it_is_made_once(signup: Signup) -> None:
-    first = await ensure(signup.context, "solid", 1, INTER)
-    assert await ensure(signup.context, "solid", 1, INTER) == first
+    first = await ensure_razorpay_plan(signup.context, "solid", 1, INTER)
+    assert await ensure_razorpay_plan(signup.context, "solid", 1, INTER) == first
     assert len(signup.razorpay.ledger()["plans"]) == 1
     (row,) = await _copies(signup)
     assert (row.state, row.razorpay_id, row.gross_paise) == ("created", first, 354_000)
 
 
 async def test_two_at_once_go_on_with_the_same(signup: Signup) -> None:
-    both = await asyncio.gather(*(ensure(signup.context, "solid", 1, INTER) for _ in range(2)))
+    both = await asyncio.gather(*(ensure_razorpay_plan(signup.context, "solid", 1, INTER) for _ in range(2)))
     assert len(set(both)) == 1
 
 
@@ -57,11 +57,11 @@ async def test_two_at_once_go_on_with_the_same(signup: Signup) -> None:
 async def test_one_whose_answer_was_lost_is_found(signup: Signup, trouble: dict[str, Any]) -> None:
     signup.razorpay.fault(route=MAKE, **trouble)
     with pytest.raises(RazorpayError):
-        await ensure(signup.context, "solid", 1, INTER)
+        await ensure_razorpay_plan(signup.context, "solid", 1, INTER)
     (row,) = await _copies(signup)
     assert row.state == "submitting"
     assert row.error
-    made = await ensure(signup.context, "solid", 1, INTER)
+    made = await ensure_razorpay_plan(signup.context, "solid", 1, INTER)
     assert len(signup.razorpay.ledger()["plans"]) == 1
     (row,) = await _copies(signup)
     assert (row.razorpay_id, row.state, row.error) == (made, "created", None)
@@ -71,5 +71,5 @@ async def test_publishing_goes_on_without_razorpay(signup: Signup) -> None:
     signup.razorpay.fault(route=MAKE, kind="cut", when="after", times=2)
     async with signup.context.database.session() as session:
         plan = await session.get_one(Plan, ("solid", 1))
-    await ensure_all(signup.context, plan, (INTER, Treatment.EXPORT))
+    await ensure_razorpay_plans(signup.context, plan, (INTER, Treatment.EXPORT))
     assert [row.razorpay_id for row in await _copies(signup)] == [None, None]

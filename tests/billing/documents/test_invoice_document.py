@@ -1,4 +1,4 @@
-"""Tax invoices and credit notes as people read them: every figure, every escape, and nothing that does not add up."""
+"""Rendered tax invoices and credit notes: figures, escaping, and checked sums."""
 
 import re
 from dataclasses import replace
@@ -37,7 +37,7 @@ def meter(amount_paise: int = 4_53_827, **changed: Any) -> DocumentLine:
 
 
 def made(lines: tuple[DocumentLine, ...] = (meter(),), customer: str = "27", **changed: Any) -> Document:
-    """A live invoice to a customer of that state."""
+    """A live invoice to a customer in a state."""
     taxable = sum(line.amount_paise for line in lines if line.kind is not LineKind.ROUNDING)
     tax = tax_on(taxable, supply_to(Customer("IN", customer), supplier_state="29", has_lut=False))
     rounding = sum(line.amount_paise for line in lines if line.kind is LineKind.ROUNDING)
@@ -62,7 +62,7 @@ def made(lines: tuple[DocumentLine, ...] = (meter(),), customer: str = "27", **c
 
 
 def text_of(pdf: bytes) -> list[str]:
-    """What stands on each page."""
+    """The text of each page."""
     return [page.extract_text() for page in PdfReader(BytesIO(pdf)).pages]
 
 
@@ -151,7 +151,7 @@ def test_a_credit_note_says_what_it_is_against() -> None:
     (page,) = text_of(render_pdf(document))
     assert "Credit note" in page
     assert "INV/2627/0000042" in page
-    assert "What is taken back" in render_html(document)
+    assert "Credited items" in render_html(document)
     with pytest.raises(DoesNotAddUp):
         made(kind=Kind.CREDIT_NOTE, number="CRN/2627/0000001")
 

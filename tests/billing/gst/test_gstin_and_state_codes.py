@@ -1,4 +1,4 @@
-"""Document numbers: no gap and no repeat, whoever closes what at once; Indian financial years."""
+"""Document numbers without gap or repeat under concurrent closes; Indian financial years."""
 
 import asyncio
 from datetime import datetime
@@ -12,32 +12,32 @@ from billing.gst.number_series import take_number
 from billing.invoicing.period_close import close_due
 from billing.models import DocumentSeries
 from core.clock import to_ms
-from tests.billing.office import PERIOD, Office
+from tests.billing.operator import PERIOD, OperatorSetup
 
 INDIA = ZoneInfo("Asia/Kolkata")
 
 
 def in_india(*parts: int) -> int:
-    """A moment, milliseconds since 1970."""
+    """A time in Unix milliseconds."""
     return to_ms(datetime(*parts, tzinfo=INDIA))  # type: ignore[arg-type, misc]  # year, month, day, hour, minute
 
 
-async def test_two_workers_and_two_hundred_periods(office: Office) -> None:
-    tenants = await office.tenants(200)
-    await office.periods(tenants, PERIOD)
-    await office.use(tenants, PERIOD, output_tokens=1_007)
-    done = await asyncio.gather(close_due(office.context), close_due(office.context))
+async def test_two_workers_and_two_hundred_periods(setup: OperatorSetup) -> None:
+    tenants = await setup.tenants(200)
+    await setup.periods(tenants, PERIOD)
+    await setup.add_usage(tenants, PERIOD, output_tokens=1_007)
+    done = await asyncio.gather(close_due(setup.context), close_due(setup.context))
     assert sum(done) == 200
     assert min(done) > 0
 
-    bills = await office.bills()
+    bills = await setup.bills()
     assert {bill.tenant_id for bill in bills} == set(tenants)
     numbers = sorted(parse_number(bill.number or "").running for bill in bills)
     assert numbers == list(range(1, 201))
 
-    before = await office.everything()
-    assert await close_due(office.context) == 0
-    assert await office.everything() == before
+    before = await setup.all_rows()
+    assert await close_due(setup.context) == 0
+    assert await setup.all_rows() == before
 
 
 async def test_a_number_of_what_was_rolled_back_is_given_again(context: BillingContext) -> None:

@@ -1,4 +1,4 @@
-"""Document numbers: the Indian financial year, the form, what follows what."""
+"""Document numbers: financial year, form and order."""
 
 import re
 from datetime import UTC, date, datetime
@@ -39,7 +39,7 @@ def test_the_year_turns_at_indian_midnight() -> None:
 
 
 def test_no_number_before_one_that_is_out() -> None:
-    """A clock that went back over the new year, or another series' number, gives none."""
+    """Refused after a clock that went back over a year's end, and for another series."""
     with pytest.raises(WrongNumber, match="later year"):
         next_number(Series.LIVE_INVOICES, YEAR_ENDS_MS - 1, parse_number("INV/2728/0000001"))
     with pytest.raises(WrongNumber, match="series"):
@@ -47,12 +47,12 @@ def test_no_number_before_one_that_is_out() -> None:
 
 
 def test_each_document_and_mode_has_its_series() -> None:
-    """Six, all different."""
+    """Six different series."""
     assert {series_of(document, mode) for document in Document for mode in Mode} == set(Series)
 
 
 def test_the_end_of_a_series() -> None:
-    """Refused, never 17 characters."""
+    """Refused instead of 17 characters."""
     with pytest.raises(SeriesFull):
         DocumentNumber(Series.LIVE_INVOICES, FinancialYear(2026), LAST).following()
 
@@ -66,7 +66,7 @@ def test_a_year_two_digits_cannot_name(year: int) -> None:
 
 @given(numbers)
 def test_a_number_is_read_as_written(number: DocumentNumber) -> None:
-    """Within rule 46's form, and there and back."""
+    """Within rule 46's form, and parsed back."""
     assert re.fullmatch(r"[A-Z][A-Z0-9/-]{0,15}", str(number))
     assert parse_number(str(number)) == number
 
@@ -83,6 +83,6 @@ def test_a_number_is_read_as_written(number: DocumentNumber) -> None:
     ],
 )
 def test_not_a_number(written: str) -> None:
-    """What `str` would never write."""
+    """Forms that `str` never gives."""
     with pytest.raises(WrongNumber):
         parse_number(written)

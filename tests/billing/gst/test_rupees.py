@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.gst.rupees import grouped, in_words, rupees
+from billing.gst.rupees import in_words, rupees
+from core.figures import group_digits, grouped, usd
 
 
 @pytest.mark.parametrize(
@@ -30,9 +31,20 @@ def test_as_india_writes_them(amount_paise: int, figures: str, words: str) -> No
     assert in_words(amount_paise) == words
 
 
+def test_grouping_is_a_setting_for_every_number() -> None:
+    """International groups are of three digits, for counts, dollars and rupees alike."""
+    assert (grouped(-1_234_567), usd(12 * 10**14 + 340_000_000)) == ("-12,34,567", "$12,00,000.34")
+    group_digits("international")
+    try:
+        assert (grouped(-1_234_567), usd(12 * 10**14 + 340_000_000)) == ("-1,234,567", "$1,200,000.34")
+        assert (rupees(12_345_678), grouped(123), grouped(0)) == ("₹123,456.78", "123", "0")
+    finally:
+        group_digits("indian")
+
+
 @given(st.integers(-(10**16), 10**16))
 def test_groups_of_three_then_two(number: int) -> None:
-    """No digit lost, and each comma where India puts it."""
+    """All digits kept, with Indian grouping."""
     groups = grouped(number).lstrip("-").split(",")
     assert int(grouped(number).replace(",", "")) == number
     assert [len(group) for group in groups[1:]] == [2] * (len(groups) - 2) + [3] * (len(groups) > 1)

@@ -1,4 +1,4 @@
-"""GST: where a supply is, what each component comes to, gross and net, and which GSTINs can be."""
+"""GST: place of supply, components, gross and net, and valid GSTINs."""
 
 import pytest
 from hypothesis import given
@@ -30,7 +30,7 @@ SUPPLIES = st.sampled_from(
 
 
 def test_where_the_supply_is() -> None:
-    """The supplier's own state, another one, abroad; a registration does not matter, the place does."""
+    """The supplier's state, another state, abroad; registered or not."""
     assert (INTRA.treatment, INTRA.place_name) == (Treatment.INTRA_STATE, "Maharashtra")
     assert (INTER.treatment, INTER.place_name) == (Treatment.INTER_STATE, "Karnataka")
     assert (EXPORT.treatment, EXPORT.place, EXPORT.place_name) == (Treatment.EXPORT, "96", "Outside India")
@@ -62,7 +62,7 @@ def test_each_component_is_rounded_once_half_up() -> None:
     ],
 )
 def test_refused(customer: Customer, supplier_state: str, has: str) -> None:
-    """What could only become a wrong invoice."""
+    """Supplies that would give a wrong invoice."""
     with pytest.raises(SupplyRefused):
         supply_to(customer, supplier_state=supplier_state, has_lut=has == "LUT")
 
@@ -70,13 +70,13 @@ def test_refused(customer: Customer, supplier_state: str, has: str) -> None:
 @pytest.mark.parametrize("bad", ["gross", "rate"])
 def test_negative(bad: str) -> None:
     """No gross and no rate is negative."""
-    with pytest.raises(ValueError, match="not negative"):
+    with pytest.raises(ValueError, match="must not be negative"):
         largest_net_of(-1, INTRA) if bad == "gross" else Rates(igst_bp=-1)
 
 
 @given(AMOUNTS, SUPPLIES)
 def test_the_largest_net(amount_paise: int, where: Supply) -> None:
-    """It fits, one paisa more does not; and a net comes back from its own gross."""
+    """One paisa more is too much, and a net is found again from its gross."""
     net_paise = largest_net_of(amount_paise, where)
     assert gross_of(net_paise, where) <= amount_paise < gross_of(net_paise + 1, where)
     assert largest_net_of(gross_of(amount_paise, where), where) == amount_paise
@@ -84,22 +84,22 @@ def test_the_largest_net(amount_paise: int, where: Supply) -> None:
 
 @given(AMOUNTS, SUPPLIES)
 def test_a_credit_note_takes_back_the_same_tax(amount_paise: int, where: Supply) -> None:
-    """And each component is within half a paisa of its fraction."""
+    """Each component is within half a paisa of its exact value."""
     assert gross_of(-amount_paise, where) == -gross_of(amount_paise, where)
     for line in tax_on(amount_paise, where):
         assert -5_000 < line.tax_paise * 10_000 - amount_paise * line.rate_bp <= 5_000
 
 
 def test_a_real_gstin() -> None:
-    """As printed on public documents; written with blanks and in small letters it is the same."""
+    """From public documents; blanks around and small letters are accepted."""
     assert checked_gstin(" 27aapfu0939f1zv ") == REAL
 
 
 @pytest.mark.parametrize(
     ("written", "why"),
     [
-        ("27AAPFU0939F1ZW", "check character"),
-        ("27AAPFU0993F1ZV", "check character"),
+        ("27AAPFU0939F1ZW", "check it for a typo"),
+        ("27AAPFU0993F1ZV", "check it for a typo"),
         ("28AAPFU0939F1Z" + check_character("28AAPFU0939F1Z"), "no state"),
         ("27AAPFU0939F1YV", "a GSTIN is"),
         ("27AAPFU0939F0ZV", "a GSTIN is"),
@@ -109,14 +109,14 @@ def test_a_real_gstin() -> None:
     ],
 )
 def test_a_wrong_gstin(written: str, why: str) -> None:
-    """Each says what is wrong."""
+    """Each message names the mistake."""
     with pytest.raises(WrongGstin, match=why):
         checked_gstin(written)
 
 
 @given(st.sampled_from(sorted(STATES)), st.from_regex(r"[A-Z]{5}[0-9]{4}[A-Z][1-9A-Z]Z", fullmatch=True), st.data())
 def test_every_single_mistype_is_found(state: str, rest: str, data: st.DataObject) -> None:
-    """One wrong character anywhere, and the number is refused."""
+    """A single wrong character is refused."""
     gstin = state + rest + check_character(state + rest)
     assert checked_gstin(gstin) == gstin
     position = data.draw(st.integers(0, 14))

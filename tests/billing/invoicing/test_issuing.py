@@ -1,4 +1,4 @@
-"""The bill of a cycle's fee: what was collected, to the paisa, once."""
+"""The bill of a cycle's fee: exactly the collected amount, once."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from billing.razorpay.entities import Invoice, entity
 from core.clock import now_ms
 from core.errors import Conflict, Invalid
 from core.ids import uuid7
-from tests.billing.office import PERIOD, Office, profile
+from tests.billing.operator import PERIOD, OperatorSetup, profile
 
 INTRA = supply_to(Customer("IN", "29"), supplier_state="29", has_lut=True)
 INTER = supply_to(Customer("IN", "27"), supplier_state="29", has_lut=True)
@@ -26,7 +26,7 @@ STARTS = 1_796_409_000
 
 
 def invoice(amount: int, *addons: int, **more: Any) -> Invoice:
-    """A paid one for a cycle, with add-ons on it."""
+    """A paid invoice for a cycle, with add-ons."""
     lines = [{"type": "plan", "name": "Team", "amount": amount}]
     lines += [{"type": "addon", "name": "usage", "amount": each} for each in addons]
     given = {
@@ -40,10 +40,10 @@ def invoice(amount: int, *addons: int, **more: Any) -> Invoice:
     return entity(Invoice, given | more)
 
 
-async def subscribed(office: Office, supply: Supply = INTER) -> Subscription:
+async def subscribed(setup: OperatorSetup, supply: Supply = INTER) -> Subscription:
     """A tenant's subscription to `team@1`."""
     row = Subscription(
-        tenant_id=await office.tenant(),
+        tenant_id=await setup.tenant(),
         id=uuid7(),
         state="submitted",
         is_open=False,
@@ -55,15 +55,15 @@ async def subscribed(office: Office, supply: Supply = INTER) -> Subscription:
         created_ms=now_ms(),
         razorpay_id="sub_TmA1c9RkVe7HbN",
     )
-    async with office.context.database.session() as session:
+    async with setup.context.database.session() as session:
         session.add(row)
     return row
 
 
-async def issued(office: Office, subscription: Subscription, paid: Invoice) -> Bill:
-    """Its bill."""
-    async with office.context.tenant_transaction(subscription.tenant_id) as session:
-        return await issue_base(session, office.context, subscription, paid, now_ms())
+async def issued(setup: OperatorSetup, subscription: Subscription, paid: Invoice) -> Bill:
+    """The invoice's bill."""
+    async with setup.context.tenant_transaction(subscription.tenant_id) as session:
+        return await issue_base(session, setup.context, subscription, paid, now_ms())
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ async def issued(office: Office, subscription: Subscription, paid: Invoice) -> B
     [(INTRA, [("CGST", 27_000), ("SGST", 27_000)]), (INTER, [("IGST", 54_000)]), (EXPORT, [])],
 )
 async def test_the_fee_is_the_plans_price_with_its_tax(
-    office: Office, supply: Supply, tax: list[tuple[str, int]]
+    setup: OperatorSetup, supply: Supply, tax: list[tuple[str, int]]
 ) -> None:
-    subscription = await subscribed(office, supply)
-    bill = await issued(office, subscription, invoice(subscription.gross_paise))
+    subscription = await subscribed(setup, supply)
+    bill = await issued(setup, subscription, invoice(subscription.gross_paise))
     assert (bill.kind, bill.state, bill.taxable_paise) == ("base", "open", 300_000)
     assert [(line["component"], line["tax_paise"]) for line in bill.tax] == tax
     assert bill.total_paise == subscription.gross_paise
@@ -83,25 +83,25 @@ async def test_the_fee_is_the_plans_price_with_its_tax(
     assert (bill.starts_ms, bill.period_id) == (STARTS * 1000, "2026-12-05-Ve7HbN")
 
 
-async def test_it_is_issued_once(office: Office) -> None:
-    subscription = await subscribed(office)
+async def test_it_is_issued_once(setup: OperatorSetup) -> None:
+    subscription = await subscribed(setup)
     paid = invoice(354_000)
-    assert (await issued(office, subscription, paid)).id == (await issued(office, subscription, paid)).id
-    assert len(await office.bills()) == 1
-    await issued(office, subscription, invoice(354_000, id="inv_other"))
-    assert [bill.seq for bill in await office.bills()] == [1, 2]
+    assert (await issued(setup, subscription, paid)).id == (await issued(setup, subscription, paid)).id
+    assert len(await setup.bills()) == 1
+    await issued(setup, subscription, invoice(354_000, id="inv_other"))
+    assert [bill.seq for bill in await setup.bills()] == [1, 2]
 
 
-async def test_add_ons_are_bills_of_their_own(office: Office) -> None:
-    subscription = await subscribed(office)
-    bill = await issued(office, subscription, invoice(354_000, 118_000, 1_180))
+async def test_add_ons_are_bills_of_their_own(setup: OperatorSetup) -> None:
+    subscription = await subscribed(setup)
+    bill = await issued(setup, subscription, invoice(354_000, 118_000, 1_180))
     assert bill.total_paise == 354_000
 
 
-async def test_what_no_price_explains_is_rounded_to_what_was_collected(office: Office) -> None:
-    subscription = await subscribed(office, INTRA)
+async def test_what_no_price_explains_is_rounded_to_what_was_collected(setup: OperatorSetup) -> None:
+    subscription = await subscribed(setup, INTRA)
     collected = next(paise for paise in range(100_000, 101_000) if price_base(paise, 300_000, INTRA).rounding_paise)
-    bill = await issued(office, subscription, invoice(collected))
+    bill = await issued(setup, subscription, invoice(collected))
     assert bill.total_paise == collected
     fee, rounding = (line["amount_paise"] for line in bill.lines)
     assert fee == bill.taxable_paise
@@ -109,11 +109,11 @@ async def test_what_no_price_explains_is_rounded_to_what_was_collected(office: O
     assert 0 < rounding <= 2
 
 
-async def test_an_invoice_without_a_cycle_is_refused(office: Office) -> None:
-    subscription = await subscribed(office)
+async def test_an_invoice_without_a_cycle_is_refused(setup: OperatorSetup) -> None:
+    subscription = await subscribed(setup)
     with pytest.raises(Invalid):
-        await issued(office, subscription, invoice(354_000, billing_start=None))
-    assert await office.bills() == []
+        await issued(setup, subscription, invoice(354_000, billing_start=None))
+    assert await setup.bills() == []
 
 
 def test_every_amount_is_a_net_its_tax_and_a_paisa_or_two() -> None:
@@ -125,18 +125,18 @@ def test_every_amount_is_a_net_its_tax_and_a_paisa_or_two() -> None:
             assert 0 <= price.rounding_paise <= 2
 
 
-async def shown(office: Office, bill: Bill) -> Document:
-    """Its document."""
-    async with office.context.database.session() as session:
-        return await document_of(session, office.context, bill)
+async def shown(setup: OperatorSetup, bill: Bill) -> Document:
+    """The bill's document."""
+    async with setup.context.database.session() as session:
+        return await document_of(session, setup.context, bill)
 
 
-async def test_the_documents_of_a_bill_and_its_credit_note(office: Office) -> None:
-    tenant_id = await office.used(7)
-    await office.close()
-    await office.use(tenant_id, PERIOD, output_tokens=-3)
-    await office.close()
-    bill, note = [await shown(office, each) for each in await office.bills(tenant_id)]
+async def test_the_documents_of_a_bill_and_its_credit_note(setup: OperatorSetup) -> None:
+    tenant_id = await setup.tenant_with_usage(7)
+    await setup.close()
+    await setup.add_usage(tenant_id, PERIOD, output_tokens=-3)
+    await setup.close()
+    bill, note = [await shown(setup, each) for each in await setup.bills(tenant_id)]
     assert (bill.kind, bill.mode, bill.taxable_paise, bill.total_paise) == (Kind.TAX_INVOICE, Mode.TEST, 700, 826)
     assert (bill.place_of_supply, bill.customer.legal_name) == ("Karnataka (29)", "Nimbus Tools")
     assert bill.due_on is not None
@@ -145,31 +145,31 @@ async def test_the_documents_of_a_bill_and_its_credit_note(office: Office) -> No
     assert render_html(bill).count(bill.number) >= 1
 
 
-async def test_an_exports_document_says_so(office: Office) -> None:
-    tenant_id = await office.used(7, named=profile(None, "DE"))
-    await office.close()
-    (bill,) = [await shown(office, each) for each in await office.bills(tenant_id)]
+async def test_an_exports_document_says_so(setup: OperatorSetup) -> None:
+    tenant_id = await setup.tenant_with_usage(7, named=profile(None, "DE"))
+    await setup.close()
+    (bill,) = [await shown(setup, each) for each in await setup.bills(tenant_id)]
     assert (bill.tax, bill.total_paise) == ((), 700)
     assert "AD290426000001X" in bill.notes[0]
     assert bill.place_of_supply == "Outside India (96)"
 
 
-async def test_a_draft_that_names_nobody_has_no_document(office: Office) -> None:
-    tenant_id = await office.tenant(is_known=False)
-    await office.period(tenant_id)
-    await office.use(tenant_id, PERIOD, output_tokens=1_010)
-    await office.close()
-    (held,) = await office.bills(tenant_id)
+async def test_a_draft_that_names_nobody_has_no_document(setup: OperatorSetup) -> None:
+    tenant_id = await setup.tenant(is_known=False)
+    await setup.period(tenant_id)
+    await setup.add_usage(tenant_id, PERIOD, output_tokens=1_010)
+    await setup.close()
+    (held,) = await setup.bills(tenant_id)
     with pytest.raises(Conflict):
-        await shown(office, held)
+        await shown(setup, held)
 
 
-async def test_the_document_of_a_paid_fee(office: Office) -> None:
-    subscription = await subscribed(office, INTRA)
-    bill = await issued(office, subscription, invoice(100_001))
-    payment = await office.pay(bill)
-    (bill,) = await office.bills(bill.tenant_id)
-    document = await shown(office, bill)
+async def test_the_document_of_a_paid_fee(setup: OperatorSetup) -> None:
+    subscription = await subscribed(setup, INTRA)
+    bill = await issued(setup, subscription, invoice(100_001))
+    payment = await setup.pay(bill)
+    (bill,) = await setup.bills(bill.tenant_id)
+    document = await shown(setup, bill)
     assert document.total_paise == 100_001
     assert document.paid is not None
     assert document.paid.payment_id == payment

@@ -1,4 +1,4 @@
-"""The price of a period: exact lines, the ceiling, and the same sums however often and in whatever order it closes."""
+"""The price of a period: exact lines, the ceiling, and equal sums for any number and order of closes."""
 
 from dataclasses import replace
 
@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.rating.overage import (
-    NOTHING_TAKEN,
+    NOTHING_BILLED,
     AlreadyBilled,
-    BillKind,
     ImpossibleTerms,
     Meter,
     MeterTerms,
     PastAllowance,
+    PricingOutcome,
     Reading,
     Terms,
     price_period,
@@ -44,54 +44,48 @@ all_terms = st.builds(Terms, some_meters, st.sampled_from(PastAllowance), st.int
 
 
 def test_lines_are_exact() -> None:
-    """By hand: 0.5 M input at Rs 300, 1 output at Rs 1500 (0.15 paise), 40 written at Rs 375 (1.5 paise, half up)."""
+    """0.5 M input at Rs 300, 1 output at Rs 1500 (0.15 paise), 40 written at Rs 375 (1.5 paise, half up)."""
     bill = price_period(Reading(Usage(1_500_000, 200_001, 7_000_000, 15, 25)), TEAM)
     assert [(line.meter, line.excess, line.unrounded_numerator, line.due_paise) for line in bill.lines] == [
         (Meter.INPUT_TOKENS, 500_000, 15_000_000_000, 15_000),
         (Meter.OUTPUT_TOKENS, 1, 150_000, 0),
         (Meter.CACHE_WRITE_TOKENS, 40, 1_500_000, 2),
     ]
-    assert (bill.taxable_paise, bill.cut_due_paise, bill.kind) == (15_002, 0, BillKind.BILL)
+    assert (bill.taxable_paise, bill.cut_due_paise, bill.kind) == (15_002, 0, PricingOutcome.BILL)
 
 
 def test_the_ceiling_cuts_and_the_lines_still_add_up() -> None:
     """Rs 30,000 of input under a ceiling of Rs 5,000."""
     bill = price_period(Reading(Usage(input_tokens=101_000_000)), TEAM)
     assert (bill.lines[0].due_paise, bill.cut_due_paise, bill.taxable_paise) == (3_000_000, -2_500_000, 500_000)
-    assert price_period(Reading(Usage(input_tokens=301_000_000)), TEAM, bill.taken).kind is BillKind.NOTHING
+    assert price_period(Reading(Usage(input_tokens=301_000_000)), TEAM, bill.taken).kind is PricingOutcome.NOTHING
 
 
 @pytest.mark.parametrize(
     ("nano_usd", "micro_usd"), [(1_499, 1), (1_500, 2), (1_999_499, 1_999), (1_999_500, 2_000), (-1_500, -2)]
 )
 def test_spend_is_converted_once_half_up(nano_usd: int, micro_usd: int) -> None:
-    """The total of the period, not each request: two halves of a micro-USD are one."""
+    """The period's total is rounded, not each request: two halves of a micro-USD are one."""
     assert Reading(cost_nano_usd=nano_usd).quantity(Meter.SPEND) == micro_usd
     assert (Reading(cost_nano_usd=500) + Reading(cost_nano_usd=500)).quantity(Meter.SPEND) == 1
 
 
 def test_a_hundred_rupees_per_dollar_is_one_row() -> None:
-    """12.345678 USD past nothing, at Rs 100 a dollar."""
+    """12.345678 USD without an allowance, at Rs 100 a dollar."""
     terms = Terms((MeterTerms(Meter.SPEND, 0, 10_000),), PastAllowance.BILL, 10**7)
     assert price_period(Reading(cost_nano_usd=12_345_678_000), terms).taxable_paise == 123_457
 
 
 def test_a_credit_and_a_change_of_terms_give_back() -> None:
-    """What the new reading or the new terms no longer charge is on a credit note."""
+    """Amounts that the new reading or terms no longer charge are credited."""
     first = price_period(Reading(Usage(input_tokens=3_000_000)), TEAM)
     credit = price_period(Reading(Usage(input_tokens=2_000_000)), TEAM, first.taken)
-    assert (credit.taxable_paise, credit.kind) == (-30_000, BillKind.CREDIT_NOTE)
+    assert (credit.taxable_paise, credit.kind) == (-30_000, PricingOutcome.CREDIT_NOTE)
     spend = Terms((MeterTerms(Meter.SPEND, 0, 0),), PastAllowance.BILL, 10**7)
     changed = price_period(Reading(Usage(input_tokens=3_000_000)), spend, first.taken)
     assert [(line.meter, line.due_paise) for line in changed.lines] == [(Meter.INPUT_TOKENS, -60_000), (Meter.SPEND, 0)]
     free = price_period(Reading(Usage(input_tokens=3_000_000)), replace(TEAM, past_allowance=PastAllowance.BLOCK))
     assert (free.lines[0].excess, free.taxable_paise) == (2_000_000, 0)
-
-
-def test_an_allowance_is_shared_by_the_periods_of_a_month() -> None:
-    """What the first part used is gone in the second; using more than all of it leaves none."""
-    second = TEAM.after(Reading(Usage(input_tokens=400_000, output_tokens=999_999)))
-    assert [terms.allowance for terms in second.meters] == [600_000, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -104,14 +98,14 @@ def test_an_allowance_is_shared_by_the_periods_of_a_month() -> None:
     ],
 )
 def test_impossible_terms(meters: tuple[MeterTerms, ...], past: PastAllowance, ceiling: int | None) -> None:
-    """Refused when they are written, not when they are billed."""
+    """Refused when they are published, not when they are billed."""
     with pytest.raises(ImpossibleTerms):
         Terms(meters, past, ceiling)
 
 
 @pytest.mark.parametrize(("allowance", "rate"), [(-1, 0), (0, -1)])
 def test_negative_terms(allowance: int, rate: int) -> None:
-    """Likewise."""
+    """Refused too."""
     with pytest.raises(ImpossibleTerms):
         MeterTerms(Meter.SPEND, allowance, rate)
 
@@ -123,12 +117,12 @@ def test_closes_in_any_number_and_order_end_in_the_same_sums(
     final: Reading,
     drop_empty: bool,  # noqa: FBT001 - hypothesis passes it
 ) -> None:
-    """Whatever was read and billed on the way, up or down, all bills together are the price of the last reading."""
-    taken, paid_paise = NOTHING_TAKEN, 0
+    """After any readings and closes, up or down, all bills together are the price of the last reading."""
+    taken, paid_paise = NOTHING_BILLED, 0
     for reading in [*seen_before, final]:
         bill = price_period(reading, terms, taken)
         assert bill.taken.total_paise == bill.taxable_paise
-        if bill.kind is BillKind.NOTHING and drop_empty:
+        if bill.kind is PricingOutcome.NOTHING and drop_empty:
             continue
         taken, paid_paise = taken + bill.taken, paid_paise + bill.taxable_paise
     at_once = price_period(final, terms)
@@ -141,7 +135,7 @@ def test_closes_in_any_number_and_order_end_in_the_same_sums(
 
 @given(all_terms, readings)
 def test_against_an_independent_pricing(terms: Terms, reading: Reading) -> None:
-    """Each line within half a paisa of its fraction (a half goes up), the total never past the ceiling."""
+    """Each line is within half a paisa of its exact value (a half is rounded up), the total at most the ceiling."""
     bill = price_period(reading, terms)
     total = 0
     for line in bill.lines:

@@ -1,4 +1,4 @@
-"""What a plan bounds: its allowances where it blocks, its ceiling where it bills."""
+"""Bounds of a plan: allowances if it blocks, the ceiling if it bills."""
 
 import pytest
 

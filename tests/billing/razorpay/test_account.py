@@ -1,4 +1,4 @@
-"""A database belongs to one mode of Razorpay's."""
+"""A database belongs to one Razorpay mode."""
 
 import pytest
 
@@ -15,6 +15,6 @@ async def test_a_key_of_the_same_mode_may_be_rotated_and_no_other_taken(context:
     await ensure_same_mode(context.database, _with(None))
     for key_id in ("rzp_test_one", "rzp_test_two", "rzp_test_two"):
         await ensure_same_mode(context.database, _with(key_id))
-    with pytest.raises(SettingsError, match="of mode live, and this database of mode test"):
+    with pytest.raises(SettingsError, match="of mode live, but this database of mode test"):
         await ensure_same_mode(context.database, _with("rzp_live_one"))
     await ensure_same_mode(context.database, _with("rzp_test_three"))

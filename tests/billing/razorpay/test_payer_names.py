@@ -1,4 +1,4 @@
-"""The payer's name as Razorpay takes it; the bill keeps the legal one."""
+"""The payer's name in Razorpay's form; the bill keeps the legal name."""
 
 import re
 

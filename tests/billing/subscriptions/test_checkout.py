@@ -1,17 +1,17 @@
-"""What Checkout hands to the browser counts only if Razorpay signed it, for a subscription of this very tenant."""
+"""Checkout's answer counts only if Razorpay signed it for a subscription of the same tenant."""
 
 import pytest
 
-from billing.subscriptions.checkout import authorised
+from billing.subscriptions.checkout import confirm_checkout
 from billing.subscriptions.intents import live_of
-from billing.subscriptions.sync import refresh
+from billing.subscriptions.sync import refresh_subscription
 from core.clock import now_ms
 from core.errors import Invalid
 from tests.billing.signup import Signup
 
 
 async def test_the_browsers_word_activates_without_a_webhook(signup: Signup) -> None:
-    row = await signup.want()
+    row = await signup.request()
     assert row.razorpay_id
     said = signup.razorpay.authorise(row.razorpay_id)
     payment, signature = said["razorpay_payment_id"], said["razorpay_signature"]
@@ -23,11 +23,11 @@ async def test_the_browsers_word_activates_without_a_webhook(signup: Signup) -> 
         (payment, "sub_TmA1c9RkVe7HbN", signature),
     ):
         with pytest.raises(Invalid):
-            await authorised(signup.context, signup.tenant_id, *forged)
+            await confirm_checkout(signup.context, signup.tenant_id, *forged)
     before = await signup.read(row.id)
     assert (before.status, before.applied) == ("created", 0)
 
-    now = await authorised(signup.context, signup.tenant_id, payment, row.razorpay_id, signature)
+    now = await confirm_checkout(signup.context, signup.tenant_id, payment, row.razorpay_id, signature)
 
     assert (now.status, now.is_open, now.paid_count) == ("active", False, 1)
     assert now.paid_through_ms
@@ -37,12 +37,12 @@ async def test_the_browsers_word_activates_without_a_webhook(signup: Signup) -> 
 
 async def test_anothers_signature_is_not_ours(signup: Signup) -> None:
     other = await signup.neighbour()
-    theirs = await other.want()
+    theirs = await other.request()
     assert theirs.razorpay_id
     said = signup.razorpay.authorise(theirs.razorpay_id)
 
     with pytest.raises(Invalid):
-        await authorised(
+        await confirm_checkout(
             signup.context,
             signup.tenant_id,
             said["razorpay_payment_id"],
@@ -51,5 +51,5 @@ async def test_anothers_signature_is_not_ours(signup: Signup) -> None:
         )
 
     assert (await other.read(theirs.id)).status == "created"
-    await refresh(signup.context, other.tenant_id, theirs.id)
+    await refresh_subscription(signup.context, other.tenant_id, theirs.id)
     assert live_of(await other.subscriptions()) is not None

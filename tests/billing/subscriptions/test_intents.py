@@ -1,12 +1,12 @@
-"""What a tenant wants of its subscription is stored first, told to Razorpay, and served for as long as it is paid."""
+"""Intents are stored first, pushed to Razorpay, and served as long as they are paid."""
 
 import pytest
 
 from billing.context import DAY_MS
 from billing.invoicing.period_close import close_due
 from billing.models import Plan
-from billing.subscriptions.intents import NOTICE_MS, cancel, subscribe
-from billing.subscriptions.push import drive
+from billing.subscriptions.intents import NOTICE_MS, cancel_subscription, subscribe
+from billing.subscriptions.push import push_subscriptions
 from core.errors import Conflict, Invalid, NotFound
 from tests.billing.signup import ACTOR, OPENS, Signup
 
@@ -15,34 +15,34 @@ HOUR_MS = 3_600_000
 
 
 async def _cancel(signup: Signup, *, at_period_end: bool = True) -> None:
-    await cancel(signup.context, ACTOR, signup.tenant_id, at_period_end=at_period_end, reason="a wish")
+    await cancel_subscription(signup.context, ACTOR, signup.tenant_id, at_period_end=at_period_end, reason="a wish")
 
 
 # ------------------------------------------------------------------------------------------------- the first one
 
 
 async def test_who_asks_twice_gets_the_first_link(signup: Signup) -> None:
-    first = await signup.want()
-    again = await signup.want()
+    first = await signup.request()
+    again = await signup.request()
 
     assert (again.id, again.short_url) == (first.id, first.short_url)
     assert first.short_url
     assert (first.state, first.status, first.is_open, first.gross_paise) == ("submitted", "created", True, GROSS_PAISE)
-    (theirs,) = signup.theirs()
+    (theirs,) = signup.at_razorpay()
     assert theirs["notes"] == {"tenant_id": str(signup.tenant_id), "naka_subscription": str(first.id)}
 
 
 async def test_another_plan_is_refused_while_one_waits(signup: Signup) -> None:
-    await signup.want()
+    await signup.request()
 
     with pytest.raises(Conflict):
         await subscribe(signup.context, ACTOR, signup.tenant_id, "plus")
 
     await _cancel(signup)
-    await drive(signup.context)
-    other = await signup.want("plus")
+    await push_subscriptions(signup.context)
+    other = await signup.request("plus")
     assert (other.plan_code, other.is_open, other.replaces) == ("plus", True, None)
-    assert [one["status"] for one in signup.theirs()] == ["cancelled", "created"]
+    assert [one["status"] for one in signup.at_razorpay()] == ["cancelled", "created"]
 
 
 async def test_a_plan_without_a_price_is_not_subscribed_to(signup: Signup) -> None:
@@ -56,11 +56,11 @@ async def test_a_plan_without_a_price_is_not_subscribed_to(signup: Signup) -> No
 async def test_what_razorpay_refuses_is_void_and_says_why(signup: Signup) -> None:
     signup.razorpay.fault(route="POST /v1/subscriptions", kind="error", status=400, code="BAD_REQUEST_ERROR")
 
-    row = await signup.want()
+    row = await signup.request()
 
     assert (row.state, row.is_open) == ("void", False)
     assert row.error
-    assert (await signup.want()).state == "submitted", "it does not stand in the way of another"
+    assert (await signup.request()).state == "submitted", "it does not stand in the way of another"
 
 
 async def test_one_cancelled_before_it_was_made_is_never_made(signup: Signup) -> None:
@@ -68,20 +68,20 @@ async def test_one_cancelled_before_it_was_made_is_never_made(signup: Signup) ->
     assert wanted.subscription_id
     await _cancel(signup)
 
-    await drive(signup.context)
+    await push_subscriptions(signup.context)
 
     assert (await signup.read(wanted.subscription_id)).state == "void"
-    assert signup.theirs() == []
+    assert signup.at_razorpay() == []
 
 
 async def test_a_link_that_nobody_opened_expires(signup: Signup) -> None:
-    row = await signup.want()
+    row = await signup.request()
     await signup.advance(days=7, seconds=3_600)
-    await drive(signup.context)
+    await push_subscriptions(signup.context)
 
     row = await signup.read(row.id)
     assert (row.status, row.is_open) == ("expired", False)
-    assert (await signup.want()).id != row.id
+    assert (await signup.request()).id != row.id
 
 
 async def test_a_trial_is_given_once_and_is_not_paid(signup: Signup) -> None:
@@ -92,8 +92,8 @@ async def test_a_trial_is_given_once_and_is_not_paid(signup: Signup) -> None:
     assert [one.kind for one in await signup.periods() if one.ends_ms == row.start_ms] == ["trial"]
 
     await _cancel(signup, at_period_end=False)
-    await drive(signup.context)
-    again = await signup.want("trial")
+    await push_subscriptions(signup.context)
+    again = await signup.request("trial")
     assert again.wanted_start_ms is None, "no second trial"
 
 
@@ -102,7 +102,7 @@ async def test_a_trial_is_given_once_and_is_not_paid(signup: Signup) -> None:
 
 async def test_a_change_begins_where_the_paid_time_ends(signup: Signup) -> None:
     old = await signup.subscribed()
-    new = await signup.want("plus")
+    new = await signup.request("plus")
     assert (new.replaces, new.wanted_start_ms) == (old.id, old.current_end_ms)
     assert new.expire_by_ms == old.current_end_ms
     assert (await signup.read(old.id)).cancel_state is None, "the old one goes on until the new one is authorised"
@@ -115,12 +115,12 @@ async def test_a_change_begins_where_the_paid_time_ends(signup: Signup) -> None:
 
     assert old.cancel_at_ms
     await signup.advance(to_ms=old.cancel_at_ms - NOTICE_MS + 60_000)
-    await drive(signup.context)
+    await push_subscriptions(signup.context)
     assert (await signup.read(old.id)).status == "cancelled"
     await signup.advance(to_ms=old.cancel_at_ms + HOUR_MS)
-    await drive(signup.context)
+    await push_subscriptions(signup.context)
     await close_due(signup.context)
-    assert [one["status"] for one in signup.theirs()] == ["cancelled", "active"]
+    assert [one["status"] for one in signup.at_razorpay()] == ["cancelled", "active"]
     assert [(bill.plan_code, bill.total_paise) for bill in await signup.bills() if bill.kind == "base"] == [
         ("team", GROSS_PAISE),
         ("plus", 590_000),
@@ -129,11 +129,11 @@ async def test_a_change_begins_where_the_paid_time_ends(signup: Signup) -> None:
 
 async def test_a_change_that_nobody_authorised_leaves_the_old_one(signup: Signup) -> None:
     old = await signup.subscribed()
-    new = await signup.want("plus")
+    new = await signup.request("plus")
     assert old.current_end_ms
 
     await signup.advance(to_ms=old.current_end_ms + HOUR_MS)
-    await drive(signup.context)
+    await push_subscriptions(signup.context)
 
     old, new = await signup.read(old.id), await signup.read(new.id)
     assert (new.status, new.is_open) == ("expired", False)
@@ -155,7 +155,7 @@ async def test_the_same_price_is_switched_at_once_without_razorpay(signup: Signu
     assert (await signup.read(row.id)).plan_code == "team"
     (present,) = [one for one in await signup.periods() if one.subscription_id == row.id and not one.foreseen]
     assert (present.plan_code, present.terms["past_allowance"]) == ("team", "bill")
-    assert len(signup.theirs()) == 1
+    assert len(signup.at_razorpay()) == 1
 
 
 async def test_from_block_to_bill_at_another_price_bills_at_once(signup: Signup) -> None:
@@ -165,7 +165,7 @@ async def test_from_block_to_bill_at_another_price_bills_at_once(signup: Signup)
         values = {"base_paise": 600_000, "past_allowance": "bill", "ceiling_paise": 100, "meters": meters}
         session.add(Plan(code="more", version=1, name="More", limits={}, **values))
 
-    new = await signup.want("more")
+    new = await signup.request("more")
 
     assert (new.replaces, new.is_open) == (row.id, True)
     (present,) = [one for one in await signup.periods() if one.subscription_id == row.id and not one.foreseen]
@@ -179,6 +179,6 @@ async def test_in_the_last_cycle_the_same_plan_is_a_renewal(signup: Signup) -> N
     async with signup.context.database.session() as session:
         (await session.merge(row)).remaining_count = 0
 
-    renewal = await signup.want()
+    renewal = await signup.request()
 
     assert (renewal.replaces, renewal.wanted_start_ms) == (row.id, row.current_end_ms)

@@ -1,4 +1,4 @@
-"""A delivery is kept once, and begins in the state that its kind and account say; refusals are told sparingly."""
+"""A delivery is stored once, in the initial state of its kind and account; few refusals are logged."""
 
 import asyncio
 import hashlib
@@ -21,7 +21,7 @@ from billing.webhooks.queries import KEPT_MS, list_events, prune_events
 from core.clock import now_ms
 from core.ids import uuid7
 from core.postgres.database import Connections
-from tests.billing.postbag import ACCOUNT, MADE_S, event_body, put, signed
+from tests.billing.deliveries import ACCOUNT, MADE_S, event_body, signed, store_event
 from tests.programs import until
 
 OTHER = "acc_OtherOtherOth1"
@@ -29,7 +29,7 @@ OTHER = "acc_OtherOtherOth1"
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Connections]:
-    """As an API process has it."""
+    """The inbox of an API process."""
     pool = Connections(database_url)
     await pool.start()
     yield pool
@@ -38,7 +38,7 @@ async def pool(database_url: str) -> AsyncIterator[Connections]:
 
 @pytest.fixture
 async def box(pool: Connections) -> AsyncIterator[Inbox]:
-    """With a present and a previous secret."""
+    """An inbox with a current and a previous secret."""
     made = Inbox(pool, [SecretStr("present"), SecretStr("previous")])
     yield made
     await made.stop()
@@ -206,7 +206,7 @@ def test_of_many_refusals_few_are_logged(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(time, "monotonic", lambda: at_s)
     said: list[tuple[str, dict[str, int]]] = []
     recorder = SimpleNamespace(warning=lambda event, **fields: said.append((event, fields)))
-    monkeypatch.setattr(inbox_module, "log", recorder)  # structlog keeps a logger that was used: capturing misses it
+    monkeypatch.setattr(inbox_module, "log", recorder)  # structlog caches a used logger, which capturing would miss
     refusals = Refusals("webhook_refused")
     for at_s in (1_000.0, 1_001.0, 1_009.9, 1_010.1, 1_011.0):  # noqa: B007 - the clock reads it
         refusals.add(7)
@@ -218,8 +218,8 @@ def test_of_many_refusals_few_are_logged(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_old_events_go_and_parked_ones_stay(context: BillingContext, pool: Connections) -> None:
     old_ms = now_ms() - KEPT_MS - 1
     for state in ("applied", "ignored", "parked", "received"):
-        await put(context, event_body(), f"old-{state}", state=state, received_ms=old_ms)
-        await put(context, event_body(), f"new-{state}", state=state)
+        await store_event(context, event_body(), f"old-{state}", state=state, received_ms=old_ms)
+        await store_event(context, event_body(), f"new-{state}", state=state)
     async with pool.acquire() as connection:
         await prune_events(connection)
     left = {one.event_id for one in await _events(context)}
@@ -229,7 +229,7 @@ async def test_old_events_go_and_parked_ones_stay(context: BillingContext, pool:
 async def test_pages_go_on_where_the_last_ended(context: BillingContext) -> None:
     names = [f"event-{number}" for number in range(7)]
     for name in names:
-        await put(context, event_body(), name, received_ms=1_000 if name < "event-4" else 2_000)
+        await store_event(context, event_body(), name, received_ms=1_000 if name < "event-4" else 2_000)
     seen: list[str] = []
     async with context.database.session() as session:
         while rows := await list_events(session, before=seen[-1] if seen else None, limit=3):

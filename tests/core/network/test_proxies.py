@@ -1,4 +1,4 @@
-"""Which URLs go through the proxy: as NO_PROXY says, and never this machine's own."""
+"""The choice of a proxy by NO_PROXY; this machine's addresses never use one."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Batched reads: a crowd of misses costs a few statements and waits for its turn; an outage is told at once."""
+"""Batched reads: many misses cost a few statements, and an outage fails all waiting reads at once."""
 
 import asyncio
 import time
@@ -13,17 +13,18 @@ from sqlalchemy import text
 from core.errors import Overloaded, Unavailable
 from core.postgres.batched_reads import BatchedReads
 from core.postgres.connection import Connection
-from core.postgres.database import Connections, Database, asyncpg_dsn
+from core.postgres.database import Connections, Database
 from core.postgres.url import postgres_url as parsed
 from core.tenancy.accounts import DEFAULT_SCOPES, create_key, create_tenant, create_user
 from core.tenancy.directory import Directory
 from tests.harness import ACTOR
+from tests.servers import asyncpg_dsn
 
 Reads = BatchedReads[int, int]
 
 
 class Server:
-    """Doubles numbers in Postgres, and remembers what each statement was asked for."""
+    """Doubles numbers in Postgres, and records the keys of each statement."""
 
     def __init__(self, url: str) -> None:
         self.url, self.timeout_s = parsed(url), 2.0
@@ -48,7 +49,7 @@ async def server(postgres_url: str) -> AsyncIterator[Server]:
 
 
 async def backends(url: str, name: str) -> list[int]:
-    """The connections of that application name."""
+    """Returns the number of connections with that application name."""
     connection = await asyncpg.connect(asyncpg_dsn(url))
     rows = await connection.fetch("SELECT pid FROM pg_stat_activity WHERE application_name = $1", name)
     await connection.close()

@@ -1,4 +1,4 @@
-"""The second line in Postgres: what each role may do with every table, and whose rows a tenant's transaction sees."""
+"""Postgres roles: the privileges of each on every table, and the rows a tenant's transaction sees."""
 
 from typing import Any
 from uuid import UUID
@@ -38,7 +38,7 @@ SELECT attname AS name, format_type(atttypid, NULL) AS type, attnotnull AND NOT 
 
 @pytest.fixture
 async def accounts(database_url: str) -> tuple[Account, Account]:
-    """Two tenants, and a row of each in every table that has a tenant."""
+    """Two tenants with a row each in every table that has a tenant."""
     books = Books(database_url)
     made = (await books.account(), await books.account())
     async with books.connection() as connection, connection.transaction():
@@ -51,7 +51,7 @@ async def accounts(database_url: str) -> tuple[Account, Account]:
 
 
 async def _insert(connection: Any, table: str, tenant_id: UUID) -> None:
-    """Some row of the tenant's, with a value in every column that needs one."""
+    """Returns a row of the tenant with a value in every required column."""
     row: dict[str, str] = {"tenant_id": f"'{tenant_id}'"}
     for column in await connection.fetch(COLUMNS, table):
         if column["is_needed"] and column["name"] not in row:
@@ -108,7 +108,7 @@ async def test_the_application_can_change_no_schema(application: Any) -> None:
 
 @pytest.mark.parametrize("role", [APPLICATION, TENANT, READER])
 async def test_each_role_may_do_with_every_table_what_is_declared_and_nothing_else(owner: Any, role: str) -> None:
-    """Asked of Postgres itself, of its own word on each privilege and not of the lists that were read to grant them."""
+    """Checks has_table_privilege itself, not the lists that granted the privileges."""
     for (table,) in await owner.fetch(ALL_TABLES):
         columns = [row["name"] for row in await owner.fetch(COLUMNS, table)]
         declared = TABLES.get(table, access.Access(""))
@@ -183,7 +183,7 @@ async def test_a_tenants_transaction_sees_no_other_tenants_row_in_any_table(
 async def test_without_a_tenant_everything_refuses(
     application: Any, owner: Any, accounts: tuple[Account, Account]
 ) -> None:
-    """Also in a session that had one before: the parameter is empty then, and not unknown."""
+    """Also in a session that had a tenant before: the parameter is empty then, not unset."""
     tables = ["tenants", *(row[0] for row in await owner.fetch(WITH_TENANT))]
     for table in tables:
         if table == "tenants" or "SELECT" in TABLES[f"public.{table}"].tenant:

@@ -1,4 +1,4 @@
-"""Applying the declared privileges: what differs is found, waited for, and mended; the hot path pays nothing."""
+"""Applying the declared privileges: differences are found and corrected, and the hot path is not locked."""
 
 import asyncio
 from dataclasses import replace
@@ -33,7 +33,7 @@ async def test_what_somebody_granted_by_hand_is_found_and_taken_back(owner: Any,
 
 
 async def test_a_table_without_a_declaration_is_refused_and_named(owner: Any, application: Any) -> None:
-    """An operator's own table or view beside ours is else left alone."""
+    """Operators' own tables and views are left alone."""
     await owner.execute("CREATE TABLE notes (tenant_id uuid); GRANT SELECT ON notes TO naka_app")
     await owner.execute("CREATE VIEW noted AS SELECT tenant_id FROM notes; GRANT SELECT ON noted TO PUBLIC")
     said = "is not declared in migrations/access.py"
@@ -45,7 +45,7 @@ async def test_a_table_without_a_declaration_is_refused_and_named(owner: Any, ap
 
 
 async def test_a_table_in_use_is_waited_for(owner: Any, application: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long report holds its lock: each try is short, so that nobody queues behind the migration for long."""
+    """A long report holds its lock; each attempt is short, so that statements do not queue behind the migration."""
     monkeypatch.setattr(privileges, "_LOCK_TIMEOUT_MS", 50)
     monkeypatch.setattr(privileges, "_PAUSE_S", 0.05)
     changed = replace(TABLES["public.users"], tenant_check="(external_id <> ''::text)")
@@ -60,7 +60,7 @@ async def test_a_table_in_use_is_waited_for(owner: Any, application: Any, monkey
 
 
 async def test_the_hot_statements_pay_nothing_for_the_policies(application: Any, owner: Any) -> None:
-    """The plans of both roles are the same: a constant policy is folded away."""
+    """Both roles have the same plans: a constant policy is folded away."""
     for name in ("open", "settle"):
         plans = []
         for connection in (application, owner):

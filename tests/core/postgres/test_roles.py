@@ -1,4 +1,4 @@
-"""Making the roles in a cluster that has none: by an administrator's file, or by an owner that may create roles."""
+"""Creating the roles in a new cluster: by an administrator's file, or by an owner with CREATEROLE."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from core.postgres.database import Database, asyncpg_dsn
+from core.postgres.database import Database
 from core.postgres.roles import TENANT
 from core.postgres.url import postgres_url
 from migrations.privileges import differences
@@ -18,19 +18,20 @@ from migrations.roles import RolesMissing, ensure_roles
 from migrations.upgrade import NotOwner, migrate
 from sandbox.postgres import Postgres
 from tests.harness import ROOT
+from tests.servers import asyncpg_dsn
 
 PASSWORD = "the application's own: ümlaut & co"
 ROLES = (ROOT / "deploy" / "postgres" / "roles.sql").read_text()
 
 
 def at(url: str, user: str, password: str, database: str = "app") -> str:
-    """The URL of another user, in the database of these tests."""
+    """Returns the URL of another user of this database."""
     parts = make_url(url).set(username=user, password=password, database=database)
     return parts.render_as_string(hide_password=False)
 
 
 async def execute(url: str, *statements: str) -> Any:
-    """The value of the last one."""
+    """Runs statements and returns the value of the last."""
     connection = await asyncpg.connect(asyncpg_dsn(url))
     try:
         for statement in statements[:-1]:
@@ -41,7 +42,7 @@ async def execute(url: str, *statements: str) -> Any:
 
 
 async def has_no_difference(url: str) -> bool:
-    """Whether the login of the URL finds everything as declared, and can serve a tenant."""
+    """Whether the URL's login has the declared privileges and can serve a tenant."""
     connection = await asyncpg.connect(asyncpg_dsn(url))
     try:
         assert await differences(connection) == []
@@ -73,7 +74,7 @@ async def test_an_owner_that_may_not_create_roles_says_what_to_run(private_postg
 
 
 def _undo_and_migrate(owner: str, login: str) -> None:
-    """The application's login, where there is something to migrate."""
+    """Returns the application's login after a migration."""
     asyncio.run(execute(owner, "DROP POLICY naka_all ON users", "SELECT 1"))
     migrate(login)
 
@@ -81,7 +82,7 @@ def _undo_and_migrate(owner: str, login: str) -> None:
 async def test_an_owner_that_may_create_roles_makes_them_and_the_login(
     private_postgres: Callable[..., Postgres],
 ) -> None:
-    """As a managed Postgres lets its administrator: no superuser. No log of a statement has the password."""
+    """Uses a managed Postgres's administrator, no superuser. No statement log contains the password."""
     server = private_postgres(log_statement="all")
     owner, login = at(server.url, "boss", "boss"), at(server.url, "naka_service", PASSWORD)
     await execute(server.url, "CREATE ROLE boss LOGIN CREATEROLE PASSWORD 'boss'", "CREATE DATABASE app OWNER boss")
@@ -100,7 +101,7 @@ async def test_an_owner_that_may_create_roles_makes_them_and_the_login(
 
 
 async def test_many_databases_of_a_new_cluster_are_migrated_at_once(private_postgres: Callable[..., Postgres]) -> None:
-    """Roles are the cluster's: each may find that another has just made them, or is about to."""
+    """Roles belong to the cluster: concurrent migrations may create the same one."""
     url = private_postgres().url
     login = at(url, "naka_service", PASSWORD, make_url(url).database or "")
     connections = [await asyncpg.connect(url) for _ in range(12)]

@@ -1,4 +1,4 @@
-"""DATABASE_URL means the same to every part that connects: what libpq's parameters say, or a refusal by name."""
+"""DATABASE_URL: every component interprets it alike, by libpq's parameters, or refuses a parameter by name."""
 
 import asyncio
 import re
@@ -15,13 +15,14 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from core.postgres.connection import connect
-from core.postgres.database import Connections, Database, asyncpg_dsn
+from core.postgres.database import Connections, Database
 from core.postgres.url import BadPostgresUrl, PostgresUrl, parse, server_options
 from core.queue import Queue
 from metering.journal.group_commit import GroupCommitter
 from sandbox.daemon import free_port
 from tests import servers
 from tests.harness import ROOT
+from tests.servers import asyncpg_dsn
 
 PASSWORD = "p@ss:w/o?r#d%+&= é"
 ASK = "SELECT current_user::text, current_setting('search_path'), current_setting('application_name')"
@@ -132,7 +133,7 @@ WAYS = [_by_engine, _by_pool, _by_lane, _by_queue]
 
 @pytest.fixture
 async def role(database_url: str) -> AsyncIterator[str]:
-    """A role of this test with a password of all the characters that a URL knows. Roles are the whole cluster's."""
+    """A role whose password has every character special in URLs."""
     name = f"strange_{secrets.token_hex(4)}"
     connection = await asyncpg.connect(asyncpg_dsn(servers.owner(database_url)))
     await connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
@@ -145,7 +146,7 @@ async def role(database_url: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def socket_to(url: str, folder: Path) -> AsyncIterator[None]:
-    """Postgres's Unix socket in the folder, for the server of the URL."""
+    """Returns the folder of the server's Unix socket."""
     server = urlsplit(url)
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

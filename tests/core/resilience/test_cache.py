@@ -1,4 +1,4 @@
-"""What is cached is dropped in time; and news between processes get there, or everything is dropped."""
+"""Cache invalidation: entries are dropped in time, and everything is dropped after missed messages."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +16,7 @@ PATIENCE_S = 10
 
 
 class Source:
-    """Answers loads when told to, and counts them."""
+    """A loader that answers on command and counts its calls."""
 
     def __init__(self) -> None:
         self.loads = 0
@@ -25,7 +25,7 @@ class Source:
         self.value = "old"
 
     async def fetch(self) -> str:
-        """The value as it was when the load began."""
+        """Returns the value as of the start of the load."""
         self.loads += 1
         value, gate = self.value, self.gate
         await gate.wait()
@@ -105,7 +105,7 @@ async def test_it_never_holds_more_than_its_bound() -> None:
 
 
 class Listener:
-    """What a process was told."""
+    """Records invalidations."""
 
     def __init__(self) -> None:
         self.told: list[UUID | None] = []
@@ -116,7 +116,7 @@ class Listener:
         self.news.set()
 
     async def next(self) -> list[UUID | None]:
-        """All that was told since the last call, once there is something."""
+        """Returns the invalidations since the last call, once there is one."""
         async with asyncio.timeout(PATIENCE_S):
             await self.news.wait()
         told, self.told = self.told, []
@@ -126,19 +126,19 @@ class Listener:
 
 @pytest.fixture
 def valkey(private_valkey: Callable[..., Valkey]) -> Valkey:
-    """A Redis of its own: news go to all databases of one, so to every worker of this run."""
+    """A private Redis: pub/sub reaches all databases of a server, hence all workers."""
     return private_valkey(appendonly="no")
 
 
 @pytest.fixture
 def redis_url(valkey: Valkey) -> str:
-    """Where it is."""
+    """Its URL."""
     return valkey.url
 
 
 @pytest.fixture
 async def listening(redis_url: str) -> AsyncIterator[Callable[[], Awaitable[tuple[Changes, Listener]]]]:
-    """Make a process that listens, past its first word."""
+    """Starts a listening process and waits for its first invalidation."""
     made: list[tuple[Changes, Redis]] = []
 
     async def make() -> tuple[Changes, Listener]:
@@ -195,7 +195,7 @@ async def test_a_connection_that_was_away_drops_everything(
 
 
 async def test_everything_is_dropped_once_news_are_heard_and_not_before(valkey: Valkey) -> None:
-    """Between the wish to hear and its confirmation there may be news that nobody gets."""
+    """Messages between a subscription's request and its confirmation may be lost."""
     async with Redis.from_url(valkey.url) as redis:
         await redis.ping()
         changes, listener = Changes(redis), Listener()

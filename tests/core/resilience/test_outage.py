@@ -1,4 +1,4 @@
-"""Which errors of a real Postgres are an outage and which a row's own fault; and that no wait outlasts its deadline."""
+"""Classification of a real Postgres's errors into outages and row faults; no wait outlasts its deadline."""
 
 import asyncio
 import time
@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import text
 
 from core.errors import Unavailable
-from core.postgres.database import Connections, Database, asyncpg_dsn
+from core.postgres.database import Connections, Database
 from core.resilience.deadline import within
 from core.resilience.outage import Collided, is_outage, is_row_fault, is_undone
 from sandbox.postgres import Postgres
 from tests.matrix.cells import frozen
+from tests.servers import asyncpg_dsn
 
 _TABLES = """
 CREATE TABLE things (id int PRIMARY KEY, size smallint NOT NULL, name text CHECK (name <> 'bad'));
@@ -43,7 +44,7 @@ OUTAGES = {
 
 
 async def execute(url: str, statements: str) -> None:
-    """On a connection of its own."""
+    """Executes statements on a new connection."""
     connection = await asyncpg.connect(asyncpg_dsn(url))
     await connection.execute(statements)
     await connection.close()
@@ -51,14 +52,14 @@ async def execute(url: str, statements: str) -> None:
 
 @pytest.fixture(scope="module")
 def url(postgres_url: str) -> Iterator[str]:
-    """A database with something to break."""
+    """A database with tables to break."""
     asyncio.run(execute(postgres_url, _TABLES))
     yield postgres_url
     asyncio.run(execute(postgres_url, "DROP TABLE things; DROP FUNCTION refuse"))
 
 
 async def error_of(url: str, statements: str, args: tuple[Any, ...]) -> BaseException:
-    """What asyncpg raises for the last of the statements, while another transaction holds the table."""
+    """Returns asyncpg's error for the last statement, while another transaction holds the table."""
     holder, connection = await asyncpg.connect(asyncpg_dsn(url)), await asyncpg.connect(asyncpg_dsn(url))
     *before, last = statements.split("; ")
     try:
@@ -125,7 +126,7 @@ async def test_sessions_and_connections_call_an_outage_unavailable_and_a_fault_b
 
 
 async def test_connections_that_were_closed_meanwhile_are_replaced(url: str) -> None:
-    """By a restart, or a network that forgot them: the pool has three, and the next session is served all the same."""
+    """After a restart, or lost connections: three pooled ones are closed, and the next session still works."""
     database = Database(url)
 
     async def hold() -> None:
@@ -141,7 +142,7 @@ async def test_connections_that_were_closed_meanwhile_are_replaced(url: str) -> 
 
 @pytest.mark.chaos
 async def test_no_wait_for_a_server_that_hangs_outlasts_the_deadline(private_postgres: Callable[..., Postgres]) -> None:
-    """Whatever was cached: pooled connections, a statement under way, a transaction to roll back, nothing at all."""
+    """With any state: pooled connections, a running statement, a transaction to roll back, or none."""
     server = private_postgres()
     warm, cold = Database(server.url, timeout_s=1, session_s=1), Database(server.url, timeout_s=1, session_s=1)
     pool = Connections(server.url, timeout_s=1)

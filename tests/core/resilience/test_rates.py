@@ -1,4 +1,4 @@
-"""Rates: so many at once, then as many as the minute gives; owners apart, and forgotten once they are quiet."""
+"""Rate limits: a burst, then the average rate; owners are independent, and forgotten when idle."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Shares of a pool: half for one alone, room for a newcomer, turns between owners, and nothing that is left behind."""
+"""Fair shares: half of a pool for one owner, room for newcomers, round-robin service, and no leaks."""
 
 import asyncio
 from contextlib import ExitStack
@@ -9,7 +9,7 @@ from core.resilience.shares import FairPool, PoolFull
 
 
 def fill(pool: FairPool, owner: str, held: ExitStack) -> int:
-    """How many places the owner gets until it is refused."""
+    """Takes places until refused, and returns their number."""
     taken = 0
     while True:
         try:
@@ -46,7 +46,7 @@ def test_a_place_comes_back_however_its_block_ends() -> None:
 
 
 async def test_owners_are_served_in_turn_and_each_in_the_order_in_which_it_came() -> None:
-    pool, order = FairPool("test", 2, line=64, wait_s=5), []
+    pool, order = FairPool("test", 2, max_waiting=64, wait_s=5), []
 
     async def work(owner: str, number: int) -> None:
         async with pool.wait(owner):
@@ -64,7 +64,7 @@ async def test_owners_are_served_in_turn_and_each_in_the_order_in_which_it_came(
 
 
 async def test_a_wait_ends_at_its_deadline() -> None:
-    pool = FairPool("test", 2, line=8, wait_s=0.05)
+    pool = FairPool("test", 2, max_waiting=8, wait_s=0.05)
     async with pool.wait("one"):
         with pytest.raises(PoolFull) as full:
             async with pool.wait("one"):
@@ -76,7 +76,7 @@ async def test_a_wait_ends_at_its_deadline() -> None:
 
 
 async def test_one_owner_alone_does_not_fill_the_line() -> None:
-    pool = FairPool("test", 2, line=8, wait_s=5)
+    pool = FairPool("test", 2, max_waiting=8, wait_s=5)
 
     async def work(owner: str) -> None:
         async with pool.wait(owner):
@@ -99,7 +99,7 @@ async def test_one_owner_alone_does_not_fill_the_line() -> None:
 
 
 async def test_those_who_give_up_at_any_moment_leave_no_place_and_no_gap_behind() -> None:
-    pool, served = FairPool("test", 2, line=1000, wait_s=5), 0
+    pool, served = FairPool("test", 2, max_waiting=1000, wait_s=5), 0
 
     async def work(owner: int) -> None:
         nonlocal served
@@ -119,7 +119,7 @@ async def test_those_who_give_up_at_any_moment_leave_no_place_and_no_gap_behind(
 
 
 async def test_one_who_comes_behind_one_who_just_gave_up_does_not_wait_for_nothing() -> None:
-    pool = FairPool("test", 2, line=8, wait_s=5)
+    pool = FairPool("test", 2, max_waiting=8, wait_s=5)
 
     async def work() -> None:
         async with pool.wait("one"):

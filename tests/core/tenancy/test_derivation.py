@@ -1,4 +1,4 @@
-"""Keys made with keys, on a real database: at most the maker's rights, and a tree that ends as a whole."""
+"""Derived keys on a real database: at most the parent's rights, and revocation of a whole tree."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from core.ids import uuid7
 from core.postgres.database import Database
 from core.tenancy.accounts import create_key, create_tenant, create_user, find_key, revoke_key, revoke_tree, rotate_key
 from core.tenancy.audit import Actor
-from core.tenancy.derivation import BeyondMaker
+from core.tenancy.derivation import ExceedsParentKey
 from core.tenancy.models import ApiKey, AuditEntry, User
 from core.tenancy.principal import Scope, Unauthenticated
 from tests.programs import until
@@ -32,20 +32,20 @@ class Undo(Exception):
 
 @dataclass(frozen=True)
 class Bench:
-    """A tenant with a user, and keys made one with another."""
+    """A tenant with a user, and keys derived from each other."""
 
     database: Database
     user: User
 
     async def make(self, maker: ApiKey | None = None, user: User | None = None, **rights: Any) -> ApiKey:
-        """A key made with `maker`, or on the command line."""
+        """Creates a key with `maker`, or on the command line."""
         wanted = {"name": "k", "scopes": ADMIN, "models": None, "expires_at": None} | rights
         async with self.database.session() as session:
             made, _ = await create_key(session, by(maker), user or self.user, live=False, **wanted)
         return made
 
     async def rotate(self, key: ApiKey, maker: ApiKey | None = None, *, overlap_s: int = 0) -> ApiKey:
-        """The successor of a key."""
+        """Rotates a key."""
         async with self.database.session() as session:
             found = await find_key(session, key.id, tenant_id=None)
             made, _ = await rotate_key(session, by(maker), found, overlap_s=overlap_s, live=False)
@@ -57,14 +57,14 @@ class Bench:
             await (revoke_tree if tree else revoke_key)(session, CLI, await find_key(session, key.id, tenant_id=None))
 
     async def living(self, **keys: ApiKey) -> set[str]:
-        """Which of these are not revoked."""
+        """Returns those keys that are not revoked."""
         async with self.database.session() as session:
             good = set(await session.scalars(select(ApiKey.id).where(ApiKey.revoked_at.is_(None))))
         return {name for name, key in keys.items() if key.id in good}
 
 
 def by(maker: ApiKey | None) -> Actor:
-    """Who makes a key."""
+    """Returns the actor of a key."""
     return CLI if maker is None else Actor(f"key:{maker.id}", maker.id)
 
 
@@ -92,13 +92,13 @@ async def test_a_derived_key_has_at_most_its_makers_rights(bench: Bench) -> None
         {"user": other},
     )
     for beyond in more:
-        with pytest.raises(BeyondMaker):
+        with pytest.raises(ExceedsParentKey):
             await bench.make(maker, **beyond)
     same = await bench.make(maker)
     assert (same.models, same.expires_at, same.parent_key_id) == ([SONNET], SOON, maker.id)
     grandchild = await bench.make(same, scopes=[Scope.CHAT], expires_at=SOON - timedelta(hours=1))
     assert (grandchild.models, grandchild.expires_at) == ([SONNET], SOON - timedelta(hours=1))
-    with pytest.raises(BeyondMaker):
+    with pytest.raises(ExceedsParentKey):
         await bench.make(grandchild, expires_at=SOON)
     async with bench.database.session() as session:
         assert len((await session.scalars(select(ApiKey))).all()) == 3, "what is refused leaves nothing"
@@ -111,7 +111,7 @@ async def test_the_operators_key_gives_any_scope_in_any_tenant_but_no_more_model
     assert (made.tenant_id, made.models, made.expires_at) == (other.tenant_id, [SONNET], SOON)
     more: tuple[dict[str, Any], ...] = ({"models": [HAIKU]}, {"expires_at": LATER})
     for beyond in more:
-        with pytest.raises(BeyondMaker):
+        with pytest.raises(ExceedsParentKey):
             await bench.make(operator, other, **beyond)
 
 
@@ -119,7 +119,7 @@ async def test_the_operators_key_gives_any_scope_in_any_tenant_but_no_more_model
 async def test_rotating_is_no_way_up(bench: Bench, rights: dict[str, Any]) -> None:
     bounds: dict[str, Any] = {"scopes": ADMIN, "models": [SONNET], "expires_at": SOON}
     maker, beyond = await bench.make(**bounds), await bench.make(**bounds | rights)
-    with pytest.raises(BeyondMaker):
+    with pytest.raises(ExceedsParentKey):
         await bench.rotate(beyond, maker)
     successor = await bench.rotate(maker, maker)
     assert (successor.models, successor.expires_at) == ([SONNET], SOON)

@@ -1,4 +1,4 @@
-"""The shape of a key: random, checked, and hashed."""
+"""The format of a key: random, checksummed, hashed."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Tenants, users and keys on a real database: what is unique, what is audited, what a key becomes."""
+"""Tenants, users and keys on a real database: uniqueness, audit entries, principals."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Corrections and credits: what may be decided, what it costs, and that a reference writes once."""
+"""Corrections and credits: their limits, their cost, and one entry per reference."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,31 +12,32 @@ import pytest
 from core.clock import now_ms
 from core.errors import Conflict, Invalid, NotFound
 from metering.adjustments.corrections import Amounts, Written
-from metering.adjustments.measurement import COUNT_NAMES, Counts, Measurement
+from metering.adjustments.measurement import Measurement
+from metering.counts import COUNT_COLUMNS, UsageCounts
 from metering.pricing.price_list import read_prices
 from metering.pricing.tokens import Usage
 from tests.harness import Books
-from tests.metering.entry_desk import (
+from tests.metering.ledger_driver import (
     FINAL,
     SONNET,
-    LedgerDesk,
+    LedgerDriver,
     open_ledger,
 )
 from tests.metering.rows import KOLKATA, request
 
 
 @pytest.fixture
-async def ledger(metering_database: str, books: Books) -> AsyncIterator[LedgerDesk]:
-    """A tenant's books."""
+async def ledger(metering_database: str, books: Books) -> AsyncIterator[LedgerDriver]:
+    """The ledger of a tenant."""
     async with open_ledger(metering_database, books) as ledger:
         yield ledger
 
 
-async def test_a_correction_costs_what_the_price_list_says(ledger: LedgerDesk) -> None:
+async def test_a_correction_costs_what_the_price_list_says(ledger: LedgerDriver) -> None:
     price = ledger.book.at(SONNET, now_ms())
     asked = await ledger.settled(known=FINAL, usage=Usage(100, 50, 40, 30, 20))
     deltas = Amounts(0, -10, 5, -4, 3, -2)
-    written = await ledger.correct(asked, **{name: getattr(deltas, name) for name in COUNT_NAMES[1:6]})
+    written = await ledger.correct(asked, **{name: getattr(deltas, name) for name in COUNT_COLUMNS[1:6]})
     band = price.bands[0]
     cost = (
         -10 * band.input_rate
@@ -45,16 +46,19 @@ async def test_a_correction_costs_what_the_price_list_says(ledger: LedgerDesk) -
         + 3 * band.cache_write_5m_rate
         - 2 * band.cache_write_1h_rate
     )
-    assert Counts.of(written.entry) == replace(deltas.counts, cost_nano_usd=cost)
+    assert UsageCounts.of(written.entry) == replace(deltas.counts, cost_nano_usd=cost)
     await ledger.correct(asked, requests=-1)
     await ledger.correct(asked, cost_nano_usd=-cost)
     assert await ledger.effective(asked) == Measurement(
-        "completed", "final", SONNET, Counts(0, 90, 55, 36, 33, 18, price.cost_nano_usd(Usage(100, 50, 40, 30, 20)))
+        "completed",
+        "final",
+        SONNET,
+        UsageCounts(0, 90, 55, 36, 33, 18, price.cost_nano_usd(Usage(100, 50, 40, 30, 20))),
     )
     await ledger.exact()
 
 
-async def test_a_correction_is_priced_in_the_band_that_it_leads_to(ledger: LedgerDesk) -> None:
+async def test_a_correction_is_priced_in_the_band_that_it_leads_to(ledger: LedgerDriver) -> None:
     async with ledger.books.database.session() as session:
         banded = next(price for price in await read_prices(session) if len(price.bands) > 1)
     edge = banded.bands[1].over_prompt_tokens
@@ -64,13 +68,13 @@ async def test_a_correction_is_priced_in_the_band_that_it_leads_to(ledger: Ledge
     assert await ledger.revise(final)
     await ledger.correct(asked, input_tokens=-5)
     after = (await ledger.effective(asked)).counts
-    assert after.usage == Usage(edge, 100)
+    assert Usage(*after.tokens) == Usage(edge, 100)
     assert after.cost_nano_usd == edge * banded.bands[0].input_rate + 100 * banded.bands[0].output_rate
     assert final.cost_nano_usd == (edge + 5) * banded.bands[1].input_rate + 100 * banded.bands[1].output_rate
     await ledger.exact()
 
 
-async def test_revise_and_correct_in_either_order_are_the_same(ledger: LedgerDesk) -> None:
+async def test_revise_and_correct_in_either_order_are_the_same(ledger: LedgerDriver) -> None:
     first = await ledger.settled(usage=Usage(5, 50))
     second = await ledger.settled(usage=Usage(5, 50))
     await ledger.revise(ledger.measured(first, FINAL, Usage(8, 30)))
@@ -78,12 +82,12 @@ async def test_revise_and_correct_in_either_order_are_the_same(ledger: LedgerDes
     await ledger.correct(second, output_tokens=-30, input_tokens=2)
     await ledger.revise(ledger.measured(second, FINAL, Usage(8, 30)))
     assert await ledger.effective(first) == await ledger.effective(second)
-    assert (await ledger.effective(first)).counts.usage == Usage(10, 0)
+    assert Usage(*(await ledger.effective(first)).counts.tokens) == Usage(10, 0)
     await ledger.exact()
 
 
-async def test_a_correction_may_outlast_a_smaller_count(ledger: LedgerDesk) -> None:
-    """A correction of an estimate stays when the truth turns out smaller: below zero, as it is, until it is raised."""
+async def test_a_correction_may_outlast_a_smaller_count(ledger: LedgerDriver) -> None:
+    """A correction of an estimate stays when the exact count is smaller: the sum is below zero until it is raised."""
     asked = await ledger.settled(usage=Usage(5, 50))
     await ledger.correct(asked, output_tokens=-40)
     await ledger.revise(ledger.measured(asked, FINAL, Usage(5, 10)))
@@ -94,7 +98,7 @@ async def test_a_correction_may_outlast_a_smaller_count(ledger: LedgerDesk) -> N
     assert (await ledger.exact())["output_tokens"] == -10
 
 
-async def test_what_cannot_be_corrected(ledger: LedgerDesk) -> None:
+async def test_what_cannot_be_corrected(ledger: LedgerDriver) -> None:
     asked, running = await ledger.settled(known=FINAL, usage=Usage(5, 50)), await ledger.opened()
     stranger = await ledger.books.account()
     before = await ledger.everything()
@@ -102,11 +106,11 @@ async def test_what_cannot_be_corrected(ledger: LedgerDesk) -> None:
         ({"output_tokens": -51}, "output_tokens is 50"),
         ({"requests": -2}, "requests is 1"),
         ({"cost_nano_usd": -(10**12)}, "cost_nano_usd is"),
-        ({"output_tokens": -1, "cost_nano_usd": 0}, "not in both"),
+        ({"output_tokens": -1, "cost_nano_usd": 0}, "not both"),
         ({}, "nothing would change"),
         ({"cost_nano_usd": 0}, "nothing would change"),
         ({"input_tokens": 10**12 + 1}, "at most"),
-        ({"output_tokens": 10**12}, "beyond anything"),
+        ({"output_tokens": 10**12}, "would exceed"),
     ]
     for deltas, said in refused:
         with pytest.raises(Invalid, match=said):
@@ -122,7 +126,7 @@ async def test_what_cannot_be_corrected(ledger: LedgerDesk) -> None:
     assert await ledger.everything() == before
 
 
-async def test_a_credit_is_of_a_period_and_a_day(ledger: LedgerDesk) -> None:
+async def test_a_credit_is_of_a_period_and_a_day(ledger: LedgerDriver) -> None:
     (now,) = await ledger.books.fetch("SELECT clock_timestamp() AS at")
     today = KOLKATA.date_of(int(now["at"].timestamp() * 1000))
     first = today.replace(day=1)
@@ -137,7 +141,7 @@ async def test_a_credit_is_of_a_period_and_a_day(ledger: LedgerDesk) -> None:
         entry = (await ledger.credit(period=named, day=day, output_tokens=3, cost_nano_usd=7)).entry
         assert (entry["period_id"], entry["day"]) == (f"{expected:%Y-%m}", expected)
         assert (entry["key_id"], entry["model"], entry["request_id"]) == (UUID(int=0), "", None)
-        assert Counts.of(entry) == Counts(output_tokens=-3, cost_nano_usd=-7)
+        assert UsageCounts.of(entry) == UsageCounts(output_tokens=-3, cost_nano_usd=-7)
     sums = await ledger.exact()
     assert (sums["output_tokens"], sums["cost_nano_usd"]) == (-15, -35)
     for named, day in (
@@ -162,7 +166,7 @@ async def test_a_credit_is_of_a_period_and_a_day(ledger: LedgerDesk) -> None:
             await ledger.credit(**amounts)
 
 
-async def test_a_reference_writes_once(ledger: LedgerDesk) -> None:
+async def test_a_reference_writes_once(ledger: LedgerDriver) -> None:
     asked = await ledger.settled(known=FINAL, usage=Usage(5, 50))
     other = await ledger.settled(known=FINAL, usage=Usage(5, 50))
     calls: list[Callable[[], Awaitable[Written]]] = [
@@ -197,7 +201,7 @@ async def test_a_reference_writes_once(ledger: LedgerDesk) -> None:
     await ledger.exact()
 
 
-async def test_a_reference_raced_by_different_entries_is_of_one(ledger: LedgerDesk) -> None:
+async def test_a_reference_raced_by_different_entries_is_of_one(ledger: LedgerDriver) -> None:
     requests = [await ledger.settled(known=FINAL, usage=Usage(5, 50)) for _ in range(4)]
     answers = await asyncio.gather(
         *(ledger.correct(asked, reference="once", output_tokens=-1) for asked in requests),

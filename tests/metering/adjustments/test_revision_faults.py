@@ -1,4 +1,4 @@
-"""Entries under faults: one transaction or nothing, deadlocks, and what the next grant counts after them."""
+"""Entries under faults: one transaction or nothing, deadlocks, and the counters of the next grant."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,11 +18,11 @@ from metering.pricing.tokens import Usage
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
 from tests.harness import ACTOR, Books
-from tests.metering.entry_desk import (
+from tests.metering.ledger_driver import (
     FINAL,
     HAIKU,
     LOST,
-    LedgerDesk,
+    LedgerDriver,
     open_ledger,
 )
 from tests.metering.process import Process
@@ -30,14 +30,14 @@ from tests.metering.rows import KOLKATA
 
 
 @pytest.fixture
-async def ledger(metering_database: str, books: Books) -> AsyncIterator[LedgerDesk]:
-    """A tenant's books."""
+async def ledger(metering_database: str, books: Books) -> AsyncIterator[LedgerDriver]:
+    """The ledger of a tenant."""
     async with open_ledger(metering_database, books) as ledger:
         yield ledger
 
 
 async def lock_waits(books: Books) -> int:
-    """How many sessions wait for a lock of another."""
+    """The number of sessions that wait for a lock."""
     (row,) = await books.fetch(
         "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
@@ -52,7 +52,7 @@ async def until_one_waits(books: Books) -> None:
 
 @asynccontextmanager
 async def holding(books: Books, statement: str, *args: object) -> AsyncIterator[Any]:
-    """Another transaction that has run `statement` and is still open; undone at the end."""
+    """Another open transaction that has run `statement`; rolled back at the end."""
     async with books.connection() as connection:
         transaction = connection.transaction()
         await transaction.start()
@@ -63,7 +63,7 @@ async def holding(books: Books, statement: str, *args: object) -> AsyncIterator[
             await transaction.rollback()
 
 
-Change = Callable[[LedgerDesk, OpenRequest], Awaitable[object]]
+Change = Callable[[LedgerDriver, OpenRequest], Awaitable[object]]
 CHANGES: dict[str, Change] = {
     "revise": lambda ledger, asked: ledger.revise(ledger.measured(asked, FINAL, Usage(5, 70), HAIKU)),
     "correct": lambda ledger, asked: ledger.correct(asked, output_tokens=-5),
@@ -72,8 +72,8 @@ CHANGES: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-async def test_what_breaks_at_the_last_line_leaves_nothing(ledger: LedgerDesk, kind: str) -> None:
-    """The epoch is the last to be written: an end there undoes entry, rollup, meters, hold and audit line."""
+async def test_what_breaks_at_the_last_line_leaves_nothing(ledger: LedgerDriver, kind: str) -> None:
+    """The epoch is written last: a failure there rolls back entry, rollup, meters, hold and audit entry."""
     asked = await ledger.settled(usage=Usage(5, 50))
     await ledger.books.fetch("UPDATE usage_requests SET hold_until = 'infinity' WHERE id = $1", asked.id)
     before = await ledger.everything()
@@ -89,7 +89,7 @@ async def test_what_breaks_at_the_last_line_leaves_nothing(ledger: LedgerDesk, k
     await ledger.exact()
 
 
-async def test_an_error_of_the_caller_leaves_nothing(ledger: LedgerDesk) -> None:
+async def test_an_error_of_the_caller_leaves_nothing(ledger: LedgerDriver) -> None:
     asked = await ledger.settled(known=FINAL, usage=Usage(5, 50))
     before = await ledger.everything()
 
@@ -104,8 +104,8 @@ async def test_an_error_of_the_caller_leaves_nothing(ledger: LedgerDesk) -> None
 
 
 @pytest.mark.parametrize("kind", ["revise", "correct"])
-async def test_who_loses_a_deadlock_tries_again(ledger: LedgerDesk, kind: str) -> None:
-    """Somebody who locks the other way round: the rollup's row first, then the request's."""
+async def test_who_loses_a_deadlock_tries_again(ledger: LedgerDriver, kind: str) -> None:
+    """A transaction with the opposite lock order: the rollup's row first, then the request's."""
     asked = await ledger.settled(usage=Usage(5, 50))
     daily = "UPDATE usage_daily SET requests = requests WHERE tenant_id = $1"
     async with holding(ledger.books, daily, ledger.account.tenant_id) as other:
@@ -140,7 +140,7 @@ async def test_the_next_grant_counts_what_was_credited_and_corrected(process: Pr
 
 
 async def test_the_next_grant_counts_what_a_sleeper_brought(process: Process, books: Books) -> None:
-    """A row that was recovered too low, its hold kept: the truth takes the place of both."""
+    """A row recovered too low, with its hold kept: the exact count replaces both."""
     account = await books.account(limits=tokens_a_day(1_000))
     grant = await process.admit(account, max_tokens=500)
     lost = Settlement(

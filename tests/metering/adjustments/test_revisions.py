@@ -1,4 +1,4 @@
-"""Entries on top of measurements: rows + entries = rollup = meters, whatever comes in whatever order, and how often."""
+"""Entries on top of measurements: rows + entries = rollup = meters, in any order and with repetitions."""
 
 import asyncio
 import random
@@ -15,20 +15,21 @@ import pytest
 from core.errors import Invalid
 from core.resilience.outage import COLLISIONS
 from metering.adjustments.ledger import SHARD
-from metering.adjustments.measurement import COUNT_NAMES, Counts, Measurement
+from metering.adjustments.measurement import Measurement
+from metering.counts import COUNT_COLUMNS, UsageCounts
 from metering.journal.journal import settle_batch
 from metering.journal.records import Outcome, Settlement, Source
-from metering.models import COUNT_COLUMNS
+from metering.models import UsageMeter
 from metering.pricing.tokens import Usage
 from tests.harness import Books
-from tests.metering.entry_desk import (
+from tests.metering.ledger_driver import (
     BETTER,
     COUNTED,
     ESTIMATED,
     FINAL,
     HAIKU,
     SONNET,
-    LedgerDesk,
+    LedgerDriver,
     draw_usage,
     open_ledger,
 )
@@ -36,17 +37,17 @@ from tests.metering.rows import request
 
 
 @pytest.fixture
-async def ledger(metering_database: str, books: Books) -> AsyncIterator[LedgerDesk]:
-    """A tenant's books."""
+async def ledger(metering_database: str, books: Books) -> AsyncIterator[LedgerDriver]:
+    """The ledger of a tenant."""
     async with open_ledger(metering_database, books) as ledger:
         yield ledger
 
 
 def test_counts_are_named_as_the_columns() -> None:
-    assert COUNT_NAMES == COUNT_COLUMNS
+    assert tuple(UsageMeter.__table__.columns.keys())[-7:] == COUNT_COLUMNS
 
 
-async def test_only_a_better_measurement_revises(ledger: LedgerDesk) -> None:
+async def test_only_a_better_measurement_revises(ledger: LedgerDriver) -> None:
     for order in permutations(range(4), 3):
         asked = await ledger.settled(known=BETTER[order[0]], usage=Usage(10, 10 + order[0]))
         best = order[0]
@@ -56,14 +57,14 @@ async def test_only_a_better_measurement_revises(ledger: LedgerDesk) -> None:
             best = max(best, number)
         known = await ledger.effective(asked)
         assert (known.outcome, known.source) == BETTER[best]
-        assert known.counts.usage == Usage(10, 10 + best)
+        assert Usage(*known.counts.tokens) == Usage(10, 10 + best)
         assert known.counts.cost_nano_usd == ledger.book.by_id(asked.price_id).cost_nano_usd(Usage(10, 10 + best))
         (row,) = await ledger.books.fetch("SELECT * FROM usage_requests WHERE id = $1", asked.id)
         assert (row["outcome"], row["output_tokens"]) == (BETTER[order[0]][0], 10 + order[0])
     await ledger.exact()
 
 
-async def test_eight_at_once_write_one_entry(ledger: LedgerDesk) -> None:
+async def test_eight_at_once_write_one_entry(ledger: LedgerDriver) -> None:
     asked = await ledger.settled(usage=Usage(5, 50))
     final = ledger.measured(asked, FINAL, Usage(5, 70, 1, 2, 3))
     answers = await asyncio.gather(*(ledger.revise(final) for _ in range(8)))
@@ -75,13 +76,13 @@ async def test_eight_at_once_write_one_entry(ledger: LedgerDesk) -> None:
         "completed",
         "naka",
     )
-    assert Counts.of(entry).usage == Usage(0, 20, 1, 2, 3)
+    assert Usage(*UsageCounts.of(entry).tokens) == Usage(0, 20, 1, 2, 3)
     assert await ledger.epoch() == 2
     sums = await ledger.exact()
     assert (sums["requests"], sums["output_tokens"]) == (1, 70)
 
 
-async def test_another_model_takes_the_counts_with_it(ledger: LedgerDesk) -> None:
+async def test_another_model_takes_the_counts_with_it(ledger: LedgerDriver) -> None:
     asked = await ledger.settled(usage=Usage(5, 50))
     await ledger.correct(asked, output_tokens=-7)
     counted = ledger.measured(asked, COUNTED, Usage(5, 60), HAIKU)
@@ -90,7 +91,7 @@ async def test_another_model_takes_the_counts_with_it(ledger: LedgerDesk) -> Non
     assert not await ledger.revise(counted)
     known = await ledger.effective(asked)
     assert (known.model, known.source) == (HAIKU, "final")
-    assert known.counts.usage == Usage(6, 54)
+    assert Usage(*known.counts.tokens) == Usage(6, 54)
     rollup = await ledger.books.fetch(
         "SELECT model, requests, input_tokens, output_tokens, cost_nano_usd FROM usage_daily WHERE tenant_id = $1"
         " ORDER BY model",
@@ -107,7 +108,7 @@ async def test_another_model_takes_the_counts_with_it(ledger: LedgerDesk) -> Non
     await ledger.exact()
 
 
-async def test_an_open_row_is_settled_and_a_void_or_missing_one_takes_nothing(ledger: LedgerDesk) -> None:
+async def test_an_open_row_is_settled_and_a_void_or_missing_one_takes_nothing(ledger: LedgerDriver) -> None:
     asked = await ledger.opened()
     final = ledger.measured(asked, FINAL, Usage(1, 2))
     assert await ledger.revise(final)
@@ -123,8 +124,8 @@ async def test_an_open_row_is_settled_and_a_void_or_missing_one_takes_nothing(le
 
 
 @pytest.mark.parametrize("known", [ESTIMATED, FINAL])
-async def test_a_hold_that_was_kept_ends(ledger: LedgerDesk, known: tuple[Outcome, Source]) -> None:
-    """Also by a measurement that is no better: who says it has ended its stream, and its counts are in already."""
+async def test_a_hold_that_was_kept_ends(ledger: LedgerDriver, known: tuple[Outcome, Source]) -> None:
+    """Also by a measurement that is no better: its stream has ended, and its counts are stored."""
     asked = await ledger.settled(known=ESTIMATED, usage=Usage(5, 50))
     await ledger.books.fetch(
         "UPDATE usage_requests SET hold_until = clock_timestamp() + interval '1 hour' WHERE id = $1", asked.id
@@ -141,24 +142,24 @@ async def test_a_hold_that_was_kept_ends(ledger: LedgerDesk, known: tuple[Outcom
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_any_sequence_is_exact(ledger: LedgerDesk, seed: int) -> None:
+async def test_any_sequence_is_exact(ledger: LedgerDriver, seed: int) -> None:
     """Step by step beside a model of three lines: best measurement, corrections, credits."""
     dice = random.Random(seed)
     requests = [await ledger.opened() for _ in range(3)]
     best: dict[UUID, Settlement] = {}
-    corrected: dict[UUID, Counts] = {}
-    credited = Counts()
+    corrected: dict[UUID, UsageCounts] = {}
+    credited = UsageCounts()
     for _ in range(40):
         asked = dice.choice(requests)
         match dice.choice(("settle", "revise", "revise", "revise", "correct", "correct", "credit")):
             case "credit":
                 entry = (await ledger.credit(output_tokens=dice.randrange(1, 99), requests=dice.randrange(3))).entry
-                credited += Counts.of(entry)
+                credited += UsageCounts.of(entry)
             case "correct":
-                deltas: dict[str, Any] = {dice.choice(COUNT_NAMES): dice.randrange(-400, 400)}
+                deltas: dict[str, Any] = {dice.choice(COUNT_COLUMNS): dice.randrange(-400, 400)}
                 with suppress(Invalid):
                     entry = (await ledger.correct(asked, **deltas)).entry
-                    corrected[asked.id] = corrected.get(asked.id, Counts()) + Counts.of(entry)
+                    corrected[asked.id] = corrected.get(asked.id, UsageCounts()) + UsageCounts.of(entry)
             case how:
                 model = dice.choice((SONNET, HAIKU))
                 measured = ledger.measured(asked, dice.choice(BETTER), draw_usage(dice), model)
@@ -175,13 +176,13 @@ async def test_any_sequence_is_exact(ledger: LedgerDesk, seed: int) -> None:
     for asked in requests:
         if asked.id in best:
             final = Measurement.of(best[asked.id])
-            expected = final.counts + corrected.get(asked.id, Counts())
+            expected = final.counts + corrected.get(asked.id, UsageCounts())
             assert await ledger.effective(asked) == replace(final, counts=expected)
             total += expected
-    assert await ledger.exact() == Counter(dict(zip(COUNT_NAMES, total.values, strict=True)))
+    assert await ledger.exact() == Counter(dict(zip(COUNT_COLUMNS, total.values, strict=True)))
 
 
-async def test_all_at_once_is_exact_and_nobody_waits_for_ever(ledger: LedgerDesk) -> None:
+async def test_all_at_once_is_exact_and_nobody_waits_for_ever(ledger: LedgerDriver) -> None:
     dice = random.Random(7)
     requests = [await ledger.opened() for _ in range(6)]
     final = {
@@ -216,8 +217,8 @@ async def test_all_at_once_is_exact_and_nobody_waits_for_ever(ledger: LedgerDesk
     assert await ledger.everything() == before
 
 
-async def in_one_batch(ledger: LedgerDesk, settlements: list[Settlement]) -> None:
-    """As the lane does it: two batches of the same requests in two orders may collide, and one is tried again."""
+async def in_one_batch(ledger: LedgerDriver, settlements: list[Settlement]) -> None:
+    """Settles as the committer does: a batch that collided is tried again."""
     while True:
         async with ledger.books.connection() as connection:
             with suppress(*COLLISIONS):

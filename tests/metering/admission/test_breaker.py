@@ -1,4 +1,4 @@
-"""The breaker as a machine: any course of failures and successes, against what it is meant to say of it."""
+"""The breaker against a model, for any sequence of failures and successes."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +12,7 @@ RULES = st.builds(BreakerRules, st.sampled_from([0.0, 1.0, 2.0]), st.integers(1,
 
 
 class Model:
-    """The whole history, judged anew each time."""
+    """Decides from the whole history each time."""
 
     def __init__(self, rules: BreakerRules) -> None:
         self.rules = rules
@@ -38,7 +38,7 @@ class Model:
 
 
 @given(rules=RULES, steps=STEPS)
-def test_it_says_what_the_history_says(rules: BreakerRules, steps: list[tuple[int, str]]) -> None:
+def test_the_breaker_agrees_with_the_model(rules: BreakerRules, steps: list[tuple[int, str]]) -> None:
     breaker, model, at_s = Breaker(rules), Model(rules), 100.0
     for tenths, what in steps:
         at_s += tenths / 8  # exact as a float

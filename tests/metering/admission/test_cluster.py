@@ -1,4 +1,4 @@
-"""A Redis Cluster: refused, though every key of a tenant lies in one slot and the scripts run there as they are."""
+"""A Redis Cluster is refused, although every key of a tenant is in one slot and the scripts run there unchanged."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ from metering.quota.counters import WindowState
 from sandbox.daemon import free_port
 from sandbox.valkey import Valkey
 from tests.harness import Books
-from tests.metering.process import Process, books_say, shadow
+from tests.metering.process import Process, books_say, redis_counters
 
 START_S = 20
 
@@ -28,7 +28,7 @@ START_S = 20
 @pytest.fixture
 def cluster(private_valkey: Callable[..., Valkey]) -> Iterator[redis.Redis]:
     """A cluster of one node that has all slots."""
-    bus = str(free_port())  # by default 10,000 above the port: where outgoing connections sit
+    bus = str(free_port())  # the default, port + 10,000, is among the ports of outgoing connections
     server = private_valkey(
         cluster_enabled="yes", cluster_port=bus, cluster_require_full_coverage="no", appendonly="no"
     )
@@ -61,26 +61,26 @@ def test_a_tenants_keys_share_a_slot(cluster: redis.Redis) -> None:
         of_tenant = slot(cluster, tenant_key(tenant))
         assert {slot(cluster, user_key(tenant, uuid7())) for _ in range(5)} == {of_tenant}
         slots.add(of_tenant)
-    assert len(slots) > 10  # and tenants spread
-    with pytest.raises(redis.ResponseError, match="same slot"):  # this server would have told
+    assert len(slots) > 10  # tenants are spread
+    with pytest.raises(redis.ResponseError, match="same slot"):  # the server does check slots
         ask(cluster, "DEL", tenant_key(uuid7()), tenant_key(uuid7()), tenant_key(uuid7()))
 
 
-async def test_the_scripts_would_live_on_a_cluster(
+async def test_the_scripts_run_on_a_cluster(
     cluster: redis.Redis, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Awaitable[Process]], books: Books
 ) -> None:
     monkeypatch.setattr("metering.admission.redis_pipeline.refused_mode", lambda _: None)
     process = await start(redis=url_of(cluster), ttl_ms=1)
     account = await books.account()
     first = await process.admit(account)  # the tenant's hash and the user's are built
-    assert await shadow(process.quota, first) == await books_say(books, first)
+    assert await redis_counters(process.quota, first) == await books_say(books, first)
     await process.settle(first, Usage(1, 2, 3, 4, 5))
     second = await process.admit(account)
-    assert (await shadow(process.quota, second))[0][1][1].used[:6] == (1, 1, 2, 3, 4, 5)
-    assert await shadow(process.quota, second) == await books_say(books, second)
+    assert (await redis_counters(process.quota, second))[0][1][1].used[:6] == (1, 1, 2, 3, 4, 5)
+    assert await redis_counters(process.quota, second) == await books_say(books, second)
     await books.fetch("UPDATE usage_requests SET state = 'void' WHERE id = $1", second.request.id)
-    assert await process.lapses.look(account.tenant_id, account.user_id) == 1
-    after = await shadow(process.quota, second)
+    assert await process.expired_holds.look(account.tenant_id, account.user_id) == 1
+    after = await redis_counters(process.quota, second)
     assert after == await books_say(books, second)
     assert [state.held for state in after[0][1][1:]] == [(0, 0, 0, 0)] * 2
     for key in (tenant_key(account.tenant_id), user_key(account.tenant_id, account.user_id)):
@@ -88,30 +88,31 @@ async def test_the_scripts_would_live_on_a_cluster(
         assert WindowState.unpack(cluster.hget(key, f"d:{second.request.day}")) == after[0][1][1]  # type: ignore[arg-type]
 
 
-async def test_a_node_of_a_cluster_is_refused_at_the_start_and_later_said_once(
+async def test_a_node_of_a_cluster_is_refused_at_the_start_and_later_logged_once(
     cluster: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = Settings(_env_file=None, redis_url=url_of(cluster))
     with pytest.raises(SettingsError, match="REDIS_URL names a node of a Redis Cluster"):
         await check_redis(settings)
-    patient = Checkup(settings)
-    await stores.redis(patient)
-    await patient.redis.aclose()
-    assert [(finding.verdict, finding.says[:29]) for finding in patient.findings] == [
-        (Verdict.FAULT, "it is a node of a Redis Clust")
+    checkup = Checkup(settings)
+    await stores.redis(checkup)
+    await checkup.redis.aclose()
+    assert [(finding.verdict, finding.says[:29]) for finding in checkup.findings] == [
+        (Verdict.FAULT, "a node of a Redis Cluster, wh")
     ]
-    lane = RedisPipeline(url_of(cluster), timeout_s=5, probe_s=0.05)  # it was away at the start, and comes as this
-    lane.start()
+    # The server was unreachable at the start, and turns out to be a cluster.
+    pipeline = RedisPipeline(url_of(cluster), timeout_s=5, probe_s=0.05)
+    pipeline.start()
     for _ in range(3):
         with pytest.raises(RedisUnavailable):
-            await lane.connect()
-        lane.breaker.succeeded()
-    await lane.stop()
+            await pipeline.connect()
+        pipeline.breaker.succeeded()
+    await pipeline.stop()
     await asyncio.sleep(0.01)  # its connections are closed without waiting for it
     assert caplog.text.count("redis_not_supported") == 1
 
 
-async def test_one_server_and_a_redis_that_is_away_may_start(redis_url: str) -> None:
+async def test_a_single_server_and_an_unreachable_redis_may_start(redis_url: str) -> None:
     await check_redis(Settings(_env_file=None, redis_url=redis_url))
     await check_redis(Settings(_env_file=None, redis_url=f"redis://127.0.0.1:{free_port()}/0"))
     with pytest.raises(SettingsError, match="parameter"):

@@ -1,4 +1,4 @@
-"""Users that a process has not seen yet cost one statement each at most, many at once far less, and no connection."""
+"""Users new to a process cost at most one statement each, fewer when many come at once, and no pooled connection."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -6,14 +6,14 @@ from contextlib import AsyncExitStack
 from sqlalchemy import text
 
 from core.postgres.database import Database
-from metering.admission.admission import Grant
-from metering.admission.snapshot import UserQuery, read_snapshot, read_user_snapshots
+from metering.admission.snapshot import UserQuery, WindowRange, read_snapshot, read_user_snapshots
 from metering.pricing.price_list import PriceList
 from metering.pricing.tokens import Usage
 from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.query import Grant
 from metering.quota.windows import WindowKind
 from tests.harness import Account, Books
-from tests.metering.process import KOLKATA, Process, books_say, shadow
+from tests.metering.process import KOLKATA, Process, books_say, redis_counters
 
 CROWD = 60
 
@@ -39,12 +39,12 @@ async def test_a_crowd_of_unseen_users_needs_no_connection_of_the_pools(process:
         grants = await asyncio.gather(*(process.admit(user, max_tokens=100) for user in users))
     for number, grant in enumerate(grants):
         assert grant.request.held_output_tokens == (100 if number % 3 else 50)
-    assert await shadow(process.quota, grants[0]) == await books_say(books, grants[0])
-    assert await shadow(process.quota, grants[-1]) == await books_say(books, grants[-1])
+    assert await redis_counters(process.quota, grants[0]) == await books_say(books, grants[0])
+    assert await redis_counters(process.quota, grants[-1]) == await books_say(books, grants[-1])
 
 
 async def test_users_read_together_are_what_they_are_alone(process: Process, books: Books) -> None:
-    """Of two tenants; one asked for twice, at two moments; open, settled and nothing."""
+    """Two tenants; one user queried at two moments; open requests, settled ones and none."""
     accounts = [await books.account() for _ in range(2)]
     accounts += [await books.account(tenant_id=accounts[0].tenant_id) for _ in range(3)]
     grants: list[Grant] = []
@@ -56,7 +56,7 @@ async def test_users_read_together_are_what_they_are_alone(process: Process, boo
     at_ms = grants[-1].request.opened_ms
     moments = [(account, at_ms) for account in accounts] + [(accounts[0], at_ms + 120_000)]
     asks = [
-        UserQuery.around(KOLKATA, account.tenant_id, account.user_id, moment, around_ms=60_000)
+        UserQuery(account.tenant_id, account.user_id, WindowRange.around(KOLKATA, moment, around_ms=60_000))
         for account, moment in moments
     ]
     async with process.pool.acquire() as connection:

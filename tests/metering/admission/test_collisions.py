@@ -1,4 +1,4 @@
-"""Two transactions collide in the middle of a batch: it is done again, whole; nothing is lost, nothing twice."""
+"""Two transactions collide in the middle of a batch: the whole batch is repeated; nothing is lost or counted twice."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from tests.metering.rows import request, settlement
 
 @asynccontextmanager
 async def colliding(books: Books, account: Account, table: str, times: int, sqlstate: str) -> AsyncIterator[None]:
-    """So many writes of the tenant's into the table fail as if another transaction had been in the way."""
+    """Makes `times` writes of the tenant into the table fail, as if they had collided with another transaction."""
     name = f"collides_{account.tenant_id.hex}"
     await books.fetch(f"CREATE SEQUENCE {name}")
     await books.fetch(f"GRANT USAGE ON SEQUENCE {name} TO naka_app")

@@ -1,4 +1,4 @@
-"""What an outage opened is given back: backends whose client gave up, and connections that only the outage needed."""
+"""After an outage: backends whose client gave up end, and so do connections that only the outage needed."""
 
 import asyncio
 
@@ -8,25 +8,27 @@ import pytest
 from core.errors import Unavailable
 from core.ids import uuid7
 from core.postgres.connection import Connection
-from core.postgres.database import Connections, asyncpg_dsn
+from core.postgres.database import Connections
 from metering.admission.postgres_grants import PostgresGrants
 from metering.journal.group_commit import GroupCommitter
 from metering.journal.in_flight import InFlight
-from metering.quota.query import AdmissionContext
+from metering.quota.query import QuotaQuery
 from tests.harness import Books
 from tests.metering.process import KOLKATA, MODEL, Process, principal
+from tests.servers import asyncpg_dsn
 
 _LOCK = 4711
 
 
 async def backends(books: Books, name: str) -> int:
-    """How many connections of that application name Postgres has."""
-    (row,) = await books.fetch("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE $1", name)
+    """The number of connections to this database with an application name."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE $1"
+    (row,) = await books.fetch(query, name)
     return int(row["count"])
 
 
 async def wait_until(books: Books, name: str, count: int) -> None:
-    """Within 5 s."""
+    """Waits up to 5 s for that number of connections."""
     for _ in range(100):
         if await backends(books, name) == count:
             break
@@ -34,7 +36,7 @@ async def wait_until(books: Books, name: str, count: int) -> None:
     assert await backends(books, name) == count
 
 
-async def test_a_lane_that_gives_up_on_a_lock_again_and_again_leaves_no_backend_behind(
+async def test_a_committer_that_gives_up_on_a_lock_again_and_again_leaves_no_backend_behind(
     books: Books, metering_database: str
 ) -> None:
     async def locked(connection: Connection, _: list[int]) -> list[int]:
@@ -42,16 +44,16 @@ async def test_a_lane_that_gives_up_on_a_lock_again_and_again_leaves_no_backend_
         return [1]
 
     dsn = asyncpg_dsn(metering_database)
-    lane: GroupCommitter[int, int] = GroupCommitter("stuck", dsn, locked, locked, timeout_s=0.2, retry_s=0.05)
+    committer: GroupCommitter[int, int] = GroupCommitter("stuck", dsn, locked, locked, timeout_s=0.2, retry_s=0.05)
     async with books.connection() as connection, connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-        lane.start()
-        answer = lane.submit(1)
+        committer.start()
+        answer = committer.submit(1)
         await asyncio.sleep(3)
-        assert await backends(books, "naka-stuck") <= 6  # tries of the last second; without an end there are twelve
+        assert await backends(books, "naka-stuck") <= 6  # tries of the last second; all tries would be 12
     assert await asyncio.wait_for(answer, 5) == 1
     await wait_until(books, "naka-stuck", 1)
-    await lane.stop()
+    await committer.stop()
     await wait_until(books, "naka-stuck", 0)
 
 
@@ -70,11 +72,11 @@ async def test_a_pool_leaves_no_backend_behind_either(books: Books, metering_dat
     await pool.close()
 
 
-async def test_the_lanes_of_the_fallback_end_when_redis_is_back(
+async def test_the_connections_of_postgres_grants_end_when_redis_is_back(
     process: Process, books: Books, metering_database: str
 ) -> None:
     account = await books.account()
-    fallback = PostgresGrants(
+    postgres_grants = PostgresGrants(
         asyncpg_dsn(metering_database),
         process_id=uuid7(),
         running=InFlight(),
@@ -82,21 +84,22 @@ async def test_the_lanes_of_the_fallback_end_when_redis_is_back(
         timeout_s=5,
         idle_s=0.5,
     )
-    fallback.start()
+    postgres_grants.start()
     others = await backends(books, "naka-fallback-%")
-    wish = AdmissionContext(
+    query = QuotaQuery(
         principal(account),
         MODEL,
         100,
-        bound=100,
-        likely=50,
+        prompt_bound=100,
+        prompt_likely=50,
         smallest_output=1,
         ttl_ms=1_000,
         timeline=await process.entitlements.of(account.tenant_id, account.user_id),
-        book=await process.admission._prices.book(),
+        book=await process.admission.prices.book(),
+        redis_unreachable=True,
     )
-    for _ in range(2):  # and connect again when they are needed again
-        await fallback.admit(wish, blind=True)
+    for _ in range(2):  # the second time on a new connection
+        await postgres_grants.admit(query)
         assert await backends(books, "naka-fallback-%") == others + 1
         await wait_until(books, "naka-fallback-%", others)
-    await fallback.stop()
+    await postgres_grants.stop()

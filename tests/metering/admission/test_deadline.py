@@ -1,4 +1,4 @@
-"""A request that gives up waiting for Postgres: its hold goes back, and what it may have opened does not stay open."""
+"""A request that gives up waiting for Postgres: its hold is released, and a row that it opened does not stay open."""
 
 import asyncio
 import time
@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.errors import Unavailable
-from metering.admission.admission import AdmissionRequest, Grant
+from metering.admission.admission import AdmissionRequest
+from metering.quota.query import Grant
 from tests.harness import Books
-from tests.metering.process import MODEL, Process, principal, shadow, start_process
+from tests.metering.process import MODEL, Process, principal, redis_counters, start_process
 
 REQUESTS = 12
 
@@ -21,10 +22,10 @@ async def ours(metering_database: str, redis_url: str) -> AsyncIterator[Process]
     await process.stop()
 
 
-async def test_what_was_held_goes_back_and_nothing_stays_open(
+async def test_holds_are_released_and_nothing_stays_open(
     ours: Process, books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tenant's lock is held: one batch is sent and waits for it, the others were never sent."""
+    """While the tenant's lock is held, one batch is sent and waits for it; the others are never sent."""
     account = await books.account()
     first = await ours.admit(account)
     await ours.settlements.begin(first, ours.settlements.recorder(first))
@@ -52,10 +53,10 @@ async def test_what_was_held_goes_back_and_nothing_stays_open(
 
 
 async def running(process: Process, first: Grant, *, at_most: int) -> int:
-    """How many of the user's requests Redis counts as running, once it is no more than that, or after a moment."""
+    """The user's running requests in Redis, once at most `at_most`, or after a second."""
     count = -1
     for _ in range(50):
-        (count, _), _ = await shadow(process.quota, first)
+        (count, _), _ = await redis_counters(process.quota, first)
         if count <= at_most:
             break
         await asyncio.sleep(0.02)

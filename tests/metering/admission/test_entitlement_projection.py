@@ -1,4 +1,4 @@
-"""What billing projects holds from its commit on: no request opens under an older word, whoever still remembers one."""
+"""A projection of billing applies from its commit on: no request opens under an older one, whatever is cached."""
 
 import asyncio
 
@@ -6,19 +6,20 @@ import pytest
 
 from core.clock import now_ms
 from core.errors import PaymentRequired
-from metering.admission.admission import Grant, QuotaExceeded
+from metering.admission.admission import QuotaExceeded
 from metering.journal.records import OpenRequest
 from metering.pricing.tokens import Usage
+from metering.quota.query import Grant
 from metering.quota.schedule import Schedule, Segment
 from tests.harness import Account, Books
 from tests.metering.outage import Start, mode
-from tests.metering.process import Process, books_say, shadow
+from tests.metering.process import Process, books_say, redis_counters
 from tests.metering.scheduled import HOUR_MS, UNPAID, blocked, cycle, project, requests
 
 
 @pytest.fixture
 async def pair(start: Start) -> tuple[Process, Process]:
-    """Two processes that remember what they have read, and hear no news."""
+    """Two processes that cache entitlements, and receive no change notices."""
     return await start(remember_s=60), await start(remember_s=60)
 
 
@@ -28,7 +29,7 @@ async def refused(process: Process, account: Account) -> PaymentRequired:
     return raised.value
 
 
-async def test_a_block_holds_at_once_for_processes_that_remember_otherwise(
+async def test_a_block_applies_at_once_in_processes_with_an_older_cache(
     pair: tuple[Process, Process], books: Books
 ) -> None:
     account = await books.account()
@@ -40,9 +41,9 @@ async def test_a_block_holds_at_once_for_processes_that_remember_otherwise(
         assert (error.code, str(error)) == ("bill_overdue", UNPAID.detail)
     assert len(await books.requests(account)) == 2
     assert await project(books, account)
-    for process in pair:  # each remembers the block
+    for process in pair:  # each has the block cached
         grant = await process.admit(account)
-        assert await shadow(process.quota, grant) == await books_say(books, grant)
+        assert await redis_counters(process.quota, grant) == await books_say(books, grant)
 
 
 async def test_a_request_that_was_granted_when_the_block_committed_does_not_open(
@@ -67,14 +68,14 @@ async def test_nothing_is_asked_of_redis_or_stored_for_a_tenant_that_is_blocked(
     await project(books, account, blocked())
     before = await mode(books, account)
     await refused(process, account)
-    assert await process.quota.epoch(account.tenant_id, await process.lane.connect()) is None
+    assert await process.quota.epoch(account.tenant_id, await process.pipeline.connect()) is None
     assert await books.requests(account) == []
     assert await mode(books, account) == before
 
 
-async def test_a_block_that_was_foreseen_needs_nobody_awake(pair: tuple[Process, Process], books: Books) -> None:
+async def test_a_scheduled_block_applies_without_any_job(pair: tuple[Process, Process], books: Books) -> None:
     account = await books.account()
-    at_ms = now_ms() + 400
+    at_ms = now_ms() + 2_000
     await project(books, account, blocked(at_ms))
     process, _ = pair
     grant = await process.admit(account)
@@ -87,18 +88,18 @@ async def test_a_block_that_was_foreseen_needs_nobody_awake(pair: tuple[Process,
 async def test_a_process_whose_clock_is_late_is_told_so_by_redis(process: Process, books: Books) -> None:
     account = await books.account()
     await project(books, account, blocked(now_ms() - 1_000))
-    process.admission._grants._skew_ms = -60_000
+    process.admission.redis_grants.skew_ms = -60_000
     await refused(process, account)
     assert await books.requests(account) == []
 
 
-async def test_without_redis_it_holds_as_well(blind: Process, books: Books) -> None:
+async def test_a_block_applies_without_redis_as_well(without_redis: Process, books: Books) -> None:
     account = await books.account()
-    await blind.admit(account)
+    await without_redis.admit(account)
     await project(books, account, blocked())
-    await refused(blind, account)
+    await refused(without_redis, account)
     await project(books, account)
-    await blind.admit(account)
+    await without_redis.admit(account)
 
 
 async def test_a_stale_process_counts_in_the_new_period_and_by_its_limits(
@@ -133,8 +134,10 @@ async def test_a_stale_process_counts_in_the_new_period_and_by_its_limits(
     assert {row["plan_version"] for row in by_period.pop(new.name)} == {"team@2"}
     assert all(len(others) <= 5 for others in by_period.values())
     last = max((answer for answer in answers if isinstance(answer, Grant)), key=lambda grant: grant.request.epoch)
-    if not (await mode(books, account))[1]:  # two that bounce each other's grants leave it to Postgres for a while
-        assert await shadow(pair[0].quota, last) == await books_say(books, last)
+    if not (await mode(books, account))[
+        1
+    ]:  # processes that bounce each other's grants leave the tenant to Postgres for a while
+        assert await redis_counters(pair[0].quota, last) == await books_say(books, last)
 
 
 async def test_projecting_the_same_again_is_nothing_new(process: Process, books: Books) -> None:
@@ -165,13 +168,13 @@ async def test_an_epoch_that_moved_for_another_reason_costs_one_more_reading(
 
     monkeypatch.setattr(process.entitlements, "_read", count)
     for _ in range(3):
-        await process.lane.command("FLUSHDB")
+        await process.pipeline.command("FLUSHDB")
         await asyncio.gather(*(process.admit(account) for _ in range(50)))
         await process.admit(account)
     assert len(reads) <= 3 * 2
 
 
-async def test_epochs_that_postgres_has_lost_are_made_good(start: Start, books: Books) -> None:
+async def test_epochs_that_postgres_has_lost_are_restored(start: Start, books: Books) -> None:
     process = await start(remember_s=60)
     account = await books.account()
     await process.admit(account)
@@ -180,7 +183,7 @@ async def test_epochs_that_postgres_has_lost_are_made_good(start: Start, books: 
     process.entitlements.forget(account.tenant_id)
     again = await process.admit(account)
     assert again.request.epoch > grant.request.epoch
-    assert await shadow(process.quota, again) == await books_say(books, again)
+    assert await redis_counters(process.quota, again) == await books_say(books, again)
 
 
 async def test_a_flush_within_a_scheduled_period_loses_nothing_of_it(process: Process, books: Books) -> None:
@@ -191,13 +194,13 @@ async def test_a_flush_within_a_scheduled_period_loses_nothing_of_it(process: Pr
     for who in (account, other):
         await process.settle(await process.admit(who), Usage(1, 2))
     running = await process.admit(account)
-    await process.lane.command("FLUSHDB")
-    for user in (account, other):  # built for the first, and then for the other
-        (standing,) = (await process.standings.of(user.tenant_id, user.user_id)).limits
-        assert (standing.used, standing.held, standing.resets_ms) == (2, 1, period.ends_ms)
+    await process.pipeline.command("FLUSHDB")
+    for user in (account, other):  # built for the first, then for the other
+        (status,) = (await process.limit_status.of(user.tenant_id, user.user_id)).limits
+        assert (status.used, status.held, status.resets_ms) == (2, 1, period.ends_ms)
     last = await process.admit(other)
     assert last.request.period_id == running.request.period_id == period.name
     with pytest.raises(QuotaExceeded):
         await process.admit(other)
     for user_id in (account.user_id, other.user_id):
-        assert await shadow(process.quota, last, user_id) == await books_say(books, last, user_id)
+        assert await redis_counters(process.quota, last, user_id) == await books_say(books, last, user_id)

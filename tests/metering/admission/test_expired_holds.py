@@ -1,4 +1,4 @@
-"""A hold whose request never came back counts until Postgres has answered for it; an unknown one is made impossible."""
+"""A hold past its deadline counts until Postgres has answered for it; one that Postgres does not know is voided."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from core.ids import uuid7
-from metering.admission.admission import Grant
 from metering.admission.redis_scripts import QuotaScripts, tenant_key, user_key
 from metering.journal.group_commit import Poisoned
 from metering.journal.journal import Opened
 from metering.pricing.tokens import Usage
 from metering.quota.counters import Hold, WindowState
+from metering.quota.query import Grant
 from tests.harness import Account, Books
-from tests.metering.process import Process, books_say, recorder, shadow
+from tests.metering.process import Process, books_say, recorder, redis_counters
 
 Start = Callable[..., Awaitable[Process]]
 USAGE = Usage(10, 20, 30, 40, 50)
@@ -22,7 +22,7 @@ USAGE = Usage(10, 20, 30, 40, 50)
 
 @pytest.fixture
 async def short(start: Start) -> Process:
-    """A process whose requests may run for a millisecond."""
+    """A process whose requests may run for one millisecond."""
     return await start(ttl_ms=1)
 
 
@@ -39,18 +39,18 @@ def keys(account: Account) -> tuple[str, str]:
 
 
 async def field(quota: QuotaScripts, key: str, name: str) -> bytes | None:
-    answer: bytes | None = await quota.lane.command("HGET", key, name)
+    answer: bytes | None = await quota.pipeline.command("HGET", key, name)
     return answer
 
 
 async def test_an_open_request_goes_on_counting(short: Process, books: Books) -> None:
     account = await books.account()
     grant = await short.admit(account)
-    before = await shadow(short.quota, grant)
+    before = await redis_counters(short.quota, grant)
     await asyncio.sleep(0.01)
-    assert await short.lapses.look(account.tenant_id, account.user_id) == 0
-    assert await shadow(short.quota, grant) == before == await books_say(books, grant)
-    for key in keys(account):  # and is looked at again, but not at once
+    assert await short.expired_holds.look(account.tenant_id, account.user_id) == 0
+    assert await redis_counters(short.quota, grant) == before == await books_say(books, grant)
+    for key in keys(account):  # checked again, but not at once
         assert int(await field(short.quota, key, "x") or 0) > await short.quota.now_ms() + 5_000
 
 
@@ -59,30 +59,30 @@ async def test_a_settled_request_takes_the_place_of_its_hold(short: Process, boo
     grant = await short.admit(account)
     settlement = await short.settlements._measure(grant, recorder(USAGE))
     await asyncio.sleep(0.01)
-    await short.journal.settlements.submit(settlement)  # and then the process died, before it could tell Redis
-    assert await shadow(short.quota, grant) != await books_say(books, grant)
-    assert await short.lapses.look(account.tenant_id, account.user_id) == 1
-    after = await shadow(short.quota, grant)
+    await short.journal.settlements.submit(settlement)  # then the process died, before it could settle in Redis
+    assert await redis_counters(short.quota, grant) != await books_say(books, grant)
+    assert await short.expired_holds.look(account.tenant_id, account.user_id) == 1
+    after = await redis_counters(short.quota, grant)
     assert after == await books_say(books, grant)
     assert after[0][1][1] == WindowState((1, 10, 20, 30, 40, 50, settlement.cost_nano_usd))
-    assert await short.lapses.look(account.tenant_id, account.user_id) == 0
+    assert await short.expired_holds.look(account.tenant_id, account.user_id) == 0
     assert await field(short.quota, keys(account)[0], "x") is None
 
 
-async def test_a_hold_that_postgres_never_heard_of_is_made_impossible_first(process: Process, books: Books) -> None:
+async def test_a_hold_that_postgres_does_not_know_is_voided_first(process: Process, books: Books) -> None:
     account = await books.account()
     grant = await process.admit(account)
-    before = await shadow(process.quota, grant)
+    before = await redis_counters(process.quota, grant)
     hold, unknown = hold_like(grant), uuid7(grant.request.opened_ms)
     names = f"m:{hold.minute}", f"d:{hold.day}", f"p:{hold.period}"
     for key in keys(account):
         for name in names:
             state = WindowState.unpack(await field(process.quota, key, name))
             more = tuple(a + b for a, b in zip(state.held, (1, 7, 8, 9), strict=True))
-            await process.quota.lane.command("HSET", key, name, WindowState(state.used, more).pack())
-        await process.quota.lane.command("HSET", key, f"h:{unknown.hex}", hold.pack(), "c", 2)
-    assert await process.lapses.look(account.tenant_id, account.user_id) == 1
-    assert await shadow(process.quota, grant) == before
+            await process.quota.pipeline.command("HSET", key, name, WindowState(state.used, more).pack())
+        await process.quota.pipeline.command("HSET", key, f"h:{unknown.hex}", hold.pack(), "c", 2)
+    assert await process.expired_holds.look(account.tenant_id, account.user_id) == 1
+    assert await redis_counters(process.quota, grant) == before
     (row,) = await books.fetch("SELECT * FROM usage_requests WHERE id = $1", unknown)
     assert (row["state"], row["outcome"], row["user_id"]) == ("void", "not_opened", account.user_id)
     late = replace(grant.request, id=unknown)
@@ -93,22 +93,22 @@ async def test_a_hold_that_postgres_never_heard_of_is_made_impossible_first(proc
     assert await process.journal.opens.submit(replace(grant.request, id=uuid7())) is Opened.OPEN
 
 
-async def test_one_look_at_a_time(short: Process, books: Books) -> None:
+async def test_one_check_at_a_time(short: Process, books: Books) -> None:
     account = await books.account()
     await short.admit(account)
-    looks = [short.lapses.look(account.tenant_id, account.user_id) for _ in range(5)]
+    looks = [short.expired_holds.look(account.tenant_id, account.user_id) for _ in range(5)]
     assert len(set(looks)) == 1
     await looks[0]
-    assert short.lapses.look(account.tenant_id, account.user_id) is not looks[0]
+    assert short.expired_holds.look(account.tenant_id, account.user_id) is not looks[0]
 
 
-async def test_a_look_reads_holds_and_no_users(short: Process, books: Books) -> None:
+async def test_a_check_reads_holds_and_no_users(short: Process, books: Books) -> None:
     account = await books.account()
     grant = await short.admit(account)
     tenant, _ = keys(account)
-    before = await short.lane.command("HLEN", tenant)
-    run_id = await short.lane.connect()
+    before = await short.pipeline.command("HLEN", tenant)
+    run_id = await short.pipeline.connect()
     for _ in range(300):
         assert await short.quota.build_user(account.tenant_id, uuid7(), grant.request.epoch, run_id, {"c": 0})
-    assert await short.lane.command("HLEN", tenant) == before  # which is all that lapsed.lua reads
-    assert await short.lane.command("HGET", tenant, "n") == b"301"
+    assert await short.pipeline.command("HLEN", tenant) == before  # expired_holds.lua reads only this hash
+    assert await short.pipeline.command("HGET", tenant, "n") == b"301"

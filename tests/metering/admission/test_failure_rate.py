@@ -9,7 +9,7 @@ from metering.admission.failure_rate import FailingRequests, TooManyFailures
 
 
 class Clock:
-    """Seconds, as a test wants them."""
+    """Seconds that the test sets."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -19,7 +19,7 @@ class Clock:
 
 
 def refused_for(failing: FailingRequests, user: UUID) -> int | None:
-    """Seconds until the user is admitted again; None: now."""
+    """Seconds until the user is admitted again; None when admitted now."""
     try:
         failing.check(user)
     except TooManyFailures as error:

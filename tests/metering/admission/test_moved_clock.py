@@ -1,4 +1,4 @@
-"""A test clock: grants, windows, days, periods and ids follow it, and nothing that was begun before is lost."""
+"""A test clock: grants, windows, days, periods and ids follow it, and running requests are not lost."""
 
 import asyncio
 from datetime import timedelta
@@ -19,7 +19,7 @@ from metering.quota.schedule import Schedule
 from metering.reconciliation.reconcile import Scope, reconcile
 from tests.harness import ACTOR, Account, Books
 from tests.metering.outage import Start
-from tests.metering.process import KOLKATA, Process, books_say, shadow
+from tests.metering.process import KOLKATA, Process, books_say, redis_counters
 from tests.metering.scheduled import DAY_MS, HOUR_MS, TestClock, cycle, project, requests
 
 
@@ -30,7 +30,7 @@ async def drifts(process: Process, account: Account) -> int:
 
 
 def test_a_file_that_says_nothing_is_the_present(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock, "_LOOK_EVERY_S", 0)
+    monkeypatch.setattr(clock, "_READ_EVERY_S", 0)
     file = tmp_path / "clock"
     clock.follow_test_clock(file)
     try:
@@ -63,9 +63,8 @@ async def test_a_request_of_next_month_lands_in_it_and_the_one_that_still_runs_i
         KOLKATA.month(now_ms()).name,
         KOLKATA.date_of(now_ms()),
     )
-    await process.lapses.look(
-        account.tenant_id, account.user_id
-    )  # the one that runs is past its deadline, by this clock
+    # By this clock, the running request is past its deadline.
+    await process.expired_holds.look(account.tenant_id, account.user_id)
     assert {row["state"] for row in await books.requests(account)} == {"open", "settled"}
     await process.settle(running, Usage(1, 2))
     await process.settle(later, Usage(3, 4))
@@ -74,17 +73,17 @@ async def test_a_request_of_next_month_lands_in_it_and_the_one_that_still_runs_i
         account.tenant_id,
     )
     assert dict(map(tuple, meters)) == {first.request.period_id: 22, later.request.period_id: 4}
-    assert await shadow(process.quota, later) == await books_say(books, later)
+    assert await redis_counters(process.quota, later) == await books_say(books, later)
     assert await drifts(process, account) == 0
 
 
 @pytest.mark.usefixtures("test_clock")
-async def test_a_hold_of_the_future_lapses_at_its_deadline(start: Start, books: Books) -> None:
+async def test_a_hold_of_the_future_expires_at_its_deadline(start: Start, books: Books) -> None:
     process, patient = await start(ttl_ms=1), await start()
     account = await books.account()
     grant, running = await process.admit(account), await patient.admit(account)
     await asyncio.sleep(0.01)
-    found = await process.quota.lapsed(tenant_key(account.tenant_id), 1_000)
+    found = await process.quota.expired_holds(tenant_key(account.tenant_id), 1_000)
     assert found == [(grant.request.id, account.user_id)]
     assert running.request.deadline_ms > now_ms()
 
@@ -105,11 +104,11 @@ async def test_a_month_that_was_interrupted_goes_on_where_it_was(
     with pytest.raises(QuotaExceeded) as refused:
         await either.admit(account)
     assert refused.value.code == "held"
-    standing = (await either.standings.of(account.tenant_id, account.user_id)).limits[0]
-    assert (standing.held, standing.remaining, standing.resets_ms) == (3, 0, between.ends_ms)
+    status = (await either.limit_status.of(account.tenant_id, account.user_id)).limits[0]
+    assert (status.held, status.remaining, status.resets_ms) == (3, 0, between.ends_ms)
     await test_clock.move_to(between.ends_ms)
-    standing = (await either.standings.of(account.tenant_id, account.user_id)).limits[0]
-    assert (standing.used, standing.remaining) == (2, 1)
+    status = (await either.limit_status.of(account.tenant_id, account.user_id)).limits[0]
+    assert (status.used, status.remaining) == (2, 1)
     assert (await either.admit(other)).request.period_id == KOLKATA.month(start_ms).name
     for who in (account, other):
         with pytest.raises(QuotaExceeded):
@@ -166,9 +165,9 @@ async def test_a_credit_goes_to_the_period_of_the_moment(process: Process, books
         ("2026-11-no-such", None),
         (KOLKATA.month(start_ms + 31 * DAY_MS).name, None),
     ):
-        with pytest.raises(Exception, match=r"does not lie|one of the tenant's own|not begun"):
+        with pytest.raises(Exception, match=r"not in the period|of the tenant|in a future day"):
             await place(period_id, days_ago)
-    await project(books, account)  # it is forgotten, and was counted in
+    await project(books, account)  # the schedule no longer has it, but it has usage
     assert await place(present.name) == (present.name, today)
     assert await place() == (month, today)
     assert await drifts(process, account) == 0

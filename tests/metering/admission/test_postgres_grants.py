@@ -1,4 +1,4 @@
-"""Postgres admits while Redis is away, for one process or for all: the same limits, exactly, and back by itself."""
+"""Postgres admits while Redis is unreachable, for one process or all: exactly the same limits, and back by itself."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,10 +7,11 @@ import pytest
 
 from core.tenancy.accounts import find_key, revoke_key
 from core.tenancy.principal import Unauthenticated
-from metering.admission.admission import Grant, QuotaExceeded
+from metering.admission.admission import QuotaExceeded
 from metering.journal.journal import InFallback
 from metering.journal.records import OpenRequest
 from metering.pricing.tokens import Usage
+from metering.quota.query import Grant
 from sandbox.daemon import free_port
 from sandbox.valkey import Valkey
 from tests.harness import ACTOR, TOKEN_FIELDS, Books
@@ -27,76 +28,76 @@ from tests.metering.outage import (
     use_up,
     used,
 )
-from tests.metering.process import SMALLEST_GRANT, Process, books_say, shadow
+from tests.metering.process import SMALLEST_GRANT, Process, books_say, redis_counters
 from tests.metering.switch import Switch
 
 
-async def test_a_hundred_race_for_the_last_tokens_without_redis(blind: Process, books: Books) -> None:
+async def test_a_hundred_race_for_the_last_tokens_without_redis(without_redis: Process, books: Books) -> None:
     limit = 9_950
     account = await books.account(limits=tokens(limit))
-    granted = sum(await asyncio.gather(*(use_up(blind, account) for _ in range(100))))
+    granted = sum(await asyncio.gather(*(use_up(without_redis, account) for _ in range(100))))
     assert limit - (PROMPT + SMALLEST_GRANT) < await used(books, account) <= limit
     rows = await books.requests(account)
     assert len(rows) == granted
     assert {row["state"] for row in rows} == {"settled"}
-    assert len(blind.running) == 0
+    assert len(without_redis.running) == 0
 
 
-async def test_two_hundred_asks_at_once_by_a_tenant_that_has_no_epoch_yet(blind: Process, books: Books) -> None:
+async def test_two_hundred_requests_at_once_of_a_tenant_without_an_epoch(without_redis: Process, books: Books) -> None:
     account = await books.account(limits=requests(150))
-    granted = await crowd(blind, account, 200)
+    granted = await crowd(without_redis, account, 200)
     assert len(granted) == 150
     assert {grant.request.id for grant in granted} == {row["id"] for row in await books.requests(account)}
-    assert {request_id for request_id, _ in blind.running} == {grant.request.id for grant in granted}
+    assert {request_id for request_id, _ in without_redis.running} == {grant.request.id for grant in granted}
     assert await mode(books, account) == (1, True)
     rooms = sorted(grant.room for grant in granted)
     assert rooms == [(room,) for room in range(150)]
 
 
-async def test_two_processes_without_redis_share_one_limit(start: Start, blind: Process, books: Books) -> None:
+async def test_two_processes_without_redis_share_one_limit(start: Start, without_redis: Process, books: Books) -> None:
     other = await start(redis=f"redis://127.0.0.1:{free_port()}/0", **QUICK)
     account = await books.account(limits=requests(95), tenant_limits=tokens(100_000))
-    first = [await crowd(process, account, 1) for process in (blind, other)]  # on a slow machine one may win the race
-    halves = [*first, *await asyncio.gather(*(crowd(process, account, 100) for process in (blind, other)))]
+    first = [await crowd(process, account, 1) for process in (without_redis, other)]
+    halves = [*first, *await asyncio.gather(*(crowd(process, account, 100) for process in (without_redis, other)))]
     granted = {grant.request.id for half in halves for grant in half}
     assert len(granted) == 95
     assert granted == {row["id"] for row in await books.requests(account)}
     assert all(first), "one of them was never asked"
 
 
-async def test_concurrency_and_the_tenants_own_limits_hold(blind: Process, books: Books) -> None:
+async def test_concurrency_and_the_tenants_own_limits_hold(without_redis: Process, books: Books) -> None:
     first = await books.account(limits=requests(50, concurrency=3), tenant_limits=requests(5))
     second = await books.account(tenant_id=first.tenant_id)
-    assert len(await crowd(blind, first, 20)) == 3
-    granted = await crowd(blind, second, 20)
+    assert len(await crowd(without_redis, first, 20)) == 3
+    granted = await crowd(without_redis, second, 20)
     assert len(granted) == 2
-    with pytest.raises(QuotaExceeded, match="this tenant's limit of 5 requests per period is held") as refused:
-        await blind.admit(second)
+    with pytest.raises(QuotaExceeded, match="running requests hold the rest of this period's 5 requests") as refused:
+        await without_redis.admit(second)
     assert refused.value.code == "held"
     for grant in granted:
-        await blind.settle(grant, Usage(1, 1))
+        await without_redis.settle(grant, Usage(1, 1))
     with pytest.raises(QuotaExceeded) as refused:
-        await blind.admit(first)
+        await without_redis.admit(first)
     assert (refused.value.code, refused.value.retry_after_s) == ("too_many_at_once", 1)
 
 
-async def test_a_revoked_key_opens_nothing_and_takes_no_room_of_others(blind: Process, books: Books) -> None:
+async def test_a_revoked_key_opens_nothing_and_takes_no_room_of_others(without_redis: Process, books: Books) -> None:
     victim = await books.account(tenant_limits=requests(5))
     other = await books.account(tenant_id=victim.tenant_id)
-    await crowd(blind, other, 1)
+    await crowd(without_redis, other, 1)
     async with books.database.session() as session:
         await revoke_key(session, ACTOR, await find_key(session, victim.key_id, tenant_id=None))
     async with books.connection() as connection, connection.transaction():
         await connection.execute("SELECT FROM tenant_epochs WHERE tenant_id = $1 FOR UPDATE", victim.tenant_id)
-        first = asyncio.create_task(crowd(blind, other, 1))
-        await asyncio.sleep(0.1)  # it waits for the lock; what follows is one batch, the revoked first
-        late = [asyncio.create_task(blind.admit(who)) for who in (victim,) * 9 + (other,) * 3]
+        first = asyncio.create_task(crowd(without_redis, other, 1))
+        await asyncio.sleep(0.1)  # it waits for the lock; the following ones are one batch, the revoked first
+        late = [asyncio.create_task(without_redis.admit(who)) for who in (victim,) * 9 + (other,) * 3]
         await asyncio.sleep(0.05)
     assert len(await first) == 1
     answers = await asyncio.gather(*late, return_exceptions=True)
     assert [type(answer) for answer in answers] == [Unauthenticated] * 9 + [Grant] * 3
     assert await books.requests(victim) == []
-    assert len(blind.running) == 5
+    assert len(without_redis.running) == 5
 
 
 async def test_one_process_loses_its_redis_and_races_another_for_the_limit(
@@ -111,20 +112,20 @@ async def test_one_process_loses_its_redis_and_races_another_for_the_limit(
         load = [asyncio.create_task(use_up(process, account)) for process in (seeing, losing) * 10]
         await until(lambda: len(losing.running) > 5)
         switch.cut()
-        await until(lambda: losing.lane.breaker.is_open)
-        await until(lambda: seeing.fallback.serves(account.tenant_id))  # it heard so when its opens bounced
-        assert not seeing.lane.breaker.is_open
+        await until(lambda: losing.pipeline.breaker.is_open)
+        await until(lambda: seeing.postgres_grants.serves(account.tenant_id))  # noted when its opens bounced
+        assert not seeing.pipeline.breaker.is_open
         switch.mend()
-        await until(lambda: not losing.lane.breaker.is_open)
+        await until(lambda: not losing.pipeline.breaker.is_open)
         for process in (losing, seeing):
             grant = await back_to_redis(process, other, books)
-            assert not process.fallback.serves(other.tenant_id)
+            assert not process.postgres_grants.serves(other.tenant_id)
             await process.settle(grant, Usage(1, 1))
         assert not any(task.done() for task in load), "it was over before Redis was back"
         await asyncio.gather(*load)
         last = await losing.admit(other)
         for process in (seeing, losing):
-            assert await shadow(process.quota, last) == await books_say(books, last)
+            assert await redis_counters(process.quota, last) == await books_say(books, last)
     rows = await books.requests(account)
     assert limit - (PROMPT + SMALLEST_GRANT) < sum(row[name] for row in rows for name in TOKEN_FIELDS) <= limit
 
@@ -139,7 +140,7 @@ async def test_two_processes_with_two_redises_never_pass_a_limit_and_nobody_fail
     assert limit - (PROMPT + SMALLEST_GRANT) < await used(books, account) <= limit
     for process in processes:
         assert len(process.running) == 0
-        assert not process.lane.breaker.is_open
+        assert not process.pipeline.breaker.is_open
 
 
 async def test_postgres_decides_between_two_redises_that_bounce_each_others_grants(
@@ -163,7 +164,7 @@ async def test_postgres_decides_between_two_redises_that_bounce_each_others_gran
 
 
 async def test_what_redis_granted_before_postgres_took_over_bounces_and_is_asked_there(
-    process: Process, blind: Process, books: Books, monkeypatch: pytest.MonkeyPatch
+    process: Process, without_redis: Process, books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = await books.account(limits=requests(3))
     await process.admit(account)
@@ -171,46 +172,48 @@ async def test_what_redis_granted_before_postgres_took_over_bounces_and_is_asked
 
     async def lose_the_race(request: OpenRequest) -> object:
         asked.append(request)
-        await blind.admit(account)
+        await without_redis.admit(account)
         return await submit(request)
 
     monkeypatch.setattr(process.journal.opens, "submit", lose_the_race)
-    monkeypatch.setattr(process.epochs, "rebuild_tenant", None)  # the bounce said enough
+    monkeypatch.setattr(process.rebuilder, "rebuild_tenant", None)  # the bounce is enough
     grant = await process.admit(account)
     assert len(asked) == 1
     assert asked[0].id not in {row["id"] for row in await books.requests(account)}
     assert (grant.request.epoch, grant.room) == (asked[0].epoch + 1, (0,))
-    assert process.fallback.serves(account.tenant_id)
+    assert process.postgres_grants.serves(account.tenant_id)
     with pytest.raises(QuotaExceeded):
         await process.admit(account)
 
 
 async def test_redis_is_built_again_no_sooner_than_postgres_lets_go(
-    process: Process, blind: Process, books: Books
+    process: Process, without_redis: Process, books: Books
 ) -> None:
     account = await books.account()
     first = await process.admit(account)
-    await blind.admit(account)
-    held_off = await process.epochs.rebuild_tenant(account.tenant_id, first.request.epoch)
+    await without_redis.admit(account)
+    held_off = await process.rebuilder.rebuild_tenant(account.tenant_id, first.request.epoch)
     assert isinstance(held_off, InFallback)
     assert 0 < held_off.remaining_s <= 0.4
     assert await mode(books, account) == (first.request.epoch + 1, True)
     grant = await back_to_redis(process, account, books)
     assert await mode(books, account) == (first.request.epoch + 2, False)
     assert grant.request.epoch == first.request.epoch + 2
-    assert await shadow(process.quota, grant) == await books_say(books, grant)
+    assert await redis_counters(process.quota, grant) == await books_say(books, grant)
 
 
-async def test_where_a_user_stands_is_the_same_without_redis(process: Process, blind: Process, books: Books) -> None:
+async def test_where_a_user_stands_is_the_same_without_redis(
+    process: Process, without_redis: Process, books: Books
+) -> None:
     account = await books.account(limits=tokens(10_000), tenant_limits=requests(100, concurrency=9))
     other = await books.account(tenant_id=account.tenant_id)
     for who in (account, other, account):
         await process.settle(await process.admit(who), Usage(1, 20, 300, 4_000, 5))
     await process.admit(account)
-    seen = await process.standings.of(account.tenant_id, account.user_id)
-    assert seen == await blind.standings.of(account.tenant_id, account.user_id)
+    seen = await process.limit_status.of(account.tenant_id, account.user_id)
+    assert seen == await without_redis.limit_status.of(account.tenant_id, account.user_id)
     assert [(item.used, item.held) for item in seen.limits] == [(8_652, 200), (3, 1)]
-    await blind.admit(account)  # now Redis's hash is whole no more, and this process has not heard of it
-    seen = await process.standings.of(account.tenant_id, account.user_id)
+    await without_redis.admit(account)  # now Redis's hash is stale, and this process does not know
+    seen = await process.limit_status.of(account.tenant_id, account.user_id)
     assert [(item.used, item.held) for item in seen.limits] == [(8_652, 400), (3, 2)]
-    assert seen == await blind.standings.of(account.tenant_id, account.user_id)
+    assert seen == await without_redis.limit_status.of(account.tenant_id, account.user_id)

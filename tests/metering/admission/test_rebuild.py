@@ -1,4 +1,4 @@
-"""Redis lost, flushed, restored, restarted: the next grant counts all that Postgres knows, exactly."""
+"""Redis lost, flushed, restored or restarted: the next grant counts exactly what Postgres has."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,15 +8,16 @@ import pytest
 from redis.asyncio import Redis
 
 from core.errors import Unavailable
-from metering.admission.admission import Grant, QuotaExceeded
-from metering.admission.redis_scripts import Stale, built_users_key, tenant_key, user_key
+from metering.admission.admission import QuotaExceeded
+from metering.admission.redis_scripts import built_users_key, tenant_key, user_key
 from metering.journal.records import OpenRequest
 from metering.pricing.tokens import Usage
 from metering.quota.limits import Limit, LimitSet, Meter
+from metering.quota.query import Grant, Mend, Retry
 from metering.quota.windows import WindowKind
 from sandbox.valkey import Valkey
 from tests.harness import Account, Books
-from tests.metering.process import Process, books_say, shadow
+from tests.metering.process import Process, books_say, redis_counters
 from tests.metering.switch import Switch
 
 Start = Callable[..., Awaitable[Process]]
@@ -38,39 +39,39 @@ async def live(process: Process, account: Account) -> list[Grant]:
 
 
 async def flush(process: Process, _: Account) -> None:
-    await process.lane.command("FLUSHDB")
+    await process.pipeline.command("FLUSHDB")
 
 
 async def lose_tenant(process: Process, account: Account) -> None:
-    assert await process.lane.command("DEL", tenant_key(account.tenant_id)) == 1
+    assert await process.pipeline.command("DEL", tenant_key(account.tenant_id)) == 1
 
 
 async def lose_user(process: Process, account: Account) -> None:
-    assert await process.lane.command("DEL", user_key(account.tenant_id, account.user_id)) == 1
+    assert await process.pipeline.command("DEL", user_key(account.tenant_id, account.user_id)) == 1
 
 
 async def lose_user_and_the_set(process: Process, account: Account) -> None:
-    """Then nothing names the user's hash any more, but that the set is smaller than the tenant's hash says."""
+    """Then the only trace of the user's hash is that the set is smaller than the tenant's hash says."""
     await lose_user(process, account)
-    assert await process.lane.command("DEL", built_users_key(account.tenant_id)) == 1
+    assert await process.pipeline.command("DEL", built_users_key(account.tenant_id)) == 1
 
 
 async def written_by_an_older_version(process: Process, account: Account) -> None:
-    """Which had a field for each user in place of the set."""
-    assert await process.lane.command("HDEL", tenant_key(account.tenant_id), "n") == 1
-    await process.lane.command("DEL", built_users_key(account.tenant_id))
+    """That version had a field for each user instead of the set."""
+    assert await process.pipeline.command("HDEL", tenant_key(account.tenant_id), "n") == 1
+    await process.pipeline.command("DEL", built_users_key(account.tenant_id))
 
 
 async def lose_user_of_an_older_version(process: Process, account: Account) -> None:
-    """A process of that version, beside this one, built the user's hash."""
-    epoch = await process.lane.command("HGET", tenant_key(account.tenant_id), "e")
-    await process.lane.command("HSET", tenant_key(account.tenant_id), f"u:{account.user_id.hex}", epoch, "n", 1)
-    assert await process.lane.command("SREM", built_users_key(account.tenant_id), account.user_id.hex) == 1
+    """The user's hash was built by a process of that version, beside this one."""
+    epoch = await process.pipeline.command("HGET", tenant_key(account.tenant_id), "e")
+    await process.pipeline.command("HSET", tenant_key(account.tenant_id), f"u:{account.user_id.hex}", epoch, "n", 1)
+    assert await process.pipeline.command("SREM", built_users_key(account.tenant_id), account.user_id.hex) == 1
     await lose_user(process, account)
 
 
 async def another_run(process: Process, account: Account) -> None:
-    await process.lane.command("HSET", tenant_key(account.tenant_id), "r", "0" * 40)
+    await process.pipeline.command("HSET", tenant_key(account.tenant_id), "r", "0" * 40)
 
 
 @pytest.mark.parametrize(
@@ -85,17 +86,17 @@ async def another_run(process: Process, account: Account) -> None:
         another_run,
     ],
 )
-async def test_what_redis_lost_postgres_tells(process: Process, books: Books, lose: Loss) -> None:
+async def test_counters_that_redis_lost_are_rebuilt_from_postgres(process: Process, books: Books, lose: Loss) -> None:
     account = await books.account()
     other = await books.account(tenant_id=account.tenant_id)
     await live(process, account)
     last = (await live(process, other))[-1]
-    assert await shadow(process.quota, last) == await books_say(books, last)
+    assert await redis_counters(process.quota, last) == await books_say(books, last)
     before = await epoch(books, account.tenant_id)
     await lose(process, account)
     for who in (account, other):
         grant = await process.admit(who)
-        mine = await shadow(process.quota, grant)
+        mine = await redis_counters(process.quota, grant)
         assert mine == await books_say(books, grant)
         assert mine[0][1][2].used[:6] == (2, 8, 27, 307, 4_007, 50_007)
         assert mine[0][0] == 2
@@ -112,8 +113,8 @@ async def test_a_grant_that_was_given_before_the_flush_bounces_and_is_asked_agai
     async def flush_between(request: OpenRequest) -> object:
         asked.append(request)
         if len(asked) == 1:
-            await process.lane.command("FLUSHDB")
-            await process.epochs.rebuild_tenant(account.tenant_id, request.epoch)
+            await process.pipeline.command("FLUSHDB")
+            await process.rebuilder.rebuild_tenant(account.tenant_id, request.epoch)
         return await submit(request)
 
     monkeypatch.setattr(process.journal.opens, "submit", flush_between)
@@ -121,7 +122,7 @@ async def test_a_grant_that_was_given_before_the_flush_bounces_and_is_asked_agai
     assert [request.epoch for request in asked] == [asked[0].epoch, asked[0].epoch + 1]
     assert grant.request == asked[1]
     assert asked[0].id not in {row["id"] for row in await books.requests(account)}
-    assert await shadow(process.quota, grant) == await books_say(books, grant)
+    assert await redis_counters(process.quota, grant) == await books_say(books, grant)
 
 
 async def test_an_old_copy_that_came_back_after_a_restart(
@@ -132,25 +133,25 @@ async def test_an_old_copy_that_came_back_after_a_restart(
     account = await books.account()
     await live(process, account)
     keys = tenant_key(account.tenant_id), user_key(account.tenant_id, account.user_id)
-    copies = [await process.lane.command("DUMP", key) for key in keys]
+    copies = [await process.pipeline.command("DUMP", key) for key in keys]
     for copied in (False, True):
         await live(process, account)
         server.restart()
         with pytest.raises(Unavailable):
-            await process.lane.command("PING")
-        run_id = await process.lane.connect()
+            await process.pipeline.command("PING")
+        run_id = await process.pipeline.connect()
         if copied:
             for key, copy in zip(keys, copies, strict=True):
-                await process.lane.command("RESTORE", key, 0, copy, "REPLACE")
-        assert await process.lane.command("HGET", keys[0], "r") not in (None, run_id.encode())
+                await process.pipeline.command("RESTORE", key, 0, copy, "REPLACE")
+        assert await process.pipeline.command("HGET", keys[0], "r") not in (None, run_id.encode())
         grant = await process.admit(account)
-        assert await shadow(process.quota, grant) == await books_say(books, grant)
+        assert await redis_counters(process.quota, grant) == await books_say(books, grant)
 
 
-async def test_a_question_asked_of_one_server_is_not_believed_by_another(
+async def test_a_query_sent_to_one_server_is_not_answered_by_another(
     start: Start, books: Books, private_valkey: Callable[..., Valkey]
 ) -> None:
-    """A replica takes over with the hashes of a moment ago, while questions wait for the old server's answer."""
+    """A replica takes over with slightly older hashes, while queries wait for the old server's answer."""
     old, replica = private_valkey(), private_valkey()
     async with Switch(old).open() as switch, Redis.from_url(old.url) as of_old, Redis.from_url(replica.url) as of_new:
         for client in (of_old, of_new):
@@ -167,11 +168,11 @@ async def test_a_question_asked_of_one_server_is_not_believed_by_another(
         old.pause()
         try:
             asked = [asyncio.create_task(process.admit(account))]
-            await asyncio.sleep(0.3)  # it is on its way, so the next waits in the lane
+            await asyncio.sleep(0.3)  # sent, so the next one waits in the pipeline
             asked.append(asyncio.create_task(process.admit(account)))
             await asyncio.sleep(0.3)
             switch.lead_to(replica)
-            for task in asked:  # both are told by the other server, after it was built anew
+            for task in asked:  # both are answered by the other server, after a rebuild
                 with pytest.raises(QuotaExceeded):
                     await task
         finally:
@@ -187,7 +188,7 @@ async def test_the_first_request_of_a_user_does_not_move_the_epoch(process: Proc
     for _ in range(3):
         newcomer = await books.account(tenant_id=account.tenant_id)
         grant = await process.admit(newcomer)
-        assert await shadow(process.quota, grant) == await books_say(books, grant)
+        assert await redis_counters(process.quota, grant) == await books_say(books, grant)
     assert await epoch(books, account.tenant_id) == before
 
 
@@ -195,10 +196,10 @@ async def test_one_rebuild_serves_all_that_wait(process: Process, books: Books) 
     account = await books.account()
     await process.admit(account)
     before = await epoch(books, account.tenant_id)
-    await process.lane.command("FLUSHDB")
+    await process.pipeline.command("FLUSHDB")
     grants = await asyncio.gather(*(process.admit(account) for _ in range(50)))
     assert await epoch(books, account.tenant_id) - before == 1
-    assert await shadow(process.quota, grants[-1]) == await books_say(books, grants[-1])
+    assert await redis_counters(process.quota, grants[-1]) == await books_say(books, grants[-1])
     assert len(await books.requests(account)) == 51
 
 
@@ -209,7 +210,7 @@ async def test_a_flush_in_the_middle_of_a_crowd(process: Process, books: Books) 
     async def flush_often() -> None:
         for _ in range(5):
             await asyncio.sleep(0.02)
-            await process.lane.command("FLUSHDB")
+            await process.pipeline.command("FLUSHDB")
 
     results, _ = await asyncio.gather(crowd(process, account, 60), flush_often())
     granted = [answer for answer in results if isinstance(answer, Grant)]
@@ -233,7 +234,7 @@ async def test_two_processes_on_two_redises_never_grant_past_a_limit(
     assert {row["id"] for row in rows if row["state"] == "open"} == granted.keys()
     assert len(rows) <= 40
     assert sum(row["held_prompt_tokens"] + row["held_output_tokens"] for row in rows) <= 7_000
-    for process in processes:  # whoever asks alone fills it up to the limit, and then neither can
+    for process in processes:  # a process that asks alone reaches the limit, for both
         while not isinstance((await crowd(process, account, 1))[0], QuotaExceeded):
             pass
     rows = await books.requests(account)
@@ -242,7 +243,7 @@ async def test_two_processes_on_two_redises_never_grant_past_a_limit(
 
 
 async def crowd(process: Process, account: Account, size: int) -> list[Grant | QuotaExceeded]:
-    """So many requests at once; each is granted or refused, whatever happens to Redis."""
+    """`size` requests at once; each is granted or refused, whatever happens to Redis."""
     answers = await asyncio.gather(*(process.admit(account) for _ in range(size)), return_exceptions=True)
     for answer in answers:
         assert isinstance(answer, Grant | QuotaExceeded), answer
@@ -252,12 +253,12 @@ async def crowd(process: Process, account: Account, size: int) -> list[Grant | Q
 async def test_an_old_builder_does_not_overwrite_a_newer_epoch(process: Process, books: Books) -> None:
     account = await books.account()
     grant = await process.admit(account)
-    run_id, now = await process.lane.connect(), grant.request.epoch
+    run_id, now = await process.pipeline.connect(), grant.request.epoch
     assert not await process.quota.build_tenant(account.tenant_id, now, run_id, {"c": 0})
     assert not await process.quota.build_tenant(account.tenant_id, now - 1, run_id, {"c": 0})
     assert not await process.quota.build_user(account.tenant_id, account.user_id, now, run_id, {"c": 0})
     assert not await process.quota.build_user(account.tenant_id, account.key_id, now + 1, run_id, {"c": 0})
-    assert await shadow(process.quota, grant) == await books_say(books, grant)
+    assert await redis_counters(process.quota, grant) == await books_say(books, grant)
     assert await process.quota.build_tenant(account.tenant_id, now + 1, run_id, {"c": 0})
     stale = await process.quota.read(account.tenant_id, account.user_id, [])
-    assert stale == Stale(now + 1, user_only=True)
+    assert stale == Retry(now + 1, Mend.USER)

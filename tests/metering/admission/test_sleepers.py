@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from metering.adjustments.corrections import Amounts, correct
+from metering.pricing.tokens import Usage
 from metering.reports.requests import find_request
 from tests.harness import ACTOR, TOKEN_FIELDS, Books
 from tests.metering.faults import INPUT, agree, entries_of, recover, row_of, stream, write
-from tests.metering.process import Process, shadow
+from tests.metering.process import Process, redis_counters
 
 Start = Callable[..., Awaitable[Process]]
 
@@ -33,7 +34,7 @@ async def test_a_sleeper_brings_the_better_count(start: Start, books: Books) -> 
     assert [revision[field] for field in ("requests", *TOKEN_FIELDS)] == [0, 0, 80, 0, 0, 0]
     async with books.database.session() as session:
         counts = (await find_request(session, grant.request.id, tenant_id=None)).effective.counts
-    assert counts.usage == replace(INPUT, input_tokens=3, output_tokens=90)
+    assert Usage(*counts.tokens) == replace(INPUT, input_tokens=3, output_tokens=90)
     assert settlement.cost_nano_usd == grant.price.cost_nano_usd(replace(INPUT, output_tokens=90))
     await agree(books, account)
     assert grant.request.id not in sleeper.running
@@ -41,7 +42,7 @@ async def test_a_sleeper_brings_the_better_count(start: Start, books: Books) -> 
     await sleeper.settlements.begin(grant, recorder)  # twice is once
     assert len(await entries_of(books, account)) == 2
     again = await alive.admit(account)  # of counters that know it all
-    running, (_, _, period) = (await shadow(alive.quota, again))[1]
+    running, (_, _, period) = (await redis_counters(alive.quota, again))[1]
     assert (running, period.used[:3], period.held[0]) == (1, (1, 3, 90), 1)
 
 

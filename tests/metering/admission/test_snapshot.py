@@ -1,36 +1,35 @@
-"""What Postgres says of the windows: sleepers hold in full instead of counting, and entries count in their minute."""
+"""Counters from Postgres: sleepers hold in full instead of counting, and entries count in their minute."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 from core.clock import now_ms
 from core.ids import uuid7
-from metering.admission.admission import Grant
-from metering.admission.redis_scripts import Stale
 from metering.admission.snapshot import CounterSnapshot, names_at, read_snapshot
 from metering.pricing.tokens import Usage
 from metering.quota.counters import ScopeCounters, WindowState
+from metering.quota.query import Grant, Retry
 from tests.harness import Account, Books
-from tests.metering.process import Process, books_say, shadow
+from tests.metering.process import Process, books_say, redis_counters
 from tests.metering.rows import KOLKATA
 
 NOTHING = WindowState()
 
 
 async def both(process: Process, account: Account, grant: Grant) -> tuple[ScopeCounters, ScopeCounters]:
-    """What Postgres says of the user and its tenant, in the windows of the grant."""
+    """The counters of the user and its tenant from Postgres, in the windows of the grant."""
     at_ms = grant.request.opened_ms
     async with process.pool.acquire() as connection:
-        shadows: list[CounterSnapshot] = [
+        snapshots: list[CounterSnapshot] = [
             await read_snapshot(connection, KOLKATA, account.tenant_id, user_id, at_ms)
             for user_id in (account.user_id, None)
         ]
-    user, tenant = (read.state(names_at(KOLKATA, at_ms)) for read in shadows)
+    user, tenant = (read.counters(names_at(KOLKATA, at_ms)) for read in snapshots)
     return user, tenant
 
 
 async def sleep_until(books: Books, grant: Grant, after_s: float) -> None:
-    """As recovery leaves a request whose process may only sleep."""
+    """Makes a request one that recovery settled while its process may only sleep."""
     await books.fetch(
         "UPDATE usage_requests SET hold_until = clock_timestamp() + make_interval(secs => $2) WHERE id = $1",
         grant.request.id,
@@ -72,23 +71,23 @@ async def test_the_hold_of_a_sleeper_is_not_released_before_its_time(
     await asyncio.sleep(0.01)
     await process.journal.settlements.submit(settlement)  # by recovery
     await sleep_until(books, grant, 60)
-    held = await shadow(process.quota, grant)
-    assert await process.lapses.look(account.tenant_id, account.user_id) == 0
-    assert await shadow(process.quota, grant) == held
-    await process.epochs.rebuild_tenant(account.tenant_id, grant.request.epoch)
-    await process.epochs.build_user(account.tenant_id, account.user_id, grant.request.epoch + 1)
-    assert await shadow(process.quota, grant) == held
+    held = await redis_counters(process.quota, grant)
+    assert await process.expired_holds.look(account.tenant_id, account.user_id) == 0
+    assert await redis_counters(process.quota, grant) == held
+    await process.rebuilder.rebuild_tenant(account.tenant_id, grant.request.epoch)
+    await process.rebuilder.build_user(account.tenant_id, account.user_id, grant.request.epoch + 1)
+    assert await redis_counters(process.quota, grant) == held
     assert [of[0] for of in held] == [1, 1]
-    assert await process.lapses.look(account.tenant_id, account.user_id) == 0
-    assert await shadow(process.quota, grant) == held
+    assert await process.expired_holds.look(account.tenant_id, account.user_id) == 0
+    assert await redis_counters(process.quota, grant) == held
 
     await sleep_until(books, grant, 0.5)
-    await process.epochs.rebuild_tenant(account.tenant_id, grant.request.epoch + 1)
-    await process.epochs.build_user(account.tenant_id, account.user_id, grant.request.epoch + 2)
-    assert await shadow(process.quota, grant) == held
+    await process.rebuilder.rebuild_tenant(account.tenant_id, grant.request.epoch + 1)
+    await process.rebuilder.build_user(account.tenant_id, account.user_id, grant.request.epoch + 2)
+    assert await redis_counters(process.quota, grant) == held
     await asyncio.sleep(0.55)
-    assert await process.lapses.look(account.tenant_id, account.user_id) == 1
-    assert await shadow(process.quota, grant) == await books_say(books, grant)
+    assert await process.expired_holds.look(account.tenant_id, account.user_id) == 1
+    assert await redis_counters(process.quota, grant) == await books_say(books, grant)
 
 
 async def test_an_entry_counts_in_the_minute_of_its_request(process: Process, books: Books) -> None:
@@ -115,17 +114,17 @@ async def test_an_entry_counts_in_the_minute_of_its_request(process: Process, bo
 
 
 async def test_what_was_settled_while_redis_was_built_is_not_held_in_it(process: Process, books: Books) -> None:
-    """Its settlement looked for the hold before there was one."""
+    """Its settlement looked for the hold before the hash was written."""
     account = await books.account()
     grant, last = await process.admit(account), await process.admit(account)
     async with process.pool.acquire() as connection:
         before = await read_snapshot(connection, KOLKATA, account.tenant_id, None, now_ms())
     assert before.holds.keys() == {grant.request.id, last.request.id}
     await process.settle(grant, Usage(1, 2, 3, 4, 5))
-    run_id, epoch = await process.lane.connect(), grant.request.epoch + 1
+    run_id, epoch = await process.pipeline.connect(), grant.request.epoch + 1
     assert await process.quota.build_tenant(account.tenant_id, epoch, run_id, before.fields())
-    await process.epochs._release(account.tenant_id, before)
+    await process.rebuilder._release(account.tenant_id, before)
     names = names_at(KOLKATA, now_ms())
-    assert isinstance(await process.quota.read(account.tenant_id, account.user_id, names), Stale)
-    await process.epochs.build_user(account.tenant_id, account.user_id, epoch)
-    assert await shadow(process.quota, grant) == await books_say(books, grant)
+    assert isinstance(await process.quota.read(account.tenant_id, account.user_id, names), Retry)
+    await process.rebuilder.build_user(account.tenant_id, account.user_id, epoch)
+    assert await redis_counters(process.quota, grant) == await books_say(books, grant)

@@ -1,4 +1,4 @@
-"""The disk refuses, is full of nonsense, or holds what Postgres refuses: nothing is lost, and nobody else waits."""
+"""A disk that fails, or holds garbage or settlements that Postgres refuses: nothing is lost or delayed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -33,20 +33,20 @@ Start = Callable[..., Awaitable[Process]]
 
 @pytest.fixture
 async def line(metering_database: str) -> AsyncIterator[Line]:
-    """The way of `ours` to Postgres."""
+    """The connection of `ours` to Postgres."""
     async with Line(metering_database).open() as line:
         yield line
 
 
 @pytest.fixture
 async def ours(line: Line, redis_url: str, tmp_path: Path) -> AsyncIterator[Process]:
-    """A process whose Postgres may be away."""
+    """A process whose Postgres can be cut off."""
     async with cut_off(line, redis_url, tmp_path) as process:
         yield process
 
 
 def block(folder: Path) -> None:
-    """No file can be made in it: there is a file in its place."""
+    """A folder in which no file can be created: a file is in its place."""
     folder.rmdir()
     folder.write_text("no folder")
 
@@ -57,7 +57,7 @@ def unblock(folder: Path) -> None:
 
 
 def rewrite(path: Path, change: Callable[[bytes], bytes]) -> bytes:
-    """A crash, or a bad disk, has left something else; answers what had been there."""
+    """Replaces the content, as a crash or a bad disk would; returns what was there."""
     content = path.read_bytes() if path.exists() else b""
     path.write_bytes(change(content))
     return content
@@ -78,8 +78,8 @@ async def test_a_torn_last_line_and_one_that_is_none(start: Start, books: Books,
     granted = await grants(alive, account, 4)
     whole = [await alive.settlements._measure(grant, recorder(USAGE)) for grant in granted]
     dead = Spool(tmp_path, uuid7())
-    await dead.take(whole[:2])
-    await dead.take(whole[2:])
+    await dead.spill(whole[:2])
+    await dead.spill(whole[2:])
     await dead.close()
     (path,) = abandoned(tmp_path)
     assert spooled(tmp_path) == whole
@@ -121,7 +121,7 @@ async def test_a_poisoned_line_is_set_aside(ours: Process, line: Line, books: Bo
 
 
 async def test_a_folder_that_cannot_be_written(ours: Process, line: Line, books: Books, tmp_path: Path) -> None:
-    """In memory, and tried again: the disk or Postgres, whichever comes first."""
+    """Waits in memory and retries: the disk or Postgres, whichever is back first."""
     account = await books.account()
     first, second, third = await grants(ours, account, 3)
     block(tmp_path)
@@ -151,7 +151,7 @@ async def test_a_file_that_cannot_be_read_keeps_no_other(start: Start, books: Bo
     not_a_file(tmp_path / f"{uuid7()}.settlements")
     (grant,) = await grants(alive, account, 1)
     dead = Spool(tmp_path, uuid7())
-    await dead.take([await alive.settlements._measure(grant, recorder(USAGE))])
+    await dead.spill([await alive.settlements._measure(grant, recorder(USAGE))])
     await dead.close()
     assert await alive.replay.replay_abandoned() == 1
     assert (await row_of(books, grant))["state"] == "settled"
@@ -160,7 +160,7 @@ async def test_a_file_that_cannot_be_read_keeps_no_other(start: Start, books: Bo
 async def test_a_better_count_waits_for_the_disk_or_postgres(
     ours: Process, line: Line, start: Start, books: Books, tmp_path: Path
 ) -> None:
-    """Its row was settled by recovery, its line breaks before the revision, and the disk refuses."""
+    """Recovery settled its row, its connection breaks before the revision, and the disk fails."""
     account, other = await books.account(), await start()
     grant, told = await stream(ours, account, chars=40)
     await ours.heartbeat.beat()
@@ -168,7 +168,7 @@ async def test_a_better_count_waits_for_the_disk_or_postgres(
     block(tmp_path)
     final = await ours.settlements._measure(grant, recorder(USAGE))
     line.cut()
-    safe = asyncio.create_task(ours.settlements._revised(final))
+    safe = asyncio.create_task(ours.settlements._revise(final))
     await asyncio.sleep(0.1)
     assert not safe.done()
     line.mend()
@@ -176,7 +176,7 @@ async def test_a_better_count_waits_for_the_disk_or_postgres(
     assert len(await entries_of(books, account)) == 1
     line.cut()
     unblock(tmp_path)
-    assert await ours.settlements._revised(final) is Settled.SPOOLED
+    assert await ours.settlements._revise(final) is Settled.SPOOLED
     line.mend()
     await ours.replay.replay_own()
     assert len(await entries_of(books, account)) == 1

@@ -1,9 +1,9 @@
-"""The journal's lanes: group commits, poisoned rows, and what is said of a request when the connection breaks."""
+"""The journal: group commits, poisoned rows, and the answer when the connection breaks."""
 
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -13,13 +13,20 @@ import pytest
 from core.clock import to_ms
 from core.errors import InDoubt, Unavailable
 from core.ids import uuid7
-from core.postgres.database import asyncpg_dsn
 from core.tenancy.accounts import find_key, revoke_key
 from metering.journal.group_commit import Poisoned
 from metering.journal.journal import InFallback, Journal, Opened, Settled, void_unknown
 from metering.pricing.tokens import Usage
 from tests.harness import ACTOR, Account, Books
+from tests.metering.process import Process
 from tests.metering.rows import request, settlement
+from tests.programs import until
+from tests.servers import asyncpg_dsn
+
+WAITING_OPEN = (
+    "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'naka-open'"
+    " AND wait_event_type = 'Lock'"
+)
 
 
 @pytest.fixture
@@ -54,7 +61,7 @@ async def states(books: Books, account: Account) -> dict[UUID, str]:
 
 
 async def books_agree(books: Books, account: Account) -> Counter[str]:
-    """Rows, rollup and meters have the same sums; which are these."""
+    """Asserts that rows, rollup and meters have the same sums; returns them."""
     rows, daily, meters = [
         await books.sums(table, account.tenant_id) for table in ("usage_requests", "usage_daily", "usage_meters")
     ]
@@ -62,16 +69,16 @@ async def books_agree(books: Books, account: Account) -> Counter[str]:
     return rows
 
 
-def counting(monkeypatch: pytest.MonkeyPatch, lane: object) -> list[int]:
-    """The sizes of the lane's batches from now on."""
+def counting(monkeypatch: pytest.MonkeyPatch, committer: object) -> list[int]:
+    """Records the sizes of the committer's batches."""
     sizes: list[int] = []
-    run: Callable[..., object] = lane._run  # type: ignore[attr-defined]
+    run: Callable[..., object] = committer._run  # type: ignore[attr-defined]
 
     def counted(connection: object, items: list[object]) -> object:
         sizes.append(len(items))
         return run(connection, items)
 
-    monkeypatch.setattr(lane, "_run", counted)
+    monkeypatch.setattr(committer, "_run", counted)
     return sizes
 
 
@@ -227,7 +234,7 @@ class Race:
 
 @pytest.mark.chaos
 async def test_whatever_breaks_every_answer_is_true(journal: Journal, books: Books, account: Account) -> None:
-    """Backends are killed at random moments under load: no open row that was not told, no settlement twice."""
+    """Backends are killed at random under load: no open row without its answer, no settlement twice."""
     seed = random.Random(7)
     told: dict[UUID, Opened | InFallback | BaseException] = {}
     settled: list[UUID] = []
@@ -291,3 +298,17 @@ async def test_an_open_fails_at_once_when_postgres_is_away() -> None:
         await journal.opens.submit(request(account))
     assert not isinstance(raised.value, InDoubt)
     await journal.stop()
+
+
+async def test_an_open_under_way_when_the_process_stops_is_in_doubt(
+    start: Callable[..., Awaitable[Process]], books: Books
+) -> None:
+    process, account = await start(), await books.account()
+    await process.admit(account)
+    async with books.connection() as connection, connection.transaction():
+        await connection.execute("SELECT FROM tenant_epochs WHERE tenant_id = $1 FOR UPDATE", account.tenant_id)
+        asked = asyncio.create_task(process.admit(account))
+        await until(lambda: books.fetch(WAITING_OPEN))  # for the lock that a rebuild would have
+        await process.journal.opens.stop(grace_s=0.1)
+        with pytest.raises(InDoubt):
+            await asyncio.wait_for(asked, 10)

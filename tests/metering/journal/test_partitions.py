@@ -1,4 +1,4 @@
-"""The months of the journal; and that the migrated schema is the one the models describe."""
+"""The months of the journal; and the migrated schema equals the models."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,11 +21,12 @@ import core.tenancy.models
 import metering.models
 from core.clock import to_ms
 from core.ids import uuid7, uuid7_floor
-from core.postgres.database import Base, Database, asyncpg_dsn
+from core.postgres.database import Base, Database
 from metering.journal.partitions import ensure_partitions, months_around
 from migrations.upgrade import migrate
 from tests import servers
 from tests.harness import ROOT
+from tests.servers import asyncpg_dsn
 
 MODELS = (billing.models, core.tenancy.models, metering.models)
 PARTITIONS = """

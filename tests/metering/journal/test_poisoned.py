@@ -1,4 +1,4 @@
-"""Settlements whose own data Postgres refuses: kept, not booked as lost, and retried, whatever is cut short."""
+"""Settlements whose data Postgres refuses: kept, not settled as lost, and retried, also after an interruption."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from metering.journal.recorder import UsageRecorder
 from metering.journal.spool import Spool, abandoned, poisoned, retry_poisoned, waiting
 from tests.harness import Account, Books
 from tests.metering.faults import USAGE, agree, entries_of, recover, row_of
-from tests.metering.process import Process, recorder, shadow, start_process
+from tests.metering.process import Process, recorder, redis_counters, start_process
 
 _REFUSE = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
@@ -40,20 +40,20 @@ async def ours(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterat
 
 
 async def accept(books: Books) -> None:
-    """What refused the rows is mended."""
+    """Removes the trigger that refuses the rows."""
     async with books.connection() as connection:
         await connection.execute(_ACCEPT)
 
 
 def refused() -> UsageRecorder:
-    """A whole answer that the trigger refuses."""
+    """A complete answer that the trigger refuses."""
     told = recorder(USAGE)
     told.upstream_request_id = "refused"
     return told
 
 
 async def poison(process: Process, account: Account) -> Any:
-    """A request that was answered, and whose settlement Postgres refuses."""
+    """An answered request whose settlement Postgres refuses."""
     grant = await process.admit(account)
     told = refused()
     process.running.record(grant.request.id, told)
@@ -69,7 +69,7 @@ async def test_it_is_kept_open_and_retried_once_the_cause_is_mended(
     grants = [await poison(ours, account) for _ in range(3)]
     assert waiting(tmp_path) == (0, 3)
     assert await ours.recovery.recover_orphans() == 0
-    assert (await shadow(ours.quota, grants[0]))[0][0] == 0  # no concurrency is held for it
+    assert (await redis_counters(ours.quota, grants[0]))[0][0] == 0  # no concurrency is held for it
 
     path = retry_poisoned(tmp_path)
     assert path is not None
@@ -111,7 +111,7 @@ async def test_one_that_was_recovered_meanwhile_gets_the_better_count(
 
 
 async def test_a_retry_may_be_cut_short_anywhere(ours: Process, books: Books, tmp_path: Path) -> None:
-    """After the rename; and after some are settled, before the file is gone: it is replayed whole, to the same end."""
+    """An interruption after the rename, or before the file is removed: the replay is repeated, to the same end."""
     account = await books.account()
     for _ in range(2):
         await poison(ours, account)

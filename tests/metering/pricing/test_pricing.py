@@ -1,4 +1,4 @@
-"""What a request costs: bands, classes and dates; and the list as the migrations leave it."""
+"""The cost of a request: bands, classes and dates; and the price list of the migrations."""
 
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -21,7 +21,7 @@ rates = st.integers(0, 10**6)
 
 @pytest.fixture
 async def book(metering_database: str) -> PriceBook:
-    """The migrated list."""
+    """The price list of the migrations."""
     database = Database(metering_database)
     try:
         async with database.session() as session:

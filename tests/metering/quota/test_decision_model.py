@@ -1,6 +1,6 @@
-"""admit.lua and settle.lua against the small model: any limits, any history, any order, the same words and numbers.
+"""admit.lua and settle.lua against the small model: any limits, any history, any order, the same reasons and numbers.
 
-And judge.py, which stands in for admit.lua while Redis is away, against both: every field of every answer.
+And decision.py, which decides while Redis is unreachable, against both: every field of every answer.
 """
 
 import random
@@ -24,9 +24,9 @@ from metering.quota.limits import (
     PricedMeter,
     resolve,
 )
-from metering.quota.query import QuotaQuery, Refused, Reservation
+from metering.quota.query import Grant, QuotaQuery, QuotaTerms, Refused
 from metering.quota.windows import Window, WindowKind, minute_window
-from tests.metering.model import ModelHash, QuotaModel, Verdict, left, names_at
+from tests.metering.model import ModelHash, QuotaModel, Verdict, left, names_at, query_of
 
 HOUR_MS = 3_600_000
 TOKENS = st.integers(0, 40)
@@ -58,7 +58,7 @@ SETTLE = st.tuples(st.just("settle"), st.integers(0, 10), COUNTS)
 
 
 class Trial:
-    """One tenant with two users in Redis, and the model of it; after each step both are compared."""
+    """One tenant with two users, in Redis and in the model; both are compared after each step."""
 
     def __init__(self, quota: QuotaScripts, entitlement: Entitlement) -> None:
         self.quota = quota
@@ -72,12 +72,12 @@ class Trial:
         self.day = self.period = Window(WindowKind.DAY, "", 0, 0)
 
     async def build(self, histories: list[tuple[tuple[int, ...], ...]]) -> None:
-        """Writes what was used before; the tenant's history is the first."""
+        """Writes earlier usage; the first history is the tenant's."""
         now = await self.quota.now_ms()
         self.day = Window(WindowKind.DAY, "2026-11-22", now - HOUR_MS, now + HOUR_MS)
         self.period = Window(WindowKind.PERIOD, "2026-11", now - HOUR_MS, now + 2 * HOUR_MS)
         names = [f"m:{minute_window(now).name}", f"d:{self.day.name}", f"p:{self.period.name}"]
-        run = await self.quota.lane.connect()
+        run = await self.quota.pipeline.connect()
         hashes = [
             ModelHash({name: WindowState(used) for name, used in zip(names, history, strict=True)})
             for history in histories
@@ -92,57 +92,57 @@ class Trial:
             self.model.users[index] = hashes[index + 1]
 
     async def admit(self, user: int, prompt: int, likely: int, asked: int, smallest: int, rate: int) -> None:
-        """Asks both and compares the words, the grant and the room."""
+        """Asks both and compares the reasons, the grant and the room."""
         likely = min(prompt, likely)
-        ask = QuotaQuery(
-            tenant_id=self.tenant,
-            user_id=self.users[user],
-            day=self.day,
-            period=self.period,
-            prompt_bound=prompt,
-            prompt_nano_usd=prompt * 700,
-            prompt_likely=likely,
-            likely_nano_usd=likely * 700,
-            asked_output=asked,
-            smallest_output=smallest,
-            output_rate=rate,
+        query = query_of(
+            self.tenant,
+            self.users[user],
+            prompt=prompt,
+            likely=likely,
+            asked=asked,
+            smallest=smallest,
+            read_epoch=7,
             ttl_ms=60_000,
+        )
+        terms = QuotaTerms(
+            self.entitlement,
+            self.day,
+            self.period,
             from_ms=self.day.starts_ms,
             until_ms=self.day.ends_ms,
-            read_epoch=7,
+            prompt_rate=700,
+            output_rate=rate,
         )
-        answer = await self.quota.admit(ask, self.entitlement)
-        assert isinstance(answer, Reservation | Refused)
-        self.judge(user, ask, answer)
-        expected = self.model.admit(user, ask, answer.now_ms)
+        answer = await self.quota.admit(query, terms)
+        assert isinstance(answer, Grant | Refused)
+        self.decide(user, query, terms, answer)
         if isinstance(answer, Refused):
             found = Verdict(-1, answer.cause, answer.limit, answer.of_user, answer.worth_counting)
-            assert found == expected
+            assert found == self.model.admit(user, query, terms, answer.now_ms)
             return
-        assert expected == Verdict(answer.granted_output)
-        assert answer.id.int >> 80 == answer.now_ms
-        names, amounts = (
-            names_at(ask, answer.now_ms),
-            (prompt, answer.granted_output, (prompt * 700) + rate * answer.granted_output),
-        )
+        request = answer.request
+        assert self.model.admit(user, query, terms, request.opened_ms) == Verdict(request.held_output_tokens)
+        assert request.id.int >> 80 == request.opened_ms
+        names = names_at(terms, request.opened_ms)
+        amounts = (prompt, request.held_output_tokens, (prompt * 700) + rate * request.held_output_tokens)
         for of in (self.model.tenant, self.model.users[user]):
-            of.hold(answer.id.hex, names, amounts)
-        self.held.append((answer.id, user))
+            of.hold(request.id.hex, names, amounts)
+        self.held.append((request.id, user))
         for limit, rest in zip(self.entitlement.limits, answer.room, strict=True):
             of = self.model.users[user] if limit.scope.value == "user" else self.model.tenant
             assert rest == left(limit, of.window(names[limit.window])) >= 0  # no grant ever passes a limit
 
-    def judge(self, user: int, ask: QuotaQuery, answer: Reservation | Refused) -> None:
-        """The decision in Python is the script's."""
-        names = list(names_at(ask, answer.now_ms).values())
+    def decide(self, user: int, query: QuotaQuery, terms: QuotaTerms, answer: Grant | Refused) -> None:
+        """Compares the decision in Python with the script's."""
+        names = list(names_at(terms, time_of(answer)).values())
         of_user, of_tenant = (
             ScopeCounters(len(of.holds), tuple(of.window(name) for name in names))
             for of in (self.model.users[user], self.model.tenant)
         )
-        assert_judged_alike(ask, self.entitlement, of_user, of_tenant, answer)
+        assert_decided_alike(query, terms, of_user, of_tenant, answer)
 
     async def settle(self, which: int, counts: tuple[int, ...]) -> None:
-        """Settles one that runs, or tells again of one that is settled."""
+        """Settles a running request, or repeats a settlement."""
         if which < len(self.held):
             request, user = self.held.pop(which)
             for of in (self.model.tenant, self.model.users[user]):
@@ -164,18 +164,23 @@ class Trial:
                 assert state == ScopeCounters(len(model.holds), tuple(model.window(name) for name in names))
 
 
-def assert_judged_alike(
-    ask: QuotaQuery, entitlement: Entitlement, user: ScopeCounters, tenant: ScopeCounters, answer: Reservation | Refused
+def time_of(answer: Grant | Refused) -> int:
+    """Redis's clock when it answered."""
+    return answer.now_ms if isinstance(answer, Refused) else answer.request.opened_ms
+
+
+def assert_decided_alike(
+    query: QuotaQuery, terms: QuotaTerms, user: ScopeCounters, tenant: ScopeCounters, answer: Grant | Refused
 ) -> None:
-    """Every field of the script's answer is what judge.py says of the same states at the same time."""
-    verdict = decide(ask, entitlement, user, tenant, answer.now_ms)
+    """Every field of the script's answer is what decision.py answers on the same counters at the same time."""
+    verdict = decide(query, terms, user, tenant, time_of(answer))
     if isinstance(verdict, Refused):
         assert verdict == answer
         return
-    amounts = (ask.prompt_bound, verdict, ask.nano_usd(verdict))
-    left = room(entitlement, user.with_hold(*amounts), tenant.with_hold(*amounts))
-    assert isinstance(answer, Reservation)
-    assert (verdict, left) == (answer.granted_output, answer.room)
+    amounts = (query.prompt_bound, verdict, terms.nano_usd(query.prompt_bound, verdict))
+    left = room(terms.entitlement, user.with_hold(*amounts), tenant.with_hold(*amounts))
+    assert isinstance(answer, Grant)
+    assert (verdict, left) == (answer.request.held_output_tokens, answer.room)
 
 
 STATES = st.builds(
@@ -192,7 +197,7 @@ STATES = st.builds(
     sizes=st.tuples(TOKENS, TOKENS, st.integers(1, 60), st.integers(1, 8), st.integers(0, 2_000)),
 )
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_the_judge_says_what_the_script_says_of_any_state(
+async def test_python_decides_as_the_script_does_on_any_counters(
     quota: QuotaScripts,
     plan: PlanLimits,
     limits: tuple[LimitSet, LimitSet],
@@ -200,23 +205,28 @@ async def test_the_judge_says_what_the_script_says_of_any_state(
     sizes: tuple[int, int, int, int, int],
 ) -> None:
     trial = Trial(quota, resolve(plan, user=limits[0], tenant=limits[1], plan_version=None))
-    user_id, run_id, now = trial.users[0], await quota.lane.connect(), await quota.now_ms()
+    user_id, run_id, now = trial.users[0], await quota.pipeline.connect(), await quota.now_ms()
     prompt, likely, asked, smallest, rate = sizes
-    day, period = Window(WindowKind.DAY, "d", now - HOUR_MS, now + HOUR_MS), Window(WindowKind.PERIOD, "p", 0, 2 * now)
+    day, period = (
+        Window(WindowKind.DAY, "2026-11-22", now - HOUR_MS, now + HOUR_MS),
+        Window(WindowKind.PERIOD, "p", 0, 2 * now),
+    )
     likely = min(prompt, likely)
-    sized = (prompt, prompt * 700, likely, likely * 700, asked, smallest, rate, 1_000)
-    ask = QuotaQuery(trial.tenant, user_id, day, period, *sized, from_ms=0, until_ms=2 * now, read_epoch=1)
-    names = names_at(ask, now)
+    query = query_of(
+        trial.tenant, user_id, prompt=prompt, likely=likely, asked=asked, smallest=smallest, read_epoch=1, ttl_ms=1_000
+    )
+    terms = QuotaTerms(trial.entitlement, day, period, from_ms=0, until_ms=2 * now, prompt_rate=700, output_rate=rate)
+    names = names_at(terms, now)
     of_user, of_tenant = (
         {"c": state.active} | {name: window.pack() for name, window in zip(names.values(), state.windows, strict=True)}
         for state in states
     )
     assert await quota.build_tenant(trial.tenant, 1, run_id, of_tenant)
     assert await quota.build_user(trial.tenant, user_id, 1, run_id, of_user)
-    answer = await quota.admit(ask, trial.entitlement)
-    assert isinstance(answer, Reservation | Refused)
-    if minute_window(answer.now_ms) == minute_window(now):
-        assert_judged_alike(ask, trial.entitlement, *states, answer)
+    answer = await quota.admit(query, terms)
+    assert isinstance(answer, Grant | Refused)
+    if minute_window(time_of(answer)) == minute_window(now):
+        assert_decided_alike(query, terms, *states, answer)
 
 
 @given(
@@ -227,7 +237,7 @@ async def test_the_judge_says_what_the_script_says_of_any_state(
     steps=st.lists(ADMIT | ADMIT | SETTLE, min_size=4, max_size=16),
 )
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_the_scripts_say_what_the_model_says(
+async def test_the_scripts_decide_as_the_model_does(
     quota: QuotaScripts,
     plan: PlanLimits,
     user: LimitSet,
@@ -252,7 +262,7 @@ async def test_the_scripts_say_what_the_model_says(
 async def test_the_order_of_settlements_does_not_matter(
     quota: QuotaScripts, steps: list[tuple[int, int, tuple[int, ...]]], seed: random.Random
 ) -> None:
-    """After all of them nothing is held, and used is the sum."""
+    """Afterwards nothing is held, and used is the sum."""
     trial = Trial(quota, resolve(PlanLimits(), user=None, tenant=None, plan_version=None))
     await trial.build([((0,) * 7,) * 3] * 3)
     for prompt, asked, _ in steps:

@@ -1,4 +1,4 @@
-"""Which limits hold: what was set before what the plan gives, in which units, and what Redis is told."""
+"""Limits that apply: set ones before the plan's, their units, and their encoding for Redis."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""Schedules and timelines: which terms and which period hold at a moment, and what is no schedule."""
+"""Schedules and timelines: the terms and the period of a moment, and invalid schedules."""
 
 import msgspec
 import pytest

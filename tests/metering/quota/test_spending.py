@@ -1,4 +1,4 @@
-"""A ceiling on the charge: what it counts, how much of an answer fits, and what is said of it."""
+"""A ceiling on the charge: what it counts, how much output fits, and its status."""
 
 import msgspec
 import pytest
@@ -131,11 +131,11 @@ async def test_the_last_answer_under_a_ceiling_is_cut_at_it(either: Process, boo
     with pytest.raises(QuotaExceeded) as refused:
         await either.admit(account)
     assert refused.value.code == "held"
-    (standing,) = (await either.standings.of(account.tenant_id, account.user_id)).limits
-    assert (standing.used, standing.held, standing.remaining) == (0, 2, 0)
+    (status,) = (await either.limit_status.of(account.tenant_id, account.user_id)).limits
+    assert (status.used, status.held, status.remaining) == (0, 2, 0)
     await either.settle(first, Usage(100, 21))
-    (standing,) = (await either.standings.of(account.tenant_id, account.user_id)).limits
-    assert (standing.used, standing.held, standing.remaining) == (1, 0, 1)  # 0.04 paise: used up, left down
+    (status,) = (await either.limit_status.of(account.tenant_id, account.user_id)).limits
+    assert (status.used, status.held, status.remaining) == (1, 0, 1)  # 0.04 paise: used rounds up, left rounds down
     second = await either.admit(account)  # 50 of its prompt may be input over the allowance: 0.25 paise
     assert (second.request.held_output_tokens, second.room) == (20 + 43 - 21, (30_000,))
     await either.settle(second, Usage(0, 70, 100))

@@ -1,4 +1,4 @@
-"""Minutes, days and months: their names, their borders in any zone, and that no moment falls between two."""
+"""Minutes, days and months: names, borders in any zone, and no gaps between them."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo

@@ -20,10 +20,11 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from core.clock import now_ms
 from core.errors import NakaError
-from metering.adjustments.measurement import COUNT_NAMES
-from metering.admission.admission import AdmissionRequest, Grant
+from metering.admission.admission import AdmissionRequest
+from metering.counts import COUNT_COLUMNS
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome
+from metering.quota.query import Grant
 from sandbox.valkey import Valkey
 from tests.metering.books_bench import Bench, Post
 from tests.metering.books_draws import ANY, SMALL, finish, start, write
@@ -62,7 +63,7 @@ class BooksMachine(Steps):
             return
         epoch = self.scene.read(asked.request.tenant_id).epoch
         with contextlib.suppress(NakaError):
-            self.bench.run(post.process.admission._grants._open(asked.request))
+            self.bench.run(post.process.admission.redis_grants._open(asked.request))
         if asked.state is State.HELD and asked.request.epoch == epoch:
             asked.state = State.OPEN
         elif asked.state is State.HELD:
@@ -201,7 +202,7 @@ class BooksMachine(Steps):
 
     # --------------------------------------------------------------------------------------------- entries
 
-    @event(which=ANY, change=st.integers(-80, 80), name=st.sampled_from(COUNT_NAMES))
+    @event(which=ANY, change=st.integers(-80, 80), name=st.sampled_from(COUNT_COLUMNS))
     def correct(self, which: int, change: int, name: str) -> None:
         self.settled(which)
         asked = self.asked(which, lambda asked: asked.state in {State.OPEN, State.SETTLED})
@@ -210,7 +211,7 @@ class BooksMachine(Steps):
 
     @event(who=ANY, back=st.integers(0, 1), amounts=st.tuples(*[st.integers(0, 99)] * 7))
     def credit(self, who: int, back: int, amounts: tuple[int, ...]) -> None:
-        given = dict(zip(COUNT_NAMES, amounts, strict=True))
+        given = dict(zip(COUNT_COLUMNS, amounts, strict=True))
         given["requests"], given["cost_nano_usd"] = given["requests"] % 3, given["cost_nano_usd"] * 10_000
         if any(given.values()):
             self.scene.credit(self.scene.accounts[who % 4], given, months_ago=back)

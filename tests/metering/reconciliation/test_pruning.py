@@ -1,4 +1,4 @@
-"""Rows of processes that are over go; whoever beats at that moment, or left something open, stays."""
+"""Rows of ended processes are pruned; one that beats at that moment, or left requests open, stays."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 
 from core.ids import uuid7
-from core.postgres.database import asyncpg_dsn
 from metering.reconciliation.pruning import prune_processes, prune_reconciliations
 from tests.programs import until
+from tests.servers import asyncpg_dsn
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 OLD, YOUNG = timedelta(days=1, minutes=1), timedelta(hours=23)
@@ -20,7 +20,7 @@ OLD, YOUNG = timedelta(days=1, minutes=1), timedelta(hours=23)
 
 @pytest.fixture
 async def connect(database_url: str) -> AsyncIterator[Callable[[], Any]]:
-    """Makes connections to the test's own database."""
+    """Connects to the test's own database."""
     made: list[Any] = []
 
     async def connect() -> Any:
@@ -58,7 +58,7 @@ async def test_rows_of_processes_that_are_over_go(connect: Callable[[], Any]) ->
 
 @asynccontextmanager
 async def _waited_for(connection: Any, work: Any) -> AsyncIterator[None]:
-    """A transaction that commits only once `work`, begun after the block, waits for one of its locks."""
+    """A transaction that commits once `work`, started in it, waits for one of its locks."""
     async with connection.transaction():
         yield
         task = asyncio.create_task(work)

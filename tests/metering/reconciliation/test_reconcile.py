@@ -1,4 +1,4 @@
-"""The books prove themselves: clean after any traffic, each damage named exactly, mended, and nothing else moved."""
+"""Reconciliation: no drift after any traffic; each damage is found exactly and repaired, and nothing else changes."""
 
 import asyncio
 import json
@@ -11,14 +11,13 @@ import pytest
 from core.clock import now_ms, to_datetime
 from core.errors import Invalid
 from core.ids import uuid7
+from metering.counts import COUNT_COLUMNS, REPORTED_COLUMNS, TOKEN_COLUMNS
 from metering.journal.journal import settle_batch
-from metering.models import COUNT_COLUMNS, REPORTED_COLUMNS
 from metering.pricing.tokens import Usage
 from metering.reconciliation.drifts import METERS, OPEN, ROLLUP, Month
-from metering.reconciliation.provider_usage import TOKENS, Reported, compare_with_provider
+from metering.reconciliation.provider_usage import Reported, compare_with_provider
 from metering.reconciliation.reconcile import Scope, reconcile, run_reconciliation
 from metering.reconciliation.repair import repair_meters, repair_rollup
-from metering.settlement.settlement import counts_of
 from tests.harness import Account, Books
 from tests.metering.process import Process, start_process
 from tests.metering.proof import OPERATOR, audited, check, everything, found, this_month, three_users, traffic
@@ -32,7 +31,7 @@ async def accounts(books: Books) -> list[Account]:
 
 @pytest.fixture
 async def tenant_id(process: Process, accounts: list[Account]) -> UUID:
-    """Their tenant, after some traffic."""
+    """The accounts' tenant, after some traffic."""
     await traffic(process, accounts, random.Random(17), 15)
     return accounts[0].tenant_id
 
@@ -85,7 +84,7 @@ async def test_entries_are_no_drift_and_a_repair_of_a_drifted_meter_neither(
 
 
 async def enter(books: Books, account: Account, kind: str, amounts: tuple[int, ...]) -> None:
-    """An entry as metering makes it: rollup, meter and epoch in its transaction."""
+    """An entry with its rollup, meter and epoch in one transaction."""
     names = ", ".join(COUNT_COLUMNS)
     values = ", ".join(map(str, amounts))
     moved = ", ".join(f"{name} = t.{name} + excluded.{name}" for name in COUNT_COLUMNS)
@@ -145,7 +144,7 @@ ONE_KEY = """(user_id, day, key_id, model) = (SELECT user_id, day, key_id, model
         (f"UPDATE usage_daily SET errors = errors + 2 WHERE tenant_id = $1 AND {ONE_KEY}", {"errors": 2}),
     ],
 )
-async def test_a_wrong_or_missing_row_of_the_rollup_is_named_and_mended(
+async def test_a_wrong_or_missing_row_of_the_rollup_is_named_and_repaired(
     process: Process, books: Books, tenant_id: UUID, damage: str, difference: dict[str, int] | None
 ) -> None:
     before = await everything(books, tenant_id)
@@ -175,7 +174,7 @@ async def test_a_wrong_or_missing_row_of_the_rollup_is_named_and_mended(
         ("usage_by_day", "DELETE FROM usage_by_day"),
     ],
 )
-async def test_a_coarser_rollup_that_drifted_is_named_and_mended(
+async def test_a_coarser_rollup_that_drifted_is_named_and_repaired(
     process: Process, books: Books, tenant_id: UUID, table: str, damage: str
 ) -> None:
     before = await books.sums(table, tenant_id)
@@ -277,7 +276,7 @@ async def test_repairs_while_settlements_run_end_exact(
     assert sorted(await audited(books, tenant_id)) == ["usage.repair_meters"] * 4 + ["usage.repair_rollup"] * 4
 
 
-async def test_a_settlement_that_commits_while_the_rollup_is_mended_is_not_lost(
+async def test_a_settlement_that_commits_while_the_rollup_is_repaired_is_not_lost(
     process: Process, books: Books, accounts: list[Account], tenant_id: UUID
 ) -> None:
     await process.settle(await process.admit(accounts[0]), Usage(1, 2, 3, 4, 5))
@@ -287,18 +286,20 @@ async def test_a_settlement_that_commits_while_the_rollup_is_mended_is_not_lost(
         settling = connection.transaction()
         await settling.start()
         assert await settle_batch(connection, [settlement(grant.request)], 3) == {grant.request.id}
-        mending = asyncio.create_task(repair_rollup(process.pool, OPERATOR, tenant_id, this_month()))
+        repair = asyncio.create_task(repair_rollup(process.pool, OPERATOR, tenant_id, this_month()))
         async with asyncio.timeout(10):
             while not await books.fetch(WAITING):  # for the row: its difference is found, and not added yet
-                assert not mending.done()
+                assert not repair.done()
         await settling.commit()
-    assert await mending > 0
-    await process.quota.settle(tenant_id, accounts[0].user_id, grant.request.id, counts_of(settlement(grant.request)))
+    assert await repair > 0
+    await process.quota.settle(
+        tenant_id, accounts[0].user_id, grant.request.id, settlement(grant.request).counts.values
+    )
     assert found(await check(process, tenant_id)) == {}
 
 
 WAITING = """SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-    AND query LIKE '%INSERT INTO usage_daily%'"""
+    AND query LIKE '%naka_add_usage%'"""
 
 
 async def test_a_request_that_nobody_settled_is_named_a_minute_after_its_deadline(
@@ -402,6 +403,6 @@ async def test_what_was_measured_is_held_against_what_the_provider_reports(
     mine, other = [
         row for row in await compare_with_provider(process.pool, theirs, day, 2) if row.model.startswith(model)
     ]
-    assert mine.ours == dict(zip(TOKENS, (40, 87, 120, 160, 200), strict=True))
+    assert mine.ours == dict(zip(TOKEN_COLUMNS, (40, 87, 120, 160, 200), strict=True))
     assert (mine.difference, mine.requests, mine.estimated, mine.lost) == ({"output_tokens": 1}, 4, 1, 1)
     assert (other.difference, other.requests) == ({"input_tokens": 1}, 0)

@@ -1,4 +1,4 @@
-"""Redis against the books: wrong windows and holds are named, what is in flight or over is not, and it is rebuilt."""
+"""Redis against Postgres: wrong windows and holds are found, requests in flight are not, and Redis is rebuilt."""
 
 import asyncio
 import random
@@ -9,12 +9,12 @@ from uuid import UUID
 import pytest
 
 from core.clock import now_ms
-from metering.admission.admission import Grant
 from metering.admission.redis_pipeline import RedisPipeline
 from metering.admission.redis_scripts import QuotaScripts, tenant_key, user_key
 from metering.journal.journal import Settled
 from metering.pricing.tokens import Usage
 from metering.quota.counters import WindowState
+from metering.quota.query import Grant
 from metering.reconciliation.drifts import REDIS
 from metering.reconciliation.reconcile import Scope, reconcile
 from metering.reconciliation.redis_check import RedisCheck
@@ -39,7 +39,7 @@ async def accounts(books: Books) -> list[Account]:
 
 @pytest.fixture
 async def tenant_id(process: Process, accounts: list[Account]) -> UUID:
-    """Their tenant, after some traffic."""
+    """The accounts' tenant, after some traffic."""
     await traffic(process, accounts, random.Random(17), 15)
     return accounts[0].tenant_id
 
@@ -66,8 +66,8 @@ async def test_what_happens_between_the_two_readings_is_no_drift(
 async def test_a_hash_that_was_only_built_is_no_drift(
     process: Process, accounts: list[Account], tenant_id: UUID
 ) -> None:
-    await process.lane.command("DEL", tenant_key(tenant_id))
-    await process.epochs.rebuild_tenant(tenant_id, 0)
+    await process.pipeline.command("DEL", tenant_key(tenant_id))
+    await process.rebuilder.rebuild_tenant(tenant_id, 0)
     assert found(await check(process, tenant_id)) == {}
     await process.admit(accounts[1])
     assert found(await check(process, tenant_id)) == {}
@@ -97,10 +97,10 @@ async def test_a_wrong_window_in_redis_is_named_and_rebuilt(
     request, of_user = held.request, whose == "the user"
     name = f"d:{request.day}" if window == "d" else f"p:{request.period_id}"
     key = user_key(request.tenant_id, request.user_id) if of_user else tenant_key(request.tenant_id)
-    state = WindowState.unpack(await process.lane.command("HGET", key, name))
+    state = WindowState.unpack(await process.pipeline.command("HGET", key, name))
     numbers = [*state.used, *state.held]
     numbers[count] += 11
-    await process.lane.command("HSET", key, name, WindowState(tuple(numbers[:7]), tuple(numbers[7:])).pack())
+    await process.pipeline.command("HSET", key, name, WindowState(tuple(numbers[:7]), tuple(numbers[7:])).pack())
     before = await everything(books, request.tenant_id)
     run = await check(process, request.tenant_id)
     assert found(run) == {REDIS: 1}
@@ -129,7 +129,7 @@ async def test_a_hold_that_nobody_owns_is_named(process: Process, books: Books, 
 
 async def test_a_hold_that_is_lost_is_named(process: Process, held: Grant) -> None:
     request = held.request
-    await process.lane.command("HDEL", tenant_key(request.tenant_id), f"h:{request.id.hex}")
+    await process.pipeline.command("HDEL", tenant_key(request.tenant_id), f"h:{request.id.hex}")
     run = await check(process, request.tenant_id)
     subjects = [drift.subject for drift in run.checks[REDIS].drifts]
     assert {"of": "the tenant", "hold": str(request.id), "request": "open"} in subjects
@@ -176,7 +176,7 @@ async def test_a_hold_that_has_lapsed_waits_for_the_next_request_and_is_no_drift
 async def test_what_redis_says_does_not_matter_while_postgres_admits(
     process: Process, books: Books, tenant_id: UUID
 ) -> None:
-    await process.lane.command("HSET", tenant_key(tenant_id), "c", 40)
+    await process.pipeline.command("HSET", tenant_key(tenant_id), "c", 40)
     assert found(await check(process, tenant_id)) == {REDIS: 1}
     await books.fetch("UPDATE tenant_epochs SET fallback_until = now() WHERE tenant_id = $1", tenant_id)
     assert found(await check(process, tenant_id)) == {}

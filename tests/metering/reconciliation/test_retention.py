@@ -1,4 +1,4 @@
-"""Old months go, their sums stay, and the books add up before and after."""
+"""Old months are detached, their sums stay, and reconciliation finds no drift before or after."""
 
 import asyncio
 import random
@@ -15,8 +15,8 @@ from core.postgres.database import Connections
 from core.tenancy.models import User
 from metering.adjustments.corrections import Amounts, correct, credit
 from metering.admission.entitlements import project_entitlement
+from metering.counts import COUNT_COLUMNS
 from metering.journal.partitions import ensure_partitions
-from metering.models import COUNT_COLUMNS
 from metering.quota.limits import PlanLimits
 from metering.quota.schedule import Period, Schedule
 from metering.quota.windows import Calendar
@@ -49,7 +49,7 @@ async def pool(database_url: str) -> AsyncIterator[Connections]:
 
 @pytest.fixture
 async def account(old: Books, pool: Connections) -> Account:
-    """Some requests a month, in each of the last seven months; on the edges of UTC's months, too."""
+    """Some requests in each of the last seven months, also at the boundaries of months in UTC."""
     account, dice = await old.account(), random.Random(2)
     async with old.connection() as connection:
         for back in range(7):

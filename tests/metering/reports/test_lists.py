@@ -1,4 +1,4 @@
-"""A page of requests, entries or changes costs the same at any size, and the pages together are the whole list."""
+"""A page of requests, entries or changes costs the same at any size, and the pages together are the list."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -7,21 +7,22 @@ import asyncpg
 import pytest
 
 from core.postgres import index_pages as walks
-from core.postgres.database import Database, asyncpg_dsn
+from core.postgres.database import Database
 from metering.reports.requests import RequestFilter, list_requests, stream_requests
 from migrations.indexes import build_indexes
 from tests import servers
 from tests.request_rows import FILTERS, OLD_MODEL, RARE, WHALE, fill, lists, page_cost
+from tests.servers import asyncpg_dsn
 
 ROWS = 12_000
 MOST_ROWS = 300
 MOST_BLOCKS = 200
-"""Reading all of it would be 1,000."""
+"""A scan of the whole table would read 1,000."""
 
 
 @pytest.fixture
 async def filled(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
-    """Rows of three months, of which a page looks at 300."""
+    """Rows of three months; a page reads 300."""
     monkeypatch.setattr(walks, "MOST_ROWS", MOST_ROWS)
     connection = await asyncpg.connect(asyncpg_dsn(servers.owner(database_url)))
     await fill(connection, ROWS, months=3)

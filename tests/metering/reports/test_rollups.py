@@ -1,4 +1,4 @@
-"""The rollups move together: errors alike in all of them, and a repair and a settlement in one order."""
+"""The rollups agree: the same errors in all of them, and one lock order for repairs and settlements."""
 
 import asyncio
 from dataclasses import replace
@@ -17,7 +17,7 @@ ROLLUPS = ("usage_daily", "usage_monthly", "usage_by_day")
 
 
 async def settled(process: Process, *accounts: Account, outcome: Outcome = Outcome.COMPLETED) -> None:
-    """A request of each, which ended so."""
+    """Settles a request of each account with the outcome."""
     asked = [request(account) for account in accounts]
     assert set(await asyncio.gather(*map(process.journal.opens.submit, asked))) == {Opened.OPEN}
     ended = [replace(settlement(one), outcome=outcome) for one in asked]
@@ -44,7 +44,7 @@ async def test_what_ended_as_an_error_is_one_in_every_rollup(process: Process, b
 async def test_a_repair_never_stands_in_the_way_of_a_settlement_that_it_waits_for(
     process: Process, books: Books
 ) -> None:
-    """Daily before monthly, the repair would hold what the settlement wants next, and the other way round."""
+    """With daily before monthly, repair and settlement would wait for each other's rows."""
     accounts = sorted(await one_tenant(books, 2), key=lambda account: account.user_id)
     first, second = accounts
     await settled(process, *accounts)
@@ -63,13 +63,13 @@ async def test_a_repair_never_stands_in_the_way_of_a_settlement_that_it_waits_fo
 
 
 async def _until_it_waits(books: Books, table: str) -> None:
-    """Until a statement that writes the table waits for a lock."""
+    """Returns once a statement waits for a row of the table: it holds the row's tuple lock meanwhile."""
     waiting = (
-        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        " AND query LIKE '%INSERT INTO ' || $1 || ' %'"
+        "SELECT FROM pg_stat_activity JOIN pg_locks l USING (pid) WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock' AND l.locktype = 'tuple' AND l.relation = $1::text::regclass"
     )
     async with asyncio.timeout(10):
-        while not await books.fetch(waiting, table):  # noqa: ASYNC110 - another session waits, which nobody tells
+        while not await books.fetch(waiting, table):  # noqa: ASYNC110 - another session waits, which is only seen by asking
             await asyncio.sleep(0.01)
 
 

@@ -1,4 +1,4 @@
-"""The migration that brings the coarser rollups fills them with what would have moved them."""
+"""The migration that adds the coarser rollups fills them from existing usage."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,14 +12,15 @@ from alembic.config import Config
 
 import migrations
 from core.ids import uuid7
-from core.postgres.database import Connections, asyncpg_dsn
+from core.postgres.database import Connections
+from metering.counts import REPORTED_COLUMNS
 from metering.journal.journal import open_batch, settle_batch
 from metering.journal.records import Outcome
-from metering.models import REPORTED_COLUMNS
 from metering.reconciliation.reconcile import reconcile
 from tests import servers
 from tests.harness import Books
 from tests.metering.rows import request, settlement
+from tests.servers import asyncpg_dsn
 
 SUMS = ", ".join(f"sum({name})::bigint AS {name}" for name in REPORTED_COLUMNS)
 TABLES = {
@@ -56,7 +57,7 @@ async def test_an_upgrade_fills_the_rollups(database_url: str) -> None:
 
 
 async def _rollups(connection: Any) -> dict[str, Sequence[Any]]:
-    """Each by its key, the shards together."""
+    """The rows by key, summed over the shards."""
     return {
         table: await connection.fetch(f"SELECT {key}, {SUMS} FROM {table} GROUP BY {key} ORDER BY {key}")
         for table, key in TABLES.items()

@@ -1,4 +1,4 @@
-"""Reports: whichever rollup answers, the sums are those of the rows; and a price is exact."""
+"""Reports: every rollup gives the sums of the rows, and prices are exact."""
 
 import json
 import random
@@ -14,7 +14,7 @@ import pytest
 from billing.invoicing.report_prices import margin_paise, paise_of, period_rates
 from core.clock import now_ms
 from core.tenancy.accounts import create_tenant, create_user
-from metering.models import COUNT_COLUMNS
+from metering.counts import COUNT_COLUMNS
 from metering.reports.usage_report import GROUPS, PRICE, SUMS, UsageReport, whole_months
 from tests.harness import ACTOR, Account, Books
 from tests.metering.rows import KOLKATA
@@ -37,7 +37,7 @@ async def report_books(database_url: str) -> AsyncIterator[Books]:
 
 @pytest.fixture
 async def rows(report_books: Books) -> list[Row]:
-    """A hundred days of three tenants: one on tokens, one on spend, one without a plan; and the rows of its rollup."""
+    """The rollup's rows of a hundred days: a tenant billed by tokens, one billed by spend, one without a plan."""
     dice = random.Random(11)
     tenants = [await _tenant(report_books, plan) for plan in ("tokens", "spend", None)]
     made: list[Row] = []
@@ -105,7 +105,7 @@ async def _tenant(books: Books, plan: str | None) -> tuple[UUID, list[Account]]:
 def expected(
     rows: list[Row], wanted: UsageReport, plans: dict[UUID, str | None]
 ) -> dict[tuple[Any, ...], Counter[str]]:
-    """The report by plain arithmetic, by its groups."""
+    """The expected report, by its groups."""
     found: dict[tuple[Any, ...], Counter[str]] = {}
     for row in rows:
         filters = ("tenant_id", "user_id", "key_id", "model")

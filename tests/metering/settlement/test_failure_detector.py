@@ -1,4 +1,4 @@
-"""Who is dead is judged by what one observer saw with its own eyes, and for how long."""
+"""The failure detector judges only by what its observer read, and for how long."""
 
 from itertools import accumulate
 from uuid import UUID
@@ -12,7 +12,7 @@ DEAD_AFTER, GAP = 80, 30  # whole numbers as times, so that nothing is lost in s
 A, B = UUID(int=1), UUID(int=2)
 
 looks = st.lists(st.integers(0, GAP), min_size=1, max_size=40).map(lambda steps: list(accumulate(steps)))
-"""The times of looks that never are too far apart."""
+"""Times of reads that are never too far apart."""
 
 
 def vigil() -> FailureDetector:
@@ -21,7 +21,7 @@ def vigil() -> FailureDetector:
 
 @given(looks, st.data())
 def test_a_beat_that_moves_in_time_is_never_dead(times: list[int], data: st.DataObject) -> None:
-    """However it moves (a pruned row begins at 1 again), if it moves before `dead_after` is over."""
+    """Any change of the beat within `dead_after` counts, also a restart at 1 after pruning."""
     watch, beat, moved_at = vigil(), 0, times[0]
     for at, after in zip(times, [*times[1:], times[-1]], strict=True):
         if data.draw(st.booleans()) or after - moved_at >= DEAD_AFTER or at - moved_at >= DEAD_AFTER:
@@ -61,7 +61,7 @@ def test_who_was_away_is_seen_anew(times: list[int], away_at: int) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 2 * GAP), st.integers(0, 1)), max_size=40), st.integers(-(10**9), 10**9))
 def test_what_the_clock_says_plays_no_role(steps: list[tuple[int, int]], offset: int) -> None:
-    """Two observers of the same beats agree, whatever their clocks began with."""
+    """Two observers of the same beats agree, whatever the start of their clocks."""
     one, other, at = vigil(), vigil(), 0
     for step, beat in steps:
         at += step

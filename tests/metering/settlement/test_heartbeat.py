@@ -1,4 +1,4 @@
-"""The heartbeat: one write a beat, with all that another process needs to settle what this one leaves behind."""
+"""The heartbeat: one write per beat, with all that another process needs to settle this one's requests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,13 +25,13 @@ Start = Callable[..., Awaitable[Process]]
 
 
 async def said(books: Books, process: Process) -> list[Progress]:
-    """What the last beat said of each stream, in order."""
+    """The progress of each stream in the last beat, in order."""
     (row,) = await books.fetch("SELECT progress FROM processes WHERE id = $1", process.journal.process_id)
     return msgspec.json.decode(row["progress"], type=list[Progress])
 
 
 def overhear(monkeypatch: pytest.MonkeyPatch, process: Process) -> list[str]:
-    """The statements of the process's pool from now on."""
+    """Records the statements of the process's pool."""
     statements: list[str] = []
     acquire = process.pool.acquire
 
@@ -46,13 +46,13 @@ def overhear(monkeypatch: pytest.MonkeyPatch, process: Process) -> list[str]:
 
 
 async def backends(books: Books) -> set[int]:
-    """Who else is connected to the database."""
+    """The other connections to the database."""
     query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     return {row["pid"] for row in await books.fetch(f"{query} AND backend_type = 'client backend'")}
 
 
 async def beats_again(books: Books, process: Process) -> bool:
-    """Whether it beats within a while."""
+    """Whether it beats within some seconds."""
     before = await beat_of(books, process)
     for _ in range(200):
         if await beat_of(books, process) > before:
@@ -70,7 +70,10 @@ async def test_one_write_a_beat_whatever_the_number_of_streams(
             process.running.record(uuid7(), write(UsageRecorder(100, 0), chars=400))
         before = await beat_of(books, process)
         await process.heartbeat.beat()
-        assert statements == [load("beat"), load("densities")]  # which writes only what was measured: nothing, here
+        assert statements == [
+            load("heartbeat"),
+            load("chars_per_token"),
+        ]  # no new measurement
         assert await beat_of(books, process) == before + 1
         statements.clear()
     assert len(await said(books, process)) == 200
@@ -121,7 +124,9 @@ async def test_a_missed_beat_does_not_end_the_loop(
     async with Line(metering_database).open() as line:
         others = await backends(books)
         process = await start_process(line.url, redis_url, spool_dir=tmp_path)
-        heart = Heartbeat(process.pool, process.running, _densities(process), process.journal.process_id, every_s=0.02)
+        heart = Heartbeat(
+            process.pool, process.running, _chars_per_token(process), process.journal.process_id, every_s=0.02
+        )
         await heart.start()
         assert await beats_again(books, process)
 
@@ -189,5 +194,5 @@ async def test_goodbye_only_when_nothing_runs(process: Process, books: Books) ->
     assert not await has_ended()
 
 
-def _densities(process: Process) -> Any:
-    return process.heartbeat._densities
+def _chars_per_token(process: Process) -> Any:
+    return process.heartbeat.chars_per_token

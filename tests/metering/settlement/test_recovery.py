@@ -1,4 +1,4 @@
-"""What a dead process left open is settled once, by what its last heartbeat said; orphans of a living one, too."""
+"""Recovery settles what a dead process left open, once, from its last heartbeat; and orphans of a living one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,26 +11,26 @@ import pytest
 
 from core.errors import Unavailable
 from core.ids import uuid7
-from metering.admission.admission import Grant
 from metering.journal.journal import Opened
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome
 from metering.pricing.tokens import Usage
+from metering.quota.query import Grant
 from metering.settlement.failure_detector import FailureDetector
 from tests.harness import TOKEN_FIELDS, Books
 from tests.metering.faults import INPUT, Line, agree, beat_of, recover, row_of, stream, write
-from tests.metering.process import Process, books_say, shadow, start_process
+from tests.metering.process import Process, books_say, redis_counters, start_process
 
 Start = Callable[..., Awaitable[Process]]
 
 
 def impatient(process: Process, *, longest_gap_s: float = 60) -> None:
-    """It judges a beat dead that stands still for a moment."""
-    process.recovery._vigil = FailureDetector(dead_after_s=0.05, longest_gap_s=longest_gap_s)
+    """Suspects a process after a short time."""
+    process.recovery.detector = FailureDetector(dead_after_s=0.05, longest_gap_s=longest_gap_s)
 
 
 async def looked(process: Process) -> None:
-    """It has looked twice, and long enough apart."""
+    """Looks twice, far enough apart."""
     await process.recovery.look()
     await asyncio.sleep(0.06)
     await process.recovery.look()
@@ -67,24 +67,24 @@ async def test_a_dead_process_is_settled_by_its_last_beat(start: Start, books: B
     assert (sums["requests"], sums["output_tokens"]) == (6, 51 + 77 + 100 + 77)
 
     # All may still run, if it only sleeps: the holds count, in Redis as it is and after it is built anew.
-    before = await shadow(alive.quota, middle)
+    before = await redis_counters(alive.quota, middle)
     assert [state.held[0] for state in before[1][1][1:]] == [6, 6]
-    await alive.epochs.rebuild_tenant(account.tenant_id, 10)
-    await alive.epochs.build_user(account.tenant_id, account.user_id, 11)
-    assert await shadow(alive.quota, middle) == before
+    await alive.rebuilder.rebuild_tenant(account.tenant_id, 10)
+    await alive.rebuilder.build_user(account.tenant_id, account.user_id, 11)
+    assert await redis_counters(alive.quota, middle) == before
 
 
-async def test_the_density_of_the_model_is_what_was_measured(start: Start, books: Books) -> None:
+async def test_the_characters_per_token_of_the_model_are_what_was_measured(start: Start, books: Books) -> None:
     dead, alive = await start(), await start()
     account = await books.account()
     grant, recorder = await stream(dead, account, chars=150)
     recorder.model = "claude-haiku-4-5"
-    alive.recovery._densities.observe("claude-haiku-4-5", 6_000, 3_000)
+    alive.recovery.chars_per_token.observe("claude-haiku-4-5", 6_000, 3_000)
     await dead.heartbeat.beat()
     await recover(alive, dead, books)
     row = await row_of(books, grant)
     assert (row["output_tokens"], row["model"]) == (75, "claude-haiku-4-5")
-    price = (await alive.recovery._prices.book()).at("claude-haiku-4-5", grant.request.opened_ms)
+    price = (await alive.recovery.prices.book()).at("claude-haiku-4-5", grant.request.opened_ms)
     assert row["cost_nano_usd"] == price.cost_nano_usd(replace(INPUT, output_tokens=75)) != 0
 
 
@@ -113,7 +113,7 @@ async def test_a_beat_that_moved_meanwhile_saves_its_process(start: Start, books
 
 
 async def test_a_beat_under_way_is_waited_for(start: Start, books: Books) -> None:
-    """Judged dead at the very moment of its beat: the row's lock decides."""
+    """A process suspected at the moment of its beat: the row's lock decides."""
     awake, alive = await start(), await start()
     grant, _ = await stream(awake, await books.account(), chars=40)
     seen = await beat_of(books, awake)
@@ -151,11 +151,11 @@ async def test_orphans(process: Process, books: Books) -> None:
     row = await row_of(books, orphan)
     assert (row["state"], row["outcome"], row["output_tokens"], row["hold_until"]) == ("settled", "lost", 10, None)
     assert (await row_of(books, running))["state"] == "open"
-    after = await shadow(process.quota, running)
+    after = await redis_counters(process.quota, running)
     assert after == await books_say(books, running)
     assert after[1][1][1].held[0] == 1
     await process.settle(running, Usage(1, 2, 3, 4, 5))
-    assert await shadow(process.quota, running) == await books_say(books, running)
+    assert await redis_counters(process.quota, running) == await books_say(books, running)
     assert (await agree(books, account))["requests"] == 2
 
 
@@ -163,7 +163,7 @@ async def test_orphans(process: Process, books: Books) -> None:
 async def test_one_that_is_opened_meanwhile_is_no_orphan(
     process: Process, books: Books, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    """It is listed before it is opened, and the list is read after the rows."""
+    """A request is in flight before it is opened, and the list is read after the rows."""
     account = await books.account()
     first = await process.admit(account)
     process.running.leave(first.request.id)
@@ -186,7 +186,7 @@ async def test_one_that_is_opened_meanwhile_is_no_orphan(
 
 
 async def test_an_orphan_hunt_beside_a_busy_process(process: Process, books: Books) -> None:
-    """Whatever it opens and settles meanwhile, a living process takes nothing of its own for an orphan."""
+    """A living process takes none of its own requests for an orphan while it opens and settles."""
     account = await books.account()
     busy = True
 
@@ -217,11 +217,11 @@ async def test_one_that_said_goodbye_is_recovered_at_once(start: Start, books: B
     await gone.heartbeat.beat()
     gone.running.leave(grant.request.id)
     await gone.heartbeat.stop()
-    assert (await shadow(alive.quota, grant))[0][0] == 1
+    assert (await redis_counters(alive.quota, grant))[0][0] == 1
     await alive.recovery.look()
     row = await row_of(books, grant)
     assert (row["state"], row["outcome"], row["output_tokens"], row["hold_until"]) == ("settled", "lost", 10, None)
-    assert await shadow(alive.quota, grant) == await books_say(books, grant)
+    assert await redis_counters(alive.quota, grant) == await books_say(books, grant)
 
 
 async def test_nobody_is_dead_right_after_postgres_was_away(
@@ -247,7 +247,7 @@ async def test_nobody_is_dead_right_after_postgres_was_away(
 
 
 async def test_who_cannot_be_recovered_keeps_nobody_else(start: Start, books: Books) -> None:
-    """A heartbeat that cannot be read, a price not known yet, words that Postgres does not take: loud, and alone."""
+    """An unreadable heartbeat, an unknown price, text that Postgres refuses: logged, without effect on others."""
     garbled, unpriced, odd, alive = [await start() for _ in range(4)]
     account = await books.account()
     grants = [(await stream(process, account, chars=40))[0] for process in (garbled, unpriced, odd, odd)]
@@ -270,7 +270,7 @@ async def test_who_cannot_be_recovered_keeps_nobody_else(start: Start, books: Bo
 
 
 async def test_more_than_one_bite(process: Process, start: Start, books: Books) -> None:
-    """Hundreds of open requests of one dead process: some at each look, all in the end."""
+    """Hundreds of open requests of one dead process: a batch per look, all in the end."""
     dead = await start()
     account = await books.account()
     (first, _), now = await stream(dead, account, chars=40), uuid7

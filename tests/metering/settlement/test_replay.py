@@ -1,4 +1,4 @@
-"""Postgres is away: settlements go to our disk, nobody waits for a time-out each, and they get into the books once."""
+"""Postgres down: settlements are spooled without a time-out each, and get into Postgres exactly once."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ from tests.metering.faults import (
     spooled,
     stream,
 )
-from tests.metering.process import Process, books_say, recorder, shadow, start_process
+from tests.metering.process import Process, books_say, recorder, redis_counters, start_process
 
 Start = Callable[..., Awaitable[Process]]
 
@@ -41,20 +41,20 @@ def server(private_postgres: Callable[..., Postgres]) -> Postgres:
 
 @pytest.fixture
 async def line(metering_database: str) -> AsyncIterator[Line]:
-    """The way of `ours` to Postgres."""
+    """The connection of `ours` to Postgres."""
     async with Line(metering_database).open() as line:
         yield line
 
 
 @pytest.fixture
 async def ours(line: Line, redis_url: str, tmp_path: Path) -> AsyncIterator[Process]:
-    """A process whose Postgres may be away."""
+    """A process whose Postgres can be cut off."""
     async with cut_off(line, redis_url, tmp_path) as process:
         yield process
 
 
 def rewrite(path: Path, change: Callable[[bytes], bytes]) -> bytes:
-    """A crash, or a bad disk, has left something else; answers what had been there."""
+    """Replaces the content, as a crash or a bad disk would; returns what was there."""
     content = path.read_bytes() if path.exists() else b""
     path.write_bytes(change(content))
     return content
@@ -82,7 +82,7 @@ async def test_postgres_stops_and_comes_back(server: Postgres, redis_url: str, t
     assert len(process.running) == 0
     assert (await agree(books, account))["requests"] == 12
     assert {row["source"] for row in await books.requests(account)} == {"final"}
-    assert await shadow(process.quota, first) == await books_say(books, first)
+    assert await redis_counters(process.quota, first) == await books_say(books, first)
     (direct,) = await grants(process, account, 1)
     await process.settle(direct, USAGE)
     assert (await row_of(books, direct))["state"] == "settled"
@@ -107,7 +107,7 @@ async def test_another_process_replays_what_a_dead_one_left(
     assert files(tmp_path) == []
     after = await agree(books, account)
     assert (after["requests"], after["output_tokens"]) == (7, 14)
-    assert await shadow(one.quota, granted[0]) == await books_say(books, granted[0])
+    assert await redis_counters(one.quota, granted[0]) == await books_say(books, granted[0])
 
     rewrite(path, lambda _: content)  # a crash of the machine may bring it back
     assert await other.replay.replay_abandoned() == 7
@@ -119,7 +119,7 @@ async def test_another_process_replays_what_a_dead_one_left(
 
 
 async def test_two_read_the_same_settlements(ours: Process, line: Line, start: Start, books: Books) -> None:
-    """Without any lock, from several processes at once, in any order: it is counted once."""
+    """Concurrent, from several processes, in any order: it is counted once."""
     account = await books.account()
     granted = await grants(ours, account, 40)
     line.cut()
@@ -173,11 +173,11 @@ async def test_a_commit_whose_answer_was_lost(ours: Process, line: Line, books: 
     assert files(tmp_path) == []
     assert (await agree(books, account))["requests"] == 2
     assert await entries_of(books, account) == []
-    assert await shadow(ours.quota, grant) == await books_say(books, grant)
+    assert await redis_counters(ours.quota, grant) == await books_say(books, grant)
 
 
 async def test_a_stop_while_postgres_is_away(ours: Process, line: Line, books: Books, tmp_path: Path) -> None:
-    """What waits and what is under way is on the disk when the lane has stopped, and the settlements know it."""
+    """Queued and running settlements are on disk when the committer has stopped, and their futures say so."""
     account = await books.account()
     granted = await grants(ours, account, 5)
     line.deafen()  # silence, not an error: the lane is in the middle of a batch

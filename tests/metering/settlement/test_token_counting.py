@@ -1,4 +1,4 @@
-"""What a request used and how that is known: final, counted or estimated; and the density that estimates lean on."""
+"""The usage of a request and its source: final, counted or estimated; and characters per token."""
 
 import asyncio
 import json
@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from api.gateway.stream_errors import UpstreamFault
 from api.gateway.upstream import Upstream
 from core.errors import Unavailable
-from core.postgres.database import asyncpg_dsn
 from core.resilience.shares import OWNER, FairPool
 from core.settings import Settings
 from metering.journal.recorder import MAX_TEXT_CHARS, UsageRecorder
@@ -26,6 +25,7 @@ from metering.settlement.token_counting import OutputCounter, broken_usage, fina
 from metering.sql import load
 from sandbox.anthropic import count_text
 from tests.harness import SIMULATOR_KEY, Simulator, scripted
+from tests.servers import asyncpg_dsn
 
 MODEL = "claude-sonnet-4-6"
 START = ReportedUsage(10, 1, 70, 5, CacheCreation(30, 40))
@@ -40,7 +40,7 @@ TEXTS = [
 
 
 def broken(text: str = "forty characters of text, counted twice.", **known: Any) -> UsageRecorder:
-    """A request that broke off after `text`, as the relay leaves it."""
+    """The recorder of a request that broke off after `text`."""
     made = UsageRecorder(
         2048, 0, outcome=Outcome.CLIENT_GONE, started=START, model=MODEL, pieces=[text], output_chars=len(text)
     )
@@ -54,7 +54,7 @@ def said(tokens: int | None) -> ReportedUsage:
 
 
 def counts(tokens: int) -> Callable[[str, str], Awaitable[int]]:
-    """A provider that counts every text so."""
+    """A provider whose count of every text is this."""
 
     async def count(model: str, text: str) -> int:
         assert (model, text) == (MODEL, "forty characters of text, counted twice.")
@@ -184,51 +184,51 @@ def test_output_is_between_what_was_told_and_what_was_granted(relayed: int, gran
     assert (usage.cache_write_5m_tokens, usage.cache_write_1h_tokens) == (30, 40)
 
 
-# -- density
+# -- characters per token
 
 
-async def test_whole_answers_tell_the_density_and_broken_ones_do_not() -> None:
-    densities = CharsPerToken()
-    counter = OutputCounter(None, densities)
+async def test_whole_answers_tell_the_characters_per_token_and_broken_ones_do_not() -> None:
+    measured = CharsPerToken()
+    counter = OutputCounter(None, measured)
     await counter.measure(broken("x" * 1200, finished=True, latest=said(ENOUGH_TOKENS - 100)))
-    assert densities.estimate(MODEL, 1000) == 250
+    assert measured.estimate(MODEL, 1000) == 250
     await counter.measure(broken("x" * 300))
     await counter.measure(broken("", outcome=Outcome.REFUSED, finished=True, latest=said(0)))
     await counter.measure(broken("x" * 300, finished=True, latest=said(100)))
-    assert densities.take() == [(MODEL, 1500, 500)]
-    assert [densities.estimate(MODEL, chars) for chars in (0, 1, 3, 4, 1000)] == [0, 1, 1, 2, 334]
-    assert densities.estimate("another", 1000) == 250
+    assert measured.take() == [(MODEL, 1500, 500)]
+    assert [measured.estimate(MODEL, chars) for chars in (0, 1, 3, 4, 1000)] == [0, 1, 1, 2, 334]
+    assert measured.estimate("another", 1000) == 250
     usage, source = await counter.measure(broken("x" * 300))
     assert (usage.output_tokens, source) == (100, Source.ESTIMATED)
 
 
 @pytest.mark.parametrize(("chars", "tokens"), [(0, 5), (10, 0), (10, 41), (10, 10**12), (33, 1)])
 def test_tokens_that_cannot_be_the_texts_tell_nothing(chars: int, tokens: int) -> None:
-    densities = CharsPerToken()
-    densities.observe(MODEL, chars, tokens)
-    assert densities.take() == []
+    measured = CharsPerToken()
+    measured.observe(MODEL, chars, tokens)
+    assert measured.take() == []
 
 
 def test_what_was_taken_is_known_until_the_table_has_it() -> None:
-    densities = CharsPerToken()
-    densities.observe(MODEL, 2000, 1000)
-    taken = densities.take()
-    assert (densities.take(), densities.estimate(MODEL, 10)) == ([], 5)
-    densities.put_back(taken)
-    assert densities.estimate(MODEL, 10) == 5
-    densities.observe(MODEL, 4000, 1000)
-    assert densities.take() == [(MODEL, 6000, 2000)]
-    densities.observe(MODEL, 1000, 1000)
-    densities.loaded([(MODEL, 9000, 3000), ("another", 5000, 1000)])
-    assert densities.estimate(MODEL, 10_000) == 4000  # 9000 of the table and 1000 that it has not yet
-    assert densities.estimate("another", 10) == 2
+    measured = CharsPerToken()
+    measured.observe(MODEL, 2000, 1000)
+    taken = measured.take()
+    assert (measured.take(), measured.estimate(MODEL, 10)) == ([], 5)
+    measured.put_back(taken)
+    assert measured.estimate(MODEL, 10) == 5
+    measured.observe(MODEL, 4000, 1000)
+    assert measured.take() == [(MODEL, 6000, 2000)]
+    measured.observe(MODEL, 1000, 1000)
+    measured.loaded([(MODEL, 9000, 3000), ("another", 5000, 1000)])
+    assert measured.estimate(MODEL, 10_000) == 4000  # 9000 of the table and 1000 that it has not yet
+    assert measured.estimate("another", 10) == 2
 
 
 def test_a_provider_that_echoes_a_new_name_each_time_fills_no_memory() -> None:
-    densities = CharsPerToken()
+    measured = CharsPerToken()
     for number in range(1000):
-        densities.observe(f"model-{number}", 10, 5)
-    assert len(densities.take()) == 64
+        measured.observe(f"model-{number}", 10, 5)
+    assert len(measured.take()) == 64
 
 
 async def test_the_table_adds_and_forgets_slowly(database_url: str) -> None:
@@ -236,7 +236,9 @@ async def test_the_table_adds_and_forgets_slowly(database_url: str) -> None:
 
     async def share(*measured: tuple[str, int, int]) -> dict[str, tuple[int, int]]:
         columns = zip(*measured, strict=True) if measured else ((), (), ())
-        return {row[0]: (row[1], row[2]) for row in await connection.fetch(load("densities"), *map(list, columns))}
+        return {
+            row[0]: (row[1], row[2]) for row in await connection.fetch(load("chars_per_token"), *map(list, columns))
+        }
 
     try:
         assert await share() == {}
@@ -311,7 +313,7 @@ async def test_few_count_at_once_and_the_rest_waits_its_turn(upstream: Upstream,
 
 
 async def test_too_many_are_not_even_asked(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    upstream._counts = FairPool("counts", 2, line=18, wait_s=5)  # of one tenant 1 runs and 9 wait
+    upstream._counts = FairPool("counts", 2, max_waiting=18, wait_s=5)  # of one tenant 1 runs and 9 wait
     monkeypatch.setattr("api.gateway.upstream._COUNT_S", 0.3)
     stuck = scripted(count_delay_ms=1000)
     asked = [asyncio.create_task(upstream.count_output(MODEL, stuck)) for _ in range(10)]

@@ -15,7 +15,7 @@ import razorpay
 
 ROOT = Path(__file__).resolve().parents[3]
 KEY_ID, KEY_SECRET, WEBHOOK_SECRET = "rzp_test_abcdefghij0001", "key_secret_local", "whsec_local_dev"
-START = 1793858480  # 2026-11-05 11:31:20 IST, as in the facts' example
+START = 1793858480  # 2026-11-05 11:31:20 IST, as in the documented example
 CYCLE_2 = 1796409000  # 2026-12-05 00:00 IST
 CYCLE_3 = 1799087400
 DAY = 86_400

@@ -1,4 +1,4 @@
-"""Every method of the SDK that facts/razorpay.md section 7 lists, unmodified, against the simulator."""
+"""Every method of the SDK that the product could use, unmodified, against the simulator."""
 
 import secrets
 import string
@@ -145,7 +145,7 @@ def test_orders_payments_and_refunds(bench: Bench) -> None:
     assert sdk.order.create(body)["id"] == order["id"]
     assert sdk.order.edit(order["id"], {"notes": {"a": "b"}})["notes"] == {"a": "b"}
     payment = bench.sim("POST", f"/orders/{order['id']}/pay", method="card_domestic")
-    assert (payment["fee"], payment["tax"], payment["captured"]) == (2784, 424, True)  # the facts' own numbers
+    assert (payment["fee"], payment["tax"], payment["captured"]) == (2784, 424, True)  # the documented sample's numbers
     assert sdk.order.fetch(order["id"])["status"] == "paid"
     assert sdk.order.payments(order["id"])["items"][0]["id"] == payment["id"]
     assert sdk.payment.fetch(payment["id"])["card"]["international"] is False

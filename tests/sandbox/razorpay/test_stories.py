@@ -1,4 +1,4 @@
-"""Subscriptions through their months: the state machine of facts/razorpay.md section 3, on a clock that is moved."""
+"""Subscriptions through their months: the documented state machine, on a clock that is moved."""
 
 from datetime import datetime, timedelta
 
@@ -23,7 +23,7 @@ def next_month(bench: Bench, key: str, *, plus: int = 0) -> None:
 def test_cycles_end_at_midnight_in_india() -> None:
     assert boundary(START, 1, "monthly", 1) == CYCLE_2
     assert boundary(START, 2, "monthly", 1) == CYCLE_3
-    assert boundary(START, 11, "monthly", 1) == 1822674600  # `end_at` of twelve, in the facts' sample
+    assert boundary(START, 11, "monthly", 1) == 1822674600  # `end_at` of twelve, in the documented sample
     end_of_january = ist(2027, 1, 31, 15)
     assert boundary(end_of_january, 1, "monthly", 1) == ist(2027, 2, 28)
     assert boundary(end_of_january, 2, "monthly", 1) == ist(2027, 3, 31)

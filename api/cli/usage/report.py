@@ -1,0 +1,143 @@
+"""`naka report usage`: the API's report for a terminal, a script or a spreadsheet."""
+
+import csv
+import os
+import stat
+import sys
+from datetime import date, datetime
+from typing import Annotated, Any, TextIO
+from uuid import UUID
+
+import msgspec
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from api.cli.command import AsJson, run_service, wide_console
+from api.cli.options import tenant_name
+from api.schemas.csv_text import BYTE_ORDER_MARK, cell
+from api.schemas.usage.reports import UsageQuery
+from api.services.context import ServiceContext
+from api.services.usage.reports import stream_usage
+from billing.gst.rupees import rupees
+from billing.invoicing.report_prices import paise_of
+from core.errors import Invalid
+from core.figures import grouped, usd
+from metering.reports.usage_report import GROUPS, ORDERS, PRICE, SUMS
+
+app = typer.Typer(no_args_is_help=True, help="Usage reports.")
+_BAR = 12
+_NAMES = {
+    "tenant": "tenant_slug",
+    "user": "external_id",
+    "key": "key_name",
+    "model": "model",
+    "day": "day",
+    "month": "month",
+}
+_FIGURES = ("requests", "errors", "input_tokens", "output_tokens", "cache_read_tokens")
+
+
+@app.callback()
+def _reports() -> None:
+    """Usage reports."""
+
+
+@app.command()
+def usage(  # noqa: PLR0913 - the filters
+    *,
+    since: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day; the month's first.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included; today.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help=f"Any of {', '.join(GROUPS)}, separated by commas; empty for the sum.")
+    ] = "day",
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant: its slug or id.")] = None,
+    user: Annotated[UUID | None, typer.Option(help="Only this user, by its id.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+    order: Annotated[str | None, typer.Option(help=f"Highest first, by one of {', '.join(ORDERS)}.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show usage by the groups asked for; without a range, of this month."""
+    groups = [group.strip() for group in by.split(",") if group.strip()]
+    if not set(groups) <= set(GROUPS) or order not in (None, *ORDERS):
+        raise Invalid(f"--by takes {', '.join(GROUPS)}; --order {', '.join(ORDERS)}")
+
+    query = UsageQuery(
+        first=since.date() if since else None,
+        last=until.date() if until else None,
+        group_by=groups,
+        tenant=tenant_name(tenant) if tenant else None,
+        user_id=user,
+        model=model,
+        order=order,
+        top=top,
+        named=True,
+    )
+    rows = run_service(lambda context: _read(context, query))
+    if as_json:
+        typer.echo(msgspec.json.encode(rows).decode())
+    elif as_csv:
+        if _is_file(sys.stdout):
+            sys.stdout.write(BYTE_ORDER_MARK)
+        writer = csv.writer(sys.stdout)
+        writer.writerow(rows[0] if rows else [*SUMS, PRICE])
+        writer.writerows([cell(value) for value in row.values()] for row in rows)
+    else:
+        _show(groups, rows)
+
+
+def _is_file(stream: TextIO) -> bool:
+    """Whether it is a file, which a spreadsheet may open. A program at a pipe expects no byte order mark."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except OSError:
+        return False
+
+
+async def _read(context: ServiceContext, query: UsageQuery) -> list[dict[str, Any]]:
+    report = await stream_usage(context, context.database, query)
+    return [report.exact(row) async for rows in report.batches for row in rows]
+
+
+def _show(groups: list[str], rows: list[dict[str, Any]]) -> None:
+    """A table for people, with the sum below and a bar for each row's share of the cost."""
+    table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
+    total = {name: sum(row[name] for row in rows) for name in (*SUMS, PRICE)}
+    for place, group in enumerate(groups):
+        table.add_column(group, footer="" if place else "total", no_wrap=True)
+    for name in _FIGURES:
+        table.add_column(
+            name.removesuffix("_tokens").replace("_", " "), grouped(total[name]), justify="right", no_wrap=True
+        )
+    table.add_column("cost", usd(total["cost_nano_usd"]), justify="right", no_wrap=True)
+    table.add_column("price", rupees(paise_of(total[PRICE])), justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    most = max((row["cost_nano_usd"] for row in rows), default=0)
+    for row in rows:
+        table.add_row(
+            *(escape(_named(group, row)) for group in groups),
+            *(grouped(row[name]) for name in _FIGURES),
+            usd(row["cost_nano_usd"]),
+            rupees(paise_of(row[PRICE])),
+            _bar(row["cost_nano_usd"], most),
+        )
+    wide_console().print(table)
+
+
+def _named(group: str, row: dict[str, Any]) -> str:
+    value = row.get(_NAMES.get(group, group))
+    if value is None:
+        value = row.get(f"{group}_id")
+    return value.isoformat() if isinstance(value, date) else str(value or "-")
+
+
+def _bar(part: int, most: int) -> str:
+    eighths = 0 if most <= 0 else max(0, part) * _BAR * 8 // most
+    full, rest = divmod(eighths, 8)
+    return "█" * full + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")

@@ -1,0 +1,60 @@
+"""Shapes of limits of a user, or of a tenant as a whole."""
+
+from typing import Annotated, Self
+
+import msgspec
+from pydantic import AfterValidator, BaseModel, Field
+
+from api.schemas.fields import Body, ConcurrencyLimit, LimitValue, example
+from metering.admission.entitlements import LimitSource
+from metering.quota.limits import METERS, WINDOWS, LimitSet, Meter
+from metering.quota.windows import WindowKind
+
+
+class LimitItem(Body):
+    """At most `limit` of `meter` in each `window`; spend in micro-USD. 0 admits nothing."""
+
+    meter: Meter
+    window: WindowKind
+    limit: LimitValue
+
+
+def _once_each(limits: list[LimitItem]) -> list[LimitItem]:
+    if len({(item.meter, item.window) for item in limits}) < len(limits):
+        raise ValueError("a meter has one limit in a window")
+    return limits
+
+
+class Limits(Body):
+    """A set of limits. `concurrency`: requests at a time, null for no bound."""
+
+    model_config = example(
+        limits=[
+            {"meter": "tokens", "window": "day", "limit": 200_000},
+            {"meter": "spend", "window": "period", "limit": 25_000_000},
+        ],
+        concurrency=4,
+    )
+
+    limits: Annotated[list[LimitItem], Field(max_length=len(METERS) * len(WINDOWS)), AfterValidator(_once_each)]
+    concurrency: ConcurrencyLimit | None = None
+
+    def as_set(self) -> LimitSet:
+        """The same limits as metering's type."""
+        return msgspec.convert(self.model_dump(), LimitSet)
+
+
+class LimitsSet(BaseModel):
+    """The limits in force, and their source.
+
+    They are `set` for this subject, those of the tenant's `plan`, or the `default` of a tenant without a plan.
+    """
+
+    limits: list[LimitItem]
+    concurrency: int | None
+    source: LimitSource
+
+    @classmethod
+    def of(cls, limits: LimitSet, source: LimitSource) -> Self:
+        """The shape of metering's type."""
+        return cls.model_validate({**msgspec.to_builtins(limits), "source": source})

@@ -1,0 +1,46 @@
+"""Shapes of a user."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from api.schemas.accounts.keys import KeyItem
+from api.schemas.accounts.limits import LimitsSet
+from api.schemas.fields import Body, Text, example
+from api.schemas.pages import Page
+from api.schemas.rows import Row
+
+
+class NewUser(Body):
+    """A user, under the tenant's own name for it."""
+
+    model_config = example(external_id="user-4711")
+
+    external_id: Text
+
+
+class UserItem(Row):
+    """A user of a tenant."""
+
+    id: UUID
+    tenant_id: UUID
+    external_id: str
+    created_at: datetime
+    erased_at: datetime | None
+    """When the person was erased; usage and bills stay under a pseudonym."""
+
+
+class UserWithKeys(UserItem):
+    """A user and its number of active keys."""
+
+    active_keys: int = 0
+
+
+class UserDetail(BaseModel):
+    """A user with its keys and limits, and the models that a new key may be restricted to."""
+
+    user: UserItem
+    keys: Page[KeyItem]
+    limits: LimitsSet
+    models: list[str]

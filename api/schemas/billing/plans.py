@@ -1,0 +1,144 @@
+"""Shapes of plans: published versions, their copies at Razorpay, and offers to a tenant."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+import msgspec
+from pydantic import BaseModel, Field
+
+from api.schemas.accounts.limits import LimitItem, Limits
+from api.schemas.fields import Body, LimitValue, Slug, Text, example
+from api.schemas.rows import Row
+from billing.catalogue.plans import MAX_BASE_PAISE, MAX_TRIAL_DAYS, Price
+from billing.catalogue.razorpay_plans import MANDATE_PAISE, gross_for
+from billing.gst.rupees import rupees
+from billing.gst.tax import Supply, Treatment, gross_of
+from billing.models import Plan
+from billing.rating.overage import ImpossibleTerms, Meter, MeterTerms, PastAllowance, Terms
+from core.errors import Invalid
+from metering.quota.limits import MAX_CEILING_PAISE, MAX_LIMIT, PlanLimits
+
+RatePaise = Annotated[int, Field(strict=True, ge=0, le=MAX_LIMIT)]
+
+
+class MeterPrice(Body):
+    """Allowance of a meter, and paise per million units of overage. Spend is in micro-USD."""
+
+    meter: Meter
+    allowance: LimitValue
+    rate_paise: RatePaise
+
+
+class NewPlan(Body):
+    """The next version of plan `code`: its price, and the limits of each user and of the tenant as a whole.
+
+    `base_paise`: per month, before tax; 0 is free. Beyond the allowances `block` refuses requests; `bill` charges
+    overage up to `ceiling_paise` before tax. `when_unpaid`: while the tenant doesn't pay, `block` refuses requests and
+    `free` gives what its own plan gives.
+    """
+
+    model_config = example(
+        code="team",
+        name="Team",
+        base_paise=299_900,
+        meters=[{"meter": "output_tokens", "allowance": 2_000_000, "rate_paise": 160_000}],
+        past_allowance="bill",
+        ceiling_paise=1_000_000,
+        user={"limits": [{"meter": "tokens", "window": "day", "limit": 200_000}], "concurrency": 2},
+        tenant={"limits": [{"meter": "spend", "window": "period", "limit": 100_000_000}], "concurrency": 20},
+    )
+
+    code: Slug
+    name: Text
+    user: Limits = Limits(limits=[])
+    tenant: Limits = Limits(limits=[])
+    base_paise: Annotated[int, Field(strict=True, ge=0, le=MAX_BASE_PAISE)] = 0
+    meters: Annotated[list[MeterPrice], Field(default_factory=list, max_length=len(Meter))]
+    past_allowance: PastAllowance = PastAllowance.BLOCK
+    ceiling_paise: Annotated[int, Field(strict=True, ge=0, le=MAX_CEILING_PAISE)] | None = None
+    when_unpaid: Literal["block", "free"] = "block"
+    trial_days: Annotated[int, Field(strict=True, ge=0, le=MAX_TRIAL_DAYS)] = 0
+
+    def as_price(self) -> Price:
+        """The price for billing. Raises Invalid."""
+        try:
+            meters = tuple(MeterTerms(one.meter, one.allowance, one.rate_paise) for one in self.meters)
+            terms = Terms(meters, self.past_allowance, self.ceiling_paise)
+        except ImpossibleTerms as error:
+            raise Invalid(str(error)) from error
+        return Price(self.base_paise, terms, self.when_unpaid, self.trial_days)
+
+    def as_limits(self) -> PlanLimits:
+        """The limits for metering."""
+        return PlanLimits(user=self.user.as_set(), tenant=self.tenant.as_set())
+
+
+class PlanLimitsItem(BaseModel):
+    """A set of limits in a plan."""
+
+    limits: list[LimitItem]
+    concurrency: int | None
+
+
+class RazorpayCopy(Row):
+    """A version at Razorpay, for one tax treatment: `gross_paise` is its price there."""
+
+    code: str
+    version: int
+    treatment: str
+    gross_paise: int
+    state: str
+    razorpay_id: str | None
+    error: str | None
+
+
+class PlanItem(Row):
+    """A version of a plan. `warnings`: consequences to consider before it is sold."""
+
+    code: str
+    version: int
+    name: str
+    user: PlanLimitsItem
+    tenant: PlanLimitsItem
+    base_paise: int
+    meters: list[MeterPrice]
+    past_allowance: PastAllowance
+    ceiling_paise: int | None
+    when_unpaid: str
+    trial_days: int
+    warnings: list[str]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, plan: Plan) -> Self:
+        """The shape of a row."""
+        limits = msgspec.to_builtins(msgspec.convert(plan.limits, PlanLimits))
+        return cls.completed(plan, **limits, warnings=warnings_of(plan))
+
+
+def warnings_of(plan: Plan) -> list[str]:
+    """Consequences of the price that may surprise an operator."""
+    gross_paise = gross_for(plan.base_paise, Treatment.INTER_STATE)
+    if gross_paise <= MANDATE_PAISE:
+        return []
+    limit = f"{rupees(gross_paise)} with GST is above {rupees(MANDATE_PAISE)}"
+    return [f"{limit}: the customer must approve each monthly debit, and UPI is not offered"]
+
+
+class Offer(Row):
+    """The newest version of a plan. `gross_paise`: with the tenant's tax, once its profile is known."""
+
+    code: str
+    version: int
+    name: str
+    base_paise: int
+    gross_paise: int | None
+    meters: list[MeterPrice]
+    past_allowance: PastAllowance
+    ceiling_paise: int | None
+    trial_days: int
+
+    @classmethod
+    def of(cls, plan: Plan, supply: Supply | None = None) -> Self:
+        """The shape of a row."""
+        return cls.completed(plan, gross_paise=None if supply is None else gross_of(plan.base_paise, supply))

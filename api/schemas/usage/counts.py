@@ -1,0 +1,61 @@
+"""The counts of usage, as every answer has them, and what lists and reports are narrowed to."""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from api.schemas.moments import Day, Moment
+from metering.counts import COUNT_COLUMNS
+
+TOKENS = tuple(name for name in COUNT_COLUMNS if name.endswith("_tokens"))
+
+
+class Counts(BaseModel):
+    """U: what was used. The token classes are disjoint; the cost is the provider's, in nano-USD."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_5m_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    cost_nano_usd: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """The sum of the token classes."""
+        return sum(getattr(self, name) for name in TOKENS)
+
+
+class DayUsage(Counts):
+    """One day of the operator, one model."""
+
+    day: date
+    model: str
+
+
+def counts(row: Any) -> dict[str, int]:
+    """The seven counts of a row, by the names of the API."""
+    return {name: int(getattr(row, name)) for name in COUNT_COLUMNS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageFilter:
+    """Whose usage, of which model; None filters nothing. `tenant` is an id or a slug."""
+
+    tenant: UUID | str | None = None
+    user_id: UUID | None = None
+    key_id: UUID | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListQuery(UsageFilter):
+    """A list, newest first. A day as `until` is included; `before` is a cursor."""
+
+    since: Moment | Day | None = None
+    until: Moment | Day | None = None
+    before: UUID | None = None

@@ -1,0 +1,124 @@
+"""A tenant's account: its plan and subscription, limits, and upcoming charges.
+
+The amounts are those of the bill (`billing.invoicing.preview`) and the limits those of admission
+(`metering.admission.limit_status`), so that a page can't contradict them.
+"""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.schemas.billing.alerts import AlertItem
+from api.services.accounts.lookups import own_tenant
+from api.services.context import ServiceContext
+from billing.invoicing import preview
+from billing.invoicing.bill_list import list_bills
+from billing.invoicing.preview import UpcomingCharges
+from billing.models import Alert, Plan, Subscription
+from billing.models.bills import due_of
+from billing.subscriptions.intents import in_last_cycle, live_of, subscriptions_of
+from core.clock import now_ms
+from core.errors import NotFound
+from core.tenancy.models import Tenant
+from metering.admission.entitlements import Entitlements
+from metering.quota.schedule import Timeline
+
+_ANY_USER = UUID(int=0)
+"""A user without own limits: the plan's limits of each user apply."""
+_ALERTS = 3
+_OPEN = 20
+_NOT_CHARGED = frozenset({"paused", "cancelled", "completed", "expired"})
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The live subscription, the one to authorise, and what admission allows."""
+
+    live: Subscription | None
+    waiting: Subscription | None
+    plan: Plan | None
+    """The subscription's plan, or without one the tenant's own."""
+    timeline: Timeline
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The next subscription fee. `gross_paise` is with tax, as Razorpay charges it."""
+
+    plan: str
+    at_ms: int | None
+    gross_paise: int
+    base_paise: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccountOverview:
+    """An account at a glance. `upcoming` is None without a plan; `due_paise` is the sum of its open bills."""
+
+    facts: Facts
+    upcoming: UpcomingCharges | None
+    period_plan: Plan | None
+    renewal: Renewal | None
+    alerts: list[AlertItem]
+    due_paise: int
+
+
+async def find_facts(context: ServiceContext, entitlements: Entitlements) -> Facts:
+    """The facts about the caller's tenant. Raises Unavailable."""
+    tenant_id = own_tenant(context)
+    async with context.transaction() as session:
+        return await _facts(session, tenant_id, entitlements)
+
+
+async def find_overview(context: ServiceContext, entitlements: Entitlements) -> AccountOverview:
+    """The overview of the caller's tenant. Raises Unavailable."""
+    tenant_id = own_tenant(context)
+    async with context.transaction() as session:
+        facts = await _facts(session, tenant_id, entitlements)
+        try:
+            coming = await preview.upcoming_charges(session, context.billing, tenant_id, facts.at_ms)
+        except NotFound:
+            coming = None
+        version = None if coming is None else (coming.period.plan_code, coming.period.plan_version)
+        alerts = select(Alert).where(Alert.tenant_id == tenant_id).order_by(Alert.id.desc()).limit(_ALERTS)
+        bills = await list_bills(session, tenant_id=tenant_id, state="open", final=True, limit=_OPEN)
+        return AccountOverview(
+            facts=facts,
+            upcoming=coming,
+            period_plan=None if version is None else await session.get(Plan, version),
+            renewal=await _renewal(session, facts),
+            alerts=[AlertItem.of(row) for row in await session.scalars(alerts)],
+            due_paise=sum(due_of(bill) for bill in bills),
+        )
+
+
+async def waiting_plan(context: ServiceContext, facts: Facts) -> Plan | None:
+    """The plan of the subscription to authorise."""
+    if facts.waiting is None:
+        return None
+    async with context.transaction() as session:
+        return await session.get_one(Plan, (facts.waiting.plan_code, facts.waiting.plan_version))
+
+
+async def _facts(session: AsyncSession, tenant_id: UUID, entitlements: Entitlements) -> Facts:
+    at_ms = now_ms()
+    rows = await subscriptions_of(session, tenant_id)
+    live = live_of(rows)
+    tenant = await session.get_one(Tenant, tenant_id)
+    version = (tenant.plan_code, tenant.plan_version) if live is None else (live.plan_code, live.plan_version)
+    plan = None if version[0] is None else await session.get(Plan, version)
+    timeline = await entitlements.of(tenant_id, _ANY_USER)
+    return Facts(live, next((row for row in rows if row.is_open), None), plan, timeline, at_ms)
+
+
+async def _renewal(session: AsyncSession, facts: Facts) -> Renewal | None:
+    """The next fee; None when no further one is charged."""
+    row = facts.live
+    if row is None or row.status in _NOT_CHARGED or row.cancel_at_ms is not None or in_last_cycle(row):
+        return None
+    plan = await session.get_one(Plan, (row.plan_code, row.plan_version))
+    at_ms = row.start_ms if row.status == "authenticated" else row.charge_at_ms or row.current_end_ms
+    return Renewal(plan.name, at_ms, row.gross_paise, plan.base_paise)

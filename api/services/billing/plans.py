@@ -1,0 +1,66 @@
+"""Plans: published in versions that are never edited, copied to Razorpay, offered to tenants."""
+
+from api.schemas.billing.plans import NewPlan, Offer, PlanItem, RazorpayCopy
+from api.schemas.pages import Page, page
+from api.services.accounts.lookups import own_tenant
+from api.services.context import ServiceContext, publish_after_commit
+from billing.catalogue import plans, razorpay_plans
+from billing.catalogue.profiles import supply_for, treatments_served
+from billing.models import Plan
+from core.errors import Invalid
+from core.tenancy.principal import Scope
+
+
+async def publish_plan(context: ServiceContext, new: NewPlan) -> PlanItem:
+    """Publishes a plan, or its next version; tenants stay on theirs. Raises Invalid.
+
+    Its copies at Razorpay are created at once where the caller can; otherwise when a subscription needs them.
+    """
+    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
+        plan = await plans.publish_plan(
+            session, context.actor, code=new.code, name=new.name, limits=new.as_limits(), price=new.as_price()
+        )
+        treatments = await treatments_served(session)
+        publish_after_commit(session, None)
+    if context.settings.razorpay_key_id and context.billing_context is not None:
+        await razorpay_plans.ensure_razorpay_plans(context.billing, plan, treatments)
+    return PlanItem.of(plan)
+
+
+async def list_plans(context: ServiceContext, *, after: str | None = None, size: int | None = None) -> Page[PlanItem]:
+    """Versions of plans by code and version, all without a `size`; `after` is a version such as `team@2`."""
+    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
+        rows = sorted(await plans.list_plans(session), key=_place)
+    if after is not None:
+        code, _, version = after.rpartition("@")
+        rows = [plan for plan in rows if _place(plan) > (code, int(version))]
+    return page(rows, size, PlanItem.of, plans.plan_version)
+
+
+async def find_plan(context: ServiceContext, code: str, version: int | None = None) -> PlanItem:
+    """A version of a plan; the newest unless one is named. Raises NotFound."""
+    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
+        return PlanItem.of(await plans.find_plan(session, code, version))
+
+
+async def list_copies(context: ServiceContext, code: str | None) -> list[RazorpayCopy]:
+    """The copies of plans at Razorpay: one per version and tax treatment, created when first needed."""
+    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
+        rows = await razorpay_plans.list_razorpay_plans(session, code)
+    return [RazorpayCopy.of(row) for row in rows]
+
+
+async def list_offers(context: ServiceContext) -> list[Offer]:
+    """Plans with a base price, each in its newest version."""
+    tenant_id = own_tenant(context)
+    async with context.transaction() as session:
+        newest = {plan.code: plan for plan in await plans.list_plans(session)}
+        try:
+            supply = await supply_for(session, tenant_id)
+        except Invalid:
+            supply = None
+    return [Offer.of(plan, supply) for plan in newest.values() if plan.base_paise]
+
+
+def _place(plan: Plan) -> tuple[str, int]:
+    return plan.code, plan.version

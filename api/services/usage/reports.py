@@ -1,0 +1,143 @@
+"""Usage reports: sums by any groups, streamed, and the figures of the reports' pages.
+
+Beside the counts: `errors`, and `price_nano_paise`, the usage at its plan's own rates past the allowance
+(docs/reports.md). A stream reads from a cursor in constant memory, on a connection of the reports' pool.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.schemas.usage.counts import TOKENS, UsageFilter
+from api.schemas.usage.reports import (
+    FIGURES,
+    Figures,
+    FiguresQuery,
+    FiguresReport,
+    FiguresRow,
+    Group,
+    GroupName,
+    Rows,
+    UsageQuery,
+    UsageRows,
+)
+from api.services.context import ServiceContext
+from api.services.usage.days import date_range, today
+from api.services.usage.subject import Subject, find_subject
+from billing.invoicing.report_prices import billed_by_tenant, period_rates
+from core.postgres.database import Database
+from core.tenancy.models import ApiKey, Tenant, User
+from core.tenancy.principal import Scope
+from metering.reports.usage_report import PRICE, UsageReport
+
+BATCH_ROWS = 500
+SHOWN_ROWS = 100
+"""Rows of a figures report, but for days; the rest is one row of others, so that the table adds up to the total."""
+_NOBODY = UUID(int=0)
+"""The key of a credit, which is given for no single request; its model is empty."""
+_IDS = {"day": "day", "model": "model", "user": "user_id", "key": "key_id", "tenant": "tenant_id"}
+
+
+async def stream_usage(context: ServiceContext, reports: Database, wanted: UsageQuery) -> UsageRows:
+    """A report by any groups, of any length. Raises Invalid for the days, NotFound for what the query names."""
+    context.require(Scope.TENANT_ADMIN)
+    first, last = date_range(context, wanted.first, wanted.last)
+    async with context.database.session(tenant_id=context.tenant_id, patient=True) as session:
+        subject = await find_subject(context, session, wanted)
+    report = UsageReport(
+        first,
+        last,
+        list(dict.fromkeys(wanted.group_by)),
+        **_chosen(wanted, subject, today(context)),
+        order=wanted.order,
+        top=wanted.top,
+        named=wanted.named,
+    )
+    batches = _batches(reports, context.tenant_id, report.query(period_rates(subject.tenant_id)))
+    return UsageRows(first, last, [*report.columns, PRICE], batches)
+
+
+async def _batches(
+    database: Database, tenant_id: UUID | None, query: Select[*tuple[Any, ...]]
+) -> AsyncGenerator[Rows, None]:
+    async with database.session(tenant_id=tenant_id, patient=True) as session:
+        result = await session.stream(query, execution_options={"yield_per": BATCH_ROWS})
+        async for rows in result.partitions():
+            yield rows
+
+
+async def read_figures(context: ServiceContext, reports: Database, wanted: FiguresQuery) -> FiguresReport:
+    """A report by one group: two reads, whatever is asked. Raises NotFound for what the query names."""
+    context.require(Scope.TENANT_ADMIN)
+    async with reports.session(tenant_id=context.tenant_id, patient=True) as session:
+        subject = await find_subject(context, session, wanted)
+        query = _figures_query(wanted, subject, today(context))
+        found = (await session.execute(query)).mappings().all()
+        keys = [row[_IDS[wanted.group]] for row in found]
+        names = await _names(session, wanted.group, keys) if keys else {}
+        is_billed = context.is_platform_admin and not wanted.is_narrowed
+        bills = (
+            await billed_by_tenant(session, context.zone, wanted.first, wanted.last, subject.tenant_id)
+            if is_billed
+            else {}
+        )
+    rows = [
+        FiguresRow(key, names.get(key) or _unnamed(key), Figures.of(row)) for key, row in zip(keys, found, strict=True)
+    ]
+    return FiguresReport(
+        rows,
+        int(found[0]["groups"]) if found else 0,
+        Figures.of(found[0], "all_") if found else Figures(),
+        tenant_id=subject.tenant_id,
+        names=subject.names,
+        billed_paise=sum(bills.values()),
+    )
+
+
+def _figures_query(wanted: FiguresQuery, subject: Subject, day: date) -> Select[*tuple[Any, ...]]:
+    """The first rows in the query's order, each with the sum of all rows and their number beside it."""
+    report = UsageReport(wanted.first, wanted.last, (wanted.group.value,), **_chosen(wanted, subject, day))
+    rows = report.query(period_rates(subject.tenant_id)).order_by(None).subquery("rows")
+    totals = [func.sum(rows.c[name]).over().label(f"all_{name}") for name in FIGURES]
+    order = _order(rows, wanted)
+    limit = wanted.days if wanted.group == Group.DAY else SHOWN_ROWS
+    shown = select(rows, *totals, func.count().over().label("groups"))
+    return shown.order_by(order.desc() if wanted.is_falling else order.asc(), rows.c[_IDS[wanted.group]]).limit(limit)
+
+
+def _chosen(wanted: UsageFilter, subject: Subject, day: date) -> dict[str, Any]:
+    selected = {"tenant_id": subject.tenant_id, "user_id": subject.user_id}
+    return {**selected, "key_id": wanted.key_id, "model": wanted.model, "today": day}
+
+
+def _order(rows: Any, wanted: FiguresQuery) -> ColumnElement[Any]:
+    if wanted.order == "tokens":
+        tokens: ColumnElement[Any] = sum((rows.c[name] for name in TOKENS[1:]), rows.c[TOKENS[0]])
+        return tokens
+    column: ColumnElement[Any] = rows.c[_IDS.get(wanted.order, wanted.order)]
+    return column
+
+
+def _unnamed(key: Any) -> GroupName:
+    return GroupName("Credits", "not tied to one request") if key in ("", _NOBODY) else GroupName(str(key))
+
+
+async def _names(session: AsyncSession, group: Group, ids: Sequence[Any]) -> dict[Any, GroupName]:
+    """Names of the shown ids alone."""
+    match group:
+        case Group.DAY | Group.MODEL:
+            return {}
+        case Group.TENANT:
+            query = select(Tenant.id, Tenant.slug, Tenant.name).where(Tenant.id.in_(ids))
+        case Group.USER:
+            query = select(User.id, User.external_id, Tenant.slug).where(User.id.in_(ids)).join(Tenant)
+        case Group.KEY:
+            of_user = (User.tenant_id == ApiKey.tenant_id) & (User.id == ApiKey.user_id)
+            named = (ApiKey.id, ApiKey.name, func.concat(ApiKey.prefix, "… · ", User.external_id), User.external_id)
+            keys = await session.execute(select(*named).join(User, of_user).where(ApiKey.id.in_(ids)))
+            return {key: GroupName(name, detail, f"{user} · {name}") for key, name, detail, user in keys}
+    return {key: GroupName(name, detail) for key, name, detail in (await session.execute(query))}

@@ -1,0 +1,56 @@
+"""The seven counts of usage: their names, and the type that adds and subtracts them. Pure.
+
+Tables, statements (`metering.sql`), records and reports take the names and their order from here.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+
+class NamedRow(Protocol):
+    """A row whose columns are read by name: asyncpg's, or a mapping of SQLAlchemy's."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class UsageCounts:
+    """The seven counts, or a signed difference of them. The token classes are disjoint."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_5m_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    cost_nano_usd: int = 0
+
+    @classmethod
+    def of(cls, row: NamedRow) -> "UsageCounts":
+        """The counts of a row that has a column for each."""
+        return cls(*(int(row[name]) for name in COUNT_COLUMNS))
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The seven numbers in their order."""
+        return tuple(getattr(self, name) for name in COUNT_COLUMNS)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The five token classes in their order."""
+        return self.values[1:6]
+
+    def __add__(self, other: "UsageCounts") -> "UsageCounts":
+        return UsageCounts(*(mine + theirs for mine, theirs in zip(self.values, other.values, strict=True)))
+
+    def __sub__(self, other: "UsageCounts") -> "UsageCounts":
+        return self + -other
+
+    def __neg__(self) -> "UsageCounts":
+        return UsageCounts(*(-value for value in self.values))
+
+
+COUNT_COLUMNS = tuple(field.name for field in fields(UsageCounts))
+TOKEN_COLUMNS = COUNT_COLUMNS[1:6]
+REPORTED_COLUMNS = (*COUNT_COLUMNS, "errors")
+"""The counts of the rollups, which also count errors (`metering.journal.records.ERRORS`)."""
