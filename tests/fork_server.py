@@ -25,6 +25,7 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 ROOT = Path(__file__).parents[1]
@@ -92,13 +93,17 @@ Program = Fork | subprocess.Popen[bytes]
 def start(
     module: str,
     *arguments: str,
-    env: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
     stdin: int | None = subprocess.DEVNULL,
     stdout: int | IO[bytes] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> Program:
-    """Starts `python -m MODULE ARGUMENTS` in the project's folder. A file as `stdout` takes standard error, too."""
-    environment = dict(os.environ if env is None else env)
+    """Starts `python -m MODULE ARGUMENTS` in the project's folder, with `variables` besides this environment.
+
+    A file as `stdout` takes standard error, too.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+    environment = inherited | dict(variables)
     if sys.platform != "linux" or READ_ON_IMPORT & environment.keys():
         stderr = stdout if stdout != subprocess.PIPE else None
         command = [sys.executable, "-m", module, *arguments]
@@ -106,6 +111,26 @@ def start(
             command, cwd=ROOT, env=environment, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds
         )
     return _server(os.getpid()).fork([module, *arguments], environment, stdin, stdout, pass_fds)
+
+
+def listening(module: str, *arguments: str, stdin: int | None = subprocess.DEVNULL) -> tuple[Program, str]:
+    """Starts a simulator, and returns it with the URL that it says it listens on."""
+    program = start(module, *arguments, stdin=stdin, stdout=subprocess.PIPE)
+    assert program.stdout is not None
+    with program.stdout as said:
+        line = said.readline().decode().strip()
+    assert line.startswith("listening on http://127.0.0.1:"), f"{module} did not start"
+    return program, line.removeprefix("listening on ")
+
+
+def stop(program: Program, *, within_s: float = 20) -> int:
+    """Ends the program by SIGTERM, or by SIGKILL when that takes too long; its exit code."""
+    program.terminate()
+    try:
+        return program.wait(within_s)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        return program.wait(10)
 
 
 class _Client:

@@ -7,11 +7,9 @@ its own, so the tests of a worker share one API and one database.
 import asyncio
 import atexit
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 import urllib.request
@@ -84,14 +82,11 @@ class Simulator:
 
     def __init__(self) -> None:
         options = ("--port", "0", "--api-key", SIMULATOR_KEY, "--pace-ms", "0")
-        self.process = fork_server.start("sandbox.anthropic", *options, stdout=subprocess.PIPE)
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().decode().strip().removeprefix("listening on ")
-        self.process.stdout.close()
+        self.process, self.url = fork_server.listening("sandbox.anthropic", *options)
 
     def stop(self) -> None:
         """Ends the process."""
-        _stop(self.process)
+        fork_server.stop(self.process)
 
     def ledger(self, ref: str | None = None) -> list[dict[str, Any]]:
         """Returns the messages served, all or those with this `ref`."""
@@ -134,12 +129,11 @@ class Api:
         self.port = port or (free_port() if listener is None else listener.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
         shared = () if listener is None else (listener.fileno(),)
         where = ["--fd", str(*shared)] if shared else ["--host", "127.0.0.1", "--port", str(self.port)]
         with log.open("ab") as out:
             self.process = fork_server.start(
-                "api.cli", "serve", *where, env=inherited | environment, stdout=out, pass_fds=shared
+                "api.cli", "serve", *where, variables=environment, stdout=out, pass_fds=shared
             )
         if razorpay is not None:
             razorpay.set_webhook(f"{self.url}/webhooks/razorpay")
@@ -175,7 +169,7 @@ class Api:
 
     def stop(self) -> int:
         """Sends SIGTERM and returns the exit code."""
-        return _stop(self.process)
+        return fork_server.stop(self.process)
 
 
 @cache
@@ -308,13 +302,3 @@ def running(api: Api) -> Iterator[Api]:
         yield api.await_ready()
     finally:
         api.stop()
-
-
-def _stop(process: fork_server.Program) -> int:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    return process.wait(10)

@@ -72,7 +72,7 @@ class PgBouncer:
         _await(self._port, self._process, self._folder / "log")
 
     def kill(self) -> None:
-        """At once: whoever is connected is cut off."""
+        """Kills it; its connections break."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(10)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,9 +19,8 @@ class Process:
 
     def __init__(self, log: Path, *arguments: str, **variables: str) -> None:
         self.log = log
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
         with log.open("wb") as out:
-            self.process = fork_server.start(*arguments, env=inherited | variables, stdout=out)
+            self.process = fork_server.start(*arguments, variables=variables, stdout=out)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Returns its log lines of the event, without an incomplete last line."""

@@ -10,7 +10,7 @@ Write = Callable[["Request", asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Request:
-    """What came in: the head's lines, and the body."""
+    """A received request: the lines of its head, and its body."""
 
     line: str
     headers: dict[str, str]

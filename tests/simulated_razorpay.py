@@ -55,12 +55,7 @@ class Razorpay:
         }
         options = [str(word) for option in given.items() if option[1] is not None for word in option]
         options.append("--with-parent")
-        self.process = fork_server.start("sandbox.razorpay", *options, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().decode().strip()
-        self.process.stdout.close()
-        assert line.startswith("listening on "), "the simulator did not start"
-        self.url = line.removeprefix("listening on ")
+        self.process, self.url = fork_server.listening("sandbox.razorpay", *options, stdin=subprocess.PIPE)
 
     def __enter__(self) -> Self:
         return self
@@ -72,12 +67,7 @@ class Razorpay:
         """Ends the process, after it saved its state."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(STOP_S)
+        fork_server.stop(self.process)
 
     @property
     def env(self) -> dict[str, str]:

@@ -6,7 +6,6 @@ event loop of its thread, so async code runs in another one (`run_in_thread`).
 
 import asyncio
 import json
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -145,16 +144,11 @@ def running_stack(shared: servers.Servers, template: str, redis_url: str, folder
 @contextmanager
 def _worker(settings: dict[str, str], log: Path) -> Iterator[None]:
     with log.open("ab") as out:
-        process = fork_server.start("api.cli", "worker", env=settings, stdout=out)
+        process = fork_server.start("api.cli", "worker", variables=settings, stdout=out)
     try:
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(PATIENCE_S)
+        fork_server.stop(process)
 
 
 def _operator(database_url: str) -> Account:

@@ -30,11 +30,10 @@ def simulator() -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="session")
-def story_database(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
+def story_database(shared_servers: servers.Servers, worker: str, database_template: str) -> Iterator[str]:
     """A migrated database shared by the journeys of this worker."""
     name = f"naka_stories_{worker}"
-    url = servers.create_database(shared_servers.postgres, name)
-    yield servers.migrated(url)
+    yield servers.application(servers.create_database(shared_servers.postgres, name, template=database_template))
     servers.drop_database(shared_servers.postgres, name)
 
 

@@ -19,11 +19,10 @@ from tests.metering.scheduled import DAY_MS, TestClock
 
 
 @pytest.fixture(scope="session")
-def metering_database(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
+def metering_database(shared_servers: servers.Servers, worker: str, database_template: str) -> Iterator[str]:
     """A migrated database that the metering tests of this worker share."""
     name = f"naka_metering_{worker}"
-    url = servers.create_database(shared_servers.postgres, name)
-    yield servers.migrated(url)
+    yield servers.application(servers.create_database(shared_servers.postgres, name, template=database_template))
     servers.drop_database(shared_servers.postgres, name)
 
 

@@ -3,11 +3,9 @@
 import asyncio
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -19,29 +17,27 @@ from hypothesis import strategies as st
 
 from sandbox.anthropic import MODELS, REQUEST_OVERHEAD_TOKENS, count_text
 from sandbox.anthropic.tokens import cut_text, filler, split_pieces
+from tests import fork_server
 
-ROOT = Path(__file__).parents[2]
 KEY = "sim-key"
 MODEL = "claude-sonnet-4-6"
 HEADERS = {"authorization": f"Bearer {KEY}", "anthropic-version": "2026-10-21"}
 Json = dict[str, Any]
 
 
-def start_server(*options: str) -> tuple[subprocess.Popen[str], str]:
-    command = [sys.executable, "-m", "sandbox.anthropic", "--port", "0", "--api-key", KEY, *options]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("listening on http://127.0.0.1:")
-    return process, line.removeprefix("listening on ").strip()
+@contextmanager
+def server(*options: str) -> Iterator[tuple[fork_server.Program, str]]:
+    process, address = fork_server.listening("sandbox.anthropic", "--port", "0", "--api-key", KEY, *options)
+    try:
+        yield process, address
+    finally:
+        fork_server.stop(process)
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    process, address = start_server("--pace-ms", "0")
-    with process:
+    with server("--pace-ms", "0") as (_, address):
         yield address
-        process.terminate()
 
 
 @pytest.fixture
@@ -717,8 +713,7 @@ async def test_side_by_side_each_gets_its_own(url: str, http: httpx2.AsyncClient
 
 
 async def test_sigterm_ends_it_cleanly_in_the_middle_of_streams() -> None:
-    process, address = start_server()
-    with process:
+    with server() as (process, address):
         _, stalled = order(stall_after=1)
         _, paced = order(words=20)
         begun = time.monotonic()

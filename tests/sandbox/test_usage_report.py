@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from api.services.usage.anthropic_admin import AnthropicAdmin, ReportUnavailable
 from metering.reconciliation.provider_usage import Reported
-from tests.sandbox.test_anthropic import HEADERS, KEY, chat, order, start_server
+from tests.sandbox.test_anthropic import HEADERS, KEY, chat, order, server
 
 PATH = "/v1/organizations/usage_report/messages"
 ADMIN = {"x-api-key": f"admin-{KEY}", "anthropic-version": "2023-06-01"}
@@ -24,10 +24,8 @@ Json = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    process, address = start_server("--pace-ms", "0")
-    with process:
+    with server("--pace-ms", "0") as (_, address):
         yield address
-        process.terminate()
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ async def blind(api: Api) -> None:
 
 
 def reads(admin: Account) -> list[str]:
-    """What a tenant's admin may look at, and has something in it."""
+    """Paths that a tenant's admin may read and that have content."""
     tenant, user, key = admin.tenant_id, admin.user_id, admin.key_id
     reports = [
         f"reports/usage?group_by={groups}&names=true" for groups in ("tenant,user,key", "day,model", "month", "")

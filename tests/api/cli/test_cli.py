@@ -76,7 +76,7 @@ class Naka:
         return self._one_line(1, self.run(*words, **more))
 
     def refuses_settings(self, *words: str, **more: str) -> str:
-        """As `fails`, with the exit code of settings that cannot work."""
+        """Runs it; it must fail with one line and the exit code of wrong settings, and the line is returned."""
         return self._one_line(2, self.run(*words, **more))
 
     @staticmethod

@@ -42,12 +42,10 @@ def month_ms(year: int, month: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def scratch(shared_servers: servers.Servers, worker: str) -> Iterator[str]:
+def scratch(shared_servers: servers.Servers, worker: str, database_template: str) -> Iterator[str]:
     """A migrated database whose partitions and revisions these tests may change."""
     name = f"naka_partitions_{worker}"
-    url = servers.create_database(shared_servers.postgres, name)
-    migrate(url)
-    yield url
+    yield servers.create_database(shared_servers.postgres, name, template=database_template)
     servers.drop_database(shared_servers.postgres, name)
 
 
