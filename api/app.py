@@ -87,7 +87,7 @@ class Naka(FastAPI):
             metered=frozenset(metered),
             keyless={("POST", "/webhooks/razorpay"): MAX_BYTES, ("POST", "/sign-in"): SIGN_IN_MAX_BYTES},
         )
-        return RequestContextMiddleware(outer, body_admission=body_admission, secure=settings.naka_env == "production")
+        return RequestContextMiddleware(outer, body_admission=body_admission, secure=settings.is_production)
 
 
 class _DirectRoutes:

@@ -194,6 +194,11 @@ class Settings(BaseSettings):
                 raise ValueError(f"DATABASE_URL: {error}") from None
         return self
 
+    @property
+    def is_production(self) -> bool:
+        """Whether this is a production installation, and not a developer's."""
+        return self.naka_env == "production"
+
     @cached_property
     def postgres(self) -> PostgresUrl:
         """The database of every connection but the queue's. Raises SettingsError when it is not set."""
@@ -236,7 +241,7 @@ class Settings(BaseSettings):
         ]
         if missing:
             raise SettingsError(f"not set: {', '.join(missing)} (`naka up` starts what is missing on this machine)")
-        if self.naka_env == "production":
+        if self.is_production:
             self.refuse_in_production()
 
     def refuse_in_production(self) -> None:

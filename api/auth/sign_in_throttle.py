@@ -11,10 +11,11 @@ from redis.exceptions import RedisError
 from api.http.client_address import network_of
 from core.errors import NakaError
 from core.logs import get_logger
+from core.resilience.backoff import Backoff
 
 FREE_ATTEMPTS = 5
 _WINDOW_S = 900
-_MAX_WAIT_S = 300
+_BACKOFF = Backoff(2, 300)
 _REDIS_S = 1.0
 """Seconds that a sign-in waits for Redis before it goes on without the throttle."""
 
@@ -54,8 +55,8 @@ class SignInThrottle:
                 count = await self._redis.incr(key)
                 await self._redis.expire(key, _WINDOW_S)
                 if count >= FREE_ATTEMPTS:
-                    wait_s = min(2 ** min(count - FREE_ATTEMPTS + 1, 20), _MAX_WAIT_S)
-                    await self._redis.set(f"{key}:wait", "", ex=wait_s)
+                    wait_s = _BACKOFF.wait_s(count - FREE_ATTEMPTS)
+                    await self._redis.set(f"{key}:wait", "", ex=int(wait_s))
         except (RedisError, OSError) as error:
             log.warning("attempts_not_counted", error=type(error).__name__)
 

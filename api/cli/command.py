@@ -71,10 +71,10 @@ def load_database_settings() -> Settings:
 
 
 class Group(typer.Typer):
-    """A group of commands."""
+    """A group of commands. `COMMANDS` (`api.cli.commands`) has its help."""
 
-    def __init__(self, about: str | None = None) -> None:
-        super().__init__(no_args_is_help=True, help=about)
+    def __init__(self) -> None:
+        super().__init__(no_args_is_help=True)
 
     def answering(self, name: str, *columns: str, billing: bool = False) -> Callable[[Command], Command]:
         """Adds a command that prints what its call returns; see `answering`."""

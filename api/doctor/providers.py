@@ -44,7 +44,7 @@ async def razorpay(checkup: Checkup) -> None:
     live = settings.razorpay_key_id.startswith("rzp_live_")
     checkup.judge(
         "Razorpay's mode",
-        good=live == (settings.naka_env == "production"),
+        good=live == settings.is_production,
         says="live" if live else "test",
         otherwise=f"a {'live' if live else 'test'} key in {settings.naka_env}",
         mend="a live key belongs to NAKA_ENV=production, a test key to development",

@@ -121,7 +121,7 @@ async def durability(checkup: Checkup) -> None:
         says="commits survive a crash",
         otherwise=f"off: {', '.join(off)}; a crash may lose counted usage",
         mend="switch it on in postgresql.conf",
-        is_fault=checkup.settings.naka_env == "production",
+        is_fault=checkup.settings.is_production,
     )
 
 

@@ -22,12 +22,12 @@ from prometheus_client.registry import Collector
 from core.errors import NakaError, PaymentRequired
 from core.settings import Settings, SettingsError
 from metering.admission.admission import QuotaExceeded, TooLarge
+from metering.counts import TOKEN_COLUMNS
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome, Settlement
 
 OTHER = "other"
 _EVERY_S = 1.0
-_TOKENS = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
 _FIRST_TOKEN_S = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 60)
 _DURATION_S = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 300, 600)
 _LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -56,7 +56,7 @@ class _ModelSeries:
 
     def __init__(self, requests: Counter, tokens: Counter, cost: Counter, model: str) -> None:
         self.outcomes = {outcome: requests.labels(outcome.value, model) for outcome in Outcome}
-        self.tokens = {f"{name}_tokens": tokens.labels(name, model) for name in _TOKENS}
+        self.tokens = {name: tokens.labels(name.removesuffix("_tokens"), model) for name in TOKEN_COLUMNS}
         self.cost = cost.labels(model)
 
 

@@ -67,7 +67,7 @@ def render(
     return HTMLResponse(page, status, {**own, "content-security-policy": csp})
 
 
-def refusal(request: Request, error: Exception, visitor: Visitor | None = None) -> Response:
+def refusal(request: Request, error: Exception) -> Response:
     """The answer to an error: the sign-in page, or the error in words."""
     if isinstance(error, Unauthenticated) and request.method == "GET":
         if request.headers.get("sec-fetch-site") == "cross-site":
@@ -75,7 +75,7 @@ def refusal(request: Request, error: Exception, visitor: Visitor | None = None) 
             return render(request, "again.html", target=_here(request))
         return see_other(f"/sign-in?{urlencode({'next': _here(request)})}")
     problem = problem_of(error, request.scope)
-    page = render(request, "problem.html", visitor, status=problem.status, problem=problem.body)
+    page = render(request, "problem.html", status=problem.status, problem=problem.body)
     page.headers.update(problem.headers)
     return page
 
@@ -119,6 +119,11 @@ class Here:
 def share(part: int, whole: int) -> int:
     """The share in thousandths, from 0 to 1000, as bars are drawn."""
     return 0 if whole <= 0 else max(0, min(1000, part * 1000 // whole))
+
+
+def sentence(text: str) -> str:
+    """Formats an error's text as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
 def words(name: str) -> str:

@@ -1,6 +1,6 @@
 """The signed-in visitor of a page: its principal, the names that people know it by, and its service context."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -33,9 +33,8 @@ class Visitor:
 
     @property
     def account_context(self) -> ServiceContext:
-        """The context without the operator's scope: on the account's pages an operator sees its own tenant only."""
-        scopes = (self.principal.scopes | {Scope.TENANT_ADMIN}) - {Scope.PLATFORM_ADMIN}
-        return replace(self.context, principal=replace(self.principal, scopes=scopes))
+        """The context on the account's pages, where an operator sees its own tenant only."""
+        return self.context.own
 
 
 def places_of(principal: Principal) -> list[tuple[str, str]]:

@@ -131,11 +131,10 @@ async def erasure(user_id: UserId, context: TenantContext) -> Erasure:
 )
 async def export(user_id: UserId, context: TenantContext, runtime: RuntimeDep) -> Response:
     """Everything known about a user, including its requests. Message texts are never stored."""
-    user = await users.find_user(context, user_id)
     return await StreamedAnswer.begin(
-        privacy.export_user(context, user, database=runtime.reports),
+        privacy.export_user(context, user_id, database=runtime.reports),
         media_type="application/json",
-        filename=f"user-{user.id}.json",
+        filename=f"user-{user_id}.json",
         write_timeout_s=runtime.settings.client_write_timeout_s,
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -54,14 +54,17 @@ class ServiceContext:
         return self.principal is None or self.principal.is_platform_admin
 
     @property
+    def own(self) -> "ServiceContext":
+        """The context without the operator's scope, which would reach every tenant: as an admin of its own tenant."""
+        if self.principal is None or not self.principal.is_platform_admin:
+            return self
+        scopes = (self.principal.scopes | {Scope.TENANT_ADMIN}) - {Scope.PLATFORM_ADMIN}
+        return replace(self, principal=replace(self.principal, scopes=scopes))
+
+    @property
     def zone(self) -> ZoneInfo:
         """The operator's time zone, in which days and months are counted."""
         return ZoneInfo(self.settings.timezone)
-
-    @property
-    def is_live(self) -> bool:
-        """Whether new keys carry the prefix `live`."""
-        return self.settings.naka_env == "production"
 
     @property
     def billing(self) -> "BillingContext":
@@ -81,14 +84,17 @@ class ServiceContext:
             raise NotFound("no such tenant")
 
     @asynccontextmanager
-    async def transaction(self, scope: Scope | None = None) -> AsyncIterator[AsyncSession]:
+    async def transaction(
+        self, scope: Scope | None = None, *, database: Database | None = None, patient: bool = False
+    ) -> AsyncIterator[AsyncSession]:
         """One transaction in which Postgres shows a tenant's admin its own rows only. Publishes after the commit.
 
-        Raises Forbidden when the caller lacks `scope`, before it takes a connection.
+        `database`: a pool other than the context's; `patient`: as `Database.session`. Raises Forbidden when the caller
+        lacks `scope`, before it takes a connection.
         """
         if scope is not None:
             self.require(scope)
-        async with self.database.session(tenant_id=self.tenant_id) as session:
+        async with (database or self.database).session(tenant_id=self.tenant_id, patient=patient) as session:
             yield session
         if self.changes is not None:
             for tenant_id in session.info.pop(_CHANGED, ()):

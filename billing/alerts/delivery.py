@@ -55,7 +55,7 @@ class Outcome:
 
 async def deliver_alerts(context: BillingContext) -> None:
     """The duty ALERTS: delivers due alerts until none is left or running. Workers share them."""
-    production = context.settings.naka_env == "production"
+    production = context.settings.is_production
     async with Routes(context.settings.proxies, _TIMEOUT_S, limit=_AT_ONCE, confined=production) as routes:
         await _deliver_all(context, routes)
 

@@ -49,7 +49,7 @@ async def subscribe(
         if not plan.base_paise:
             raise Invalid("this plan has no base price, so it can't be subscribed to")
         rows = await subscriptions_of(session, tenant_id)
-        waiting = next((row for row in rows if row.is_open), None)
+        waiting = waiting_of(rows)
         if waiting is not None:
             if (waiting.plan_code, waiting.plan_version) == (plan.code, plan.version):
                 return Subscribed(waiting.id, is_new=False)
@@ -75,7 +75,7 @@ async def cancel_subscription(
     at_ms = now_ms()
     async with context.tenant_transaction(tenant_id) as session:
         rows = await subscriptions_of(session, tenant_id)
-        row = next((row for row in rows if row.is_open), None) or live_of(rows)
+        row = waiting_of(rows) or live_of(rows)
         if row is None:
             raise NotFound("there is no subscription")
         if row.cancel_state == CancelState.DONE:
@@ -153,6 +153,11 @@ def live_of(rows: list[Subscription]) -> Subscription | None:
     """The newest subscription that was authorised and has not ended at Razorpay."""
     alive = (row for row in rows if row.authorised_ms is not None and row.status not in TERMINAL)
     return next((row for row in alive if row.state == SubscriptionState.SUBMITTED), None)
+
+
+def waiting_of(rows: list[Subscription]) -> Subscription | None:
+    """The subscription that awaits authorisation."""
+    return next((row for row in rows if row.is_open), None)
 
 
 def in_last_cycle(row: Subscription) -> bool:

@@ -1,16 +1,15 @@
-"""Usage of one user by day and model, and the requests and ledger entries behind it.
+"""Requests, and the ledger entries behind their usage. None is read on the request path.
 
-Sums come from the rollup, never from the request rows, and no report is read on the request path. A request is shown
-with its effective usage: its row and its entries.
+A request is shown with its effective usage: its row and its entries.
 """
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, func, literal_column, select
+from sqlalchemy import ColumnElement, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import to_ms
@@ -19,29 +18,8 @@ from core.postgres.database import Base
 from core.postgres.index_pages import HIGHEST, LOWEST, KeysetQuery, Sift, read_page
 from metering.adjustments.errors import no_request
 from metering.adjustments.measurement import Measurement, effective
-from metering.counts import COUNT_COLUMNS, NamedRow
-from metering.models import UsageDaily, UsageEntry, UsageRequest
-
-_SUMS: list[ColumnElement[Any]] = [
-    func.coalesce(func.sum(getattr(UsageDaily, name)), 0).label(name) for name in COUNT_COLUMNS
-]
-
-
-async def own_usage(
-    session: AsyncSession, tenant_id: UUID, user_id: UUID, *, first: date, last: date
-) -> Sequence[Row[*tuple[Any, ...]]]:
-    """Rows (day, model, seven sums) of one user, from the operator's day `first` to `last`, both included."""
-    query = (
-        select(UsageDaily.day, UsageDaily.model, *_SUMS)
-        .where(
-            UsageDaily.tenant_id == tenant_id,
-            UsageDaily.user_id == user_id,
-            UsageDaily.day.between(first, last),
-        )
-        .group_by(UsageDaily.day, UsageDaily.model)
-        .order_by(UsageDaily.day, UsageDaily.model)
-    )
-    return (await session.execute(query)).all()
+from metering.counts import NamedRow
+from metering.models import UsageEntry, UsageRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

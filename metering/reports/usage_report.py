@@ -19,8 +19,17 @@ from core.tenancy.models import ApiKey, Tenant, User
 from metering.counts import REPORTED_COLUMNS, TOKEN_COLUMNS
 from metering.models import UsageByDay, UsageDaily, UsageMonthly
 
-GROUPS = ("tenant", "user", "key", "model", "day", "month")
-"""The columns that a report can be grouped by."""
+GROUP_COLUMNS = {
+    "tenant": "tenant_id",
+    "user": "user_id",
+    "key": "key_id",
+    "model": "model",
+    "day": "day",
+    "month": "month",
+}
+"""The column of each group."""
+GROUPS = tuple(GROUP_COLUMNS)
+"""The groups that a report can be grouped by."""
 SUMS = REPORTED_COLUMNS
 PRICE = "price_nano_paise"
 ORDERS = (*SUMS, "tokens", PRICE)
@@ -32,7 +41,6 @@ RATES = ("input_rate", "output_rate", "cache_read_rate", "cache_write_rate", "sp
 In the order of `billing.rating.overage.Meter`.
 """
 
-_COLUMNS = {"tenant": "tenant_id", "user": "user_id", "key": "key_id", "model": "model", "day": "day", "month": "month"}
 _PERSONAL = frozenset({"user", "key"})
 _NANO_PAISE = 1000
 """Nano-paise per unit, for a rate of one paise per million units."""
@@ -69,7 +77,7 @@ class UsageReport:
         """The names of the columns that `query` selects, without the price."""
         named = [_NAMED[group][1] for group in self.group_by if self.named and group in _NAMED]
         names = [label.name for labels in named for label in labels]
-        return [*(_COLUMNS[group] for group in self.group_by), *names, *SUMS]
+        return [*(GROUP_COLUMNS[group] for group in self.group_by), *names, *SUMS]
 
     def query(self, rates: FromClause | None = None) -> Select[*tuple[Any, ...]]:
         """The SELECT: `columns`, followed by the price in nano-paise if there are `rates`."""
@@ -80,16 +88,15 @@ class UsageReport:
         return query.order_by(*self._ordered(summed)).limit(self.top)
 
     def _ordered(self, summed: Subquery) -> list[ColumnElement[Any]]:
-        groups: list[ColumnElement[Any]] = [summed.c[_COLUMNS[group]] for group in self.group_by]
+        groups: list[ColumnElement[Any]] = [summed.c[GROUP_COLUMNS[group]] for group in self.group_by]
         if self.order is None:
             return groups
-        wanted = TOKEN_COLUMNS if self.order == "tokens" else (self.order,)
-        return [reduce(add, (summed.c[name] for name in wanted)).desc(), *groups]
+        return [sum_of(summed, self.order).desc(), *groups]
 
     def _summed(self, rates: FromClause | None) -> Subquery:
         rows = self._rows().subquery("usage")
         parts = rows if rates is None else self._by_rates(rows, rates)
-        groups = [parts.c[_COLUMNS[group]] for group in self.group_by]
+        groups = [parts.c[GROUP_COLUMNS[group]] for group in self.group_by]
         sums: list[ColumnElement[Any]] = [func.coalesce(func.sum(parts.c[name]), 0).label(name) for name in SUMS]
         if rates is not None:
             sums.append(func.coalesce(func.sum(_price(parts)), 0).label(PRICE))
@@ -98,7 +105,7 @@ class UsageReport:
     def _by_rates(self, rows: Subquery, rates: FromClause) -> Subquery:
         """Sums per set of rates, so that a price is computed from a few sums and not from each row."""
         per_million = [rates.c[name].label(name) for name in RATES]
-        groups = [rows.c[_COLUMNS[group]] for group in self.group_by]
+        groups = [rows.c[GROUP_COLUMNS[group]] for group in self.group_by]
         sums = [func.sum(rows.c[name]).label(name) for name in SUMS]
         on = (rates.c.tenant_id == rows.c.tenant_id) & (rates.c.period_id == rows.c.period_id)
         joined = rows.outerjoin(rates, on)
@@ -123,7 +130,7 @@ class UsageReport:
         return union_all(*parts)
 
     def _select(self, table: Any, day: Any, first: date, last: date) -> Select[*tuple[Any, ...]]:
-        wanted = dict.fromkeys(["tenant_id", "period_id", *(_COLUMNS[group] for group in self.group_by)])
+        wanted = dict.fromkeys(["tenant_id", "period_id", *(GROUP_COLUMNS[group] for group in self.group_by)])
         columns = [_month_of(table, day) if name == "month" else getattr(table, name) for name in wanted]
         query = select(*columns, *(getattr(table, name) for name in SUMS)).where(day.between(first, last))
         for name in ("tenant_id", "user_id", "key_id", "model"):
@@ -139,11 +146,16 @@ class UsageReport:
         for group in self.group_by:
             if group in _NAMED:
                 table, labels = _NAMED[group]
-                source = source.outerjoin(table, table.id == summed.c[_COLUMNS[group]])
+                source = source.outerjoin(table, table.id == summed.c[GROUP_COLUMNS[group]])
                 names += labels
-        groups = [summed.c[_COLUMNS[group]] for group in self.group_by]
+        groups = [summed.c[GROUP_COLUMNS[group]] for group in self.group_by]
         rest = [column for column in summed.c if column.name not in {group.name for group in groups}]
         return select(*groups, *names, *rest).select_from(source)
+
+
+def sum_of(rows: Subquery, name: str) -> ColumnElement[Any]:
+    """The column of this name; `tokens` is the sum of the token classes."""
+    return reduce(add, (rows.c[each] for each in (TOKEN_COLUMNS if name == "tokens" else (name,))))
 
 
 def whole_months(first: date, last: date, today: date | None = None) -> tuple[date, date] | None:

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from api.schemas.usage.counts import TOKENS
 from core.clock import follow_test_clock, now_ms, stop_following
 from core.figures import grouped, usd
+from metering.counts import TOKEN_COLUMNS
 from metering.journal.records import ERRORS
 from tests.browser.conftest import Watch, axe
 from tests.browser.stack import Stack
@@ -50,7 +50,7 @@ def test_the_heaviest_user_in_three_clicks_a_file_that_adds_up_and_the_present(
     theirs = [each for each in found if KOLKATA.date_of(each.at_ms) == yesterday]
     tokens: Counter[str] = Counter()
     for each in theirs:
-        tokens[str(each.account.user_id)] += sum(getattr(each.settlement.usage, name) for name in TOKENS)
+        tokens[str(each.account.user_id)] += sum(getattr(each.settlement.usage, name) for name in TOKEN_COLUMNS)
     (heaviest, most), *_ = tokens.most_common()
     stack.sign_in(tab, admin)
 
@@ -99,11 +99,16 @@ def the_file_says_what_is_drawn(tab: "Page", theirs: list[Used]) -> int:
         tab.get_by_role("link", name="CSV").click()
     with download.value.path().open(newline="") as file:
         rows = list(csv.DictReader(file))
-    sums = {name: sum(int(row[name]) for row in rows) for name in ("requests", "errors", *TOKENS, "cost_nano_usd")}
-    total = [*(sums[name] for name in ("requests", "errors", *TOKENS)), sum(sums[name] for name in TOKENS)]
+    sums = {
+        name: sum(int(row[name]) for row in rows) for name in ("requests", "errors", *TOKEN_COLUMNS, "cost_nano_usd")
+    }
+    total = [
+        *(sums[name] for name in ("requests", "errors", *TOKEN_COLUMNS)),
+        sum(sums[name] for name in TOKEN_COLUMNS),
+    ]
     assert tab.locator("tfoot td").all_inner_texts() == [*map(grouped, total), usd(sums["cost_nano_usd"])]
     assert sums["errors"] == sum(each.settlement.outcome in ERRORS for each in theirs)
     labels = [bar.get_attribute("aria-label") or "" for bar in tab.locator(".chart a:visible").all()]
     tokens = [int(label.split(": ")[1].partition(" tokens")[0].replace(",", "")) for label in labels]
-    assert sum(tokens) == sum(sums[name] for name in TOKENS)
+    assert sum(tokens) == sum(sums[name] for name in TOKEN_COLUMNS)
     return sum(tokens)

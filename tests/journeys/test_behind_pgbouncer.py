@@ -9,11 +9,17 @@ import pytest
 
 from api.doctor import stores
 from api.doctor.findings import Checkup, Verdict
+from api.schemas.usage.spool import Retried
+from api.services.context import ServiceContext
+from api.services.usage.spool import retry_poisoned
 from core.postgres.connection import UnexpectedPooler, check_pooler, connect
-from core.postgres.database import Connections
+from core.postgres.database import Connections, Database
 from core.postgres.url import parse
 from core.settings import Settings
+from core.tenancy.audit import Actor
 from tests.harness import Api, Books, Simulator, chat, client, environment, running
+from tests.metering.faults import USAGE, row_of
+from tests.metering.process import recorder, start_process
 from tests.pgbouncer import PgBouncer
 
 REQUESTS = 30
@@ -94,6 +100,31 @@ async def test_one_server_connection_serves_many_clients_in_turn(database_url: s
 
         assert await asyncio.gather(*map(asks, range(8))) == [10 * number + 45 for number in range(8)]
         await pool.close()
+
+
+async def test_poisoned_settlements_are_retried_behind_it(
+    pooled: dict[str, str], database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    settings = Settings(
+        _env_file=None,
+        database_url=pooled["DATABASE_URL"],
+        database_pooler=pooled["DATABASE_POOLER"],
+        redis_url=redis_url,
+        spool_dir=tmp_path,
+    )
+    process, books = await start_process(database_url, redis_url, spool_dir=tmp_path), Books(database_url)
+    database = Database(settings.postgres)
+    context = ServiceContext(settings=settings, database=database, changes=None, actor=Actor("cli:test"))
+    try:
+        grant = await process.admit(await books.account())
+        await process.spool.set_aside(await process.settlements._measure(grant, recorder(USAGE)))
+        assert await retry_poisoned(context) == Retried(settled=1, refused_again=0)
+        row = await row_of(books, grant)
+        assert (row["state"], row["output_tokens"]) == ("settled", USAGE.output_tokens)
+    finally:
+        await database.close()
+        await process.stop()
+        await books.close()
 
 
 async def test_the_doctor_says_which_mode_it_met(pooled: dict[str, str]) -> None:

@@ -16,11 +16,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from api.pages.reports.view import BadView, read_view
-from api.schemas.usage.counts import TOKENS
 from api.services.usage import reports
 from core.clock import now_ms
 from core.figures import grouped, usd
 from core.tenancy.principal import Scope
+from metering.counts import TOKEN_COLUMNS
 from tests.api.conftest import Api
 from tests.harness import Account
 from tests.metering.rows import KOLKATA
@@ -68,16 +68,16 @@ def counts(found: Sequence[Used]) -> Counter[str]:
         total["requests"] += settled.requests
         total["errors"] += settled.outcome in ("upstream_refused", "upstream_broke")
         total["cost_nano_usd"] += settled.cost_nano_usd
-        for name in TOKENS:
+        for name in TOKEN_COLUMNS:
             total[name] += getattr(settled.usage, name)
     return total
 
 
 def as_shown(sums: Counter[str]) -> list[str]:
     """The cells of a row, without a price."""
-    tokens = sum(sums[name] for name in TOKENS)
+    tokens = sum(sums[name] for name in TOKEN_COLUMNS)
     return [
-        *(grouped(sums[name]) for name in ("requests", "errors", *TOKENS)),
+        *(grouped(sums[name]) for name in ("requests", "errors", *TOKEN_COLUMNS)),
         grouped(tokens),
         usd(sums["cost_nano_usd"]),
     ]

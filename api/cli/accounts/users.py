@@ -58,7 +58,7 @@ def export(user_id: UserId) -> None:
     from api.services.accounts import privacy  # noqa: PLC0415 - imports the usage reports
 
     async def work(context: ServiceContext) -> None:
-        async for piece in privacy.export_user(context, await users.find_user(context, user_id)):
+        async for piece in privacy.export_user(context, user_id):
             typer.echo(piece, nl=False)
         typer.echo()
 

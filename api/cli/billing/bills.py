@@ -11,7 +11,7 @@ from api.schemas.billing.bills import BillVoid
 from api.services.billing import bills
 from billing.models.states import BillState
 
-app = Group("Bills and credit notes.")
+app = Group()
 
 Id = Annotated[UUID, typer.Argument(metavar="BILL", help="The bill's id.")]
 

@@ -13,10 +13,10 @@ from api.schemas.billing.webhooks import EventState
 from api.services.billing import collection, webhooks
 from billing.models.states import ChargeState, RefundState
 
-charge_app = Group("Charges: attempts to collect bills.")
-refund_app = Group("Refunds, and the approval of those above the cap.")
-finding_app = Group("Findings: facts about money that a person should review.")
-webhook_app = Group("Razorpay's webhook events.")
+charge_app = Group()
+refund_app = Group()
+finding_app = Group()
+webhook_app = Group()
 
 ChargeId = Annotated[UUID, typer.Argument(metavar="CHARGE", help="The charge's id.")]
 RefundId = Annotated[UUID, typer.Argument(metavar="REFUND", help="The refund's id.")]

@@ -14,7 +14,7 @@ from api.services.billing import plans
 from billing.rating.overage import Meter, PastAllowance
 from core.errors import Invalid
 
-app = Group("Plans: prices, allowances and limits, in versions.")
+app = Group()
 
 _PAISE = 100
 _RUPEES = re.compile(r"([0-9]{1,15}|[0-9]{1,3}(,[0-9]{2,3}){0,4},[0-9]{3})(\.[0-9]{1,6})?")

@@ -11,8 +11,8 @@ from api.services.billing import profiles
 from api.services.context import ServiceContext
 from core.errors import NotFound
 
-operator = Group("The supplier on every bill.")
-profile = Group("A tenant's billing profile.")
+operator = Group()
+profile = Group()
 
 _Name = Annotated[str, typer.Option(help="The legal name.")]
 _Lines = Annotated[list[str], typer.Option("--line", help="A line of the address; repeat for more.")]

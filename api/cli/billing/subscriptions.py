@@ -10,8 +10,9 @@ from api.cli.options import Reason, Tenant, tenant_name
 from api.schemas.billing.subscriptions import SubscriptionItem
 from api.services.billing import subscriptions
 from api.services.context import ServiceContext
+from core.figures import grouped
 
-app = Group("Subscriptions at Razorpay.")
+app = Group()
 _COLUMNS = ("plan", "version", "state", "status", "amount", "paid_through", "ends_at", "payment_method", "error")
 
 
@@ -23,7 +24,7 @@ class Shown(SubscriptionItem):
     @classmethod
     def from_item(cls, item: SubscriptionItem) -> "Shown":
         """The printed shape."""
-        amount = f"{item.amount_paise // 100:,}.{item.amount_paise % 100:02d}"
+        amount = f"{grouped(item.amount_paise // 100)}.{item.amount_paise % 100:02d}"
         return cls.model_construct(**item.model_dump(), amount=amount)
 
 

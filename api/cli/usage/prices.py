@@ -11,7 +11,7 @@ from api.services.usage import prices
 from core.errors import Invalid
 from metering.pricing.price import Band
 
-app = Group("Prices: what the provider charges.")
+app = Group()
 
 _BAND = tuple(Band.__dataclass_fields__)
 _FORM = "OVER:INPUT:OUTPUT:READ:WRITE_5M:WRITE_1H"

@@ -8,7 +8,7 @@ from api.services.context import ServiceContext
 from api.services.usage import spool
 from core.logs import configure_logs
 
-app = Group("Settlements on this host's disk.")
+app = Group()
 
 
 @app.answering("list", "request_id", "outcome", "model", "input_tokens", "output_tokens")

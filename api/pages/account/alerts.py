@@ -11,10 +11,8 @@ from api.pages.route import page_router
 from api.pages.site import see_other
 from api.pages.visitor import AccountAdmin, Visitor
 from api.routes.parameters import Cursor
-from api.schemas.billing.alerts import EndpointItem, NewEndpoint
+from api.schemas.billing.alerts import NewEndpoint
 from api.services.billing import alerts
-from api.services.context import ServiceContext
-from core.errors import NotFound
 
 router = page_router("/account/alerts")
 _SIZE = 25
@@ -85,10 +83,9 @@ async def _page(
     **more: Any,
 ) -> Response:
     context = visitor.account_context
-    found = await alerts.list_own_alerts(context, before=cursor, size=_SIZE)
-    endpoint = await _endpoint(context)
-    if typed is NOTHING_TYPED and endpoint is not None:
-        typed = filled({"url": endpoint.url})
+    detail = await alerts.describe_alerts(context, before=cursor, size=_SIZE)
+    if typed is NOTHING_TYPED and detail.endpoint is not None:
+        typed = filled({"url": detail.endpoint.url})
     return show(
         request,
         "alerts",
@@ -97,17 +94,10 @@ async def _page(
         typed=typed,
         secret=secret,
         rotated=rotated,
-        endpoint=endpoint,
-        found=found,
-        tries=await alerts.deliveries_of(context, [alert.id for alert in found.items]),
+        endpoint=detail.endpoint,
+        found=detail.alerts,
+        tries=detail.deliveries,
         states=_STATES,
-        is_production=context.settings.naka_env == "production",
-        waits=any(alert.delivery == "pending" and alert.type == "alerts.test" for alert in found.items),
+        is_production=context.settings.is_production,
+        waits=any(alert.delivery == "pending" and alert.type == "alerts.test" for alert in detail.alerts.items),
     )
-
-
-async def _endpoint(context: ServiceContext) -> EndpointItem | None:
-    try:
-        return await alerts.find_endpoint(context)
-    except NotFound:
-        return None

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData
 
 from api.pages.account import wording
-from api.pages.site import render
+from api.pages.site import render, sentence
 from api.pages.visitor import Visitor
 from core.errors import Conflict, Invalid, NakaError
 from core.tenancy.derivation import ExceedsParentKey
@@ -103,11 +103,6 @@ def above(error: NakaError) -> tuple[Typed, int]:
     """Like `refused`, for a form without fields: every fault is shown above the page."""
     typed, status = refused(NOTHING_TYPED, error)
     return replace(typed, faults={WHOLE: " ".join(typed.faults.values())}), status
-
-
-def sentence(text: str) -> str:
-    """Formats an error's text as a sentence."""
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
 def show(request: Request, name: str, visitor: Visitor, **context: Any) -> HTMLResponse:

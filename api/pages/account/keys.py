@@ -24,7 +24,7 @@ from api.pages.account.frame import (
     refused,
     show,
 )
-from api.pages.account.people import OVERLAPS, find_own_key, person_page
+from api.pages.account.people import OVERLAPS, person_page
 from api.pages.route import page_router
 from api.pages.site import render, see_other
 from api.pages.visitor import AccountAdmin, Visitor
@@ -101,7 +101,7 @@ async def make_key(request: Request, user_id: UserId, visitor: AccountAdmin, for
 @router.post("/key/{key_id}/rotate")
 async def rotate_key(request: Request, key_id: KeyId, visitor: AccountAdmin, form: FormDep) -> Response:
     """Creates a successor, which only this answer contains; the old key ends after the overlap."""
-    key = await find_own_key(visitor, key_id)
+    key = await keys.find_key(visitor.account_context, key_id)
     try:
         chosen = form.text("overlap")
         body = parsed(Rotation, {"overlap_s": int(chosen) if chosen in OVERLAPS else -1}, _SENTENCES)
@@ -128,9 +128,9 @@ async def rotate_key(request: Request, key_id: KeyId, visitor: AccountAdmin, for
 @router.post("/key/{key_id}/revoke")
 async def revoke_key(request: Request, key_id: KeyId, visitor: AccountAdmin, form: FormDep) -> Response:
     """Revokes a key, and with `descendants` those derived from it. The session of a revoked key ends."""
-    key = await find_own_key(visitor, key_id)
-    await keys.revoke_key(visitor.account_context, key_id, descendants=bool(form.text("descendants")))
-    if not await keys.is_own_key_revoked(visitor.account_context):
+    key = await keys.find_key(visitor.account_context, key_id)
+    ended = await keys.revoke_key(visitor.account_context, key_id, descendants=bool(form.text("descendants")))
+    if visitor.principal.key_id not in {each.id for each in ended}:
         return see_other(f"/account/keys/{key.user_id}?said=revoked")
     answer = render(request, "account/signed_out.html", prefix=visitor.key_prefix)
     drop_session(answer)

@@ -11,12 +11,10 @@ from api.pages.account.frame import NOTHING_TYPED, Typed, filled, show
 from api.pages.visitor import Visitor
 from api.schemas.accounts.keys import KeyItem
 from api.schemas.accounts.limits import LimitsSet
-from api.services.accounts import keys as key_services
 from api.services.accounts import users
 from api.services.accounts.lookups import GRANTABLE
 from core.clock import now_ms, to_ms
 from core.figures import grouped
-from core.tenancy.principal import Forbidden
 
 _SIZE = 50
 _MICRO = 1_000_000
@@ -61,14 +59,6 @@ async def person_page(
         limits_form=form,
         meters=meters,
     )
-
-
-async def find_own_key(visitor: Visitor, key_id: UUID) -> KeyItem:
-    """A key of the visitor's tenant. Raises NotFound, and Forbidden for a key of the operator's."""
-    key = await key_services.find_key(visitor.account_context, key_id)
-    if not GRANTABLE.issuperset(key.scopes):
-        raise Forbidden("this key belongs to the operator: use the command line")
-    return key
 
 
 def limits_of(limits: LimitsSet) -> Typed:

@@ -22,8 +22,7 @@ from api.schemas.billing.plans import Offer
 from api.schemas.billing.subscriptions import NewSubscription, SubscriptionItem
 from api.schemas.moments import iso_or_none
 from api.services.billing import subscriptions
-from api.services.billing.account import Facts, find_facts, waiting_plan
-from api.services.billing.plans import list_offers
+from api.services.billing.account import Facts, find_plan_choice
 from api.services.billing.profiles import has_profile
 from billing.models import Subscription
 from billing.subscriptions.intents import in_last_cycle
@@ -140,7 +139,8 @@ async def _page(
 ) -> Response:
     context = visitor.account_context
     key_id = context.settings.razorpay_key_id
-    facts = await find_facts(context, runtime_of(request).metering.entitlements)
+    choice = await find_plan_choice(context, runtime_of(request).metering.entitlements)
+    facts = choice.facts
     is_real = _is_razorpay(context.settings.razorpay_base_url)
     live = facts.live
     goes_on = live is not None and live.cancel_at_ms is None and not in_last_cycle(live)
@@ -157,9 +157,9 @@ async def _page(
         plan=facts.plan,
         present=None if live is None else CurrentPlan.of(live, key_id),
         waiting=None if facts.waiting is None else SubscriptionItem.of(facts.waiting, key_id),
-        waiting_plan=await waiting_plan(context, facts),
-        has_profile=await has_profile(context),
-        offers=[_shown(offer, live if goes_on else None) for offer in await list_offers(context)],
+        waiting_plan=choice.waiting_plan,
+        has_profile=choice.has_profile,
+        offers=[_shown(offer, live if goes_on else None) for offer in choice.offers],
         starts_at=None if live is None else iso_or_none(live.paid_through_ms or live.start_ms),
     )
 

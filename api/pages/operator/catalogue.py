@@ -3,18 +3,17 @@
 from fastapi import Request
 from fastapi.responses import Response
 
-from api.auth.access import RuntimeDep
 from api.pages.operator.frame import Cell, Listing, Row, money, show_list
 from api.pages.route import page_router
 from api.pages.site import Here, words
 from api.pages.visitor import Operator
 from api.schemas.billing.plans import PlanItem
+from api.schemas.usage.prices import BandItem
 from api.services.billing.plans import list_plans
+from api.services.usage.prices import list_prices
 from billing.gst.rupees import rupees
-from core.clock import to_datetime
+from core.clock import to_ms
 from core.figures import grouped
-from metering.pricing.price import Band
-from metering.pricing.price_list import read_prices
 
 router = page_router("/operator")
 
@@ -57,18 +56,17 @@ def _overage(item: PlanItem) -> str:
 
 
 @router.get("/prices")
-async def prices(request: Request, runtime: RuntimeDep, visitor: Operator) -> Response:
+async def prices(request: Request, visitor: Operator) -> Response:
     """The provider's prices, in dollars per million tokens."""
     here = Here(visitor.context.zone)
-    async with runtime.database.session() as session:
-        known = await read_prices(session)
+    known = sorted((await list_prices(visitor.context)).items, key=lambda price: price.effective_from)
     listing = Listing(
         ["Model", "From", "Prompts over", "Input", "Output", "Cache read", "Cache write, 5 min", "Cache write, 1 h"],
         [
             Row(
                 [
                     Cell(price.model),
-                    Cell(here.day(to_datetime(price.effective_from_ms)) if price.effective_from_ms > 0 else "always"),
+                    Cell(here.day(price.effective_from) if to_ms(price.effective_from) > 0 else "always"),
                     Cell(grouped(band.over_prompt_tokens), is_number=True),
                     *_rates(band),
                 ]
@@ -82,7 +80,7 @@ async def prices(request: Request, runtime: RuntimeDep, visitor: Operator) -> Re
     return show_list(request, visitor, "Prices", listing, lead=lead)
 
 
-def _rates(band: Band) -> list[Cell]:
+def _rates(band: BandItem) -> list[Cell]:
     rates = (
         band.input_rate,
         band.output_rate,

@@ -11,13 +11,13 @@ from api.pages.operator.lists import BILLS, CHARGES, FINDINGS, REFUNDS, show_pag
 from api.pages.route import page_router
 from api.pages.site import see_other
 from api.pages.visitor import Operator
+from api.routes.parameters import Cursor
 from api.services.billing import bills, collection
 from billing.models.states import BillState, ChargeState, RefundState
 from core.errors import Invalid
 
 router = page_router("/operator")
 TenantWanted = Annotated[UUID | None, Query(alias="tenant")]
-Cursor = Annotated[UUID | None, Query()]
 
 
 @router.get("/bills")

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from api.pages.operator.frame import SIZE, Cell, Listing, Row, Said, money, show, with_query
 from api.pages.route import page_router
-from api.pages.site import Here, see_other, words
+from api.pages.site import Here, see_other, sentence, words
 from api.pages.visitor import Operator, Visitor
 from api.routes.parameters import Cursor, TenantId
 from api.schemas.accounts.overview import TenantOverview
@@ -196,5 +196,4 @@ def _words(error: Exception) -> str:
         if any(fault["loc"] == ("user",) for fault in error.errors()):
             return "The first user needs a name."
         return "A slug is a-z, 0-9 and hyphens, and a name is not empty."
-    text = str(error)
-    return f"{text[:1].upper()}{text[1:]}."
+    return sentence(str(error))

@@ -2,7 +2,7 @@
 
 The stream ends with the session (checked every half minute), when its client reads nothing for
 `CLIENT_WRITE_TIMEOUT_S`, and at a shutdown, after which the browser reconnects to another process. Postgres down: the
-view says so, and goes on when it is back.
+page says so, and updates again once it is back.
 """
 
 import time
@@ -44,7 +44,7 @@ log = get_logger(__name__)
 
 
 class LiveAnswer(EventSourceResponse):
-    """Takes a place of the live views before its head is sent, and returns it however it ends."""
+    """Takes one of the places of live views before its head is sent, and returns it when the stream ends."""
 
     places: FairPool
     owner: UUID
@@ -61,14 +61,14 @@ class LiveAnswer(EventSourceResponse):
 
 @router.get("/reports/live")
 async def live_page(request: Request, visitor: AccountAdmin) -> Response:
-    """The page, whose figures a script fills."""
+    """The page. A script fills in the figures."""
     whose = "all tenants" if visitor.context.is_platform_admin else visitor.tenant
     return render(request, "reports/live.html", visitor, tabs=TABS, figures=LIVE, whose=whose)
 
 
 @router.get("/reports/live/events")
 async def live_events(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
-    """One reading a second; `away` while there is none, `end` when the session has ended."""
+    """Sends one reading a second, `away` while Postgres is down, and `end` once the session has ended."""
     ending = anyio.Event()
     answer = LiveAnswer(
         _events(request, runtime, visitor.context.tenant_id, ending),
@@ -98,14 +98,14 @@ async def _events(
 
 
 def _reading(present: LiveUsage) -> ServerSentEvent:
-    """As numbers for the picture, and as texts."""
+    """The event of a reading: numbers for the chart, and the same numbers as texts."""
     numbers = {name: getattr(present, name) for name, _, _ in LIVE}
     texts = {name: usd(value) if name == "cost_nano_usd" else grouped(value) for name, value in numbers.items()}
     return ServerSentEvent(data=msgspec.json.encode({"numbers": numbers, "texts": texts}).decode())
 
 
 async def _may_look(request: Request, runtime: Runtime) -> bool:
-    """Whether the session still allows it. Also while Postgres is down: an outage ends no view."""
+    """Whether the session may still see the figures. True while Postgres is down, so that an outage ends no stream."""
     try:
         (await authenticate(runtime.directory, request.scope, fresh=True)).require(KeyScope.TENANT_ADMIN)
     except Unavailable:
@@ -116,7 +116,7 @@ async def _may_look(request: Request, runtime: Runtime) -> bool:
 
 
 def _feed(app: FastAPI, runtime: Runtime) -> LiveFeed:
-    """The feed of this process, made when it is first watched."""
+    """The feed of this process, created on first use."""
     if not hasattr(app.state, "live_feed"):
         longest_ms = runtime.settings.request_deadline_s * 1000
         app.state.live_feed = LiveFeed(partial(read_live, runtime.pool, longest_ms=longest_ms))

@@ -1,6 +1,6 @@
-"""`/reports`: usage as figures, a picture and a table that add up to each other, with links to the CSV and the API.
+"""`/reports`: usage as figures, a chart and a table with equal totals, and links to the same report as CSV and by API.
 
-A tenant's admin sees its own tenant; a platform admin all of them, or a named one.
+A tenant's admin sees its own tenant. A platform admin sees every tenant, or one named in the URL.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _ROUTE = "/v1/admin/reports/usage"
 
 @router.get("/reports", dependencies=[Depends(Reads(*PARAMETERS))])
 async def usage_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
-    """The report that the URL asks for, or what is wrong with the URL."""
+    """The report of the URL's parameters. For a wrong parameter: the form, with a message."""
     today, is_operator = operators_today(visitor.context), visitor.context.is_platform_admin
     try:
         view = read_view(request.query_params, today, sees_tenants=is_operator)
@@ -44,7 +44,7 @@ async def usage_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmi
         return render(request, "reports/usage.html", visitor, status=422, **shown)
     report = await read_figures(visitor.context, runtime.reports, view)
     is_priced = report.total.price_nano_paise != 0
-    drawn = await asyncio.to_thread(picture, report, view)  # some ms of CPU, off the event loop
+    drawn = await asyncio.to_thread(picture, report, view)  # some ms of CPU, so not on the event loop
     return render(
         request,
         "reports/usage.html",
@@ -66,7 +66,7 @@ async def usage_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmi
 
 
 def _choices(view: View, today: date, visitor: Visitor, *, is_priced: bool = False) -> dict[str, Any]:
-    """Other views to choose from: (label, link, whether it is this one)."""
+    """The links to other views, each as (label, link, whether it is the view shown)."""
     ranges = [
         (label, view.url(first=first, last=last, **_usual_group(view, first, last)), view.covers(first, last))
         for label, first, last in quick_ranges(today)
@@ -86,14 +86,14 @@ def _choices(view: View, today: date, visitor: Visitor, *, is_priced: bool = Fal
 
 
 def _usual_group(view: View, first: date, last: date) -> dict[str, Group]:
-    """A single day is shown by user, since it has no days to compare; several days by day."""
+    """The group to change to: by user for a single day, which has no days to compare; by day for several."""
     if first == last and view.group == Group.DAY:
         return {"group": Group.USER}
     return {"group": Group.DAY} if view.days == 1 and first != last and view.group == Group.USER else {}
 
 
 def _api(request: Request, view: View, tenant_id: UUID | None) -> dict[str, str]:
-    """The same report by API: a link to the CSV, with names, and a line for a shell."""
+    """The same report from the API: the link to a CSV with names, and a `curl` command."""
     asked: dict[str, date | str | UUID | None] = {
         "from": view.first,
         "to": view.last,

@@ -18,7 +18,7 @@ REQUEST_COUNTS = tuple(column for column in COLUMNS[2:9] if column[0] != "tokens
 """Counts of a single request."""
 CLASSES = ("Input", "Output", "Cache read", f"Cache write, 5{_NBSP}min", f"Cache write, 1{_NBSP}h")
 FIELDS = {"tenant": "Tenant", "user_id": "User", "key_id": "Key", "model": "Model"}
-"""Labels of what a page is narrowed to, by the view's field."""
+"""Labels of the filters of a page, by the view's field."""
 GROUPS = {"day": "Day", "user": "User", "key": "Key", "model": "Model", "tenant": "Tenant"}
 MEASURES = {
     "tokens": "Tokens",
@@ -31,14 +31,14 @@ MEASURES = {
 STATES = {"open": ("Running", ""), "settled": ("Settled", "good"), "void": ("Void", "")}
 OUTCOMES = {
     "completed": ("Completed", "good", "The answer is complete."),
-    "refused": ("Refused by the model", "warn", "The model declined to answer and wrote nothing; no tokens count."),
-    "not_sent": ("Not sent", "bad", "It never reached the provider; no tokens count."),
-    "upstream_refused": ("Failed", "bad", "The provider answered with an error, or not at all, before the first word."),
-    "upstream_broke": ("Interrupted", "bad", "The provider stopped in the middle; the relayed part is counted."),
-    "client_gone": ("Client disconnected", "", "The client left before the end; the relayed part is counted."),
-    "deadline": ("Timed out", "bad", "It was ended at its deadline; the relayed part is counted."),
-    "shutdown": ("Ended by a restart", "bad", "This service stopped in the middle; the relayed part is counted."),
-    "lost": ("Lost", "bad", "The process that ran it died; its last heartbeat is counted."),
+    "refused": ("Refused by the model", "warn", "The model declined to answer. No tokens are counted."),
+    "not_sent": ("Not sent", "bad", "The request never reached the provider. No tokens are counted."),
+    "upstream_refused": ("Failed", "bad", "The provider sent an error, or nothing at all, before the answer began."),
+    "upstream_broke": ("Interrupted", "bad", "The provider stopped midway. The part that was sent is counted."),
+    "client_gone": ("Client disconnected", "", "The client left before the end. The part that was sent is counted."),
+    "deadline": ("Timed out", "bad", "The request reached its deadline. The part that was sent is counted."),
+    "shutdown": ("Ended by a restart", "bad", "This service restarted midway. The part that was sent is counted."),
+    "lost": ("Lost", "bad", "The process that ran the request died. The usage of its last heartbeat is counted."),
 }
 SOURCES = {
     "final": "exact: the provider's final count",
@@ -64,5 +64,5 @@ LIVE = (
 
 
 def narrowed(names: dict[str, str]) -> list[tuple[str, str, str]]:
-    """What a page is narrowed to: (label, name, the view's field)."""
+    """The filters of a page, each as (label, name, the view's field)."""
     return [(FIELDS[field], name, field) for field, name in names.items()]

@@ -1,24 +1,20 @@
 """Parameters of billing's routes, and the context of a caller confined to its own tenant."""
 
-from dataclasses import replace
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Path, Query
 
-from api.auth.access import TenantContext, principal_of
+from api.auth.access import TenantContext
 from api.schemas.billing.webhooks import EventId, EventState
 from api.schemas.fields import EXAMPLE_ID, Slug, Text
 from api.services.context import ServiceContext
 from billing.models.states import BillState, ChargeState, RefundState
-from core.tenancy.principal import Scope
 
 
-def own_context(request: Request, context: TenantContext) -> ServiceContext:
-    """The caller without the operator's scope, which would reach every tenant."""
-    principal = principal_of(request)
-    scopes = (principal.scopes | {Scope.TENANT_ADMIN}) - {Scope.PLATFORM_ADMIN}
-    return replace(context, principal=replace(principal, scopes=scopes))
+def own_context(context: TenantContext) -> ServiceContext:
+    """The caller as an admin of its own tenant."""
+    return context.own
 
 
 OwnContext = Annotated[ServiceContext, Depends(own_context)]

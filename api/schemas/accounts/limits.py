@@ -12,7 +12,7 @@ from metering.quota.windows import WindowKind
 
 
 class LimitItem(Body):
-    """At most `limit` of `meter` in each `window`; spend in micro-USD. 0 admits nothing."""
+    """At most `limit` of `meter` in each `window`; spend in micro-USD. With 0, every request is refused."""
 
     meter: Meter
     window: WindowKind
@@ -26,7 +26,7 @@ def _once_each(limits: list[LimitItem]) -> list[LimitItem]:
 
 
 class Limits(Body):
-    """A set of limits. `concurrency`: requests at a time, null for no bound."""
+    """A set of limits. `concurrency`: the most requests at a time; null: any number."""
 
     model_config = example(
         limits=[
@@ -40,14 +40,14 @@ class Limits(Body):
     concurrency: ConcurrencyLimit | None = None
 
     def as_set(self) -> LimitSet:
-        """The same limits as metering's type."""
+        """Returns them as metering's type."""
         return msgspec.convert(self.model_dump(), LimitSet)
 
 
 class LimitsSet(BaseModel):
     """The limits in force, and their source.
 
-    They are `set` for this subject, those of the tenant's `plan`, or the `default` of a tenant without a plan.
+    `set`: limits of this user or tenant itself; `plan`: those of the tenant's plan; `default`: the tenant has no plan.
     """
 
     limits: list[LimitItem]
@@ -56,5 +56,5 @@ class LimitsSet(BaseModel):
 
     @classmethod
     def of(cls, limits: LimitSet, source: LimitSource) -> Self:
-        """The shape of metering's type."""
+        """The shape of limits in metering's type."""
         return cls.model_validate({**msgspec.to_builtins(limits), "source": source})

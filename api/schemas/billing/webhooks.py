@@ -31,12 +31,12 @@ class EventItem(Row):
 
     @classmethod
     def of(cls, event: WebhookEvent) -> Self:
-        """The shape of a row; bytes that are not UTF-8 become replacement characters."""
-        due_ms = event.due_ms if event.state == "received" else None
-        return cls.completed(event, due_at=due_ms, body=event.body.decode("utf-8", "replace"))
+        """The shape of a row."""
+        return cls.completed(event, due_at=event.due_ms if event.state == "received" else None)
 
 
 class EventDetail(EventItem):
     """An event with its body as text. The body may name the payer (e-mail, telephone)."""
 
-    body: str
+    # bytes that are not UTF-8 become replacement characters
+    body: Annotated[str, BeforeValidator(lambda body: body.decode("utf-8", "replace"))]

@@ -8,9 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from api.schemas.moments import Day, Moment
-from metering.counts import COUNT_COLUMNS
-
-TOKENS = tuple(name for name in COUNT_COLUMNS if name.endswith("_tokens"))
+from metering.counts import COUNT_COLUMNS, TOKEN_COLUMNS
 
 
 class Counts(BaseModel):
@@ -27,7 +25,7 @@ class Counts(BaseModel):
     @property
     def tokens(self) -> int:
         """The sum of the token classes."""
-        return sum(getattr(self, name) for name in TOKENS)
+        return sum(getattr(self, name) for name in TOKEN_COLUMNS)
 
 
 class DayUsage(Counts):

@@ -28,7 +28,7 @@ class StoredRuns(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReconcileRequest:
-    """What to check, and what to repair. Meters are repaired for a `reason` only: bills are made of them."""
+    """The checks and repairs to do. A repair of meters needs a `reason`, because bills are computed from them."""
 
     tenant: UUID | str | None = None
     since: Month | None = None
@@ -51,7 +51,7 @@ class ReconcileResult:
 
     @property
     def exit_code(self) -> int:
-        """0 no drift, 2 drifts or poisoned settlements, 3 something could not be checked."""
+        """0: no drift. 2: drifts, or poisoned settlements. 3: a check could not be done."""
         last = self.left or self.found
         if last.drifts or self.poisoned:
             return DRIFTED

@@ -10,8 +10,9 @@ from uuid import UUID
 from pydantic import BaseModel
 from sqlalchemy import Row
 
-from api.schemas.usage.counts import TOKENS, Counts, UsageFilter
+from api.schemas.usage.counts import Counts, UsageFilter
 from billing.invoicing.report_prices import margin_paise, paise_of
+from metering.counts import TOKEN_COLUMNS
 from metering.reports.usage_report import PRICE, SUMS
 
 Rows = Sequence[Row[*tuple[Any, ...]]]
@@ -130,7 +131,7 @@ class Figures:
     @property
     def by_class(self) -> tuple[int, ...]:
         """The five classes of tokens."""
-        return tuple(getattr(self, name) for name in TOKENS)
+        return tuple(getattr(self, name) for name in TOKEN_COLUMNS)
 
     @property
     def price_paise(self) -> int:

@@ -38,7 +38,7 @@ async def create_key(context: ServiceContext, user_id: UUID, new: NewKey) -> Key
             scopes=new.scopes,
             models=new.models,
             expires_at=new.expires_at,
-            live=context.is_live,
+            live=context.settings.is_production,
         )
         publish_after_commit(session, user.tenant_id)
     return KeyMade.with_secret(made)
@@ -93,20 +93,10 @@ async def rotate_key(context: ServiceContext, key_id: UUID, rotation: Rotation) 
         key = await accounts.find_key(session, key_id, tenant_id=context.tenant_id)
         require_grantable(context, key.scopes)
         made = await accounts.rotate_key(
-            session, context.actor, key, overlap_s=rotation.overlap_s, live=context.is_live
+            session, context.actor, key, overlap_s=rotation.overlap_s, live=context.settings.is_production
         )
         publish_after_commit(session, key.tenant_id)
     return KeyMade.with_secret(made)
-
-
-async def is_own_key_revoked(context: ServiceContext) -> bool:
-    """Whether the caller's key was revoked by now, by itself or with the key it was derived from."""
-    if context.principal is None:
-        return False
-    owner = context.principal
-    query = select(ApiKey.revoked_at).where(ApiKey.tenant_id == owner.tenant_id, ApiKey.id == owner.key_id)
-    async with context.transaction() as session:
-        return await session.scalar(query) is not None
 
 
 async def key_page(session: AsyncSession, user: User, *, after: UUID | None, size: int | None) -> Page[KeyItem]:

@@ -66,9 +66,16 @@ async def list_newest(
     """
     async with context.transaction(Scope.TENANT_ADMIN) as session:
         equal |= {"tenant_id": await confine(context, session, tenant)}
-        query = select(table).where(*(getattr(table, name) == each for name, each in equal.items() if each is not None))
-        query = query if before is None else query.where(table.id < before)
-        rows = (await session.scalars(query.order_by(table.id.desc()).limit(size + 1))).all()
+        return await newest_page(session, shape, table, before=before, size=size, **equal)
+
+
+async def newest_page(
+    session: AsyncSession, shape: type[R], table: Any, *, before: UUID | None, size: int, **equal: object
+) -> Page[R]:
+    """A page of a table with ids by time, newest first: of the rows with these values, where one is given."""
+    query = select(table).where(*(getattr(table, name) == each for name, each in equal.items() if each is not None))
+    query = query if before is None else query.where(table.id < before)
+    rows = (await session.scalars(query.order_by(table.id.desc()).limit(size + 1))).all()
     return page(rows, size, shape.of)
 
 

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.schemas.accounts.privacy import Erasure
-from api.schemas.accounts.users import UserItem
+from api.schemas.usage.counts import counts
 from api.schemas.usage.requests import RequestItem
 from api.services.accounts.lookups import reach_user, require_grantable
 from api.services.context import ServiceContext, publish_after_commit
@@ -18,8 +18,9 @@ from core.tenancy import erasure
 from core.tenancy.accounts import find_user
 from core.tenancy.audit import record
 from core.tenancy.lists import list_keys
-from metering.counts import COUNT_COLUMNS
-from metering.reports.requests import RequestFilter, own_usage, stream_requests
+from core.tenancy.models import User
+from metering.reports.requests import RequestFilter, stream_requests
+from metering.reports.usage_report import UsageReport
 
 _BATCH_ROWS = 500
 
@@ -39,23 +40,20 @@ async def erase_user(context: ServiceContext, user_id: UUID) -> Erasure:
 
 
 async def export_user(
-    context: ServiceContext, user: UserItem, *, database: Database | None = None
+    context: ServiceContext, user_id: UUID, *, database: Database | None = None
 ) -> AsyncGenerator[str, None]:
-    """Everything known about a user that `find_user` returned, as JSON in pieces. Writes an audit entry.
+    """Everything known about a user, as JSON in pieces. Writes an audit entry. Raises NotFound before the first piece.
 
     `database`: the pool that long answers use; the context's without it.
     """
-    database = database or context.database
-    async with database.session(tenant_id=user.tenant_id) as session:
-        target = f"user:{user.id}"
-        record(session, context.actor, "user.export", tenant_id=user.tenant_id, target=target)
-    async with database.session(tenant_id=user.tenant_id, patient=True) as session:
+    async with context.transaction(database=database) as session:
+        user = await reach_user(context, session, user_id)
+        record(session, context.actor, "user.export", tenant_id=user.tenant_id, target=f"user:{user.id}")
+    async with (database or context.database).session(tenant_id=user.tenant_id, patient=True) as session:
         known = await erasure.export_user(session, await find_user(session, user.id, tenant_id=user.tenant_id))
-        days = await own_usage(session, user.tenant_id, user.id, first=date.min, last=date.max)
-        known["usage"] = [
-            {"day": row.day, "model": row.model, **{name: int(getattr(row, name)) for name in COUNT_COLUMNS}}
-            for row in days
-        ]
+        usage = UsageReport(date.min, date.max, ("day", "model"), tenant_id=user.tenant_id, user_id=user.id)
+        days = await session.execute(usage.query())
+        known["usage"] = [{"day": row.day, "model": row.model, **counts(row)} for row in days]
         yield msgspec.json.encode(known).decode().removesuffix("}") + ',"requests":['
         async with aclosing(_requests(session, user)) as batches:
             async for batch in batches:
@@ -63,7 +61,7 @@ async def export_user(
     yield "]}"
 
 
-async def _requests(session: AsyncSession, user: UserItem) -> AsyncGenerator[str, None]:
+async def _requests(session: AsyncSession, user: User) -> AsyncGenerator[str, None]:
     before = ""
     wanted = RequestFilter(tenant_id=user.tenant_id, user_id=user.id)
     async with aclosing(stream_requests(session, wanted, batch_rows=_BATCH_ROWS)) as batches:

@@ -31,7 +31,14 @@ async def create_tenant_with_admin(context: ServiceContext, new: NewTenantWithAd
         tenant, actor = await _create(context, session, new), context.actor
         user = await accounts.create_user(session, actor, tenant.id, external_id=new.user)
         _, key = await accounts.create_key(
-            session, actor, user, name="first", scopes=FIRST_SCOPES, models=None, expires_at=None, live=context.is_live
+            session,
+            actor,
+            user,
+            name="first",
+            scopes=FIRST_SCOPES,
+            models=None,
+            expires_at=None,
+            live=context.settings.is_production,
         )
     return TenantWithAdmin(tenant=tenant, user=user.external_id, key=key.plaintext)
 
@@ -67,6 +74,8 @@ async def tenant_names(context: ServiceContext, ids: Iterable[UUID | None]) -> d
     """The names of tenants by id. Unknown ids are left out."""
     context.require(Scope.PLATFORM_ADMIN)
     wanted = {each for each in ids if each is not None}
+    if not wanted:
+        return {}
     async with context.transaction() as session:
         rows = await session.execute(select(Tenant.id, Tenant.name).where(Tenant.id.in_(wanted)))
         return {row.id: row.name for row in rows}

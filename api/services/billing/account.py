@@ -11,14 +11,17 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.schemas.billing.alerts import AlertItem
+from api.schemas.billing.plans import Offer
 from api.services.accounts.lookups import own_tenant
+from api.services.billing.plans import offers_to
 from api.services.context import ServiceContext
+from billing.catalogue.profiles import find_profile
 from billing.invoicing import preview
 from billing.invoicing.bill_list import list_bills
 from billing.invoicing.preview import UpcomingCharges
 from billing.models import Alert, Plan, Subscription
 from billing.models.bills import due_of
-from billing.subscriptions.intents import in_last_cycle, live_of, subscriptions_of
+from billing.subscriptions.intents import in_last_cycle, live_of, subscriptions_of, waiting_of
 from core.clock import now_ms
 from core.errors import NotFound
 from core.tenancy.models import Tenant
@@ -45,6 +48,17 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanChoice:
+    """The plan in force and the plans on offer. A subscription needs a billing profile."""
+
+    facts: Facts
+    waiting_plan: Plan | None
+    """The plan of the subscription to authorise."""
+    has_profile: bool
+    offers: list[Offer]
+
+
+@dataclass(frozen=True, slots=True)
 class Renewal:
     """The next subscription fee. `gross_paise` is with tax, as Razorpay charges it."""
 
@@ -64,13 +78,6 @@ class AccountOverview:
     renewal: Renewal | None
     alerts: list[AlertItem]
     due_paise: int
-
-
-async def find_facts(context: ServiceContext, entitlements: Entitlements) -> Facts:
-    """The facts about the caller's tenant. Raises Unavailable."""
-    tenant_id = own_tenant(context)
-    async with context.transaction() as session:
-        return await _facts(session, tenant_id, entitlements)
 
 
 async def find_overview(context: ServiceContext, entitlements: Entitlements) -> AccountOverview:
@@ -95,12 +102,20 @@ async def find_overview(context: ServiceContext, entitlements: Entitlements) -> 
         )
 
 
-async def waiting_plan(context: ServiceContext, facts: Facts) -> Plan | None:
-    """The plan of the subscription to authorise."""
-    if facts.waiting is None:
-        return None
+async def find_plan_choice(context: ServiceContext, entitlements: Entitlements) -> PlanChoice:
+    """The plan of the caller's tenant, and those it may choose. Raises Unavailable."""
+    tenant_id = own_tenant(context)
     async with context.transaction() as session:
-        return await session.get_one(Plan, (facts.waiting.plan_code, facts.waiting.plan_version))
+        facts = await _facts(session, tenant_id, entitlements)
+        waiting = facts.waiting
+        return PlanChoice(
+            facts=facts,
+            waiting_plan=None
+            if waiting is None
+            else await session.get_one(Plan, (waiting.plan_code, waiting.plan_version)),
+            has_profile=await find_profile(session, tenant_id) is not None,
+            offers=await offers_to(session, tenant_id),
+        )
 
 
 async def _facts(session: AsyncSession, tenant_id: UUID, entitlements: Entitlements) -> Facts:
@@ -111,7 +126,7 @@ async def _facts(session: AsyncSession, tenant_id: UUID, entitlements: Entitleme
     version = (tenant.plan_code, tenant.plan_version) if live is None else (live.plan_code, live.plan_version)
     plan = None if version[0] is None else await session.get(Plan, version)
     timeline = await entitlements.of(tenant_id, _ANY_USER)
-    return Facts(live, next((row for row in rows if row.is_open), None), plan, timeline, at_ms)
+    return Facts(live, waiting_of(rows), plan, timeline, at_ms)
 
 
 async def _renewal(session: AsyncSession, facts: Facts) -> Renewal | None:

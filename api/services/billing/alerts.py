@@ -1,19 +1,29 @@
 """Alerts: the list, the endpoint that receives them, and their deliveries."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.schemas.billing.alerts import AlertItem, DeliveryItem, EndpointItem, NewEndpoint, TenantAlert
 from api.schemas.pages import Page
-from api.services.accounts.lookups import list_newest, own_tenant
+from api.services.accounts.lookups import list_newest, newest_page, own_tenant
 from api.services.context import ServiceContext
 from billing.alerts import alerts, endpoints
 from billing.context import ALERTS
 from billing.models import Alert, AlertDelivery, AlertEndpoint
 from core.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class AlertsDetail:
+    """A page of alerts, the deliveries of each by its id, and the endpoint once it is set."""
+
+    alerts: Page[AlertItem]
+    deliveries: dict[UUID, list[DeliveryItem]]
+    endpoint: EndpointItem | None
 
 
 async def list_alerts(
@@ -36,7 +46,7 @@ async def find_endpoint(context: ServiceContext) -> EndpointItem:
 
 async def set_endpoint(context: ServiceContext, new: NewEndpoint) -> EndpointItem:
     """Sets the endpoint and enables it; the first time the answer has its secret. Raises Invalid."""
-    tenant_id, production = own_tenant(context), context.settings.naka_env == "production"
+    tenant_id, production = own_tenant(context), context.settings.is_production
     async with context.transaction() as session:
         made = await endpoints.set_endpoint(session, context.actor, tenant_id, new.url, production=production)
     return _endpoint(*made)
@@ -72,18 +82,28 @@ async def list_deliveries(context: ServiceContext, alert_id: UUID) -> list[Deliv
     async with context.transaction() as session:
         if await session.get(Alert, (tenant_id, alert_id)) is None:
             raise NotFound("no such alert")
-    return (await deliveries_of(context, [alert_id])).get(alert_id, [])
+        return (await _deliveries(session, tenant_id, [alert_id])).get(alert_id, [])
 
 
-async def deliveries_of(context: ServiceContext, alert_ids: Iterable[UUID]) -> dict[UUID, list[DeliveryItem]]:
-    """The attempts of several alerts, by alert, first to last."""
-    query = select(AlertDelivery).where(
-        AlertDelivery.tenant_id == own_tenant(context), AlertDelivery.alert_id.in_(list(alert_ids))
-    )
-    found: dict[UUID, list[DeliveryItem]] = defaultdict(list)
+async def describe_alerts(context: ServiceContext, *, before: UUID | None = None, size: int) -> AlertsDetail:
+    """A page of alerts of the caller's tenant, newest first, with their deliveries, and the endpoint."""
+    tenant_id = own_tenant(context)
     async with context.transaction() as session:
-        for row in await session.scalars(query.order_by(AlertDelivery.attempt)):
-            found[row.alert_id].append(DeliveryItem.of(row))
+        found = await newest_page(session, AlertItem, Alert, before=before, size=size, tenant_id=tenant_id)
+        endpoint = await session.get(AlertEndpoint, tenant_id)
+        return AlertsDetail(
+            alerts=found,
+            endpoint=None if endpoint is None else _endpoint(endpoint),
+            deliveries=await _deliveries(session, tenant_id, [alert.id for alert in found.items]),
+        )
+
+
+async def _deliveries(session: AsyncSession, tenant_id: UUID, alert_ids: list[UUID]) -> dict[UUID, list[DeliveryItem]]:
+    """The attempts of several alerts, by alert, first to last."""
+    query = select(AlertDelivery).where(AlertDelivery.tenant_id == tenant_id, AlertDelivery.alert_id.in_(alert_ids))
+    found: dict[UUID, list[DeliveryItem]] = defaultdict(list)
+    for row in await session.scalars(query.order_by(AlertDelivery.attempt)):
+        found[row.alert_id].append(DeliveryItem.of(row))
     return found
 
 

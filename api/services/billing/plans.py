@@ -1,5 +1,9 @@
 """Plans: published in versions that are never edited, copied to Razorpay, offered to tenants."""
 
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from api.schemas.billing.plans import NewPlan, Offer, PlanItem, RazorpayCopy
 from api.schemas.pages import Page, page
 from api.services.accounts.lookups import own_tenant
@@ -54,11 +58,16 @@ async def list_offers(context: ServiceContext) -> list[Offer]:
     """Plans with a base price, each in its newest version."""
     tenant_id = own_tenant(context)
     async with context.transaction() as session:
-        newest = {plan.code: plan for plan in await plans.list_plans(session)}
-        try:
-            supply = await supply_for(session, tenant_id)
-        except Invalid:
-            supply = None
+        return await offers_to(session, tenant_id)
+
+
+async def offers_to(session: AsyncSession, tenant_id: UUID) -> list[Offer]:
+    """The offers to a tenant, with its tax once it has a billing profile."""
+    newest = {plan.code: plan for plan in await plans.list_plans(session)}
+    try:
+        supply = await supply_for(session, tenant_id)
+    except Invalid:
+        supply = None
     return [Offer.of(plan, supply) for plan in newest.values() if plan.base_paise]
 
 

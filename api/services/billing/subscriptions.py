@@ -35,7 +35,7 @@ async def find_subscription(context: ServiceContext) -> SubscriptionView:
     async with context.transaction() as session:
         rows = await intents.subscriptions_of(session, tenant_id)
     current = intents.live_of(rows)
-    waiting = next((row for row in rows if row.is_open), None)
+    waiting = intents.waiting_of(rows)
     key_id = context.settings.razorpay_key_id
     return SubscriptionView(
         current=None if current is None else SubscriptionItem.of(current, key_id),

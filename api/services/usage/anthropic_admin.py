@@ -125,7 +125,7 @@ class AnthropicAdmin:
 
 
 def _tokens(result: _Result) -> tuple[int, ...]:
-    """Returns the counts in the order of metering.reconciliation.provider_usage.TOKENS."""
+    """Returns the counts in the order of metering.counts.TOKEN_COLUMNS."""
     return (
         result.uncached_input_tokens,
         result.output_tokens,

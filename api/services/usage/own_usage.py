@@ -8,7 +8,7 @@ from api.services.usage.days import date_range
 from core.resilience.deadline import within
 from core.tenancy.principal import Principal, Scope
 from metering.admission.limit_status import LimitStatusReader
-from metering.reports import requests
+from metering.reports.usage_report import UsageReport
 
 
 async def own_usage(
@@ -17,9 +17,9 @@ async def own_usage(
     """Usage of the key's user by day and model; without a range, this month. Raises Invalid."""
     context.require(Scope.USAGE_READ)
     first, last = date_range(context, first, last)
-    async with context.database.session(tenant_id=principal.tenant_id) as session:  # a platform admin's own, too
-        rows = await requests.own_usage(session, principal.tenant_id, principal.user_id, first=first, last=last)
-    return UsageAnswer.of(rows)
+    report = UsageReport(first, last, ("day", "model"), tenant_id=principal.tenant_id, user_id=principal.user_id)
+    async with context.own.transaction() as session:
+        return UsageAnswer.of(await session.execute(report.query()))
 
 
 async def own_limits(context: ServiceContext, principal: Principal, statuses: LimitStatusReader) -> LimitsAnswer:

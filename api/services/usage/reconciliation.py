@@ -4,19 +4,16 @@ A difference from Anthropic's usage report is reported, but is no drift. Postgre
 set: its check is reported as not done.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from uuid import UUID
 
 from api.schemas.usage.reconciliation import ReconcileRequest, ReconcileResult
 from api.services.context import ServiceContext
 from api.services.usage.anthropic_admin import AnthropicAdmin, ReportUnavailable
+from api.services.usage.stores import open_stores
 from core.clock import now_ms, to_datetime
 from core.postgres.database import Connections
 from core.tenancy.accounts import find_tenant
 from core.tenancy.principal import Scope as KeyScope
-from metering.admission.redis_pipeline import RedisPipeline
-from metering.admission.redis_scripts import QuotaScripts
 from metering.journal.spool import waiting
 from metering.reconciliation.drifts import METERS, REDIS, ROLLUP
 from metering.reconciliation.provider_usage import compare_with_provider
@@ -35,7 +32,7 @@ async def reconcile_usage(
     if wanted.tenant is not None:
         async with context.transaction() as session:
             tenants = ((await find_tenant(session, wanted.tenant)).id,)
-    async with _stores(context) as (connections, quota):
+    async with open_stores(context.settings, redis_timeout_s=_REDIS_TIMEOUT_S) as (connections, quota):
         result = ReconcileResult(await reconcile(connections, quota, Scope(tenants, wanted.since), progress=progress))
         result.spooled, result.poisoned = waiting(context.settings.spool_dir)
         touched = await _repair(context, connections, result, wanted)
@@ -45,22 +42,6 @@ async def reconcile_usage(
         if context.settings.anthropic_admin_key.get_secret_value() and tenants is None:
             await _compare_with_provider(context, connections, result)
     return result
-
-
-@asynccontextmanager
-async def _stores(context: ServiceContext) -> AsyncIterator[tuple[Connections, QuotaScripts | None]]:
-    settings = context.settings
-    connections = Connections(settings.postgres, max_size=2, timeout_s=settings.store_deadline_s)
-    pipeline = RedisPipeline(settings.redis_url, timeout_s=_REDIS_TIMEOUT_S) if settings.redis_url else None
-    try:
-        await connections.start()
-        if pipeline is not None:
-            pipeline.start()
-        yield connections, None if pipeline is None else QuotaScripts(pipeline)
-    finally:
-        if pipeline is not None:
-            await pipeline.stop()
-        await connections.close()
 
 
 async def _repair(

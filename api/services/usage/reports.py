@@ -9,10 +9,10 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.schemas.usage.counts import TOKENS, UsageFilter
+from api.schemas.usage.counts import UsageFilter
 from api.schemas.usage.reports import (
     FIGURES,
     Figures,
@@ -32,21 +32,20 @@ from billing.invoicing.report_prices import billed_by_tenant, period_rates
 from core.postgres.database import Database
 from core.tenancy.models import ApiKey, Tenant, User
 from core.tenancy.principal import Scope
-from metering.reports.usage_report import PRICE, UsageReport
+from metering.reports.usage_report import GROUP_COLUMNS, PRICE, UsageReport, sum_of
 
 BATCH_ROWS = 500
 SHOWN_ROWS = 100
 """Rows of a figures report, but for days; the rest is one row of others, so that the table adds up to the total."""
 _NOBODY = UUID(int=0)
 """The key of a credit, which is given for no single request; its model is empty."""
-_IDS = {"day": "day", "model": "model", "user": "user_id", "key": "key_id", "tenant": "tenant_id"}
 
 
 async def stream_usage(context: ServiceContext, reports: Database, wanted: UsageQuery) -> UsageRows:
     """A report by any groups, of any length. Raises Invalid for the days, NotFound for what the query names."""
     context.require(Scope.TENANT_ADMIN)
     first, last = date_range(context, wanted.first, wanted.last)
-    async with context.database.session(tenant_id=context.tenant_id, patient=True) as session:
+    async with context.transaction(patient=True) as session:
         subject = await find_subject(context, session, wanted)
     report = UsageReport(
         first,
@@ -57,14 +56,14 @@ async def stream_usage(context: ServiceContext, reports: Database, wanted: Usage
         top=wanted.top,
         named=wanted.named,
     )
-    batches = _batches(reports, context.tenant_id, report.query(period_rates(subject.tenant_id)))
+    batches = _batches(context, reports, report.query(period_rates(subject.tenant_id)))
     return UsageRows(first, last, [*report.columns, PRICE], batches)
 
 
 async def _batches(
-    database: Database, tenant_id: UUID | None, query: Select[*tuple[Any, ...]]
+    context: ServiceContext, reports: Database, query: Select[*tuple[Any, ...]]
 ) -> AsyncGenerator[Rows, None]:
-    async with database.session(tenant_id=tenant_id, patient=True) as session:
+    async with context.transaction(database=reports, patient=True) as session:
         result = await session.stream(query, execution_options={"yield_per": BATCH_ROWS})
         async for rows in result.partitions():
             yield rows
@@ -72,12 +71,11 @@ async def _batches(
 
 async def read_figures(context: ServiceContext, reports: Database, wanted: FiguresQuery) -> FiguresReport:
     """A report by one group: two reads, whatever is asked. Raises NotFound for what the query names."""
-    context.require(Scope.TENANT_ADMIN)
-    async with reports.session(tenant_id=context.tenant_id, patient=True) as session:
+    async with context.transaction(Scope.TENANT_ADMIN, database=reports, patient=True) as session:
         subject = await find_subject(context, session, wanted)
         query = _figures_query(wanted, subject, today(context))
         found = (await session.execute(query)).mappings().all()
-        keys = [row[_IDS[wanted.group]] for row in found]
+        keys = [row[GROUP_COLUMNS[wanted.group]] for row in found]
         names = await _names(session, wanted.group, keys) if keys else {}
         is_billed = context.is_platform_admin and not wanted.is_narrowed
         bills = (
@@ -103,23 +101,17 @@ def _figures_query(wanted: FiguresQuery, subject: Subject, day: date) -> Select[
     report = UsageReport(wanted.first, wanted.last, (wanted.group.value,), **_chosen(wanted, subject, day))
     rows = report.query(period_rates(subject.tenant_id)).order_by(None).subquery("rows")
     totals = [func.sum(rows.c[name]).over().label(f"all_{name}") for name in FIGURES]
-    order = _order(rows, wanted)
+    order = sum_of(rows, GROUP_COLUMNS.get(wanted.order, wanted.order))
     limit = wanted.days if wanted.group == Group.DAY else SHOWN_ROWS
     shown = select(rows, *totals, func.count().over().label("groups"))
-    return shown.order_by(order.desc() if wanted.is_falling else order.asc(), rows.c[_IDS[wanted.group]]).limit(limit)
+    return shown.order_by(
+        order.desc() if wanted.is_falling else order.asc(), rows.c[GROUP_COLUMNS[wanted.group]]
+    ).limit(limit)
 
 
 def _chosen(wanted: UsageFilter, subject: Subject, day: date) -> dict[str, Any]:
     selected = {"tenant_id": subject.tenant_id, "user_id": subject.user_id}
     return {**selected, "key_id": wanted.key_id, "model": wanted.model, "today": day}
-
-
-def _order(rows: Any, wanted: FiguresQuery) -> ColumnElement[Any]:
-    if wanted.order == "tokens":
-        tokens: ColumnElement[Any] = sum((rows.c[name] for name in TOKENS[1:]), rows.c[TOKENS[0]])
-        return tokens
-    column: ColumnElement[Any] = rows.c[_IDS.get(wanted.order, wanted.order)]
-    return column
 
 
 def _unnamed(key: Any) -> GroupName:

@@ -28,8 +28,7 @@ _MOST_ENTRIES = 200
 
 async def list_requests(context: ServiceContext, wanted: RequestQuery, *, size: int) -> Page[RequestItem]:
     """A page of requests, newest first. Raises NotFound for what the query names."""
-    context.require(Scope.TENANT_ADMIN)
-    async with context.database.session(tenant_id=context.tenant_id, patient=True) as session:
+    async with context.transaction(Scope.TENANT_ADMIN, patient=True) as session:
         _, chosen = await _chosen(context, session, wanted)
         found = await requests.list_requests(session, chosen, limit=size)
     return page_of(found, RequestItem.of)
@@ -39,8 +38,7 @@ async def list_named_requests(
     context: ServiceContext, reports: Database, wanted: RequestQuery, *, size: int
 ) -> tuple[Subject, Page[NamedRequest]]:
     """A page of requests with the names of users and tenants, and the names of what the query names."""
-    context.require(Scope.TENANT_ADMIN)
-    async with reports.session(tenant_id=context.tenant_id, patient=True) as session:
+    async with context.transaction(Scope.TENANT_ADMIN, database=reports, patient=True) as session:
         subject, chosen = await _chosen(context, session, wanted)
         found = await requests.list_requests(session, chosen, limit=size)
         names = await _user_names(session, {usage.row["user_id"] for usage in found.rows})
@@ -51,16 +49,14 @@ async def stream_requests(
     context: ServiceContext, reports: Database, wanted: RequestQuery
 ) -> AsyncGenerator[list[RequestItem], None]:
     """All requests, newest first, in batches, on a connection of `reports`. Raises NotFound before the first one."""
-    context.require(Scope.TENANT_ADMIN)
-    async with context.database.session(tenant_id=context.tenant_id, patient=True) as session:
+    async with context.transaction(Scope.TENANT_ADMIN, patient=True) as session:
         _, chosen = await _chosen(context, session, wanted)
-    return _batches(reports, context.tenant_id, chosen)
+    return _batches(context, reports, chosen)
 
 
 async def find_request(context: ServiceContext, request_id: UUID) -> RequestDetail:
     """A request with its names and entries. Raises NotFound."""
-    context.require(Scope.TENANT_ADMIN)
-    async with context.database.session(tenant_id=context.tenant_id, patient=True) as session:
+    async with context.transaction(Scope.TENANT_ADMIN, patient=True) as session:
         usage = await requests.find_request(session, request_id, tenant_id=context.tenant_id)
         row = usage.row
         entries = await requests.list_entries(
@@ -96,10 +92,10 @@ async def _chosen(
 
 
 async def _batches(
-    database: Database, tenant_id: UUID | None, chosen: RequestFilter
+    context: ServiceContext, reports: Database, chosen: RequestFilter
 ) -> AsyncGenerator[list[RequestItem], None]:
     async with (
-        database.session(tenant_id=tenant_id, patient=True) as session,
+        context.transaction(database=reports, patient=True) as session,
         aclosing(requests.stream_requests(session, chosen, batch_rows=BATCH_ROWS)) as batches,
     ):
         async for batch in batches:

@@ -6,14 +6,14 @@ fixed the cause and retries them.
 
 import asyncio
 from pathlib import Path
+from typing import cast
 
 from api.schemas.usage.spool import PoisonedItem, Retried
 from api.services.context import ServiceContext
+from api.services.usage.stores import open_stores
 from core.errors import Unavailable
-from core.postgres.database import Connections
 from core.settings import SettingsError
 from core.tenancy.principal import Scope
-from metering.admission.redis_pipeline import RedisPipeline
 from metering.admission.redis_scripts import QuotaScripts
 from metering.journal import spool
 from metering.settlement.replay import Replay
@@ -45,18 +45,11 @@ async def retry_poisoned(context: ServiceContext) -> Retried:
 async def _replay(context: ServiceContext, path: Path) -> None:
     """Returns once the file is replayed, also by another process. Raises Unavailable: then it will be, later."""
     settings = context.settings
-    connections = Connections(settings.database_url, max_size=1, timeout_s=settings.store_deadline_s)
-    pipeline = RedisPipeline(settings.redis_url, timeout_s=_REDIS_TIMEOUT_S)
-    try:
-        await connections.start()
-        pipeline.start()
-        replay = Replay(connections, QuotaScripts(pipeline), settings.spool_dir)
+    async with open_stores(settings, redis_timeout_s=_REDIS_TIMEOUT_S) as (connections, quota):
+        replay = Replay(connections, cast("QuotaScripts", quota), settings.spool_dir)  # `retry_poisoned` asks for Redis
         for _ in range(_TRIES):
             await replay.replay_file(path)
             if path not in spool.abandoned(settings.spool_dir):
                 return
             await asyncio.sleep(_TRY_EVERY_S)
         raise Unavailable("another process is still replaying it")
-    finally:
-        await pipeline.stop()
-        await connections.close()

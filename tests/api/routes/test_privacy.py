@@ -6,7 +6,11 @@ import asyncpg
 import pytest
 
 from api.schemas.accounts.privacy import Exported
-from core.tenancy.principal import Scope
+from api.services.accounts.privacy import export_user
+from api.services.context import ServiceContext
+from core.errors import NotFound
+from core.tenancy.audit import Actor
+from core.tenancy.principal import Forbidden, Principal, Scope
 from tests.api.conftest import Api
 from tests.api.routes.test_admin_walk import settled
 from tests.harness import Account
@@ -120,3 +124,26 @@ async def test_a_tenants_admin_erases_its_own_and_no_operator(api: Api) -> None:
     root = await api.books.account(scopes=[Scope.PLATFORM_ADMIN], tenant_id=admin.tenant_id)
     await api.call(admin, "POST", f"/users/{root.user_id}/erase", expect=403)
     assert (await api.http.get("/v1/admin/plans", headers=root.headers)).status_code == 200
+
+
+async def test_the_service_itself_refuses_an_export_that_the_caller_may_not_have(api: Api) -> None:
+    admin, stranger = await api.tenant_admin(), await api.tenant_admin()
+    runtime = api.app.state.runtime
+
+    def context(*scopes: Scope) -> ServiceContext:
+        return ServiceContext(
+            settings=runtime.settings,
+            database=runtime.database,
+            changes=runtime.changes,
+            actor=Actor(f"key:{admin.key_id}", admin.key_id),
+            principal=Principal(admin.tenant_id, admin.user_id, admin.key_id, frozenset(scopes)),
+        )
+
+    with pytest.raises(NotFound):
+        await anext(export_user(context(Scope.TENANT_ADMIN), stranger.user_id))
+    with pytest.raises(Forbidden):
+        await anext(export_user(context(Scope.CHAT, Scope.USAGE_READ), admin.user_id))
+    assert await api.books.fetch("SELECT 1 FROM audit_log WHERE action = 'user.export'") == []
+    pieces = [piece async for piece in export_user(context(Scope.TENANT_ADMIN), admin.user_id)]
+    assert str(admin.user_id) in pieces[0]
+    assert len(await api.books.fetch("SELECT 1 FROM audit_log WHERE action = 'user.export'")) == 1
