@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from billing.gst.invoice_numbers import Mode, mode_of
 from billing.models import Bill, BillingAccount, Charge, Refund, Subscription
 from billing.razorpay.client import Razorpay
+from core.clock import DAY_MS
 from core.errors import NotFound
 from core.postgres.database import Database
 from core.queue import post_all
@@ -26,7 +27,6 @@ from core.settings import Settings
 
 Row = TypeVar("Row", bound=Bill | Charge | Refund | Subscription)
 
-DAY_MS = 86_400_000
 _CHANGED = "naka.changed"
 _DUTIES = "naka.duties"
 

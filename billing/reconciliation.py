@@ -12,26 +12,26 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from billing.collection.charges import LIST_LAG_MS
 from billing.collection.collection import refresh_charge, refresh_charge_by_payment
-from billing.context import DAY_MS, BillingContext
+from billing.context import BillingContext
 from billing.findings import record_finding
 from billing.models import Charge, Payment, RazorpayReconciliation, Refund, Subscription
 from billing.models.states import CAPTURED, TERMINAL, ChargeState, RefundState, SubscriptionState
+from billing.payments.payments import find_payment
 from billing.payments.refunds import refresh_refunds
 from billing.razorpay.entities import Payment as RazorpayPayment
 from billing.razorpay.entities import Subscription as RazorpaySubscription
 from billing.razorpay.errors import RazorpayRefused
 from billing.subscriptions.orphans import adopt_or_cancel
 from billing.subscriptions.push import push_subscription
-from billing.subscriptions.sync import refresh_subscription
-from core.clock import now_ms
+from billing.subscriptions.sync import find_subscription, refresh_subscription
+from core.clock import DAY_MS, now_ms
 from core.errors import NakaError
 from core.ids import uuid7
 from core.logs import get_logger
 
 WINDOW_DAYS = 60
-_LAG_MS = 15 * 60_000
-"""Lists lag by minutes, so an entity younger than this may be missing from one."""
 
 log = get_logger(__name__)
 
@@ -203,7 +203,7 @@ async def _heal_payment(context: BillingContext, found: RazorpayReport, payment:
         return None
     await refresh_refunds(context, payment.id)
     async with context.database.session() as session:
-        row = (await _known(session, [payment.id])).get(payment.id)
+        row = await find_payment(session, payment.id)
     one = {"kind": "payment", "id": payment.id, "what": f"{payment.amount} paise, {payment.status}"}
     (found.healed if row is not None and _matches(payment, row) else found.unexplained).append(one)
     return row
@@ -214,22 +214,24 @@ async def _refresh_paid(context: BillingContext, payment: RazorpayPayment) -> bo
     if await refresh_charge_by_payment(context, payment):
         return True
     async with context.database.session() as session:
-        row = await session.scalar(select(Payment).where(Payment.razorpay_id == payment.id))
+        is_known = await find_payment(session, payment.id) is not None
     if payment.invoice_id is None:
-        return row is not None
+        return is_known
     invoice = await context.razorpay.fetch_invoice(payment.invoice_id)
-    async with context.database.session() as session:
-        owner = await session.scalar(select(Subscription).where(Subscription.razorpay_id == invoice.subscription_id))
-    if owner is not None:
-        await refresh_subscription(context, owner.tenant_id, owner.id)
-    return owner is not None or row is not None
+    if invoice.subscription_id is None:
+        return is_known
+    owner = await find_subscription(context, invoice.subscription_id)
+    if owner is None:
+        return is_known
+    await refresh_subscription(context, owner.tenant_id, owner.id)
+    return True
 
 
 async def _refunds(context: BillingContext, found: RazorpayReport) -> None:
     """Refreshes our refunds that are under way for longer than a webhook takes."""
     async with context.database.session() as session:
         query = select(Refund).where(
-            Refund.state.in_((RefundState.SUBMITTING, RefundState.PENDING)), Refund.created_ms < now_ms() - _LAG_MS
+            Refund.state.in_((RefundState.SUBMITTING, RefundState.PENDING)), Refund.created_ms < now_ms() - LIST_LAG_MS
         )
         rows = list(await session.scalars(query))
         found.compared["refunds"] = await session.scalar(select(func.count()).select_from(Refund)) or 0

@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+DAY_MS = 86_400_000
 _READ_EVERY_S = 0.02
 
 

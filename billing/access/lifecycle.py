@@ -13,10 +13,10 @@ from typing import Literal
 
 from billing.access.cycles import Course, CycleFacts, Planned, plan_periods
 from billing.models.states import TERMINAL, SubscriptionStatus
+from core.clock import DAY_MS
 from metering.quota.limits import PlanLimits
 from metering.quota.schedule import Period, Refusal, Segment
 
-DAY_MS = 86_400_000
 GRACE_MS = {"card": 4 * DAY_MS, "upi": 5 * DAY_MS, "emandate": 8 * DAY_MS}
 """By method: cards are retried on T+0 to T+3, UPI may debit a day later, e-mandates take days (Razorpay's FAQ)."""
 UNKNOWN_GRACE_MS = 5 * DAY_MS

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,7 +19,7 @@ from billing.context import CLOSES, enqueue_after_commit
 from billing.models import BillingPeriod, Plan, Subscription
 from billing.models.states import PeriodKind, PeriodState
 from billing.rating.overage import PastAllowance
-from billing.rating.terms import terms_of
+from billing.rating.terms import stored_terms
 from metering.quota.windows import Calendar, Window
 
 SUFFIX_LENGTH = 6
@@ -90,17 +89,18 @@ async def period_at(session: AsyncSession, tenant_id: UUID, at_ms: int) -> Billi
 async def write_periods(
     session: AsyncSession,
     tenant_id: UUID,
+    known: Sequence[BillingPeriod],
     planned: Sequence[Planned],
     sold: Mapping[str, Sold],
     own_plan: Plan | None,
-    zone: ZoneInfo | None,
+    zone: ZoneInfo,
     now_ms: int,
 ) -> None:
-    """Makes the rows match the planned periods, and this month and the next for a plan without a subscription.
+    """Makes the `known` rows match the planned periods, and this month and the next for a plan without a subscription.
 
-    Without a zone no month is changed.
+    `known`: all of the tenant's periods (`periods_of`).
     """
-    rows = {row.period_id: row for row in await periods_of(session, tenant_id)}
+    rows = {row.period_id: row for row in known}
     for period in planned:
         found = rows.get(period.name)
         if found is None:
@@ -111,10 +111,9 @@ async def write_periods(
     for row in rows.values():
         if row.kind != PeriodKind.MONTH and row.period_id not in expected and row.ends_ms > now_ms:
             await _remove(session, row, now_ms)
-    if zone is not None:
-        for month in _months(zone, now_ms):
-            ends_ms = _last_gap(month, planned)
-            await _write_month(session, tenant_id, rows.get(month.name), month, ends_ms, own_plan, now_ms)
+    for month in _months(zone, now_ms):
+        ends_ms = _last_gap(month, planned)
+        await _write_month(session, tenant_id, rows.get(month.name), month, ends_ms, own_plan, now_ms)
     await session.flush()
 
 
@@ -122,7 +121,7 @@ def _new(tenant_id: UUID, period: Planned, sold: Sold) -> BillingPeriod:
     row = new_period(tenant_id, period.name, period.kind, period.starts_ms, period.ends_ms, sold.plan)
     row.subscription_id, row.foreseen = sold.subscription.id, period.foreseen
     if period.kind == PeriodKind.TRIAL:
-        row.terms = _terms(sold.plan) | {"past_allowance": PastAllowance.BLOCK.value}
+        row.terms = stored_terms(sold.plan) | {"past_allowance": PastAllowance.BLOCK.value}
     return row
 
 
@@ -132,7 +131,7 @@ def _follow(session: AsyncSession, row: BillingPeriod, period: Planned, plan: Pl
         return
     if row.foreseen and row.starts_ms > now_ms:
         row.starts_ms = period.starts_ms
-        row.plan_code, row.plan_version, row.terms = plan.code, plan.version, _terms(plan)
+        row.plan_code, row.plan_version, row.terms = plan.code, plan.version, stored_terms(plan)
     _end(session, row, period.ends_ms)
 
 
@@ -160,7 +159,7 @@ async def _write_month(
             session.add(new_period(tenant_id, month.name, PeriodKind.MONTH, month.starts_ms, ends_ms, own_plan))
         return
     if own_plan is not None and ends_ms is not None and goes_on:
-        row.plan_code, row.plan_version, row.terms = own_plan.code, own_plan.version, _terms(own_plan)
+        row.plan_code, row.plan_version, row.terms = own_plan.code, own_plan.version, stored_terms(own_plan)
         _end(session, row, ends_ms)
     elif row.starts_ms > now_ms:
         await session.delete(row)
@@ -205,14 +204,8 @@ def new_period(tenant_id: UUID, name: str, kind: str, starts_ms: int, ends_ms: i
         ends_ms=ends_ms,
         plan_code=plan.code,
         plan_version=plan.version,
-        terms=_terms(plan),
+        terms=stored_terms(plan),
         state=PeriodState.OPEN,
         foreseen=False,
         paid=False,
     )
-
-
-def _terms(plan: Plan) -> dict[str, object]:
-    """The terms as JSON returns them, so that they compare equal to a row read back."""
-    terms: dict[str, object] = msgspec.json.decode(msgspec.json.encode(terms_of(plan)))
-    return terms

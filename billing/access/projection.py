@@ -20,6 +20,7 @@ from billing.access.periods import Sold, cycle_suffix, periods_of, write_periods
 from billing.context import invalidate_after_commit
 from billing.models import Bill, BillingPeriod, Plan, Subscription
 from billing.models.bills import balance_sql
+from billing.models.catalogue import plan_version
 from billing.models.states import BillKind, BillState, PeriodKind, SubscriptionState, SubscriptionStatus
 from billing.rating.overage import PastAllowance, Terms
 from billing.rating.terms import limits_of, terms_of
@@ -44,10 +45,10 @@ class _TenantRows:
     debts: Sequence[DebtFacts]
 
 
-async def project(session: AsyncSession, zone: ZoneInfo | None, tenant_id: UUID, now_ms: int) -> None:
-    """Updates the tenant's entitlement and periods from its rows. The tenant's lock is held.
+async def project(session: AsyncSession, zone: ZoneInfo, tenant_id: UUID, now_ms: int) -> None:
+    """Updates the tenant's entitlement and periods from its rows. The tenant's lock is held. Raises NotFound.
 
-    `zone`: of the operator's months; without one, the rows of months are left to the next projection. Raises NotFound.
+    `zone`: of the operator's months.
     """
     await session.flush()
     rows = await _read(session, tenant_id)
@@ -55,7 +56,7 @@ async def project(session: AsyncSession, zone: ZoneInfo | None, tenant_id: UUID,
     begun = [period for period in rows.periods if not period.foreseen or period.starts_ms <= now_ms]
     subscriptions = [_facts(sold, begun) for sold in rows.sold.values()]
     found = timeline(own_plan, subscriptions, rows.debts, now_ms)
-    await write_periods(session, tenant_id, found.planned, rows.sold, rows.own_plan, zone, now_ms)
+    await write_periods(session, tenant_id, rows.periods, found.planned, rows.sold, rows.own_plan, zone, now_ms)
     if await _write(session, tenant_id, found, now_ms):
         invalidate_after_commit(session)
 
@@ -136,7 +137,7 @@ def _facts(sold: Sold, periods: Sequence[BillingPeriod]) -> SubscriptionFacts:
 
 def _plan_facts(plan: Plan) -> PlanFacts:
     return PlanFacts(
-        version=f"{plan.code}@{plan.version}",
+        version=plan_version(plan),
         limits=limits_of(plan),
         blocking=limits_of(plan, replace(terms_of(plan), past_allowance=PastAllowance.BLOCK)),
         when_unpaid=cast("Literal['block', 'free']", plan.when_unpaid),

@@ -25,7 +25,7 @@ from billing.rating.overage import PastAllowance, Reading, Terms, price_period
 from core.clock import now_ms
 from core.ids import uuid7, uuid7_floor
 from core.logs import get_logger
-from core.money import ceil_div
+from core.money import NANO_USD_PER_MICRO_USD, ceil_div
 from core.resilience.rates import RateLimited
 from core.tenancy.models import Tenant
 from metering.counts import COUNT_COLUMNS
@@ -33,8 +33,9 @@ from metering.models import EntitlementRow, LimitRow, UsageDaily
 from metering.quota.counters import WindowState
 from metering.quota.decision import count
 from metering.quota.default_limits import default_limits
-from metering.quota.limits import Limit, PlanLimits
-from metering.quota.schedule import Schedule
+from metering.quota.limits import Limit, Meter, PlanLimits
+from metering.quota.schedule import Schedule, segments_of
+from metering.quota.schedule import period_at as admitted_period
 from metering.quota.windows import Calendar, WindowKind
 
 REACHED = "usage.threshold_reached"
@@ -203,22 +204,29 @@ async def _limits(
 ) -> list[MonitoredLimit]:
     """Daily and period limits of the tenant and of each user with usage today."""
     row = await session.get(EntitlementRow, tenant_id)
-    plan = defaults if row is None else msgspec.convert(row.limits, PlanLimits)
     schedule = Schedule() if row is None else msgspec.convert(row.schedule, Schedule)
-    segment = next((one for one in reversed(schedule.segments) if one.from_ms <= at_ms), None)
-    plan = plan if segment is None else segment.limits
+    plan = _plan_limits(row, schedule, at_ms, defaults)
     sets = await session.scalars(select(LimitRow).where(LimitRow.tenant_id == tenant_id))
     own = {one.subject_id: msgspec.convert(one.limits, tuple[Limit, ...]) for one in sets}
-    period = next((one for one in schedule.periods if one.starts_ms <= at_ms < one.ends_ms), None)
     names = {
         WindowKind.DAY: calendar.day(at_ms).name,
-        WindowKind.PERIOD: calendar.month(at_ms).name if period is None else period.name,
+        WindowKind.PERIOD: admitted_period(schedule.periods, at_ms, calendar).name,
     }
     used = await _used(session, tenant_id, names)
     watched = list(_of_subject(None, own.get(tenant_id, plan.tenant.limits), used, names))
     for user_id in {subject for subject, _ in used if subject is not None}:
         watched += _of_subject(user_id, own.get(user_id, plan.user.limits), used, names)
     return watched
+
+
+def _plan_limits(row: EntitlementRow | None, schedule: Schedule, at_ms: int, defaults: PlanLimits) -> PlanLimits:
+    """The limits of each user and of the tenant, as admission applies them. None while every request is refused."""
+    if row is None:
+        return defaults
+    own = msgspec.convert(row.limits, PlanLimits)
+    segments = segments_of(schedule, plan=own, plan_version=row.plan_version, defaults=defaults)
+    segment = next(one for one in reversed(segments) if one.from_ms <= at_ms)
+    return segment.limits if segment.refusal is None else PlanLimits()
 
 
 def _of_subject(
@@ -232,7 +240,7 @@ def _of_subject(
         if counts is None or limit.window not in names:
             continue
         counted, _ = count(limit.meter, WindowState(counts))
-        in_unit = counted // 1000 if limit.meter.value == "spend" else counted
+        in_unit = counted // NANO_USD_PER_MICRO_USD if limit.meter is Meter.SPEND else counted
         window = (limit.window.value, names[limit.window])
         yield MonitoredLimit(Bound.LIMIT, user_id, limit.meter.value, *window, limit.limit, in_unit, str(limit.limit))
 

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from billing.access.projection import project
 from billing.context import lock_tenant
 from billing.models import Plan
+from billing.models.catalogue import plan_version
 from billing.rating.overage import PastAllowance, Terms
 from billing.rating.terms import bounded
 from core.clock import now_ms
@@ -91,13 +92,8 @@ async def list_plans(session: AsyncSession) -> Sequence[Plan]:
     return (await session.scalars(select(Plan).order_by(Plan.code, Plan.version))).all()
 
 
-async def put_on_plan(
-    session: AsyncSession, actor: Actor, tenant_id: UUID, plan: Plan, zone: ZoneInfo | None = None
-) -> None:
-    """Changes the plan that the tenant has without a subscription. Takes the tenant's lock. Raises NotFound.
-
-    `zone`: of the operator's months; without one, the row of the tenant's month is left to the next projection.
-    """
+async def put_on_plan(session: AsyncSession, actor: Actor, tenant_id: UUID, plan: Plan, zone: ZoneInfo) -> None:
+    """Changes the plan that the tenant has without a subscription. Takes the tenant's lock. Raises NotFound."""
     await find_tenant(session, tenant_id)
     await lock_tenant(session, tenant_id)
     tenant = await session.get_one(Tenant, tenant_id, populate_existing=True)
@@ -106,11 +102,6 @@ async def put_on_plan(
     await project(session, zone, tenant_id, now_ms())
     target, after = f"tenant:{tenant_id}", {"plan": plan.code, "version": plan.version}
     record(session, actor, "tenant.plan", tenant_id=tenant_id, target=target, before=before, after=after)
-
-
-def plan_version(plan: Plan) -> str:
-    """The name of a version: `team@3`."""
-    return f"{plan.code}@{plan.version}"
 
 
 def _check(price: Price) -> None:

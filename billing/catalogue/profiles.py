@@ -61,7 +61,7 @@ async def set_profile(session: AsyncSession, actor: Actor, tenant_id: UUID, prof
     profile = checked_profile(profile)
     own = await find_supplier(session)
     if own is not None:
-        _supply(profile, own)
+        supply_between(profile, own)
     row = await session.get(BillingProfile, tenant_id)
     before, kept, target = None if row is None else row.profile, msgspec.to_builtins(profile), f"tenant:{tenant_id}"
     record(session, actor, "billing.profile", tenant_id=tenant_id, target=target, before=before, after=kept)
@@ -109,9 +109,18 @@ async def treatments_served(session: AsyncSession) -> tuple[Treatment, ...]:
 async def supply_for(session: AsyncSession, tenant_id: UUID) -> Supply:
     """How the tenant is taxed now. Raises Invalid if it can't be billed."""
     try:
-        return _supply(await get_profile(session, tenant_id), await get_supplier(session))
+        return supply_between(await get_profile(session, tenant_id), await get_supplier(session))
     except NotFound as error:
         raise Invalid(f"{error}, which is required first") from error
+
+
+def supply_between(profile: Profile, own: Supplier) -> Supply:
+    """How this customer of this supplier is taxed. Raises Invalid if it can't be billed."""
+    customer = Customer(profile.country, profile.state, profile.gstin)
+    try:
+        return supply_to(customer, supplier_state=own.state, has_lut=own.lut_number is not None)
+    except (SupplyRefused, WrongGstin) as error:
+        raise Invalid(str(error)) from error
 
 
 def supply_to_json(supply: Supply) -> dict[str, Any]:
@@ -180,14 +189,6 @@ def _gstin(written: str) -> str:
         return checked_gstin(written)
     except WrongGstin as error:
         raise Invalid(f"the GSTIN: {error}") from error
-
-
-def _supply(profile: Profile, own: Supplier) -> Supply:
-    customer = Customer(profile.country, profile.state, profile.gstin)
-    try:
-        return supply_to(customer, supplier_state=own.state, has_lut=own.lut_number is not None)
-    except (SupplyRefused, WrongGstin) as error:
-        raise Invalid(str(error)) from error
 
 
 async def find_supplier(session: AsyncSession) -> Supplier | None:

@@ -11,10 +11,11 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from billing.catalogue.plans import find_plan, plan_version
+from billing.catalogue.plans import find_plan
 from billing.context import BillingContext
 from billing.gst.tax import INDIA, SAAS_RATES, Component, Supply, Treatment, gross_of
 from billing.models import Plan, RazorpayPlan
+from billing.models.catalogue import plan_version
 from billing.models.states import RazorpayPlanState
 from billing.razorpay import entities
 from billing.razorpay.errors import RazorpayError, RazorpayRefused

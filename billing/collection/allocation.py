@@ -41,12 +41,13 @@ async def apply_link_payments(
     """
     charge = await session.get_one(Charge, (charge.tenant_id, charge.id))
     bill = await session.get_one(Bill, (charge.tenant_id, charge.bill_id))
+    was_due = due_of(bill)
     captured = [payment for payment in payments if payment.status in CAPTURED]
     for payment in sorted(captured, key=lambda one: (one.created_at, one.id)):
         row, waits = await record_payment(session, charge.tenant_id, payment, charge_id=charge.id)
         if waits:
             row.bill_id = bill.id
-            row.applied_paise = await _pay(session, context, bill, payment.amount, now_ms)
+            row.applied_paise = await _pay(session, bill, payment.amount, now_ms)
             row.excess_paise = payment.amount - row.applied_paise
             await _refund_excess(session, context, row, row.excess_paise)
     charge.razorpay_id, charge.short_url = link.id, link.short_url
@@ -59,6 +60,8 @@ async def apply_link_payments(
         enqueue_after_commit(session, COLLECT)
     elif charge.state in {*UNANSWERED, ChargeState.FAILED}:
         charge.state, charge.error, charge.ended_ms = ChargeState.SUBMITTED, None, None
+    if was_due and not due_of(bill):
+        await project(session, context.zone, bill.tenant_id, now_ms)
 
 
 async def apply_invoice_payment(
@@ -71,7 +74,8 @@ async def apply_invoice_payment(
 ) -> None:
     """Applies a paid invoice: records the payment, issues the base bill as paid, pays the bills of its add-ons.
 
-    Idempotent; the lock is held. Money that is neither the base fee nor an add-on of ours is reported.
+    Idempotent; the lock is held, and the caller projects afterwards. Money that is neither the base fee nor an add-on
+    of ours is reported.
     """
     if payment.status not in CAPTURED:
         return
@@ -91,7 +95,7 @@ async def apply_invoice_payment(
     left = payment.amount - applied - excess
     for line in lines:
         paise = min(_amount(line), left)
-        line_applied, line_excess = await _apply_line(session, context, tenant_id, invoice, line, paise, now_ms)
+        line_applied, line_excess = await _apply_line(session, tenant_id, invoice, line, paise, now_ms)
         applied, excess, left = applied + line_applied, excess + line_excess, left - line_applied - line_excess
     row.applied_paise, row.excess_paise = applied, payment.amount - applied
     await _refund_excess(session, context, row, excess)
@@ -116,7 +120,6 @@ async def refund_extra_payment(
 
 async def _apply_line(
     session: AsyncSession,
-    context: BillingContext,
     tenant_id: UUID,
     invoice: entities.Invoice,
     line: dict[str, Any],
@@ -132,13 +135,13 @@ async def _apply_line(
     if charge is None:
         return 0, 0
     bill = await session.get_one(Bill, (tenant_id, charge.bill_id))
-    applied = await _pay(session, context, bill, paise, now_ms)
+    applied = await _pay(session, bill, paise, now_ms)
     charge.razorpay_invoice_id = charge.razorpay_invoice_id or invoice.id
     _end(charge, ChargeState.PAID, None, now_ms)
     return applied, paise - applied
 
 
-async def _pay(session: AsyncSession, context: BillingContext, bill: Bill, paise: int, now_ms: int) -> int:
+async def _pay(session: AsyncSession, bill: Bill, paise: int, now_ms: int) -> int:
     """Applies up to `paise` to the bill and returns how much. A bill paid by it has its other charges cancelled."""
     applied = min(paise, due_of(bill))
     if not applied:
@@ -155,7 +158,6 @@ async def _pay(session: AsyncSession, context: BillingContext, bill: Bill, paise
             .execution_options(synchronize_session="fetch")
         )
         enqueue_after_commit(session, COLLECT)
-        await project(session, context.zone, bill.tenant_id, now_ms)
     return applied
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.elements import ColumnElement
 
-from billing.context import COLLECT, DAY_MS, BillingContext, enqueue_after_commit
+from billing.context import COLLECT, BillingContext, enqueue_after_commit
 from billing.findings import record_finding
 from billing.models import Bill, Charge, Subscription
 from billing.models.bills import SMALLEST_PAISE, balance_sql, due_of
@@ -25,7 +25,7 @@ from billing.models.states import (
     SubscriptionStatus,
 )
 from billing.writes import MAX_ERROR, claim
-from core.clock import now_ms
+from core.clock import DAY_MS, now_ms
 from core.errors import Conflict
 from core.ids import uuid7
 from core.tenancy.audit import Actor, record

@@ -6,7 +6,6 @@ A month with usage but no projection gets its row here, with the terms of the te
 from datetime import date
 from uuid import UUID
 
-import msgspec
 from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -14,7 +13,7 @@ from billing.context import BillingContext
 from billing.models import BillingPeriod, Plan
 from billing.models.states import PeriodKind
 from billing.rating.overage import PastAllowance
-from billing.rating.terms import terms_of
+from billing.rating.terms import stored_terms
 from core.tenancy.models import Tenant
 from metering.models import UsageMeter
 from metering.quota.windows import Calendar, day_start_ms
@@ -51,6 +50,6 @@ async def create_month_periods(context: BillingContext, now_ms: int, tenant_id: 
                 "ends_ms": month.ends_ms,
                 "plan_code": plan.code,
                 "plan_version": plan.version,
-                "terms": msgspec.to_builtins(terms_of(plan)),
+                "terms": stored_terms(plan),
             }
             await session.execute(insert(BillingPeriod).values(**values).on_conflict_do_nothing())

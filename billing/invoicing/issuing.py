@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.access.cycles import cycle_name
 from billing.access.periods import cycle_suffix, new_period
-from billing.catalogue.profiles import get_profile, get_supplier, supply_for, supply_from_json, supply_to_json
+from billing.catalogue.profiles import get_profile, get_supplier, supply_between, supply_from_json, supply_to_json
 from billing.context import COLLECT, BillingContext, enqueue_after_commit
 from billing.documents.bill_lines import base_lines, price_base
 from billing.documents.invoice import Document, DocumentLine, PaidNote, Party
@@ -23,9 +23,10 @@ from billing.gst.invoice_numbers import Document as Kind
 from billing.gst.invoice_numbers import day_in_india, series_of
 from billing.gst.number_series import take_number
 from billing.gst.tax import EXPORT_ENDORSEMENT, Supply, TaxLine, Treatment, tax_on
+from billing.invoicing.bill_list import live_charges
 from billing.models import Bill, BillingPeriod, Charge, Payment, Plan, Subscription
 from billing.models.bills import SMALLEST_PAISE
-from billing.models.states import LIVE, BillKind, BillState, Instrument, PeriodKind
+from billing.models.states import BillKind, BillState, Instrument, PeriodKind
 from billing.rating.overage import NOTHING_BILLED, AlreadyBilled
 from billing.razorpay.entities import Invoice
 from core.errors import Conflict, Invalid, NotFound
@@ -44,8 +45,7 @@ class Parties:
 async def parties_of(session: AsyncSession, tenant_id: UUID) -> Parties | None:
     """The current parties; None while a profile is missing or the two can't be combined."""
     try:
-        supply = await supply_for(session, tenant_id)
-        return await _copy_parties(session, tenant_id, supply)
+        return await _copy_parties(session, tenant_id)
     except (NotFound, Invalid):
         return None
 
@@ -138,12 +138,7 @@ async def document_of(session: AsyncSession, context: BillingContext, bill: Bill
     tax = msgspec.convert(bill.tax, tuple[TaxLine, ...])
     plan = await session.get_one(Plan, (bill.plan_code, bill.plan_version))
     of = None if bill.refers_to is None else await session.get(Bill, (bill.tenant_id, bill.refers_to))
-    charge = await session.scalar(
-        select(Charge)
-        .where(Charge.tenant_id == bill.tenant_id, Charge.bill_id == bill.id)
-        .where(Charge.state.in_(LIVE))
-    )
-    is_open = bill.state == BillState.OPEN
+    charge = (await live_charges(session, [bill])).get(bill.id)
     return Document(
         kind=Kind.CREDIT_NOTE if is_note else Kind.TAX_INVOICE,
         mode=context.mode,
@@ -163,8 +158,8 @@ async def document_of(session: AsyncSession, context: BillingContext, bill: Bill
         refers_to=() if of is None or of.number is None else (of.number,),
         reason="The usage of the period was corrected after it was billed" if is_note else "",
         paid=await _paid(session, bill),
-        pay_url=charge.short_url if charge is not None and is_open else None,
-        notes=_notes(bill, supply, charge if is_open else None),
+        pay_url=None if charge is None else charge.short_url,
+        notes=_notes(bill, supply, charge),
     )
 
 
@@ -214,8 +209,10 @@ def billed_by(bills: Iterable[Bill]) -> AlreadyBilled:
     return sum((msgspec.convert(bill.taken, AlreadyBilled) for bill in bills), NOTHING_BILLED)
 
 
-async def _copy_parties(session: AsyncSession, tenant_id: UUID, supply: Supply) -> Parties:
+async def _copy_parties(session: AsyncSession, tenant_id: UUID, supply: Supply | None = None) -> Parties:
+    """The parties by their profiles, with the supply between them unless one is given. Raises NotFound, Invalid."""
     customer, own = await get_profile(session, tenant_id), await get_supplier(session)
+    supply = supply or supply_between(customer, own)
     return Parties(supply, msgspec.to_builtins(customer), msgspec.to_builtins(own))
 
 

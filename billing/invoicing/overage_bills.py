@@ -16,7 +16,7 @@ from billing.documents.bill_lines import overage_lines
 from billing.findings import record_finding, resolve_finding
 from billing.gst.rupees import rupees
 from billing.invoicing.credit_notes import issue_credit_notes
-from billing.invoicing.issuing import Parties, billed_by, copied, finalise, new_document, parties_of, totals_of
+from billing.invoicing.issuing import Parties, billed_by, copied, finalise, new_document, totals_of
 from billing.models import Bill, BillingPeriod, Plan
 from billing.models.states import DRAFT, BillKind, BillState, PeriodKind
 from billing.rating.overage import OverageBill, PastAllowance, PricingOutcome, Reading, Terms, price_period
@@ -28,7 +28,12 @@ USUAL_OF_BILLS = 6
 
 
 async def bill_usage(
-    session: AsyncSession, context: BillingContext, period: BillingPeriod, reading: Reading, now_ms: int
+    session: AsyncSession,
+    context: BillingContext,
+    period: BillingPeriod,
+    reading: Reading,
+    parties: Parties | None,
+    now_ms: int,
 ) -> Sequence[Bill]:
     """Issues or holds the documents that the reading requires; empty if none. The tenant's lock is held."""
     terms = terms_at_close(period)
@@ -36,7 +41,6 @@ async def bill_usage(
     drafts = [bill for bill in documents if is_draft(bill)]
     numbered = [bill for bill in documents if bill.number is not None]
     owed = price_period(reading, terms, billed_by(bill for bill in documents if not is_draft(bill)))
-    parties = await parties_of(session, period.tenant_id)
     lack_profile = any(draft.reason == NO_PROFILE for draft in drafts)
     if drafts and billed_by(drafts).equals(owed.taken) and not (lack_profile and parties):
         return ()

@@ -16,7 +16,7 @@ from billing.access.projection import project
 from billing.context import BillingContext
 from billing.findings import record_finding
 from billing.invoicing.calendar_periods import create_month_periods
-from billing.invoicing.issuing import parties_of
+from billing.invoicing.issuing import Parties, parties_of
 from billing.invoicing.overage_bills import NO_PROFILE, bill_usage
 from billing.invoicing.readings import changed_since_close, has_open_requests, read_period
 from billing.models import Bill, BillingPeriod, BillingProfile, OperatorProfile
@@ -62,9 +62,12 @@ async def close_if_due(context: BillingContext, tenant_id: UUID, period_id: str)
     async with context.tenant_transaction(tenant_id) as session:
         at_ms = now_ms()
         period = await session.get(BillingPeriod, (tenant_id, period_id))
-        if period is None or period.ends_ms > at_ms or not await _is_due(session, context, period, at_ms):
+        if period is None or period.ends_ms > at_ms or await _must_wait(session, context, period, at_ms):
             return False
-        await close_period(session, context, period, at_ms)
+        reading, parties = await read_period(session, tenant_id, period_id), await parties_of(session, tenant_id)
+        if not await _would_change(session, period, reading, parties):
+            return False
+        await _close(session, context, period, reading, parties, at_ms)
         await project(session, context.zone, tenant_id, at_ms)
     return True
 
@@ -77,30 +80,43 @@ async def close_period(
     The caller projects afterwards.
     """
     reading = await read_period(session, period.tenant_id, period.period_id)
-    made = await bill_usage(session, context, period, reading, now_ms)
+    parties = await parties_of(session, period.tenant_id)
+    return await _close(session, context, period, reading, parties, now_ms)
+
+
+async def _close(
+    session: AsyncSession,
+    context: BillingContext,
+    period: BillingPeriod,
+    reading: Reading,
+    parties: Parties | None,
+    now_ms: int,
+) -> Sequence[Bill]:
+    made = await bill_usage(session, context, period, reading, parties, now_ms)
     period.state, period.closed_ms, period.reading = PeriodState.CLOSED, now_ms, msgspec.to_builtins(reading)
     await session.flush()
     return made
 
 
-async def _is_due(session: AsyncSession, context: BillingContext, period: BillingPeriod, now_ms: int) -> bool:
-    """Whether a close would change something and need not wait."""
+async def _must_wait(session: AsyncSession, context: BillingContext, period: BillingPeriod, now_ms: int) -> bool:
+    """Whether an open request of the period may still settle."""
     patience_ms = context.settings.request_deadline_s * 1000 + PATIENCE_MS
-    if now_ms < period.ends_ms + patience_ms and await has_open_requests(session, period.tenant_id, period.period_id):
-        return False
-    if period.state == PeriodState.OPEN:
-        return True
+    return now_ms < period.ends_ms + patience_ms and await has_open_requests(
+        session, period.tenant_id, period.period_id
+    )
+
+
+async def _would_change(
+    session: AsyncSession, period: BillingPeriod, reading: Reading, parties: Parties | None
+) -> bool:
+    """Whether a close would change something: a first one, other meters, or a bill held for a profile that exists."""
     last = None if period.reading is None else msgspec.convert(period.reading, Reading)
-    reading = await read_period(session, period.tenant_id, period.period_id)
-    return reading != last or await _has_profile_now(session, period)
-
-
-async def _has_profile_now(session: AsyncSession, period: BillingPeriod) -> bool:
-    """Whether one of its bills is held for a profile that exists by now."""
+    if period.state == PeriodState.OPEN or reading != last:
+        return True
     waits = exists().where(
         Bill.tenant_id == period.tenant_id, Bill.period_id == period.period_id, Bill.reason == NO_PROFILE
     )
-    return bool(await session.scalar(select(waits))) and await parties_of(session, period.tenant_id) is not None
+    return parties is not None and bool(await session.scalar(select(waits)))
 
 
 async def _close_or_log(context: BillingContext, tenant_id: UUID, period_id: str) -> bool:

@@ -11,11 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from billing.models import BillingPeriod
 from billing.models.states import PeriodState
 from billing.rating.overage import Reading
+from core.clock import DAY_MS
 from metering.counts import TOKEN_COLUMNS
 from metering.models import UsageMeter, UsageRequest
 from metering.pricing.tokens import Usage
 
-WATCHED_FOR_MS = 400 * 86_400_000
+WATCHED_FOR_MS = 400 * DAY_MS
 """Time after its end for which a closed period is checked for changes."""
 
 _COST = "cost_nano_usd"

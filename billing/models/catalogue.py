@@ -40,6 +40,11 @@ class Plan(Base):
     trial_days: Mapped[int] = mapped_column(server_default="0")
 
 
+def plan_version(plan: Plan) -> str:
+    """The name of a version: `team@3`."""
+    return f"{plan.code}@{plan.version}"
+
+
 class RazorpayPlan(Base):
     """A plan's version at Razorpay for one tax treatment. Its price includes GST and can't be changed there."""
 

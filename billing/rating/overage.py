@@ -53,9 +53,6 @@ class Reading:
     usage: Usage = NO_USAGE
     cost_nano_usd: int = 0
 
-    def __add__(self, other: "Reading") -> "Reading":
-        return Reading(self.usage + other.usage, self.cost_nano_usd + other.cost_nano_usd)
-
     def quantity(self, meter: Meter) -> int:
         """The units of a meter. Cache writes of both lifetimes are one meter.
 

@@ -4,6 +4,8 @@ A plan that blocks bounds each priced meter of a tenant's period by its allowanc
 its ceiling. Limits that an admin sets can lift neither.
 """
 
+from typing import Any
+
 import msgspec
 
 from billing.models.catalogue import Plan
@@ -16,6 +18,12 @@ def terms_of(plan: Plan) -> Terms:
     """The terms of its usage. Raises ImpossibleTerms for terms that `publish_plan` refuses."""
     meters = tuple(msgspec.convert(meter, MeterTerms) for meter in plan.meters)
     return Terms(meters, PastAllowance(plan.past_allowance), plan.ceiling_paise)
+
+
+def stored_terms(plan: Plan) -> dict[str, Any]:
+    """The terms as JSON returns them, so that they compare equal to a row read back."""
+    terms: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(terms_of(plan)))
+    return terms
 
 
 def limits_of(plan: Plan, terms: Terms | None = None) -> PlanLimits:

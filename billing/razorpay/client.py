@@ -14,6 +14,7 @@ import razorpay
 from pydantic import SecretStr
 
 from billing.razorpay.entities import (
+    ENTITY_ID,
     Addon,
     Invoice,
     Misshapen,
@@ -32,7 +33,6 @@ from core.settings import Settings
 PAGE = 100  # Razorpay's largest
 MAX_PAGES = 50
 
-_ID = re.compile(r"[a-z]+_[A-Za-z0-9]{1,40}")
 _REFUND_KEY = re.compile(r"[A-Za-z0-9_-]{10,}")
 
 E = TypeVar("E", Plan, Subscription, Invoice, Payment, Refund, PaymentLink, Addon)
@@ -209,9 +209,9 @@ class Razorpay:
         """The add-on; refused once it is deleted."""
         return await self._fetch(Addon, _id(addon_id), lambda sdk: sdk.addon)
 
-    async def list_addons(self, *, since: int | None = None, until: int | None = None) -> list[Addon]:
-        """Created in `since..until`, newest first. Razorpay can't filter them by subscription."""
-        return await self._all(Addon, lambda sdk: sdk.addon, _given({}, **{"from": since, "to": until}))
+    async def list_addons(self, *, since: int) -> list[Addon]:
+        """Created from `since` on, newest first. Razorpay can't filter them by subscription."""
+        return await self._all(Addon, lambda sdk: sdk.addon, {"from": since})
 
     async def delete_addon(self, addon_id: str) -> None:
         """Deletes an add-on that no invoice carries yet. Fetch it before collecting the money in another way."""
@@ -248,7 +248,7 @@ def _ask_page(ask: Callable[[Any, Json], Any], where: Json, sdk: Any) -> Any:
 
 def _id(value: str) -> str:
     """The id, if it is safe in a URL path. Raises ValueError."""
-    if not _ID.fullmatch(value):
+    if not ENTITY_ID.fullmatch(value):
         raise ValueError("not an id of Razorpay's")
     return value
 

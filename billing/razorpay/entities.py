@@ -6,9 +6,13 @@ Unknown fields are ignored. Fields documented as absent, null, `0` or `"NA"` may
 Source: Razorpay's API reference.
 """
 
+import re
 from typing import Any, TypeVar
 
 import msgspec
+
+ENTITY_ID = re.compile(r"[a-z]+_[A-Za-z0-9]{1,40}")
+"""Any entity's id, safe in a URL path."""
 
 
 class Misshapen(ValueError):
@@ -57,7 +61,6 @@ class Invoice(_Entity, frozen=True, kw_only=True):
     billing_end: int | None = None
     created_at: int | None = None
     line_items: list[dict[str, Any]] = []
-    notes: dict[str, str] = {}
 
 
 class Payment(_Entity, frozen=True, kw_only=True):

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.access.projection import project
 from billing.catalogue.plans import find_plan
 from billing.catalogue.profiles import supply_for, supply_to_json
-from billing.context import DAY_MS, SUBSCRIPTIONS, BillingContext, enqueue_after_commit
+from billing.context import SUBSCRIPTIONS, BillingContext, enqueue_after_commit
 from billing.gst.tax import gross_of
 from billing.models import BillingPeriod, Plan, Subscription
+from billing.models.catalogue import plan_version
 from billing.models.states import TERMINAL, CancelState, PeriodKind, SubscriptionState, SubscriptionStatus
-from billing.rating.terms import terms_of
-from core.clock import now_ms
+from billing.rating.overage import PastAllowance
+from billing.rating.terms import stored_terms
+from core.clock import DAY_MS, now_ms
 from core.errors import Conflict, Invalid, NotFound
 from core.ids import uuid7
 from core.tenancy.audit import Actor, record
@@ -56,10 +57,10 @@ async def subscribe(
             raise Conflict("another subscription awaits authorisation; cancel it first")
         live = live_of(rows)
         if live is not None and await _switch_at_once(session, context, live, plan, at_ms):
-            _audit(session, actor, "switch", live, {"plan": f"{plan.code}@{plan.version}"})
+            _audit(session, actor, "switch", live, {"plan": plan_version(plan)})
             return Subscribed(None, is_new=True)
         row = await _intend(session, context, tenant_id, plan, rows, at_ms)
-        after = {"plan": f"{plan.code}@{plan.version}", "replaces": row.replaces and str(row.replaces)}
+        after = {"plan": plan_version(plan), "replaces": row.replaces and str(row.replaces)}
         _audit(session, actor, "intend", row, after)
         # The caller pushes it now, since it needs the link. A worker woken here would race that call.
     return Subscribed(row.id, is_new=True)
@@ -219,7 +220,7 @@ async def _switch_at_once(
     """
     old = await find_plan(session, live.plan_code, live.plan_version)
     same_price = old.base_paise == plan.base_paise and (old.code, old.version) != (plan.code, plan.version)
-    unblocks = old.past_allowance == "block" and plan.past_allowance == "bill"
+    unblocks = old.past_allowance == PastAllowance.BLOCK and plan.past_allowance == PastAllowance.BILL
     if same_price and live.cancel_at_ms is None and not in_last_cycle(live):
         live.plan_code, live.plan_version = plan.code, plan.version
     elif not unblocks:
@@ -240,13 +241,10 @@ async def _switch_at_once(
     return same_price
 
 
-def _switched_terms(period: BillingPeriod, plan: Plan, *, keep_allowance: bool) -> dict[str, object]:
+def _switched_terms(period: BillingPeriod, plan: Plan, *, keep_allowance: bool) -> dict[str, Any]:
     """The new plan's terms, optionally with the allowances that the period began with."""
-    terms: dict[str, object] = msgspec.to_builtins(terms_of(plan))
+    terms = stored_terms(plan)
     if keep_allowance:
         before = {meter["meter"]: meter["allowance"] for meter in period.terms["meters"]}
-        terms["meters"] = [
-            {**meter, "allowance": before.get(meter["meter"], 0)}
-            for meter in msgspec.to_builtins(terms_of(plan).meters)
-        ]
+        terms["meters"] = [meter | {"allowance": before.get(meter["meter"], 0)} for meter in terms["meters"]]
     return terms

@@ -49,6 +49,13 @@ class _Fetched:
         return len(_paid(self.invoices)) >= self.subscription.paid_count
 
 
+async def find_subscription(context: BillingContext, razorpay_id: str) -> Subscription | None:
+    """The subscription with this id at Razorpay, of any tenant."""
+    async with context.database.session() as session:
+        query = select(Subscription).where(Subscription.razorpay_id == razorpay_id)
+        return (await session.scalars(query)).one_or_none()
+
+
 async def refresh_subscription(
     context: BillingContext, tenant_id: UUID, subscription_id: UUID, *, hints: Collection[str] = ()
 ) -> bool:

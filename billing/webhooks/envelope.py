@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from billing.razorpay.entities import ENTITY_ID
+
 UNREADABLE = "unreadable"
 """The kind of a body without an event name."""
 
 _KIND = re.compile(r"[a-z0-9_.]{1,64}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_]{1,64}")
-_ID = re.compile(r"[a-z]+_[A-Za-z0-9]{1,40}")
 _MAX_MOMENT = 1 << 40
 _SUBJECTS: dict[str, "Subject"] = {
     "subscription": "subscription",
@@ -87,13 +88,13 @@ def target_of(envelope: Envelope) -> Target | None:
     named = entity.get("id")
     if subject == "refund":
         subject, named = "payment", entity.get("payment_id") or envelope.entity("payment").get("id")
-    found = _matching(_ID, named)
+    found = _matching(ENTITY_ID, named)
     return None if found is None else Target(subject, found)
 
 
 def invoice_named(envelope: Envelope) -> str | None:
     """The id of an invoice that the event mentions; the list of invoices may not have it yet."""
-    return _matching(_ID, envelope.entity("invoice").get("id") or envelope.entity("payment").get("invoice_id"))
+    return _matching(ENTITY_ID, envelope.entity("invoice").get("id") or envelope.entity("payment").get("invoice_id"))
 
 
 def _either(said: dict[str, Any], payload: dict[str, Any], name: str) -> object:

@@ -12,12 +12,12 @@ from sqlalchemy import select
 
 from billing.collection.collection import refresh_charge_by_link, refresh_charge_by_payment
 from billing.context import BillingContext
-from billing.models import Charge, Subscription
+from billing.models import Charge
 from billing.payments.disputes import record_dispute
 from billing.payments.payments import find_payment
 from billing.payments.refunds import refresh_refunds
 from billing.subscriptions.orphans import adopt_or_cancel
-from billing.subscriptions.sync import refresh_subscription
+from billing.subscriptions.sync import find_subscription, refresh_subscription
 from billing.webhooks.envelope import Target
 from core.errors import Unavailable
 
@@ -53,12 +53,12 @@ async def refresh_target(context: BillingContext, target: Target, shown: dict[st
 
 
 async def _subscription(context: BillingContext, razorpay_id: str, invoices: set[str]) -> Found:
-    found = await _known(context, razorpay_id)
+    found = await find_subscription(context, razorpay_id)
     if found is None:
         fetched = await context.razorpay.fetch_subscription(razorpay_id)
         if not await adopt_or_cancel(context, fetched):
             return NOT_OURS
-        found = await _known(context, razorpay_id)
+        found = await find_subscription(context, razorpay_id)
         if found is None:
             return Found(ours=True, tenant_id=UUID(fetched.notes["tenant_id"]))  # `adopt_or_cancel` has checked it
     if not await refresh_subscription(context, found.tenant_id, found.id, hints=invoices):
@@ -110,9 +110,3 @@ async def _found(context: BillingContext, payment_id: str) -> Found:
     async with context.database.session() as session:
         row = await find_payment(session, payment_id)
     return Found(ours=True, tenant_id=None if row is None else row.tenant_id)
-
-
-async def _known(context: BillingContext, razorpay_id: str) -> Subscription | None:
-    async with context.database.session() as session:
-        query = select(Subscription).where(Subscription.razorpay_id == razorpay_id)
-        return (await session.scalars(query)).one_or_none()

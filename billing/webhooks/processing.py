@@ -12,14 +12,14 @@ from uuid import UUID
 
 from sqlalchemy import select, update
 
-from billing.context import DAY_MS, BillingContext
+from billing.context import BillingContext
 from billing.findings import record_finding
 from billing.models import WebhookEvent
 from billing.models.states import EventState
 from billing.razorpay.errors import RazorpayRefused, RazorpayThrottled, RazorpayUnavailable
 from billing.webhooks.envelope import Envelope, Target, invoice_named, read_envelope, target_of
 from billing.webhooks.handlers import refresh_target
-from core.clock import now_ms
+from core.clock import DAY_MS, now_ms
 from core.errors import Unavailable
 from core.logs import get_logger
 

@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from billing.context import DAY_MS, INBOX
+from billing.context import INBOX
 from billing.models import WebhookEvent
 from billing.models.states import EventState
-from core.clock import now_ms
+from core.clock import DAY_MS, now_ms
 from core.errors import NotFound
 from core.queue import post_with
 from core.tenancy.audit import PLATFORM, Actor, record

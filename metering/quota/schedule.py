@@ -97,28 +97,36 @@ def timeline_of(
     read_epoch: int,
     defaults: PlanLimits = NO_PLAN,
 ) -> Timeline:
-    """Resolves a schedule with the limits set for the user and its tenant. `plan` applies before the first segment.
-
-    `defaults` apply in a segment that has neither a plan nor limits.
-    """
-    first = Segment(-FOREVER_MS, plan_version, plan)
-    segments = [first, *sorted(schedule.segments, key=lambda segment: segment.from_ms)]
+    """Resolves a schedule with the limits set for the user and its tenant. `plan` applies before the first segment."""
+    segments = segments_of(schedule, plan=plan, plan_version=plan_version, defaults=defaults)
     ends = [segment.from_ms for segment in segments[1:]] + [FOREVER_MS]
     stretches = tuple(
         Stretch(
             segment.from_ms,
             until_ms,
-            resolve(
-                segment.limits if segment.plan_version or segment.limits != NO_PLAN else defaults,
-                user=user,
-                tenant=tenant,
-                plan_version=segment.plan_version,
-            ),
+            resolve(segment.limits, user=user, tenant=tenant, plan_version=segment.plan_version),
             segment.refusal,
         )
         for segment, until_ms in zip(segments, ends, strict=True)
     )
     return Timeline(stretches, schedule.periods, read_epoch)
+
+
+def segments_of(
+    schedule: Schedule, *, plan: PlanLimits, plan_version: str | None, defaults: PlanLimits
+) -> list[Segment]:
+    """Every segment in order. `plan` applies before the first of the schedule.
+
+    `defaults` are the limits of a segment that has neither a plan nor limits.
+    """
+    first = Segment(-FOREVER_MS, plan_version, plan)
+    in_order = [first, *sorted(schedule.segments, key=lambda segment: segment.from_ms)]
+    return [
+        segment
+        if segment.plan_version or segment.limits != NO_PLAN
+        else msgspec.structs.replace(segment, limits=defaults)
+        for segment in in_order
+    ]
 
 
 def period_at(periods: Sequence[Period], at_ms: int, calendar: Calendar) -> Window:

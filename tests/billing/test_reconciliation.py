@@ -1,5 +1,6 @@
 """Reconciliation with Razorpay: changes without a webhook are fetched and applied, other differences reported."""
 
+import httpx2
 import pytest
 from sqlalchemy import select
 
@@ -11,6 +12,7 @@ from billing.reconciliation import RazorpayReport, reconcile_razorpay
 from core.clock import now_ms
 from tests.billing.operator import OperatorSetup
 from tests.billing.signup import Signup
+from tests.simulated_razorpay import KEY_ID, KEY_SECRET
 
 GROSS_PAISE = 354_000
 USED_TOKENS = 500
@@ -192,6 +194,22 @@ async def test_what_is_another_products_is_only_counted(signup: Signup) -> None:
         assert (found.healed, found.unexplained, found.foreign) == ([], [], 4)
         assert (found.collected_paise, found.refunded_paise) == (0, 0)
     assert [one["status"] for one in signup.at_razorpay()] == ["active"]
+    assert await signup.findings() == []
+
+
+async def test_an_invoice_without_a_subscription_is_another_products(signup: Signup) -> None:
+    """It belongs to no subscription of ours, not even to one that Razorpay refused, which has no id there."""
+    signup.razorpay.fault(route="POST /v1/subscriptions", kind="error", status=400, code="BAD_REQUEST_ERROR")
+    row = await signup.request()
+    assert (row.state, row.razorpay_id) == ("void", None)
+    async with httpx2.AsyncClient(base_url=signup.razorpay.url, auth=(KEY_ID, KEY_SECRET)) as dashboard:
+        mug = {"customer": {"name": "Somebody"}, "line_items": [{"name": "A mug", "amount": 4_200}]}
+        invoice = (await dashboard.post("/v1/invoices", json=mug)).raise_for_status().json()
+    signup.razorpay.pay_invoice(invoice["id"])
+
+    found = await reconcile_razorpay(signup.context)
+
+    assert (found.healed, found.unexplained, found.foreign) == ([], [], 1)
     assert await signup.findings() == []
 
 

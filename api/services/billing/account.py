@@ -21,6 +21,7 @@ from billing.invoicing.bill_list import list_bills
 from billing.invoicing.preview import UpcomingCharges
 from billing.models import Alert, Plan, Subscription
 from billing.models.bills import due_of
+from billing.models.states import TERMINAL, BillState, SubscriptionStatus
 from billing.subscriptions.intents import in_last_cycle, live_of, subscriptions_of, waiting_of
 from core.clock import now_ms
 from core.errors import NotFound
@@ -32,7 +33,7 @@ _ANY_USER = UUID(int=0)
 """A user without own limits: the plan's limits of each user apply."""
 _ALERTS = 3
 _OPEN = 20
-_NOT_CHARGED = frozenset({"paused", "cancelled", "completed", "expired"})
+_NOT_CHARGED = TERMINAL | {SubscriptionStatus.PAUSED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ async def find_overview(context: ServiceContext, entitlements: Entitlements) -> 
             coming = None
         version = None if coming is None else (coming.period.plan_code, coming.period.plan_version)
         alerts = select(Alert).where(Alert.tenant_id == tenant_id).order_by(Alert.id.desc()).limit(_ALERTS)
-        bills = await list_bills(session, tenant_id=tenant_id, state="open", final=True, limit=_OPEN)
+        bills = await list_bills(session, tenant_id=tenant_id, state=BillState.OPEN, final=True, limit=_OPEN)
         return AccountOverview(
             facts=facts,
             upcoming=coming,
@@ -135,5 +136,5 @@ async def _renewal(session: AsyncSession, facts: Facts) -> Renewal | None:
     if row is None or row.status in _NOT_CHARGED or row.cancel_at_ms is not None or in_last_cycle(row):
         return None
     plan = await session.get_one(Plan, (row.plan_code, row.plan_version))
-    at_ms = row.start_ms if row.status == "authenticated" else row.charge_at_ms or row.current_end_ms
+    at_ms = row.start_ms if row.status == SubscriptionStatus.AUTHENTICATED else row.charge_at_ms or row.current_end_ms
     return Renewal(plan.name, at_ms, row.gross_paise, plan.base_paise)

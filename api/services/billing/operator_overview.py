@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.services.context import ServiceContext
 from billing.invoicing.report_prices import billed_by_tenant
 from billing.models import Bill, BillingFinding, Payment, Refund
+from billing.models.bills import balance_sql
+from billing.models.states import BillState, RefundState
 from billing.webhooks.inbox import InboxGauges, read_inbox_gauges
 from core.clock import now_ms
 from core.postgres.database import Connections
@@ -45,21 +47,21 @@ async def find_overview(context: ServiceContext, connections: Connections) -> Op
     async with connections.acquire() as connection:
         gauges = await read_gauges(connection, dead_after_s=context.settings.dead_after_s)
         inbox = await read_inbox_gauges(connection)
-    due = func.greatest(Bill.total_paise - Bill.credited_paise - Bill.paid_paise, 0)
+    due = func.greatest(balance_sql(), 0)
     async with context.transaction() as session:
         (used,) = (await session.execute(UsageReport(first, today).query())).mappings().all()
         return OperatorOverview(
             gauges=gauges,
             inbox=inbox,
-            held_bills=await _count(session, Bill.id, Bill.state == "held"),
-            refunds_to_approve=await _count(session, Refund.id, Refund.state == "awaiting_operator"),
+            held_bills=await _count(session, Bill.id, Bill.state == BillState.HELD),
+            refunds_to_approve=await _count(session, Refund.id, Refund.state == RefundState.AWAITING_OPERATOR),
             open_findings=await _count(session, BillingFinding.key, BillingFinding.closed_ms.is_(None)),
             month=first,
             billed_paise=sum((await billed_by_tenant(session, context.zone, first, today)).values()),
             collected_paise=await _sum(
                 session, Payment.amount_paise, Payment.captured_ms >= day_start_ms(first, context.zone)
             ),
-            due_paise=await _sum(session, due, Bill.state == "open"),
+            due_paise=await _sum(session, due, Bill.state == BillState.OPEN),
             cost_nano_usd=int(used["cost_nano_usd"]),
             requests=int(used["requests"]),
         )

@@ -11,6 +11,7 @@ from api.services.context import ServiceContext, publish_after_commit
 from billing.catalogue import plans, razorpay_plans
 from billing.catalogue.profiles import supply_for, treatments_served
 from billing.models import Plan
+from billing.models.catalogue import plan_version
 from core.errors import Invalid
 from core.tenancy.principal import Scope
 
@@ -38,7 +39,7 @@ async def list_plans(context: ServiceContext, *, after: str | None = None, size:
     if after is not None:
         code, _, version = after.rpartition("@")
         rows = [plan for plan in rows if _place(plan) > (code, int(version))]
-    return page(rows, size, PlanItem.of, plans.plan_version)
+    return page(rows, size, PlanItem.of, plan_version)
 
 
 async def find_plan(context: ServiceContext, code: str, version: int | None = None) -> PlanItem:

@@ -17,6 +17,7 @@ from api.schemas.pages import Page
 from api.services.accounts.lookups import list_newest, own_tenant, reach_tenant
 from api.services.context import ServiceContext
 from billing.models import Subscription
+from billing.models.states import SubscriptionState
 from billing.razorpay.errors import RazorpayError
 from billing.subscriptions import checkout, intents, push
 from core.errors import Invalid
@@ -54,7 +55,7 @@ async def subscribe(context: ServiceContext, new: NewSubscription) -> Subscripti
         await _send(context, tenant_id, wanted.subscription_id)
         async with context.transaction() as session:
             row = await session.get_one(Subscription, (tenant_id, wanted.subscription_id))
-        if row.state == "void":
+        if row.state == SubscriptionState.VOID:
             log.warning("subscription_refused", subscription=str(row.id), error=row.error)
             raise Invalid("Razorpay refuses this subscription: the operator of this service can see why")
     return await find_subscription(context)

@@ -6,6 +6,7 @@ from api.schemas.billing.webhooks import EventDetail, EventItem
 from api.schemas.pages import Page, page
 from api.services.context import ServiceContext
 from billing.models import WebhookEvent
+from billing.models.states import EventState
 from billing.webhooks import queries
 from core.tenancy.principal import Scope
 
@@ -36,7 +37,9 @@ async def replay_event(context: ServiceContext, event_id: str) -> EventItem:
 async def replay_parked(context: ServiceContext) -> None:
     """Queues the oldest parked events, up to 500."""
     context.require(Scope.PLATFORM_ADMIN)
-    parked = select(WebhookEvent.event_id).where(WebhookEvent.state == "parked").order_by(WebhookEvent.received_ms)
+    parked = (
+        select(WebhookEvent.event_id).where(WebhookEvent.state == EventState.PARKED).order_by(WebhookEvent.received_ms)
+    )
     async with context.transaction() as session:
         for event_id in (await session.scalars(parked.limit(_MOST_AT_ONCE))).all():
             await queries.replay_event(session, context.actor, event_id)

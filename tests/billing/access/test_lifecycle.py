@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from billing.access.cycles import IST, CycleFacts, cycle_end, cycle_name
 from billing.access.lifecycle import (
-    DAY_MS,
     GRACE_MS,
     KEPT_MS,
     UNKNOWN_GRACE_MS,
@@ -24,7 +23,7 @@ from billing.access.lifecycle import (
     timeline,
 )
 from billing.models.states import TERMINAL
-from core.clock import to_ms
+from core.clock import DAY_MS, to_ms
 from metering.quota.limits import Limit, LimitSet, Meter, PlanLimits
 from metering.quota.windows import WindowKind
 from sandbox.razorpay.calendar import boundary

@@ -144,7 +144,7 @@ async def test_a_subscription_outlives_another_own_plan(acme: Subscriber) -> Non
     one = await acme.subscribe(authorised_ms=at("2026-10-10"), start_ms=at("2026-10-10"))
     await acme.learn(one, "2026-10-10", "2037-01-10")
     async with acme.locked() as session:
-        await put_on_plan(session, Actor("test"), acme.tenant_id, await session.get_one(Plan, ("grow", 1)))
+        await put_on_plan(session, Actor("test"), acme.tenant_id, await session.get_one(Plan, ("grow", 1)), ZONE)
     row, _ = await acme.entitlement()
     assert row.plan_version == "team@1"
 

@@ -1,6 +1,7 @@
 """Alerts from the rollup, meters, terms and limits, each stored once."""
 
 import asyncio
+from dataclasses import replace
 from datetime import date
 from uuid import UUID
 
@@ -18,12 +19,13 @@ from metering.admission.entitlements import project_entitlement, set_limits
 from metering.models import UsageDaily
 from metering.quota.limits import Limit, LimitSet, PlanLimits
 from metering.quota.limits import Meter as Limited
-from metering.quota.schedule import Period, Schedule
+from metering.quota.schedule import Period, Refusal, Schedule, Segment
 from metering.quota.windows import Calendar, WindowKind
 from tests.billing.operator import DAY_MS, OperatorSetup
 
 PERIOD = "2026-11-05-abcdef"
 TERMS = Terms((MeterTerms(Meter.OUTPUT_TOKENS, 1_000, 100_000_000),), PastAllowance.BILL, 100_000)
+DEFAULT_MICRO_USD = 2_000_000
 
 
 class Watch:
@@ -67,6 +69,15 @@ async def watch(setup: OperatorSetup) -> Watch:
         schedule = Schedule(periods=(period,))
         await project_entitlement(session, tenant_id, plan_version="team@1", limits=PlanLimits(), schedule=schedule)
     return Watch(setup, tenant_id)
+
+
+@pytest.fixture
+async def limited(watch: Watch) -> Watch:
+    """A tenant whose spend per day the settings limit, unless it has a plan."""
+    settings = watch.context.settings
+    settings = settings.model_copy(update={"default_tenant_spend_per_day_micro_usd": DEFAULT_MICRO_USD})
+    watch.context = replace(watch.context, settings=settings)
+    return watch
 
 
 async def _limit(context: BillingContext, tenant_id: UUID, subject_id: UUID, *limits: Limit) -> None:
@@ -120,6 +131,42 @@ async def test_limits_of_users_and_of_the_tenant_by_day_and_period(watch: Watch)
     await store_alerts(watch.context)
     again = sorted(one.data["limit"] for one in await watch.alerts() if one.data["meter"] == "tokens")
     assert again == [100, 100, 160], "another limit tells anew"
+
+
+async def _project(watch: Watch, *, segments: tuple[Segment, ...] = (), periods: tuple[Period, ...] = ()) -> None:
+    """The entitlement of a tenant without a plan of its own."""
+    async with watch.context.database.session() as session:
+        schedule = Schedule(segments, periods)
+        await project_entitlement(session, watch.tenant_id, plan_version="", limits=PlanLimits(), schedule=schedule)
+
+
+async def test_default_limits_are_watched_where_admission_applies_them(limited: Watch) -> None:
+    unlimited, later = Segment(0, None, PlanLimits()), Segment(now_ms() + DAY_MS, "team@1", PlanLimits())
+    await _project(limited, segments=(unlimited, later))
+    await limited.use(uuid7(), cost_nano_usd=DEFAULT_MICRO_USD * 1_000)
+    assert await limited.told() == [("limit", "spend", 50), ("limit", "spend", 80), ("limit", "spend", 100)]
+    assert [one.data["limit"] for one in await limited.alerts()] == [DEFAULT_MICRO_USD] * 3
+
+
+@pytest.mark.parametrize("segment", [("team@1", None), (None, Refusal("subscription_required", "It has ended."))])
+async def test_default_limits_are_not_watched_on_a_plan_or_once_refused(
+    limited: Watch, segment: tuple[str | None, Refusal | None]
+) -> None:
+    version, refusal = segment
+    await _project(limited, segments=(Segment(0, version, PlanLimits(), refusal),))
+    await limited.use(uuid7(), cost_nano_usd=DEFAULT_MICRO_USD * 1_000)
+    assert await limited.told() == []
+
+
+async def test_of_overlapping_periods_the_last_started_is_watched(watch: Watch) -> None:
+    at_ms = now_ms()
+    earlier = Period("2026-11-01-ghijkl", at_ms - 25 * DAY_MS, at_ms + 5 * DAY_MS)
+    later = Period(PERIOD, at_ms - 20 * DAY_MS, at_ms + 10 * DAY_MS)
+    await _project(watch, segments=(Segment(0, "team@1", PlanLimits()),), periods=(earlier, later))
+    await _limit(watch.context, watch.tenant_id, watch.tenant_id, Limit(Limited.INPUT, WindowKind.PERIOD, 100))
+    await watch.use(uuid7(), input_tokens=50)
+    assert await watch.told() == [("limit", "input_tokens", 50)]
+    assert [one.data["window_name"] for one in await watch.alerts()] == [PERIOD]
 
 
 async def test_who_used_nothing_today_is_not_looked_at(watch: Watch) -> None:

@@ -7,9 +7,9 @@ from sqlalchemy import update
 
 from billing.collection.charges import retry_failed_charge
 from billing.collection.collection import refresh_charge, refresh_charge_by_link, refresh_charge_by_payment
-from billing.context import DAY_MS, BillingContext
+from billing.context import BillingContext
 from billing.models import Charge, Subscription
-from core.clock import now_ms
+from core.clock import DAY_MS, now_ms
 from core.errors import Conflict
 from core.tenancy.audit import Actor
 from tests.billing.billed_tenant import PAISE, BilledTenant, with_rules

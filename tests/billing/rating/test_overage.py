@@ -67,7 +67,7 @@ def test_the_ceiling_cuts_and_the_lines_still_add_up() -> None:
 def test_spend_is_converted_once_half_up(nano_usd: int, micro_usd: int) -> None:
     """The period's total is rounded, not each request: two halves of a micro-USD are one."""
     assert Reading(cost_nano_usd=nano_usd).quantity(Meter.SPEND) == micro_usd
-    assert (Reading(cost_nano_usd=500) + Reading(cost_nano_usd=500)).quantity(Meter.SPEND) == 1
+    assert Reading(cost_nano_usd=500 + 500).quantity(Meter.SPEND) == 1
 
 
 def test_a_hundred_rupees_per_dollar_is_one_row() -> None:

@@ -59,7 +59,7 @@ READS: dict[str, Call] = {
     "link": lambda rzp: rzp.fetch_payment_link(LINK),
     "links": lambda rzp: rzp.find_payment_links("ovg_1"),
     "addon": lambda rzp: rzp.fetch_addon(ADDON),
-    "addons": lambda rzp: rzp.list_addons(),
+    "addons": lambda rzp: rzp.list_addons(since=1),
 }
 DOUBTS: dict[str, Step] = {
     "500": says({"error": {"code": "SERVER_ERROR", "description": "We are facing some trouble"}}, 500),

@@ -2,11 +2,11 @@
 
 import pytest
 
-from billing.context import DAY_MS
 from billing.invoicing.period_close import close_due
 from billing.models import Plan
 from billing.subscriptions.intents import NOTICE_MS, cancel_subscription, subscribe
 from billing.subscriptions.push import push_subscriptions
+from core.clock import DAY_MS
 from core.errors import Conflict, Invalid, NotFound
 from tests.billing.signup import ACTOR, OPENS, Signup
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from billing.context import DAY_MS, BillingContext
+from billing.context import BillingContext
 from billing.models import Dispute, Payment, Refund, Subscription, WebhookEvent
 from billing.webhooks.inbox import read_inbox_gauges
 from billing.webhooks.processing import LEASE_MS, MAX_TRIES, process_events
 from billing.webhooks.queries import replay_event
-from core.clock import now_ms
+from core.clock import DAY_MS, now_ms
 from core.postgres.database import Database
 from core.tenancy.audit import Actor
 from tests import servers
