@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.gateway.chat import chat_admission_request
+from api.gateway.chat import read_chat
 from api.gateway.relay import ChatRelay
 from api.gateway.usage_middleware import UsageTrackingMiddleware
 from api.http.body_admission import BodyAdmission
@@ -64,7 +64,7 @@ class Naka(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """Builds the middleware, from the inside out."""
         runtime, settings = self._runtime, self._runtime.settings
-        metered = {("POST", "/chat"): partial(chat_admission_request, settings=settings, upstream=runtime.upstream)}
+        metered = {("POST", "/chat"): partial(read_chat, settings=settings, upstream=runtime.upstream)}
         relay = ChatRelay(runtime.upstream, settings, runtime.idle_monitor)
         fastapi = super().build_middleware_stack()
         if isinstance(fastapi, ServerErrorMiddleware):  # it would send a plain-text 500 before ours sees the error

@@ -28,7 +28,7 @@ class UsageCounts:
     @classmethod
     def of(cls, row: NamedRow) -> "UsageCounts":
         """The counts of a row that has a column for each."""
-        return cls(*(int(row[name]) for name in COUNT_COLUMNS))
+        return cls(*map(int, counts_in(row)))
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -54,3 +54,8 @@ COUNT_COLUMNS = tuple(field.name for field in fields(UsageCounts))
 TOKEN_COLUMNS = COUNT_COLUMNS[1:6]
 REPORTED_COLUMNS = (*COUNT_COLUMNS, "errors")
 """The counts of the rollups, which also count errors (`metering.journal.records.ERRORS`)."""
+
+
+def counts_in(row: NamedRow) -> tuple[Any, ...]:
+    """The seven numbers of a row that has a column for each, in their order."""
+    return tuple(row[name] for name in COUNT_COLUMNS)

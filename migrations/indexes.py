@@ -5,18 +5,16 @@ Attaching a month's index to the parent's needs an exclusive lock, so it is trie
 also works while it is not attached.
 """
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 
 from core.logs import get_logger
+from migrations.locks import exclusively, lock_briefly
 
-_LOCK = 0x6E616B62  # concurrent migrations build one after the other
 _ATTACH_TRIES = 20
-_LOCK_MS = 300
-_AGAIN_S = 0.5
+_LOCK_TIMEOUT_MS = 300
 
 log = get_logger(__name__)
 
@@ -41,16 +39,11 @@ BY_MONTH = Index("ix_usage_requests_id", "usage_requests", "id")
 
 async def build_indexes(connection: Any) -> None:
     """Builds missing indexes, on an asyncpg connection outside a transaction. Idempotent."""
-    # A statement that waits for the lock would block the other build, which waits for every running statement.
-    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):  # noqa: ASYNC110 - see above
-        await asyncio.sleep(_AGAIN_S)
-    try:
+    async with exclusively(connection):
         for index in PLAIN:
             await _build(connection, index)
         for row in await connection.fetch(_MISSING, BY_MONTH.table, BY_MONTH.name):
             await _build_month(connection, row["month"])
-    finally:
-        await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
 
 
 _MISSING = """
@@ -68,16 +61,11 @@ SELECT m.inhrelid::regclass::text AS month
 async def _build_month(connection: Any, month: str) -> None:
     index = Index(f"{month}_{BY_MONTH.columns.replace(', ', '_')}_idx", month, BY_MONTH.columns)
     await _build(connection, index)
-    for _ in range(_ATTACH_TRIES):
-        try:
-            async with connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_MS}")
-                await connection.execute(f"ALTER INDEX {BY_MONTH.name} ATTACH PARTITION {index.name}")
-        except asyncpg.LockNotAvailableError:
-            await asyncio.sleep(_AGAIN_S)
-        else:
-            return
-    log.warning("index_not_attached", index=index.name, to=BY_MONTH.name)
+    attach = f"ALTER INDEX {BY_MONTH.name} ATTACH PARTITION {index.name}"
+    try:
+        await lock_briefly(connection, [attach], timeout_ms=_LOCK_TIMEOUT_MS, tries=_ATTACH_TRIES)
+    except asyncpg.LockNotAvailableError:
+        log.warning("index_not_attached", index=index.name, to=BY_MONTH.name)
 
 
 async def _build(connection: Any, index: Index) -> None:

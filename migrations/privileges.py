@@ -4,7 +4,6 @@ Only differences are changed, so a migration without new privileges takes no loc
 table is changed in its own transaction, with a short lock time-out and retries.
 """
 
-import asyncio
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,12 +24,11 @@ from migrations.access import (
     is_declared,
     tenant_condition,
 )
+from migrations.locks import exclusively, lock_briefly
 
 PUBLIC = "PUBLIC"
-_LOCK = 0x6E616B62  # the second of two concurrent migrations finds nothing to change
 _LOCK_TIMEOUT_MS = 1000
 _TRIES = 30
-_PAUSE_S = 0.5
 _OURS = "n.nspname IN ('public', 'pgqueuer')"
 _NOT_OF_AN_EXTENSION = "NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = {oid} AND d.deptype = 'e')"
 
@@ -105,32 +103,18 @@ async def differences(connection: Any) -> list[Difference]:
 
 async def apply_access(connection: Any) -> None:
     """Applies the declaration. The connection's role owns the schema. Idempotent."""
-    await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-    try:
+    async with exclusively(connection):  # the second of two concurrent migrations finds nothing to change
         for difference in await differences(connection):
             if difference.statements:
                 await _correct(connection, difference)
-    finally:
-        await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
 
 
 async def _correct(connection: Any, difference: Difference) -> None:
-    for attempt in range(_TRIES):
-        try:
-            async with connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
-                for statement in difference.statements:
-                    await connection.execute(statement)
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-            if attempt == _TRIES - 1:
-                raise
-            await asyncio.sleep(_PAUSE_S)
-        except asyncpg.InsufficientPrivilegeError:
-            if difference.is_ours:
-                raise
-            return  # another role owns it: `naka doctor` still reports it
-        else:
-            return
+    try:
+        await lock_briefly(connection, difference.statements, timeout_ms=_LOCK_TIMEOUT_MS, tries=_TRIES)
+    except asyncpg.InsufficientPrivilegeError:
+        if difference.is_ours:
+            raise  # else another role owns it: `naka doctor` still reports it
 
 
 async def _of_tables(connection: Any) -> list[Difference]:

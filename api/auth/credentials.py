@@ -42,10 +42,8 @@ class ForeignOrigin(Forbidden):
 async def authenticate(directory: Directory, scope: Scope, *, fresh: bool = False) -> Principal:
     """Returns the principal of a request and sets it on the scope. Raises Unauthenticated, ForeignOrigin, Unavailable.
 
-    Sets the owner of the task's pool places: the caller's network first, its tenant once known.
+    Sets the owner of the task's pool places to the tenant. The directory has a connection of its own and takes none.
     """
-    network = network_of(client_address(scope))
-    OWNER.set(network)
     key = token = None
     try:
         key = key_of(scope)
@@ -58,7 +56,7 @@ async def authenticate(directory: Directory, scope: Scope, *, fresh: bool = Fals
             principal = await directory.authenticate_session(token, fresh=fresh)
     except Unauthenticated as error:
         if key is not None or token is not None or isinstance(error, UnreadableKey):
-            directory.activity_log.failed(network, visible_prefix(key or ""))
+            directory.activity_log.failed(network_of(client_address(scope)), visible_prefix(key or ""))
         raise
     scope[PRINCIPAL] = principal
     OWNER.set(principal.tenant_id)

@@ -1,4 +1,4 @@
-"""The request body of `POST /chat`. The usage middleware and the relay share this decoder, so they cannot disagree."""
+"""The request body of `POST /chat`, decoded once: into the provider's prompt and the admission request for it."""
 
 from typing import Annotated
 
@@ -28,7 +28,7 @@ class ChatBody(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(ChatBody).decode
 
 
-def decode_chat(body: bytes) -> ChatBody:
+def _decode_chat(body: bytes) -> ChatBody:
     """Decodes a body. Raises InvalidBody, which names the field and never its value."""
     try:
         chat = _decode(body)
@@ -43,10 +43,10 @@ def decode_chat(body: bytes) -> ChatBody:
     return chat
 
 
-def chat_admission_request(body: bytes, settings: Settings, upstream: Upstream) -> AdmissionRequest:
-    """Returns the admission request of a body. Raises InvalidBody when the route would refuse it."""
-    prompt = decode_chat(body).prompt(settings)
-    return AdmissionRequest(
+def read_chat(body: bytes, settings: Settings, upstream: Upstream) -> tuple[ChatPrompt, AdmissionRequest]:
+    """Returns the prompt of a body and the admission request for it. Raises InvalidBody."""
+    prompt = _decode_chat(body).prompt(settings)
+    return prompt, AdmissionRequest(
         model=prompt.model,
         max_tokens=settings.chat_max_tokens,
         prompt_bytes=len(prompt.message.encode()) + len(prompt.system.encode()),

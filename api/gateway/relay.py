@@ -2,9 +2,9 @@
 
 Before the response head is sent, the upstream is open and `message_start` has arrived, so earlier failures are real
 HTTP statuses; later ones, and our shutdown, are `event: error`. Text is sent as it arrives and never buffered; `done`
-follows `message_stop` only. Usage goes to the recorder on the scope, if there is one. A client that disconnects after
-the head closes the upstream at once; before it, the relay waits for `message_start` within a bound, because the
-provider charges for a prompt it processed. Every ending: docs/endings.md.
+follows `message_stop` only. The usage middleware puts the prompt and the recorder of its usage on the scope. A client
+that disconnects after the head closes the upstream at once; before it, the relay waits for `message_start` within a
+bound, because the provider charges for a prompt it processed. Every ending: docs/endings.md.
 """
 
 import asyncio
@@ -15,7 +15,6 @@ from typing import Any, cast
 
 from starlette.types import Receive, Scope, Send
 
-from api.gateway.chat import decode_chat
 from api.gateway.disconnects import Disconnects
 from api.gateway.idle_monitor import IdleMonitor, MonitoredStream
 from api.gateway.sse import DONE, TextFramer, error_frame
@@ -32,16 +31,15 @@ from api.gateway.upstream_events import (
     Thinking,
     UpstreamErrorEvent,
 )
-from api.http.body import read_body
 from api.http.problems import problem_of, problem_response
 from api.http.request_context import RAW_SEND
 from core.clock import now_ms
-from core.errors import NakaError
 from core.settings import Settings
 from core.spans import UNTRACED, Span, span
 from metering.journal.recorder import MAX_TEXT_CHARS, UsageRecorder
 from metering.journal.records import Outcome
 
+PROMPT = "naka.prompt"
 RECORDER = "naka.recorder"
 _LAST_WRITE_S = 2.0
 """Seconds that a slow client may delay our shutdown."""
@@ -57,25 +55,14 @@ class ChatRelay:
 
     def __init__(self, upstream: Upstream, settings: Settings, idle_monitor: IdleMonitor) -> None:
         self._upstream = upstream
-        self._settings = settings
         self._idle_monitor = idle_monitor
         self._disconnects = Disconnects(wait_s=settings.hangup_wait_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. A failure is an HTTP status before the head, the error event after it."""
-        try:
-            body = decode_chat(await read_body(scope, receive, max_bytes=self._settings.request_body_max_bytes))
-            recorder: UsageRecorder | None = scope.get(RECORDER)
-            if recorder is None:
-                deadline_ms = now_ms() + self._settings.request_deadline_s * 1000
-                recorder = UsageRecorder(self._settings.chat_max_tokens, deadline_ms)
-            prompt = body.prompt(self._settings)
-        except NakaError as error:
-            await problem_response(error, scope)(scope, receive, send)
-            return
         raw_send = scope.get(RAW_SEND, send)
         parts = self._upstream, self._idle_monitor, self._disconnects
-        await _Exchange(*parts, prompt, recorder, scope, receive, send, raw_send).run()
+        await _Exchange(*parts, scope[PROMPT], scope[RECORDER], scope, receive, send, raw_send).run()
 
 
 class _Disconnected(Exception):
@@ -297,5 +284,7 @@ class _Exchange:
         self._client_gone = True
         if self._recorder.unanswered:
             await self._disconnects.wait()  # cancelled when the answer begins
+        if self._last is not None:  # complete; the server reports a disconnect when it has sent `done`, too
+            return
         self._cancelled = True
         task.cancel()

@@ -2,8 +2,8 @@
 
 A request is settled once: at its last write, or in the `finally` if the answer broke off. The last write of a complete
 answer waits for the commit, so usage is committed before the client receives `done`. The last write of an interrupted
-answer does not wait, because its text or prompt may have to be counted first. An invalid body passes unmetered and
-gets its 422 from the route. A user whose requests fail too often is refused first. Redis down: Postgres admits.
+answer does not wait, because its text or prompt may have to be counted first. An invalid body gets its 422 before
+admission. A user whose requests fail too often is refused first. Redis down: Postgres admits.
 Postgres down: 503, and settlements of running requests go to the spool.
 """
 
@@ -18,8 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth.credentials import authenticate
 from api.gateway.ratelimit_headers import rate_limit_headers
-from api.gateway.relay import RECORDER
-from api.http.body import ClientLeft, InvalidBody, read_body, replay
+from api.gateway.relay import PROMPT, RECORDER
+from api.gateway.upstream import ChatPrompt
+from api.http.body import ClientLeft, InvalidBody, read_body
 from api.http.problems import REQUEST_ID, problem_response
 from api.observability.tracing import TENANT
 from api.runtime import Runtime
@@ -35,14 +36,15 @@ from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome, Settlement
 from metering.quota.query import Grant
 
-ReadRequest = Callable[[bytes], AdmissionRequest]
+ReadRequest = Callable[[bytes], tuple[ChatPrompt, AdmissionRequest]]
+"""Raises InvalidBody."""
 _COMPLETE = frozenset({Outcome.COMPLETED, Outcome.REFUSED})
 
 log = get_logger(__name__)
 
 
 class UsageTrackingMiddleware:
-    """`metered` maps (method, path) to a function that reads the admission request of a body (raises InvalidBody)."""
+    """`metered` maps (method, path) to a function that reads a body: the prompt and its admission request."""
 
     def __init__(self, app: ASGIApp, runtime: Runtime, *, metered: Mapping[tuple[str, str], ReadRequest]) -> None:
         self._app = app
@@ -70,21 +72,18 @@ class UsageTrackingMiddleware:
                 self._failing.check(principal.user_id)
                 left_s = self._deadline_s - (time.monotonic() - began_s)
                 body = await read_body(scope, receive, max_bytes=self._max_body_bytes)
-                receive = replay(body, receive)
-                request = _read_valid(read_request, body)
-                grant = None
-                if request is not None:
-                    # Before admission, so that a full pool answers at once and takes no hold.
-                    held.enter_context(self._connections.take(principal.tenant_id))
-                    grant = await self._admit(principal, request, left_s)
+                scope[PROMPT], request = read_request(body)
+                # Before admission, so that a full pool answers at once and takes no hold.
+                held.enter_context(self._connections.take(principal.tenant_id))
+                grant = await self._admit(principal, request, left_s)
             except ClientLeft:
+                return
+            except InvalidBody as error:  # not a refusal: not counted
+                await problem_response(error, scope)(scope, receive, send)
                 return
             except NakaError as error:
                 self._metrics.refused(error)
                 await problem_response(error, scope)(scope, receive, send)
-                return
-            if request is None or grant is None:
-                await self._app(scope, receive, send)
                 return
             recorder = self._settlements.recorder(grant, request.count)
             recorder.began_s = began_s
@@ -144,10 +143,3 @@ class _SettleOnce:
     def committed(self) -> Awaitable[Settlement]:
         """Resolves once the settlement is committed or spooled. Cancelling the wait does not cancel it."""
         return asyncio.shield(self.begin())
-
-
-def _read_valid(read_request: ReadRequest, body: bytes) -> AdmissionRequest | None:
-    try:
-        return read_request(body)
-    except InvalidBody:
-        return None

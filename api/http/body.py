@@ -1,4 +1,4 @@
-"""Request bodies: bounded, JSON, and readable again after they were read."""
+"""Request bodies: bounded, and JSON."""
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
@@ -56,20 +56,6 @@ async def _read_on(message: Message, receive: Receive, max_bytes: int) -> bytes:
         if not message.get("more_body"):
             return bytes(body)
         message = await receive()
-
-
-def replay(body: bytes, receive: Receive) -> Receive:
-    """Returns a `receive` that yields the body again, then the messages that follow (a disconnect)."""
-    replayed = False
-
-    async def receive_again() -> Message:
-        nonlocal replayed
-        if replayed:
-            return await receive()
-        replayed = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive_again
 
 
 def _is_json(content_type: str) -> bool:

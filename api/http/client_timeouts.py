@@ -4,7 +4,7 @@
 this process does not read is not counted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Any
 
@@ -215,13 +215,13 @@ class Sweeper:
         self._every_s = limits.sweep_s
         self._last_s: float | None = None
 
-    def sweep(self, connections: Iterable[TimedProtocol], now_s: float) -> bool:
+    def sweep(self, connections: Callable[[], Iterable[TimedProtocol]], now_s: float) -> bool:
         """Checks the connections if `sweep_s` have passed, and returns whether it did. `now_s`: the loop's time."""
         elapsed_s = self._every_s if self._last_s is None else now_s - self._last_s
         if elapsed_s < self._every_s:
             return False
         self._last_s = now_s
-        for connection in connections:
+        for connection in connections():
             if elapsed_s < self._every_s + _BLOCKED_S:
                 connection.check(now_s, elapsed_s)
             else:

@@ -105,7 +105,7 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Checks client timeouts; returns whether a signal came and the drain is over."""
-        if self._sweeper.sweep(self._connections(), asyncio.get_running_loop().time()):
+        if self._sweeper.sweep(self._connections, asyncio.get_running_loop().time()):
             self._check_descriptors()
         if not await super().on_tick(counter):
             return False

@@ -48,7 +48,6 @@ async def sign_in(
     """Begins a session, and redirects to the page that was asked for."""
     require_own_origin(request.scope)
     address = client_address(request.scope)
-    OWNER.set(network_of(address))  # wrong keys from one address take no connection from others
     try:
         await runtime.sign_in_throttle.check(address)
         principal = await runtime.directory.authenticate(read_key(key), fresh=True)

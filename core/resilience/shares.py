@@ -1,8 +1,8 @@
 """Fair shares of a pool by a dynamic threshold, as in the buffers of network switches.
 
-An owner (a tenant; before authentication, a network) may take another place only while it holds fewer than are free. So
-one owner alone gets half of the pool, `k` greedy ones 1/(k+1) each, and a newcomer finds room, without partitions or
-settings per owner. Taking a place costs O(1), releasing one O(waiting owners); idle owners cost no memory.
+An owner (a tenant) may take another place only while it holds fewer than are free. So one owner alone gets half of the
+pool, `k` greedy ones 1/(k+1) each, and a newcomer finds room, without partitions or settings per owner. Taking a place
+costs O(1), releasing one O(waiting owners); idle owners cost no memory.
 
 `take` never waits; `wait` queues per owner, served round-robin, with a timeout. Both raise PoolFull. Do not nest two
 places of one pool: the inner one could wait for the outer one.

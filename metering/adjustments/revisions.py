@@ -19,7 +19,7 @@ from metering.journal.records import Settlement
 log = get_logger(__name__)
 
 
-async def revise(connection: Any, settlement: Settlement, *, actor: str = "naka") -> bool:
+async def revise(connection: Any, settlement: Settlement) -> bool:
     """Records a better measurement of a request that somebody else settled, in a transaction of its own.
 
     Recovery may have been quicker, or a spool is replayed. A measurement is written only if it is strictly better
@@ -31,10 +31,10 @@ async def revise(connection: Any, settlement: Settlement, *, actor: str = "naka"
     False, and logs, for a void or missing row: a request that was made void never reached the provider, and a dropped
     month is closed.
     """
-    return await retry_collisions(connection.transaction, lambda: _revise(connection, settlement, actor))
+    return await retry_collisions(connection.transaction, lambda: _revise(connection, settlement))
 
 
-async def _revise(connection: Any, settlement: Settlement, actor: str) -> bool:
+async def _revise(connection: Any, settlement: Settlement) -> bool:
     row = await lock_request(connection.fetch, settlement.tenant_id, settlement.id)
     if row is None or row["state"] == "void":
         log.critical(
@@ -55,12 +55,12 @@ async def _revise(connection: Any, settlement: Settlement, actor: str) -> bool:
         if not is_better:  # else `append` moves the epoch
             await move_epoch(connection.fetch, settlement.tenant_id)
     if is_better:
-        await append(connection.fetch, _revisions(row, known, better, actor))
+        await append(connection.fetch, _revisions(row, known, better))
         log.info("usage_revised", request_id=str(settlement.id), before=known.source, now=better.source)
     return is_better
 
 
-def _revisions(row: NamedRow, known: Measurement, better: Measurement, actor: str) -> list[Entry]:
+def _revisions(row: NamedRow, known: Measurement, better: Measurement) -> list[Entry]:
     """The difference as an entry; if the model differs, one that subtracts and one that adds."""
     entry = Entry(
         tenant_id=row["tenant_id"],
@@ -74,7 +74,7 @@ def _revisions(row: NamedRow, known: Measurement, better: Measurement, actor: st
         day=row["day"],
         source=better.source,
         outcome=better.outcome,
-        actor=actor,
+        actor="naka",
         reason=f"{better.source} instead of {known.source}, {better.outcome} instead of {known.outcome}",
         counts=better.counts - known.counts,
     )

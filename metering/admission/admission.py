@@ -14,6 +14,7 @@ from typing import Protocol
 from uuid import UUID
 
 from core.errors import NakaError, PaymentRequired, Unavailable
+from core.figures import grouped
 from core.logs import get_logger
 from core.money import ceil_div
 from core.resilience.deadline import within
@@ -249,7 +250,7 @@ def _refusal(refused: Refused, entitlement: Entitlement) -> NakaError:
         return QuotaExceeded(message, code="too_many_at_once", retry_after_s=wait_s, limit=None)
     limit = entitlement.limits[refused.limit]
     unit = _UNITS.get(limit.meter, limit.meter.value.replace("_", " "))
-    amount, of_user = f"{limit.limit:,} {unit}", limit.scope is LimitScope.USER
+    amount, of_user = f"{grouped(limit.limit)} {unit}", limit.scope is LimitScope.USER
     whose = "your" if of_user else "your account's"
     if refused.cause == "never":
         return TooLarge(f"This request is too large for {whose} limit of {amount} per {limit.window.value}.")

@@ -23,11 +23,10 @@ from core.tenancy.audit import Actor, record
 from metering.journal.epoch import fetch_in, move_epoch
 from metering.models import EntitlementRow, LimitRow
 from metering.quota.limits import Limit, LimitSet, PlanLimits
-from metering.quota.schedule import Schedule, Timeline, timeline_of
+from metering.quota.schedule import NO_PLAN, Schedule, Timeline, timeline_of
 from metering.sql import load
 
 _EMPTY = Schedule()
-_NO_PLAN = PlanLimits()
 _LIMITS = msgspec.json.Decoder(tuple[Limit, ...])
 _User = tuple[UUID, UUID]
 LimitSource = Literal["set", "plan", "default"]
@@ -37,7 +36,7 @@ LimitSource = Literal["set", "plan", "default"]
 class Entitlements:
     """Reads and resolves. One per process."""
 
-    def __init__(self, database: Database, *, ttl_s: float, defaults: PlanLimits = _NO_PLAN) -> None:
+    def __init__(self, database: Database, *, ttl_s: float, defaults: PlanLimits = NO_PLAN) -> None:
         """`defaults` apply to a tenant without a plan."""
         self._defaults = defaults
         self._reads: BatchedReads[_User, Timeline] = BatchedReads("entitlements", database, self._fetch)
@@ -106,7 +105,7 @@ class _Projected:
 
 
 async def read_limits(
-    session: AsyncSession, tenant_id: UUID, subject_id: UUID, *, defaults: PlanLimits = _NO_PLAN
+    session: AsyncSession, tenant_id: UUID, subject_id: UUID, *, defaults: PlanLimits = NO_PLAN
 ) -> tuple[LimitSet, LimitSource]:
     """The limits of a user, or of the tenant itself (`subject_id` is its id), and their source."""
     row = await session.get(LimitRow, (tenant_id, subject_id))

@@ -54,11 +54,11 @@ class ExpiredHolds:
                 return 0
             async with self._pool.acquire() as connection:
                 known = await void_unknown(connection, [(tenant_id, request, user) for request, user in expired])
-            released = 0
-            for request_id, user in expired:
-                request = known[request_id]
-                if not request.holds:
-                    released += await self._quota.settle(tenant_id, user, request_id, request.counts) > 0
+            released = await self._quota.settle_all(
+                (tenant_id, user, request_id, known[request_id].counts)
+                for request_id, user in expired
+                if not known[request_id].holds
+            )
         except Unavailable as error:
             log.warning("expired_holds_stay", tenant_id=str(tenant_id), error=type(error).__name__)
             return 0

@@ -69,7 +69,7 @@ class LimitStatusReader:
             WindowKind.PERIOD: period_at(timeline.periods, at_ms, self.calendar),
         }
         names, counters = names_at(self.calendar, at_ms, timeline.periods), None
-        if not in_fallback and not resumes(timeline.periods, at_ms, self.calendar):
+        if not in_fallback and not resumes(timeline.periods, windows[WindowKind.PERIOD], self.calendar):
             with contextlib.suppress(RedisUnavailable):
                 counters = await self._from_redis(tenant_id, user_id, names, least_epoch, timeline)
         user, tenant = counters or await self._from_postgres(tenant_id, user_id, names, timeline, at_ms)

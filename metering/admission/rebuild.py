@@ -142,6 +142,8 @@ class Rebuilder:
             return
         async with self._pool.acquire() as connection:
             known = await states(connection, [tenant_id] * len(snapshot.holds), list(snapshot.holds))
-        for request_id, request in known.items():
-            if not request.holds:
-                await self._quota.settle(tenant_id, request.user_id, request_id, request.counts)
+        await self._quota.settle_all(
+            (tenant_id, request.user_id, request_id, request.counts)
+            for request_id, request in known.items()
+            if not request.holds
+        )

@@ -17,7 +17,7 @@ from metering.admission.redis_scripts import QuotaScripts
 from metering.journal.in_flight import InFlight
 from metering.journal.journal import InFallback, Journal, Opened
 from metering.journal.records import OpenRequest
-from metering.quota.counters import COUNTS
+from metering.quota.counters import NO_COUNTS
 from metering.quota.query import Answer, Mend, QuotaQuery, Refused, Retry
 from metering.quota.windows import Calendar
 
@@ -110,4 +110,4 @@ class RedisGrants:
 
     async def _release(self, request: OpenRequest) -> None:
         with contextlib.suppress(Unavailable):
-            await self.quota.settle(request.tenant_id, request.user_id, request.id, (0,) * COUNTS)
+            await self.quota.settle(request.tenant_id, request.user_id, request.id, NO_COUNTS)

@@ -6,7 +6,7 @@ a test clock says. Redis unreachable or slow: `RedisUnavailable`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -91,6 +91,14 @@ class QuotaScripts:
         packed = msgspec.msgpack.encode(list(counts))
         released: int = await self.pipeline.call(self._settle, keys, request_id.hex, packed)
         return released
+
+    async def settle_all(self, requests: Iterable[tuple[UUID, UUID, UUID, Sequence[int]]]) -> int:
+        """Settles many requests, each (tenant, user, request, counts), in one pipeline. Raises RedisUnavailable.
+
+        Returns how many of them had a hold.
+        """
+        answers = await asyncio.gather(*(self.settle(*request) for request in requests))
+        return sum(released > 0 for released in answers)
 
     async def build_tenant(self, tenant_id: UUID, epoch: int, run_id: str, fields: dict[str, Any]) -> bool:
         """Writes the tenant's hash of a new epoch. False when another process has built this or a newer one."""

@@ -15,6 +15,7 @@ import msgspec
 
 from core.clock import to_ms
 from core.ids import uuid7_floor
+from metering.counts import counts_in
 from metering.quota.counters import Hold, ScopeCounters, WindowState
 from metering.quota.schedule import Period, Schedule, period_at, periods_between
 from metering.quota.windows import MINUTE_MS, Calendar, minute_window
@@ -131,7 +132,7 @@ def snapshot_of(rows: list[Any], periods: Sequence[str] = ()) -> CounterSnapshot
     holds: dict[UUID, Hold] = {}
     for row in rows:
         if row["kind"] != "h":
-            used[f"{row['kind']}:{row['name']}"] = tuple(row.values())[4:11]
+            used[f"{row['kind']}:{row['name']}"] = counts_in(row)
             continue
         hold = Hold(
             prompt=row["held_prompt_tokens"],

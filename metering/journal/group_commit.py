@@ -20,7 +20,7 @@ from typing import Generic, Protocol, TypeVar
 
 from core.errors import InDoubt, NakaError, Unavailable
 from core.logs import get_logger
-from core.postgres.connection import Connection, connect
+from core.postgres.connection import Connection, connect_keyed
 from core.postgres.url import PostgresUrl, postgres_url
 from core.resilience.deadline import margin_s
 from core.resilience.outage import COLLISIONS, STORE_ERRORS, is_outage, is_row_fault, is_undone
@@ -32,8 +32,6 @@ Run = Callable[[Connection, list[Item]], Awaitable[list[Answer]]]
 _COLLISION_TRIES = 5
 _MAX_BATCH = 128
 _IN_DOUBT_TRIES = 5
-# Statements look rows up by key. A plan made while a table was small must not scan it once it has grown.
-_PLANNER = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
 
 log = get_logger(__name__)
 
@@ -225,12 +223,8 @@ class GroupCommitter(Generic[Item, Answer]):
             self._connection = None
             within_s = self._timeout_s - margin_s(self._timeout_s)
             try:
-                self._connection = await connect(
-                    self._url,
-                    f"naka-{self._name}",
-                    timeout_s=within_s,
-                    command_timeout_s=within_s,
-                    settings=_PLANNER,
+                self._connection = await connect_keyed(
+                    self._url, f"naka-{self._name}", timeout_s=within_s, command_timeout_s=within_s
                 )
             except STORE_ERRORS as error:
                 raise _NotConnected from error

@@ -13,7 +13,7 @@ from uuid import UUID
 from core.ids import uuid7
 from core.postgres.connection import Connection
 from core.postgres.url import PostgresUrl
-from metering.counts import COUNT_COLUMNS
+from metering.counts import COUNT_COLUMNS, counts_in
 from metering.journal.group_commit import GroupCommitter, Spillover
 from metering.journal.records import ERROR_OUTCOMES, OpenRequest, Settlement
 from metering.sql import load
@@ -141,9 +141,7 @@ async def void_unknown(connection: Connection, requests: Sequence[tuple[UUID, UU
 async def states(connection: Connection, tenants: list[UUID], ids: list[UUID]) -> dict[UUID, KnownRequest]:
     """The requests as Postgres knows them, by id; unknown ones are missing."""
     rows = await connection.fetch(load("request_states"), tenants, ids)
-    return {
-        row["id"]: KnownRequest(row["state"], row["user_id"], tuple(row.values())[4:11], row["holds"]) for row in rows
-    }
+    return {row["id"]: KnownRequest(row["state"], row["user_id"], counts_in(row), row["holds"]) for row in rows}
 
 
 _OPEN = tuple(field.name.replace("_ms", "_at") for field in fields(OpenRequest))

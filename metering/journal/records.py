@@ -25,9 +25,9 @@ class Outcome(StrEnum):
 
 
 ERRORS = frozenset(Outcome) - {Outcome.COMPLETED, Outcome.REFUSED, Outcome.CLIENT_GONE}
-"""Outcomes that reports count as errors: no complete answer, by the provider's fault or ours."""
+"""Outcomes that reports count as errors: the answer is incomplete, and not because the client left."""
 ERROR_OUTCOMES = sorted(outcome.value for outcome in ERRORS)
-"""The same, as a parameter of statements."""
+"""`ERRORS` as a parameter of statements."""
 
 
 class Source(StrEnum):
@@ -65,13 +65,13 @@ class OpenRequest:
 
     @property
     def deadline_at(self) -> datetime:
-        """The moment at which the request is ended."""
+        """The moment at which this process ends the request."""
         return to_datetime(self.deadline_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The measured usage of a request that ended, in the order of `settle.sql`. It counts as one request anyhow."""
+    """The measured usage of a request that ended, in the order of `settle.sql`. Each counts as one request."""
 
     tenant_id: UUID
     id: UUID

@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from metering.counts import COUNT_COLUMNS
+
 _WINDOW = struct.Struct(">11d")
 _HOLD = struct.Struct(">5d")
-COUNTS = 7
-"""A window's counts: requests, input, output, cache read, cache write 5 min, cache write 1 h, nano-USD."""
+NO_COUNTS = (0,) * len(COUNT_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
 class WindowState:
     """The used counts of a window, and what is held in it (requests, prompt, output, nano-USD)."""
 
-    used: tuple[int, ...] = (0,) * COUNTS
+    used: tuple[int, ...] = NO_COUNTS
     held: tuple[int, ...] = (0,) * 4
 
     def pack(self) -> bytes:
@@ -32,7 +33,7 @@ class WindowState:
         if packed is None:
             return cls()
         numbers = tuple(int(number) for number in _WINDOW.unpack(packed))
-        return cls(numbers[:COUNTS], numbers[COUNTS:])
+        return cls(numbers[: len(NO_COUNTS)], numbers[len(NO_COUNTS) :])
 
 
 @dataclass(frozen=True, slots=True)

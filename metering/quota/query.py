@@ -85,7 +85,7 @@ class QuotaQuery:
             until_ms=min(stretch.until_ms, day.ends_ms, period.ends_ms),
             prompt_rate=prompt_rate,
             output_rate=output_rate,
-            resumes=resumes(self.timeline.periods, at_ms, calendar),
+            resumes=resumes(self.timeline.periods, period, calendar),
         )
 
     def grant(

@@ -141,9 +141,9 @@ def period_at(periods: Sequence[Period], at_ms: int, calendar: Calendar) -> Wind
     )
 
 
-def resumes(periods: Sequence[Period], at_ms: int, calendar: Calendar) -> bool:
-    """Whether the period of a moment continues after an interruption, so that it does not start at zero."""
-    return _named(periods, at_ms, calendar)[1] < period_at(periods, at_ms, calendar).starts_ms
+def resumes(periods: Sequence[Period], part: Window, calendar: Calendar) -> bool:
+    """Whether a part of a period (`period_at`) continues after an interruption, so that it does not start at zero."""
+    return _named(periods, part.starts_ms, calendar)[1] < part.starts_ms
 
 
 def periods_between(periods: Sequence[Period], from_ms: int, until_ms: int, calendar: Calendar) -> Iterator[Window]:

@@ -19,6 +19,7 @@ from uuid import UUID
 from core.ids import uuid7_floor, uuid7_ms
 from core.postgres.database import Connections
 from metering.admission.redis_scripts import QuotaScripts, built_users_key, tenant_key, user_key
+from metering.counts import counts_in
 from metering.quota.counters import Hold, WindowState
 from metering.reconciliation.drifts import REDIS, Drift, Month, counts
 from metering.sql import load
@@ -164,7 +165,7 @@ class RedisCheck:
             held,
             timeout=_STATEMENT_S,
         )
-        return {(row["user_id"], row["kind"]): tuple(row.values())[2:] for row in rows}
+        return {(row["user_id"], row["kind"]): counts_in(row) for row in rows}
 
 
 _IN_FORCE = "SELECT epoch FROM tenant_epochs WHERE tenant_id = $1 AND fallback_until IS NULL"

@@ -15,17 +15,16 @@ from uuid import UUID
 from core.errors import Invalid
 from core.ids import uuid7
 from core.postgres.database import Connections
-from core.resilience.outage import Collided
 from core.tenancy.audit import Actor
-from metering.adjustments.ledger import SHARD
+from metering.adjustments.ledger import SHARD, retry_collisions
 from metering.counts import COUNT_COLUMNS, REPORTED_COLUMNS
+from metering.journal.epoch import move_epoch
 from metering.reconciliation.drifts import BY_DAY, DAILY, MONTHLY, MOST_KEPT, Drift, Month
 from metering.reconciliation.reconcile import is_archived, meter_drifts, rollup_drifts
 from metering.sql import load
 
 _ORDER = (BY_DAY, MONTHLY, DAILY)
 """The lock order of `naka_add_usage`, so that a repair and a settlement do not deadlock."""
-_TRIES = 5
 
 
 async def repair_rollup(connections: Connections, actor: Actor, tenant_id: UUID, month: Month) -> int:
@@ -94,15 +93,13 @@ async def drop_counters(connections: Connections, actor: Actor, tenant_id: UUID,
 
 async def _exclusively(connections: Connections, tenant_id: UUID, repair: Callable[[Any], Awaitable[int]]) -> int:
     """Runs a repair in a transaction that excludes other repairs of the tenant; again if it collided."""
-    for left in reversed(range(_TRIES)):
-        try:
-            async with connections.acquire(patient=True) as connection, connection.transaction():
-                await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"naka {tenant_id}")
-                return await repair(connection)
-        except Collided:
-            if not left:
-                raise
-    raise AssertionError("unreachable")
+    async with connections.acquire(patient=True) as connection:
+
+        async def work() -> int:
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"naka {tenant_id}")
+            return await repair(connection)
+
+        return await retry_collisions(connection.transaction, work)
 
 
 def _keys(drifts: Sequence[Drift]) -> list[list[Any]]:
@@ -139,4 +136,4 @@ async def _record(
         json.dumps(after),
         actor.request_id,
     )
-    await connection.fetchval(load("bump_epoch"), tenant_id, 0)
+    await move_epoch(connection.fetch, tenant_id)

@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import asyncpg
@@ -20,8 +20,9 @@ from core.postgres.database import Connections
 from metering.journal.in_flight import InFlight
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome
-from metering.pricing.tokens import NO_USAGE, Usage, overlay
+from metering.pricing.tokens import NO_USAGE, Usage
 from metering.settlement.chars_per_token import CharsPerToken
+from metering.settlement.token_counting import broken_usage
 from metering.sql import load
 
 AfterBeat = Callable[[Connections], Awaitable[None]]
@@ -50,9 +51,7 @@ def progress_of(request_id: UUID, recorder: UsageRecorder | None) -> Progress:
     """The progress of a request. Pure."""
     if recorder is None or recorder.started is None:
         return Progress(request_id, upstream_request_id=None if recorder is None else recorder.upstream_request_id)
-    usage = NO_USAGE if recorder.outcome is Outcome.REFUSED else overlay(recorder.started, recorder.latest)
-    if recorder.latest is None or recorder.latest.output_tokens is None:
-        usage = replace(usage, output_tokens=0)  # the output in `message_start` is a placeholder
+    usage = NO_USAGE if recorder.outcome is Outcome.REFUSED else broken_usage(recorder, relayed_tokens=0)
     return Progress(
         request_id,
         recorder.outcome if recorder.finished else Outcome.LOST,

@@ -11,7 +11,7 @@ recovered, and the failure detector starts over.
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -144,17 +144,14 @@ class Recovery:
                 pairs = [(settlement.tenant_id, settlement.id) for settlement in lost if settlement.id in settled]
                 await connection.execute(load("extend_holds"), *map(list, zip(*pairs, strict=True)), offset_ms())
         if beat is None:
-            await self._release(settlement for settlement in lost if settlement.id in settled)
+            with contextlib.suppress(Unavailable):  # a hold that stays is released once it has expired
+                await self.quota.settle_all(
+                    (one.tenant_id, one.user_id, one.id, one.counts.values) for one in lost if one.id in settled
+                )
         if settled:
             suspected = beat is not None
             log.warning("requests_recovered", process_id=str(process_id), requests=len(settled), suspected=suspected)
         return len(settled)
-
-    async def _release(self, lost: Iterable[Settlement]) -> None:
-        for settlement in lost:
-            with contextlib.suppress(Unavailable):
-                ids = (settlement.tenant_id, settlement.user_id, settlement.id)
-                await self.quota.settle(*ids, settlement.counts.values)
 
     def _settlement(self, row: asyncpg.Record, progress: Progress, book: PriceBook) -> Settlement:
         """The settlement of a request from its last progress: final if the stream had ended, else estimated."""

@@ -114,10 +114,8 @@ class Replay:
         """Settles them, in Postgres and then in Redis; returns those that are in Postgres."""
         async with self._pool.acquire() as connection:
             done = await self._settle(connection, settlements)
-        for settlement in done:
-            with contextlib.suppress(Unavailable):
-                ids = (settlement.tenant_id, settlement.user_id, settlement.id)
-                await self._quota.settle(*ids, settlement.counts.values)
+        with contextlib.suppress(Unavailable):  # a hold that stays is released once it has expired
+            await self._quota.settle_all((one.tenant_id, one.user_id, one.id, one.counts.values) for one in done)
         return done
 
     async def _settle(self, connection: Any, settlements: Sequence[Settlement]) -> list[Settlement]:

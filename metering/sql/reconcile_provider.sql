@@ -1,13 +1,9 @@
 -- Measured usage by UTC day of the grant and model, for requests with ids from $1 to before $2: settled requests and
--- their revisions. Corrections and credits are left out: the provider does not know them. Returns day, model, the five
--- token classes, requests, estimated and lost.
-SELECT day, model, sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
-       sum(cache_read_tokens)::bigint AS cache_read_tokens, sum(cache_write_5m_tokens)::bigint AS cache_write_5m_tokens,
-       sum(cache_write_1h_tokens)::bigint AS cache_write_1h_tokens, sum(requests)::bigint AS requests,
-       sum(estimated)::bigint AS estimated, sum(lost)::bigint AS lost
+-- their revisions. Corrections and credits are left out: the provider does not know them. Returns day, model, the
+-- counts, estimated and lost.
+SELECT day, model, {sums}, sum(estimated)::bigint AS estimated, sum(lost)::bigint AS lost
   FROM (
-    SELECT (r.opened_at AT TIME ZONE 'UTC')::date AS day, r.model, r.input_tokens, r.output_tokens,
-           r.cache_read_tokens, r.cache_write_5m_tokens, r.cache_write_1h_tokens, r.requests,
+    SELECT (r.opened_at AT TIME ZONE 'UTC')::date AS day, r.model, {r.counts},
            (r.source = 'estimated' AND NOT EXISTS (
               SELECT FROM usage_entries e
                WHERE e.tenant_id = r.tenant_id AND e.request_id = r.id AND e.kind = 'revision'
@@ -16,8 +12,7 @@ SELECT day, model, sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)
       FROM usage_requests r
      WHERE r.id >= $1 AND r.id < $2 AND r.state = 'settled'
     UNION ALL
-    SELECT (r.opened_at AT TIME ZONE 'UTC')::date, coalesce(e.model, r.model), e.input_tokens, e.output_tokens,
-           e.cache_read_tokens, e.cache_write_5m_tokens, e.cache_write_1h_tokens, e.requests, 0, 0
+    SELECT (r.opened_at AT TIME ZONE 'UTC')::date, coalesce(e.model, r.model), {e.counts}, 0, 0
       FROM usage_entries e
       JOIN usage_requests r ON r.tenant_id = e.tenant_id AND r.id = e.request_id
      WHERE e.kind = 'revision' AND e.request_id >= $1 AND e.request_id < $2

@@ -1,5 +1,6 @@
 """The contract of `POST /chat` on the wire: every character, the head, the order, the pace."""
 
+import asyncio
 import json
 import re
 import time
@@ -18,6 +19,8 @@ from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
 from tests.answers import parse_sse
 from tests.harness import Api, Books, Simulator, chat, client, scripted
+from tests.journeys.test_strange_upstream import FINAL, OK, START, STOP, TEXT
+from tests.raw_provider import Request, raw_provider
 
 CHARACTERS = st.one_of(
     st.sampled_from("\r\n \t\ufeff\x00\u2028:"),
@@ -127,6 +130,31 @@ async def test_connections_are_kept_on_both_sides(api: Api, books: Books, simula
 
     assert len(clients) == 1
     assert len(set(upstreams)) == 1
+
+
+async def test_the_end_of_the_upstream_may_arrive_after_done(start_api: Callable[..., Api], books: Books) -> None:
+    """Its connection is kept, too, and `done` does not wait for it."""
+    upstreams, was_read = set(), asyncio.Event()
+
+    async def end_late(_: Request, writer: asyncio.StreamWriter) -> None:
+        upstreams.add(writer.get_extra_info("peername"))
+        body = f"{START}{TEXT}{FINAL}{STOP}".encode()
+        writer.write(f"{OK}transfer-encoding: chunked\r\n\r\n{len(body):x}\r\n".encode() + body + b"\r\n")
+        await was_read.wait()
+        writer.write(b"0\r\n\r\n")
+
+    account = await books.account()
+    async with raw_provider(end_late) as provider:
+        api = await asyncio.to_thread(start_api, ANTHROPIC_BASE_URL=provider.url)
+        async with client(api.url) as http:
+            for _ in range(3):
+                was_read.clear()
+                assert (await chat(http, account)).done
+                await asyncio.sleep(0.05)
+                was_read.set()
+                await asyncio.sleep(0.1)
+
+    assert len(upstreams) == 1
 
 
 async def test_a_preflight_of_the_frontend_is_allowed(http: httpx2.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""The kit of the tests of entries: a tenant, the operations on its ledger, and the expected sums."""
+"""The driver of the tests of entries: a tenant, the operations on its ledger, and the expected sums."""
 
 import random
 from collections import Counter
@@ -59,21 +59,21 @@ class LedgerDriver:
     def measured(
         self, asked: OpenRequest, known: tuple[Outcome, Source], usage: Usage, model: str = SONNET
     ) -> Settlement:
-        """What somebody found that it came to."""
+        """A settlement of the request with this usage, at the price of `model`."""
         price, _ = self.book.settle(model, asked.opened_ms, self.book.by_id(asked.price_id))
         ids = (asked.tenant_id, asked.id, asked.user_id)
         cost = price.cost_nano_usd(usage)
         return Settlement(*ids, *known, model, model_known=True, requests=1, usage=usage, cost_nano_usd=cost)
 
     async def revise(self, settlement: Settlement) -> bool:
-        """On a connection of its own."""
+        """Revises a request, on a connection of its own."""
         async with self.books.connection() as connection:
             return await revise(connection, settlement)
 
     async def correct(
         self, asked: OpenRequest, *, reason: str = "wrong", reference: str | None = None, **deltas: int
     ) -> Written:
-        """In a transaction of its own."""
+        """Corrects a request, in a transaction of its own."""
         async with self.books.database.session() as session:
             ids = (asked.tenant_id, asked.id)
             return await correct(session, ACTOR, *ids, Amounts(**deltas), reason=reason, reference=reference)
@@ -87,7 +87,7 @@ class LedgerDriver:
         reference: str | None = None,
         **amounts: int,
     ) -> Written:
-        """The same for the account's user."""
+        """Credits the account's user, in a transaction of its own."""
         async with self.books.database.session() as session:
             user = await find_user(session, self.account.user_id, tenant_id=None)
             return await credit(
@@ -103,18 +103,18 @@ class LedgerDriver:
             )
 
     async def effective(self, asked: OpenRequest) -> Measurement:
-        """What the request counts for."""
+        """The effective measurement of a request, with its entries."""
         async with self.books.database.session() as session:
             return (await find_request(session, asked.id, tenant_id=None)).effective
 
     async def entries(self) -> list[asyncpg.Record]:
-        """The tenant's, oldest first."""
+        """The tenant's entries, oldest first."""
         return await self.books.fetch(
             "SELECT * FROM usage_entries WHERE tenant_id = $1 ORDER BY id", self.account.tenant_id
         )
 
     async def epoch(self) -> int:
-        """The tenant's."""
+        """The tenant's epoch."""
         query = "SELECT epoch FROM tenant_epochs WHERE tenant_id = $1"
         return int((await self.books.fetch(query, self.account.tenant_id))[0]["epoch"])
 
@@ -132,7 +132,7 @@ class LedgerDriver:
         }
 
     async def exact(self) -> Counter[str]:
-        """Rollup and meters are what rows and entries add up to, key by key; answers the meters' sums."""
+        """Asserts that rollup and meters are the sums of rows and entries, key by key; returns the meters' sums."""
         made_of = "usage_requests WHERE state = 'settled' AND", "usage_entries WHERE kind <> 'repair' AND"
         of_daily = ("user_id", "day", "period_id", "key_id", "model")
         for table, key in (("usage_daily", of_daily), ("usage_meters", ("period_id",))):
@@ -141,7 +141,7 @@ class LedgerDriver:
             for part in made_of:
                 for where, counts in (await self._sums(part, key)).items():
                     expected[where] = expected.get(where, UsageCounts()) + counts
-            assert _without_nothing(there) == _without_nothing(expected), table
+            assert _nonzero(there) == _nonzero(expected), table
         return await self.books.sums("usage_meters", self.account.tenant_id)
 
     async def _sums(self, table: str, key: tuple[str, ...]) -> dict[tuple[Any, ...], UsageCounts]:
@@ -153,7 +153,7 @@ class LedgerDriver:
         return {tuple(row[name] for name in key): UsageCounts.of(row) for row in rows}
 
 
-def _without_nothing(sums: dict[tuple[Any, ...], UsageCounts]) -> dict[tuple[Any, ...], UsageCounts]:
+def _nonzero(sums: dict[tuple[Any, ...], UsageCounts]) -> dict[tuple[Any, ...], UsageCounts]:
     return {key: counts for key, counts in sums.items() if any(counts.values)}
 
 
@@ -171,5 +171,5 @@ async def open_ledger(database_url: str, books: Books) -> AsyncIterator[LedgerDr
 
 
 def draw_usage(dice: random.Random) -> Usage:
-    """Some usage."""
+    """A random usage."""
     return Usage(*(dice.randrange(0, 300) for _ in range(5)))

@@ -5,13 +5,17 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import asyncpg
 import pytest
 
 from metering.sql import load
-from migrations import privileges
+from migrations import locks, privileges
 from migrations.access import TABLES
+from migrations.locks import exclusively
 from migrations.privileges import apply_access, differences
+from tests import servers
 from tests.core.refusals import refuses
+from tests.servers import asyncpg_dsn
 
 
 async def test_what_somebody_granted_by_hand_is_found_and_taken_back(owner: Any, application: Any) -> None:
@@ -47,7 +51,7 @@ async def test_a_table_without_a_declaration_is_refused_and_named(owner: Any, ap
 async def test_a_table_in_use_is_waited_for(owner: Any, application: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long report holds its lock; each attempt is short, so that statements do not queue behind the migration."""
     monkeypatch.setattr(privileges, "_LOCK_TIMEOUT_MS", 50)
-    monkeypatch.setattr(privileges, "_PAUSE_S", 0.05)
+    monkeypatch.setattr(locks, "_PAUSE_S", 0.05)
     changed = replace(TABLES["public.users"], tenant_check="(external_id <> ''::text)")
     monkeypatch.setattr(privileges, "TABLES", MappingProxyType({**TABLES, "public.users": changed}))
     async with application.transaction():
@@ -57,6 +61,21 @@ async def test_a_table_in_use_is_waited_for(owner: Any, application: Any, monkey
         assert not applied.done()
     await applied
     assert await differences(application) == []
+
+
+async def test_a_migration_that_waits_does_not_hold_up_the_indexes_of_the_other(owner: Any, database_url: str) -> None:
+    """A waiting statement would have a snapshot, for which the build waits: Postgres would end one as a deadlock."""
+    other = await asyncpg.connect(asyncpg_dsn(servers.owner(database_url)))
+    async with exclusively(other):
+        waiting = asyncio.create_task(apply_access(owner))
+        asked = "SELECT query LIKE '%advisory_lock%' FROM pg_stat_activity WHERE pid = $1"
+        async with asyncio.timeout(10):
+            while not await other.fetchval(asked, owner.get_server_pid()):  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.01)
+        await other.execute("CREATE INDEX CONCURRENTLY ix_users_built ON users (external_id)", timeout=10)
+        assert not waiting.done()
+    await asyncio.wait_for(waiting, 10)
+    await other.close()
 
 
 async def test_the_hot_statements_pay_nothing_for_the_policies(application: Any, owner: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from core.tenancy.accounts import find_key, revoke_key
 from core.tenancy.principal import Unauthenticated
-from metering.admission.admission import QuotaExceeded
+from metering.admission.admission import QuotaExceeded, TooLarge
 from metering.journal.journal import InFallback
 from metering.journal.records import OpenRequest
 from metering.pricing.tokens import Usage
@@ -79,6 +79,12 @@ async def test_concurrency_and_the_tenants_own_limits_hold(without_redis: Proces
     with pytest.raises(QuotaExceeded) as refused:
         await without_redis.admit(first)
     assert (refused.value.code, refused.value.retry_after_s) == ("too_many_at_once", 1)
+
+
+async def test_a_refusal_groups_digits_as_the_pages_do(without_redis: Process, books: Books) -> None:
+    account = await books.account(limits=tokens(150_000))
+    with pytest.raises(TooLarge, match="too large for your limit of 1,50,000 tokens per period"):
+        await without_redis.admit(account, prompt_bytes=200_000)
 
 
 async def test_a_revoked_key_opens_nothing_and_takes_no_room_of_others(without_redis: Process, books: Books) -> None:
