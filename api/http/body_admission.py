@@ -56,6 +56,10 @@ class BodyAdmission:
         self.authenticated = _Budget(max_bytes)
         self.anonymous = _Budget(max(max_bytes // _ANONYMOUS_SHARE, max_body_bytes))
 
+    def is_metered(self, scope: Scope) -> bool:
+        """Whether the request's route is metered."""
+        return (scope["method"], scope["path"]) in self.metered
+
     def open(self, scope: Scope, receive: Receive) -> "Body":
         """Returns the unread body of a request."""
         declared: int | None = 0

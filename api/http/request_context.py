@@ -4,8 +4,10 @@ An uncaught error is a 500 problem and a log line with its traceback; neither ho
 log names the tenant, the key's prefix and the address. Responses are `no-store` unless they set `cache-control`.
 """
 
+import asyncio
 import logging
 import time
+from http import HTTPStatus
 
 import structlog
 from starlette.datastructures import MutableHeaders
@@ -24,6 +26,9 @@ RAW_SEND = "naka.raw_send"
 """The scope key of the server's own `send`. Streamed text bypasses the middleware through it; a middleware that must
 see every piece removes it."""
 
+_REFUSAL_DELAY_S = 0.25
+"""Each 429 of a route that is not metered waits this long: a caller that sends as fast as it is answered would
+otherwise spend the process's time on being refused. The number of its connections is bounded elsewhere."""
 _STATIC = "/static/"
 """Public scripts and styles, cached by their ETag."""
 
@@ -65,6 +70,8 @@ class RequestContextMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 body.release()
+                if status == HTTPStatus.TOO_MANY_REQUESTS and not self._body_admission.is_metered(scope):
+                    await asyncio.sleep(_REFUSAL_DELAY_S)
                 _add_headers(message, scope)
             await send(message)
 

@@ -109,6 +109,23 @@ async def test_a_flood_of_keys_from_one_address_keeps_nobody_else_out(api: Api) 
         assert (await chat(api, account)).json()["code"] == "upstream_unreachable", "another address is let in"
 
 
+async def test_who_is_refused_for_its_rate_waits_for_the_answer(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def note_wait(wait_s: float) -> None:
+        waits.append(wait_s)
+
+    hasty = await api.tenant_admin()
+    path = f"/v1/admin/tenants/{hasty.tenant_id}"
+    monkeypatch.setattr("api.http.request_context.asyncio.sleep", note_wait)
+    answers = [await api.http.get(path, headers=hasty.headers) for _ in range(12)]
+    limited = [answer for answer in answers if answer.status_code == 429]
+    assert waits == [0.25] * len(limited) != []
+    denied = await api.books.account(limits=LimitSet(concurrency=0))
+    assert (await chat(api, denied)).status_code == 429
+    assert len(waits) == len(limited), "a limit of the chat is not such a refusal"
+
+
 async def unread(api: Api, account: Account, path: str, started: asyncio.Event) -> None:
     """Sends a request and reads nothing of the body."""
     url = httpx2.URL(f"http://naka.test{path}")
