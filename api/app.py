@@ -1,7 +1,7 @@
 """The ASGI application: middleware and routes over one runtime.
 
-Middleware from the outside in: request context, tracing, CORS, HEAD, usage. Then `/chat`, a plain ASGI application, or
-FastAPI for every other route.
+Middleware from the outside in: request context, tracing, CORS, HEAD, usage. Then `/chat` and `/v1/messages`, plain ASGI
+applications, or FastAPI for every other route.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -20,7 +20,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.gateway.chat import read_chat
-from api.gateway.relay import ChatRelay
+from api.gateway.codec import MeteredRoute
+from api.gateway.messages.call import MessagesReader
+from api.gateway.messages.count_tokens import COUNT_PATH, CountTokens
+from api.gateway.relay import Relay
 from api.gateway.usage_middleware import UsageTrackingMiddleware
 from api.http.body_admission import BodyAdmission
 from api.http.head import HeadMiddleware
@@ -32,7 +35,7 @@ from api.openapi.description import describe
 from api.pages import account, operator, reference, reports, sign_in
 from api.pages import chat as chat_page
 from api.pages.sign_in import SIGN_IN_MAX_BYTES
-from api.routes import admin, billing, health, metrics, usage, webhooks
+from api.routes import admin, anthropic, billing, health, metrics, usage, webhooks
 from api.runtime import Runtime
 from billing.webhooks.inbox import MAX_BYTES
 from core.errors import NakaError
@@ -40,6 +43,14 @@ from core.settings import Settings
 
 _TRACE_HEADERS = ("traceparent", "tracestate", "baggage", "sentry-trace")
 """Headers that a tracing frontend adds to every request (W3C Trace Context and Baggage, Sentry)."""
+_SDK_HEADERS = (
+    *("anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access", "content-encoding", "x-app"),
+    *("x-stainless-lang", "x-stainless-package-version", "x-stainless-os", "x-stainless-arch", "x-stainless-runtime"),
+    *("x-stainless-runtime-version", "x-stainless-async", "x-stainless-retry-count", "x-stainless-timeout"),
+    *("x-stainless-read-timeout", "x-stainless-helper", "x-stainless-helper-method", "x-stainless-stream-helper"),
+    "x-stainless-raw-response",
+)
+"""Headers that Anthropic's SDKs send from a browser."""
 _STATIC = Path(__file__).parent / "pages" / "static"
 
 
@@ -64,18 +75,34 @@ class Naka(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """Builds the middleware, from the inside out."""
         runtime, settings = self._runtime, self._runtime.settings
-        metered = {("POST", "/chat"): partial(read_chat, settings=settings, upstream=runtime.upstream)}
-        relay = ChatRelay(runtime.upstream, settings, runtime.idle_monitor)
+        chat = partial(read_chat, settings=settings, upstream=runtime.upstream)
+        messages = MessagesReader(settings, runtime.upstream, runtime.model_details.window_tokens)
+        metered = {
+            ("POST", "/chat"): MeteredRoute(chat, settings.request_body_max_bytes),
+            ("POST", "/v1/messages"): MeteredRoute(messages.read, settings.messages_body_max_bytes),
+        }
+        relay = Relay(runtime.upstream, settings, runtime.idle_monitor)
         fastapi = super().build_middleware_stack()
         if isinstance(fastapi, ServerErrorMiddleware):  # it would send a plain-text 500 before ours sees the error
             fastapi = fastapi.app
-        routes = _DirectRoutes({("POST", "/chat"): relay}, fastapi)
+        count_tokens = CountTokens(
+            runtime.upstream,
+            runtime.directory,
+            runtime.allowed_models,
+            places=runtime.pools.counts,
+            settings=settings,
+        )
+        direct: dict[tuple[str, str], ASGIApp] = {("POST", COUNT_PATH): count_tokens, **dict.fromkeys(metered, relay)}
+        routes = _DirectRoutes(direct, fastapi)
         outer: ASGIApp = CORSMiddleware(
             HeadMiddleware(UsageTrackingMiddleware(routes, runtime, metered=metered)),
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-api-key", *_TRACE_HEADERS],
-            expose_headers=["x-request-id", "ratelimit", "ratelimit-policy", "retry-after"],
+            allow_headers=["authorization", "content-type", "x-api-key", *_TRACE_HEADERS, *_SDK_HEADERS],
+            expose_headers=[
+                *("x-request-id", "ratelimit", "ratelimit-policy", "retry-after"),
+                *("request-id", "x-should-retry"),
+            ],
             max_age=600,
         )
         if runtime.tracing is not None:
@@ -86,6 +113,7 @@ class Naka(FastAPI):
             max_bytes=settings.request_bodies_max_bytes,
             metered=frozenset(metered),
             keyless={("POST", "/webhooks/razorpay"): MAX_BYTES, ("POST", "/sign-in"): SIGN_IN_MAX_BYTES},
+            bounds=dict.fromkeys((("POST", "/v1/messages"), ("POST", COUNT_PATH)), settings.messages_body_max_bytes),
         )
         return RequestContextMiddleware(outer, body_admission=body_admission, secure=settings.is_production)
 
@@ -106,11 +134,14 @@ def create_app(settings: Settings) -> Naka:
     """Returns the application; its lifespan starts and stops the runtime."""
     runtime = Runtime(settings)
     app = Naka(runtime)
-    for module in (usage, admin, billing, health, webhooks, chat_page, sign_in, account, reports, operator, reference):
+    for module in (usage, admin, billing, health, webhooks, anthropic):
         app.include_router(module.router)
+    for page in (chat_page, sign_in, account, reports, operator, reference):
+        app.include_router(page.router)
     app.include_router(metrics.build_router(runtime))
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
-    app.add_route("/chat", _post_only, methods=["POST"], include_in_schema=False)
+    for path in ("/chat", "/v1/messages", COUNT_PATH):
+        app.add_route(path, _post_only, methods=["POST"], include_in_schema=False)
     for error in (NakaError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, answer_with_problem)
     describe(app)
@@ -118,7 +149,7 @@ def create_app(settings: Settings) -> Naka:
 
 
 async def _post_only(_: Request) -> Response:
-    """Makes any method but POST on `/chat` a 405. Never called: the relay answers a POST."""
+    """Makes any method but POST on a direct route a 405. Never called: the route itself answers a POST."""
     raise NotImplementedError
 
 

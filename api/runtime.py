@@ -45,13 +45,14 @@ from metering.quota.default_limits import default_limits
 from metering.quota.windows import Calendar
 from metering.settlement.chars_per_token import CharsPerToken
 from metering.settlement.heartbeat import Heartbeat
+from metering.settlement.output_rates import OutputRates
 from metering.settlement.recovery import Recovery
 from metering.settlement.replay import Replay
 from metering.settlement.settlement import Settlements
 from metering.settlement.token_counting import OutputCounter
 
 if TYPE_CHECKING:  # the command line imports this module, and does not need Anthropic's SDK
-    from api.gateway.upstream import Upstream
+    from api.gateway.upstream.client import Upstream
 
 _PRICE_TTL_S = 60
 
@@ -97,7 +98,8 @@ class Metering:
                 counts_per_minute=settings.count_calls_per_minute,
             ),
         )
-        counter = OutputCounter(upstream.count_output, densities)
+        rates = OutputRates()
+        counter = OutputCounter(upstream.count_output, densities, rates)
         self.settlements = Settlements(
             self.journal,
             quota,
@@ -115,6 +117,7 @@ class Metering:
             process_id,
             every_s=settings.heartbeat_s,
             after_beat=directory.activity_log.flush,
+            output_rates=rates,
         )
         self.recovery = Recovery(
             pool,
@@ -161,7 +164,8 @@ class Runtime:
     """Everything that lives as long as the process. Built without connecting."""
 
     def __init__(self, settings: Settings) -> None:
-        from api.gateway.upstream import Upstream  # noqa: PLC0415 - as above
+        from api.gateway.messages.models import AllowedModels, ModelDetails  # noqa: PLC0415 - as above
+        from api.gateway.upstream.client import Upstream  # noqa: PLC0415
 
         if settings.test_clock_file is not None:
             follow_test_clock(settings.test_clock_file)
@@ -202,6 +206,8 @@ class Runtime:
             max_age_s=settings.razorpay_webhook_max_age_s if settings.test_clock_file is None else None,
         )
         self.sign_in_throttle = SignInThrottle(self.redis)
+        self.model_details = ModelDetails(self.upstream)
+        self.allowed_models = AllowedModels(self.metering.prices, self.metering.entitlements)
         self.tracing = build_tracing(settings)
 
     async def start(self) -> None:
@@ -224,6 +230,7 @@ class Runtime:
         await self.metering.stop()
         await self.changes.stop()
         await self.inbox.stop()
+        await self.model_details.stop()
         await self.upstream.close()
         self.billing.razorpay.close()
         await self.redis.aclose()

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.environment import variable
+from core.features import Feature
 from core.figures import Grouping
 from core.network.addresses import checked_redis_url, normal_origin
 from core.network.proxies import Proxies, checked_proxy
@@ -36,7 +37,7 @@ SANDBOX_RAZORPAY_WEBHOOK_SECRET = "sandbox_webhook_secret"  # noqa: S105 - publi
 
 
 _BEATS_PER_DEATH = 4
-_LISTS = frozenset({"cors_origins", "no_proxy", "razorpay_webhook_secret"})
+_LISTS = frozenset({"cors_origins", "default_features", "no_proxy", "razorpay_webhook_secret"})
 _MAY_HOLD_BLANKS = frozenset({"chat_system", "spool_dir", "test_clock_file", "prometheus_multiproc_dir"})
 """Texts and paths. White space inside any other value is a mistake."""
 
@@ -96,15 +97,19 @@ class Settings(BaseSettings):
 
     request_deadline_s: int = Field(600, ge=1, le=3600)
     request_body_max_bytes: int = Field(1_000_000, ge=1024, le=32_000_000)
-    request_bodies_max_bytes: int = Field(64_000_000, ge=1024, le=100_000_000_000)
+    messages_body_max_bytes: int = Field(32_000_000, ge=1024, le=32_000_000)
+    request_bodies_max_bytes: int = Field(256_000_000, ge=1024, le=100_000_000_000)
     min_grant_tokens: int = Field(64, ge=1, le=4096)
+    min_tool_grant_tokens: int = Field(1024, ge=1, le=8192)
     count_calls_per_minute: int = Field(30, ge=0, le=10_000)
+    messages_counts_per_minute: int = Field(600, ge=0, le=1_000_000)
     failing_requests_per_minute: int = Field(60, ge=1, le=10_000)
 
     default_user_concurrency: int = Field(20, ge=0, le=100_000)
     default_user_requests_per_minute: int = Field(120, ge=0, le=1_000_000)
     default_tenant_concurrency: int = Field(100, ge=0, le=100_000)
     default_tenant_spend_per_day_micro_usd: int = Field(50_000_000, ge=0, le=10**12)
+    default_features: Annotated[frozenset[Feature], NoDecode, BeforeValidator(_split_commas)] = frozenset()
 
     admin_requests_per_minute: int = Field(600, ge=0, le=1_000_000)
     live_views: int = Field(200, ge=1, le=10_000)
@@ -185,8 +190,13 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if self.dead_after_s < _BEATS_PER_DEATH * self.heartbeat_s:
             raise ValueError(f"DEAD_AFTER_S must be at least {_BEATS_PER_DEATH} times HEARTBEAT_S")
-        if self.request_bodies_max_bytes < self.request_body_max_bytes:
-            raise ValueError("REQUEST_BODIES_MAX_BYTES must be at least REQUEST_BODY_MAX_BYTES")
+        if "messages_body_max_bytes" not in self.model_fields_set:
+            most = min(self.messages_body_max_bytes, self.request_bodies_max_bytes)
+            object.__setattr__(self, "messages_body_max_bytes", most)  # the default fits the memory there is
+        if self.request_bodies_max_bytes < max(self.request_body_max_bytes, self.messages_body_max_bytes):
+            raise ValueError(
+                "REQUEST_BODIES_MAX_BYTES must be at least REQUEST_BODY_MAX_BYTES and MESSAGES_BODY_MAX_BYTES"
+            )
         if self.database_url:
             try:
                 parse(self.database_url, self.database_pooler)

@@ -1,4 +1,4 @@
-"""The seven counts of usage: their names, and the type that adds and subtracts them. Pure.
+"""The nine counts of usage: their names, and the type that adds and subtracts them. Pure.
 
 Tables, statements (`metering.sql`), records and reports take the names and their order from here.
 """
@@ -15,7 +15,10 @@ class NamedRow(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UsageCounts:
-    """The seven counts, or a signed difference of them. The token classes are disjoint."""
+    """The nine counts, or a signed difference of them.
+
+    The five token classes are disjoint. `thinking_tokens` are part of `output_tokens`: shown, and never added to them.
+    """
 
     requests: int = 0
     input_tokens: int = 0
@@ -23,6 +26,8 @@ class UsageCounts:
     cache_read_tokens: int = 0
     cache_write_5m_tokens: int = 0
     cache_write_1h_tokens: int = 0
+    thinking_tokens: int = 0
+    web_searches: int = 0
     cost_nano_usd: int = 0
 
     @classmethod
@@ -32,8 +37,13 @@ class UsageCounts:
 
     @property
     def values(self) -> tuple[int, ...]:
-        """The seven numbers in their order."""
+        """The nine numbers in their order."""
         return tuple(getattr(self, name) for name in COUNT_COLUMNS)
+
+    @property
+    def usage(self) -> tuple[int, ...]:
+        """Everything but the requests and the cost: the fields of `metering.pricing.tokens.Usage`."""
+        return self.values[1:-1]
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -52,10 +62,14 @@ class UsageCounts:
 
 COUNT_COLUMNS = tuple(field.name for field in fields(UsageCounts))
 TOKEN_COLUMNS = COUNT_COLUMNS[1:6]
+"""The disjoint classes, which add up to the tokens of a request."""
+USAGE_COLUMNS = COUNT_COLUMNS[1:-1]
+LATER_COLUMNS = ("thinking_tokens", "web_searches")
+"""Counts that a CSV file has in its last columns, so that readers by position find the older ones where they were."""
 REPORTED_COLUMNS = (*COUNT_COLUMNS, "errors")
 """The counts of the rollups, which also count errors (`metering.journal.records.ERRORS`)."""
 
 
 def counts_in(row: NamedRow) -> tuple[Any, ...]:
-    """The seven numbers of a row that has a column for each, in their order."""
+    """The nine numbers of a row that has a column for each, in their order."""
     return tuple(row[name] for name in COUNT_COLUMNS)

@@ -54,7 +54,11 @@ class EntitlementRow(Base):
 
 
 class PriceRow(Base):
-    """A model's price from a moment on. Never changed: a new price is a new row."""
+    """A model's price from a moment on. Never changed: a new price is a new row.
+
+    `factors`: per mille of every token rate, by modifier (`{"speed:fast": 2000}`). `web_search_rate`: nano-USD per
+    search.
+    """
 
     __tablename__ = "prices"
     __table_args__ = (UniqueConstraint("model", "effective_from"),)
@@ -63,6 +67,8 @@ class PriceRow(Base):
     model: Mapped[str] = mapped_column(Text)
     effective_from: Mapped[datetime] = mapped_column(TimestampTz)
     created_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.now())
+    factors: Mapped[dict[str, int]] = mapped_column(JSONB, server_default="{}")
+    web_search_rate: Mapped[int] = mapped_column(BigInteger, server_default="10000000")
 
 
 class PriceBandRow(Base):
@@ -81,7 +87,7 @@ class PriceBandRow(Base):
 
 
 class CountColumns:
-    """The columns of the seven counts (`metering.counts`)."""
+    """The columns of the nine counts (`metering.counts`)."""
 
     requests: Mapped[int] = mapped_column(BigInteger, server_default="0")
     input_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
@@ -89,6 +95,8 @@ class CountColumns:
     cache_read_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
     cache_write_5m_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
     cache_write_1h_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    thinking_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    web_searches: Mapped[int] = mapped_column(BigInteger, server_default="0")
     cost_nano_usd: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
@@ -127,6 +135,7 @@ class UsageRequest(CountColumns, Base):
     held_prompt_tokens: Mapped[int | None] = mapped_column(BigInteger)
     held_output_tokens: Mapped[int | None] = mapped_column(BigInteger)
     held_nano_usd: Mapped[int | None] = mapped_column(BigInteger)
+    held_web_searches: Mapped[int | None] = mapped_column(BigInteger)
     settled_at: Mapped[datetime | None] = mapped_column(TimestampTz)
     outcome: Mapped[str | None] = mapped_column(Text)
     source: Mapped[str | None] = mapped_column(Text)
@@ -137,6 +146,7 @@ class UsageRequest(CountColumns, Base):
     upstream_message_id: Mapped[str | None] = mapped_column(Text)
     output_chars: Mapped[int | None] = mapped_column(BigInteger)
     hold_until: Mapped[datetime | None] = mapped_column(TimestampTz)
+    modifiers: Mapped[str | None] = mapped_column(Text)
 
 
 class UsageEntry(CountColumns, Base):
@@ -144,7 +154,8 @@ class UsageEntry(CountColumns, Base):
 
     `revision`: a better measurement of the request. `correction`: an admin's adjustment of a request, on top of its
     measurement. `credit`: an adjustment of a user, for no single request (`key_id` is nil, `model` empty). `repair`: a
-    correction of a meter that had drifted from its rows.
+    correction of a meter that had drifted from its rows. `iteration`: what another model did for the request, settled
+    with its row.
     """
 
     __tablename__ = "usage_entries"

@@ -102,6 +102,7 @@ FUNCTIONS: Mapping[str, Access] = MappingProxyType(
     {
         "public.erase_from_audit(uuid,uuid)": Access("EXECUTE", "EXECUTE"),
         "public.naka_add_usage(naka_usage[],smallint,text[])": Access("EXECUTE"),
+        "public.naka_add_usage(naka_usage_0012[],smallint,text[])": Access("EXECUTE"),
         "public.naka_make_month(date)": Access("EXECUTE"),
         "public.naka_sum(bigint)": Access("EXECUTE"),
         "public.naka_detach_month(date,bigint,boolean)": Access("EXECUTE"),

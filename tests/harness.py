@@ -96,11 +96,22 @@ class Simulator:
         """Returns the calls of count_tokens."""
         return [row for row in self._rows(ref) if row["kind"] == "count_tokens"]
 
+    def inferences(self, ref: str | None = None) -> list[dict[str, Any]]:
+        """Returns what the provider bills: a row per inference."""
+        return self._pages("inferences", ref)
+
+    def received(self, ref: str | None = None) -> list[dict[str, Any]]:
+        """Returns the requests as they were received, with their bodies in base64."""
+        return self._pages("requests", ref)
+
     def _rows(self, ref: str | None) -> list[dict[str, Any]]:
+        return self._pages("ledger", ref)
+
+    def _pages(self, route: str, ref: str | None) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         since = 0
         while True:
-            url = f"{self.url}/_sim/ledger?since={since}" + (f"&ref={ref}" if ref else "")
+            url = f"{self.url}/_sim/{route}?since={since}" + (f"&ref={ref}" if ref else "")
             with urllib.request.urlopen(url, timeout=30) as answer:
                 page = json.load(answer)
             rows += page["items"]
@@ -265,7 +276,7 @@ class Books:
         )
 
     async def sums(self, table: str, tenant_id: UUID) -> Counter[str]:
-        """Returns the seven counts of a tenant, summed over `usage_requests`, `usage_daily` or `usage_meters`."""
+        """Returns the nine counts of a tenant, summed over `usage_requests`, `usage_daily` or `usage_meters`."""
         columns = ", ".join(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in COUNT_COLUMNS)
         (row,) = await self.fetch(f"SELECT {columns} FROM {table} WHERE tenant_id = $1", tenant_id)
         return Counter({name: int(row[name]) for name in COUNT_COLUMNS})

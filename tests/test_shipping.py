@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from api.http.client_timeouts import BODY_BYTES_PER_S
 from core.settings import Settings
 from tests.harness import ROOT
 
@@ -221,6 +222,18 @@ def test_bodies_may_be_as_large_as_the_setting_says() -> None:
     assert variables()["REQUEST_BODY_MAX_BYTES"] == {f":-{size}"}
     assert f"client_max_body_size {size};" in (ROOT / "deploy" / "nginx" / "standalone.conf").read_text()
     assert f"max_size {size}" in (ROOT / "deploy" / "Caddyfile").read_text()
+
+
+def test_bodies_of_messages_may_be_as_large_as_their_setting_says() -> None:
+    size = str(default("MESSAGES_BODY_MAX_BYTES"))
+    assert variables()["MESSAGES_BODY_MAX_BYTES"] == {f":-{size}"}
+    for name, value in (("naka.conf.template", "${NAKA_MAX_MESSAGES_BODY_BYTES}"), ("standalone.conf", size)):
+        of_messages = (ROOT / "deploy" / "nginx" / name).read_text().partition("location ~ ^/v1/messages(/")[2]
+        assert f"client_max_body_size {value};" in of_messages.partition("}\n")[0]
+    caddy = (ROOT / "deploy" / "Caddyfile").read_text()
+    assert f"max_size {size}" in caddy.partition("request_body @messages")[2].partition("}")[0]
+    (read_s,) = re.findall(r"read_body (\d+)s", caddy)
+    assert int(read_s) >= default("CLIENT_BODY_TIMEOUT_S") + int(size) / BODY_BYTES_PER_S
 
 
 def test_docker_itself_accepts_the_compose_file(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import time
 
 from api.doctor.findings import Checkup
-from api.gateway.upstream import ChatPrompt, Upstream
+from api.gateway.upstream.client import Upstream
+from api.gateway.upstream.prompts import ChatPrompt
 from billing.razorpay.client import Razorpay
 
 

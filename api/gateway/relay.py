@@ -1,57 +1,47 @@
-"""The relay of `POST /chat`: Claude's answer as server-sent events, without knowledge of keys, quotas or money.
+"""The relay of metered routes: Claude's answer as it arrives, without knowledge of keys, quotas or money.
 
 Before the response head is sent, the upstream is open and `message_start` has arrived, so earlier failures are real
-HTTP statuses; later ones, and our shutdown, are `event: error`. Text is sent as it arrives and never buffered; `done`
-follows `message_stop` only. The usage middleware puts the prompt and the recorder of its usage on the scope. A client
-that disconnects after the head closes the upstream at once; before it, the relay waits for `message_start` within a
+HTTP statuses; later ones, and our shutdown, end the stream with an error event. Pieces are written inside the event
+loop's read, without waking this task, and never buffered unless the client does not keep up: then the upstream is not
+read either. The last write follows `message_stop` only. Usage goes to the recorder on the scope. A client that
+disconnects after the answer began closes the upstream at once; before it, the relay waits for `message_start` within a
 bound, because the provider charges for a prompt it processed. Every ending: docs/endings.md.
 """
 
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from starlette.types import Receive, Scope, Send
 
+from api.gateway.answer_reader import AnswerReader
+from api.gateway.codec import CALL, Call, Codec
 from api.gateway.disconnects import Disconnects
 from api.gateway.idle_monitor import IdleMonitor, MonitoredStream
-from api.gateway.sse import DONE, TextFramer, error_frame
-from api.gateway.stream_errors import UpstreamFault, fault, fault_of_event
-from api.gateway.upstream import STREAM_ERRORS, ChatPrompt, Upstream, UpstreamStream
-from api.gateway.upstream_events import (
-    BadStream,
-    Event,
-    EventReader,
-    MessageDelta,
-    MessageStart,
-    MessageStop,
-    Text,
-    Thinking,
-    UpstreamErrorEvent,
-)
-from api.http.problems import problem_of, problem_response
-from api.http.request_context import RAW_SEND
+from api.gateway.stream_errors import UpstreamFault, fault
+from api.gateway.upstream.client import STREAM_ERRORS, Upstream, UpstreamStream
+from api.gateway.upstream.events import BadStream
+from api.http.body_admission import RELEASE
+from api.http.problems import problem_response
+from api.http.request_context import DIRECT_WRITE, RAW_SEND
 from core.clock import now_ms
 from core.settings import Settings
 from core.spans import UNTRACED, Span, span
-from metering.journal.recorder import MAX_TEXT_CHARS, UsageRecorder
+from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome
 
-PROMPT = "naka.prompt"
 RECORDER = "naka.recorder"
 _LAST_WRITE_S = 2.0
 """Seconds that a slow client may delay our shutdown."""
-_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache, no-transform"),
-    (b"x-accel-buffering", b"no"),
-]
+_MAX_HELD_BYTES = 256 * 1024
+"""What may wait for the client before the upstream is not read."""
 
 
-class ChatRelay:
-    """The ASGI application of the route. One per process."""
+class Relay:
+    """The ASGI application of metered routes. One per process."""
 
     def __init__(self, upstream: Upstream, settings: Settings, idle_monitor: IdleMonitor) -> None:
         self._upstream = upstream
@@ -60,9 +50,24 @@ class ChatRelay:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. A failure is an HTTP status before the head, the error event after it."""
-        raw_send = scope.get(RAW_SEND, send)
-        parts = self._upstream, self._idle_monitor, self._disconnects
-        await _Exchange(*parts, scope[PROMPT], scope[RECORDER], scope, receive, send, raw_send).run()
+        call: Call = scope.pop(CALL)
+        codec, recorder = call.codec(), scope[RECORDER]
+        exchange = _Exchange(
+            self._upstream,
+            self._idle_monitor,
+            self._disconnects,
+            call,
+            recorder,
+            scope,
+            receive,
+            send,
+            scope.get(RAW_SEND, send),
+            scope.get(DIRECT_WRITE) if RAW_SEND in scope else None,
+            codec,
+            AnswerReader(codec, recorder),
+        )
+        del call  # see `_stream`
+        await exchange.run()
 
 
 class _Disconnected(Exception):
@@ -71,26 +76,32 @@ class _Disconnected(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Exchange:
-    """One prompt and its answer."""
+    """One call and its answer."""
 
     _upstream: Upstream
     _idle_monitor: IdleMonitor
     _disconnects: Disconnects
-    _prompt: ChatPrompt
+    _call: Call
     _recorder: UsageRecorder
     _scope: Scope
     _receive: Receive
     _send: Send
     _raw_send: Send
-    _reader: EventReader = field(default_factory=EventReader)
-    _framer: TextFramer = field(default_factory=TextFramer)
+    _write: Callable[[bytes], bool] | None
+    """Writes a piece at once; False: the client does not keep up."""
+    _codec: Codec
+    _reader: AnswerReader
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when this task has something to do."""
+    _held: list[bytes] = field(default_factory=list)
+    _held_bytes: int = 0
+    _flows: bool = False
+    """Whether pieces are written as they arrive."""
     _head_sent: bool = False
-    _text_sent: bool = False
-    _ended: bool = False
-    """Whether `message_stop` arrived."""
+    _is_over: bool = False
+    """Whether the upstream ended, or broke."""
     _last: bytes | None = None
     _finished: bool = False
-    _fault: BadStream | UpstreamFault | None = None
     _client_gone: bool = False
     _cancelled: bool = False
     """Whether the disconnect cancelled the task."""
@@ -141,16 +152,19 @@ class _Exchange:
     async def _stream(self, deadline: asyncio.Timeout) -> None:
         recorder = self._recorder
         recorder.outcome = Outcome.UPSTREAM_REFUSED  # until `message_start` arrives
-        self._span = span("upstream")
+        self._span = self._reader.span = span("upstream")
         with self._span:
-            stream = await self._upstream.open(self._prompt, recorder, lambda: not self._client_gone)
+            stream = await self._upstream.open(self._call.prompt, recorder, lambda: not self._client_gone)
+            # A prompt may have 32 MB: it is not kept while the answer streams. The recorder, which may have to count
+            # it, lets go of it when the answer begins.
+            del self._call
             await self._read(stream, deadline)
 
     async def _read(self, stream: UpstreamStream, deadline: asyncio.Timeout) -> None:
         recorder = self._recorder
         try:
             recorder.upstream_request_id = stream.request_id
-            with self._idle_monitor.watch(self._comment, stream.give_up) as monitored:
+            with self._idle_monitor.watch(self._comment, stream) as monitored:
                 await self._pump(stream, monitored, deadline)
         except STREAM_ERRORS as error:
             raise fault("upstream_timeout" if stream.gave_up else "upstream_broken") from error
@@ -159,93 +173,84 @@ class _Exchange:
 
     async def _pump(self, stream: UpstreamStream, monitored: MonitoredStream, deadline: asyncio.Timeout) -> None:
         """Relays the stream to its end. Raises UpstreamFault, BadStream, _Disconnected, or one of STREAM_ERRORS."""
-        while chunk := await stream.read():
-            monitored.read_s = time.monotonic()
-            frames = self._take(chunk)
-            if self._recorder.started is not None and not self._head_sent:
-                if self._client_gone:
-                    raise _Disconnected
-                await self._send_head()
-            if frames:
-                if not self._text_sent:
-                    self._note_first_text(monitored.read_s)
-                monitored.wrote_s = monitored.read_s
-                await self._raw_send({"type": "http.response.body", "body": frames, "more_body": True})
-            if self._fault is not None:
-                raise self._fault
-            if self._ended:
+        stream.pipe(lambda piece: self._on_piece(piece, stream, monitored), self._on_over)
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            is_last = self._reader.has_ended
+            await self._catch_up(stream)
+            if is_last:
                 break
-        if not self._ended:
-            raise fault("upstream_broken")
         self._span.end()
         deadline.reschedule(None)  # the answer is complete; the last write has its own bounds
-        self._last = self._framer.rest() + DONE
+        self._last = self._codec.last()
+        if not self._head_sent:
+            await self._send_head(stream, len(self._last))
         await self._finish(self._last)
         await stream.finish()
 
-    def _note_first_text(self, at_s: float) -> None:
-        if not self._head_sent:
-            raise fault("upstream_broken")  # text before message_start: its input tokens are unknown
-        self._text_sent = True
-        self._recorder.first_text_s = at_s
-        self._span.event("first_token")
+    async def _catch_up(self, stream: UpstreamStream) -> None:
+        """Sends the head once the answer begins, and what is held. Raises what ended the stream early."""
+        if self._recorder.started is not None and not self._head_sent:
+            if self._client_gone:
+                raise _Disconnected
+            self._scope[RELEASE]()  # the prompt is gone, and a whole answer's head is far off
+            if self._codec.streams:
+                await self._send_head(stream)
+        if self._head_sent:
+            await self._flush(stream)
+        if self._reader.fault is not None:
+            raise self._reader.fault
+        if self._is_over and not self._reader.has_ended:
+            if stream.error is None:
+                raise fault("upstream_broken")
+            raise stream.error
 
-    def _take(self, chunk: bytes) -> bytes:
-        """Returns the frames of the text in `chunk` and records all else, including a fault that follows the text."""
-        recorder, frames = self._recorder, b""
-        try:
-            for event in self._reader.feed(chunk):
-                if type(event) is Text:
-                    recorder.took(event.text)
-                    frames += self._framer.frame(event.text)
-                else:
-                    self._note_event(event)
-                    if self._ended:
-                        break
-        except (BadStream, UpstreamFault) as error:
-            self._fault = error
-        if recorder.output_chars > MAX_TEXT_CHARS:
-            recorder.forget_text()
-        return frames
+    def _on_piece(self, piece: bytes, stream: UpstreamStream, monitored: MonitoredStream) -> None:
+        """Takes what arrived; runs inside the event loop's read."""
+        monitored.read_s = time.monotonic()
+        if self._reader.is_decided():
+            return
+        out = self._reader.take(piece)
+        if out:
+            monitored.wrote_s = monitored.read_s
+            if self._flows and self._write is not None:
+                if not self._write(out):
+                    self._flows = False
+                    stream.pause()
+                    self._news.set()
+            else:
+                self._held.append(out)
+                self._held_bytes += len(out)
+                if self._held_bytes > _MAX_HELD_BYTES:
+                    stream.pause()
+                self._news.set()
+        if self._reader.is_decided() or not self._head_sent:
+            self._news.set()
 
-    def _note_event(self, event: Event) -> None:
-        recorder = self._recorder
-        match event:
-            case Thinking():
-                recorder.took(event.text)
-            case MessageStart():
-                recorder.outcome = Outcome.UPSTREAM_BROKE
-                recorder.answered(event.usage)
-                recorder.model = event.model
-                recorder.upstream_message_id = event.id
-            case MessageDelta():
-                recorder.latest = event.usage if recorder.latest is None else recorder.latest.then(event.usage)
-                if event.stop_reason is not None:
-                    recorder.stop_reason = event.stop_reason
-                    self._conclude()
-            case MessageStop():
-                if recorder.started is None:
-                    raise fault("upstream_broken")
-                self._ended = True
-                recorder.outcome = Outcome.COMPLETED
-                self._conclude()
-            case UpstreamErrorEvent():
-                recorder.refused()
-                raise fault_of_event(event.type)
-            case Text():
-                pass  # recorded where it is framed
+    def _on_over(self) -> None:
+        self._is_over = True
+        self._news.set()
 
-    def _conclude(self) -> None:
-        """Records the stop reason. A refusal without text stays a refusal, whatever fails afterwards."""
-        recorder = self._recorder
-        recorder.finished = recorder.latest is not None and recorder.latest.output_tokens is not None
-        if recorder.stop_reason == "refusal" and recorder.output_chars == 0:
-            recorder.outcome = Outcome.REFUSED
-            recorder.refused()
+    async def _flush(self, stream: UpstreamStream) -> None:
+        """Sends what is held, at the client's pace; then pieces are written as they arrive."""
+        if self._flows:
+            return
+        while True:
+            held, self._held, self._held_bytes = b"".join(self._held), [], 0
+            await self._raw_send({"type": "http.response.body", "body": held, "more_body": True})
+            if not self._held:
+                break
+        self._flows = self._write is not None
+        stream.resume()
 
-    async def _send_head(self) -> None:
+    async def _send_head(self, stream: UpstreamStream, length: int | None = None) -> None:
+        """Sends the head; `length`: of a whole answer."""
         self._head_sent = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        headers = self._codec.head(stream)
+        if length is not None:
+            headers.append((b"content-length", b"%d" % length))
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _finish(self, last: bytes) -> None:
         """Sends the last write, which the usage middleware may hold until the settlement is committed."""
@@ -255,7 +260,7 @@ class _Exchange:
     async def _fail(self, error: UpstreamFault) -> None:
         """Sends the fault: an HTTP status before the head, the error event after it."""
         if self._head_sent:
-            await self._finish(self._framer.rest() + error_frame(problem_of(error, self._scope).body))
+            await self._finish(self._codec.failed(error, self._scope))
         else:
             await problem_response(error, self._scope)(self._scope, self._receive, self._send)
 
@@ -269,13 +274,14 @@ class _Exchange:
                 elif not self._finished:
                     await self._finish(self._last)
 
-    async def _comment(self, comment: bytes) -> None:
-        if self._head_sent and not self._finished:
-            await self._raw_send({"type": "http.response.body", "body": comment, "more_body": True})
+    async def _comment(self) -> None:
+        if self._head_sent and not self._finished and self._codec.streams:
+            body = self._codec.keepalive
+            await self._raw_send({"type": "http.response.body", "body": body, "more_body": True})
 
     def _note(self, outcome: Outcome) -> None:
         """Records the outcome, unless the answer was complete or refused before."""
-        if not self._ended and self._recorder.outcome is not Outcome.REFUSED:
+        if not self._reader.has_ended and self._recorder.outcome is not Outcome.REFUSED:
             self._recorder.outcome = outcome
 
     async def _watch(self, task: "asyncio.Task[Any]") -> None:

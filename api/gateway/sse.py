@@ -10,6 +10,11 @@ import msgspec
 
 DONE = b"event: done\ndata: \n\n"
 KEEPALIVE = b": keep-alive\n\n"
+STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
 
 
 class TextFramer:

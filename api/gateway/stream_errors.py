@@ -1,5 +1,7 @@
 """The errors that can end an answer early, with their HTTP statuses and messages: Anthropic's, and our own. Pure."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from core.errors import NakaError
@@ -8,21 +10,38 @@ RETRY_AFTER_S = 5
 """Seconds in `Retry-After` of a 503 when the provider gave none."""
 
 
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """An answer of the provider that was read whole. `headers` has names in lower case; `body` is cut at 64 kB."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class UpstreamFault(NakaError):
     """Anthropic failed. `status` is the HTTP status that our client receives, `code` a stable identifier.
 
     The message reveals neither our account nor Anthropic's text. `sent` is False when Anthropic cannot have received
-    the request.
+    the request. `answer`: what the provider answered, if it did.
     """
 
     def __init__(
-        self, message: str, *, status: int, code: str, retry_after_s: int | None = None, sent: bool = True
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str,
+        retry_after_s: int | None = None,
+        sent: bool = True,
+        answer: WholeAnswer | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.retry_after_s = retry_after_s
         self.sent = sent
+        self.answer = answer
 
 
 _BUSY = "Claude is busy. Try again."
@@ -54,11 +73,13 @@ _BY_EVENT = {
 }
 
 
-def fault(code: str, *, retry_after_s: int = RETRY_AFTER_S, sent: bool = True) -> UpstreamFault:
+def fault(
+    code: str, *, retry_after_s: int = RETRY_AFTER_S, sent: bool = True, answer: WholeAnswer | None = None
+) -> UpstreamFault:
     """Returns the fault of a code. Only a 503 has a `Retry-After`."""
     status, message = _FAULTS[code]
     wait_s = retry_after_s if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return UpstreamFault(message, status=status, code=code, retry_after_s=wait_s, sent=sent)
+    return UpstreamFault(message, status=status, code=code, retry_after_s=wait_s, sent=sent, answer=answer)
 
 
 def fault_of_event(error_type: str) -> UpstreamFault:

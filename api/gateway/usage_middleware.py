@@ -17,9 +17,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth.credentials import authenticate
+from api.gateway.codec import CALL, MeteredRoute
 from api.gateway.ratelimit_headers import rate_limit_headers
-from api.gateway.relay import PROMPT, RECORDER
-from api.gateway.upstream import ChatPrompt
+from api.gateway.relay import RECORDER
 from api.http.body import ClientLeft, InvalidBody, read_body
 from api.http.problems import REQUEST_ID, problem_response
 from api.observability.tracing import TENANT
@@ -36,17 +36,15 @@ from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome, Settlement
 from metering.quota.query import Grant
 
-ReadRequest = Callable[[bytes], tuple[ChatPrompt, AdmissionRequest]]
-"""Raises InvalidBody."""
 _COMPLETE = frozenset({Outcome.COMPLETED, Outcome.REFUSED})
 
 log = get_logger(__name__)
 
 
 class UsageTrackingMiddleware:
-    """`metered` maps (method, path) to a function that reads a body: the prompt and its admission request."""
+    """`metered`: the metered routes by (method, path)."""
 
-    def __init__(self, app: ASGIApp, runtime: Runtime, *, metered: Mapping[tuple[str, str], ReadRequest]) -> None:
+    def __init__(self, app: ASGIApp, runtime: Runtime, *, metered: Mapping[tuple[str, str], MeteredRoute]) -> None:
         self._app = app
         self._metered = metered
         self._directory = runtime.directory
@@ -55,13 +53,12 @@ class UsageTrackingMiddleware:
         self._metrics = runtime.metrics
         self._failing = FailingRequests(per_minute=runtime.settings.failing_requests_per_minute)
         self._connections = runtime.pools.upstream
-        self._max_body_bytes = runtime.settings.request_body_max_bytes
         self._deadline_s = runtime.settings.store_deadline_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admits, runs and settles a metered request; passes any other on."""
-        read_request = self._metered.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        if read_request is None:
+        route = self._metered.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if route is None:
             await self._app(scope, receive, send)
             return
         began_s = time.monotonic()
@@ -71,11 +68,10 @@ class UsageTrackingMiddleware:
                     principal = await self._authenticate(scope)
                 self._failing.check(principal.user_id)
                 left_s = self._deadline_s - (time.monotonic() - began_s)
-                body = await read_body(scope, receive, max_bytes=self._max_body_bytes)
-                scope[PROMPT], request = read_request(body)
+                call = scope[CALL] = await route.read(scope, await read_body(scope, receive, max_bytes=route.max_bytes))
                 # Before admission, so that a full pool answers at once and takes no hold.
                 held.enter_context(self._connections.take(principal.tenant_id))
-                grant = await self._admit(principal, request, left_s)
+                grant = await self._admit(principal, call.admission, left_s)
             except ClientLeft:
                 return
             except InvalidBody as error:  # not a refusal: not counted
@@ -85,8 +81,10 @@ class UsageTrackingMiddleware:
                 self._metrics.refused(error)
                 await problem_response(error, scope)(scope, receive, send)
                 return
-            recorder = self._settlements.recorder(grant, request.count)
+            recorder = self._settlements.recorder(grant, call.admission.count, call.admission.prompt_once)
+            recorder.hidden_thinking.budget_tokens = call.thinking_budget
             recorder.began_s = began_s
+            del call  # the relay lets go of a large prompt when the answer begins
             await self._run(grant, recorder, scope, receive, send)
 
     async def _authenticate(self, scope: Scope) -> Principal:

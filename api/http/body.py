@@ -46,15 +46,17 @@ async def read_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
 
 
 async def _read_on(message: Message, receive: Receive, max_bytes: int) -> bytes:
-    body = bytearray()
+    """Collects the parts and joins them once."""
+    parts, size = list[bytes](), 0
     while True:
         if message["type"] == "http.disconnect":
             raise ClientLeft
-        body += message.get("body", b"")
-        if len(body) > max_bytes:
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > max_bytes:
             raise BodyTooLarge(max_bytes)
         if not message.get("more_body"):
-            return bytes(body)
+            return b"".join(parts)
         message = await receive()
 
 

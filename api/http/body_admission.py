@@ -4,41 +4,60 @@ The first `receive` of a body checks the key or session, unless the route needs 
 small bound) or checks it itself (metered routes). This check may use the cached directory; the route's own is fresh,
 so a revocation takes effect at once.
 
-Bytes count towards the total from before the first one until the response starts. Beyond the total a request gets 503
-before its body is read. Routes without a key have a separate total, an eighth of it, so that anonymous callers cannot
-use up the budget of authenticated ones.
+Bytes count towards the total from before the first one until the response starts, or the provider's answer. Beyond the
+total a request gets 503 before its body is read. So it does once its tenant holds as much as is free (the rule of
+`core.resilience.shares`): one tenant alone gets half of the total or one body more, and others find room. Routes
+without a key have a separate total, an eighth of it, so that anonymous callers cannot use up the budget of
+authenticated ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from types import MappingProxyType
 
 from starlette.types import Message, Receive, Scope
 
-from api.auth.credentials import authenticate
+from api.auth.credentials import PRINCIPAL, authenticate
 from api.http.body import BodyTooLarge
 from core.errors import Unavailable
 from core.tenancy.directory import Directory
 
+HOLD = "naka.hold_body"
+"""The scope key of `Body.hold`."""
+RELEASE = "naka.release_body"
+"""The scope key of `Body.release`, for an answer that begins long before its head is sent."""
 _ANONYMOUS_SHARE = 8
 
 
 class _Budget:
-    """Bytes that may be held at once."""
+    """Bytes that may be held at once. An owner takes more only while it holds less than is free."""
 
     def __init__(self, max_bytes: int) -> None:
         self._left = max_bytes
+        self._held: dict[Hashable, int] = {}
 
-    def take(self, size: int) -> None:
-        """Raises Unavailable when fewer are left."""
-        if size > self._left:
+    def take(self, owner: Hashable, size: int) -> None:
+        """Raises Unavailable when fewer are left, or the owner has its share. An owner of None has no share."""
+        held = self._held.get(owner, 0)
+        if size > self._left or (owner is not None and held >= self._left):
             raise Unavailable("The server is busy. Try again.", retry_after_s=1)
         self._left -= size
+        self._held[owner] = held + size
 
-    def give_back(self, size: int) -> None:
+    def give_back(self, owner: Hashable, size: int) -> None:
+        """Frees bytes of the owner."""
         self._left += size
+        left = self._held.get(owner, 0) - size
+        if left:
+            self._held[owner] = left
+        else:
+            self._held.pop(owner, None)
 
 
 class BodyAdmission:
-    """One per process. `keyless` maps (method, path) of routes that need no key to their bound in bytes."""
+    """One per process. `keyless` maps (method, path) of routes that need no key to their bound in bytes.
+
+    `bounds`: those of routes whose bound is not `max_body_bytes`. `metered`: routes that check the key themselves.
+    """
 
     def __init__(
         self,
@@ -48,10 +67,12 @@ class BodyAdmission:
         max_bytes: int,
         metered: frozenset[tuple[str, str]],
         keyless: Mapping[tuple[str, str], int],
+        bounds: Mapping[tuple[str, str], int] = MappingProxyType({}),
     ) -> None:
         self.directory = directory
         self.metered = metered
         self.keyless = keyless
+        self.bounds = bounds
         self.max_body_bytes = max_body_bytes
         self.authenticated = _Budget(max_bytes)
         self.anonymous = _Budget(max(max_bytes // _ANONYMOUS_SHARE, max_body_bytes))
@@ -80,7 +101,7 @@ class Body:
 
     __slots__ = (
         *("_admission", "_admitted", "_budget", "_declared", "_held"),
-        *("_max_bytes", "_read", "_receive", "_scope"),
+        *("_max_bytes", "_owner", "_read", "_receive", "_scope"),
     )
 
     def __init__(self, admission: BodyAdmission, scope: Scope, receive: Receive, declared: int | None) -> None:
@@ -92,6 +113,7 @@ class Body:
         self._held = self._read = 0
         self._budget = admission.authenticated
         self._max_bytes = admission.max_body_bytes
+        self._owner: Hashable = None
 
     async def __call__(self) -> Message:
         """Returns the next part, after admitting the caller."""
@@ -105,28 +127,36 @@ class Body:
 
     def release(self) -> None:
         """Returns the held bytes to the budget. Idempotent."""
-        self._budget.give_back(self._held)
+        self._budget.give_back(self._owner, self._held)
         self._held = 0
+
+    def hold(self, size: int) -> None:
+        """Takes memory for what the body becomes when it is decoded; gives it back if negative. Raises Unavailable."""
+        if size < 0:
+            self._budget.give_back(self._owner, -size)
+        else:
+            self._budget.take(self._owner, size)
+        self._held += size
 
     async def _admit(self) -> None:
         admission, route = self._admission, (self._scope["method"], self._scope["path"])
         if route in admission.keyless:
             self._max_bytes = min(admission.keyless[route], admission.max_body_bytes)
             self._budget = admission.anonymous
-        elif route not in admission.metered:
-            await authenticate(admission.directory, self._scope)
+        else:
+            self._max_bytes = admission.bounds.get(route, admission.max_body_bytes)
+            if route not in admission.metered:
+                await authenticate(admission.directory, self._scope)
+            principal = self._scope.get(PRINCIPAL)
+            self._owner = None if principal is None else principal.tenant_id
         if self._declared is not None:
             if self._declared > self._max_bytes:
                 raise BodyTooLarge(self._max_bytes)
-            self._hold(self._declared)
+            self.hold(self._declared)
 
     def _count(self, size: int) -> None:
         self._read += size
         if self._read > self._max_bytes:
             raise BodyTooLarge(self._max_bytes)
         if self._read > self._held and self._declared is None:
-            self._hold(self._read - self._held)
-
-    def _hold(self, size: int) -> None:
-        self._budget.take(size)
-        self._held += size
+            self.hold(self._read - self._held)

@@ -4,6 +4,7 @@
 this process does not read is not counted.
 """
 
+import select
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Any
@@ -17,8 +18,11 @@ LINGER_S = 1.0
 """Seconds that a refused connection is still read: closing one with unread data resets it and drops the answer."""
 _RATE_AFTER_S = 5
 """Seconds before a body's rate is checked: a round trip and TCP slow start take a while."""
+BODY_BYTES_PER_S = 250_000
+"""A large body has a second more for each of these bytes: the upload of a usual line, 2 Mbit/s."""
 _BLOCKED_S = 2
 """A process blocked for longer did not read; what its clients sent meanwhile is not counted as silence."""
+_LEFT = getattr(select, "POLLRDHUP", select.POLLHUP)  # the former is Linux's
 
 log = get_logger(__name__)
 
@@ -142,6 +146,9 @@ class TimedProtocol(HttpToolsProtocol):
             self._stalled = None
         if self.transport.is_closing() or self.is_refused:
             return
+        if self.pipeline and self._has_left():
+            self.transport.abort()
+            return
         waited_s, limits = now_s - self._since_s, self.connection_limits.limits
         match self.stage:
             case Stage.SILENT if waited_s >= limits.head_s:
@@ -156,6 +163,12 @@ class TimedProtocol(HttpToolsProtocol):
                 self.transport.close()
             case Stage.IDLE if waited_s >= self.timeout_keep_alive:
                 self.transport.close()  # the first byte of a leftover body stops uvicorn's own timer
+
+    def _has_left(self) -> bool:
+        """Whether the client has closed: uvicorn reads nothing, not even that, while another request waits."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), _LEFT)
+        return bool(poll.poll(0))
 
     def forgive(self, elapsed_s: float) -> None:
         """Excludes time in which this process was blocked."""
@@ -172,7 +185,7 @@ class TimedProtocol(HttpToolsProtocol):
             return
         limits = self.connection_limits.limits
         is_slow = waited_s >= _RATE_AFTER_S and self._body_bytes < limits.min_bytes_per_s * waited_s
-        if waited_s < limits.body_s and not is_slow:
+        if waited_s < limits.body_s + self._expected_bytes() / BODY_BYTES_PER_S and not is_slow:
             return
         self._log_timeout("body")
         if self.cycle.response_started:
@@ -181,6 +194,11 @@ class TimedProtocol(HttpToolsProtocol):
             self.answer_timeout()
         self.cycle.disconnected = True  # else the application's answer would follow the 408
         self.cycle.message_event.set()
+
+    def _expected_bytes(self) -> int:
+        """The size of the body, as declared; of a chunked one, what has arrived."""
+        declared = next((value for name, value in self.headers if name == b"content-length"), b"")
+        return int(declared) if declared.isdigit() else self._body_bytes
 
     def _waits_for_reader(self) -> bool:
         """Whether writing waits for the client to read: the buffer is full, or holds the rest of a complete answer."""

@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457).
+"""Errors as `application/problem+json` (RFC 9457), or in Anthropic's form on the paths of its API.
 
 The table below alone maps the project's errors to HTTP statuses. Any other error is a 500 without details, logged here
 with its traceback. No request data is echoed.
@@ -16,6 +16,8 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from api.auth.sign_in_throttle import TooManyAttempts
+from api.gateway.messages.encoding import BadEncoding
+from api.gateway.messages.errors import AnthropicError, anthropic_error, is_anthropic_path
 from api.gateway.ratelimit_headers import refusal_headers
 from api.gateway.stream_errors import UpstreamFault
 from api.http.body import BodyTooLarge, InvalidBody, WrongMediaType
@@ -27,7 +29,7 @@ from core.resilience.rates import RateLimited
 from core.tenancy.principal import Forbidden, Unauthenticated
 from metering.admission.admission import QuotaExceeded, TooLarge
 from metering.admission.failure_rate import TooManyFailures
-from metering.pricing.price import UnknownModel
+from metering.pricing.price import UnknownModel, UnknownModifier
 
 REQUEST_ID = "naka.request_id"
 _STATUS: dict[type[Exception], tuple[int, str]] = {
@@ -43,6 +45,7 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     InvalidBody: (422, "invalid_request"),
     Invalid: (422, "invalid_request"),
     UnknownModel: (422, "unknown_model"),
+    UnknownModifier: (400, "unknown_modifier"),
     TooManyAttempts: (429, "too_many_attempts"),
     Overloaded: (503, "overloaded"),  # before its base class
     TooManyFailures: (429, "too_many_failures"),
@@ -72,9 +75,8 @@ class Problem:
 
 
 def problem_of(error: Exception, scope: Scope) -> Problem:
-    """Returns the problem of an error. FastAPI wraps an error raised while reading a body in a 400."""
-    if isinstance(error, HTTPException) and isinstance(error.__cause__, NakaError):
-        error = error.__cause__
+    """Returns the problem of an error."""
+    error = _unwrapped(error)
     retry_after_s = getattr(error, "retry_after_s", None) if isinstance(error, NakaError) else None
     headers = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
     extra: dict[str, Any] = {}
@@ -86,6 +88,8 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
                 headers |= refusal_headers(error.limit, error.retry_after_s)
         case UpstreamFault():
             status, code, detail = error.status, error.code, str(error)
+        case BadEncoding():
+            status, code, detail = error.status, error.error_code, str(error)
         case RequestValidationError():
             status, code, detail = 422, "invalid_request", "The request does not match the documented format."
             # The place and the rule, not the value.
@@ -100,7 +104,7 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
             _log_cause(error)
             in_table = (found for kind, found in _STATUS.items() if isinstance(error, kind))
             status, code = next(in_table, (500, "internal_error"))
-            code, detail = error.code if isinstance(error, PaymentRequired) else code, str(error)
+            code, detail = error.code if isinstance(error, PaymentRequired | Forbidden) else code, str(error)
             if isinstance(error, Unauthenticated):
                 headers["www-authenticate"] = "Bearer"
         case _:
@@ -127,12 +131,39 @@ def _log_cause(error: NakaError) -> None:
         log.warning("store_failed", error=type(cause).__name__, message=message, detail=str(error))
 
 
+def anthropic_error_of(error: Exception, scope: Scope) -> AnthropicError:
+    """Returns an error as the paths of Anthropic's API answer it; `error_event` makes it a stream's last event."""
+    problem = problem_of(error, scope)
+    return anthropic_error(
+        _unwrapped(error),
+        status=problem.status,
+        detail=_detail(problem),
+        headers=problem.headers,
+        request_id=scope.get(REQUEST_ID),
+    )
+
+
 def problem_response(error: Exception, scope: Scope) -> Response:
-    """Returns the problem of an error as an HTTP response."""
+    """Returns the answer to an error: a problem, or Anthropic's form by the path."""
+    if is_anthropic_path(scope.get("path", "")):
+        answer = anthropic_error_of(error, scope)
+        return Response(answer.body, answer.status, answer.headers)
     problem = problem_of(error, scope)
     return Response(
         msgspec.json.encode(problem.body), problem.status, problem.headers, media_type="application/problem+json"
     )
+
+
+def _unwrapped(error: Exception) -> Exception:
+    """Returns the cause of an error that FastAPI wrapped in a 400, because it was raised while reading a body."""
+    cause = error.__cause__
+    return cause if isinstance(error, HTTPException) and isinstance(cause, NakaError) else error
+
+
+def _detail(problem: Problem) -> str:
+    """Returns the message of a problem, with the places of its errors: `query.limit: greater_than_equal`."""
+    places = [f"{'.'.join(item['loc'])}: {item['rule']}" for item in problem.body.get("errors", ())]
+    return "; ".join(places) or str(problem.body["detail"])
 
 
 async def answer_with_problem(request: Request, error: Exception) -> Response:

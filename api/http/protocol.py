@@ -10,7 +10,6 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -19,8 +18,8 @@ from uvicorn.server import ServerState
 from api.gateway.stream_errors import fault
 from api.http.client_timeouts import LINGER_S, TimedProtocol
 from api.http.connection_limits import ConnectionLimits
-from api.http.problems import REQUEST_ID, problem_of, problem_response
-from api.http.request_context import AnswerCut
+from api.http.problems import REQUEST_ID, problem_response
+from api.http.request_context import DIRECT_WRITE, AnswerCut
 from core.ids import uuid7
 from core.logs import get_logger
 
@@ -58,6 +57,15 @@ class NakaProtocol(TimedProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._latest: RequestResponseCycle | None = None
+        self._running: RequestResponseCycle | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells the running request, too: uvicorn tells only the latest of a pipeline."""
+        super().connection_lost(exc)
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Parses; refuses a head of more than `_MAX_HEAD_BYTES`."""
@@ -104,6 +112,7 @@ class NakaProtocol(TimedProtocol):
             self.transport.close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
         super()._start_asgi_task(cycle, partial(self._answer, cycle, app))
 
     async def _answer(
@@ -113,6 +122,7 @@ class NakaProtocol(TimedProtocol):
         if self.server_state.phase is Phase.ENDING:
             await _refuse(scope, receive, send)
             return
+        scope[DIRECT_WRITE] = _DirectWrite(cycle)
         try:
             await app(scope, receive, send)
             if cycle.response_started and not cycle.response_complete:
@@ -138,20 +148,35 @@ class NakaProtocol(TimedProtocol):
         self.loop.call_later(LINGER_S, self.transport.close)
 
     def _answer_by_itself(self, status: HTTPStatus) -> None:
-        request_id = str(uuid7())
-        problem = problem_of(HTTPException(status), {REQUEST_ID: request_id})
-        body = msgspec.json.encode(problem.body)
+        scope = {REQUEST_ID: str(uuid7()), "path": (self.scope or {}).get("path", "")}  # none before the head's end
+        response = problem_response(HTTPException(status), scope)
+        response.headers["x-request-id"] = scope[REQUEST_ID]
         lines = [
             b"HTTP/1.1 %d %b" % (status, status.phrase.encode()),
             *(name + b": " + value for name, value in self.server_state.default_headers),
-            b"content-type: application/problem+json",
-            b"content-length: %d" % len(body),
-            b"x-request-id: %b" % request_id.encode(),
+            *(name + b": " + value for name, value in response.raw_headers),
             b"connection: close",
             b"",
-            body,
+            bytes(response.body),
         ]
         self.transport.write(b"\r\n".join(lines))
+
+
+class _DirectWrite:
+    """Writes pieces of a body after the head, as uvicorn's `send` does, but without a task."""
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    def __call__(self, piece: bytes) -> bool:
+        """Writes a piece, and returns whether the client keeps up. A piece for a client that has left is dropped."""
+        cycle = self._cycle
+        if cycle.disconnected:
+            return True
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if cycle.chunked_encoding else piece)
+        return not cycle.flow.write_paused
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,8 +14,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth.credentials import PRINCIPAL, SECURE
+from api.gateway.messages.errors import is_anthropic_path
 from api.http.body import ClientLeft
-from api.http.body_admission import BodyAdmission
+from api.http.body_admission import HOLD, RELEASE, BodyAdmission
 from api.http.client_address import client_address
 from api.http.problems import REQUEST_ID, problem_response
 from core.errors import Invalid, NakaError
@@ -25,6 +26,10 @@ from core.logs import get_logger
 RAW_SEND = "naka.raw_send"
 """The scope key of the server's own `send`. Streamed text bypasses the middleware through it; a middleware that must
 see every piece removes it."""
+
+DIRECT_WRITE = "naka.direct_write"
+"""The scope key of the server's function that writes a piece of a body at once, without a task: `write(piece) -> bool`,
+False when the client does not keep up. Valid after the head, while RAW_SEND is on the scope."""
 
 _REFUSAL_DELAY_S = 0.25
 """Each 429 of a route that is not metered waits this long: a caller that sends as fast as it is answered would
@@ -64,6 +69,7 @@ class RequestContextMiddleware:
         started = time.perf_counter_ns()
         status = 0
         body = self._body_admission.open(scope, receive)
+        scope[HOLD], scope[RELEASE] = body.hold, body.release
 
         async def send_named(message: Message) -> None:
             nonlocal status
@@ -101,6 +107,8 @@ def _refuse_nul(scope: Scope) -> None:
 def _add_headers(head: Message, scope: Scope) -> None:
     headers = MutableHeaders(scope=head)
     headers["x-request-id"] = scope[REQUEST_ID]
+    if is_anthropic_path(scope["path"]):
+        headers["request-id"] = scope[REQUEST_ID]  # the name that Anthropic's SDKs read
     if not scope["path"].startswith(_STATIC):
         headers.setdefault("cache-control", "no-store")
 

@@ -25,6 +25,7 @@ from metering.admission.admission import QuotaExceeded, TooLarge
 from metering.counts import TOKEN_COLUMNS
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome, Settlement
+from metering.pricing.answer_cost import IterationUsage
 
 OTHER = "other"
 _EVERY_S = 1.0
@@ -54,10 +55,21 @@ class ProcessStats:
 class _ModelSeries:
     """The series of one model."""
 
-    def __init__(self, requests: Counter, tokens: Counter, cost: Counter, model: str) -> None:
+    def __init__(
+        self, requests: Counter, tokens: Counter, thinking: Counter, searches: Counter, cost: Counter, model: str
+    ) -> None:
         self.outcomes = {outcome: requests.labels(outcome.value, model) for outcome in Outcome}
-        self.tokens = {name: tokens.labels(name.removesuffix("_tokens"), model) for name in TOKEN_COLUMNS}
+        self.usage = {name: tokens.labels(name.removesuffix("_tokens"), model) for name in TOKEN_COLUMNS}
+        # Thinking is in the output already: a series of its own, so that the sum over the classes stays right.
+        self.usage |= {"thinking_tokens": thinking.labels(model), "web_searches": searches.labels(model)}
         self.cost = cost.labels(model)
+
+    def add(self, part: Settlement | IterationUsage) -> None:
+        """Counts the usage and cost of the model."""
+        for name, child in self.usage.items():
+            if count := getattr(part.usage, name):
+                child.inc(count)
+        self.cost.inc(part.cost_nano_usd)
 
 
 class ProcessMetrics:
@@ -70,6 +82,8 @@ class ProcessMetrics:
         gauge = partial(Gauge, registry=own, multiprocess_mode="livesum")
         self._requests = counter("naka_requests", "Requests by outcome.", ("outcome", "model"))
         self._tokens = counter("naka_tokens", "Tokens by class.", ("class", "model"))
+        self._thinking = counter("naka_thinking_tokens", "Thinking tokens, which are part of the output.", ("model",))
+        self._searches = counter("naka_web_searches", "Web searches that the provider ran.", ("model",))
         self._cost = counter("naka_provider_cost_nano_usd", "Provider cost.", ("model",))
         self._quota = counter("naka_quota_refusals", "Requests refused by a limit.", ("code", "scope", "window"))
         self._turned_away = counter(
@@ -122,10 +136,9 @@ class ProcessMetrics:
         with contextlib.suppress(OSError):
             series = self._series(settlement.model if settlement.model_known else OTHER)
             series.outcomes[settlement.outcome].inc()
-            for field, child in series.tokens.items():
-                if count := getattr(settlement.usage, field):
-                    child.inc(count)
-            series.cost.inc(settlement.cost_nano_usd)
+            series.add(settlement)
+            for other in settlement.others:
+                self._series(other.model if settlement.model_known else OTHER).add(other)
             if recorder.fault is not None:
                 self._faults.labels(recorder.fault).inc()
             if recorder.first_text_s is not None:
@@ -185,7 +198,9 @@ class ProcessMetrics:
     def _series(self, model: str) -> _ModelSeries:
         series = self._models.get(model)
         if series is None:
-            series = self._models[model] = _ModelSeries(self._requests, self._tokens, self._cost, model)
+            series = self._models[model] = _ModelSeries(
+                self._requests, self._tokens, self._thinking, self._searches, self._cost, model
+            )
         return series
 
 

@@ -50,8 +50,9 @@ _CHAT = {
     "operationId": "chat",
     "summary": "Ask Claude; the answer is streamed.",
     "description": (
-        "Unnamed events whose data is a piece of text, then `event: done` with empty data; or `event: error` with a "
-        "problem as JSON. A comment is sent after every 15 s without text."
+        "`messages` are earlier turns: roles alternate, the first is `user`, and `message` follows an `assistant`. "
+        "The answer is unnamed events whose data is a piece of text, then `event: done` with empty data; or "
+        "`event: error` with a problem as JSON. A comment is sent after every 15 s without text."
     ),
     "security": [{"HTTPBearer": []}],
     "requestBody": {
@@ -65,6 +66,18 @@ _CHAT = {
                         "message": {"type": "string", "minLength": 1, "pattern": r"\S"},
                         "system": {"type": ["string", "null"]},
                         "model": {"type": ["string", "null"], "minLength": 1, "maxLength": 100},
+                        "messages": {
+                            "type": ["array", "null"],
+                            "maxItems": 10_000,
+                            "items": {
+                                "type": "object",
+                                "required": ["role", "text"],
+                                "properties": {
+                                    "role": {"type": "string", "enum": ["user", "assistant"]},
+                                    "text": {"type": "string", "minLength": 1, "pattern": r"\S"},
+                                },
+                            },
+                        },
                     },
                 },
                 "example": {"message": "What is a token?"},

@@ -14,6 +14,8 @@ from metering.quota.limits import MAX_LIMIT
 
 MAX_CONCURRENCY = 1_000_000
 MAX_RATE = 10_000_000  # nano-USD per token: 10,000 dollars per million, far above any list price
+MAX_SEARCH_RATE = 10**10  # nano-USD per web search: 10 dollars
+MAX_FACTOR = 100_000  # per mille: a hundred times the list price
 MAX_PROMPT_TOKENS = 1_000_000_000
 EXAMPLE_ID = UUID("01920000-0000-7000-8000-000000000001")
 
@@ -24,9 +26,14 @@ _TEXT = rf"^[^\s{_CONTROL}](?:[^{_CONTROL}]*[^\s{_CONTROL}])?$"
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_TEXT)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")]
+ModelPattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}\*?$")]
+"""A model's name, or a prefix of names that ends in `*`."""
 LimitValue = Annotated[int, Field(strict=True, ge=0, le=MAX_LIMIT)]
 ConcurrencyLimit = Annotated[int, Field(strict=True, ge=0, le=MAX_CONCURRENCY)]
 Rate = Annotated[int, Field(strict=True, ge=0, le=MAX_RATE)]
+SearchRate = Annotated[int, Field(strict=True, ge=0, le=MAX_SEARCH_RATE)]
+Modifier = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,20}:[a-z0-9_-]{1,40}$")]
+Factor = Annotated[int, Field(strict=True, ge=1, le=MAX_FACTOR)]
 PromptSize = Annotated[int, Field(strict=True, ge=0, le=MAX_PROMPT_TOKENS)]
 PlanNumber = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 

@@ -248,7 +248,7 @@ def _of_subject(
 async def _used(
     session: AsyncSession, tenant_id: UUID, names: dict[WindowKind, str]
 ) -> dict[tuple[UUID | None, WindowKind], tuple[int, ...]]:
-    """The seven counts by user (None: the tenant) and window, of users with usage today."""
+    """The nine counts by user (None: the tenant) and window, of users with usage today."""
     sums = [func.sum(getattr(UsageDaily, name)) for name in COUNT_COLUMNS]
     of_tenant = UsageDaily.tenant_id == tenant_id
     today = select(UsageDaily.user_id).where(of_tenant, UsageDaily.day == date.fromisoformat(names[WindowKind.DAY]))

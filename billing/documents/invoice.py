@@ -30,6 +30,7 @@ _METERS = {
     "cache_read_tokens": "Cache reads, tokens",
     "cache_write_tokens": "Cache writes, tokens",
     "spend": "Model cost, micro-USD",
+    "web_searches": "Web searches",
 }
 
 

@@ -12,7 +12,7 @@ from billing.models import BillingPeriod
 from billing.models.states import PeriodState
 from billing.rating.overage import Reading
 from core.clock import DAY_MS
-from metering.counts import TOKEN_COLUMNS
+from metering.counts import LATER_COLUMNS, USAGE_COLUMNS
 from metering.models import UsageMeter, UsageRequest
 from metering.pricing.tokens import Usage
 
@@ -25,8 +25,8 @@ _COST = "cost_nano_usd"
 async def read_period(session: AsyncSession, tenant_id: UUID, period_id: str) -> Reading:
     """The current sums of all meters of the period; zero without usage."""
     own = (UsageMeter.tenant_id == tenant_id, UsageMeter.period_id == period_id)
-    *tokens, cost = (await session.execute(select(*_sums()).where(*own))).one()
-    return Reading(Usage(*tokens), cost)
+    *usage, cost = (await session.execute(select(*_sums()).where(*own))).one()
+    return Reading(Usage(*usage), cost)
 
 
 async def has_open_requests(session: AsyncSession, tenant_id: UUID, period_id: str) -> bool:
@@ -48,7 +48,7 @@ def changed_since_close(now_ms: int) -> Select[UUID, str]:
             period.ends_ms <= now_ms,
             period.ends_ms > now_ms - WATCHED_FOR_MS,
             or_(
-                *(meters.c[name].is_distinct_from(_read(period.reading["usage"][name])) for name in TOKEN_COLUMNS),
+                *(meters.c[name].is_distinct_from(_used(name)) for name in USAGE_COLUMNS),
                 meters.c[_COST].is_distinct_from(_read(period.reading[_COST])),
             ),
         )
@@ -58,8 +58,14 @@ def changed_since_close(now_ms: int) -> Select[UUID, str]:
 def _sums() -> list[ColumnElement[int]]:
     return [
         cast(func.coalesce(func.sum(getattr(UsageMeter, name)), 0), BigInteger).label(name)
-        for name in (*TOKEN_COLUMNS, _COST)
+        for name in (*USAGE_COLUMNS, _COST)
     ]
+
+
+def _used(name: str) -> ColumnElement[int]:
+    """A count at the last close; a reading from before there was such a count has none of it."""
+    value = _read(BillingPeriod.reading["usage"][name])
+    return func.coalesce(value, 0) if name in LATER_COLUMNS else value
 
 
 def _read(value: ColumnElement[object]) -> ColumnElement[int]:

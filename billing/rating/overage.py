@@ -22,13 +22,17 @@ class ImpossibleTerms(ValueError):
 
 
 class Meter(StrEnum):
-    """The meters that a plan can price: tokens, or else `SPEND`, the provider's cost in micro-USD."""
+    """The meters that a plan can price: tokens and searches, or else `SPEND`, the provider's cost in micro-USD.
+
+    The rate of every meter is paise per million units: a rupee per search is a rate of 100,000,000.
+    """
 
     INPUT_TOKENS = "input_tokens"
     OUTPUT_TOKENS = "output_tokens"
     CACHE_READ_TOKENS = "cache_read_tokens"
     CACHE_WRITE_TOKENS = "cache_write_tokens"
     SPEND = "spend"
+    WEB_SEARCHES = "web_searches"
 
 
 class PastAllowance(StrEnum):
@@ -69,6 +73,8 @@ class Reading:
                 return usage.cache_read_tokens
             case Meter.CACHE_WRITE_TOKENS:
                 return usage.cache_write_5m_tokens + usage.cache_write_1h_tokens
+            case Meter.WEB_SEARCHES:
+                return usage.web_searches
             case Meter.SPEND:
                 return divide_half_up(self.cost_nano_usd, NANO_USD_PER_MICRO_USD)
 
@@ -99,7 +105,7 @@ class Terms:
         if len(named) != len(self.meters):
             raise ImpossibleTerms("a meter is named twice")
         if Meter.SPEND in named and len(named) > 1:
-            raise ImpossibleTerms("a plan prices tokens or spend, not both")
+            raise ImpossibleTerms("a plan prices spend, or tokens and searches, not both")
         if self.past_allowance is PastAllowance.BILL and self.ceiling_paise is None:
             raise ImpossibleTerms("a plan that bills needs a ceiling")
         if self.ceiling_paise is not None and self.ceiling_paise < 0:

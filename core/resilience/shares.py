@@ -30,6 +30,16 @@ def own_work() -> Iterator[None]:
         OWNER.reset(token)
 
 
+@contextmanager
+def apart(purpose: str) -> Iterator[None]:
+    """Runs the block in a share of its own for this purpose, beside that of the current owner."""
+    token = OWNER.set((OWNER.get(), purpose))
+    try:
+        yield
+    finally:
+        OWNER.reset(token)
+
+
 class PoolFull(Overloaded):
     """The owner's share of a pool, or the whole pool, is used up. Nothing was started."""
 

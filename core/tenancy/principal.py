@@ -24,7 +24,11 @@ class Unauthenticated(NakaError):
 
 
 class Forbidden(NakaError):
-    """The key is valid but lacks the permission."""
+    """The key is valid, but it or its tenant's plan does not allow the request. `code` is the reason, for programs."""
+
+    def __init__(self, message: str, *, code: str = "forbidden") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from metering.adjustments.ledger import append, entries_of, entry_by_reference, 
 from metering.adjustments.measurement import Entry, Measurement, effective
 from metering.counts import COUNT_COLUMNS, NamedRow, UsageCounts
 from metering.journal.epoch import Fetch, fetch_in
-from metering.pricing.price import PriceBook
+from metering.pricing.price import Modifiers, PriceBook
 from metering.pricing.price_list import read_prices
 from metering.pricing.tokens import Usage
 from metering.quota.windows import Calendar
@@ -38,7 +38,10 @@ NO_KEY_ID = UUID(int=0)
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """The requests and tokens to adjust, and the nano-USD; None: the price list determines it."""
+    """The usage to adjust, and the nano-USD; None: the price list determines it.
+
+    `thinking_tokens` cannot be adjusted: they are part of the output, and say what the provider reported.
+    """
 
     requests: int = 0
     input_tokens: int = 0
@@ -46,12 +49,13 @@ class Amounts:
     cache_read_tokens: int = 0
     cache_write_5m_tokens: int = 0
     cache_write_1h_tokens: int = 0
+    web_searches: int = 0
     cost_nano_usd: int | None = None
 
     @property
     def counts(self) -> UsageCounts:
         """The amounts as counts; a cost of None is 0."""
-        return UsageCounts(*(getattr(self, name) or 0 for name in COUNT_COLUMNS))
+        return UsageCounts(*(getattr(self, name, 0) or 0 for name in COUNT_COLUMNS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +76,16 @@ async def correct(
     reason: str,
     reference: str | None = None,
 ) -> Written:
-    """Corrects the usage of a settled request by signed differences, in tokens or in cost, not in both.
+    """Corrects the usage of a settled request by signed differences, in usage or in cost, not in both.
 
-    A change of tokens changes the cost by the request's own price: that of its usage after, less that of its usage
-    before. Raises NotFound; Invalid if the request is not settled, a count would fall below 0, or the amounts are not
-    valid; Conflict if the reference belongs to another entry.
+    What other models did for the request stays as it is. A change of tokens or searches changes the cost by the
+    request's own price and modifiers: that of its usage after, less that of its usage before. Raises NotFound; Invalid
+    if the request is not settled, a count would fall below 0, or the amounts are not valid; Conflict if the reference
+    belongs to another entry.
     """
     _check(deltas, reason)
-    if deltas.cost_nano_usd is not None and any(deltas.counts.tokens):
-        raise Invalid("correct the tokens, whose cost follows, or cost_nano_usd: not both")
+    if deltas.cost_nano_usd is not None and any(deltas.counts.usage):
+        raise Invalid("correct the tokens and searches, whose cost follows, or cost_nano_usd: not both")
     fetch = fetch_in(session)
     same = {"kind": "correction", "request_id": request_id, "reason": reason}
 
@@ -112,7 +117,7 @@ async def correct(
             reference=reference,
             counts=counts,
         )
-        return await _write(fetch, entry, same, deltas), known.counts
+        return await _write(fetch, entry, same, deltas), known.total
 
     written, before = await retry_collisions(session.begin_nested, work)
     if written.is_new:
@@ -136,7 +141,8 @@ async def credit(  # noqa: PLR0913 - the fields of a credit
     """Subtracts positive amounts from a user's usage, in `period_id` or the tenant's current period.
 
     The period is a month, or one that was scheduled for the tenant or has usage. Without `day` the credit counts on the
-    day of the period nearest to today. Tokens do not change the cost: no request's price applies. Raises Invalid if
+    day of the period nearest to today. Tokens and searches do not change the cost: no request's price
+    applies. Raises Invalid if
     the amounts, the period or the day are not valid; Conflict if the reference belongs to another entry. A repeated
     call without a period or day means those of the first call, so it may cross midnight.
     """
@@ -181,16 +187,18 @@ def _check(amounts: Amounts, reason: str) -> None:
 
 
 async def _priced(session: AsyncSession, row: NamedRow, known: Measurement, deltas: Amounts) -> UsageCounts:
-    """The differences, with the cost that follows from the tokens."""
+    """The differences, with the cost that follows from the usage."""
     counts = deltas.counts
-    if not any(counts.tokens):
+    if not any(counts.usage):
         return counts
     book = PriceBook(await read_prices(session))
     if row["price_id"] is None:
         raise Invalid("the request has no price: correct its cost_nano_usd")
     price, _ = book.settle(known.model, to_ms(row["opened_at"]), book.by_id(row["price_id"]))
-    before = Usage(*known.counts.tokens)
-    cost = price.cost_nano_usd(before + Usage(*counts.tokens)) - price.cost_nano_usd(before)
+    modifiers = Modifiers.parse(row["modifiers"])
+    before = Usage(*known.counts.usage)
+    after = before + Usage(*counts.usage)
+    cost = price.cost_nano_usd(after, modifiers) - price.cost_nano_usd(before, modifiers)
     if abs(cost) > _MAX_COST_NANO_USD:
         raise Invalid("the cost would exceed the most that a request can cost")
     return replace(counts, cost_nano_usd=cost)

@@ -57,7 +57,7 @@ async def lock_request(fetch: Fetch, tenant_id: UUID, request_id: UUID) -> Named
 
 
 async def entries_of(fetch: Fetch, tenant_id: UUID, request_id: UUID) -> Sequence[NamedRow]:
-    """The revisions and corrections of a request, oldest first."""
+    """The iterations, revisions and corrections of a request, oldest first."""
     return await fetch(
         "SELECT * FROM usage_entries WHERE tenant_id = $1 AND request_id = $2 ORDER BY id", tenant_id, request_id
     )
@@ -88,4 +88,14 @@ async def end_hold(fetch: Fetch, row: NamedRow) -> None:
         "UPDATE usage_requests SET hold_until = NULL WHERE tenant_id = $1 AND id = $2 RETURNING id",
         row["tenant_id"],
         row["id"],
+    )
+
+
+async def set_modifiers(fetch: Fetch, row: NamedRow, modifiers: str | None) -> None:
+    """Sets the modifiers of a request's price."""
+    await fetch(
+        "UPDATE usage_requests SET modifiers = $3 WHERE tenant_id = $1 AND id = $2 RETURNING id",
+        row["tenant_id"],
+        row["id"],
+        modifiers,
     )

@@ -1,6 +1,7 @@
 """Revisions: a better measurement of a settled request becomes an entry, never an overwrite.
 
-The row keeps its first settlement; only its `hold_until` changes, since the hold ends with the better measurement.
+The row keeps its first settlement. Only its `hold_until` changes, since the hold ends with the better measurement, and
+its `modifiers`, by which a correction is priced.
 Idempotent. Postgres down: the driver's error, and nothing is written.
 """
 
@@ -9,9 +10,17 @@ from typing import Any
 
 from core.ids import uuid7
 from core.logs import get_logger
-from metering.adjustments.ledger import SHARD, append, end_hold, entries_of, lock_request, retry_collisions
+from metering.adjustments.ledger import (
+    SHARD,
+    append,
+    end_hold,
+    entries_of,
+    lock_request,
+    retry_collisions,
+    set_modifiers,
+)
 from metering.adjustments.measurement import Entry, Measurement, latest
-from metering.counts import NamedRow
+from metering.counts import NamedRow, UsageCounts
 from metering.journal.epoch import move_epoch
 from metering.journal.journal import settle_batch
 from metering.journal.records import Settlement
@@ -56,12 +65,14 @@ async def _revise(connection: Any, settlement: Settlement) -> bool:
             await move_epoch(connection.fetch, settlement.tenant_id)
     if is_better:
         await append(connection.fetch, _revisions(row, known, better))
+        if settlement.modifiers != row["modifiers"]:
+            await set_modifiers(connection.fetch, row, settlement.modifiers)
         log.info("usage_revised", request_id=str(settlement.id), before=known.source, now=better.source)
     return is_better
 
 
 def _revisions(row: NamedRow, known: Measurement, better: Measurement) -> list[Entry]:
-    """The difference as an entry; if the model differs, one that subtracts and one that adds."""
+    """The differences, an entry per model. That of the model that answered has the source and the outcome."""
     entry = Entry(
         tenant_id=row["tenant_id"],
         id=uuid7(),
@@ -76,11 +87,13 @@ def _revisions(row: NamedRow, known: Measurement, better: Measurement) -> list[E
         outcome=better.outcome,
         actor="naka",
         reason=f"{better.source} instead of {known.source}, {better.outcome} instead of {known.outcome}",
-        counts=better.counts - known.counts,
+        counts=better.counts - known.by_model.get(better.model, UsageCounts()),
     )
-    if better.model == known.model:
-        return [entry]
-    subtracted = replace(
-        entry, id=uuid7(), model=known.model or row["model"], source=None, outcome=None, counts=-known.counts
-    )
-    return [subtracted, replace(entry, id=uuid7(), counts=better.counts)]
+    before, after = known.by_model, better.by_model
+    changed = [
+        replace(entry, id=uuid7(), model=model or row["model"], source=None, outcome=None, counts=change)
+        for model in {**before, **after}
+        if model != better.model
+        and (change := after.get(model, UsageCounts()) - before.get(model, UsageCounts())) != UsageCounts()
+    ]
+    return [*changed, entry]

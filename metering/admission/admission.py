@@ -25,8 +25,9 @@ from metering.admission.postgres_grants import PostgresGrants
 from metering.admission.rebuild import Rebuilder
 from metering.admission.redis_grants import RedisGrants
 from metering.admission.redis_pipeline import RedisUnavailable
+from metering.pricing.price import STANDARD, Modifiers
 from metering.pricing.price_list import PriceList
-from metering.pricing.tokens import bound_of_count, bound_of_text, likely_of_text
+from metering.pricing.tokens import bound_of_count
 from metering.quota.limits import BillMeter, EffectiveLimit, Entitlement, LimitScope, Meter
 from metering.quota.query import Answer, Grant, Mend, QuotaQuery, Refused, Retry
 from metering.quota.windows import WindowKind
@@ -38,8 +39,6 @@ _BOUNCES = 2
 """After this many bounces another process uses another Redis: Postgres decides between the two."""
 _READS = 3
 """After this many entitlements older than Redis's counters, Postgres has lost epochs that Redis has: rebuild."""
-PROMPT_OVERHEAD_TOKENS = 32
-"""The most tokens that the provider adds to a plain-text prompt beyond its bytes: roles and framing."""
 _UNITS: dict[Meter | BillMeter, str] = {Meter.SPEND: "micro-USD", BillMeter.CHARGE: "paise of overage"}
 _SPANS = {WindowKind.MINUTE: "this minute's", WindowKind.DAY: "today's", WindowKind.PERIOD: "this period's"}
 
@@ -48,15 +47,32 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRequest:
-    """The caller's request: a model and at most `max_tokens` of output for a prompt of `prompt_bytes` UTF-8 bytes.
+    """The caller's request: a model and at most `max_tokens` of output (0: none) for a prompt.
 
-    `count` asks the provider for the exact size of the prompt, in tokens; it costs a round trip and no money.
+    The prompt has at most `prompt_bound` tokens, and probably `prompt_likely`, over all inferences; at most
+    `prompt_once` in the first one of its own model (None: `prompt_bound`). `count` asks the provider for the exact size
+    of one inference, in tokens; it costs a round trip and no money; `of_count`: the tokens of all inferences then.
+    `smallest_output`: the fewest output tokens worth a grant, None for the setting's. `web_searches`: the most that it
+    can make. `features`: those that the plan has to allow. `further_models`: those that may be charged beside `model`;
+    key and plan have to allow each (the caller checks the key). `may_choose_model`: the provider may choose others.
+    `further_output`: the most output tokens beside `max_tokens`, of other models and of earlier attempts. The hold has
+    the dearest rates of all of them.
     """
 
     model: str
     max_tokens: int
-    prompt_bytes: int
+    prompt_bound: int
+    prompt_likely: int
     count: Callable[[], Awaitable[int]] | None = None
+    smallest_output: int | None = None
+    web_searches: int = 0
+    modifiers: Modifiers = STANDARD
+    features: frozenset[str] = frozenset()
+    further_models: tuple[str, ...] = ()
+    may_choose_model: bool = False
+    further_output: int = 0
+    prompt_once: int | None = None
+    of_count: Callable[[int], int] = int
 
 
 class QuotaExceeded(NakaError):
@@ -81,7 +97,7 @@ class GrantStore(Protocol):
     """A store that can admit: Redis or Postgres, never both for a tenant at a time."""
 
     async def admit(self, query: QuotaQuery) -> Answer:
-        """One try. Raises PaymentRequired, UnknownModel, Unauthenticated, Unavailable."""
+        """One try. Raises PaymentRequired, Forbidden, UnknownModel, Unauthenticated, Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +145,16 @@ class Admission:
 
         Waits for the stores at most `within_s` in all tries together.
 
-        Raises Forbidden or UnknownModel for the model, PaymentRequired, QuotaExceeded, TooLarge, Unauthenticated when
-        the key was revoked or expired meanwhile, Unavailable.
+        Raises Forbidden for a model or feature that the key or the plan does not allow, UnknownModel, PaymentRequired,
+        QuotaExceeded, TooLarge, Unauthenticated when the key was revoked or expired meanwhile, Unavailable.
         """
         if principal.models is not None and request.model not in principal.models:
             raise Forbidden(f"this key may not use the model {request.model!r}")
-        bound = bound_of_text(request.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
-        likely = likely_of_text(request.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
         began_s = time.monotonic()
         attempt = _Attempt(began_s + self.breaker.rules.dwell_s, began_s + within_s)
         for _ in range(_TRIES):
             async with within(attempt.ends_s - time.monotonic()):
-                query = await self._query(principal, request, bound, likely, min_epoch=attempt.min_epoch)
+                query = await self._query(principal, request, min_epoch=attempt.min_epoch)
                 answer = await self._ask(query, attempt)
             if isinstance(answer, Grant):
                 return answer
@@ -150,22 +164,28 @@ class Admission:
                 attempt.ends_s += time.monotonic() - asked_s
                 if counted is None:
                     raise _refusal(answer, query.timeline.at(answer.now_ms).entitlement)
-                bound = likely = min(bound, bound_of_count(counted))
+                exact = min(request.prompt_bound, bound_of_count(request.of_count(counted)))
+                request = replace(request, prompt_bound=exact, prompt_likely=exact)
         raise Unavailable("could not read stable counters; retry")
 
-    async def _query(
-        self, principal: Principal, request: AdmissionRequest, bound: int, likely: int, *, min_epoch: int = 0
-    ) -> QuotaQuery:
+    async def _query(self, principal: Principal, request: AdmissionRequest, *, min_epoch: int = 0) -> QuotaQuery:
+        smallest = request.smallest_output
         return QuotaQuery(
             principal=principal,
             model=request.model,
             max_tokens=request.max_tokens,
-            prompt_bound=bound,
-            prompt_likely=likely,
-            smallest_output=self.rules.smallest_grant,
+            prompt_bound=request.prompt_bound,
+            prompt_likely=min(request.prompt_likely, request.prompt_bound),
+            smallest_output=self.rules.smallest_grant if smallest is None else smallest,
             ttl_ms=self.rules.ttl_ms,
             timeline=await self.entitlements.of(principal.tenant_id, principal.user_id, least_epoch=min_epoch),
             book=await self.prices.book(),
+            web_searches=request.web_searches,
+            modifiers=request.modifiers,
+            features=request.features,
+            further_models=request.further_models,
+            may_choose_model=request.may_choose_model,
+            further_output=request.further_output,
         )
 
     async def _ask(self, query: QuotaQuery, attempt: _Attempt) -> Answer:
@@ -194,7 +214,7 @@ class Admission:
         tenant_id, read_epoch = query.principal.tenant_id, query.timeline.read_epoch
         try:
             answer = await store.admit(query)
-        except PaymentRequired:
+        except (PaymentRequired, Forbidden):
             if await self.rebuilder.has_moved(tenant_id, read_epoch):
                 return Retry(read_epoch + 1)
             raise

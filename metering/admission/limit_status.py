@@ -40,11 +40,13 @@ class LimitStatus:
 
 @dataclass(frozen=True, slots=True)
 class UserLimitStatus:
-    """All limits, and the user's running requests (`concurrency` None: no bound)."""
+    """All limits, the user's running requests (`concurrency` None: no bound), and what its plan allows."""
 
     limits: tuple[LimitStatus, ...]
     concurrency: int | None
     active: int
+    features: frozenset[str]
+    models: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class LimitStatusReader:
             ),
             entitlement.user_concurrency,
             user.active,
+            entitlement.features,
+            entitlement.models,
         )
 
     async def _from_postgres(

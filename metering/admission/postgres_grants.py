@@ -125,7 +125,8 @@ class PostgresGrants:
     async def admit(self, query: QuotaQuery) -> Answer:
         """One try. A granted request is in flight (`InFlight`) and open; if the caller leaves first, nobody runs it.
 
-        Raises PaymentRequired, UnknownModel, Unauthenticated when the key was revoked meanwhile, Unavailable.
+        Raises PaymentRequired, Forbidden, UnknownModel, Unauthenticated when the key was revoked meanwhile,
+        Unavailable.
         """
         pending = _Pending(query)
         try:
@@ -254,7 +255,7 @@ class _LockedTenant:
         self._counters: dict[UUID | None, ScopeCounters] = {}
 
     async def answer(self, query: QuotaQuery) -> Grant | Refused:
-        """The grant, which counts from now on, or the refusal. Raises PaymentRequired, UnknownModel.
+        """The grant, which counts from now on, or the refusal. Raises PaymentRequired, Forbidden, UnknownModel.
 
         The entitlement was read in this epoch: all queries here have the same periods.
         """
@@ -264,7 +265,9 @@ class _LockedTenant:
         granted = decide(query, terms, user, tenant, self._now_ms)
         if isinstance(granted, Refused):
             return granted
-        amounts = (query.prompt_bound, granted, terms.nano_usd(query.prompt_bound, granted))
+        held_output = granted + query.further_output
+        held_nano_usd = terms.nano_usd(query.prompt_bound, held_output, query.web_searches)
+        amounts = (query.prompt_bound, held_output, query.web_searches, held_nano_usd)
         user, tenant = user.with_hold(*amounts), tenant.with_hold(*amounts)
         self._counters[user_id], self._counters[None] = user, tenant
         return query.grant(

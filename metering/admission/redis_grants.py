@@ -38,8 +38,8 @@ class RedisGrants:
     async def admit(self, query: QuotaQuery) -> Answer:
         """One try. A granted request is in flight (`InFlight`) and open.
 
-        Raises PaymentRequired (by an entitlement that may be old), UnknownModel, Unauthenticated when the key was
-        revoked meanwhile, RedisUnavailable, Unavailable.
+        Raises PaymentRequired and Forbidden (by an entitlement that may be old), UnknownModel, Unauthenticated when the
+        key was revoked meanwhile, RedisUnavailable, Unavailable.
         """
         terms = query.terms(now_ms() + self.skew_ms, self.calendar)
         answer = await self.quota.admit(query, terms)

@@ -18,15 +18,20 @@ from metering.admission.redis_pipeline import RedisPipeline, load_script
 from metering.quota.counters import ScopeCounters
 from metering.quota.query import Answer, Mend, QuotaQuery, QuotaTerms, Refused, Retry
 
+_LAYOUT = "naka:2"
+"""The prefix of all keys. Its number is that of the layout of windows and holds, and changes with it, so that processes
+of two versions do not read each other's numbers. Both may build counters of one tenant: each build moves its epoch in
+Postgres, which then opens the grants of that one only, and after a few bounces admits the tenant itself."""
+
 
 def tenant_key(tenant_id: UUID) -> str:
     """The key of a tenant's hash. The braces are the hash tag of Redis Cluster."""
-    return f"naka:{{{tenant_id.hex}}}"
+    return f"{_LAYOUT}:{{{tenant_id.hex}}}"
 
 
 def user_key(tenant_id: UUID, user_id: UUID) -> str:
     """The key of a user's hash, in its tenant's slot."""
-    return f"naka:{{{tenant_id.hex}}}:{user_id.hex}"
+    return f"{tenant_key(tenant_id)}:{user_id.hex}"
 
 
 def built_users_key(tenant_id: UUID) -> str:
@@ -66,9 +71,9 @@ class QuotaScripts:
                 terms.until_ms,
                 random_tail(),
                 query.prompt_bound,
-                query.prompt_bound * terms.prompt_rate,
+                terms.nano_usd(query.prompt_bound, query.further_output, query.web_searches),
                 query.prompt_likely,
-                query.prompt_likely * terms.prompt_rate,
+                terms.nano_usd(query.prompt_likely, query.further_output, query.web_searches),
                 query.max_tokens,
                 query.smallest_output,
                 terms.output_rate,
@@ -76,6 +81,9 @@ class QuotaScripts:
                 query.timeline.read_epoch,
                 offset_ms(),
                 int(terms.resumes),
+                query.web_searches,
+                query.large_output,
+                query.further_output,
             ]
         )
         keys = _keys(tenant_id, user_id)
@@ -83,7 +91,7 @@ class QuotaScripts:
         return _answer_of(answer, query, terms)
 
     async def settle(self, tenant_id: UUID, user_id: UUID, request_id: UUID, counts: Sequence[int]) -> int:
-        """Replaces the request's hold, where it still exists, by `counts` (seven). Raises RedisUnavailable.
+        """Replaces the request's hold, where it still exists, by `counts` (nine). Raises RedisUnavailable.
 
         Returns how many of the two hashes had the hold.
         """

@@ -16,7 +16,7 @@ import msgspec
 from core.clock import to_ms
 from core.ids import uuid7_floor
 from metering.counts import counts_in
-from metering.quota.counters import Hold, ScopeCounters, WindowState
+from metering.quota.counters import HELD, Hold, ScopeCounters, WindowState
 from metering.quota.schedule import Period, Schedule, period_at, periods_between
 from metering.quota.windows import MINUTE_MS, Calendar, minute_window
 from metering.sql import load
@@ -137,6 +137,7 @@ def snapshot_of(rows: list[Any], periods: Sequence[str] = ()) -> CounterSnapshot
         hold = Hold(
             prompt=row["held_prompt_tokens"],
             output=row["held_output_tokens"],
+            web_searches=row["held_web_searches"],
             nano_usd=row["held_nano_usd"],
             deadline_ms=to_ms(row["deadline_at"]),
             minute=int(row["name"]),
@@ -146,7 +147,7 @@ def snapshot_of(rows: list[Any], periods: Sequence[str] = ()) -> CounterSnapshot
         )
         holds[row["id"]] = hold
         for window in hold.windows:
-            sums = held.setdefault(window, [0, 0, 0, 0])
+            sums = held.setdefault(window, [0] * len(HELD))
             for index, amount in enumerate(hold.amounts):
                 sums[index] += amount
     empty = WindowState()

@@ -47,7 +47,7 @@ class Settled(Enum):
 
 @dataclass(frozen=True, slots=True)
 class KnownRequest:
-    """A request as Postgres knows it; `counts` are the seven that Redis adds to a window.
+    """A request as Postgres knows it; `counts` are the nine that Redis adds to a window.
 
     `holds`: its hold counts in full instead of its counts: it is open, or was settled for a process that may only be
     suspended.
@@ -125,9 +125,19 @@ async def _refusal_reasons(connection: Any, requests: Sequence[OpenRequest]) -> 
 
 
 async def settle_batch(connection: Any, batch: Sequence[Settlement], shard: int) -> set[UUID]:
-    """Settles the requests that are open, on an asyncpg connection; returns their ids. Idempotent."""
+    """Settles the requests that are open, on an asyncpg connection; returns their ids. Idempotent.
+
+    Of several settlements of one request (a spool may hold one twice) the first counts.
+    """
+    batch = list({settlement.id: settlement for settlement in reversed(batch)}.values())
     counts = _columns(COUNT_COLUMNS, [settlement.counts for settlement in batch])
-    ids = await connection.fetchval(load("settle"), *_columns(_SETTLE, batch), *counts, shard, ERROR_OUTCOMES)
+    others = [(settlement.id, other) for settlement in batch for other in settlement.others]
+    request_ids, parts = [request_id for request_id, _ in others], [other for _, other in others]
+    entries = [request_ids, [uuid7() for _ in others], *_columns(("model",), parts)]
+    of_others = _columns(COUNT_COLUMNS, [part.counts for part in parts])
+    ids = await connection.fetchval(
+        load("settle"), *_columns(_SETTLE, batch), *counts, shard, ERROR_OUTCOMES, *entries, *of_others
+    )
     return set(ids or ())
 
 
@@ -145,7 +155,7 @@ async def states(connection: Connection, tenants: list[UUID], ids: list[UUID]) -
 
 
 _OPEN = tuple(field.name.replace("_ms", "_at") for field in fields(OpenRequest))
-_COUNTED = {"user_id", "requests", "usage", "cost_nano_usd"}  # the row has the user, and `counts` the rest
+_COUNTED = {"user_id", "requests", "usage", "cost_nano_usd", "others"}  # the row has the user, and `counts` the rest
 _SETTLE = tuple(field.name for field in fields(Settlement) if field.name not in _COUNTED)
 
 

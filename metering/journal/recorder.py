@@ -4,14 +4,32 @@ Plain assignments, no I/O: it is updated once per piece of text. The defaults bi
 relayed text and the way to count the prompt are kept while they may be needed, and neither stored nor logged.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from metering.journal.records import Outcome
+from metering.pricing.price import STANDARD, Modifiers
 from metering.pricing.tokens import ReportedUsage
 
 MAX_TEXT_CHARS = 2_000_000
 """The longest answer whose text is kept and counted: about four times the output limit of the largest model."""
+
+
+@dataclass(slots=True)
+class HiddenThinking:
+    """Thinking that the provider generates, charges for, and does not send: its blocks open, and close without text.
+
+    `seconds`: of the blocks that closed. `open_s`: when the open one began, and `open_chars`: the characters before it.
+    `estimated_tokens`: the provider's own running estimate, where it sends one. `budget_tokens`: of the request.
+    """
+
+    budget_tokens: int | None = None
+    estimated_tokens: int = 0
+    seconds: float = 0.0
+    blocks: int = 0
+    open_s: float | None = None
+    open_chars: int = 0
 
 
 @dataclass(slots=True)
@@ -20,10 +38,12 @@ class UsageRecorder:
 
     `granted_output_tokens`: the most output of the answer. `deadline_ms`: when the stream is ended (milliseconds since
     1970). `finished`: the provider's final usage is known. `fault`: the code of the provider's error. `began_s` (of the
-    request), `first_text_s` and `ended_s` (of the answer) are seconds of the monotonic clock.
+    request), `answered_s`, `first_text_s` and `ended_s` (of the answer) are seconds of the monotonic clock. `asked`:
+    the modifiers that the request asks for.
 
     `unanswered`: the provider has the request, and has neither begun to answer nor refused. Its input counts, as
-    measured by `count_prompt` (None: nobody can count it), and at most `held_prompt_tokens`.
+    measured by `count_prompt` (None: nobody can count it), for one inference: at most `prompt_once` (None: no bound of
+    its own), and at most `held_prompt_tokens`, which is for all inferences.
     """
 
     granted_output_tokens: int
@@ -44,7 +64,18 @@ class UsageRecorder:
     pieces: list[str] = field(default_factory=list, repr=False)
     unanswered: bool = False
     held_prompt_tokens: int = 0
+    prompt_once: int | None = None
     count_prompt: Callable[[], Awaitable[int]] | None = field(default=None, repr=False)
+    asked: Modifiers = STANDARD
+    answered_s: float = 0.0
+    hidden_thinking: HiddenThinking = field(default_factory=HiddenThinking)
+
+    @property
+    def modifiers(self) -> Modifiers:
+        """Those of the price: as the usage says, or as asked for while there is no usage."""
+        if self.started is None:
+            return self.asked
+        return Modifiers.of(self.started if self.latest is None else self.started.then(self.latest))
 
     def sent(self) -> None:
         """Notes that the request was written to the connection: the provider may work on it."""
@@ -57,6 +88,7 @@ class UsageRecorder:
     def answered(self, usage: ReportedUsage) -> None:
         """Notes that the answer begins; its usage has every count of the input."""
         self.started = usage
+        self.answered_s = time.monotonic()
         self.unanswered = False
         self.count_prompt = None
 
@@ -65,6 +97,36 @@ class UsageRecorder:
         if text:
             self.output_chars += len(text)
             self.pieces.append(text)
+
+    def thinking_opened(self, at_s: float) -> None:
+        """Notes that a block of thinking opens. Until a piece of its text is taken, it is hidden."""
+        hidden = self.hidden_thinking
+        hidden.open_s, hidden.open_chars = at_s, self.output_chars
+
+    def thinking_estimated(self, tokens: int) -> None:
+        """Adds an increment of the provider's estimate of the hidden thinking (`thinking_delta.estimated_tokens`)."""
+        self.hidden_thinking.estimated_tokens += tokens
+
+    def thinking_closed(self, at_s: float) -> None:
+        """Notes that the block closes. Nothing is noted if it was not open, or was shown."""
+        hidden = self.hidden_thinking
+        if hidden.open_s is not None and hidden.open_chars == self.output_chars:
+            hidden.seconds = self.hidden_s(at_s)
+            hidden.blocks += 1
+        hidden.open_s = None
+
+    def hidden_s(self, now_s: float) -> float:
+        """The seconds of hidden thinking until `now_s`."""
+        hidden = self.hidden_thinking
+        if hidden.open_s is None or hidden.open_chars != self.output_chars:
+            return hidden.seconds
+        return hidden.seconds + max(0.0, now_s - hidden.open_s)
+
+    @property
+    def wrote_nothing(self) -> bool:
+        """Whether the model generated nothing, as far as the stream tells."""
+        hidden = self.hidden_thinking
+        return self.output_chars == 0 and not hidden.blocks and hidden.open_s is None
 
     def text(self) -> str | None:
         """The generated text, thinking included; None if not all of it was kept."""

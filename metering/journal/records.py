@@ -7,6 +7,7 @@ from uuid import UUID
 
 from core.clock import to_datetime
 from metering.counts import UsageCounts
+from metering.pricing.answer_cost import IterationUsage
 from metering.pricing.tokens import NO_USAGE, Usage
 
 
@@ -57,6 +58,7 @@ class OpenRequest:
     held_prompt_tokens: int
     held_output_tokens: int
     held_nano_usd: int
+    held_web_searches: int = 0
 
     @property
     def opened_at(self) -> datetime:
@@ -71,7 +73,11 @@ class OpenRequest:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The measured usage of a request that ended, in the order of `settle.sql`. Each counts as one request."""
+    """The measured usage of a request that ended, in the order of `settle.sql`. Each counts as one request.
+
+    `model_known` False: the price list lacks a model or a modifier of it, or an iteration has an unknown type.
+    `modifiers`: of its price, as stored (`metering.pricing.price.Modifiers`). `others`: what other models did for it.
+    """
 
     tenant_id: UUID
     id: UUID
@@ -87,8 +93,15 @@ class Settlement:
     upstream_request_id: str | None = None
     upstream_message_id: str | None = None
     output_chars: int = 0
+    modifiers: str | None = None
+    others: tuple[IterationUsage, ...] = ()
 
     @property
     def counts(self) -> UsageCounts:
-        """The seven counts that this request adds to the rollups, the meters and the windows."""
+        """The nine counts of the request's own model: those of its row."""
         return UsageCounts(*(self.requests, *astuple(self.usage), self.cost_nano_usd))
+
+    @property
+    def total(self) -> UsageCounts:
+        """The nine counts that this request adds to the meters and the windows, other models included."""
+        return sum((other.counts for other in self.others), self.counts)

@@ -6,7 +6,7 @@ Postgres unreachable: the cached list is used; without one, `Unavailable`.
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -24,7 +24,7 @@ from core.resilience.cache import TtlCache
 from core.resilience.shares import own_work
 from core.tenancy.audit import PLATFORM, Actor, record
 from metering.models import PriceBandRow, PriceRow
-from metering.pricing.price import Band, Price, PriceBook, UnknownModel
+from metering.pricing.price import WEB_SEARCH_RATE, Band, Price, PriceBook, UnknownModel, require_modifier
 
 _BAND_FIELDS = tuple(field.name for field in fields(Band))
 
@@ -76,7 +76,10 @@ async def read_prices(session: AsyncSession) -> list[Price]:
     bands: dict[PriceRow, list[Band]] = {}
     for price, band in (await session.execute(query)).all():
         bands.setdefault(price, []).append(Band(*(getattr(band, field) for field in _BAND_FIELDS)))
-    return [Price(row.id, row.model, to_ms(row.effective_from), tuple(bands[row])) for row in bands]
+    return [
+        Price(row.id, row.model, to_ms(row.effective_from), tuple(found), row.factors, row.web_search_rate)
+        for row, found in bands.items()
+    ]
 
 
 async def require_priced(session: AsyncSession, models: Iterable[str]) -> None:
@@ -89,19 +92,31 @@ async def require_priced(session: AsyncSession, models: Iterable[str]) -> None:
 
 
 async def add_price(
-    session: AsyncSession, actor: Actor, *, model: str, effective_from: datetime, bands: list[Band]
+    session: AsyncSession,
+    actor: Actor,
+    *,
+    model: str,
+    effective_from: datetime,
+    bands: list[Band],
+    factors: Mapping[str, int] | None = None,
+    web_search_rate: int = WEB_SEARCH_RATE,
 ) -> UUID:
-    """Adds an entry. Raises Conflict when the model has one from that moment on, Invalid for bands out of order.
+    """Adds an entry.
 
-    An entry may start in the past: requests granted before it was added keep the entry of their grant.
+    Raises Conflict when the model has one from that moment on, Invalid for bands out of order or a factor of what is no
+    modifier. An entry may start in the past: requests granted before it was added keep the entry of their grant.
     """
     starts = [band.over_prompt_tokens for band in bands]
     if not starts or starts[0] != 0 or starts != sorted(set(starts)):
         raise Invalid("bands must start at 0 and rise")
+    factors = dict(factors or {})
+    for modifier in factors:
+        require_modifier(modifier)
     price_id = uuid7()
+    extras: dict[str, Any] = {"factors": factors, "web_search_rate": web_search_rate}
     made = await session.scalar(
         insert(PriceRow)
-        .values(id=price_id, model=model, effective_from=effective_from)
+        .values(id=price_id, model=model, effective_from=effective_from, **extras)
         .on_conflict_do_nothing()
         .returning(PriceRow.id)
     )
@@ -109,7 +124,7 @@ async def add_price(
         raise Conflict("the model has a price from that moment on")
     rows = [{field: getattr(band, field) for field in _BAND_FIELDS} for band in bands]
     await session.execute(insert(PriceBandRow), [{"price_id": price_id, **row} for row in rows])
-    after: dict[str, Any] = {"model": model, "effective_from": effective_from.isoformat(), "bands": rows}
+    after = {"model": model, "effective_from": effective_from.isoformat(), "bands": rows, **extras}
     record(session, actor, "price.add", tenant_id=PLATFORM, target=f"price:{price_id}", after=after)
     return price_id
 

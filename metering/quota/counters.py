@@ -1,7 +1,7 @@
 """Windows and holds, and their encoding in Redis. Pure.
 
-A window is a vector: seven used counts, and four of what running requests hold. In Redis it is one field of a hash;
-Postgres adds up the same numbers from its rows (`metering.admission.snapshot`). The decision takes either.
+A window is a vector: the nine used counts, and five numbers of what running requests hold. In Redis it is one field of
+a hash; Postgres adds up the same numbers from its rows (`metering.admission.snapshot`). The decision takes either.
 """
 
 import struct
@@ -11,17 +11,19 @@ from uuid import UUID
 
 from metering.counts import COUNT_COLUMNS
 
-_WINDOW = struct.Struct(">11d")
-_HOLD = struct.Struct(">5d")
 NO_COUNTS = (0,) * len(COUNT_COLUMNS)
+HELD = ("held_requests", "held_prompt", "held_output", "held_web_searches", "held_nano_usd")
+"""What a hold holds of each of its windows, in the order of `WindowState.held` and `Hold.amounts`."""
+_WINDOW = struct.Struct(f">{len(NO_COUNTS) + len(HELD)}d")
+_HOLD = struct.Struct(">6d")
 
 
 @dataclass(frozen=True, slots=True)
 class WindowState:
-    """The used counts of a window, and what is held in it (requests, prompt, output, nano-USD)."""
+    """The used counts of a window (`metering.counts`), and what is held in it (`HELD`)."""
 
     used: tuple[int, ...] = NO_COUNTS
-    held: tuple[int, ...] = (0,) * 4
+    held: tuple[int, ...] = (0,) * len(HELD)
 
     def pack(self) -> bytes:
         """Encodes the field."""
@@ -48,9 +50,9 @@ class ScopeCounters:
         """Decodes the fields."""
         return cls(int(active or 0), tuple(WindowState.unpack(value) for value in packed))
 
-    def with_hold(self, prompt: int, output: int, nano_usd: int) -> "ScopeCounters":
+    def with_hold(self, prompt: int, output: int, web_searches: int, nano_usd: int) -> "ScopeCounters":
         """The counters after one more hold, in all windows."""
-        more = (1, prompt, output, nano_usd)
+        more = (1, prompt, output, web_searches, nano_usd)
         return ScopeCounters(
             self.active + 1,
             tuple(
@@ -66,6 +68,7 @@ class Hold:
 
     prompt: int
     output: int
+    web_searches: int
     nano_usd: int
     deadline_ms: int
     minute: int
@@ -74,9 +77,9 @@ class Hold:
     user_id: UUID
 
     @property
-    def amounts(self) -> tuple[int, int, int, int]:
-        """The amounts that each of its windows holds: requests (1), prompt, output, nano-USD."""
-        return 1, self.prompt, self.output, self.nano_usd
+    def amounts(self) -> tuple[int, int, int, int, int]:
+        """The amounts that each of its windows holds (`HELD`): one request, its prompt, and so on."""
+        return 1, self.prompt, self.output, self.web_searches, self.nano_usd
 
     @property
     def windows(self) -> tuple[str, str, str]:
@@ -85,12 +88,12 @@ class Hold:
 
     def pack(self) -> bytes:
         """Encodes the field, as admit.lua does."""
-        numbers = _HOLD.pack(self.prompt, self.output, self.nano_usd, self.deadline_ms, self.minute)
+        numbers = _HOLD.pack(*self.amounts[1:], self.deadline_ms, self.minute)
         return numbers + f"{self.day}|{self.period}|{self.user_id.hex}".encode()
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Hold":
         """Decodes a field."""
-        prompt, output, nano_usd, deadline_ms, minute = (int(number) for number in _HOLD.unpack_from(packed))
+        prompt, output, web_searches, nano_usd, deadline_ms, minute = map(int, _HOLD.unpack_from(packed))
         day, period, user = packed[_HOLD.size :].decode().split("|")
-        return cls(prompt, output, nano_usd, deadline_ms, minute, day, period, UUID(user))
+        return cls(prompt, output, web_searches, nano_usd, deadline_ms, minute, day, period, UUID(user))

@@ -1,7 +1,8 @@
 """The decision of admit.lua in Python, for grants by Postgres: same limits, same reasons, same numbers. Pure.
 
-Each limit is measured without the holds of running requests and with them; docs/decisions/0003 says why. A property
-test holds this module and the script against one small model, and against each other.
+Each limit is measured without the holds of running requests and with them: docs/decisions/0003 says why, and 0014 why
+a large request takes half of the room. A property test holds this module and the script against one small model, and
+against each other.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from metering.quota.counters import ScopeCounters, WindowState
 from metering.quota.limits import WINDOWS, BillMeter, EffectiveLimit, Entitlement, LimitScope, Meter
 from metering.quota.query import QuotaQuery, QuotaTerms, Refused
-from metering.quota.spending import charge, output_that_fits
+from metering.quota.spending import Pending, charge, output_that_fits
 
 _MOMENT_MS = 1000
 """When to come back if running requests hold the rest."""
@@ -48,16 +49,15 @@ def measure(limit: EffectiveLimit, window: WindowState) -> tuple[int, int]:
     """(used, held) of a limit's meter in its window. A charge holds the most that the running requests can cost."""
     if not isinstance(limit.meter, BillMeter):
         return count(limit.meter, window)
-    _, prompt, output, _ = window.held
     used = charge(limit.prices, window)
-    return used, charge(limit.prices, window, pending_prompt=prompt, pending_output=output) - used
+    return used, charge(limit.prices, window, Pending.held_in(window)) - used
 
 
 def count(meter: Meter, window: WindowState) -> tuple[int, int]:
     """(used, held) of a meter in a window, as admit.lua counts them; nano-USD for spend."""
     requests, output = window.used[0], window.used[2]
     prompt_classes = (window.used[1], *window.used[3:6])
-    held_requests, held_prompt, held_output, held_nano = window.held
+    held_requests, held_prompt, held_output, held_searches, held_nano = window.held
     return {
         Meter.REQUESTS: (requests, held_requests),
         Meter.INPUT: (prompt_classes[0], held_prompt),
@@ -65,9 +65,10 @@ def count(meter: Meter, window: WindowState) -> tuple[int, int]:
         Meter.CACHE_READ: (prompt_classes[1], held_prompt),
         Meter.CACHE_WRITE_5M: (prompt_classes[2], held_prompt),
         Meter.CACHE_WRITE_1H: (prompt_classes[3], held_prompt),
-        Meter.SPEND: (window.used[6], held_nano),
+        Meter.SPEND: (window.used[8], held_nano),
         Meter.TOKENS: (sum(prompt_classes) + output, held_prompt + held_output),
         Meter.CACHE_WRITE: (prompt_classes[2] + prompt_classes[3], held_prompt),
+        Meter.WEB_SEARCHES: (window.used[7], held_searches),
     }[meter]
 
 
@@ -90,15 +91,22 @@ class _SizedQuery:
     def smallest(self) -> int:
         return min(self.query.max_tokens, self.query.smallest_output)
 
+    @property
+    def enough(self) -> int:
+        """A room of which half is all that is asked: more of it changes nothing."""
+        return 2 * self.query.max_tokens
+
     def fits(self, limit: EffectiveLimit, window: WindowState) -> tuple[int, int, int]:
         """The output tokens that fit an empty window, a window without its holds, and the window; -1: not even 0."""
         if isinstance(limit.meter, BillMeter):
-            _, held_prompt, held_output, _ = window.held
+            own = Pending(self.prompt, self.query.further_output, self.query.web_searches)
             return (
-                self._fit_charge(limit, WindowState(), self.prompt, 0),
-                self._fit_charge(limit, window, self.prompt, 0),
-                self._fit_charge(limit, window, self.prompt + held_prompt, held_output),
+                self._fit_charge(limit, WindowState(), own),
+                self._fit_charge(limit, window, own),
+                self._fit_charge(limit, window, own + Pending.held_in(window)),
             )
+        if limit.meter is Meter.WEB_SEARCHES and not self.query.web_searches:
+            return (self.enough,) * 3  # it takes nothing of an overdrawn limit
         used, held = count(limit.meter, window)
         return (
             self._fit(limit.meter, limit.bound),
@@ -106,27 +114,29 @@ class _SizedQuery:
             self._fit(limit.meter, limit.bound - used - held),
         )
 
-    def _fit_charge(self, limit: EffectiveLimit, window: WindowState, prompt: int, output: int) -> int:
-        most = output_that_fits(limit.prices, limit.bound, window, pending_prompt=prompt, pending_output=output)
-        return self.query.max_tokens if most is None else most
+    def _fit_charge(self, limit: EffectiveLimit, window: WindowState, pending: Pending) -> int:
+        most = output_that_fits(limit.prices, limit.bound, window, pending)
+        return self.enough if most is None else most
 
     def _fit(self, meter: Meter, room: int) -> int:
-        """The output tokens that fit `room` of a meter beside the prompt."""
+        """The output tokens that fit `room` of a meter beside the prompt and the output of other models."""
+        searches, further = self.query.web_searches, self.query.further_output
         fixed, each = {
             Meter.REQUESTS: (1, 0),
-            Meter.OUTPUT: (0, 1),
-            Meter.SPEND: (self.prompt * self.terms.prompt_rate, self.terms.output_rate),
-            Meter.TOKENS: (self.prompt, 1),
+            Meter.OUTPUT: (further, 1),
+            Meter.SPEND: (self.terms.nano_usd(self.prompt, further, searches), self.terms.output_rate),
+            Meter.WEB_SEARCHES: (searches, 0),
+            Meter.TOKENS: (self.prompt + further, 1),
         }.get(meter, (self.prompt, 0))
         if room < fixed:
             return -1
-        return (room - fixed) // each if each else self.query.max_tokens
+        return (room - fixed) // each if each else self.enough
 
 
 def _fit_all(sized: _SizedQuery, windows: dict[LimitScope, tuple[WindowState, ...]], now_ms: int) -> int | _No:
     """The grant under all limits, or the limit that refuses it."""
     ends = sized.terms.window_ends_ms(now_ms)
-    if_idle = at_once = sized.query.max_tokens
+    if_idle, at_once = sized.query.max_tokens, sized.enough
     spent, tightest = _No("used", None, 0), None
     for index, limit in enumerate(sized.terms.entitlement.limits):
         empty, idle, now = sized.fits(limit, windows[limit.scope][WINDOWS.index(limit.window)])
@@ -140,9 +150,13 @@ def _fit_all(sized: _SizedQuery, windows: dict[LimitScope, tuple[WindowState, ..
             at_once, tightest = now, index
     if spent.limit is not None:
         return spent
-    if at_once < max(sized.smallest, if_idle // 2):
+    asked, large = sized.query.max_tokens, sized.query.large_output
+    least, most = if_idle // 2, asked
+    if asked > large:
+        least, most = min(least, large), min(asked, max(at_once // 2, large, sized.smallest))
+    if at_once < max(sized.smallest, least):
         return _No("held", tightest, now_ms + _MOMENT_MS)
-    return at_once
+    return min(at_once, most)
 
 
 def _refused(now_ms: int, no: _No, *, of_user: bool = False, worth_counting: bool = False) -> Refused:

@@ -1,4 +1,4 @@
-"""The limits of a tenant that has neither a plan nor limits of its own, so that no tenant is unlimited. Pure.
+"""The limits and features of a tenant that has neither a plan nor limits of its own, so that none is unlimited. Pure.
 
 They are settings (0: no bound) in the form of a plan's limits, so they apply in Redis, in Postgres and in `/v1/limits`
 alike. A plan, or limits set for the user or the tenant, replace them.
@@ -10,7 +10,7 @@ from metering.quota.windows import WindowKind
 
 
 def default_limits(settings: Settings) -> PlanLimits:
-    """The default limits of each user and of the tenant."""
+    """The default limits of each user and of the tenant, and the features; every model is allowed."""
     return PlanLimits(
         user=_limits(
             Meter.REQUESTS,
@@ -24,6 +24,7 @@ def default_limits(settings: Settings) -> PlanLimits:
             settings.default_tenant_spend_per_day_micro_usd,
             settings.default_tenant_concurrency,
         ),
+        features=tuple(sorted(settings.default_features)),
     )
 
 

@@ -6,12 +6,14 @@ that blocks at its allowance, a ceiling in money) apply on top in any case. Spen
 nano-USD; a charge is set in paise and counted in their millionths.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
 
 from core.money import MAX_EXACT_DOUBLE, NANO_USD_PER_MICRO_USD, ceil_div
+from core.tenancy.principal import Forbidden
 from metering.quota.windows import WindowKind
 
 
@@ -27,6 +29,7 @@ class Meter(StrEnum):
     SPEND = "spend"
     TOKENS = "tokens"
     CACHE_WRITE = "cache_write_tokens"
+    WEB_SEARCHES = "web_searches"
 
 
 class LimitScope(StrEnum):
@@ -50,12 +53,13 @@ MAX_LIMIT = MAX_EXACT_DOUBLE // NANO_USD_PER_MICRO_USD
 PAISE = 1_000_000
 """A paisa in the counting unit of charges: a rate is paise per million units."""
 MAX_CEILING_PAISE = MAX_EXACT_DOUBLE // PAISE
-PRICED_CLASSES = (Meter.INPUT, Meter.CACHE_READ, Meter.CACHE_WRITE, Meter.OUTPUT)
-"""The order of `EffectiveLimit.prices`: the classes that a prompt can have, then the output."""
+PRICED_CLASSES = (Meter.INPUT, Meter.CACHE_READ, Meter.CACHE_WRITE, Meter.OUTPUT, Meter.WEB_SEARCHES)
+"""The order of `EffectiveLimit.prices`: the classes that a prompt can have, the output, and the searches."""
 _PRICED = {*PRICED_CLASSES, Meter.SPEND}
 _QUOTA_UNITS: dict[Meter | BillMeter, str] = {
     Meter.REQUESTS: "requests",
     Meter.SPEND: "micro-usd",
+    Meter.WEB_SEARCHES: "searches",
     BillMeter.CHARGE: "paise",
 }
 _COUNTED_IN: dict[Meter | BillMeter, int] = {Meter.SPEND: NANO_USD_PER_MICRO_USD, BillMeter.CHARGE: PAISE}
@@ -99,20 +103,27 @@ class Ceiling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if len(set(priced)) < len(priced) or not _PRICED.issuperset(priced):
             raise ValueError("a ceiling prices each meter of a plan once")
         if Meter.SPEND in priced and len(priced) > 1:
-            raise ValueError("a plan prices spend instead of tokens")
+            raise ValueError("a plan prices spend instead of its classes")
         if not 0 <= self.paise <= MAX_CEILING_PAISE:
             raise ValueError(f"a ceiling is of 0 to {MAX_CEILING_PAISE} paise")
         if any(not 0 <= number <= MAX_LIMIT for one in self.meters for number in (one.allowance, one.rate_paise)):
             raise ValueError(f"allowances and rates are of 0 to {MAX_LIMIT}")
 
 
-class PlanLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A plan's limits: defaults of each user and of the tenant, and bounds that apply to the tenant in any case."""
+class PlanLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A plan's limits: defaults of each user and of the tenant, and bounds that apply to the tenant in any case.
+
+    `features`: names of Feature, or of one that a newer version knows. `models`: names, or
+    prefixes that end in `*`; None: all. Fields with defaults are not stored, so that an older process, which knows
+    neither, reads the rows of plans that have none.
+    """
 
     user: LimitSet = NO_LIMITS
     tenant: LimitSet = NO_LIMITS
     bounds: tuple[Limit, ...] = ()
     ceiling: Ceiling | None = None
+    features: tuple[str, ...] = ()
+    models: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +173,7 @@ class EffectiveLimit:
 
 @dataclass(frozen=True, slots=True)
 class Entitlement:
-    """A user's limits and its tenant's, and the plan that they come from."""
+    """A user's limits and its tenant's, the features and models that it may use, and the plan that all come from."""
 
     limits: tuple[EffectiveLimit, ...]
     user_concurrency: int | None
@@ -171,6 +182,22 @@ class Entitlement:
     packed: bytes
     """For the Lua script: MessagePack of [user concurrency, tenant concurrency, [[scope, window, meter, bound], ...]],
     with -1 for no bound, indexes into WINDOWS and METERS from 1, and the index after the METERS for a charge."""
+    features: frozenset[str] = frozenset()
+    models: tuple[str, ...] | None = None
+
+    def allows_model(self, model: str) -> bool:
+        """Whether one of the plan's names or prefixes is the model's."""
+        return self.models is None or any(
+            model.startswith(one[:-1]) if one.endswith("*") else model == one for one in self.models
+        )
+
+    def require(self, model: str, features: Iterable[str]) -> None:
+        """Raises Forbidden, with a code for programs, for a model or a feature that the plan does not have."""
+        if not self.allows_model(model):
+            raise Forbidden(f"Your plan does not include the model {model!r}.", code="model_not_in_plan")
+        missing = sorted(set(features) - self.features)
+        if missing:
+            raise Forbidden(f"Your plan does not include {', '.join(missing)}.", code="feature_not_in_plan")
 
 
 def resolve(
@@ -191,7 +218,10 @@ def resolve(
             [limit.packed for limit in limits],
         ]
     )
-    return Entitlement(limits, for_user.concurrency, for_tenant.concurrency, plan_version, packed)
+    features = frozenset(plan.features)
+    return Entitlement(
+        limits, for_user.concurrency, for_tenant.concurrency, plan_version, packed, features, plan.models
+    )
 
 
 def _bounded(chosen: LimitSet, plan: PlanLimits) -> tuple[Limit, ...]:

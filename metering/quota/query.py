@@ -10,19 +10,23 @@ from enum import Enum
 from uuid import UUID
 
 from core.errors import PaymentRequired
-from core.tenancy.principal import Principal
+from core.tenancy.principal import Forbidden, Principal
 from metering.journal.records import OpenRequest
-from metering.pricing.price import Price, PriceBook
+from metering.pricing.price import STANDARD, Modifiers, Price, PriceBook
 from metering.quota.limits import Entitlement
 from metering.quota.schedule import Timeline, period_at, resumes
 from metering.quota.windows import Calendar, Window, WindowKind, minute_window
 
+LARGE_OUTPUT = 16_384
+"""A request for more output tokens than this takes only a part of the room that is left: docs/decisions/0014."""
+
 
 @dataclass(frozen=True, slots=True)
 class QuotaTerms:
-    """Everything that a moment fixes; valid for `from_ms <= t < until_ms`. Rates are nano-USD per token, the dearest.
+    """Everything that a moment fixes; valid for `from_ms <= t < until_ms`.
 
-    `resumes`: the period was interrupted by another one, so it does not start at zero.
+    Rates are nano-USD: the dearest per token, and per web search. `resumes`: the period was interrupted by another one,
+    so it does not start at zero.
     """
 
     entitlement: Entitlement
@@ -33,10 +37,11 @@ class QuotaTerms:
     prompt_rate: int
     output_rate: int
     resumes: bool = False
+    search_rate: int = 0
 
-    def nano_usd(self, prompt_tokens: int, output_tokens: int) -> int:
-        """The most that these tokens can cost."""
-        return prompt_tokens * self.prompt_rate + output_tokens * self.output_rate
+    def nano_usd(self, prompt_tokens: int, output_tokens: int, web_searches: int = 0) -> int:
+        """The most that these tokens and searches can cost."""
+        return prompt_tokens * self.prompt_rate + output_tokens * self.output_rate + web_searches * self.search_rate
 
     def window_ends_ms(self, at_ms: int) -> dict[WindowKind, int]:
         """The end of each window that covers `at_ms`."""
@@ -52,6 +57,8 @@ class QuotaQuery:
     """A request for at most `max_tokens` of output on a prompt of at most `prompt_bound` tokens.
 
     `prompt_likely`: the probable size of the prompt. `smallest_output`: the fewest output tokens worth a grant.
+    `features`: those that the plan has to allow. `further_models`: those that may answer beside `model`;
+    `may_choose_model`: the provider may choose others. `further_output`: what they may write beside the grant.
     `ttl_ms`: how long the request may run. `redis_unreachable`: this process cannot reach Redis, so Postgres takes the
     tenant over.
     """
@@ -66,16 +73,25 @@ class QuotaQuery:
     timeline: Timeline
     book: PriceBook
     redis_unreachable: bool = False
+    web_searches: int = 0
+    modifiers: Modifiers = STANDARD
+    features: frozenset[str] = frozenset()
+    large_output: int = LARGE_OUTPUT
+    further_models: tuple[str, ...] = ()
+    may_choose_model: bool = False
+    further_output: int = 0
 
     def terms(self, at_ms: int, calendar: Calendar) -> QuotaTerms:
         """The terms of a moment.
 
-        Raises PaymentRequired when the schedule grants nothing then, UnknownModel when the model had no price.
+        Raises PaymentRequired when the schedule grants nothing then, Forbidden for a model or a feature that the plan
+        does not have then, UnknownModel when the model had no price, UnknownModifier when the price has no factor.
         """
         stretch = self.timeline.at(at_ms)
         if stretch.refusal is not None:
             raise PaymentRequired(stretch.refusal.detail, code=stretch.refusal.code)
-        prompt_rate, output_rate = self.book.at(self.model, at_ms).dearest(self.prompt_bound)
+        stretch.entitlement.require(self.model, self.features)
+        prompt_rate, output_rate, search_rate = self._dearest_rates(stretch.entitlement, at_ms)
         day, period = calendar.day(at_ms), period_at(self.timeline.periods, at_ms, calendar)
         return QuotaTerms(
             entitlement=stretch.entitlement,
@@ -86,7 +102,27 @@ class QuotaQuery:
             prompt_rate=prompt_rate,
             output_rate=output_rate,
             resumes=resumes(self.timeline.periods, period, calendar),
+            search_rate=search_rate,
         )
+
+    def _dearest_rates(self, entitlement: Entitlement, at_ms: int) -> tuple[int, int, int]:
+        """The highest rates of all models that may be charged: prompt, output, search. Raises as `terms` does."""
+        for model in self.further_models:
+            entitlement.require(model, ())
+        prices = [self.book.at(model, at_ms) for model in (self.model, *self.further_models)]
+        rates = [(*price.dearest(self.prompt_bound, self.modifiers), price.web_search_rate) for price in prices]
+        if self.may_choose_model:
+            if entitlement.models is not None:
+                message = "This plan includes some models only, so name them: the provider may choose any."
+                raise Forbidden(message, code="model_not_in_plan")
+            of_key = self.principal.models
+            rates += [
+                (*price.dearest_known(self.prompt_bound, self.modifiers), price.web_search_rate)
+                for price in self.book.in_force(at_ms)
+                if of_key is None or price.model in of_key
+            ]
+        prompts, outputs, searches = zip(*rates, strict=True)
+        return max(prompts), max(outputs), max(searches)
 
     def grant(
         self,
@@ -99,8 +135,9 @@ class QuotaQuery:
         room: tuple[int, ...],
         holds_expired: bool = False,
     ) -> "Grant":
-        """The grant of a store whose clock says `now_ms`. Raises UnknownModel."""
+        """The grant of a store whose clock says `now_ms`, of so many tokens for the answer. Raises UnknownModel."""
         price, ends = self.book.at(self.model, now_ms), terms.window_ends_ms(now_ms)
+        held_output = output_tokens + self.further_output
         request = OpenRequest(
             tenant_id=self.principal.tenant_id,
             id=id,
@@ -115,11 +152,21 @@ class QuotaQuery:
             deadline_ms=now_ms + self.ttl_ms,
             model=self.model,
             held_prompt_tokens=self.prompt_bound,
-            held_output_tokens=output_tokens,
-            held_nano_usd=terms.nano_usd(self.prompt_bound, output_tokens),
+            held_output_tokens=held_output,
+            held_nano_usd=terms.nano_usd(self.prompt_bound, held_output, self.web_searches),
+            held_web_searches=self.web_searches,
         )
         window_ends_ms = tuple(ends[limit.window] for limit in terms.entitlement.limits)
-        return Grant(request, price, terms.entitlement, room, window_ends_ms, holds_expired)
+        return Grant(
+            request,
+            price,
+            terms.entitlement,
+            room,
+            window_ends_ms,
+            holds_expired,
+            self.modifiers,
+            self.further_output,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +174,8 @@ class Grant:
     """An admitted request: the row that the journal opens, and what the request was granted under.
 
     `room`: what is left of each limit of the entitlement after this hold, in its counting unit. `holds_expired`: some
-    hold may be past its deadline.
+    hold may be past its deadline. `modifiers`: of the price, as the request asks for them. `further_output`: what of
+    the held output is for other models.
     """
 
     request: OpenRequest
@@ -136,6 +184,13 @@ class Grant:
     room: tuple[int, ...]
     window_ends_ms: tuple[int, ...]
     holds_expired: bool = False
+    modifiers: Modifiers = STANDARD
+    further_output: int = 0
+
+    @property
+    def output_tokens(self) -> int:
+        """The most output of the answer itself."""
+        return self.request.held_output_tokens - self.further_output
 
 
 @dataclass(frozen=True, slots=True)

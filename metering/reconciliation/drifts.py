@@ -98,7 +98,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Unpriced:
-    """Settled requests whose model was not in the price list, priced as the requested model. Not a drift."""
+    """Settled requests whose price the price list did not know whole: docs/prices.md. Not a drift."""
 
     tenant_id: UUID
     model: str
@@ -146,7 +146,7 @@ class Reconciliation:
 
 
 def counts(values: Iterable[int]) -> dict[str, int]:
-    """The seven counts by name, and the errors if there are eight values."""
+    """The nine counts by name, and the errors if there are ten values."""
     return dict(zip(REPORTED_COLUMNS, values, strict=False))
 
 

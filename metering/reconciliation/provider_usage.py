@@ -15,15 +15,17 @@ from metering.reconciliation.drifts import first_id
 from metering.sql import load
 
 _STATEMENT_S = 3600
+COMPARED = (*TOKEN_COLUMNS, "web_searches")
+"""The counts that both sides have: the provider's report does not tell thinking from other output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The provider's usage of one UTC day and model: the token classes, in the order of TOKEN_COLUMNS."""
+    """The provider's usage of one UTC day and model; the counts in the order of COMPARED."""
 
     day: date
     model: str
-    tokens: tuple[int, ...]
+    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Exposure:
     @property
     def difference(self) -> dict[str, int]:
         """Their counts minus ours; only those that differ."""
-        by = {name: self.theirs[name] - self.ours[name] for name in TOKEN_COLUMNS}
+        by = {name: self.theirs[name] - self.ours[name] for name in COMPARED}
         return {name: amount for name, amount in by.items() if amount}
 
     def as_json(self) -> dict[str, Any]:
@@ -66,14 +68,14 @@ async def compare_with_provider(
         bounds = (first_id(first), first_id(first + timedelta(days=days)))
         rows = await connection.fetch(load("reconcile_provider"), *bounds, timeout=_STATEMENT_S)
     ours = {(row["day"], row["model"]): row for row in rows}
-    theirs = {(entry.day, entry.model): entry.tokens for entry in reported}
-    none: dict[str, int] = dict.fromkeys((*TOKEN_COLUMNS, "requests", "estimated", "lost"), 0)
+    theirs = {(entry.day, entry.model): entry.counts for entry in reported}
+    none: dict[str, int] = dict.fromkeys((*COMPARED, "requests", "estimated", "lost"), 0)
     return [
         Exposure(
             day=day,
             model=model,
-            ours={name: row[name] for name in TOKEN_COLUMNS},
-            theirs=dict(zip(TOKEN_COLUMNS, theirs.get((day, model), (0,) * len(TOKEN_COLUMNS)), strict=True)),
+            ours={name: row[name] for name in COMPARED},
+            theirs=dict(zip(COMPARED, theirs.get((day, model), (0,) * len(COMPARED)), strict=True)),
             requests=row["requests"],
             estimated=row["estimated"],
             lost=row["lost"],

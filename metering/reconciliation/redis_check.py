@@ -20,7 +20,7 @@ from core.ids import uuid7_floor, uuid7_ms
 from core.postgres.database import Connections
 from metering.admission.redis_scripts import QuotaScripts, built_users_key, tenant_key, user_key
 from metering.counts import counts_in
-from metering.quota.counters import Hold, WindowState
+from metering.quota.counters import HELD, Hold, WindowState
 from metering.reconciliation.drifts import REDIS, Drift, Month, counts
 from metering.sql import load
 
@@ -28,7 +28,6 @@ _TRIES = 5
 _PAUSE_S = 0.4
 _USERS = 200  # hashes that are read, and summed by Postgres, at a time
 _STATEMENT_S = 600
-_HELD = ("held_requests", "held_prompt", "held_output", "held_nano_usd")
 
 Drifts = dict[tuple[Any, ...], Drift]
 Used = dict[tuple[UUID | None, str], tuple[int, ...]]
@@ -168,6 +167,8 @@ class RedisCheck:
         return {(row["user_id"], row["kind"]): counts_in(row) for row in rows}
 
 
+_HELD_COLUMNS = ("held_prompt_tokens", "held_output_tokens", "held_web_searches", "held_nano_usd")
+"""The columns of what a request holds, in the order of HELD."""
 _IN_FORCE = "SELECT epoch FROM tenant_epochs WHERE tenant_id = $1 AND fallback_until IS NULL"
 
 
@@ -182,12 +183,12 @@ def _holds(tenant_id: UUID, shadow: ExpectedCounters, rows: dict[UUID, Any]) -> 
         if not lapsed and (row is None or not row["holds"]):
             why = "unknown" if row is None else str(row["state"])
             subject = shadow.subject | {"hold": str(request), "request": why}
-            yield Drift(REDIS, tenant_id, subject, {}, dict(zip(_HELD, hold.amounts, strict=True)))
+            yield Drift(REDIS, tenant_id, subject, {}, dict(zip(HELD, hold.amounts, strict=True)))
     for request, row in rows.items():
         if row["holds"] and request not in shadow.holds and request.int < shadow.before.int:
-            amounts = (1, row["held_prompt_tokens"], row["held_output_tokens"], row["held_nano_usd"])
+            amounts = (1, *(row[name] for name in _HELD_COLUMNS))
             subject = shadow.subject | {"hold": str(request), "request": "open" if row["state"] == "open" else "kept"}
-            yield Drift(REDIS, tenant_id, subject, dict(zip(_HELD, amounts, strict=True)), {})
+            yield Drift(REDIS, tenant_id, subject, dict(zip(HELD, amounts, strict=True)), {})
     running = int(shadow.fields.get(b"c", b"0"))
     if running != len(shadow.holds):
         subject = shadow.subject | {"concurrency": "running"}
@@ -199,8 +200,8 @@ def _windows(tenant_id: UUID, shadow: ExpectedCounters, used: Used) -> Iterable[
     for name in shadow.windows:
         state = WindowState.unpack(shadow.fields.get(name.encode()))
         holds = [hold.amounts for hold in shadow.holds.values() if name in hold.windows]
-        expected = dict(zip(_HELD, (sum(column) for column in zip((0, 0, 0, 0), *holds, strict=True)), strict=True))
-        actual = dict(zip(_HELD, state.held, strict=True))
+        expected = dict(zip(HELD, (sum(column) for column in zip((0,) * len(HELD), *holds, strict=True)), strict=True))
+        actual = dict(zip(HELD, state.held, strict=True))
         if shadow.granted:
             expected |= counts(used.get((shadow.user_id, name[0]), WindowState().used))
             actual |= counts(state.used)

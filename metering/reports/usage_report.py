@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, FromClause, Label, Select, Subquery, func, select, union_all
 
 from core.tenancy.models import ApiKey, Tenant, User
-from metering.counts import REPORTED_COLUMNS, TOKEN_COLUMNS
+from metering.counts import LATER_COLUMNS, REPORTED_COLUMNS, TOKEN_COLUMNS
 from metering.models import UsageByDay, UsageDaily, UsageMonthly
 
 GROUP_COLUMNS = {
@@ -32,10 +32,13 @@ GROUPS = tuple(GROUP_COLUMNS)
 """The groups that a report can be grouped by."""
 SUMS = REPORTED_COLUMNS
 PRICE = "price_nano_paise"
+_FIRST_SUMS = tuple(name for name in SUMS if name not in LATER_COLUMNS)
+PRICED_SUMS = (*_FIRST_SUMS, PRICE, *LATER_COLUMNS)
+"""The sums and the price, in the order of the columns of a report with rates."""
 ORDERS = (*SUMS, "tokens", PRICE)
 """The columns that a report can be ordered by, largest first."""
 
-RATES = ("input_rate", "output_rate", "cache_read_rate", "cache_write_rate", "spend_rate")
+RATES = ("input_rate", "output_rate", "cache_read_rate", "cache_write_rate", "spend_rate", "web_search_rate")
 """The columns of a table of rates, beside `tenant_id` and `period_id`: paise per million units, or NULL.
 
 In the order of `billing.rating.overage.Meter`.
@@ -74,13 +77,13 @@ class UsageReport:
 
     @property
     def columns(self) -> list[str]:
-        """The names of the columns that `query` selects, without the price."""
+        """The names of the columns that `query` selects, given rates."""
         named = [_NAMED[group][1] for group in self.group_by if self.named and group in _NAMED]
         names = [label.name for labels in named for label in labels]
-        return [*(GROUP_COLUMNS[group] for group in self.group_by), *names, *SUMS]
+        return [*(GROUP_COLUMNS[group] for group in self.group_by), *names, *PRICED_SUMS]
 
     def query(self, rates: FromClause | None = None) -> Select[*tuple[Any, ...]]:
-        """The SELECT: `columns`, followed by the price in nano-paise if there are `rates`."""
+        """The SELECT: `columns`, with the price in nano-paise if there are `rates`."""
         summed = self._summed(rates)
         if self.named and self.top is not None:
             summed = select(summed).order_by(*self._ordered(summed)).limit(self.top).subquery("shown")
@@ -97,9 +100,10 @@ class UsageReport:
         rows = self._rows().subquery("usage")
         parts = rows if rates is None else self._by_rates(rows, rates)
         groups = [parts.c[GROUP_COLUMNS[group]] for group in self.group_by]
-        sums: list[ColumnElement[Any]] = [func.coalesce(func.sum(parts.c[name]), 0).label(name) for name in SUMS]
-        if rates is not None:
-            sums.append(func.coalesce(func.sum(_price(parts)), 0).label(PRICE))
+        units = {name: parts.c[name] for name in SUMS} | ({} if rates is None else {PRICE: _price(parts)})
+        sums: list[ColumnElement[Any]] = [
+            func.coalesce(func.sum(units[name]), 0).label(name) for name in PRICED_SUMS if name in units
+        ]
         return select(*groups, *sums).group_by(*groups).subquery("report")
 
     def _by_rates(self, rows: Subquery, rates: FromClause) -> Subquery:
@@ -173,10 +177,11 @@ def _price(parts: Subquery) -> ColumnElement[Any]:
         (columns.output_tokens, columns.output_rate),
         (columns.cache_read_tokens, columns.cache_read_rate),
         (columns.cache_write_5m_tokens + columns.cache_write_1h_tokens, columns.cache_write_rate),
+        (columns.web_searches, columns.web_search_rate),
     )
-    tokens = sum(units * func.coalesce(per_million, 0) for units, per_million in priced)
+    classes = sum(units * func.coalesce(per_million, 0) for units, per_million in priced)
     # The rate of spend is per micro-USD (1,000 nano-USD), which already includes the factor.
-    return tokens * _NANO_PAISE + columns.cost_nano_usd * func.coalesce(columns.spend_rate, 0)
+    return classes * _NANO_PAISE + columns.cost_nano_usd * func.coalesce(columns.spend_rate, 0)
 
 
 def _month_of(table: Any, day: Any) -> ColumnElement[Any]:

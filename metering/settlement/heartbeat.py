@@ -7,6 +7,7 @@ Postgres down: the beat is missed, and the next one carries everything again.
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -20,9 +21,11 @@ from core.postgres.database import Connections
 from metering.journal.in_flight import InFlight
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome
-from metering.pricing.tokens import NO_USAGE, Usage
+from metering.pricing.iterations import ModelUsage
+from metering.pricing.tokens import Usage
 from metering.settlement.chars_per_token import CharsPerToken
-from metering.settlement.token_counting import broken_usage
+from metering.settlement.output_rates import OutputRates
+from metering.settlement.token_counting import begun_usage, final_usage
 from metering.sql import load
 
 AfterBeat = Callable[[Connections], Awaitable[None]]
@@ -34,7 +37,11 @@ log = get_logger(__name__)
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True):
-    """The progress of a stream. `usage` is None before `message_start`; its output is what the provider reported."""
+    """The progress of a stream. `usage` is None before `message_start`; its output is what the provider reported.
+
+    `usage` is that of the request's own model, `beside_tokens` the part of its output that is not the message;
+    `others` is that of other models. `hidden_tokens`: estimated, of thinking that is not sent.
+    """
 
     id: UUID
     outcome: Outcome = Outcome.LOST
@@ -45,23 +52,38 @@ class Progress(msgspec.Struct, frozen=True, array_like=True):
     stop_reason: str | None = None
     upstream_request_id: str | None = None
     upstream_message_id: str | None = None
+    modifiers: str | None = None
+    others: tuple[ModelUsage, ...] = ()
+    is_known: bool = True
+    beside_tokens: int = 0
+    hidden_tokens: int = 0
+    granted_output_tokens: int = 0
+    """0: the process is of a version that did not say."""
 
 
-def progress_of(request_id: UUID, recorder: UsageRecorder | None) -> Progress:
+def progress_of(request_id: UUID, recorder: UsageRecorder | None, hidden_tokens: int = 0) -> Progress:
     """The progress of a request. Pure."""
     if recorder is None or recorder.started is None:
         return Progress(request_id, upstream_request_id=None if recorder is None else recorder.upstream_request_id)
-    usage = NO_USAGE if recorder.outcome is Outcome.REFUSED else broken_usage(recorder, relayed_tokens=0)
+    parts, beside_tokens = final_usage(recorder), 0
+    if parts is None:
+        parts, beside_tokens = begun_usage(recorder)
     return Progress(
         request_id,
         recorder.outcome if recorder.finished else Outcome.LOST,
-        usage,
+        parts[0].usage,
         recorder.finished,
         recorder.output_chars,
         recorder.model,
         recorder.stop_reason,
         recorder.upstream_request_id,
         recorder.upstream_message_id,
+        recorder.modifiers.text,
+        parts[1:],
+        parts[0].is_known,
+        beside_tokens,
+        hidden_tokens,
+        recorder.granted_output_tokens,
     )
 
 
@@ -75,6 +97,7 @@ class Heartbeat:
     process_id: UUID
     every_s: float
     after_beat: AfterBeat | None = None
+    output_rates: OutputRates = field(default_factory=OutputRates)
     task: "asyncio.Task[None] | None" = field(default=None, init=False)
 
     async def start(self) -> None:
@@ -102,10 +125,19 @@ class Heartbeat:
     async def beat(self) -> None:
         """Writes one beat. Raises Unavailable."""
         async with self.pool.acquire() as connection:
-            progress = msgspec.json.encode([progress_of(*entry) for entry in self.in_flight]).decode()
+            progress = msgspec.json.encode(self._progress()).decode()
             process = (self.process_id, socket.gethostname(), os.getpid())
             await connection.execute(load("heartbeat"), *process, progress, timeout=_WRITE_S)
             await self._share_measurements(connection)
+
+    def _progress(self) -> list[Progress]:
+        now_s = time.monotonic()
+        return [
+            progress_of(
+                request_id, recorder, 0 if recorder is None else self.output_rates.hidden_tokens(recorder, now_s)
+            )
+            for request_id, recorder in self.in_flight
+        ]
 
     async def _work(self) -> None:
         while True:

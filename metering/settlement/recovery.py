@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -28,12 +28,16 @@ from metering.admission.redis_scripts import QuotaScripts
 from metering.journal.in_flight import InFlight
 from metering.journal.journal import settle_batch
 from metering.journal.records import Settlement, Source
-from metering.pricing.price import PriceBook
+from metering.pricing.answer_cost import price_answer
+from metering.pricing.iterations import ModelUsage
+from metering.pricing.price import Modifiers, PriceBook
 from metering.pricing.price_list import PriceList
-from metering.pricing.tokens import NO_USAGE, Usage
+from metering.pricing.tokens import NO_USAGE
 from metering.settlement.chars_per_token import CharsPerToken
 from metering.settlement.failure_detector import FailureDetector
 from metering.settlement.heartbeat import Progress
+from metering.settlement.settlement import log_unknown
+from metering.settlement.token_counting import ModelUsages, with_written
 from metering.sql import load
 
 _SHARD = 0
@@ -146,7 +150,7 @@ class Recovery:
         if beat is None:
             with contextlib.suppress(Unavailable):  # a hold that stays is released once it has expired
                 await self.quota.settle_all(
-                    (one.tenant_id, one.user_id, one.id, one.counts.values) for one in lost if one.id in settled
+                    (one.tenant_id, one.user_id, one.id, one.total.values) for one in lost if one.id in settled
                 )
         if settled:
             suspected = beat is not None
@@ -155,11 +159,11 @@ class Recovery:
 
     def _settlement(self, row: asyncpg.Record, progress: Progress, book: PriceBook) -> Settlement:
         """The settlement of a request from its last progress: final if the stream had ended, else estimated."""
-        pinned = book.by_id(row["price_id"])
-        price, known = book.settle(progress.model, to_ms(row["opened_at"]), pinned)
-        usage, source = NO_USAGE, Source.ESTIMATED
-        if progress.usage is not None:
-            usage, source = self._measured(progress.usage, progress, row["held_output_tokens"])
+        held: int = row["held_output_tokens"]  # with the output of further models
+        parts, source = self._measured(progress, min(held, progress.granted_output_tokens or held))
+        modifiers = Modifiers.parse(progress.modifiers)
+        cost = price_answer(book, book.by_id(row["price_id"]), to_ms(row["opened_at"]), parts, modifiers)
+        log_unknown(row["id"], cost)
         return Settlement(
             tenant_id=row["tenant_id"],
             id=row["id"],
@@ -167,21 +171,25 @@ class Recovery:
             outcome=progress.outcome,
             source=source,
             model=progress.model or row["model_asked"],
-            model_known=known,
-            usage=usage,
-            cost_nano_usd=price.cost_nano_usd(usage),
+            model_known=not cost.unknown,
+            usage=cost.usage,
+            cost_nano_usd=cost.cost_nano_usd,
             stop_reason=progress.stop_reason,
             upstream_request_id=progress.upstream_request_id,
             upstream_message_id=progress.upstream_message_id,
             output_chars=progress.output_chars,
+            modifiers=progress.modifiers,
+            others=cost.others,
         )
 
-    def _measured(self, usage: Usage, progress: Progress, granted: int) -> tuple[Usage, Source]:
+    def _measured(self, progress: Progress, granted: int) -> tuple[ModelUsages, Source]:
         """The usage and its source. An estimate is at most `granted`, the most that the provider could write."""
-        if progress.finished:
-            return usage, Source.FINAL
-        estimate = self.chars_per_token.estimate(progress.model or "", progress.output_chars)
-        return replace(usage, output_tokens=max(usage.output_tokens, min(estimate, granted))), Source.ESTIMATED
+        own = ModelUsage(progress.model or "", progress.usage or NO_USAGE, progress.is_known)
+        parts = (own, *progress.others)
+        if progress.usage is None or progress.finished:
+            return parts, Source.FINAL if progress.finished else Source.ESTIMATED
+        estimate = self.chars_per_token.estimate(progress.model or "", progress.output_chars) + progress.hidden_tokens
+        return with_written(parts, progress.beside_tokens, min(estimate, granted)), Source.ESTIMATED
 
 
 async def _settle(connection: Any, lost: Sequence[Settlement]) -> set[UUID]:

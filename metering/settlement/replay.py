@@ -115,7 +115,7 @@ class Replay:
         async with self._pool.acquire() as connection:
             done = await self._settle(connection, settlements)
         with contextlib.suppress(Unavailable):  # a hold that stays is released once it has expired
-            await self._quota.settle_all((one.tenant_id, one.user_id, one.id, one.counts.values) for one in done)
+            await self._quota.settle_all((one.tenant_id, one.user_id, one.id, one.total.values) for one in done)
         return done
 
     async def _settle(self, connection: Any, settlements: Sequence[Settlement]) -> list[Settlement]:

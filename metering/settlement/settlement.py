@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from core.errors import NakaError, Unavailable
 from core.logs import get_logger
@@ -26,6 +27,7 @@ from metering.journal.journal import Journal, Settled
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Settlement
 from metering.journal.spool import Spool
+from metering.pricing.answer_cost import AnswerCost, price_answer
 from metering.pricing.price_list import PriceList
 from metering.quota.query import Grant
 from metering.settlement.token_counting import OutputCounter
@@ -50,11 +52,21 @@ class Settlements:
     """Called with each settlement once it is durable."""
     tasks: "set[asyncio.Task[Settlement]]" = field(default_factory=set, init=False)
 
-    def recorder(self, grant: Grant, count_prompt: Callable[[], Awaitable[int]] | None = None) -> UsageRecorder:
-        """The recorder of an admitted request, which heartbeats read. `count_prompt`: the provider's free count."""
+    def recorder(
+        self,
+        grant: Grant,
+        count_prompt: Callable[[], Awaitable[int]] | None = None,
+        prompt_once: int | None = None,
+    ) -> UsageRecorder:
+        """The recorder of an admitted request, which heartbeats read.
+
+        `count_prompt`: the provider's free count of one inference. `prompt_once`: the most of one; None: what is held.
+        """
         request = grant.request
-        recorder = UsageRecorder(request.held_output_tokens, request.deadline_ms)
+        recorder = UsageRecorder(grant.output_tokens, request.deadline_ms)
         recorder.held_prompt_tokens, recorder.count_prompt = request.held_prompt_tokens, count_prompt
+        recorder.prompt_once = prompt_once
+        recorder.asked = grant.modifiers
         self.in_flight.record(grant.request.id, recorder)
         return recorder
 
@@ -91,7 +103,7 @@ class Settlements:
     async def _release(self, settlement: Settlement) -> None:
         """Replaces the hold by the counts, in Redis."""
         try:
-            await self.quota.settle(settlement.tenant_id, settlement.user_id, settlement.id, settlement.counts.values)
+            await self.quota.settle(settlement.tenant_id, settlement.user_id, settlement.id, settlement.total.values)
         except RedisUnavailable:
             log.debug("hold_not_released", request_id=str(settlement.id))  # one per request of an outage
         except NakaError as error:
@@ -123,12 +135,11 @@ class Settlements:
             await asyncio.sleep(_RETRY_S)
 
     async def _measure(self, grant: Grant, recorder: UsageRecorder) -> Settlement:
-        """The settlement of the recorder, at the price of the model that answered at the moment of the grant."""
-        request = grant.request
-        usage, source = await self.counter.measure(recorder)
-        price, known = (await self.prices.known()).settle(recorder.model, request.opened_ms, grant.price)
-        if not known:
-            log.error("model_not_listed", request_id=str(request.id), model=recorder.model, priced_as=price.model)
+        """The settlement of the recorder, at the prices of the models that answered at the moment of the grant."""
+        request, modifiers = grant.request, recorder.modifiers
+        parts, source = await self.counter.measure(recorder)
+        cost = price_answer(await self.prices.known(), grant.price, request.opened_ms, parts, modifiers)
+        log_unknown(request.id, cost)
         return Settlement(
             tenant_id=request.tenant_id,
             id=request.id,
@@ -136,11 +147,19 @@ class Settlements:
             outcome=recorder.outcome,
             source=source,
             model=recorder.model or request.model,
-            model_known=known,
-            usage=usage,
-            cost_nano_usd=price.cost_nano_usd(usage),
+            model_known=not cost.unknown,
+            usage=cost.usage,
+            cost_nano_usd=cost.cost_nano_usd,
             stop_reason=recorder.stop_reason,
             upstream_request_id=recorder.upstream_request_id,
             upstream_message_id=recorder.upstream_message_id,
             output_chars=recorder.output_chars,
+            modifiers=modifiers.text,
+            others=cost.others,
         )
+
+
+def log_unknown(request_id: UUID, cost: AnswerCost) -> None:
+    """Logs what the price list does not know of a request: its price may be wrong until the list is completed."""
+    for what in cost.unknown:
+        log.error("price_not_listed", request_id=str(request_id), what=what)

@@ -1,21 +1,28 @@
 """Measures the usage of a request: from the provider's final usage, a count of the relayed text, or its length.
 
 For an answer that broke off, the input is exact from `message_start` on; the output is the relayed text, counted by the
-provider or, if that fails, estimated from the model's characters per token. A request that was sent, and neither
-answered nor refused, has its input as counted by the provider or as bounded at admission: both are estimates. If the
-provider's count is down or slow, the measurement is less exact, at most `_LONGEST_S` late, and never fails.
+provider or, if that fails, estimated from the model's characters per token; and hidden thinking, estimated. A request
+that was sent, and neither answered nor refused, has the input of one inference, as counted by the provider or as
+bounded at admission: both are estimates. If the provider's count is down or slow, the measurement is less exact, at
+most `_LONGEST_S` late, and never fails.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from core.errors import NakaError
 from core.logs import get_logger
+from core.resilience.shares import apart
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome, Source
-from metering.pricing.tokens import NO_USAGE, ReportedUsage, Usage, overlay
+from metering.pricing.iterations import ModelUsage, message_output, usage_by_model, without_placeholders
+from metering.pricing.tokens import ReportedUsage, Usage
 from metering.settlement.chars_per_token import CharsPerToken
+from metering.settlement.output_rates import OutputRates
+
+ModelUsages = tuple[ModelUsage, ...]
+"""The usage of a request by model, its own first."""
 
 _LONGEST_S = 6.0
 
@@ -31,30 +38,46 @@ class OutputCounter:
 
     count_output: Callable[[str, str], Awaitable[int]] | None
     chars_per_token: CharsPerToken
+    output_rates: OutputRates = field(default_factory=OutputRates)
 
-    async def measure(self, recorder: UsageRecorder) -> tuple[Usage, Source]:
-        """The usage of a request that has ended, and its source. Drops the recorder's text."""
+    async def measure(self, recorder: UsageRecorder) -> tuple[ModelUsages, Source]:
+        """The usage of a request that has ended, by model, and its source. Drops the recorder's text."""
         try:
             if recorder.unanswered:
-                return Usage(input_tokens=await self._prompt_tokens(recorder)), Source.ESTIMATED
-            usage = final_usage(recorder)
-            if usage is None:
-                tokens, source = await self._relayed(recorder)
-                return broken_usage(recorder, tokens), source
-            if recorder.finished and recorder.model is not None:
-                self.chars_per_token.observe(recorder.model, recorder.output_chars, usage.output_tokens)
-            return usage, Source.FINAL
+                usage = Usage(input_tokens=await self._prompt_tokens(recorder))
+                return (ModelUsage(recorder.model or "", usage),), Source.ESTIMATED
+            final = final_usage(recorder)
+            if final is not None:
+                self._observe(recorder)
+                return final, Source.FINAL
+            tokens, source = await self._relayed(recorder)
+            hidden = self.output_rates.hidden_tokens(recorder, recorder.ended_s)
+            return broken_usage(recorder, tokens + hidden), Source.ESTIMATED if hidden else source
         finally:
             recorder.forget_text()
             recorder.count_prompt = None
 
+    def _observe(self, recorder: UsageRecorder) -> None:
+        """Learns from a complete answer. One with hidden thinking tells nothing of the characters of a token."""
+        if recorder.started is None or recorder.model is None or not recorder.finished:
+            return
+        tokens = message_output(recorder.started, recorder.latest, recorder.model)
+        if not recorder.hidden_thinking.blocks:
+            self.chars_per_token.observe(recorder.model, recorder.output_chars, tokens)
+        self.output_rates.observe(recorder.model, tokens, recorder.ended_s - recorder.answered_s)
+
     async def _prompt_tokens(self, recorder: UsageRecorder) -> int:
-        """The input of a request that was never answered: at most what was held, so no window exceeds its limit."""
+        """The input of a request that was never answered: of one inference, since nobody knows of a second one.
+
+        At most what was held, so no window exceeds its limit.
+        """
+        held, once = recorder.held_prompt_tokens, recorder.prompt_once
+        most = held if once is None else min(once, held)
         if recorder.count_prompt is not None:
             counted = await _counted(recorder.count_prompt(), "prompt_not_counted", recorder.model)
             if counted is not None:
-                return min(counted, recorder.held_prompt_tokens)
-        return recorder.held_prompt_tokens
+                return min(counted, most)
+        return most
 
     async def _relayed(self, recorder: UsageRecorder) -> tuple[int, Source]:
         """The tokens of the relayed text. No text needs no count."""
@@ -69,10 +92,14 @@ class OutputCounter:
 
 
 async def _counted(count: Awaitable[int], event: str, model: str | None) -> int | None:
-    """The provider's count; None, and a log line, if it fails or takes longer than `_LONGEST_S`."""
+    """The provider's count; None, and a log line, if it fails or takes longer than `_LONGEST_S`.
+
+    It has a share of places apart from the counts that the tenant asks for, which could take all of its places.
+    """
     try:
         async with asyncio.timeout(_LONGEST_S):
-            return await count
+            with apart("settle"):
+                return await count
     except (NakaError, TimeoutError) as error:
         log.warning(event, error=str(error) or type(error).__name__, model=model)
     except Exception as error:  # noqa: BLE001 - a failed count must not fail the settlement
@@ -80,23 +107,38 @@ async def _counted(count: Awaitable[int], event: str, model: str | None) -> int 
     return None
 
 
-def final_usage(recorder: UsageRecorder) -> Usage | None:
+def final_usage(recorder: UsageRecorder) -> ModelUsages | None:
     """The provider's own counts; None for an answer that broke off before them. Pure.
 
     Before `message_start` there are none, and a refusal without output counts no tokens.
     """
-    if recorder.started is None or recorder.outcome is Outcome.REFUSED:
-        return NO_USAGE
-    return overlay(recorder.started, recorder.latest) if recorder.finished else None
+    model, refused = recorder.model or "", recorder.outcome is Outcome.REFUSED
+    if recorder.started is None:
+        return (ModelUsage(model),)
+    if recorder.finished or refused:
+        return usage_by_model(recorder.started, recorder.latest, model, refused=refused)
+    return None
 
 
-def broken_usage(recorder: UsageRecorder, relayed_tokens: int) -> Usage:
-    """The counts of an answer that broke off after `relayed_tokens` of text. Pure.
+def broken_usage(recorder: UsageRecorder, written_tokens: int) -> ModelUsages:
+    """The counts of an answer that broke off after `written_tokens` of its message. Pure.
 
     The output in `message_start` is a placeholder and is ignored; that in a `message_delta` is exact. Our own count is
     at most what was granted: the provider cannot have written more.
     """
-    latest = recorder.latest or ReportedUsage()
-    usage = overlay(recorder.started or ReportedUsage(), latest)
-    reported = latest.output_tokens or 0
-    return replace(usage, output_tokens=max(reported, min(relayed_tokens, recorder.granted_output_tokens)))
+    parts, beside = begun_usage(recorder)
+    return with_written(parts, beside, min(written_tokens, recorder.granted_output_tokens))
+
+
+def begun_usage(recorder: UsageRecorder) -> tuple[ModelUsages, int]:
+    """What the provider reported of an answer that has begun, and the output beside the message in its own model's."""
+    model, started = recorder.model or "", without_placeholders(recorder.started or ReportedUsage())
+    parts = usage_by_model(started, recorder.latest, model)
+    return parts, parts[0].usage.output_tokens - message_output(started, recorder.latest, model)
+
+
+def with_written(parts: ModelUsages, beside_tokens: int, written_tokens: int) -> ModelUsages:
+    """The usage with at least `written_tokens` of message, beside other output of its own model."""
+    own = parts[0].usage
+    output = max(own.output_tokens, beside_tokens + written_tokens)
+    return replace(parts[0], usage=replace(own, output_tokens=output)), *parts[1:]

@@ -1,11 +1,11 @@
 """SQL statements of metering that are hot or work in bulk, one file each; the rest is written with SQLAlchemy.
 
-Each file opens with a comment that names its parameters and the rows it returns. `load` expands the seven counts
+Each file opens with a comment that names its parameters and the rows it returns. `load` expands the nine counts
 (`metering.counts`), which are written as
 
 - `{counts}`: the names; `{sums}`: the sum of each, under its name; `{negated}`; `{or_zero}`: 0 in place of NULL;
 - `{r.counts}`, `{r.sums}`, and so on: the same of the row `r`;
-- `{parameters $11}`: seven arrays of bigint, from parameter $11 on.
+- `{parameters $11}`: nine arrays of bigint, from parameter $11 on.
 """
 
 import re

@@ -2,7 +2,7 @@
 -- Without its conditions on user_id, the usage of the whole tenant ($2: null).
 --
 -- $2-$6, an array each: the users, the first id of the requests, the first one after them, the day, the period. $7: the
--- requests for which Redis still counts a hold; they are left out.
+-- requests for which Redis still counts a hold; they and their iterations are left out.
 SELECT h.user_id, w.kind, {m.sums}
   FROM unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::date[], $6::text[]) AS h (user_id, first, before, day, period_id)
  CROSS JOIN LATERAL (
@@ -15,6 +15,7 @@ SELECT h.user_id, w.kind, {m.sums}
      FROM usage_entries e
     WHERE e.tenant_id = $1 AND user_id = h.user_id AND e.kind <> 'repair'
       AND (e.period_id = h.period_id OR e.day = h.day)
+      AND (e.kind <> 'iteration' OR e.request_id <> ALL ($7::uuid[]))
  ) AS m
  CROSS JOIN LATERAL (VALUES ('d', m.day = h.day), ('p', m.period_id = h.period_id)) AS w (kind, inside)
  WHERE w.inside

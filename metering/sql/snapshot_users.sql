@@ -35,6 +35,7 @@ WITH asked AS MATERIALIZED (
        FROM usage_requests r
        JOIN usage_entries e ON e.tenant_id = r.tenant_id AND e.request_id = r.id
       WHERE r.tenant_id = a.tenant_id AND r.user_id = a.user_id AND r.id >= a.from_id AND r.state = 'settled'
+        AND (e.kind <> 'iteration' OR r.hold_until IS NULL OR r.hold_until <= statement_timestamp())
      UNION ALL
      SELECT 'd', day::text, {counts}
        FROM usage_daily
@@ -47,22 +48,27 @@ WITH asked AS MATERIALIZED (
    ) u
   UNION ALL
   SELECT a.number, w.kind, w.name, {s.negated}
-    FROM holding s
+    FROM (SELECT tenant_id, user_id, day, period_id, {counts} FROM holding WHERE state = 'settled'
+           UNION ALL
+          SELECT h.tenant_id, h.user_id, e.day, e.period_id, {e.counts}
+            FROM holding h
+            JOIN usage_entries e ON e.tenant_id = h.tenant_id AND e.request_id = h.id AND e.kind = 'iteration') AS s
     JOIN asked a ON a.tenant_id = s.tenant_id AND a.user_id = s.user_id
    CROSS JOIN LATERAL (
      VALUES ('d', s.day::text, s.day >= a.from_day),
             ('p', s.period_id,
              s.period_id = ANY (ARRAY(SELECT n.period_id FROM named n WHERE n.number = a.number)))
    ) AS w (kind, name, wanted)
-   WHERE s.state = 'settled' AND w.wanted
+   WHERE w.wanted
 )
 SELECT kind, name, NULL::uuid AS id, NULL::uuid AS user_id, {sums},
        NULL::bigint AS held_prompt_tokens, NULL::bigint AS held_output_tokens, NULL::bigint AS held_nano_usd,
-       NULL::date AS day, NULL::text AS period_id, NULL::timestamptz AS deadline_at, number, NULL::uuid AS tenant_id
+       NULL::bigint AS held_web_searches, NULL::date AS day, NULL::text AS period_id,
+       NULL::timestamptz AS deadline_at, number, NULL::uuid AS tenant_id
   FROM used
  GROUP BY number, kind, name
 UNION ALL
-SELECT 'h', floor(extract(epoch FROM opened_at) / 60)::bigint::text, id, user_id, 1, 0, 0, 0, 0, 0, 0,
-       held_prompt_tokens, held_output_tokens, held_nano_usd, day, period_id, greatest(deadline_at, hold_until), NULL,
-       tenant_id
+SELECT 'h', floor(extract(epoch FROM opened_at) / 60)::bigint::text, id, user_id, 1, 0, 0, 0, 0, 0, 0, 0, 0,
+       held_prompt_tokens, held_output_tokens, held_nano_usd, coalesce(held_web_searches, 0), day, period_id,
+       greatest(deadline_at, hold_until), NULL, tenant_id
   FROM holding

@@ -35,8 +35,17 @@ END
 $$
 """
 
+_SEVEN = (
+    "requests",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+    "cost_nano_usd",
+)
 _DETACH_MONTH = """
-CREATE FUNCTION naka_detach_month(month date, at_ms bigint, is_dropped boolean) RETURNS void
+CREATE OR REPLACE FUNCTION naka_detach_month(month date, at_ms bigint, is_dropped boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
   part text := to_char(month, '"usage_requests_"YYYY_MM');
@@ -62,12 +71,8 @@ BEGIN
                 AND (p ->> 'ends_ms')::bigint > at_ms) THEN
     RAISE object_in_use USING MESSAGE = 'a period that began in it is still counted';
   END IF;
-  EXECUTE format('INSERT INTO public.usage_checkpoints'
-                 ' (tenant_id, month, day, period_id, requests, input_tokens, output_tokens, cache_read_tokens,'
-                 '  cache_write_5m_tokens, cache_write_1h_tokens, cost_nano_usd)'
-                 ' SELECT tenant_id, %L::date, day, period_id, sum(requests), sum(input_tokens), sum(output_tokens),'
-                 '        sum(cache_read_tokens), sum(cache_write_5m_tokens), sum(cache_write_1h_tokens),'
-                 '        sum(cost_nano_usd)'
+  EXECUTE format('INSERT INTO public.usage_checkpoints (tenant_id, month, day, period_id, {counts})'
+                 ' SELECT tenant_id, %L::date, day, period_id, {sums}'
                  '   FROM public.%I WHERE state = ''settled'' GROUP BY tenant_id, day, period_id', month, part);
   -- The lock stops admission, so it is waited for briefly, and what moved meanwhile is looked at under it.
   PERFORM set_config('lock_timeout', '500ms', true);
@@ -86,9 +91,15 @@ $$
 """
 
 
+def detach_month(counts: tuple[str, ...] = _SEVEN) -> str:
+    """The statement that creates the second function, or replaces it, for these counts of a checkpoint."""
+    sums = ", ".join(f"sum({name})" for name in counts)
+    return _DETACH_MONTH.replace("{counts}", ", ".join(counts)).replace("{sums}", sums)
+
+
 def upgrade() -> None:
     """Creates both, and revokes Postgres's default grant to PUBLIC; `migrations.access` grants them."""
-    for statement in (_MAKE_MONTH, _DETACH_MONTH):
+    for statement in (_MAKE_MONTH, detach_month()):
         op.execute(statement)
     op.execute("REVOKE EXECUTE ON FUNCTION naka_make_month(date) FROM PUBLIC")
     op.execute("REVOKE EXECUTE ON FUNCTION naka_detach_month(date, bigint, boolean) FROM PUBLIC")

@@ -9,7 +9,7 @@ from alembic import op
 revision = "0011"
 down_revision = "0010"
 
-_COUNTS = (
+COUNTS = (
     "requests",
     "input_tokens",
     "output_tokens",
@@ -18,15 +18,38 @@ _COUNTS = (
     "cache_write_1h_tokens",
     "cost_nano_usd",
 )
-_TYPE = f"""
-CREATE TYPE naka_usage AS (
-    tenant_id uuid, user_id uuid, day date, period_id text, key_id uuid, model text,
-    {", ".join(f"{name} bigint" for name in (*_COUNTS, "errors"))}
-)
-"""
 # Postgres's own sum of bigint computes a numeric, whose conversions cost several per cent of a settlement.
 _SUM = "CREATE AGGREGATE naka_sum (bigint) (SFUNC = int8pl, STYPE = bigint)"
 _MONTH = "date_trunc('month', day)::date"
+
+
+def type_of(name: str, counts: tuple[str, ...]) -> str:
+    """The statement that creates a type: an element of what the function adds. Later revisions add types with more."""
+    columns = ", ".join(f"{count} bigint" for count in (*counts, "errors"))
+    return f"""
+CREATE TYPE {name} AS (
+    tenant_id uuid, user_id uuid, day date, period_id text, key_id uuid, model text, {columns}
+)
+"""
+
+
+def function_of(type_name: str, counts: tuple[str, ...]) -> str:
+    """The statement that creates the function for elements of this type."""
+    reported = (*counts, "errors")
+    return f"""
+CREATE FUNCTION naka_add_usage(
+  added {type_name}[], in_shard smallint,
+  tables text[] DEFAULT ARRAY['usage_meters', 'usage_by_day', 'usage_monthly', 'usage_daily']
+) RETURNS void LANGUAGE plpgsql AS $$
+-- Callers lock rows of usage_requests before, and of tenant_epochs after: with the order here, no two of them deadlock.
+#variable_conflict use_column
+BEGIN{_upsert("usage_meters", ("tenant_id", "period_id", "shard"), counts)}\
+{_upsert("usage_by_day", ("tenant_id", "day", "period_id", "model", "shard"), reported)}\
+{_upsert("usage_monthly", ("tenant_id", "user_id", "month", "period_id", "key_id", "model"), reported)}\
+{_upsert("usage_daily", ("tenant_id", "user_id", "day", "period_id", "key_id", "model"), reported)}
+END
+$$
+"""
 
 
 def _upsert(table: str, keys: tuple[str, ...], counts: tuple[str, ...]) -> str:
@@ -43,28 +66,11 @@ def _upsert(table: str, keys: tuple[str, ...], counts: tuple[str, ...]) -> str:
   END IF;"""  # noqa: S608 - column names of this file
 
 
-_REPORTED = (*_COUNTS, "errors")
-_FUNCTION = f"""
-CREATE FUNCTION naka_add_usage(
-  added naka_usage[], in_shard smallint,
-  tables text[] DEFAULT ARRAY['usage_meters', 'usage_by_day', 'usage_monthly', 'usage_daily']
-) RETURNS void LANGUAGE plpgsql AS $$
--- Callers lock rows of usage_requests before, and of tenant_epochs after: with the order here, no two of them deadlock.
-#variable_conflict use_column
-BEGIN{_upsert("usage_meters", ("tenant_id", "period_id", "shard"), _COUNTS)}\
-{_upsert("usage_by_day", ("tenant_id", "day", "period_id", "model", "shard"), _REPORTED)}\
-{_upsert("usage_monthly", ("tenant_id", "user_id", "month", "period_id", "key_id", "model"), _REPORTED)}\
-{_upsert("usage_daily", ("tenant_id", "user_id", "day", "period_id", "key_id", "model"), _REPORTED)}
-END
-$$
-"""
-
-
 def upgrade() -> None:
     """Creates the function, the type of its rows and its sum."""
-    op.execute(_TYPE)
+    op.execute(type_of("naka_usage", COUNTS))
     op.execute(_SUM)
-    op.execute(_FUNCTION)
+    op.execute(function_of("naka_usage", COUNTS))
 
 
 def downgrade() -> None:

@@ -16,13 +16,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="sandbox.anthropic", description="Simulator of Anthropic's Messages API")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True, help="0: any free one")
-    parser.add_argument("--api-key", required=True, help="the one key that is let in")
+    parser.add_argument("--api-key", required=True, action="append", help="a key that is let in")
     parser.add_argument("--pace-ms", type=int, default=25, help="milliseconds before each piece of an answer")
     parser.add_argument("--with-parent", action="store_true", help="end when standard input does")
     options = parser.parse_args()
     if options.with_parent:
         end_with_parent()
-    serve(create_app(options.api_key, pace_ms=options.pace_ms), options.host, options.port)
+    serve(create_app(*options.api_key, pace_ms=options.pace_ms), options.host, options.port)
 
 
 if __name__ == "__main__":

@@ -1,64 +1,84 @@
 """The simulator's ASGI application: Anthropic's routes, and `/_sim/...` to inspect what was served.
 
-Every accepted request has exactly one ledger entry, which ends however its response did. The two routes bypass
-Starlette's middleware, which would hide the server's own `send`.
+Every accepted request has exactly one ledger entry, which ends however its response did. The two routes that a model
+serves bypass Starlette's middleware, which would hide the server's own `send`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from sandbox.anthropic import frames
-from sandbox.anthropic.answer import Answer, compose
+from sandbox.anthropic.answers.plan import Answer, compose
+from sandbox.anthropic.answers.reply import Reply
+from sandbox.anthropic.caches import Caches, Clock
+from sandbox.anthropic.controls import Controls, Received
+from sandbox.anthropic.errors import ApiError
+from sandbox.anthropic.inferences import Inferences, Served
 from sandbox.anthropic.ledger import Entry, Ledger
-from sandbox.anthropic.reply import Reply
-from sandbox.anthropic.request import (
-    MAX_BODY_BYTES,
-    ApiError,
-    MessagesBody,
-    check_headers,
-    count_input,
-    read_count,
-    read_messages,
-    read_script,
-    texts_of,
-)
+from sandbox.anthropic.models import find_model, models_page
+from sandbox.anthropic.requests.asking import Asked, read_asked
+from sandbox.anthropic.requests.body import decode_body, read_json, receive_body
+from sandbox.anthropic.requests.counting import count_input
+from sandbox.anthropic.requests.fields import Request, read_count, read_messages
+from sandbox.anthropic.requests.head import Head, read_head
+from sandbox.anthropic.requests.threads import Threads
+from sandbox.anthropic.requests.turns import blocks_of
 from sandbox.anthropic.script import Script
 from sandbox.anthropic.usage_report import admin_key_of, usage_page
 from sandbox.anthropic.wire import ClientGoneError, Wire
 
-Handler = Callable[[bytes, str, Receive, Send], Awaitable[None]]
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One request that was let in."""
+
+    head: Head
+    body: dict[str, object]
+    received: Received
+    receive: Receive
+    send: Send
+
+
+Handler = Callable[[_Call], Awaitable[None]]
 
 
 class Simulator(Starlette):
     """The app; its state lives as long as it does."""
 
-    def __init__(self, api_key: str, pace_ms: int) -> None:
-        """Take the one key that is let in, and the pause before each piece of an answer."""
-        super().__init__(
-            routes=[
-                Route("/_sim/ledger", self._show_ledger, methods=["GET"]),
-                Route("/_sim/ledger", self._clear_ledger, methods=["DELETE"]),
-                Route("/_sim/stats", self._show_stats, methods=["GET"]),
-                Route("/v1/organizations/usage_report/messages", self._report_usage, methods=["GET"]),
-            ],
-            exception_handlers={HTTPException: _http_error},
-        )
+    def __init__(self, api_keys: Sequence[str], pace_ms: int) -> None:
+        """Take the keys that are let in, each of a workspace of its own, and the pause before each piece."""
         self.ledger = Ledger()
-        self._api_key = api_key.encode()
-        self._admin_key = admin_key_of(api_key).encode()
+        self._inferences = Inferences()
+        clock = Clock()
+        self._caches = Caches(clock)
+        self._threads = Threads(clock)
+        self._controls = Controls(self.ledger, self._inferences, self._caches, clock)
+        self._api_keys = [key.encode() for key in api_keys]
+        self._admin_key = admin_key_of(api_keys[0]).encode()
         self._pace_ms = pace_ms
         self._handlers: dict[str, Handler] = {
             "/v1/messages": self._messages,
             "/v1/messages/count_tokens": self._count_tokens,
         }
+        super().__init__(
+            routes=[
+                *self._controls.routes(),
+                Route("/v1/models", self._list_models, methods=["GET"]),
+                Route("/v1/models/{model_id}", self._show_model, methods=["GET"]),
+                Route("/v1/organizations/usage_report/messages", self._report_usage, methods=["GET"]),
+                Route("/api/hello", _hello, methods=["GET", "HEAD"]),
+            ],
+            exception_handlers={HTTPException: _http_error, ApiError: _api_error},
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve Anthropic's routes here, everything else through Starlette."""
@@ -67,129 +87,141 @@ class Simulator(Starlette):
             await super().__call__(scope, receive, send)
             return
         self.ledger.meet(scope.get("client"))
-        request_id = frames.new_request_id()
+        received = Received.of(scope, frames.new_request_id())
         try:
-            check_headers(dict(scope["headers"]), self._api_key)
-            await handler(await _read_body(receive), request_id, receive, send)
+            headers = dict(scope["headers"])
+            head = read_head(headers, self._api_keys)
+            received.body = await receive_body(receive)
+            self._controls.keep(received)
+            body = read_json(decode_body(headers, received.body))
+            await handler(_Call(head, body, received, receive, send))
         except ApiError as error:
-            await _send_error(send, request_id, error)
+            await _send_error(send, received.request_id, error)
         except ClientGoneError:
             return
 
-    async def _messages(self, raw: bytes, request_id: str, receive: Receive, send: Send) -> None:
+    async def _messages(self, call: _Call) -> None:
         """Answer a messages request, and see its entry to the end."""
-        body = read_messages(raw)
-        script, said = read_script(body)
-        answer = compose(body, script, said)
+        request, asked = self._read(call)
+        call.received.ref = asked.script.ref
+        prompt = self._caches.look_up(request)
+        answer = compose(request, asked, prompt)
         message_id = frames.new_message_id()
-        entry = self._open(body, script, answer, request_id)
-        entry.message_id = message_id
-        wire = Wire(receive, send, script)
+        entry = self._open(request, answer, call.received.request_id, message_id)
+        served = Served(entry, answer, self.ledger, self._inferences, request.head.workspace)
+        wire = Wire(call.receive, call.send, asked.script, request.head.accept_encoding)
         try:
-            await Reply(wire, script, answer, entry, self.ledger, message_id, self._pace_ms).send()
+            await wire.pause(asked.script.head_delay_ms)
+            self._fail(asked.script)
+            self._caches.commit(prompt)
+            self._threads.keep(request, [block.whole for block in answer.blocks], message_id)
+            await Reply(wire, answer, served, message_id, self._pace_ms).send()
         except ApiError as error:
             _forget_input(entry)
             entry.status = error.status
-            self.ledger.end(entry, "error")
+            served.end("error")
             raise
         except ClientGoneError:
             entry.stop_reason = None
-            self.ledger.end(entry, "client_gone")
+            served.end("client_gone")
             raise
         finally:
             wire.release()
             if entry.state == "open":  # the server is being stopped
-                self.ledger.end(entry, "cut")
+                served.end("cut")
 
-    def _open(self, body: MessagesBody, script: Script, answer: Answer, request_id: str) -> Entry:
+    def _read(self, call: _Call) -> tuple[Request, Asked]:
+        """Check a messages request and read its script; raises `ApiError`."""
+        request = read_messages(call.body, call.head)
+        asked = read_asked(request)
+        if request.fields.thread is None:
+            return request, asked
+        return self._threads.continued(request, asked.script), asked
+
+    def _fail(self, script: Script) -> None:
+        """Raise the scripted HTTP error, if this request is to fail."""
+        if script.status is None:
+            return
+        if script.fail_times is None or self.ledger.fail(script.ref or "", script.fail_times):
+            raise _scripted_error(script, script.status)
+
+    def _open(self, request: Request, answer: Answer, request_id: str, message_id: str) -> Entry:
         """Write the entry of an accepted messages request."""
-        entry = self.ledger.open(
-            "messages", request_id=request_id, ref=script.ref, model=answer.model, asked=body.model
-        )
-        entry.stream = body.stream
-        entry.input_tokens = answer.usage.input_tokens
-        entry.cache_read_input_tokens = answer.usage.cache_read_input_tokens
-        entry.cache_creation_5m = answer.usage.cache_creation_5m
-        entry.cache_creation_1h = answer.usage.cache_creation_1h
-        entry.max_tokens = body.max_tokens
-        entry.system_len = sum(map(len, texts_of(body.system)))
+        script, model = answer.script, answer.model
+        entry = self.ledger.open("messages", request_id=request_id, ref=script.ref, model=model, asked=request.model.id)
+        start = answer.usage.start
+        entry.message_id = message_id
+        entry.stream = request.stream
+        entry.input_tokens = start.input_tokens
+        entry.cache_read_input_tokens = start.cache_read_input_tokens
+        entry.cache_creation_5m = start.cache_creation_5m
+        entry.cache_creation_1h = start.cache_creation_1h
+        entry.max_tokens = request.max_tokens
+        entry.system_len = _system_len(request)
         return entry
 
-    async def _count_tokens(self, raw: bytes, request_id: str, _receive: Receive, send: Send) -> None:
+    async def _count_tokens(self, call: _Call) -> None:
         """Answer a count_tokens request."""
-        body = read_count(raw)
-        script, _ = read_script(body)
-        entry = self.ledger.open(
-            "count_tokens", request_id=request_id, ref=script.ref, model=body.model, asked=body.model
-        )
-        entry.system_len = sum(map(len, texts_of(body.system)))
+        request = read_count(call.body, call.head)
+        script = read_asked(request).script
+        call.received.ref = script.ref
+        request_id, model = call.received.request_id, request.model.id
+        entry = self.ledger.open("count_tokens", request_id=request_id, ref=script.ref, model=model, asked=model)
+        entry.system_len = _system_len(request)
         await asyncio.sleep(script.count_delay_ms / 1000)
         if script.count_status is not None:
             entry.status = script.count_status
             self.ledger.end(entry, "error")
-            raise ApiError(
-                script.count_status,
-                "The simulator was told to fail.",
-                error_type=script.error_type,
-                retry_after=script.retry_after,
-            )
-        entry.input_tokens = max(0, count_input(body) + script.count_skew)
+            raise _scripted_error(script, script.count_status)
+        counted = max(0, count_input(request) + script.count_skew)
+        entry.input_tokens = counted
         self.ledger.end(entry, "completed")
-        head = frames.headers(request_id, b"application/json")
-        await _send_json(send, 200, head, {"input_tokens": entry.input_tokens})
+        answer: frames.Json = {"input_tokens": counted}
+        if request.fields.context_management is not None:
+            answer["context_management"] = {"original_input_tokens": counted}
+        await _send_json(call.send, 200, frames.headers(request_id, b"application/json", script.headers), answer)
 
-    async def _show_ledger(self, request: Request) -> Response:
-        """`GET /_sim/ledger?since=N&ref=`: the entries after N, as they are now, and the next N."""
-        since = request.query_params.get("since") or "0"
-        if not (since.isascii() and since.isdigit()):
-            raise HTTPException(400, "since: not a number")
-        items = list(self.ledger.since(int(since), request.query_params.get("ref") or None))
-        return _json({"items": items, "next": self.ledger.last_seq})
+    async def _list_models(self, request: HttpRequest) -> Response:
+        """`GET /v1/models`: one page."""
+        read_head(dict(request.headers.raw), self._api_keys)
+        return _answer(models_page(request.query_params))
 
-    async def _clear_ledger(self, _request: Request) -> Response:
-        """`DELETE /_sim/ledger`: forget entries, failures and counters."""
-        self.ledger.clear()
-        return Response(status_code=204)
+    async def _show_model(self, request: HttpRequest) -> Response:
+        """`GET /v1/models/{model_id}`: one model."""
+        read_head(dict(request.headers.raw), self._api_keys)
+        return _answer(find_model(request.path_params["model_id"]).as_json())
 
-    async def _show_stats(self, _request: Request) -> Response:
-        """`GET /_sim/stats`: the counters."""
-        return _json(self.ledger.stats())
-
-    async def _report_usage(self, request: Request) -> Response:
+    async def _report_usage(self, request: HttpRequest) -> Response:
         """`GET /v1/organizations/usage_report/messages`: the ledger as Anthropic's Admin API would tell it."""
-        try:
-            check_headers(dict(request.headers.raw), self._admin_key)
-            return _json(usage_page(request.query_params, self.ledger.since(0, None)))
-        except ApiError as error:
-            body = frames.error_body(frames.new_request_id(), error.error_type, error.message)
-            return Response(msgspec.json.encode(body), error.status, media_type="application/json")
+        read_head(dict(request.headers.raw), [self._admin_key])
+        return _answer(usage_page(request.query_params, self.ledger.since(0, None), self._inferences.since(0)))
 
 
-def create_app(api_key: str, *, pace_ms: int = 0) -> Starlette:
-    """Make a simulator that lets in one key and pauses `pace_ms` milliseconds before each piece."""
-    return Simulator(api_key, pace_ms)
+def create_app(api_key: str, *more_keys: str, pace_ms: int = 0) -> Starlette:
+    """Make a simulator that lets in these keys and pauses `pace_ms` milliseconds before each piece."""
+    return Simulator((api_key, *more_keys), pace_ms)
+
+
+def _scripted_error(script: Script, status: int) -> ApiError:
+    return ApiError(
+        status,
+        script.error_message or "The simulator was told to fail.",
+        error_type=script.error_type,
+        error_code=script.error_code,
+        retry_after=script.retry_after,
+        headers=script.headers,
+    )
+
+
+def _system_len(request: Request) -> int:
+    """Count the characters of the system prompt."""
+    return sum(len(block["text"]) for block in blocks_of(request.fields.system))
 
 
 def _forget_input(entry: Entry) -> None:
     """Take back what the entry says was processed: an HTTP error comes before that."""
     entry.input_tokens = entry.cache_read_input_tokens = entry.cache_creation_5m = entry.cache_creation_1h = 0
     entry.output_tokens = 0
-
-
-async def _read_body(receive: Receive) -> bytes:
-    """Read the body within Anthropic's bound; raises `ApiError` (413) or `ClientGoneError`."""
-    parts, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        part: bytes = message.get("body", b"")
-        more = message.get("more_body", False)
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise ApiError(413, "Request exceeds the maximum size")
-        parts.append(part)
-    return b"".join(parts)
 
 
 async def _send_json(send: Send, status: int, head: frames.Headers, payload: frames.Json) -> None:
@@ -205,19 +237,35 @@ async def _send_error(send: Send, request_id: str, error: ApiError) -> None:
     head = frames.error_headers(request_id, error)
     if error.status == 413:  # noqa: PLR2004 - the rest of the body is not read
         head.append((b"connection", b"close"))
-    await _send_json(send, error.status, head, frames.error_body(request_id, error.error_type, error.message))
+    await _send_json(send, error.status, head, frames.error_body(request_id, error))
 
 
-def _json(payload: object) -> Response:
-    """Make an answer of the simulator's own routes."""
-    return Response(msgspec.json.encode(payload), media_type="application/json")
+def _answer(payload: object, status: int = 200) -> Response:
+    """Make an answer with the headers of any answer."""
+    response = Response(msgspec.json.encode(payload), status)
+    response.raw_headers = [
+        *((name, value) for name, value in response.raw_headers if name == b"content-length"),
+        *frames.headers(frames.new_request_id(), b"application/json"),
+    ]
+    return response
 
 
-async def _http_error(_request: Request, raised: Exception) -> Response:
+async def _hello(_request: HttpRequest) -> Response:
+    """`HEAD /api/hello`, which a client sends to see whether there is a way."""
+    return _answer({"message": "hello"})
+
+
+async def _api_error(_request: HttpRequest, raised: Exception) -> Response:
+    """Answer a refusal of a route that no model serves."""
+    error = raised if isinstance(raised, ApiError) else ApiError(500, "")
+    body = frames.error_body(frames.new_request_id(), error)
+    response = _answer(body, error.status)
+    response.headers["request-id"] = str(body["request_id"])
+    return response
+
+
+async def _http_error(request: HttpRequest, raised: Exception) -> Response:
     """Answer an unknown route or method in Anthropic's shape."""
     status, detail = (raised.status_code, raised.detail) if isinstance(raised, HTTPException) else (500, "")
     error = ApiError(status, detail, error_type="not_found_error" if status in (404, 405) else None)
-    body = frames.error_body(frames.new_request_id(), error.error_type, error.message)
-    response = _json(body)
-    response.status_code = status
-    return response
+    return await _api_error(request, error)

@@ -21,12 +21,11 @@ from core.errors import NakaError
 from core.ids import uuid7
 from core.tenancy.directory import Directory
 from core.tenancy.keys import generate_key
-from metering.admission.admission import AdmissionRequest
 from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests.harness import Books
-from tests.metering.process import MODEL, Process, start_process
+from tests.metering.process import Process, start_process, text_ask
 from tests.servers import FAST_POSTGRES, asyncpg_dsn
 
 _TENANTS = 20
@@ -80,7 +79,7 @@ async def _run(database_url: str, redis_url: str, users: int, at_once: int) -> N
 
 async def _ask(process: Process, directory: Directory, key: str) -> str:
     try:
-        await process.admission.admit(await directory.authenticate(key), AdmissionRequest(MODEL, 100, 68))
+        await process.admission.admit(await directory.authenticate(key), text_ask(100, 68))
     except NakaError as error:
         return f"{type(error).__name__}: {error}"
     return "admitted"

@@ -3,11 +3,13 @@
     python -m tests.attacks.free_prompts
 
 A user with a limit of 3 requests a day sends 16 prompts of 40 kB and disconnects before the head, or has the provider
-refuse them. Prints for each way the requests sent upstream (at most 3), those stored, and the input tokens processed
-and billed. Exits with 1 when a prompt was free or exceeded the limit.
+refuse them; so in each form (`/chat`, `/v1/messages` streamed and whole). Prints for each the requests sent upstream
+(at most 3), those stored, and the input tokens processed and billed. Exits with 1 when a prompt was free or exceeded
+the limit.
 """
 
 import asyncio
+import itertools
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +24,15 @@ from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests.harness import Api, Books, Simulator, environment, running, scripted
 from tests.journeys.callers import Caller
+from tests.journeys.forms import FORMS, Form
 
 PROMPTS = 16
 PROMPT_CHARS = 40_000
 LIMIT = 3
 LIMITS = LimitSet((Limit(Meter.REQUESTS, WindowKind.DAY, LIMIT),))
-LONGEST_S = 300
+LONGEST_S = 900
+_LATE_S = 1.0
+"""Time in which a request whose client left at once may still be admitted."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ WAYS = (
     Way("the provider answers 400", {"status": 400}, leaves="never"),
     Way("the provider answers 529", {"status": 529, "retry_after": 200}, leaves="never"),
     Way("the provider ends without a word", {"empty_body": True}, leaves="never"),
+    Way("the provider is cut before its start", {"cut_first": True}, leaves="never"),
 )
 
 
@@ -77,13 +83,13 @@ def place() -> Iterator[tuple[Api, str, Simulator]]:
             simulator.stop()
 
 
-async def attack(api: Api, books: Books, simulator: Simulator, way: Way) -> Found:
+async def attack(api: Api, books: Books, simulator: Simulator, way: Way, form: Form) -> Found:
     """Sends all prompts concurrently, then the remaining ones in turn."""
     account = await books.account(limits=LIMITS)
     refs = [f"{account.key_id.hex}-{number}" for number in range(PROMPTS)]
 
     async def ask(ref: str) -> None:
-        caller = await Caller.ask(api, account, scripted("x" * PROMPT_CHARS, ref=ref, **way.script))
+        caller = await Caller.ask(api, account, scripted("x" * PROMPT_CHARS, ref=ref, **way.script), form)
         answered = asyncio.create_task(caller.hears("\r\n\r\n"))
         while way.leaves != "at once" and not answered.done():
             sent = await asyncio.to_thread(simulator.ledger, ref)
@@ -97,6 +103,7 @@ async def attack(api: Api, books: Books, simulator: Simulator, way: Way) -> Foun
     await asyncio.gather(*map(ask, refs[: PROMPTS // 2]))
     for ref in refs[PROMPTS // 2 :]:
         await ask(ref)
+    await asyncio.sleep(_LATE_S)
     rows = await books.settled(account, min(LIMIT, len(await books.requests(account))), within_s=20)
     entries = [entry for ref in refs for entry in await asyncio.to_thread(simulator.ledger, ref)]
     return Found(
@@ -110,14 +117,13 @@ async def attack(api: Api, books: Books, simulator: Simulator, way: Way) -> Foun
 async def _run(api: Api, database: str, simulator: Simulator) -> bool:
     books = Books(database)
     try:
-        print(f"{'way':34}{'upstream':>9}{'processed':>11}{'booked':>8}{'billed':>9}")
+        print(f"{'form':10}{'way':34}{'upstream':>9}{'processed':>11}{'booked':>8}{'billed':>9}")
         is_free = False
         async with asyncio.timeout(LONGEST_S):
-            for way in WAYS:
-                found = await attack(api, books, simulator, way)
-                print(
-                    f"{way.name:34}{found.upstream:9}{found.processed:11}{found.booked:8}{found.billed:9}", flush=True
-                )
+            for form, way in itertools.product(FORMS, WAYS):
+                found = await attack(api, books, simulator, way, form)
+                counts = f"{found.upstream:9}{found.processed:11}{found.booked:8}{found.billed:9}"
+                print(f"{form.name:10}{way.name:34}{counts}", flush=True)
                 is_free |= not found.upstream <= found.booked <= LIMIT or found.billed < found.processed
         return is_free
     finally:

@@ -3,8 +3,9 @@
     python -m tests.attacks.hostile_upstream
 
 Endless bodies, heads and streams, slow ones, half characters, names that Postgres rejects; each requested by 12 clients
-of an API with short bounds (a deadline of 5 s). Prints the slowest answer, the clients' errors, the settlements and the
-memory growth. Exits with 1 when a request exceeded its bounds, a row stayed open, or memory grew by over 64 MB.
+of an API with short bounds (a deadline of 5 s), by 4 in each form: `/chat`, `/v1/messages` streamed and whole. Prints
+the slowest answer, the clients' errors, the settlements and the memory growth. Exits with 1 when a request exceeded its
+bounds, a row stayed open, or memory grew by over 192 MB.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -21,14 +23,16 @@ from migrations.upgrade import migrate
 from sandbox.postgres import Postgres
 from sandbox.valkey import Valkey
 from tests.answers import Answer
-from tests.harness import Api, Books, chat, client, environment, running
+from tests.harness import Api, Books, client, environment, running
+from tests.journeys.forms import FORMS
 from tests.raw_provider import RawProvider, Request, raw_provider
 
 AT_ONCE = 12
 DEADLINE_S = 5
 LONGEST_S = DEADLINE_S + 20
 """The deadline plus time for a busy machine, which runs the provider, the clients and the server."""
-MOST_GROWTH_MB = 64
+MOST_GROWTH_MB = 64 + 8 * 16
+"""Of the 12, 8 may hold an event of 16 MB (`api.gateway.messages.codecs`)."""
 SETTINGS = {
     "REQUEST_DEADLINE_S": str(DEADLINE_S),
     "UPSTREAM_READ_TIMEOUT_S": "3",
@@ -36,19 +40,28 @@ SETTINGS = {
     "UPSTREAM_RETRIES": "0",
 }
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
 NO = b"HTTP/1.1 400 No\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
 USAGE = '"usage":{"input_tokens":25,"output_tokens":1}'
-START = f'event: message_start\ndata: {{"message":{{"id":"m","model":"m",{USAGE}}}}}\n\n'.encode()
-STOP = b'event: message_delta\ndata: {"delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":9}}\n\n'
-STOP += b"event: message_stop\ndata: {}\n\n"
-PING = b"event: ping\ndata: {}\n\n"
+
+
+def event(name: str, data: str) -> bytes:
+    """Returns an event with its data unescaped."""
+    return f'event: {name}\ndata: {{"type":"{name}",{data}}}\n\n'.encode()
+
+
+START = event("message_start", f'"message":{{"id":"m","model":"m","content":[],{USAGE}}}')
+START += event("content_block_start", '"index":0,"content_block":{"type":"text","text":""}')
+STOP = event("message_delta", '"delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":9}')
+STOP += event("message_stop", '"x":1')
+PING = event("ping", '"x":1')
 
 Write = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
 
 
 def delta(text: str) -> bytes:
     """Returns a text delta with its text unescaped."""
-    return f'event: content_block_delta\ndata: {{"delta":{{"type":"text_delta","text":"{text}"}}}}\n\n'.encode()
+    return event("content_block_delta", f'"index":0,"delta":{{"type":"text_delta","text":"{text}"}}')
 
 
 def whole(body: bytes) -> Write:
@@ -90,6 +103,10 @@ HARM: dict[str, Write] = {
     "words before the start": whole(OK + delta("words") + START + STOP),
     "empty pieces without end": endless(OK + START, delta("") * 500),
     "words without end": endless(OK + START, delta("words and words ") * 200),
+    "a trailer without end": endless(CHUNKED, b"x-more: " + b"y" * 1000 + b"\r\n"),
+    "a frame of 15 MB in drops": endless(OK + START + b"data: ", b"x" * 1400, every_s=0.0),
+    "content that is none": whole(OK + START.replace(b'"content":[]', b'"content":5') + delta("x") + STOP),
+    "a message instead of a stream": whole(OK + b'{"id":"m","type":"message","content":[]}'),
     "words that drip": endless(OK + START, delta("w"), every_s=0.1),
     "halves of characters": whole(OK + START + delta("a\\ud83e") + delta("\\uddfe") + delta("\\ud83e") + STOP),
     "NUL in the id": whole(OK + START.replace(b'"id":"m"', b'"id":"m\\u0000"') + STOP),
@@ -127,16 +144,20 @@ async def suffer(api: Api, http: httpx2.AsyncClient, books: Books) -> Found:
 
     async def ask(number: int) -> Answer:
         began_s = time.monotonic()
-        answer = await chat(http, accounts[number])
+        answer = await FORMS[number % len(FORMS)].ask(http, accounts[number])
         took.append(time.monotonic() - began_s)
         return answer
 
     answers = await asyncio.gather(*(ask(number) for number in range(AT_ONCE)))
     growth_mb = memory_mb(api) - before_mb
     rows = [row for account in accounts for row in await books.settled(account, 1, within_s=20)]
-    told = Counter("done" if answer.error is None else str(answer.error["code"]) for answer in answers)
+    told = Counter("done" if answer.error is None else _named(answer.error) for answer in answers)
     booked = Counter(f"{row['outcome']}/{row['source']} {row['requests']}+{row['input_tokens']}" for row in rows)
     return Found(max(took), told, booked, growth_mb)
+
+
+def _named(error: dict[str, Any]) -> str:
+    return str(error.get("code") or error["error"]["type"])
 
 
 async def _run(api: Api, provider: RawProvider, database: str) -> bool:

@@ -74,8 +74,8 @@ async def _fields(quota: QuotaScripts, user_id: UUID) -> dict[str, Any]:
     now_ms = await quota.now_ms()
     holds = {
         f"h:{uuid7().hex}": Hold(
-            100, 200, 300, now_ms + (-1 if number < _EXPIRED else 600_000), now_ms // 60_000, "2026-11-22", "2026-11",
-            user_id,
+            100, 200, 0, 300, now_ms + (-1 if number < _EXPIRED else 600_000), now_ms // 60_000,
+            "2026-11-22", "2026-11", user_id,
         ).pack()
         for number in range(_RUNNING)
     }  # fmt: skip

@@ -8,6 +8,9 @@ serves until it is terminated. The page is the real one, its visitor made up; of
     forever              words until the client leaves   silent       `done` and nothing else
     shred                hard text, one byte a chunk     say TEXT     that text
     chapters             a heading and words, and again, faster than a page is drawn
+    recall               the model, and the roles and texts of the earlier turns
+    fits N | room N      that, or 413 (429) with more than N earlier turns
+    long N               an answer that ends at N output tokens
     anything             a short answer
 """
 
@@ -44,8 +47,10 @@ ANSWER = (
     "A toll post stands at the gate.\n\n"
     "It counts what passes, stops what may not, and sends the bill at the end of the month."
 )
-TOKENS_A_DAY = 50_000
+TOKENS_A_DAY = 5_000_000
 TOKENS_PER_ANSWER = 1_234
+LONGEST = 2_048
+MODELS = ["claude-haiku-4-5", "claude-sonnet-4-6"]
 
 NOBODY = UUID(int=1)
 SCOPES = {"user": {Scope.CHAT}, "admin": {Scope.CHAT, Scope.TENANT_ADMIN}}
@@ -57,6 +62,7 @@ class Seen:
 
     left: list[str] = field(default_factory=list)
     settled: int = 0
+    requests: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 seen = Seen()
@@ -87,9 +93,13 @@ def wrong_key(request: Request) -> JSONResponse | None:
 async def chat(request: Request) -> Response:
     if refused := wrong_key(request):
         return refused
-    message = (await request.json())["message"]
-    verb, _, argument = message.partition(" ")
+    body = await request.json()
+    earlier = body.get("messages", [])
+    verb, _, argument = body["message"].partition(" ")
     match verb:
+        case "fits" | "room" if len(earlier) > int(argument):
+            status, code = {"fits": (413, "input_exceeds_limit"), "room": (429, "limit_reached")}[verb]
+            return refusal(status, code, "With so many earlier turns, no.", **{"Retry-After": "60"})
         case "limit":
             return refusal(
                 429, "limit_reached", "The daily tokens of this user are used up.", **{"Retry-After": argument}
@@ -99,11 +109,33 @@ async def chat(request: Request) -> Response:
         case "status":
             return refusal(int(argument), "refused", "As the stub was asked.")
         case _:
+            if verb in {"recall", "fits", "room"}:
+                said = [body.get("model", ""), *(f"{turn['role']}: {turn['text']}" for turn in earlier)]
+                verb, argument = "say", "\n".join(said)
+            request_id = str(UUID(int=len(seen.requests) + 1))
             return StreamingResponse(
-                answer(verb, argument),
+                recorded(request_id, verb, argument),
                 media_type="text/event-stream",
-                headers={"Cache-Control": "no-cache, no-transform"},
+                headers={"Cache-Control": "no-cache, no-transform", "X-Request-Id": request_id},
             )
+
+
+async def recorded(request_id: str, verb: str, argument: str) -> AsyncIterator[bytes]:
+    """An answer, whose request is settled before `done`."""
+    tokens = {"input_tokens": 1_000, "output_tokens": 234, "cost_nano_usd": 6_510_000}
+    caches = dict.fromkeys(("cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens"), 0)
+    seen.requests[request_id] = row = {
+        **tokens, **caches, "state": "open", "stop_reason": "end_turn", "granted_output_tokens": LONGEST
+    }  # fmt: skip
+    if verb == "long":
+        row |= {"stop_reason": "max_tokens", "granted_output_tokens": int(argument)}
+    try:
+        async for piece in answer(verb, argument):
+            if piece.startswith(b"event: done"):
+                row["state"] = "settled"
+            yield piece
+    finally:
+        row["state"] = "settled"
 
 
 async def answer(verb: str, argument: str) -> AsyncIterator[bytes]:
@@ -152,17 +184,8 @@ async def chapters() -> AsyncIterator[bytes]:
         await asyncio.sleep(0.005)
 
 
-async def usage(request: Request) -> Response:
-    counts = {
-        "requests": seen.settled,
-        "input_tokens": 1_000 * seen.settled,
-        "output_tokens": 234 * seen.settled,
-        "cache_read_tokens": 0,
-        "cache_write_5m_tokens": 0,
-        "cache_write_1h_tokens": 0,
-        "cost_nano_usd": 0,
-    }
-    return wrong_key(request) or JSONResponse({"totals": counts, "days": []})
+async def own_request(request: Request) -> Response:
+    return wrong_key(request) or JSONResponse(seen.requests[request.path_params["request_id"]])
 
 
 async def limits(request: Request) -> Response:
@@ -181,7 +204,9 @@ async def page(request: Request) -> Response:
     """`/?as=admin` is somebody who may see the plans."""
     scopes = frozenset(scope.value for scope in SCOPES[request.query_params.get("as", "user")])
     visitor = Visitor(Principal(NOBODY, NOBODY, NOBODY, scopes), "Stub Ltd", "ada", "nk_test_stub", cast("Any", None))
-    return render(request, "chat.html", visitor, model="claude-sonnet-4-6")
+    return render(
+        request, "chat.html", visitor, model=MODELS[-1], models=MODELS, most_tokens=LONGEST, most_bytes=100_000
+    )
 
 
 async def no_icon(_: Request) -> Response:
@@ -204,7 +229,7 @@ def app(origin: str) -> Starlette:
             Route("/", page),
             Route("/favicon.ico", no_icon),
             Route("/chat", chat, methods=["POST"]),
-            Route("/v1/usage", usage),
+            Route("/v1/usage/requests/{request_id}", own_request),
             Route("/v1/limits", limits),
             Route("/stub/raw/{data}", raw),
             Route("/stub/seen", what_was_seen),

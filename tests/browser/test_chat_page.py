@@ -76,7 +76,7 @@ def test_page_streams_an_answer_and_says_what_it_used(chat: "Page", watch: Watch
     chat.locator(".meta", has_text=re.compile(r"^This message used 1,234 tokens; [\d,]+ left today$")).wait_for()
     assert chat.get_by_role("status").text_content() == ANSWER, "a screen reader gets the answer whole"
 
-    assert chat.evaluate("[location.href, localStorage.length, document.cookie]") == [f"{page_url}/", 0, ""]
+    assert chat.evaluate("[location.href, localStorage.length, document.cookie]") == [f"{page_url}/", 1, ""]
     assert watch.hosts == {page_url.removeprefix("http://")}
     assert chat.evaluate("violations") == []
     assert watch.console == []
@@ -101,7 +101,7 @@ def test_text_arrives_whole_and_is_never_markup(chat: "Page", watch: Watch) -> N
     lines = [line.strip() for line in HARD_TEXT.split("\n") if line]
     assert chat.locator(".answer").inner_text().split("\n") == [lines[0], "", *lines[1:]]
     assert chat.locator(".answer b").count() == 0
-    assert chat.evaluate("Object.values(sessionStorage).map((kept) => JSON.parse(kept).turns[0].text)") == [HARD_TEXT]
+    assert chat.evaluate("Object.values(localStorage).map((kept) => JSON.parse(kept).turns[0].text)") == [HARD_TEXT]
     assert watch.console == []
 
 
@@ -144,22 +144,24 @@ def test_whoever_may_is_shown_the_way_to_the_plans(tab: "Page", page_url: str, w
     assert tab.get_by_role("link", name="See the plans").count() == links
 
 
-def test_what_was_said_outlives_a_reload_and_goes_when_it_is_cleared(chat: "Page", watch: Watch) -> None:
+def test_what_was_said_outlives_a_reload_and_goes_when_it_is_deleted(chat: "Page", watch: Watch) -> None:
     ask(chat, "say *soft*")
     wait_for_end(chat)
     chat.locator(".meta", has_text="left today").wait_for()
-    before = chat.locator("#thread").inner_text()
+    words = ".asked, .answer, .meta"
+    before = chat.locator(words).all_inner_texts()
     ask(chat, "forever")
     chat.locator(".answer", has_text="word5").wait_for()
     chat.reload()
-    assert chat.locator("#thread").inner_text().startswith(before)
+    assert chat.locator(words).all_inner_texts()[: len(before)] == before
     assert chat.locator(".answer em").count() == 1
     chat.locator(".meta", has_text="The answer broke off here.").wait_for()
     chat.locator("#left", has_text="tokens left today").wait_for()
 
-    chat.get_by_role("button", name="Clear").click()
+    chat.get_by_role("button", name="Delete say *soft*").click()
     chat.reload()
     assert chat.locator("article").count() == 0
+    assert chat.evaluate("localStorage.length") == 0
     assert watch.console == []
 
 

@@ -16,6 +16,7 @@ GROUNDS = ("ground", "raised", "tint")
 TEXTS = [
     *((text, ground) for text in ("ink", "soft", "accent") for ground in GROUNDS),
     ("warn", "ground"),
+    ("warn", "raised"),
     ("warn", "warn-ground"),
     ("ink", "warn-ground"),
     ("soft", "warn-ground"),

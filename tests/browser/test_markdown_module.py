@@ -26,7 +26,8 @@ RENDERED = {
     "- a\n\n- b\n\n  more": "<ul><li>a</li><li>b<p>more</p></li></ul>",
     "words\n- item": "<p>words</p><ul><li>item</li></ul>",
     "> a\n> > b\n\nc": "<blockquote><p>a</p><blockquote><p>b</p></blockquote></blockquote><p>c</p>",
-    "```js\nlet a = '<b>';\n\n# no\n```\nafter": "<pre><code>let a = '&lt;b&gt;';\n\n# no</code></pre><p>after</p>",
+    "```js\nlet a = '<b>';\n\n# no\n```\nafter": "<pre><code><span>let</span> a = <span>'&lt;b&gt;'</span>;"
+                                                   "\n\n# no</code></pre><p>after</p>",
     "~~~\nnever closed": "<pre><code>never closed</code></pre>",
     "a\n\n---\n***\nb": "<p>a</p><hr><hr><p>b</p>",
     "| a | b |\n|---|--:|\n| 1 | 2 \\| 3 |\n| only |\nafter": (
@@ -70,6 +71,31 @@ ENDLESS = ["*" * 20_000, "[" * 20_000, "`" * 9_999 + " " + "`" * 9_998, "*a " * 
            "**a*" * 5_000, "  " * 5_000 + "- x\n" * 500, "https://x." * 2_000, "![" * 9_000, "\\" * 20_000]  # fmt: skip
 """Marks that never end: a careless reader takes minutes for each."""
 
+CODE = {
+    ("python", "def f(x):  # one\n    return 'a' + x2 - 0x1F"): [
+        "keyword:def", "comment:# one", "keyword:return", "string:'a'", "number:0x1F"
+    ],
+    ("JS", "const a = `x ${b}` // 1\n/* in\ntwo */ 1.5e3"): [
+        "keyword:const", "string:`x ${b}`", "comment:// 1", "comment:/* in\ntwo */", "number:1.5e3"
+    ],
+    ("sql", "SELECT 'it''s' From t -- all"): ["keyword:SELECT", "string:'it''s'", "keyword:From", "comment:-- all"],
+    ("html", '<a href="x">1</a><!-- <b> -->'): [
+        "keyword:<a", 'string:"x"', "number:1", "keyword:</a", "comment:<!-- <b> -->"
+    ],
+    ("c", '"never closed\nint x'): ['string:"never closed', "keyword:int"],
+    ("brainfuck", "if 1 'a'"): [],
+    ("", "if 1 'a'"): [],
+    ("constructor", "if 1 'a'"): [],
+}  # fmt: skip
+
+_MARKED = """async ([language, text]) => {
+    const { highlight } = await import("/static/chat/highlight.js");
+    const code = document.createElement("code");
+    highlight(text, language, code);
+    const marks = [...code.children].map((e) => e.className.replace("code-", "") + ":" + e.textContent);
+    return [code.textContent, marks];
+}"""
+
 _RENDER = """async (text) => {
     const { render } = await import("/static/markdown.js");
     const div = document.createElement("div");
@@ -85,6 +111,12 @@ def test_what_claude_writes_is_shown_as_it_is_meant(tab: "Page", page_url: str) 
     assert {text: tab.evaluate(_RENDER, text) for text in RENDERED} == RENDERED
 
 
+def test_code_is_marked_and_stays_as_it_is(tab: "Page", page_url: str) -> None:
+    tab.goto(page_url)
+    for (language, text), marks in CODE.items():
+        assert tab.evaluate(_MARKED, [language, text]) == [text, marks], language
+
+
 def test_hostile_text_stays_text(chat: "Page", watch: Watch) -> None:
     chat.evaluate("addEventListener('securitypolicyviolation', (e) => { window.harm = e.blockedURI })")
     chat.get_by_label("Your message").fill(f"say {HOSTILE}")
@@ -93,7 +125,7 @@ def test_hostile_text_stays_text(chat: "Page", watch: Watch) -> None:
 
     found: dict[str, Any] = chat.locator(".answer").evaluate(
         """(e) => ({
-            names: [...new Set([...e.querySelectorAll("*")].map((x) => x.localName))].sort(),
+            names: [...new Set([...e.querySelectorAll("*:not(.copy-code)")].map((x) => x.localName))].sort(),
             links: [...e.querySelectorAll("a")].map((a) => [a.href, a.rel, a.target]),
             handlers: [...e.querySelectorAll("*")].flatMap((x) => [...x.attributes])
                 .filter((a) => a.name.startsWith("on")).length,
@@ -118,4 +150,7 @@ def test_marks_that_never_end_take_no_time(tab: "Page", page_url: str) -> None:
     began = time.monotonic()
     for text in ENDLESS:
         assert tab.evaluate(_RENDER, text) != ""
+        for language in ("python", "js", "sql", "html"):
+            for endless in (text, text.translate({42: "'", 91: '"', 95: "/*"})):
+                assert tab.evaluate(_MARKED, [language, endless])[0] == endless
     assert time.monotonic() - began < 20, "a bound, not a speed: each of them would take minutes if it were quadratic"

@@ -10,7 +10,7 @@ import pytest
 
 from core.clock import follow_test_clock, now_ms, stop_following
 from core.figures import grouped, usd
-from metering.counts import TOKEN_COLUMNS
+from metering.counts import LATER_COLUMNS, REPORTED_COLUMNS, TOKEN_COLUMNS
 from metering.journal.records import ERRORS
 from tests.browser.conftest import Watch, axe
 from tests.browser.stack import Stack
@@ -99,12 +99,11 @@ def the_file_says_what_is_drawn(tab: "Page", theirs: list[Used]) -> int:
         tab.get_by_role("link", name="CSV").click()
     with download.value.path().open(newline="") as file:
         rows = list(csv.DictReader(file))
-    sums = {
-        name: sum(int(row[name]) for row in rows) for name in ("requests", "errors", *TOKEN_COLUMNS, "cost_nano_usd")
-    }
+    sums = {name: sum(int(row[name]) for row in rows) for name in REPORTED_COLUMNS}
     total = [
         *(sums[name] for name in ("requests", "errors", *TOKEN_COLUMNS)),
         sum(sums[name] for name in TOKEN_COLUMNS),
+        *(sums[name] for name in LATER_COLUMNS),
     ]
     assert tab.locator("tfoot td").all_inner_texts() == [*map(grouped, total), usd(sums["cost_nano_usd"])]
     assert sums["errors"] == sum(each.settlement.outcome in ERRORS for each in theirs)

@@ -198,3 +198,11 @@ def test_what_libraries_read_themselves_is_unset_when_it_is_empty(monkeypatch: p
         monkeypatch.setenv(name, " ")
     forget_blank_variables()
     assert not {"PROMETHEUS_MULTIPROC_DIR", "FORWARDED_ALLOW_IPS", "PGUSER"} & set(os.environ)
+
+
+def test_the_bodies_of_messages_fit_the_memory_for_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(monkeypatch).messages_body_max_bytes == 32_000_000
+    little = settings(monkeypatch, REQUEST_BODIES_MAX_BYTES="16000000")
+    assert little.messages_body_max_bytes == 16_000_000
+    with pytest.raises(ValueError, match="REQUEST_BODIES_MAX_BYTES"):
+        settings(monkeypatch, REQUEST_BODIES_MAX_BYTES="16000000", MESSAGES_BODY_MAX_BYTES="16000001")

@@ -1,7 +1,6 @@
 """A client that can disconnect, and helpers that wait for the effects."""
 
 import asyncio
-import json
 import socket
 import struct
 import time
@@ -11,6 +10,10 @@ from typing import Any
 import httpx2
 
 from tests.harness import Account, Api, Simulator
+from tests.journeys.forms import CHAT, Form
+
+_ARRIVAL_S = 0.3
+"""Time in which what was sent is read, on a busy machine."""
 
 
 class Caller:
@@ -21,12 +24,9 @@ class Caller:
         self._writer = writer
 
     @classmethod
-    async def ask(cls, api: Api, account: Account, message: str) -> "Caller":
-        body = json.dumps({"message": message}).encode()
+    async def ask(cls, api: Api, account: Account, message: str, form: Form = CHAT) -> "Caller":
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
-        head = f"POST /chat HTTP/1.1\r\nhost: naka\r\nauthorization: Bearer {account.key}\r\n"
-        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body)
+        writer.write(form.request(account, message))
         return cls(reader, writer)
 
     async def hears(self, words: str) -> None:
@@ -60,6 +60,18 @@ async def eventually(check: Callable[[], Awaitable[Any]], *, within_s: float = 1
         assert time.monotonic() < deadline, "it never happened"
         await asyncio.sleep(0.01)
     return found
+
+
+async def sent(simulator: Simulator, ref: str, pieces: int) -> dict[str, Any]:
+    """Returns the ledger's only entry of `ref` once so many pieces were sent, and had time to arrive."""
+
+    async def look() -> dict[str, Any] | None:
+        rows = await asyncio.to_thread(simulator.ledger, ref)
+        return rows[0] if rows and rows[0]["pieces_sent"] >= pieces else None
+
+    entry: dict[str, Any] = await eventually(look)
+    await asyncio.sleep(_ARRIVAL_S)
+    return entry
 
 
 async def served(simulator: Simulator, ref: str, *, ended: bool) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from tests.harness import ROOT, client
 TEMPLATE = ROOT / "deploy" / "nginx" / "naka.conf.template"
 STANDALONE = ROOT / "deploy" / "nginx" / "standalone.conf"
 MAX_BODY_BYTES = 1_000_000
+MAX_MESSAGES_BODY_BYTES = 32_000_000
 API_NAME = "api"
 _START_S = 10
 _HOST = "127.0.0.1"

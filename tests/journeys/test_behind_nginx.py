@@ -17,9 +17,18 @@ from metering.quota.windows import WindowKind
 from tests.billing.deliveries import signed
 from tests.harness import Account, Api, Books, Simulator, chat, client, scripted
 from tests.journeys.callers import eventually, served
-from tests.journeys.nginx import MAX_BODY_BYTES, Front, Names, compose_front, missing, standalone_front
+from tests.journeys.nginx import (
+    MAX_BODY_BYTES,
+    MAX_MESSAGES_BODY_BYTES,
+    Front,
+    Names,
+    compose_front,
+    missing,
+    standalone_front,
+)
 
 pytestmark = pytest.mark.xdist_group("nginx")
+MODEL = "claude-sonnet-5-5"
 PIECES = [f"piece-{number} " for number in range(8)]
 PACE_MS = 60
 
@@ -163,6 +172,36 @@ async def test_a_body_as_large_as_allowed_arrives_and_a_larger_one_is_refused(fr
     assert (fits.status_code, fits.json()["code"]) == (401, "unauthenticated")
     assert (larger.status_code, larger.json()["code"]) == (413, "body_too_large")
     assert larger.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_prompt_as_large_as_anthropic_takes_arrives_and_its_answer_streams(front: Front, books: Books) -> None:
+    account = await books.account()
+    turns = [{"role": "user", "content": scripted(pieces=PIECES, piece_delay_ms=PACE_MS)}]
+    body = json.dumps({"model": MODEL, "max_tokens": 100, "stream": True, "messages": turns}).encode()
+    large = body[:-1] + b" " * (MAX_MESSAGES_BODY_BYTES - len(body)) + b"}"
+    headers = {"content-type": "application/json", "anthropic-version": "2023-06-01"}
+    async with front.client() as http:
+        nobody = await http.post("/v1/messages", content=large, headers=headers)
+        headers |= account.headers
+        larger = await http.post("/v1/messages", content=large + b" ", headers=headers)
+        elsewhere = await http.post("/v1/messages/batches", content=b" " * (MAX_BODY_BYTES + 1), headers=headers)
+        arrivals = list[float]()
+        async with http.stream("POST", "/v1/messages", content=large, headers=headers) as answer:
+            said = b""
+            async for part in answer.aiter_raw():
+                arrivals.append(time.monotonic())
+                said += part
+
+    assert (nobody.status_code, nobody.json()["error"]["type"]) == (401, "authentication_error")
+    assert (larger.status_code, larger.json()["error"]["type"]) == (413, "request_too_large")
+    assert larger.headers["x-should-retry"] == "false"
+    assert elsewhere.status_code == 413
+    assert answer.status_code == 200, said
+    assert "content-encoding" not in answer.headers
+    assert said.endswith(b'data: {"type":"message_stop"}\n\n'), said[-200:]
+    assert arrivals[-1] - arrivals[0] > PACE_MS / 1000 * (len(PIECES) - 1) * 0.7, "the first piece was held back"
+    (row,) = await books.settled(account, 1)
+    assert row["outcome"] == "completed"
 
 
 async def test_a_webhook_arrives_byte_for_byte(front: Front, books: Books) -> None:

@@ -1,4 +1,4 @@
-"""Every ending of a stream: the client's view, the stored usage and its source.
+"""Every ending of an answer, in every form: the client's view, the stored usage and its source.
 
 One case per row of docs/endings.md, compared with the simulator's ledger: `final` rows agree in all five classes,
 `counted` ones in the tokens of the relayed text, `estimated` ones within their bounds.
@@ -23,18 +23,19 @@ from tests.harness import (
     Api,
     Books,
     Simulator,
-    chat,
     client,
     running,
     scripted,
 )
-from tests.journeys.callers import Caller, eventually, limit_status_when_free, served
+from tests.journeys.callers import Caller, eventually, limit_status_when_free, sent, served
+from tests.journeys.forms import Form, every_form
 
 LIMITS = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 1_000_000),), concurrency=1)
 CACHED: dict[str, Any] = {"cache_read_input_tokens": 3, "cache_creation_5m": 5, "cache_creation_1h": 7}
 RATES = (3_000, 15_000, 300, 3_750, 6_000)
 PIECES = ["The toll", " of 12 🧾 is", " नाका,\n", "  said twice."]
-RARE_MODEL = "claude-mythos-5"  # nobody else here is answered by it, so its density is this module's own
+RARE_MODELS = {"chat": "claude-mythos-5", "streamed": "claude-opus-5", "whole": "claude-opus-4-8"}
+"""Nobody else here is answered by them, so each density is of one test."""
 FAILING_COUNT = '[[sim {"count_status": 500}]]'
 SLOW_COUNT = '[[sim {"count_delay_ms": 3000}]]'
 WAITING_SETTLEMENT = (
@@ -48,9 +49,10 @@ class Ending:
     """One row: the provider's behaviour, the client's view, and the stored usage."""
 
     script: dict[str, Any]
-    status: int = 200
     code: str | None = None
-    """The code of the error, in the response or the event; none for `done`, or a client that left."""
+    """The code of the error, in the response or the event; none for a complete answer, or a client that left."""
+    fault_status: int = 502
+    """The status of that error; in an event, the one that it would have been."""
     outcome: str = "upstream_broke"
     source: str = "counted"
     billed: bool | None = True
@@ -65,12 +67,10 @@ class Ending:
 
 WHOLE = Ending({}, outcome="completed", source="final")
 BROKEN = Ending({}, code="upstream_broken")
-NO_START = Ending(
-    {}, status=502, code="upstream_broken", outcome="upstream_refused", source="final", started=False, billed=False
-)
+NO_START = Ending({}, code="upstream_broken", outcome="upstream_refused", source="final", started=False, billed=False)
 UNANSWERED = replace(NO_START, source="estimated", billed=None)
 GONE = Ending({}, outcome="client_gone")
-OVERDUE = Ending({}, code="upstream_timeout", impatient=True)
+OVERDUE = Ending({}, code="upstream_timeout", fault_status=504, impatient=True)
 
 ENDINGS = {
     "complete": WHOLE,
@@ -103,12 +103,14 @@ ENDINGS = {
     "client gone in the middle": replace(GONE, script={"stall_after": 2}, leaves_after=2),
     "client gone after the last piece": replace(GONE, script={"stall_after": 4}, leaves_after=4),
     "error status": replace(
-        NO_START, script={"status": 529, "retry_after": 200}, status=503, code="upstream_overloaded"
+        NO_START, script={"status": 529, "retry_after": 200}, code="upstream_overloaded", fault_status=503
     ),
-    "error event first": replace(NO_START, script={"error_first": True}, status=503, code="upstream_overloaded"),
+    "error event first": replace(NO_START, script={"error_first": True}, code="upstream_overloaded", fault_status=503),
     "empty body": replace(UNANSWERED, script={"empty_body": True}),
     "cut before message_start": replace(UNANSWERED, script={"cut_first": True}),
-    "error event in the middle": replace(BROKEN, script={"error_after": 2}, code="upstream_overloaded"),
+    "error event in the middle": replace(
+        BROKEN, script={"error_after": 2}, code="upstream_overloaded", fault_status=503
+    ),
     "end without message_stop": replace(BROKEN, script={"end_after": 3}),
     "end between message_delta and message_stop": replace(BROKEN, script={"end_before_stop": True}, source="final"),
     "cut after message_start": replace(BROKEN, script={"cut_after": 0}),
@@ -118,7 +120,6 @@ ENDINGS = {
     "deadline before the head": replace(
         OVERDUE,
         script={"head_delay_ms": 60_000},
-        status=504,
         outcome="deadline",
         source="estimated",
         started=False,
@@ -138,44 +139,49 @@ def impatient_api(story_environment: dict[str, str], run_folder: Path, worker: s
         yield made
 
 
+@every_form
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
 async def test_an_ending(
-    api: Api, request: pytest.FixtureRequest, books: Books, simulator: Simulator, ending: Ending
+    api: Api, request: pytest.FixtureRequest, books: Books, simulator: Simulator, ending: Ending, form: Form
 ) -> None:
     used = request.getfixturevalue("impatient_api") if ending.impatient else api
     account = await books.account(limits=LIMITS)
     message = scripted(**{"ref": account.key_id.hex, "pieces": PIECES, **CACHED, **ending.script})
 
     if ending.leaves_after is None:
-        heard = await told(used, account, message, ending)
+        heard = await told(used, account, message, ending, form)
     else:
-        heard = await hear_and_leave(used, account, message, simulator, ending.leaves_after)
+        heard = await hear_and_leave(used, account, message, simulator, ending.leaves_after, form)
 
     entry = await served(simulator, account.key_id.hex, ended=True)
     row = await assert_booked(used, books, account, entry, ending)
-    assert heard == entry["text_sent"]
+    assert heard == (entry["text_sent"] if form.streams or ending.code is None else 0)
     if ending.started:
         assert row["output_chars"] == entry["text_sent"] + 4 * ending.script.get("thinking", 0)
 
 
-async def told(api: Api, account: Account, message: str, ending: Ending) -> int:
+async def told(api: Api, account: Account, message: str, ending: Ending, form: Form) -> int:
     """Sends a message, checks the ending, and returns the number of characters received before."""
     async with client(api.url) as http:
-        answer = await chat(http, account, message)
-    assert (answer.status, answer.done) == (ending.status, ending.code is None)
-    if ending.code is not None:
-        assert answer.error is not None
-        assert (answer.error["code"], answer.error["request_id"]) == (ending.code, answer.headers["x-request-id"])
+        answer = await form.ask(http, account, message)
+    if ending.code is None:
+        assert (answer.status, answer.done, answer.error) == (200, True, None)
+    else:
+        form.assert_told(answer, ending.fault_status, ending.code, started=ending.started)
     return len(answer.text)
 
 
-async def hear_and_leave(api: Api, account: Account, message: str, simulator: Simulator, pieces: int) -> int:
+async def hear_and_leave(
+    api: Api, account: Account, message: str, simulator: Simulator, pieces: int, form: Form
+) -> int:
     """Sends a message, reads so many pieces, disconnects, and returns their characters."""
-    caller = await Caller.ask(api, account, message)
-    if pieces >= 0:
+    caller = await Caller.ask(api, account, message, form)
+    if pieces >= 0 and form.streams:
         await caller.hears("x-request-id")
-    for piece in PIECES[: max(0, pieces)]:
-        await caller.hears(piece.splitlines()[-1] + "\n")
+        for piece in PIECES[:pieces]:
+            await caller.hears(form.frame_end(piece))
+    elif pieces >= 0:
+        await sent(simulator, account.key_id.hex, pieces)
     await served(simulator, account.key_id.hex, ended=False)
     await caller.leave()
     return len("".join(PIECES[: max(0, pieces)]))
@@ -203,27 +209,36 @@ def billed(entry: dict[str, Any], is_billed: bool | None) -> list[int]:  # noqa:
     return [entry[name] for name in LEDGER_FIELDS] if is_billed else [0] * 5
 
 
-async def test_our_own_stop(start_api: Callable[..., Api], books: Books, simulator: Simulator) -> None:
+@every_form
+async def test_our_own_stop(start_api: Callable[..., Api], books: Books, simulator: Simulator, form: Form) -> None:
     api = start_api(SHUTDOWN_DRAIN_S="0", SHUTDOWN_GRACE_S="0")
     waiting, hearing = await books.account(limits=LIMITS), await books.account(limits=LIMITS)
     script = {"ref": waiting.key_id.hex, "head_delay_ms": 60_000, **CACHED}
-    early = await Caller.ask(api, waiting, scripted(**script))
+    early = await Caller.ask(api, waiting, scripted(**script), form)
     script = {"ref": hearing.key_id.hex, "pieces": PIECES, "stall_after": 2, **CACHED}
-    late = await Caller.ask(api, hearing, scripted(**script))
-    await late.hears(PIECES[1])
+    late = await Caller.ask(api, hearing, scripted(**script), form)
+    if form.streams:
+        await late.hears(PIECES[1])
+    else:
+        await sent(simulator, hearing.key_id.hex, 2)
     await served(simulator, waiting.key_id.hex, ended=False)
 
     api.process.send_signal(signal.SIGTERM)
 
+    said = '"code":"shutting_down"' if form.is_chat else '"type":"api_error","message":"this server is restarting'
     answer = (await early.rest()).lower()
     assert answer.startswith("http/1.1 503 ")
     assert "retry-after: 5\r\n" in answer
-    assert '"code":"shutting_down"' in answer
-    answer = await late.rest()
-    assert "event: error\ndata: {" in answer
-    assert '"code":"shutting_down"' in answer
-    assert answer.endswith("\r\n0\r\n\r\n")
-    assert "event: done" not in answer
+    assert said in answer
+    answer = (await late.rest()).lower()
+    if form.streams:
+        assert "event: error\ndata: {" in answer
+        assert answer.endswith("\r\n0\r\n\r\n")
+    else:
+        assert answer.startswith("http/1.1 503 ")
+        assert "retry-after: 5\r\n" in answer
+    assert said in answer
+    assert not [end for end in ("event: done", "message_stop", "end_turn") if end in answer]
     assert await asyncio.to_thread(api.process.wait, 10) == 0
     for account, is_billed, source in ((waiting, None, "estimated"), (hearing, True, "counted")):
         entry = await served(simulator, account.key_id.hex, ended=True)
@@ -232,36 +247,49 @@ async def test_our_own_stop(start_api: Callable[..., Api], books: Books, simulat
         assert [row[name] for name in TOKEN_FIELDS] == billed(entry, is_billed)
 
 
-async def test_our_own_stop_while_a_whole_answer_is_booked(
-    start_api: Callable[..., Api], books: Books, simulator: Simulator
+@every_form
+async def test_our_own_stop_while_a_complete_answer_is_booked(
+    start_api: Callable[..., Api], books: Books, simulator: Simulator, form: Form
 ) -> None:
     api = start_api(SHUTDOWN_DRAIN_S="0", SHUTDOWN_GRACE_S="0")
     account = await books.account(limits=LIMITS)
     script = {"ref": account.key_id.hex, "pieces": PIECES, "first_delay_ms": 1500, **CACHED}
-    caller = await Caller.ask(api, account, scripted(**script))
-    await caller.hears("x-request-id")
+    caller = await Caller.ask(api, account, scripted(**script), form)
+    await served(simulator, account.key_id.hex, ended=False)
     async with books.connection() as keeper, keeper.transaction():
         await keeper.execute("SELECT FROM usage_requests WHERE tenant_id = $1 FOR UPDATE", account.tenant_id)
-        await caller.hears(PIECES[-1])
+        if form.streams:
+            await caller.hears(PIECES[-1])
         await served(simulator, account.key_id.hex, ended=True)
         await eventually(lambda: books.fetch(WAITING_SETTLEMENT))
         api.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.5)
 
-    assert (await caller.rest()).endswith("event: done\ndata: \n\n\r\n0\r\n\r\n")
+    answer = await caller.rest()
+    if form.is_chat:
+        assert answer.endswith("event: done\ndata: \n\n\r\n0\r\n\r\n")
+    elif form.streams:
+        assert answer.endswith('{"type":"message_stop"}\n\n\r\n0\r\n\r\n')
+    else:
+        assert "".join(PIECES).replace("\n", "\\n") in answer
+        assert '"stop_reason":"end_turn"' in answer
     (row,) = await books.settled(account, 1)
     assert (row["outcome"], row["source"]) == ("completed", "final")
 
 
-async def test_output_that_cannot_be_counted_is_estimated(api: Api, books: Books, simulator: Simulator) -> None:
+@every_form
+async def test_output_that_cannot_be_counted_is_estimated(
+    api: Api, books: Books, simulator: Simulator, form: Form
+) -> None:
+    model = RARE_MODELS[form.name]
     words = ["and so the words go by, one after the other, "] * 30
     plain = [FAILING_COUNT, *words]
     commas = ["," * 100] * 12  # two characters a token, to this provider
     async with client(api.url) as http:
         for pieces, after, per_token in ((plain, 31, 4), (plain, 9, 4), (commas, None, None), (plain, 31, 2)):
             account = await books.account(limits=LIMITS)
-            script = {"ref": account.key_id.hex, "model": RARE_MODEL, "pieces": pieces, "cut_after": after, **CACHED}
-            await chat(http, account, scripted(**script))
+            script = {"ref": account.key_id.hex, "model": model, "pieces": pieces, "cut_after": after, **CACHED}
+            await form.ask(http, account, scripted(**script))
 
             entry = await served(simulator, account.key_id.hex, ended=True)
             (row,) = await books.settled(account, 1)
@@ -271,16 +299,17 @@ async def test_output_that_cannot_be_counted_is_estimated(api: Api, books: Books
             if per_token is None:
                 assert (row["source"], row["output_tokens"]) == ("final", 600)
             else:
-                assert (row["source"], row["model"]) == ("estimated", RARE_MODEL)
+                assert (row["source"], row["model"]) == ("estimated", model)
                 assert row["output_tokens"] == -(-len("".join(pieces[:after])) // per_token)
 
 
-async def test_nobody_waits_for_the_count(api: Api, books: Books, simulator: Simulator) -> None:
+@every_form
+async def test_nobody_waits_for_the_count(api: Api, books: Books, simulator: Simulator, form: Form) -> None:
     account = await books.account(limits=LIMITS)
     script = {"ref": account.key_id.hex, "pieces": [SLOW_COUNT, "and words"], "cut_after": 2}
     began = time.monotonic()
     async with client(api.url) as http:
-        answer = await chat(http, account, scripted(**script))
+        answer = await form.ask(http, account, scripted(**script))
 
     assert time.monotonic() - began < 2.5
     assert answer.error is not None

@@ -17,17 +17,18 @@ from metering.counts import COUNT_COLUMNS
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
 from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Api, Books, Simulator, chat, client, scripted
+from tests.journeys.forms import CHAT, Form, every_form
 
 pytestmark = pytest.mark.chaos
 QUICK = {"HEARTBEAT_S": "0.2", "DEAD_AFTER_S": "1.6"}
 CACHE = {"cache_read_input_tokens": 7, "cache_creation_5m": 11, "cache_creation_1h": 13}
 
 
-async def ask(api: Api, account: Account, message: str) -> Any:
+async def ask(api: Api, account: Account, message: str, form: Form = CHAT) -> Any:
     """Returns an answer, or the connection's error."""
     async with client(api.url) as http:
         try:
-            return await chat(http, account, message)
+            return await form.ask(http, account, message)
         except httpx2.HTTPError as error:
             return error
 
@@ -66,24 +67,26 @@ async def assert_books_agree(books: Books, account: Account) -> None:
     assert dict(await books.sums("usage_meters", account.tenant_id)) == together
 
 
-async def test_killed_in_the_middle_of_streams(
-    start_api: Callable[..., Api], books: Books, simulator: Simulator
+@every_form
+async def test_killed_in_the_middle_of_answers(
+    start_api: Callable[..., Api], books: Books, simulator: Simulator, form: Form
 ) -> None:
     dying, living = start_api(**QUICK), start_api(**QUICK)
     account, other = await books.account(), await books.account()
     ref = account.key_id.hex
     long = {"words": 400, "piece_delay_ms": 20, **CACHE}
     asked = [
-        asyncio.create_task(ask(dying, account, scripted(ref=ref, **long))),
-        asyncio.create_task(ask(dying, account, scripted(ref=ref, **long))),
-        asyncio.create_task(ask(dying, account, scripted(ref=ref, head_delay_ms=20_000))),
+        asyncio.create_task(ask(dying, account, scripted(ref=ref, **long), form)),
+        asyncio.create_task(ask(dying, account, scripted(ref=ref, **long), form)),
+        asyncio.create_task(ask(dying, account, scripted(ref=ref, head_delay_ms=20_000), form)),
     ]
-    lives = asyncio.create_task(ask(living, other, scripted(ref=other.key_id.hex, words=150, piece_delay_ms=25)))
+    lives = asyncio.create_task(ask(living, other, scripted(ref=other.key_id.hex, words=150, piece_delay_ms=25), form))
     await until(lambda: len(simulator.ledger(ref)) == 3)
     await asyncio.sleep(0.5)
     await beats(books, 2)
     dying.kill()
-    await asyncio.gather(*asked)
+    for answer in await asyncio.gather(*asked):
+        assert isinstance(answer, httpx2.HTTPError), "a cut answer looks complete"
 
     rows = await books.settled(account, 3)
     served = {entry["request_id"]: entry for entry in simulator.ledger(ref)}
@@ -109,14 +112,15 @@ async def test_killed_in_the_middle_of_streams(
     assert (row["outcome"], row["source"]) == ("completed", "final")
 
 
+@every_form
 async def test_a_sleeper_brings_the_better_count(
-    start_api: Callable[..., Api], books: Books, simulator: Simulator
+    start_api: Callable[..., Api], books: Books, simulator: Simulator, form: Form
 ) -> None:
     """A paused process: settled by another, then exact after it resumes, counted once, and its hold kept."""
     sleeper, living = start_api(**QUICK), start_api(**QUICK)
     account = await books.account(limits=LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 4_000),)))
     ref = account.key_id.hex
-    asked = asyncio.create_task(ask(sleeper, account, scripted(ref=ref, words=200, piece_delay_ms=30, **CACHE)))
+    asked = asyncio.create_task(ask(sleeper, account, scripted(ref=ref, words=200, piece_delay_ms=30, **CACHE), form))
     await until(lambda: len(simulator.ledger(ref)) == 1)
     await asyncio.sleep(0.4)
     await beats(books, 1)
@@ -148,14 +152,15 @@ async def test_a_sleeper_brings_the_better_count(
         assert (window["used"], window["held"]) == (sum(ours), 0)
 
 
-async def test_streams_of_a_sleeper_end_at_their_deadline(
-    start_api: Callable[..., Api], books: Books, simulator: Simulator
+@every_form
+async def test_answers_of_a_sleeper_end_at_their_deadline(
+    start_api: Callable[..., Api], books: Books, simulator: Simulator, form: Form
 ) -> None:
     sleeper = start_api(**QUICK, REQUEST_DEADLINE_S="2")
     start_api(**QUICK)
     account = await books.account()
     ref = account.key_id.hex
-    asked = asyncio.create_task(ask(sleeper, account, scripted(ref=ref, words=500, piece_delay_ms=20)))
+    asked = asyncio.create_task(ask(sleeper, account, scripted(ref=ref, words=500, piece_delay_ms=20), form))
     await until(lambda: len(simulator.ledger(ref)) == 1)
     await asyncio.sleep(0.4)
     sleeper.process.send_signal(signal.SIGSTOP)
@@ -165,9 +170,7 @@ async def test_streams_of_a_sleeper_end_at_their_deadline(
     finally:
         sleeper.process.send_signal(signal.SIGCONT)
     answer = await asyncio.wait_for(asked, 30)
-    assert not answer.done
-    assert answer.error is not None
-    assert answer.error["code"] == "upstream_timeout"
+    form.assert_told(answer, 504, "upstream_timeout", started=True)
     await until(lambda: simulator.ledger(ref)[0]["state"] != "open")
     await until(lambda: books.fetch("SELECT FROM usage_entries WHERE tenant_id = $1", account.tenant_id))
     await assert_books_agree(books, account)

@@ -4,6 +4,7 @@ The client gets a documented error, and the request is settled. When token count
 """
 
 import asyncio
+import itertools
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -14,19 +15,30 @@ import pytest
 
 from metering.quota.limits import LimitSet
 from sandbox.daemon import free_port
-from tests.harness import TOKEN_FIELDS, Api, Books, chat, client
+from tests.harness import TOKEN_FIELDS, Api, Books, client
+from tests.journeys.forms import CHAT, FORMS, Form, every_form
 
 LIMITS = LimitSet((), concurrency=1)
 OK = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nrequest-id: req_strange\r\n"
 STREAM = f"{OK}connection: close\r\n\r\n"
 LONGER = f"{OK}content-length: 99999\r\n\r\n"  # than what is sent: the connection is cut
 USAGE = '{"input_tokens": 25, "output_tokens": 1}'
-START = f'event: message_start\ndata: {{"message": {{"id": "msg_1", "model": "m", "usage": {USAGE}}}}}\n\n'
-TEXT = 'event: content_block_delta\ndata: {"delta": {"type": "text_delta", "text": "ten chars!"}}\n\n'
-FINAL = 'event: message_delta\ndata: {"delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 90}}\n\n'
-UNSAID = 'event: message_delta\ndata: {"delta": {"stop_reason": "end_turn"}}\n\n'
+
+
+def event(name: str, data: str) -> str:
+    """An event, which names its type as the provider's do."""
+    return f'event: {name}\ndata: {{"type": "{name}", {data}}}\n\n'
+
+
+BLOCK = event("content_block_start", '"index": 0, "content_block": {"type": "text", "text": ""}')
+START = event("message_start", f'"message": {{"id": "msg_1", "model": "m", "content": [], "usage": {USAGE}}}') + BLOCK
+TEXT = event("content_block_delta", '"index": 0, "delta": {"type": "text_delta", "text": "ten chars!"}')
+FINAL = event("message_delta", '"delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 90}')
+UNSAID = event("message_delta", '"delta": {"stop_reason": "end_turn"}')
 STOP = 'event: message_stop\ndata: {"type": "message_stop"}\n\n'
 DEEP = f'event: content_block_delta\ndata: {{"deep": {"[" * 9999}\n\n'
+MESSAGE = f'{{"id": "m", "type": "message", "content": [{{"type": "text", "text": "hi"}}], "usage": {USAGE}}}'
+CHUNKED = f"{OK}transfer-encoding: chunked\r\n\r\n"
 NO_BODY = "content-length: 0\r\nconnection: close\r\n\r\n"
 
 BEFORE_THE_HEAD = [
@@ -41,7 +53,16 @@ BEFORE_THE_HEAD = [
     (f"{STREAM}<html>welcome to the hotel</html>\n\n", 502, "upstream_broken", 1),
     (f"{STREAM}event: message_start\ndata: {{\n\n", 502, "upstream_broken", 1),
     (f"{STREAM}{DEEP}", 502, "upstream_broken", 1),
-    (f"{STREAM}data: {'x' * (1 << 21)}", 502, "upstream_broken", 1),
+    (f"{STREAM}data: {'x' * (17 << 20)}", 502, "upstream_broken", 1),
+    (
+        f"{OK.replace('text/event-stream', 'application/json')}connection: close\r\n\r\n{MESSAGE}",
+        502,
+        "upstream_broken",
+        1,
+    ),
+    (f"{OK}content-encoding: gzip\r\nconnection: close\r\n\r\n\x1f\x08{START}", 502, "upstream_broken", 1),
+    (f"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\n\r\n{STREAM}", 502, "upstream_broken", 1),
+    (f"{CHUNKED}zz\r\n", 502, "upstream_broken", 1),
     (f"{STREAM}{TEXT}", 502, "upstream_broken", 1),
     (f"{STREAM}{STOP}", 502, "upstream_broken", 1),
     (f"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:9/\r\n{NO_BODY}", 502, "upstream_rejected", 1),
@@ -57,7 +78,9 @@ AFTER_THE_HEAD = [
     (f"{LONGER}{START}", "", 0, "counted"),
     (f"{LONGER}{START}{TEXT}{TEXT[:60]}", "ten chars!", 3, "estimated"),
     (f"{STREAM}{START}{TEXT}{DEEP}", "ten chars!", 3, "estimated"),
-    (f"{STREAM}{START}{TEXT}data: {'x' * (1 << 21)}", "ten chars!", 3, "estimated"),
+    (f"{STREAM}{START}{TEXT}data: {'x' * (17 << 20)}", "ten chars!", 3, "estimated"),
+    (f"{CHUNKED}{len(START):x}\r\n{START}\r\n{len(TEXT):x}\r\n{TEXT}\r\nzz\r\n", "ten chars!", 3, "estimated"),
+    (f"{CHUNKED}{len(START + TEXT):x}\r\n{START}{TEXT}\r\n0\r\n\r\n", "ten chars!", 3, "estimated"),
     (f"{LONGER}{START}{TEXT}{FINAL}", "ten chars!", 90, "final"),
     (f"{STREAM}{START}{TEXT}{FINAL}", "ten chars!", 90, "final"),
 ]
@@ -113,15 +136,16 @@ async def strange(start_api: Callable[..., Api], provider: Provider) -> AsyncIte
     assert "Traceback" not in api.log.read_text()
 
 
-async def test_before_the_head(strange: httpx2.AsyncClient, provider: Provider, books: Books) -> None:
+@every_form
+async def test_before_the_head(strange: httpx2.AsyncClient, provider: Provider, books: Books, form: Form) -> None:
     for says, status, code, asks in BEFORE_THE_HEAD:
         account = await books.account(limits=LIMITS)
         provider.says, provider.asked = says, 0
 
-        answer = await chat(strange, account, uuid4().hex)
+        answer = await form.ask(strange, account, uuid4().hex)
 
-        assert answer.error is not None, says
-        assert (answer.status, answer.error["code"], provider.asked) == (status, code, asks), says
+        form.assert_told(answer, status, code, started=False)
+        assert provider.asked == asks, says[:200]
         assert answer.headers.get("retry-after") in ({"5"} if status == 503 else {None}), says
         answered_no = not says.startswith(OK) and re.match(r"HTTP/1.1 [345]", says)
         (row,) = await books.settled(account, 1)
@@ -131,16 +155,16 @@ async def test_before_the_head(strange: httpx2.AsyncClient, provider: Provider, 
         assert (await strange.get("/v1/limits", headers=account.headers)).json()["concurrency"]["active"] == 0
 
 
-async def test_after_the_head(strange: httpx2.AsyncClient, provider: Provider, books: Books) -> None:
+@every_form
+async def test_after_the_head(strange: httpx2.AsyncClient, provider: Provider, books: Books, form: Form) -> None:
     for says, text, output, source in AFTER_THE_HEAD:
         account = await books.account(limits=LIMITS)
         provider.says, provider.asked = says, 0
 
-        answer = await chat(strange, account, uuid4().hex)
+        answer = await form.ask(strange, account, uuid4().hex)
 
-        assert answer.error is not None, says
-        assert (answer.status, answer.error["code"], answer.text) == (200, "upstream_broken", text), says
-        assert (answer.done, provider.asked) == (False, 1), says
+        form.assert_told(answer, 502, "upstream_broken", started=True)
+        assert (answer.text, provider.asked) == (text if form.streams else "", 1), says[:200]
         (row,) = await books.settled(account, 1)
         assert (row["outcome"], row["source"]) == ("upstream_broke", source), says
         assert (row["requests"], row["input_tokens"], row["output_tokens"]) == (1, 25, output), says
@@ -150,11 +174,13 @@ async def test_after_the_head(strange: httpx2.AsyncClient, provider: Provider, b
 async def test_an_end_without_usage_leaves_the_output_to_be_measured(
     strange: httpx2.AsyncClient, provider: Provider, books: Books
 ) -> None:
-    for says in (f"{STREAM}{START}{TEXT}{UNSAID}{STOP}", f"{STREAM}{START}{TEXT}{STOP}"):
+    ends = (f"{STREAM}{START}{TEXT}{UNSAID}{STOP}", f"{STREAM}{START}{TEXT}{STOP}")
+    for form, says in itertools.product(FORMS, ends):
         account = await books.account(limits=LIMITS)
         provider.says = says
 
-        assert (await chat(strange, account, "hello")).done
+        answer = await form.ask(strange, account, "hello")
+        assert (answer.status, answer.text, answer.error) == (200, "ten chars!", None)
 
         (row,) = await books.requests(account)
         assert (row["state"], row["outcome"], row["source"]) == ("settled", "completed", "estimated")
@@ -167,13 +193,13 @@ async def test_an_upstream_that_lingers_after_its_end_holds_nobody_up(
     account = await books.account(limits=LIMITS)
     provider.says, provider.lingers = f"{LONGER}{START}{TEXT}{FINAL}{STOP}", True
 
-    async with asyncio.timeout(10):
-        for _ in range(2):
-            answer = await chat(strange, account, "hello")
+    async with asyncio.timeout(20):
+        for form in FORMS * 2:
+            answer = await form.ask(strange, account, "hello")
             assert (answer.text, answer.done, answer.error) == ("ten chars!", True, None)
 
     rows = await books.requests(account)
-    assert [(row["outcome"], row["source"], row["output_tokens"]) for row in rows] == [("completed", "final", 90)] * 2
+    assert [(row["outcome"], row["source"], row["output_tokens"]) for row in rows] == [("completed", "final", 90)] * 6
 
 
 async def test_a_deadline_while_the_upstream_lingers_changes_nothing(
@@ -185,7 +211,7 @@ async def test_a_deadline_while_the_upstream_lingers_changes_nothing(
     api = await asyncio.to_thread(start_api, ANTHROPIC_BASE_URL=url, REQUEST_DEADLINE_S="2")
 
     async with client(api.url) as http:
-        answer = await chat(http, account, "hello")
+        answer = await CHAT.ask(http, account, "hello")
         await asyncio.sleep(1)
 
     if answer.done:  # else this machine was too slow, and the deadline came first

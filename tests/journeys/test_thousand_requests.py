@@ -86,7 +86,7 @@ async def _assert_redis(
                 assert not [name for name in fields if name.startswith(b"h:")]
                 (period,) = [value for name, value in fields.items() if name.startswith(b"p:")]
                 state = WindowState.unpack(period)
-                assert state.held == (0, 0, 0, 0)
+                assert not any(state.held)
                 assert dict(zip(COUNT_COLUMNS, state.used, strict=True)) == dict(sums)
 
 

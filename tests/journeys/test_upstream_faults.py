@@ -1,7 +1,8 @@
-"""Every failure of the provider: the client's error, the number of tries, and the stored usage.
+"""Every failure of the provider, in every form: the client's error, the number of tries, and the stored usage.
 
 Before `message_start`: an HTTP status, and no tokens if the provider refused, else the estimated prompt. After it: an
-`error` event, exact input and counted output. No provider text reaches a client, and no user text a log.
+`error` event (whole: a status), exact input and counted output. No provider text reaches a client, but on
+`/v1/messages` what it says about the request itself; no user text reaches a log.
 """
 
 import json
@@ -16,13 +17,17 @@ import pytest
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
 from tests.answers import Answer
-from tests.harness import SIMULATOR_KEY, TOKEN_FIELDS, Account, Api, Books, Simulator, chat, client, scripted
+from tests.harness import SIMULATOR_KEY, TOKEN_FIELDS, Account, Api, Books, Simulator, client, scripted
 from tests.journeys.callers import limit_status_when_free, served
+from tests.journeys.forms import Form, every_form
 
 LIMITS = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 1_000_000),), concurrency=1)
 SOON: dict[str, Any] = {"retry_after": 0.01}
 COME_BACK_S = 5
-UPSTREAM_WORDS = ("simulator", "Overloaded", "req_0", "anthropic", "overloaded_error", "api_error")
+UPSTREAM_WORDS = ("simulator", "Overloaded", "req_0", "anthropic", "told to fail")
+CHAT_WORDS = (*UPSTREAM_WORDS, "overloaded_error", "api_error")
+PASSED_ON = {400: "invalid_request_error", 404: "not_found_error", 413: "request_too_large"}
+"""What the provider says about the request itself, on `/v1/messages`."""
 
 BEFORE_THE_HEAD = [
     # script, then what our client gets: status, code, Retry-After; and how often the provider is asked
@@ -87,10 +92,11 @@ def _named(value: object) -> str | None:
     return json.dumps(value) if isinstance(value, dict) else ""
 
 
-def assert_says_nothing(answer: Answer, account: Account, api: Api, canary: str) -> None:
+def assert_says_nothing(answer: Answer, account: Account, api: Api, canary: str, form: Form) -> None:
     """Asserts that no provider text reached the client, and no client text our logs."""
     told = json.dumps(answer.error) + str(answer.headers)
-    assert not [words for words in (*UPSTREAM_WORDS, SIMULATOR_KEY, account.key, canary) if words in told]
+    words_of_provider = CHAT_WORDS if form.is_chat else UPSTREAM_WORDS
+    assert not [words for words in (*words_of_provider, SIMULATOR_KEY, account.key, canary) if words in told]
     log = api.log.read_text()
     assert not [words for words in (SIMULATOR_KEY, account.key, canary, "told to fail") if words in log]
 
@@ -111,6 +117,7 @@ async def assert_billed_prompt(
     await assert_nothing_is_left(http, account, used=tokens)
 
 
+@every_form
 @pytest.mark.parametrize(("script", "told", "asks"), BEFORE_THE_HEAD, ids=_named)
 async def test_before_the_head_it_is_a_status(
     api: Api,
@@ -120,22 +127,29 @@ async def test_before_the_head_it_is_a_status(
     script: dict[str, Any],
     told: tuple[int, str, int | None],
     asks: int,
+    form: Form,
 ) -> None:
     status, code, retry_after_s = told
     account, canary = await books.account(limits=LIMITS), uuid4().hex
     ref = account.key_id.hex
 
-    answer = await chat(http, account, scripted(canary, ref=ref, **script, **CACHED))
+    answer = await form.ask(http, account, scripted(canary, ref=ref, **script, **CACHED))
 
-    assert answer.error is not None
-    assert (answer.status, answer.error["status"], answer.error["code"]) == (status, status, code)
+    passed_on = None if form.is_chat else PASSED_ON.get(script.get("status", 0))
+    if passed_on is None:
+        form.assert_told(answer, status, code, started=False)
+        assert_says_nothing(answer, account, api, canary, form)
+    else:
+        assert answer.error is not None
+        assert (answer.status, answer.error["error"]["type"]) == (script["status"], passed_on)
+        assert answer.error["error"]["message"] == "The simulator was told to fail."
     assert answer.headers.get("retry-after") == (None if retry_after_s is None else str(retry_after_s))
     assert len(simulator.ledger(ref)) == asks
-    assert_says_nothing(answer, account, api, canary)
     tokens = simulator.ledger(ref)[-1]["input_tokens"] if script.get("empty_body") else 0
     await assert_billed_prompt(http, books, account, "upstream_refused", tokens=tokens)
 
 
+@every_form
 @pytest.mark.parametrize(("script", "status", "code"), AFTER_THE_HEAD, ids=_named)
 async def test_after_the_head_it_is_an_error_event_and_what_was_used_is_paid(
     api: Api,
@@ -145,18 +159,17 @@ async def test_after_the_head_it_is_an_error_event_and_what_was_used_is_paid(
     script: dict[str, Any],
     status: int,
     code: str,
+    form: Form,
 ) -> None:
     account, canary = await books.account(limits=LIMITS), uuid4().hex
     ref = account.key_id.hex
     relayed = min(after for name, after in script.items() if name.endswith("_after"))
 
-    answer = await chat(http, account, scripted(canary, ref=ref, pieces=PIECES, **script, **CACHED))
+    answer = await form.ask(http, account, scripted(canary, ref=ref, pieces=PIECES, **script, **CACHED))
 
-    assert (answer.status, answer.done, answer.pieces) == (200, False, PIECES[:relayed])
-    assert answer.error is not None
-    assert (answer.error["status"], answer.error["code"]) == (status, code)
-    assert answer.error["request_id"] == answer.headers["x-request-id"]
-    assert_says_nothing(answer, account, api, canary)
+    assert answer.pieces == (PIECES[:relayed] if form.streams else [])
+    form.assert_told(answer, status, code, started=True)
+    assert_says_nothing(answer, account, api, canary, form)
     (entry,) = simulator.ledger(ref)
     (row,) = await books.settled(account, 1)
     assert (row["outcome"], row["source"]) == ("upstream_broke", "counted")
@@ -169,16 +182,17 @@ async def test_after_the_head_it_is_an_error_event_and_what_was_used_is_paid(
     await assert_nothing_is_left(http, account, used=sum(counts))
 
 
+@every_form
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503, 529])
 async def test_a_try_again_that_succeeds_is_one_answer_and_one_bill(
-    http: httpx2.AsyncClient, books: Books, simulator: Simulator, status: int
+    http: httpx2.AsyncClient, books: Books, simulator: Simulator, status: int, form: Form
 ) -> None:
     account = await books.account(limits=LIMITS)
     ref = account.key_id.hex
 
-    answer = await chat(http, account, scripted(ref=ref, status=status, fail_times=2, pieces=PIECES, **SOON))
+    answer = await form.ask(http, account, scripted(ref=ref, status=status, fail_times=2, pieces=PIECES, **SOON))
 
-    assert (answer.status, answer.done, answer.pieces) == (200, True, PIECES)
+    assert (answer.status, answer.done, answer.text) == (200, True, "".join(PIECES))
     entries = simulator.ledger(ref)
     assert [entry["state"] for entry in entries] == ["error", "error", "completed"]
     (row,) = await books.requests(account)
@@ -188,23 +202,25 @@ async def test_a_try_again_that_succeeds_is_one_answer_and_one_bill(
     await assert_nothing_is_left(http, account, used=entries[2]["input_tokens"] + entries[2]["output_tokens"])
 
 
-async def test_a_reported_zero_stays_zero(http: httpx2.AsyncClient, books: Books) -> None:
+@every_form
+async def test_a_reported_zero_stays_zero(http: httpx2.AsyncClient, books: Books, form: Form) -> None:
     account = await books.account(limits=LIMITS)
 
     zeros = scripted(input_tokens=0, output_tokens=0, start_output_tokens=8, usage_delta_input=True, pieces=PIECES)
-    assert (await chat(http, account, zeros)).done
+    assert (await form.ask(http, account, zeros)).done
 
     (row,) = await books.requests(account)
     assert (row["source"], row["requests"], *(row[name] for name in TOKEN_FIELDS)) == ("final", 1, 0, 0, 0, 0, 0)
 
 
+@every_form
 @pytest.mark.parametrize(("refusal", "outcome"), [("empty", "refused"), ("partial", "completed")])
 async def test_a_refusal_without_a_word_is_free(
-    http: httpx2.AsyncClient, books: Books, simulator: Simulator, refusal: str, outcome: str
+    http: httpx2.AsyncClient, books: Books, simulator: Simulator, refusal: str, outcome: str, form: Form
 ) -> None:
     account = await books.account(limits=LIMITS)
 
-    answer = await chat(http, account, scripted(ref=account.key_id.hex, refusal=refusal, pieces=PIECES))
+    answer = await form.ask(http, account, scripted(ref=account.key_id.hex, refusal=refusal, pieces=PIECES))
 
     assert answer.done
     (entry,) = simulator.ledger(account.key_id.hex)
@@ -215,51 +231,52 @@ async def test_a_refusal_without_a_word_is_free(
     await assert_nothing_is_left(http, account, used=sum(paid))
 
 
-async def test_a_provider_that_nobody_reaches(start_api: Callable[..., Api], books: Books) -> None:
+@every_form
+async def test_a_provider_that_nobody_reaches(start_api: Callable[..., Api], books: Books, form: Form) -> None:
     with socket.socket() as dead:  # bound, and never listening
         dead.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{dead.getsockname()[1]}"
         api = start_api(ANTHROPIC_BASE_URL=url, LOG_LEVEL="debug", FAILING_REQUESTS_PER_MINUTE="1")
         account, canary = await books.account(limits=LIMITS), uuid4().hex
         async with client(api.url) as http:
-            answer = await chat(http, account, canary)
+            answer = await form.ask(http, account, canary)
 
-            assert answer.error is not None
-            assert (answer.status, answer.error["code"]) == (502, "upstream_unreachable")
+            form.assert_told(answer, 502, "upstream_unreachable", started=False)
             retries = [line for line in api.log.read_text().splitlines() if '"upstream_retry"' in line]
             assert [json.loads(line)["tries"] for line in retries] == [1, 2]
             assert {json.loads(line)["request_id"] for line in retries} == {answer.headers["x-request-id"]}
-            assert_says_nothing(answer, account, api, canary)
+            assert_says_nothing(answer, account, api, canary, form)
             await assert_billed_prompt(http, books, account, "not_sent")
 
-            again = await chat(http, account, canary)
-            assert again.error is not None
-            assert (again.status, again.error["code"]) == (429, "too_many_failures")
+            again = await form.ask(http, account, canary)
+            form.assert_told(again, 429, "too_many_failures", started=False)
             assert 50 <= again.retry_after_s <= 60
             assert len(await books.requests(account)) == 1
-            assert (await chat(http, await books.account(), canary)).status == 502
+            assert (await form.ask(http, await books.account(), canary)).status == 502
 
 
-async def test_a_provider_that_is_silent(start_api: Callable[..., Api], books: Books, simulator: Simulator) -> None:
+@every_form
+async def test_a_provider_that_is_silent(
+    start_api: Callable[..., Api], books: Books, simulator: Simulator, form: Form
+) -> None:
     api = start_api(UPSTREAM_READ_TIMEOUT_S="0.5", UPSTREAM_OPEN_TIMEOUT_S="1.2", LOG_LEVEL="debug")
     async with client(api.url) as http:
-        for script, status, code, outcome in (
-            ({"head_delay_ms": 60_000}, 504, "upstream_timeout", "upstream_refused"),
-            ({"stall_after": 0}, 200, "upstream_timeout", "upstream_broke"),
-            ({"stall_after": 2}, 200, "upstream_timeout", "upstream_broke"),
+        for script, outcome in (
+            ({"head_delay_ms": 60_000}, "upstream_refused"),
+            ({"stall_after": 0}, "upstream_broke"),
+            ({"stall_after": 2}, "upstream_broke"),
         ):
             account, canary = await books.account(limits=LIMITS), uuid4().hex
             ref = account.key_id.hex
-            answer = await chat(http, account, scripted(canary, ref=ref, pieces=PIECES, **script))
+            answer = await form.ask(http, account, scripted(canary, ref=ref, pieces=PIECES, **script))
 
-            assert answer.error is not None
-            assert (answer.status, answer.error["status"], answer.error["code"]) == (status, 504, code)
-            assert not answer.done
+            form.assert_told(answer, 504, "upstream_timeout", started="stall_after" in script)
             entry = await served(simulator, ref, ended=True)
             assert entry["state"] == "client_gone"
-            assert_says_nothing(answer, account, api, canary)
+            assert_says_nothing(answer, account, api, canary, form)
             (row,) = await books.settled(account, 1)
-            assert (row["outcome"], len(answer.pieces)) == (outcome, script.get("stall_after", 0))
+            heard = script.get("stall_after", 0) if form.streams else 0
+            assert (row["outcome"], len(answer.pieces)) == (outcome, heard)
             paid = (entry["input_tokens"], entry["output_tokens"])
             assert (row["input_tokens"], row["output_tokens"]) == paid
             await assert_nothing_is_left(http, account, used=sum(paid))

@@ -200,7 +200,8 @@ def _check_row(asked: Asked, row: Any, entries: list[Any], now_ms: int) -> None:
     assert row["state"] == asked.state.value
     if asked.state is State.VOID:
         return
-    held = (row["held_prompt_tokens"], row["held_output_tokens"], row["held_nano_usd"])
+    names = ("held_prompt_tokens", "held_output_tokens", "held_web_searches", "held_nano_usd")
+    held = tuple(row[name] for name in names)
     assert (held, row["day"], row["period_id"]) == (asked.amounts, asked.request.day, asked.request.period_id)
     if asked.state is State.SETTLED:
         assert asked.known is not None

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from core.money import ceil_div
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome
-from metering.pricing.tokens import CacheCreation, ReportedUsage
+from metering.pricing.tokens import CacheCreation, OutputDetails, ReportedUsage, ServerToolUse
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
 from tests.metering.books_model import CHARS_PER_TOKEN, Asked
@@ -54,5 +54,12 @@ def finish(asked: Asked, recorder: UsageRecorder, output: int) -> None:
     """The provider's final usage: no less than what it wrote, no more than it might."""
     written = ceil_div(recorder.output_chars, CHARS_PER_TOKEN)
     output = min(max(written, output), asked.request.held_output_tokens)
-    recorder.latest, recorder.finished = ReportedUsage(output_tokens=output), True
+    recorder.latest, recorder.finished = (
+        ReportedUsage(
+            output_tokens=output,
+            output_tokens_details=OutputDetails(output // 3),
+            server_tool_use=ServerToolUse(output % 3),
+        ),
+        True,
+    )
     recorder.outcome, recorder.output_chars = Outcome.COMPLETED, output * CHARS_PER_TOKEN

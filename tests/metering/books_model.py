@@ -20,12 +20,12 @@ from metering.journal.recorder import UsageRecorder
 from metering.journal.records import OpenRequest, Outcome, Source
 from metering.pricing.price import Price
 from metering.pricing.tokens import NO_USAGE, Usage, overlay
-from metering.quota.counters import Hold, WindowState
+from metering.quota.counters import HELD, Hold, WindowState
 from metering.quota.decision import measure
 from metering.quota.limits import EffectiveLimit, LimitScope
 from metering.quota.query import QuotaQuery, QuotaTerms
 from metering.quota.windows import WindowKind
-from tests.metering.model import ModelHash, Names, QuotaModel, Verdict
+from tests.metering.model import Amounts, ModelHash, Names, QuotaModel, Verdict
 
 CHARS_PER_TOKEN = 4
 
@@ -59,9 +59,10 @@ class Asked:
     """Redis may hold for it although Postgres does not, until its hold lapses."""
 
     @property
-    def amounts(self) -> tuple[int, int, int]:
-        """What it holds: prompt, output, nano-USD."""
-        return self.request.held_prompt_tokens, self.request.held_output_tokens, self.request.held_nano_usd
+    def amounts(self) -> Amounts:
+        """What it holds."""
+        asked = self.request
+        return asked.held_prompt_tokens, asked.held_output_tokens, asked.held_web_searches, asked.held_nano_usd
 
     @property
     def names(self) -> Names:
@@ -141,6 +142,8 @@ class Asked:
             usage.cache_read_tokens,
             usage.cache_write_5m_tokens,
             usage.cache_write_1h_tokens,
+            usage.thinking_tokens,
+            usage.web_searches,
         )
         counts = UsageCounts(1, *numbers, self.price.cost_nano_usd(usage))
         return Measurement(outcome.value, source.value, self.request.model, counts)
@@ -215,11 +218,11 @@ class BooksModel:
             elif asked.state is State.SETTLED:
                 counts = asked.counts
             for name in asked.names.values():
-                _add(made, name, counts, (1, *asked.amounts) if holds else (0,) * 4)
+                _add(made, name, counts, (1, *asked.amounts) if holds else (0,) * len(HELD))
         for given in self.credits:
             if given.tenant_id == tenant_id and user_id in {None, given.user_id}:
                 for name in (f"d:{given.day.isoformat()}", f"p:{given.period_id}"):
-                    _add(made, name, given.counts, (0,) * 4)
+                    _add(made, name, given.counts, (0,) * len(HELD))
         return made
 
 

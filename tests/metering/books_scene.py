@@ -11,10 +11,9 @@ from typing import Any
 from uuid import UUID
 
 from core.clock import now_ms
-from metering.admission.admission import PROMPT_OVERHEAD_TOKENS, AdmissionRequest, QuotaExceeded, TooLarge
+from metering.admission.admission import AdmissionRequest, QuotaExceeded, TooLarge
 from metering.admission.breaker import BreakerState
 from metering.journal.records import OpenRequest
-from metering.pricing.tokens import bound_of_text, likely_of_text
 from metering.quota.limits import LimitSet
 from metering.quota.query import Grant, QuotaQuery
 from metering.quota.windows import MINUTE_MS, WindowKind, minute_window
@@ -172,7 +171,7 @@ class Scene:
                 return ("held", terms.entitlement.limits[verdict.limit])
             spent = latest_spent(query, terms, user, tenant, judged_ms, self._ends(judged_ms))
             return ("never", None) if verdict.cause == "never" else ("limit_reached", spent)
-        amounts = (query.prompt_bound, verdict.granted, terms.nano_usd(query.prompt_bound, verdict.granted))
+        amounts = (query.prompt_bound, verdict.granted, 0, terms.nano_usd(query.prompt_bound, verdict.granted))
         for of in (user, tenant):
             of.hold("this", names, amounts)
         return ("granted", verdict.granted, room(terms.entitlement.limits, names, user, tenant))
@@ -227,9 +226,7 @@ class Scene:
 
 
 async def _query(post: Post, account: Account, ask: AdmissionRequest) -> QuotaQuery:
-    bound = bound_of_text(ask.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
-    likely = likely_of_text(ask.prompt_bytes, PROMPT_OVERHEAD_TOKENS)
-    return await post.process.admission._query(principal(account), ask, bound, likely)
+    return await post.process.admission._query(principal(account), ask)
 
 
 async def _admit(post: Post, account: Account, ask: AdmissionRequest, *, blind: bool) -> tuple[Answer, Grant | None]:

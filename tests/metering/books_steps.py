@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from core.clock import now_ms
-from metering.admission.admission import AdmissionRequest
 from metering.quota.limits import LimitSet
 from tests.metering.books_bench import Bench, Post
 from tests.metering.books_draws import ASK, OF_TENANT, Asking, finish, start, write
 from tests.metering.books_model import Asked, State
 from tests.metering.books_story import Story
-from tests.metering.process import MODEL
+from tests.metering.process import text_ask
 from tests.metering.short_calendar import ShortCalendar
 
 TTLS_MS = [200, 400]
@@ -102,7 +101,7 @@ class Steps(RuleBasedStateMachine):
         """A few users ask, one after the other, by way of some process, which may not see Redis; some answers begin."""
         for who, post, prompt, output, blind, progress in asks:
             account = self.scene.accounts[who % 4]
-            asked = self.scene.admit(self.awake(post), account, AdmissionRequest(MODEL, output, prompt), blind=blind)
+            asked = self.scene.admit(self.awake(post), account, text_ask(output, prompt), blind=blind)
             if asked and progress % 4:
                 start(asked, (prompt, progress, 7, 1))
                 write(asked, 9 * progress)

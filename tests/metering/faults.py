@@ -18,7 +18,7 @@ from tests.metering.process import MODEL, Process, start_process
 
 INPUT = Usage(10, 0, 30, 40, 50)
 """The `message_start` of these tests."""
-USAGE = Usage(1, 2, 3, 4, 5)
+USAGE = Usage(1, 2, 3, 4, 5, 1, 6)
 """The usage of complete answers."""
 
 

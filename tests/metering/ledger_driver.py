@@ -172,4 +172,6 @@ async def open_ledger(database_url: str, books: Books) -> AsyncIterator[LedgerDr
 
 def draw_usage(dice: random.Random) -> Usage:
     """A random usage."""
-    return Usage(*(dice.randrange(0, 300) for _ in range(5)))
+    counts = [dice.randrange(0, 300) for _ in range(5)]
+    counts += [dice.randint(0, counts[1]), dice.randrange(0, 4)]
+    return Usage(*counts)

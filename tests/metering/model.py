@@ -13,11 +13,13 @@ from metering.pricing.price import Band, Price, PriceBook
 from metering.quota.counters import WindowState
 from metering.quota.decision import count
 from metering.quota.limits import BillMeter, EffectiveLimit, LimitScope, Meter
-from metering.quota.query import QuotaQuery, QuotaTerms
+from metering.quota.query import LARGE_OUTPUT, QuotaQuery, QuotaTerms
 from metering.quota.schedule import Timeline
 from metering.quota.windows import WindowKind, minute_window
 
 Names = dict[WindowKind, str]
+Amounts = tuple[int, int, int, int]
+"""What a hold is of: prompt, output, web searches, nano-USD."""
 _BOOK = PriceBook([Price(uuid7(), "any", 0, (Band(0, *[0] * 5),))])
 """Names the price of a grant; the rates of a test are in its terms."""
 
@@ -38,13 +40,13 @@ class ModelHash:
     """A user's hash, or its tenant's."""
 
     windows: dict[str, WindowState] = field(default_factory=dict)
-    holds: dict[str, tuple[Names, tuple[int, int, int]]] = field(default_factory=dict)
+    holds: dict[str, tuple[Names, Amounts]] = field(default_factory=dict)
 
     def window(self, name: str) -> WindowState:
         """The named window; an unused one is empty."""
         return self.windows.get(name, WindowState())
 
-    def hold(self, request: str, names: Names, amounts: tuple[int, int, int]) -> None:
+    def hold(self, request: str, names: Names, amounts: Amounts) -> None:
         """Takes a hold, and drops the windows that are over."""
         self.holds[request] = (names, amounts)
         self.windows = {
@@ -97,7 +99,7 @@ class QuotaModel:
             of = self.users[user] if limit.scope is LimitScope.USER else self.tenant
             window = of.window(names[limit.window])
             for sizes, before in ((empty, WindowState()), (idle, WindowState(window.used)), (now, window)):
-                sizes.append(_largest(query.max_tokens, self._fits(limit, terms, before, prompt)))
+                sizes.append(_largest(2 * query.max_tokens, self._fits(limit, query, terms, before, prompt)))
         for index, size in enumerate(empty):
             if size < smallest:
                 return Verdict(-1, "never", index)
@@ -105,26 +107,37 @@ class QuotaModel:
         if spent:
             kinds = list(WindowKind)
             return Verdict(-1, "used", max(spent, key=lambda i: (kinds.index(self.limits[i].window), -i)))
-        could, can = min((query.max_tokens, *idle)), min((query.max_tokens, *now))
-        if can < max(smallest, could // 2):
-            return Verdict(-1, "held", now.index(can))
-        return Verdict(can)
+        could, free = min((query.max_tokens, *idle)), min((2 * query.max_tokens, *now))
+        if query.max_tokens <= query.large_output:
+            if free < max(smallest, could // 2):
+                return Verdict(-1, "held", now.index(free))
+            return Verdict(min(query.max_tokens, free))
+        if free < max(smallest, min(could // 2, query.large_output)):
+            return Verdict(-1, "held", now.index(free))
+        half = max(free // 2, query.large_output, smallest)  # but never less than a usual answer, if that is free
+        return Verdict(min(query.max_tokens, half, free))
 
     @staticmethod
-    def _fits(limit: EffectiveLimit, terms: QuotaTerms, window: WindowState, prompt: int) -> Callable[[int], bool]:
+    def _fits(
+        limit: EffectiveLimit, query: QuotaQuery, terms: QuotaTerms, window: WindowState, prompt: int
+    ) -> Callable[[int], bool]:
+        searches, further = query.web_searches, query.further_output
         before = 0 if isinstance(limit.meter, BillMeter) else sum(count(limit.meter, window))
 
         def fits(output: int) -> bool:
+            output += further
             if isinstance(limit.meter, BillMeter):
-                return dearest(limit, window, prompt, output) <= limit.bound
+                return dearest(limit, window, prompt, output, searches) <= limit.bound
             if limit.meter is Meter.REQUESTS:
                 added = 1
             elif limit.meter is Meter.OUTPUT:
                 added = output
             elif limit.meter is Meter.SPEND:
-                added = terms.nano_usd(prompt, output)
+                added = terms.nano_usd(prompt, output, searches)
             elif limit.meter is Meter.TOKENS:
                 added = prompt + output
+            elif limit.meter is Meter.WEB_SEARCHES:
+                return searches == 0 or before + searches <= limit.bound
             else:
                 added = prompt
             return before + added <= limit.bound
@@ -132,12 +145,34 @@ class QuotaModel:
         return fits
 
 
-def query_of(
-    tenant_id: UUID, user_id: UUID, *, prompt: int, likely: int, asked: int, smallest: int, read_epoch: int, ttl_ms: int
+def query_of(  # noqa: PLR0913 - all that a query says of its size
+    tenant_id: UUID,
+    user_id: UUID,
+    *,
+    prompt: int,
+    likely: int,
+    asked: int,
+    smallest: int,
+    read_epoch: int,
+    ttl_ms: int,
+    searches: int = 0,
+    large: int = LARGE_OUTPUT,
+    further: int = 0,
 ) -> QuotaQuery:
     """A query whose terms the test makes itself."""
     principal = Principal(tenant_id, user_id, user_id, frozenset())
-    return QuotaQuery(principal, "any", asked, prompt, likely, smallest, ttl_ms, Timeline((), (), read_epoch), _BOOK)
+    timeline = Timeline((), (), read_epoch)
+    sizes = (asked, prompt, likely, smallest, ttl_ms)
+    return QuotaQuery(
+        principal,
+        "any",
+        *sizes,
+        timeline,
+        _BOOK,
+        web_searches=searches,
+        large_output=large,
+        further_output=further,
+    )
 
 
 def names_at(terms: QuotaTerms, now_ms: int) -> Names:
@@ -149,11 +184,12 @@ def names_at(terms: QuotaTerms, now_ms: int) -> Names:
     }
 
 
-def dearest(limit: EffectiveLimit, window: WindowState, prompt: int = 0, output: int = 0) -> int:
+def dearest(limit: EffectiveLimit, window: WindowState, prompt: int = 0, output: int = 0, searches: int = 0) -> int:
     """The most that a window, its holds and one more request can cost, whatever class a prompt is counted as."""
-    _, given, written, read, short, long, _ = window.used
-    _, held_prompt, held_output, _ = window.held
+    _, given, written, read, short, long, _, searched, _ = window.used
+    _, held_prompt, held_output, held_searches, _ = window.held
     pending = prompt + held_prompt
+    rest = (written + held_output + output, searched + held_searches + searches)
     ends = [
         (given + pending, read, short + long),
         (given, read + pending, short + long),
@@ -162,7 +198,7 @@ def dearest(limit: EffectiveLimit, window: WindowState, prompt: int = 0, output:
     return max(
         sum(
             max(units - allowance, 0) * rate
-            for units, (allowance, rate) in zip((*end, written + held_output + output), limit.prices, strict=True)
+            for units, (allowance, rate) in zip((*end, *rest), limit.prices, strict=True)
         )
         for end in ends
     )

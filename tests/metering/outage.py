@@ -17,7 +17,7 @@ Start = Callable[..., Awaitable[Process]]
 QUICK: dict[str, Any] = {
     "breaker": BreakerRules(dwell_s=0.2),
     "probe_s": 0.05,
-    "fallback_s": 0.4,
+    "fallback_s": 1.0,
     "redis_timeout_s": 0.3,
 }
 PROMPT = 100

@@ -31,7 +31,16 @@ from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome, Settlement
 from metering.journal.spool import Spool
 from metering.pricing.price_list import PriceList
-from metering.pricing.tokens import CacheCreation, ReportedUsage, Usage
+from metering.pricing.tokens import (
+    PROMPT_OVERHEAD_TOKENS,
+    CacheCreation,
+    OutputDetails,
+    ReportedUsage,
+    ServerToolUse,
+    Usage,
+    bound_of_text,
+    likely_of_text,
+)
 from metering.quota.counters import ScopeCounters, WindowState
 from metering.quota.query import Grant
 from metering.quota.windows import MINUTE_MS, Calendar
@@ -75,8 +84,7 @@ class Process:
 
     async def admit(self, account: Account, *, max_tokens: int = 100, prompt_bytes: int = 68) -> Grant:
         """Asks for `account`; a prompt of 68 bytes is held as 100 tokens."""
-        ask = AdmissionRequest(MODEL, max_tokens, prompt_bytes)
-        return await self.admission.admit(principal(account), ask, within_s=PATIENCE_S)
+        return await self.admission.admit(principal(account), text_ask(max_tokens, prompt_bytes), within_s=PATIENCE_S)
 
     async def settle(self, grant: Grant, usage: Usage) -> Settlement:
         """The request ended well and used `usage`."""
@@ -174,6 +182,12 @@ async def start_process(  # noqa: PLR0913 - each test turns the one knob that it
     )
 
 
+def text_ask(max_tokens: int, prompt_bytes: int, *, model: str = MODEL) -> AdmissionRequest:
+    """A request with a prompt of plain text, as `/chat` makes it."""
+    bound, likely = (of(prompt_bytes, PROMPT_OVERHEAD_TOKENS) for of in (bound_of_text, likely_of_text))
+    return AdmissionRequest(model, max_tokens, bound, likely)
+
+
 def principal(account: Account) -> Principal:
     """Who asks."""
     return Principal(account.tenant_id, account.user_id, account.key_id, frozenset({"chat"}))
@@ -189,7 +203,11 @@ def recorder(usage: Usage) -> UsageRecorder:
         usage.cache_read_tokens,
         CacheCreation(usage.cache_write_5m_tokens, usage.cache_write_1h_tokens),
     )
-    latest = ReportedUsage(output_tokens=usage.output_tokens)
+    latest = ReportedUsage(
+        output_tokens=usage.output_tokens,
+        output_tokens_details=OutputDetails(usage.thinking_tokens),
+        server_tool_use=ServerToolUse(usage.web_searches),
+    )
     return UsageRecorder(0, 0, outcome=Outcome.COMPLETED, started=started, latest=latest, finished=True, model=MODEL)
 
 
@@ -232,7 +250,7 @@ async def books_say(books: Books, grant: Grant, user_id: UUID | None = None) -> 
 def _sum(rows: Sequence[dict[str, object]]) -> WindowState:
     settled = [row for row in rows if row["state"] == "settled"]
     held = [row for row in rows if row["state"] == "open"]
-    names = ("held_prompt_tokens", "held_output_tokens", "held_nano_usd")
+    names = ("held_prompt_tokens", "held_output_tokens", "held_web_searches", "held_nano_usd")
     return WindowState(
         tuple(sum(int(str(row[name])) for row in settled) for name in COUNT_COLUMNS),
         (len(held), *(sum(int(str(row[name])) for row in held) for name in names)),

@@ -12,6 +12,7 @@ from metering.quota.query import Grant
 from metering.reconciliation.drifts import Month, Reconciliation
 from metering.reconciliation.reconcile import Scope, reconcile
 from tests.harness import Account, Books
+from tests.metering.ledger_driver import draw_usage
 from tests.metering.process import Process
 from tests.metering.rows import KOLKATA
 
@@ -45,10 +46,7 @@ async def traffic(process: Process, accounts: list[Account], dice: random.Random
             await process.settle(grant, usage)
         return None if ends else grant
 
-    wanted = [
-        one(dice.choice(accounts), Usage(*(dice.randrange(5000) for _ in range(5))), ends=dice.random() < 0.8)
-        for _ in range(requests)
-    ]
+    wanted = [one(dice.choice(accounts), draw_usage(dice), ends=dice.random() < 0.8) for _ in range(requests)]
     return [grant for grant in await asyncio.gather(*wanted) if grant is not None]
 
 

@@ -10,7 +10,7 @@ from tests.harness import Account
 
 KOLKATA = Calendar("Asia/Kolkata")
 PRICE = Price(uuid7(), "claude-sonnet-4-6", 0, (Band(0, 3_000, 15_000, 300, 3_750, 6_000),))
-USAGE = Usage(1, 2, 3, 4, 5)
+USAGE = Usage(1, 2, 3, 4, 5, 1, 6)
 
 
 def request(account: Account) -> OpenRequest:
@@ -32,6 +32,7 @@ def request(account: Account) -> OpenRequest:
         held_prompt_tokens=1,
         held_output_tokens=2,
         held_nano_usd=3,
+        held_web_searches=4,
     )
 
 

@@ -47,7 +47,9 @@ def used(draw: random.Random, account: Account, at_ms: int, *, scale: int = 100,
     """One request of a moment."""
     outcome = draw.choices(_OUTCOMES, (90, 4, 3, 3))[0]
     is_empty = outcome == Outcome.UPSTREAM_REFUSED
-    usage = Usage() if is_empty else Usage(*(draw.randint(scale // 2, scale) for _ in range(5)))
+    classes = [draw.randint(scale // 2, scale) for _ in range(5)]
+    rest = {"thinking_tokens": classes[1] // 2, "web_searches": classes[0] % 3}
+    usage = Usage() if is_empty else Usage(*classes, **rest)
     return Used(
         account,
         at_ms,

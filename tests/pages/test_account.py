@@ -12,6 +12,8 @@ from billing.rating.overage import PastAllowance, Terms
 from core.clock import now_ms
 from core.ids import uuid7
 from core.tenancy.principal import Scope
+from metering.admission.entitlements import project_entitlement
+from metering.quota.limits import PlanLimits
 from tests.api.conftest import Api
 from tests.billing.operator import DAY_MS, PERIOD, TERMS, OperatorSetup
 from tests.harness import Account
@@ -76,6 +78,22 @@ async def test_without_a_profile_gst_is_still_to_come(api: Api, setup: OperatorS
     shown = await read(await sign_in(await api.tenant_admin(tenant_id)), "/account")
     assert "250 of 1,000 output tokens 25 %" in shown
     assert "₹0.00 Upcoming charges, plus GST" in shown
+
+
+async def test_the_overview_names_the_plans_models_and_features(
+    api: Api, setup: OperatorSetup, sign_in: SignIn
+) -> None:
+    admin = await api.tenant_admin(await setup.tenant())
+    browser = await sign_in(admin)
+    assert "Models and features All models Features such as web search are not included" in await read(
+        browser, "/account"
+    )
+    async with api.books.database.session() as session:
+        limits = PlanLimits(features=("url_sources", "web_search"), models=("claude-haiku-*", "claude-sonnet-4-6"))
+        await project_entitlement(session, admin.tenant_id, plan_version="team@1", limits=limits)
+    api.app.state.runtime.metering.entitlements.forget(admin.tenant_id)
+    shown = await read(browser, "/account")
+    assert "claude-haiku-*, claude-sonnet-4-6 images and documents by URL web search" in shown
 
 
 async def test_the_first_day_says_what_to_do(api: Api, sign_in: SignIn) -> None:

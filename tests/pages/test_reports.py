@@ -20,7 +20,9 @@ from api.services.usage import reports
 from core.clock import now_ms
 from core.figures import grouped, usd
 from core.tenancy.principal import Scope
-from metering.counts import TOKEN_COLUMNS
+from metering.counts import LATER_COLUMNS, TOKEN_COLUMNS, USAGE_COLUMNS
+from metering.pricing.answer_cost import IterationUsage
+from metering.pricing.tokens import Usage
 from tests.api.conftest import Api
 from tests.harness import Account
 from tests.metering.rows import KOLKATA
@@ -68,7 +70,7 @@ def counts(found: Sequence[Used]) -> Counter[str]:
         total["requests"] += settled.requests
         total["errors"] += settled.outcome in ("upstream_refused", "upstream_broke")
         total["cost_nano_usd"] += settled.cost_nano_usd
-        for name in TOKEN_COLUMNS:
+        for name in USAGE_COLUMNS:
             total[name] += getattr(settled.usage, name)
     return total
 
@@ -79,6 +81,7 @@ def as_shown(sums: Counter[str]) -> list[str]:
     return [
         *(grouped(sums[name]) for name in ("requests", "errors", *TOKEN_COLUMNS)),
         grouped(tokens),
+        *(grouped(sums[name]) for name in LATER_COLUMNS),
         usd(sums["cost_nano_usd"]),
     ]
 
@@ -110,7 +113,7 @@ async def test_page_csv_and_api_say_the_same_and_add_up(api: Api, people: list[A
         by_key = {key: counts([each for each in found if key_of(each) == key]) for key in map(key_of, found)}
         page = (await browser.get("/reports", params=days | {"group_by": group})).text
         head, *rows, total = rows_of(page)
-        assert len(head) == 10, "no price is shown where there is no rate"
+        assert len(head) == 12, "no price is shown where there is no rate"
         assert total[1:] == as_shown(counts(found))
         assert sorted(row[1:] for row in rows) == sorted(as_shown(sums) for sums in by_key.values())
         link = html.unescape(re.search(r'href="(/v1/[^"]+format=csv[^"]*)"', page)[1])  # type: ignore[index]
@@ -121,7 +124,7 @@ async def test_page_csv_and_api_say_the_same_and_add_up(api: Api, people: list[A
         shown = tiles_of(page)
         assert (shown["Requests"], shown["Provider cost"]) == (total[1], total[-1])
         if group != "day":
-            tokens = [int(row[-2].replace(",", "")) for row in rows]
+            tokens = [int(row[-4].replace(",", "")) for row in rows]
             assert tokens == sorted(tokens, reverse=True), "the heaviest comes first"
         curl = html.unescape(re.search(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)[1])  # type: ignore[index]
         url = curl.split("'")[1]
@@ -268,3 +271,22 @@ async def test_another_tenants_is_not_found(api: Api, people: list[Account], sig
 def test_what_cannot_be_shown_is_said_in_words(query: str, words: str) -> None:
     with pytest.raises(BadView, match=re.escape(words)):
         read_view(dict(parse_qsl(query)), date(2026, 11, 23), sees_tenants=False)
+
+
+async def test_a_request_shows_every_models_part_and_what_its_price_is_at(
+    api: Api, people: list[Account], sign_in: SignIn
+) -> None:
+    plain = used(random.Random(4), people[0], now_ms(), model="claude-sonnet-4-6")
+    others = (IterationUsage("claude-opus-5-5", Usage(500, 21), 2_662_000),)
+    settlement = replace(
+        plain.settlement, usage=Usage(1_000, 20), modifiers="speed:fast,inference_geo:us", others=others
+    )
+    await settle(api.books, [replace(plain, settlement=settlement)])
+    page = (await (await sign_in(people[0])).get(f"/reports/requests/{settlement.id}")).text
+    counts = rows_of(page.partition("Adjustments")[0])
+    assert ["Input", grouped(1_500)] in counts
+    assert ["Output", "41"] in counts
+    assert "at speed:fast, inference_geo:us" in page
+    assert re.search(r"Used by another model for this request</td>\s*<td[^>]*>claude-opus-5-5<", page)
+    answer = await api.call(people[0], "GET", f"/entries?user_id={people[0].user_id}&kind=iteration", expect=200)
+    assert [(item["model"], item["input_tokens"]) for item in answer.json()["items"]] == [("claude-opus-5-5", 500)]

@@ -66,12 +66,12 @@ async def test_the_report_is_the_ledger(url: str, http: httpx2.AsyncClient) -> N
     names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_5m", "cache_creation_1h")
     expected: dict[str, tuple[int, ...]] = {}
     for item in items[:4]:
-        had = expected.get(item["model"], (0,) * 5)
-        expected[item["model"]] = tuple(a + item[name] for a, name in zip(had, names, strict=True))
+        had = expected.get(item["model"], (0,) * 6)
+        expected[item["model"]] = (*(a + item[name] for a, name in zip(had, names, strict=False)), 0)
     assert set(expected) == {"claude-haiku-5-5", "claude-sonnet-4-6", "claude-sonnet-5"}
     async with organization(url) as client:
         reported = await client.usage(TODAY - timedelta(days=1), 3)
-    assert {entry.model: entry.tokens for entry in reported} == expected
+    assert {entry.model: entry.counts for entry in reported} == expected
     whole = (await http.get(PATH, params={"starting_at": f"{TODAY}T00:00:00Z"}, headers=ADMIN)).json()
     results = [result for bucket in whole["data"] for result in bucket["results"]]
     assert {result["model"] for result in results} == {None}
@@ -89,7 +89,7 @@ async def test_it_comes_in_pages(http: httpx2.AsyncClient, url: str) -> None:
     assert days == [str(TODAY + timedelta(days=by)) for by in range(-9, 2)]
     async with organization(url) as client:
         (entry,) = await client.usage(TODAY - timedelta(days=70), 72)
-    assert entry.tokens[1] == 4
+    assert entry.counts[1] == 4
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,11 @@ class Scripted:
         await writer.wait_closed()
 
 
+SEARCHED = {"web_search_requests": 1, "another": 5}
+
+
 def page(day: str, tokens: int, next_page: str | None = None) -> bytes:
-    result = {"model": "claude-x", "output_tokens": tokens, "an_unknown_field": [1]}
+    result = {"model": "claude-x", "output_tokens": tokens, "an_unknown_field": [1], "server_tool_use": SEARCHED}
     bucket = {"starting_at": f"{day}T00:00:00Z", "ending_at": "", "results": [result]}
     return json.dumps({"data": [bucket], "has_more": bool(next_page), "next_page": next_page}).encode()
 
@@ -166,8 +169,8 @@ async def test_it_comes_back_when_it_is_told_to_and_follows_pages() -> None:
         (429, "retry-after: 0.3\r\n", b""), (200, "", page(day, 3, "p 2")), (0, "", b""), (200, "", page(day, 4))
     )
     assert time.monotonic() - begun >= 0.3
-    assert [(entry.day.isoformat(), entry.model, entry.tokens) for entry in reported] == [
-        (day, "claude-x", (0, 7, 0, 0, 0))
+    assert [(entry.day.isoformat(), entry.model, entry.counts) for entry in reported] == [
+        (day, "claude-x", (0, 7, 0, 0, 0, 2))
     ]
     assert ["page=p" in request for request in server.asked] == [False, False, True, True]
     assert f"x-api-key: {ADMIN['x-api-key']}" in server.asked[0]

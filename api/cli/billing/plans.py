@@ -13,6 +13,7 @@ from api.schemas.billing.plans import MeterPrice, NewPlan
 from api.services.billing import plans
 from billing.rating.overage import Meter, PastAllowance
 from core.errors import Invalid
+from core.features import Feature
 
 app = Group()
 
@@ -27,6 +28,13 @@ TenantConcurrency = Annotated[int | None, typer.Option(help="Concurrent requests
 MeterTexts = Annotated[
     list[str] | None,
     typer.Option("--meter", metavar="METER=N@RUPEES", help="Included units, and rupees per million of overage."),
+]
+Features = Annotated[
+    list[Feature] | None, typer.Option("--feature", help="A feature of the Messages API that it allows.")
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="NAME", help="A model that it allows, or a prefix such as `claude-haiku-*`."),
 ]
 WhenUnpaid = Annotated[
     Literal["block", "free"], typer.Option(help="`block` requests, or `free`: give what the tenant's own plan gives.")
@@ -51,6 +59,8 @@ def publish_one(  # noqa: PLR0913, PLR0917 - all that a plan says
     ] = None,
     when_unpaid: WhenUnpaid = "block",
     trial_days: Annotated[int, typer.Option(help="Days before the first charge.")] = 0,
+    feature: Features = None,
+    model: Models = None,
 ) -> Call:
     """Publish a plan, or its next version. Tenants stay on the version they are on."""
     new = NewPlan(
@@ -64,6 +74,8 @@ def publish_one(  # noqa: PLR0913, PLR0917 - all that a plan says
         name=name,
         user=read_limits(user, user_concurrency),
         tenant=read_limits(tenant, tenant_concurrency),
+        features=feature or [],
+        models=model or None,
     )
     return lambda context: plans.publish_plan(context, new)
 

@@ -8,14 +8,14 @@ import typer
 
 from api.cli.command import Answer, Call, answering
 from api.cli.options import UserId
-from api.schemas.usage.corrections import NewCorrection, NewCredit
+from api.schemas.usage.corrections import Deltas, NewCorrection, NewCredit
 from api.services.context import ServiceContext
 from api.services.usage import corrections
 from core.errors import Invalid
-from metering.counts import COUNT_COLUMNS
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
-_NAMES = ", ".join(COUNT_COLUMNS)
+_COUNTS = tuple(Deltas.model_fields)
+_NAMES = ", ".join(_COUNTS)
 
 RequestId = Annotated[UUID, typer.Argument(metavar="REQUEST_ID", help="A request's id.")]
 Reason = Annotated[str, typer.Option(help="Why; the tenant can read it.")]
@@ -68,7 +68,7 @@ def _amounts(texts: list[str]) -> dict[str, int]:
     amounts: dict[str, int] = {}
     for text in texts:
         name, _, number = text.partition("=")
-        if name not in COUNT_COLUMNS or name in amounts or not _NUMBER.fullmatch(number):
+        if name not in _COUNTS or name in amounts or not _NUMBER.fullmatch(number):
             raise Invalid(f"an amount is COUNT=N, as output_tokens=500, once for each COUNT of {_NAMES}")
         amounts[name] = int(number)
     return amounts

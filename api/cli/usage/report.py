@@ -23,7 +23,7 @@ from billing.gst.rupees import rupees
 from billing.invoicing.report_prices import paise_of
 from core.errors import Invalid
 from core.figures import grouped, usd
-from metering.reports.usage_report import GROUPS, ORDERS, PRICE, SUMS
+from metering.reports.usage_report import GROUPS, ORDERS, PRICE, PRICED_SUMS
 
 app = typer.Typer(no_args_is_help=True, help="Usage reports.")
 _BAR = 12
@@ -35,7 +35,15 @@ _NAMES = {
     "day": "day",
     "month": "month",
 }
-_FIGURES = ("requests", "errors", "input_tokens", "output_tokens", "cache_read_tokens")
+_FIGURES = (
+    "requests",
+    "errors",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "thinking_tokens",
+    "web_searches",
+)
 
 
 @app.callback()
@@ -86,7 +94,7 @@ def usage(  # noqa: PLR0913 - the filters
         if _is_file(sys.stdout):
             sys.stdout.write(BYTE_ORDER_MARK)
         writer = csv.writer(sys.stdout)
-        writer.writerow(rows[0] if rows else [*SUMS, PRICE])
+        writer.writerow(rows[0] if rows else PRICED_SUMS)
         writer.writerows([cell(value) for value in row.values()] for row in rows)
     else:
         _show(groups, rows)
@@ -108,7 +116,7 @@ async def _read(context: ServiceContext, query: UsageQuery) -> list[dict[str, An
 def _show(groups: list[str], rows: list[dict[str, Any]]) -> None:
     """A table for people, with the sum below and a bar for each row's share of the cost."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
-    total = {name: sum(row[name] for row in rows) for name in (*SUMS, PRICE)}
+    total = {name: sum(row[name] for row in rows) for name in PRICED_SUMS}
     for place, group in enumerate(groups):
         table.add_column(group, footer="" if place else "total", no_wrap=True)
     for name in _FIGURES:

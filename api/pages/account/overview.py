@@ -60,6 +60,8 @@ async def overview(request: Request, runtime: RuntimeDep, visitor: AccountAdmin)
         defaults=[limit for limit in now.entitlement.limits if limit.scope is LimitScope.USER],
         each_at_once=now.entitlement.user_concurrency,
         all_at_once=now.entitlement.tenant_concurrency,
+        models=now.entitlement.models,
+        features=sorted(now.entitlement.features),
         alerts=[(alert.at, wording.alert(alert.type, alert.data)) for alert in found.alerts],
         due_paise=found.due_paise,
     )

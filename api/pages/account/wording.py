@@ -19,8 +19,20 @@ _METERS = {
     "cache_write_tokens": "tokens written to the cache",
     "cache_write_5m_tokens": "tokens written to the cache for 5 minutes",
     "cache_write_1h_tokens": "tokens written to the cache for an hour",
+    "web_searches": "web searches",
     "spend": "model cost",
     "charge": "overage",
+}
+_FEATURES = {
+    "web_search": "web search",
+    "web_fetch": "fetching web pages",
+    "code_execution": "code execution",
+    "tool_search": "tool search",
+    "advisor": "advisor models",
+    "mcp": "MCP servers",
+    "url_sources": "images and documents by URL",
+    "fallbacks": "fallback models",
+    "compaction": "compaction of long conversations",
 }
 WINDOWS = {"minute": "minute", "day": "day", "period": "billing period"}
 METHODS = {"upi": "UPI", "card": "Card", "emandate": "e-mandate"}
@@ -78,6 +90,16 @@ def bound(name: str, window: str, limit: int) -> str:
     if name == "charge":
         return f"{money(limit)} of overage, the plan's ceiling"
     return f"{amount(name, limit)} {'of ' if name == 'spend' else ''}{meter(name)} a {WINDOWS[window]}"
+
+
+def feature(name: str) -> str:
+    """A feature of the Messages API, within a sentence."""
+    return _FEATURES.get(name, name.replace("_", " "))
+
+
+def models(names: Sequence[str] | None) -> str:
+    """The models of a plan: `All models`, or their names and prefixes."""
+    return "All models" if names is None else ", ".join(names)
 
 
 def rate(name: str, rate_paise: int) -> str:

@@ -8,7 +8,7 @@ from api.pages.route import page_router
 from api.pages.site import Here, words
 from api.pages.visitor import Operator
 from api.schemas.billing.plans import PlanItem
-from api.schemas.usage.prices import BandItem
+from api.schemas.usage.prices import BandItem, PriceItem
 from api.services.billing.plans import list_plans
 from api.services.usage.prices import list_prices
 from billing.gst.rupees import rupees
@@ -24,7 +24,7 @@ async def plans(request: Request, visitor: Operator) -> Response:
     here = Here(visitor.context.zone)
     items = sorted((await list_plans(visitor.context)).items, key=lambda item: (item.code, -item.version))
     listing = Listing(
-        ["Plan", "Version", "Per month, before GST", "Includes", "Overage", "Published"],
+        ["Plan", "Version", "Per month, before GST", "Includes", "Overage", "Models and features", "Published"],
         [
             Row(
                 [
@@ -33,6 +33,7 @@ async def plans(request: Request, visitor: Operator) -> Response:
                     money(item.base_paise),
                     Cell(_included(item)),
                     Cell(_overage(item), note="; ".join(item.warnings)),
+                    Cell(", ".join(item.models or ["all models"]), note=", ".join(map(words, item.features))),
                     Cell(here.day(item.created_at)),
                 ]
             )
@@ -61,7 +62,18 @@ async def prices(request: Request, visitor: Operator) -> Response:
     here = Here(visitor.context.zone)
     known = sorted((await list_prices(visitor.context)).items, key=lambda price: price.effective_from)
     listing = Listing(
-        ["Model", "From", "Prompts over", "Input", "Output", "Cache read", "Cache write, 5 min", "Cache write, 1 h"],
+        [
+            "Model",
+            "From",
+            "Prompts over",
+            "Input",
+            "Output",
+            "Cache read",
+            "Cache write, 5 min",
+            "Cache write, 1 h",
+            "Modifiers",
+            "1,000 web searches",
+        ],
         [
             Row(
                 [
@@ -69,6 +81,8 @@ async def prices(request: Request, visitor: Operator) -> Response:
                     Cell(here.day(price.effective_from) if to_ms(price.effective_from) > 0 else "always"),
                     Cell(grouped(band.over_prompt_tokens), is_number=True),
                     *_rates(band),
+                    Cell(_factors(price)),
+                    _rate(price.web_search_rate // 1000),
                 ]
             )
             for price in known
@@ -76,7 +90,7 @@ async def prices(request: Request, visitor: Operator) -> Response:
         ],
         "No prices yet: naka price add, or POST /v1/admin/prices. Until then every model is refused.",
     )
-    lead = "Dollars per million tokens, as in Anthropic's price list."
+    lead = "Dollars per million tokens, as in Anthropic's price list. Modifiers multiply them, but not web searches."
     return show_list(request, visitor, "Prices", listing, lead=lead)
 
 
@@ -94,3 +108,9 @@ def _rates(band: BandItem) -> list[Cell]:
 def _rate(nano_usd: int) -> Cell:
     """Dollars per million tokens: a thousandth of one is a nano-dollar per token."""
     return Cell(f"${nano_usd // 1000}.{nano_usd % 1000:03d}".removesuffix("0"), is_number=True)
+
+
+def _factors(price: PriceItem) -> str:
+    """The factors, as `speed:fast 2x`; they are stored per mille."""
+    texts = {modifier: f"{factor // 1000}.{factor % 1000:03d}" for modifier, factor in sorted(price.factors.items())}
+    return "; ".join(f"{modifier} {text.rstrip('0').rstrip('.')}\u00d7" for modifier, text in texts.items())

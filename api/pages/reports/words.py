@@ -10,11 +10,13 @@ COLUMNS = (
     ("cache_write_5m_tokens", f"Cache write, 5{_NBSP}min"),
     ("cache_write_1h_tokens", f"Cache write, 1{_NBSP}h"),
     ("tokens", "All tokens"),
+    ("thinking_tokens", "Thinking"),
+    ("web_searches", "Web searches"),
     ("cost_nano_usd", "Provider cost"),
     ("price_nano_paise", "Price"),
 )
 """Columns of the table, from left to right."""
-REQUEST_COUNTS = tuple(column for column in COLUMNS[2:9] if column[0] != "tokens")
+REQUEST_COUNTS = tuple(column for column in COLUMNS[2:11] if column[0] != "tokens")
 """Counts of a single request."""
 CLASSES = ("Input", "Output", "Cache read", f"Cache write, 5{_NBSP}min", f"Cache write, 1{_NBSP}h")
 FIELDS = {"tenant": "Tenant", "user_id": "User", "key_id": "Key", "model": "Model"}
@@ -50,6 +52,7 @@ ENTRIES = {
     "correction": "Corrected by an admin",
     "credit": "Credited by an admin",
     "repair": "A total was repaired",
+    "iteration": "Used by another model for this request",
 }
 TABS = (("/reports", "Usage"), ("/reports/requests", "Requests"), ("/reports/live", "Live"))
 LIVE = (

@@ -4,6 +4,8 @@
  * since nothing is loaded from elsewhere. Work is bounded: a mark without its end is looked for once.
  */
 
+import { highlight } from "./chat/highlight.js";
+
 const SAFE = new Set(["http:", "https:", "mailto:"]);
 const MOST_DEPTH = 12;
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^\s`]*)[^`]*$/;
@@ -58,8 +60,11 @@ function fence(lines, at, parent) {
   const closing = new RegExp(`^ {0,3}${mark[0]}{${mark.length},}[ \\t]*$`);
   const first = ++at;
   while (at < lines.length && !closing.test(lines[at])) at++;
-  const code = element("code", {}, lines.slice(first, at).join("\n"));
-  parent.append(element("pre", { tabIndex: 0, ariaLabel: language ? `Code, ${language}` : "Code", role: "group" }, code));
+  const code = element("code");
+  highlight(lines.slice(first, at).join("\n"), language, code);
+  const pre = element("pre", { tabIndex: 0, ariaLabel: language ? `Code, ${language}` : "Code", role: "group" }, code);
+  if (language) pre.dataset.language = language; // shown by the style sheet
+  parent.append(pre);
   return at + 1;
 }
 

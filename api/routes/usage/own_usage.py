@@ -1,19 +1,31 @@
 """Self-service: usage and limits of the key's own user."""
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Request
 
 from api.auth.access import ReaderContext, RuntimeDep, principal_of
 from api.routes.parameters import FromDay, ToDay
-from api.schemas.usage.own_usage import LimitsAnswer, UsageAnswer
+from api.schemas.fields import EXAMPLE_ID
+from api.schemas.usage.own_usage import LimitsAnswer, OwnRequest, UsageAnswer
 from api.services.usage import own_usage
 
 router = APIRouter(prefix="/v1", tags=["usage"])
+
+RequestId = Annotated[UUID, Path(description="`X-Request-Id` of the answer", examples=[EXAMPLE_ID])]
 
 
 @router.get("/usage")
 async def usage(request: Request, context: ReaderContext, first: FromDay = None, last: ToDay = None) -> UsageAnswer:
     """Usage of the key's user, by day and model. Without a range: this month."""
     return await own_usage.own_usage(context, principal_of(request), first=first, last=last)
+
+
+@router.get("/usage/requests/{request_id}")
+async def request_usage(request_id: RequestId, request: Request, context: ReaderContext) -> OwnRequest:
+    """One request of the key's user: what it used, and why its answer ended."""
+    return await own_usage.own_request(context, principal_of(request), request_id)
 
 
 @router.get("/limits")

@@ -1,13 +1,13 @@
 """Shapes of plans: published versions, their copies at Razorpay, and offers to a tenant."""
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 import msgspec
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from api.schemas.accounts.limits import LimitItem, Limits
-from api.schemas.fields import Body, LimitValue, Slug, Text, example
+from api.schemas.fields import Body, LimitValue, ModelPattern, Slug, Text, example
 from api.schemas.rows import Row
 from billing.catalogue.plans import MAX_BASE_PAISE, MAX_TRIAL_DAYS, Price
 from billing.catalogue.razorpay_plans import MANDATE_PAISE, gross_for
@@ -16,9 +16,16 @@ from billing.gst.tax import Supply, Treatment, gross_of
 from billing.models import Plan
 from billing.rating.overage import ImpossibleTerms, Meter, MeterTerms, PastAllowance, Terms
 from core.errors import Invalid
+from core.features import Feature
 from metering.quota.limits import MAX_CEILING_PAISE, MAX_LIMIT, PlanLimits
 
+_MAX_MODELS = 100
+_Name = TypeVar("_Name", bound=str)
 RatePaise = Annotated[int, Field(strict=True, ge=0, le=MAX_LIMIT)]
+
+
+def _sorted_once(names: list[_Name]) -> list[_Name]:
+    return sorted(set(names))
 
 
 class MeterPrice(Body):
@@ -34,7 +41,8 @@ class NewPlan(Body):
 
     `base_paise`: per month, before tax; 0 is free. Beyond the allowances `block` refuses requests; `bill` charges
     overage up to `ceiling_paise` before tax. `when_unpaid`: while the tenant doesn't pay, `block` refuses requests and
-    `free` gives what its own plan gives.
+    `free` gives what its own plan gives. `features` of the Messages API are refused unless named here. `models`: names,
+    or prefixes that end in `*`; null allows all.
     """
 
     model_config = example(
@@ -46,12 +54,18 @@ class NewPlan(Body):
         ceiling_paise=1_000_000,
         user={"limits": [{"meter": "tokens", "window": "day", "limit": 200_000}], "concurrency": 2},
         tenant={"limits": [{"meter": "spend", "window": "period", "limit": 100_000_000}], "concurrency": 20},
+        features=["web_search"],
+        models=["claude-sonnet-*", "claude-haiku-4-5"],
     )
 
     code: Slug
     name: Text
     user: Limits = Limits(limits=[])
     tenant: Limits = Limits(limits=[])
+    features: Annotated[list[Feature], Field(default_factory=list), AfterValidator(_sorted_once)]
+    models: (
+        Annotated[list[ModelPattern], Field(min_length=1, max_length=_MAX_MODELS), AfterValidator(_sorted_once)] | None
+    ) = None
     base_paise: Annotated[int, Field(strict=True, ge=0, le=MAX_BASE_PAISE)] = 0
     meters: Annotated[list[MeterPrice], Field(default_factory=list, max_length=len(Meter))]
     past_allowance: PastAllowance = PastAllowance.BLOCK
@@ -70,7 +84,12 @@ class NewPlan(Body):
 
     def as_limits(self) -> PlanLimits:
         """The limits for metering."""
-        return PlanLimits(user=self.user.as_set(), tenant=self.tenant.as_set())
+        return PlanLimits(
+            user=self.user.as_set(),
+            tenant=self.tenant.as_set(),
+            features=tuple(self.features),
+            models=None if self.models is None else tuple(self.models),
+        )
 
 
 class PlanLimitsItem(BaseModel):
@@ -100,6 +119,8 @@ class PlanItem(Row):
     name: str
     user: PlanLimitsItem
     tenant: PlanLimitsItem
+    features: list[str]
+    models: list[str] | None
     base_paise: int
     meters: list[MeterPrice]
     past_allowance: PastAllowance
@@ -112,8 +133,13 @@ class PlanItem(Row):
     @classmethod
     def of(cls, plan: Plan) -> Self:
         """The shape of a row."""
-        limits = msgspec.to_builtins(msgspec.convert(plan.limits, PlanLimits))
-        return cls.completed(plan, **limits, warnings=warnings_of(plan))
+        limits = msgspec.convert(plan.limits, PlanLimits)
+        user, tenant = msgspec.to_builtins(limits.user), msgspec.to_builtins(limits.tenant)
+        return cls.completed(plan, user=user, tenant=tenant, **_offered(limits), warnings=warnings_of(plan))
+
+
+def _offered(limits: PlanLimits) -> dict[str, list[str] | None]:
+    return {"features": list(limits.features), "models": None if limits.models is None else list(limits.models)}
 
 
 def warnings_of(plan: Plan) -> list[str]:
@@ -137,8 +163,11 @@ class Offer(Row):
     past_allowance: PastAllowance
     ceiling_paise: int | None
     trial_days: int
+    features: list[str]
+    models: list[str] | None
 
     @classmethod
     def of(cls, plan: Plan, supply: Supply | None = None) -> Self:
         """The shape of a row."""
-        return cls.completed(plan, gross_paise=None if supply is None else gross_of(plan.base_paise, supply))
+        gross_paise = None if supply is None else gross_of(plan.base_paise, supply)
+        return cls.completed(plan, gross_paise=gross_paise, **_offered(msgspec.convert(plan.limits, PlanLimits)))

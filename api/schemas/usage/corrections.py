@@ -14,7 +14,7 @@ from api.schemas.usage.counts import Counts, ListQuery
 from metering.adjustments.corrections import MAX_AMOUNT, NO_KEY_ID
 from metering.counts import NamedRow
 
-Kind = Literal["revision", "correction", "credit", "repair"]
+Kind = Literal["revision", "correction", "credit", "repair", "iteration"]
 Delta = Annotated[int, Field(strict=True, ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
 Amount = Annotated[int, Field(strict=True, ge=0, le=MAX_AMOUNT)]
 Period = Annotated[str, StringConstraints(pattern=r"^20[0-9]{2}-(?:0[1-9]|1[0-2])(?:-[A-Za-z0-9-]{1,60})?$")]
@@ -28,7 +28,11 @@ class EntryQuery(ListQuery):
 
 
 class Deltas(Body):
-    """Signed differences of what a request counts for. Tokens are priced by the list, or else `cost_nano_usd` alone."""
+    """Signed differences of what a request counts for.
+
+    Tokens and searches are priced by the list, or else `cost_nano_usd` alone. Thinking tokens stay as reported: correct
+    the output that they are part of.
+    """
 
     requests: Delta = 0
     input_tokens: Delta = 0
@@ -36,6 +40,7 @@ class Deltas(Body):
     cache_read_tokens: Delta = 0
     cache_write_5m_tokens: Delta = 0
     cache_write_1h_tokens: Delta = 0
+    web_searches: Delta = 0
     cost_nano_usd: Delta | None = None
 
 
@@ -50,7 +55,7 @@ class NewCorrection(Body):
 
 
 class CreditAmounts(Body):
-    """Amounts taken off, each by itself: tokens do not change the cost here."""
+    """Amounts taken off, each by itself: tokens and searches do not change the cost here."""
 
     requests: Amount = 0
     input_tokens: Amount = 0
@@ -58,6 +63,7 @@ class CreditAmounts(Body):
     cache_read_tokens: Amount = 0
     cache_write_5m_tokens: Amount = 0
     cache_write_1h_tokens: Amount = 0
+    web_searches: Amount = 0
     cost_nano_usd: Amount = 0
 
 
@@ -78,8 +84,8 @@ class NewCredit(Body):
 class EntryItem(Counts):
     """One entry: signed differences. `key_id` and `model` are null for a credit, `request_id` too.
 
-    Of a `revision`, `source` and `outcome` are those of the better measurement; null where it only takes counts away
-    from a model that turned out not to have answered.
+    Of a `revision`, `source` and `outcome` are those of the better measurement; null where it only changes
+    the counts of another model than the one that answered. An `iteration` is what another model did for a request.
     """
 
     id: UUID

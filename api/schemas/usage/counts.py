@@ -12,7 +12,10 @@ from metering.counts import COUNT_COLUMNS, TOKEN_COLUMNS
 
 
 class Counts(BaseModel):
-    """U: what was used. The token classes are disjoint; the cost is the provider's, in nano-USD."""
+    """U: what was used. The token classes are disjoint; the cost is the provider's, in nano-USD.
+
+    `thinking_tokens` are part of `output_tokens`, as the provider reported them.
+    """
 
     requests: int = 0
     input_tokens: int = 0
@@ -20,6 +23,8 @@ class Counts(BaseModel):
     cache_read_tokens: int = 0
     cache_write_5m_tokens: int = 0
     cache_write_1h_tokens: int = 0
+    thinking_tokens: int = 0
+    web_searches: int = 0
     cost_nano_usd: int = 0
 
     @property
@@ -36,7 +41,7 @@ class DayUsage(Counts):
 
 
 def counts(row: Any) -> dict[str, int]:
-    """The seven counts of a row, by the names of the API."""
+    """The nine counts of a row, by the names of the API."""
     return {name: int(getattr(row, name)) for name in COUNT_COLUMNS}
 
 

@@ -3,15 +3,18 @@
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
 from pydantic import AliasPath, BaseModel, BeforeValidator, Field
 
 from api.schemas.rows import Row
 from api.schemas.usage.counts import Counts, DayUsage, counts
+from api.schemas.usage.requests import State
 from core.clock import to_datetime
 from metering.admission.limit_status import UserLimitStatus
 from metering.counts import COUNT_COLUMNS
 from metering.quota.windows import WindowKind
+from metering.reports.requests import RequestUsage
 
 
 class UsageAnswer(BaseModel):
@@ -26,6 +29,42 @@ class UsageAnswer(BaseModel):
         days = [DayUsage(day=row.day, model=row.model, **counts(row)) for row in rows]
         sums = {name: sum(getattr(day, name) for day in days) for name in COUNT_COLUMNS}
         return cls(totals=Counts(**sums), days=days)
+
+
+class OwnRequest(Counts):
+    """One request of the key's user; its counts are 0 while it is open.
+
+    `stop_reason` is the provider's, null for an answer that broke off. `granted_output_tokens`: the most output that
+    limits allowed, with that of other models (advisors, fallbacks); an answer that reached its own part has the stop
+    reason `max_tokens`.
+    """
+
+    id: UUID
+    state: State
+    outcome: str | None
+    source: str | None
+    model: str | None
+    stop_reason: str | None
+    granted_output_tokens: int | None
+    opened_at: datetime | None
+    settled_at: datetime | None
+
+    @classmethod
+    def of(cls, usage: RequestUsage) -> Self:
+        """The shape of a request."""
+        row, known = usage.row, usage.effective
+        return cls(
+            id=row["id"],
+            state=row["state"],
+            outcome=known.outcome,
+            source=known.source,
+            model=known.model or row["model_asked"],
+            stop_reason=row["stop_reason"],
+            granted_output_tokens=row["held_output_tokens"],
+            opened_at=row["opened_at"],
+            settled_at=row["settled_at"],
+            **counts(known.total),
+        )
 
 
 class LimitWindow(Row):
@@ -52,10 +91,15 @@ class Concurrency(BaseModel):
 
 
 class LimitsAnswer(BaseModel):
-    """The limits of a user and of its tenant."""
+    """The limits of a user and of its tenant, and what its plan allows.
+
+    `features` of the Messages API; `models`: names, or prefixes that end in `*`, and null for all.
+    """
 
     windows: list[LimitWindow]
     concurrency: Concurrency
+    features: list[str]
+    models: list[str] | None
 
     @classmethod
     def of(cls, status: UserLimitStatus) -> Self:
@@ -63,4 +107,6 @@ class LimitsAnswer(BaseModel):
         return cls(
             windows=[LimitWindow.of(limit) for limit in status.limits],
             concurrency=Concurrency(limit=status.concurrency, active=status.active),
+            features=sorted(status.features),
+            models=None if status.models is None else list(status.models),
         )

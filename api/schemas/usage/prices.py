@@ -7,12 +7,13 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.fields import Body, ModelName, PromptSize, Rate, example
+from api.schemas.fields import Body, Factor, ModelName, Modifier, PromptSize, Rate, SearchRate, example
 from api.schemas.moments import Moment
 from core.clock import to_datetime
-from metering.pricing.price import Price
+from metering.pricing.price import WEB_SEARCH_RATE, Price
 
 _MAX_BANDS = 10
+_MAX_FACTORS = 20
 
 
 class BandItem(Body):
@@ -27,7 +28,11 @@ class BandItem(Body):
 
 
 class NewPrice(Body):
-    """A model's price from a moment on. The bands start at 0 and rise."""
+    """A model's price from a moment on. The bands start at 0 and rise.
+
+    `factors`: per mille of the list price, by modifier; a request with several pays their product. A modifier without a
+    factor is refused. `web_search_rate`: nano-USD per web search, which no factor multiplies.
+    """
 
     model_config = example(
         model="claude-sonnet-4-6",
@@ -42,11 +47,15 @@ class NewPrice(Body):
                 "cache_write_1h_rate": 6_000,
             }
         ],
+        factors={"inference_geo:us": 1_100, "service_tier:batch": 500},
+        web_search_rate=WEB_SEARCH_RATE,
     )
 
     model: ModelName
     effective_from: Moment
     bands: list[BandItem] = Field(min_length=1, max_length=_MAX_BANDS)
+    factors: dict[Modifier, Factor] = Field(default_factory=dict, max_length=_MAX_FACTORS)
+    web_search_rate: SearchRate = WEB_SEARCH_RATE
 
 
 class PriceItem(BaseModel):
@@ -56,6 +65,8 @@ class PriceItem(BaseModel):
     model: str
     effective_from: datetime
     bands: list[BandItem]
+    factors: dict[str, int]
+    web_search_rate: int
 
     @classmethod
     def of(cls, price: Price) -> Self:
@@ -65,4 +76,6 @@ class PriceItem(BaseModel):
             model=price.model,
             effective_from=to_datetime(price.effective_from_ms),
             bands=[BandItem(**asdict(band)) for band in price.bands],
+            factors=dict(price.factors),
+            web_search_rate=price.web_search_rate,
         )

@@ -106,7 +106,7 @@ class FiguresQuery(UsageFilter):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The sums of a row: the seven counts, errors among the requests, and the price at the plan's rates."""
+    """The sums of a row: the nine counts, errors among the requests, and the price at the plan's rates."""
 
     requests: int = 0
     input_tokens: int = 0
@@ -114,6 +114,8 @@ class Figures:
     cache_read_tokens: int = 0
     cache_write_5m_tokens: int = 0
     cache_write_1h_tokens: int = 0
+    thinking_tokens: int = 0
+    web_searches: int = 0
     cost_nano_usd: int = 0
     errors: int = 0
     price_nano_paise: int = 0

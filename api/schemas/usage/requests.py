@@ -7,14 +7,15 @@ from uuid import UUID
 
 from api.schemas.usage.corrections import EntryItem
 from api.schemas.usage.counts import Counts, ListQuery, counts
-from metering.counts import COUNT_COLUMNS
+from metering.counts import COUNT_COLUMNS, LATER_COLUMNS
 from metering.reports.requests import RequestUsage
 
 State = Literal["open", "settled", "void"]
 
 _ROW = ("id", "tenant_id", "user_id", "key_id", "state", "upstream_request_id", "opened_at", "settled_at")
 _IN_FRONT = ("id", "opened_at", "settled_at", "tenant_id", "user_id", "key_id", "model", "state", "outcome", "source")
-CSV_COLUMNS = (*_IN_FRONT, *COUNT_COLUMNS, "entries", "upstream_request_id")
+_COUNTS = tuple(name for name in COUNT_COLUMNS if name not in LATER_COLUMNS)
+CSV_COLUMNS = (*_IN_FRONT, *_COUNTS, "entries", "upstream_request_id", *LATER_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +28,9 @@ class RequestQuery(ListQuery):
 class RequestItem(Counts):
     """One request: `source` says how the counts are known, `final`, `counted` or `estimated`.
 
-    The counts are what it counts for by now: its first settlement, better measurements that came later, corrections;
-    so many `entries`. A count is below zero where a correction took off more than the best measurement came to.
-    `model` is what answered, or while that is not known, what was asked for.
+    The counts are what it counts for by now: its first settlement, what other models did for it, better measurements
+    that came later, corrections; so many `entries`. A count is below zero where a correction took off more than the
+    best measurement came to. `model` is what answered, or while that is not known, what was asked for.
     """
 
     id: UUID
@@ -55,7 +56,7 @@ class RequestItem(Counts):
                 "outcome": known.outcome,
                 "source": known.source,
                 "model": known.model or row["model_asked"],
-                **counts(known.counts),
+                **counts(known.total),
                 "entries": usage.entries,
                 **more,
             }
@@ -70,8 +71,12 @@ class NamedRequest(RequestItem):
 
 
 class RequestDetail(NamedRequest):
-    """A request with its key's name and every entry on top of it, oldest first."""
+    """A request with its key's name and every entry on top of it, oldest first.
+
+    `modifiers` multiply the price of its tokens, as `speed:fast,inference_geo:us`; null for the list price.
+    """
 
     key: str
     asked_model: str | None
+    modifiers: str | None
     changes: list[EntryItem]

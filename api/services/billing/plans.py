@@ -14,14 +14,16 @@ from billing.models import Plan
 from billing.models.catalogue import plan_version
 from core.errors import Invalid
 from core.tenancy.principal import Scope
+from metering.pricing.price_list import require_priced
 
 
 async def publish_plan(context: ServiceContext, new: NewPlan) -> PlanItem:
-    """Publishes a plan, or its next version; tenants stay on theirs. Raises Invalid.
+    """Publishes a plan, or its next version; tenants stay on theirs. Raises Invalid, UnknownModel.
 
     Its copies at Razorpay are created at once where the caller can; otherwise when a subscription needs them.
     """
     async with context.transaction(Scope.PLATFORM_ADMIN) as session:
+        await require_priced(session, (model for model in new.models or () if not model.endswith("*")))
         plan = await plans.publish_plan(
             session, context.actor, code=new.code, name=new.name, limits=new.as_limits(), price=new.as_price()
         )

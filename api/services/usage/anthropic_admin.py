@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from core.errors import NakaError
 from core.logs import get_logger
 from core.resilience.backoff import Backoff
-from metering.reconciliation.provider_usage import Reported
+from metering.reconciliation.provider_usage import COMPARED, Reported
 
 _PATH = "/v1/organizations/usage_report/messages"
 _VERSION = "2023-06-01"
@@ -41,12 +41,17 @@ class _Writes(msgspec.Struct):
     ephemeral_1h_input_tokens: int = 0
 
 
+class _ServerToolUse(msgspec.Struct):
+    web_search_requests: int = 0
+
+
 class _Result(msgspec.Struct):
     model: str | None = None
     uncached_input_tokens: int = 0
     output_tokens: int = 0
     cache_read_input_tokens: int = 0
     cache_creation: _Writes = msgspec.field(default_factory=_Writes)
+    server_tool_use: _ServerToolUse = msgspec.field(default_factory=_ServerToolUse)
 
 
 class _Bucket(msgspec.Struct):
@@ -91,10 +96,10 @@ class AnthropicAdmin:
             for bucket in page.data:
                 for result in bucket.results:
                     key = (bucket.starting_at.date(), result.model or "")
-                    sums = usage.get(key, (0,) * 5)
-                    usage[key] = tuple(a + b for a, b in zip(sums, _tokens(result), strict=True))
+                    sums = usage.get(key, (0,) * len(COMPARED))
+                    usage[key] = tuple(a + b for a, b in zip(sums, _counts(result), strict=True))
             if not page.has_more or page.next_page is None:
-                return [Reported(day, model, tokens) for (day, model), tokens in usage.items()]
+                return [Reported(day, model, counts) for (day, model), counts in usage.items()]
             parameters["page"] = page.next_page
         raise ReportUnavailable(f"Anthropic's usage report has more than {_MAX_PAGES} pages")
 
@@ -124,14 +129,15 @@ class AnthropicAdmin:
         raise AssertionError("unreachable")
 
 
-def _tokens(result: _Result) -> tuple[int, ...]:
-    """Returns the counts in the order of metering.counts.TOKEN_COLUMNS."""
+def _counts(result: _Result) -> tuple[int, ...]:
+    """Returns the counts in the order of COMPARED."""
     return (
         result.uncached_input_tokens,
         result.output_tokens,
         result.cache_read_input_tokens,
         result.cache_creation.ephemeral_5m_input_tokens,
         result.cache_creation.ephemeral_1h_input_tokens,
+        result.server_tool_use.web_search_requests,
     )
 
 

@@ -1,13 +1,16 @@
-"""A key's own user: its usage, and the status of its limits."""
+"""A key's own user: its usage, one request of it, and the status of its limits."""
 
 from datetime import date
+from uuid import UUID
 
-from api.schemas.usage.own_usage import LimitsAnswer, UsageAnswer
+from api.schemas.usage.own_usage import LimitsAnswer, OwnRequest, UsageAnswer
 from api.services.context import ServiceContext
 from api.services.usage.days import date_range
+from core.errors import NotFound
 from core.resilience.deadline import within
 from core.tenancy.principal import Principal, Scope
 from metering.admission.limit_status import LimitStatusReader
+from metering.reports import requests
 from metering.reports.usage_report import UsageReport
 
 
@@ -20,6 +23,16 @@ async def own_usage(
     report = UsageReport(first, last, ("day", "model"), tenant_id=principal.tenant_id, user_id=principal.user_id)
     async with context.own.transaction() as session:
         return UsageAnswer.of(await session.execute(report.query()))
+
+
+async def own_request(context: ServiceContext, principal: Principal, request_id: UUID) -> OwnRequest:
+    """One request of the key's user. Raises NotFound, for that of another user in the words of an unknown one."""
+    context.require(Scope.USAGE_READ)
+    async with context.own.transaction() as session:
+        found = await requests.find_request(session, request_id, tenant_id=principal.tenant_id)
+    if found.row["user_id"] != principal.user_id:
+        raise NotFound("no such request")
+    return OwnRequest.of(found)
 
 
 async def own_limits(context: ServiceContext, principal: Principal, statuses: LimitStatusReader) -> LimitsAnswer:

@@ -3,6 +3,7 @@
 Entries are added, never edited, so that a request priced twice gets the same price.
 """
 
+from typing import Any
 from uuid import UUID
 
 from api.schemas.pages import Page, page
@@ -14,15 +15,14 @@ from metering.pricing.price import Band, Price
 
 
 async def add_price(context: ServiceContext, new: NewPrice) -> PriceItem:
-    """Adds an entry. Raises Conflict when the model has one of that moment, Invalid when the bands make no list."""
+    """Adds an entry. Raises Conflict when the model has one of that moment, Invalid for its bands or factors."""
     context.require(Scope.PLATFORM_ADMIN)
     bands = [Band(**band.model_dump()) for band in new.bands]
+    given: dict[str, Any] = new.model_dump(exclude={"bands"})
     async with context.transaction() as session:
-        price_id = await price_list.add_price(
-            session, context.actor, model=new.model, effective_from=new.effective_from, bands=bands
-        )
+        price_id = await price_list.add_price(session, context.actor, bands=bands, **given)
         publish_after_commit(session, None)
-    return PriceItem(id=price_id, model=new.model, effective_from=new.effective_from, bands=new.bands)
+    return PriceItem(id=price_id, bands=new.bands, **given)
 
 
 async def withdraw_price(context: ServiceContext, price_id: UUID) -> None:

@@ -32,7 +32,7 @@ from billing.invoicing.report_prices import billed_by_tenant, period_rates
 from core.postgres.database import Database
 from core.tenancy.models import ApiKey, Tenant, User
 from core.tenancy.principal import Scope
-from metering.reports.usage_report import GROUP_COLUMNS, PRICE, UsageReport, sum_of
+from metering.reports.usage_report import GROUP_COLUMNS, UsageReport, sum_of
 
 BATCH_ROWS = 500
 SHOWN_ROWS = 100
@@ -57,7 +57,7 @@ async def stream_usage(context: ServiceContext, reports: Database, wanted: Usage
         named=wanted.named,
     )
     batches = _batches(context, reports, report.query(period_rates(subject.tenant_id)))
-    return UsageRows(first, last, [*report.columns, PRICE], batches)
+    return UsageRows(first, last, report.columns, batches)
 
 
 async def _batches(

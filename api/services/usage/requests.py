@@ -71,6 +71,7 @@ async def find_request(context: ServiceContext, request_id: UUID) -> RequestDeta
         **names.get(row["user_id"], _UNNAMED),
         key="".join(f"{name} ({prefix}…)" for name, prefix in key),
         asked_model=row["model_asked"],
+        modifiers=row["modifiers"],
         changes=[EntryItem.of(entry) for entry in reversed(entries.rows)],
     )
 

@@ -3,12 +3,17 @@
 -- KEYS[1] the tenant's hash, KEYS[2] the user's hash, KEYS[3] the tenant's set of built users (one hash tag: one slot)
 -- ARGV[1] MessagePack of the question:
 --   [user, day, day_ends_ms, period, period_ends_ms, from_ms, until_ms, id_tail,
---    prompt, prompt_nano, likely, likely_nano, asked, smallest, output_rate_nano, ttl_ms, read_epoch, ahead_ms, resumes]
+--    prompt, prompt_nano, likely, likely_nano, asked, smallest, output_rate_nano, ttl_ms, read_epoch, ahead_ms, resumes,
+--    searches, large, further]
 --   windows and entitlement are valid for from_ms <= now < until_ms; read_epoch = the tenant's epoch when the entitlement
 --   was read; ahead_ms = how far a test clock is ahead; resumes = 1: another period interrupted this one
---   prompt = the most tokens it can have, likely = its probable size; nano = nano-USD at the dearest rate
+--   prompt = the most tokens it can have, likely = its probable size; nano = nano-USD at the dearest rate,
+--   with the searches; searches = the most web searches that the provider may run
+--   large = who asks for more output than this takes at most half of the room (docs/decisions/0014)
+--   further = output tokens that other models may write beside the grant: held whole, and their cost is in nano
 -- ARGV[2] MessagePack of the entitlement: [user_concurrency, tenant_concurrency, [[scope, window, meter, bound], ...]]
---   meter 10 is a charge, with a fifth member: [allowance, rate] of input, cache reads, cache writes, output (flat)
+--   meter 11 is a charge, with a fifth member: [allowance, rate] of input, cache reads, cache writes, output, searches
+--   (flat)
 -- ARGV[3] the run id of the Redis that this is sent to, added when it is sent
 --
 -- Fields of a hash:
@@ -16,10 +21,11 @@
 --   n           (tenant's hash) the size of the set of users whose hashes were built in this epoch. The set is a key of
 --               its own, so that reading the whole hash reads holds and windows, however many users there are
 --   c           running requests; k the names of the newest windows, so that older ones can be dropped
---   m:<minute> d:<day> p:<period>   a window: 11 doubles, used and held:
---               used requests, input, output, cache_read, cache_write_5m, cache_write_1h, nano-USD;
---               held requests, prompt, output, nano-USD
---   h:<id>      a hold: 5 doubles (prompt, output, nano-USD, deadline_ms, minute), then "<day>|<period>|<user>"
+--   m:<minute> d:<day> p:<period>   a window: 14 doubles, used and held:
+--               used requests, input, output, cache_read, cache_write_5m, cache_write_1h, thinking, searches, nano-USD;
+--               held requests, prompt, output, searches, nano-USD
+--   h:<id>      a hold: 6 doubles (prompt, output, searches, nano-USD, deadline_ms, minute), then
+--               "<day>|<period>|<user>"
 --   x           no hold is older than this deadline: once it has passed, expired_holds.lua is called
 --
 -- Answers (expired = 1: some hold may be past its deadline):
@@ -46,14 +52,11 @@ local tenant_row = redis.call('HMGET', KEYS[1], 'e', 'r', 'n', 'c', 'k', 'x', na
 local user_row = redis.call('HMGET', KEYS[2], 'e', 'c', 'k', 'x', names[1], names[2], names[3])
 
 local epoch = tenant_row[1]
--- A hash without n is of a version that kept no set of users.
 if not epoch or tenant_row[2] ~= run or not tenant_row[3] then return {'rebuild', epoch or '0'} end
 if tonumber(epoch) > query[17] then return {'entitlement', epoch} end
 if user_row[1] ~= epoch then
-  -- A hash that was built and is gone may have held something; so may any, if the set is not complete. A process of
-  -- the older version, which may run beside this one during an upgrade, sets the field u:<user> instead.
-  if redis.call('SISMEMBER', KEYS[3], user) == 1 or redis.call('SCARD', KEYS[3]) ~= tonumber(tenant_row[3])
-      or redis.call('HGET', KEYS[1], 'u:' .. user) == epoch then
+  -- A hash that was built and is gone may have held something; so may any, if the set is not complete.
+  if redis.call('SISMEMBER', KEYS[3], user) == 1 or redis.call('SCARD', KEYS[3]) ~= tonumber(tenant_row[3]) then
     return {'rebuild', epoch}
   end
   return {'user', epoch}
@@ -62,8 +65,8 @@ if now < query[6] or now >= query[7] then return {'clock', now} end
 -- The field of an interrupted period was dropped when the other one began; a hash that is built now has it.
 if query[19] == 1 and not (tenant_row[9] and user_row[7]) then return {'rebuild', epoch} end
 
-local EMPTY = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-local FORMAT = '>ddddddddddd'
+local EMPTY = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+local FORMAT = '>dddddddddddddd'
 local function window(packed)
   if not packed then return EMPTY end
   return {struct.unpack(FORMAT, packed)}
@@ -88,10 +91,12 @@ for scope = 1, 2 do
 end
 
 local limits = entitlement[3]
-local asked, smallest, rate = query[13], math.min(query[13], query[14]), query[15]
+local asked, smallest, rate, searches = query[13], math.min(query[13], query[14]), query[15], query[20]
+local large, further = query[21], query[22]
+local ENOUGH = 2 * asked -- half of this room is all that is asked, so more of it changes nothing
 
 -- The charge for usage over the allowances. The pending prompt is charged as the class that costs most.
-local function charge(prices, w, prompt, output)
+local function charge(prices, w, prompt, output, pending_searches)
   local counts = {w[2], w[4], w[5] + w[6]}
   local dearest = 0
   for lands = 1, 3 do
@@ -103,32 +108,34 @@ local function charge(prices, w, prompt, output)
     dearest = math.max(dearest, sum)
   end
   return dearest + math.max(0, w[3] + output - prices[7]) * prices[8]
+      + math.max(0, w[8] + pending_searches - prices[9]) * prices[10]
 end
 
--- The output tokens that fit under a ceiling on the charge, on top of a window and the pending tokens.
-local function fit_charge(prices, bound, w, prompt, output)
+-- The output tokens that fit under a ceiling on the charge, on top of a window and what is pending.
+local function fit_charge(prices, bound, w, prompt, output, pending_searches)
   local allowance, rate = prices[7], prices[8]
-  local of_prompt = {prices[1], prices[2], prices[3], prices[4], prices[5], prices[6], 0, 0}
-  local rest = bound - charge(of_prompt, w, prompt, 0)
+  local but_output = {prices[1], prices[2], prices[3], prices[4], prices[5], prices[6], 0, 0, prices[9], prices[10]}
+  local rest = bound - charge(but_output, w, prompt, 0, pending_searches)
   if rest < 0 then return -1 end
-  if rate == 0 then return asked end
+  if rate == 0 then return ENOUGH end
   return math.max(-1, allowance + math.floor(rest / rate) - w[3] - output)
 end
 
 -- A limit's meter in a window: used, held, what this request adds at least, and what each output token adds.
 local function count(w, meter, prompt, prompt_nano)
-  if meter == 1 then return w[1], w[8], 1, 0 end
-  if meter == 3 then return w[3], w[10], 0, 1 end
-  if meter == 7 then return w[7], w[11], prompt_nano, rate end
-  if meter == 8 then return w[2] + w[3] + w[4] + w[5] + w[6], w[9] + w[10], prompt, 1 end
-  if meter == 9 then return w[5] + w[6], w[9], prompt, 0 end
-  return w[meter], w[9], prompt, 0
+  if meter == 1 then return w[1], w[10], 1, 0 end
+  if meter == 3 then return w[3], w[12], further, 1 end
+  if meter == 7 then return w[9], w[14], prompt_nano, rate end
+  if meter == 8 then return w[2] + w[3] + w[4] + w[5] + w[6], w[11] + w[12], prompt + further, 1 end
+  if meter == 9 then return w[5] + w[6], w[11], prompt, 0 end
+  if meter == 10 then return w[8], w[13], searches, 0 end
+  return w[meter], w[11], prompt, 0
 end
 
 -- The output tokens that fit `room`, at `each` per token.
 local function fit(room, each)
   if room < 0 then return -1 end
-  if each == 0 then return asked end
+  if each == 0 then return ENOUGH end
   return math.floor(room / each)
 end
 
@@ -136,23 +143,25 @@ end
 local function fit_limit(limit, w, prompt, prompt_nano)
   local meter, bound, prices = limit[3], limit[4], limit[5]
   if prices then
-    return fit_charge(prices, bound, EMPTY, prompt, 0), fit_charge(prices, bound, w, prompt, 0),
-        fit_charge(prices, bound, w, prompt + w[9], w[10])
+    return fit_charge(prices, bound, EMPTY, prompt, further, searches),
+        fit_charge(prices, bound, w, prompt, further, searches),
+        fit_charge(prices, bound, w, prompt + w[11], further + w[12], searches + w[13])
   end
+  if meter == 10 and searches == 0 then return ENOUGH, ENOUGH, ENOUGH end -- it takes nothing of an overdrawn limit
   local used, held, fixed, each = count(w, meter, prompt, prompt_nano)
   return fit(bound - fixed, each), fit(bound - used - fixed, each), fit(bound - used - held - fixed, each)
 end
 
 -- The rest of a limit.
 local function left(limit, w)
-  if limit[5] then return limit[4] - charge(limit[5], w, w[9], w[10]) end
+  if limit[5] then return limit[4] - charge(limit[5], w, w[11], w[12], w[13]) end
   local used, held = count(w, limit[3], 0, 0)
   return limit[4] - used - held
 end
 
 -- The grant for a prompt of this size; or nil, the cause, the limit, and when to come back.
 local function decide(prompt, prompt_nano)
-  local fit_used, fit_now = asked, asked
+  local fit_used, fit_now = asked, ENOUGH
   local spent, latest, tightest = 0, 0, 0
   for index = 1, #limits do
     local scope, kind = limits[index][1], limits[index][2]
@@ -165,8 +174,14 @@ local function decide(prompt, prompt_nano)
   if spent > 0 then return nil, 'used', spent, latest end
   -- A nearly used-up window may cut an answer down to the smallest grant. Running requests hold more than they will
   -- use, so their holds may not cut it to less than half of what it could have once they have ended.
-  if fit_now < math.max(smallest, math.floor(fit_used / 2)) then return nil, 'held', tightest, now + 1000 end
-  return fit_now
+  local least, most = math.floor(fit_used / 2), asked
+  -- A large request uses a small part of what it asks for. It takes half of the room, which leaves the other half to
+  -- requests that come while it runs, and it starts as soon as a usual answer fits.
+  if asked > large then
+    least, most = math.min(least, large), math.min(asked, math.max(math.floor(fit_now / 2), large, smallest))
+  end
+  if fit_now < math.max(smallest, least) then return nil, 'held', tightest, now + 1000 end
+  return math.min(fit_now, most)
 end
 
 local prompt, prompt_nano = query[9], query[10]
@@ -176,9 +191,10 @@ if not granted then
   return {'no', now, cause, limit, ends_ms, worth_counting and 1 or 0, expired, epoch}
 end
 
-local nano = prompt_nano + granted * rate
+local nano, output = prompt_nano + granted * rate, granted + further
 local id = string.format('%04x%08x', math.floor(now / 4294967296), now % 4294967296) .. query[8]
-local hold = struct.pack('>ddddd', prompt, granted, nano, now + query[16], minute) .. query[2] .. '|' .. query[4] .. '|' .. user
+local hold = struct.pack('>dddddd', prompt, output, searches, nano, now + query[16], minute)
+    .. query[2] .. '|' .. query[4] .. '|' .. user
 local newest = names[1] .. ' ' .. names[2] .. ' ' .. names[3]
 local olds = {user_row[3], tenant_row[5]}
 local keys = {KEYS[2], KEYS[1]}
@@ -190,7 +206,8 @@ for scope = 1, 2 do
   end
   for kind = 1, 3 do
     local w = windows[scope][kind]
-    w = {w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8] + 1, w[9] + prompt, w[10] + granted, w[11] + nano}
+    w = {w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9],
+         w[10] + 1, w[11] + prompt, w[12] + output, w[13] + searches, w[14] + nano}
     windows[scope][kind] = w
     fields[#fields + 1] = names[kind]
     fields[#fields + 1] = struct.pack(FORMAT, unpack(w))

@@ -5,8 +5,8 @@
 -- The set tells a hash that was never built in this epoch (nothing can be held for it) from a lost one (something may
 -- be). Answers 1, or 0 when the epoch has moved, the hash exists, or the set is not complete (admit.lua).
 
-local tenant = redis.call('HMGET', KEYS[1], 'e', 'r', 'n', 'u:' .. ARGV[3])
-if tenant[1] ~= ARGV[1] or tenant[2] ~= ARGV[2] or tenant[4] == ARGV[1] then return 0 end
+local tenant = redis.call('HMGET', KEYS[1], 'e', 'r', 'n')
+if tenant[1] ~= ARGV[1] or tenant[2] ~= ARGV[2] then return 0 end
 if redis.call('SCARD', KEYS[3]) ~= tonumber(tenant[3]) or redis.call('SADD', KEYS[3], ARGV[3]) == 0 then return 0 end
 redis.call('HINCRBY', KEYS[1], 'n', 1)
 redis.call('DEL', KEYS[2])

@@ -11,7 +11,7 @@ local row = redis.call('HGETALL', KEYS[1])
 local found, oldest = {}, nil
 for index = 1, #row, 2 do
   if string.sub(row[index], 1, 2) == 'h:' then
-    local _, _, _, deadline, _, rest = struct.unpack('>ddddd', row[index + 1])
+    local _, _, _, _, deadline, _, rest = struct.unpack('>dddddd', row[index + 1])
     if deadline < now then
       found[#found + 1] = string.sub(row[index], 3)
       found[#found + 1] = string.match(string.sub(row[index + 1], rest), '|([^|]*)$')

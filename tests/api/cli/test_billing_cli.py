@@ -61,6 +61,15 @@ def test_a_plan_is_shown(naka: Naka) -> None:
     assert "no such plan" in naka.fails("plan", "show", "moon")
 
 
+def test_a_plan_names_its_models_and_features(naka: Naka) -> None:
+    words = ("--feature", "web_search", "--feature", "mcp", "--model", "claude-haiku-*", "--model", "claude-sonnet-4-6")
+    made = naka.json("plan", "publish", "team", "Team", *words)
+    assert (made["features"], made["models"]) == (["mcp", "web_search"], ["claude-haiku-*", "claude-sonnet-4-6"])
+    assert naka.json("plan", "show", "team") == made
+    assert "claude-haiku-*" in naka.run("plan", "show", "team").stdout
+    assert "claude-moon" in naka.fails("plan", "publish", "team", "Team", "--model", "claude-moon")
+
+
 def test_a_tenant_without_a_subscription(naka: Naka) -> None:
     naka.json("tenant", "create", "acme", "Acme")
     assert naka.json("subscription", "list", "acme") == []

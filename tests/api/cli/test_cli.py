@@ -131,6 +131,18 @@ def test_prices(naka: Naka) -> None:
     assert "a band is" in naka.fails("price", "add", "m", "2031-01-01T00:00:00Z", "--band", "0:1")
 
 
+def test_prices_with_modifiers(naka: Naka) -> None:
+    new = ("price", "add", "claude-next", "2031-01-01T00:00:00Z", "--band", "0:1:2:3:4:5")
+    price = naka.json(
+        *new, "--factor", "speed:fast=2000", "--factor", "inference_geo:us=1100", "--web-search-rate", "9"
+    )
+    assert price["factors"] == {"speed:fast": 2000, "inference_geo:us": 1100}
+    assert price["web_search_rate"] == 9
+    assert price in naka.json("price", "list")
+    assert "a factor is" in naka.fails(*new, "--factor", "speed:fast=2x")
+    assert "a modifier is" in naka.fails(*new, "--factor", "colour:red=2000")
+
+
 def test_a_tree_of_keys_ends_and_a_person_is_exported_and_erased(naka: Naka) -> None:
     naka.json("tenant", "create", "acme", "Acme")
     user = naka.json("user", "create", "acme", "ada")

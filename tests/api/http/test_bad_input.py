@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from api.app import create_app
+from api.gateway.messages.errors import is_anthropic_path
 from api.http.body_admission import BodyAdmission
 from api.http.request_context import RequestContextMiddleware
 from api.pages.route import PageRoute
@@ -85,6 +86,8 @@ async def test_an_unknown_parameter_is_refused_by_every_route(api: Api, almighty
         answer = await api.http.request(method, path, params={"form": "2026"}, headers=almighty.headers)
         if path == "/webhooks/razorpay":
             assert answer.status_code == 415
+            continue
+        if is_anthropic_path(path) or path == "/api/hello":  # Anthropic's API takes parameters that nobody announced
             continue
         assert answer.status_code == 422, (method, path, answer.text)
         if answer.headers["content-type"] == "application/problem+json":

@@ -17,6 +17,7 @@ import uvloop
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
+from api.http.client_timeouts import BODY_BYTES_PER_S
 from api.http.connection_limits import ClientLimits
 from api.http.server import _Server, listen
 from core.descriptors import raise_limit
@@ -171,6 +172,52 @@ def test_silence_a_dripping_head_and_a_dripping_body_have_an_end() -> None:
         assert await head.is_closed_after() >= HEAD_S
         assert await body.is_closed_after() >= BODY_S
         assert server.left == ["/"]
+
+    served(story)
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_large_body_has_time_in_proportion_to_its_size(*, is_chunked: bool) -> None:
+    steps, size = 10, 60_000
+    pieces = [b"x" * size] * steps
+    framing = "transfer-encoding: chunked" if is_chunked else f"content-length: {size * steps}"
+
+    async def story(server: RunningServer) -> None:
+        caller = await server.connect()
+        caller.say(f"POST / HTTP/1.1\r\nhost: naka\r\n{framing}\r\n\r\n")
+        for piece in pieces:
+            await asyncio.sleep(2 * BODY_S / steps)  # 375 kB/s; twice the time of a small body
+            caller.writer.write(b"%x\r\n%b\r\n" % (size, piece) if is_chunked else piece)
+        if is_chunked:
+            caller.say("0\r\n\r\n")
+        status, _, body = await caller.hear()
+        assert (status, body) == (200, b"%d" % (size * steps))
+
+    served(story)
+
+
+def test_a_large_body_that_stops_has_an_end() -> None:
+    async def story(server: RunningServer) -> None:
+        caller = await server.connect()
+        caller.say(f"POST / HTTP/1.1\r\nhost: naka\r\ncontent-length: {BODY_BYTES_PER_S}\r\n\r\nx")
+
+        is_problem(await caller.hear(), 408, "request_timeout")
+        assert time.monotonic() - caller.since_s >= BODY_S + 1
+
+    served(story)
+
+
+def test_a_body_for_anthropics_api_times_out_in_its_form() -> None:
+    async def story(server: RunningServer) -> None:
+        caller = await server.connect()
+        caller.say("POST /v1/messages HTTP/1.1\r\nhost: naka\r\ncontent-length: 100\r\n\r\n{")
+
+        status, headers, body = await caller.hear()
+
+        error = json.loads(body)
+        assert (status, headers["content-type"], headers["connection"]) == (408, "application/json", "close")
+        assert (error["type"], error["error"]["type"]) == ("error", "timeout_error")
+        assert error["request_id"] == headers["request-id"] == headers["x-request-id"]
 
     served(story)
 

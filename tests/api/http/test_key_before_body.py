@@ -21,8 +21,8 @@ FORM = {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """A total of two bodies of the maximum size, and of one for routes without a key."""
-    small = {"request_body_max_bytes": MAX_BYTES, "request_bodies_max_bytes": 2 * MAX_BYTES}
+    """A total of three bodies of the maximum size, of which a tenant gets two, and of one for routes without a key."""
+    small = {"request_body_max_bytes": MAX_BYTES, "request_bodies_max_bytes": 3 * MAX_BYTES}
     return settings.model_copy(update=small)
 
 
@@ -100,6 +100,15 @@ async def test_all_bodies_together_are_bounded(api: Api) -> None:
     assert not over.started.is_set()
     webhook = await api.http.post("/webhooks/razorpay", content=b"{}", headers=JSON)
     assert webhook.status_code == 401, "what needs no key has a bound of its own"
+    other = await api.books.account(scopes=[Scope.PLATFORM_ADMIN])
+    fits = await api.call(other, "POST", "/tenants", json={"slug": "other", "name": "Other"})
+    assert fits.status_code == 201, "a tenant has a share of its own"
+    whole = [Sent(), Sent()]
+    last = asyncio.create_task(_post(api, other, whole[0], {"content-length": str(MAX_BYTES)}))
+    await whole[0].started.wait()
+    assert (await _post(api, other, whole[1], {"content-length": "2"})).status_code == 503, "nothing is left"
+    whole[0].may_end.set()
+    assert (await last).status_code == 422
 
     for body in bodies:
         body.may_end.set()

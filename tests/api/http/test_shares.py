@@ -21,7 +21,7 @@ from tests.api.conftest import Api
 from tests.harness import Account
 from tests.pages.reported import settle, used
 
-SMALL = AdmissionRequest(model="claude-sonnet-4-6", max_tokens=1, prompt_bytes=1)
+SMALL = AdmissionRequest(model="claude-sonnet-4-6", max_tokens=1, prompt_bound=33, prompt_likely=32)
 PLATFORM = [Scope.PLATFORM_ADMIN]
 
 
@@ -37,7 +37,7 @@ def settings(database_url: str, redis_url: str) -> Settings:
         upstream_max_connections=4,
         upstream_retries=0,
         database_pool_size=3,
-        database_timeout_s=1,
+        database_timeout_s=2,
         report_pool_size=1,
         live_views=2,
         client_write_timeout_s=0.5,
@@ -231,7 +231,7 @@ async def test_the_defaults_hold_where_postgres_admits(api: Api) -> None:
     runtime.metering.postgres_grants.note_fallback(user.tenant_id, 60)
     await runtime.metering.postgres_grants.admit(  # Postgres takes the tenant, for a process that cannot see Redis
         replace(
-            await runtime.metering.admission._query(await runtime.directory.authenticate(user.key), SMALL, 1, 1),
+            await runtime.metering.admission._query(await runtime.directory.authenticate(user.key), SMALL),
             redis_unreachable=True,
         )
     )

@@ -10,7 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from api.gateway.stream_errors import UpstreamFault
-from api.gateway.upstream import ChatPrompt, Upstream
+from api.gateway.upstream.client import Upstream
+from api.gateway.upstream.prompts import ChatPrompt
 from billing.razorpay.client import Razorpay
 from billing.razorpay.errors import RazorpayError
 from core.settings import Settings
@@ -31,9 +32,11 @@ def simulator() -> Iterator[Simulator]:
 async def proxy(target: str, refuses: str = "") -> AsyncIterator[tuple[str, list[str]]]:
     """A proxy that sends plain requests to `target`; yields its URL and the first lines it received."""
     asked: list[str] = []
+    handlers: set[asyncio.Task[None] | None] = set()
     there = urlsplit(target)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.add(asyncio.current_task())
         head = await reader.readuntil(b"\r\n\r\n")
         asked.append(head.split(b"\r\n", 1)[0].decode())
         if refuses:
@@ -46,9 +49,11 @@ async def proxy(target: str, refuses: str = "") -> AsyncIterator[tuple[str, list
             forth.write(b" ".join((method, path, version)) + b"\r\n" + head.split(b"\r\n", 1)[1])
             await asyncio.gather(_copy(reader, forth), _copy(back, writer))
         writer.close()
+        await writer.wait_closed()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+        await asyncio.gather(*(task for task in handlers if task is not None))
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -52,6 +52,19 @@ async def revised(api: Api, account: Account, request_id: UUID, usage: Usage) ->
         assert await revise(connection, final)
 
 
+async def test_searches_are_adjusted_and_thinking_is_not(api: Api) -> None:
+    operator, admin = await api.platform_admin(), await api.tenant_admin()
+    request_id = await asked(api, admin)
+    path = f"/requests/{request_id}/corrections"
+    entry = (
+        await api.call(operator, "POST", path, json={"deltas": {"web_searches": 2}, "reason": "x"}, expect=201)
+    ).json()
+    assert (entry["web_searches"], entry["thinking_tokens"]) == (2, 0)
+    (shown,) = (await api.call(admin, "GET", "/requests", expect=200)).json()["items"]
+    assert (shown["web_searches"], shown["output_tokens"]) == (2, 100)
+    await api.call(operator, "POST", path, json={"deltas": {"thinking_tokens": -1}, "reason": "x"}, expect=422)
+
+
 async def test_a_correction_and_what_is_shown_of_it(api: Api) -> None:
     operator, admin = await api.platform_admin(), await api.tenant_admin()
     request_id = await asked(api, admin)

@@ -98,7 +98,7 @@ async def test_the_largest_limit_is_taken_whole(api: Api) -> None:
 async def test_a_price_is_added_listed_and_withdrawn(api: Api) -> None:
     operator = await api.platform_admin()
     made = (await api.call(operator, "POST", "/prices", json=PRICE, expect=201)).json()
-    assert made == PRICE | {"id": made["id"]}
+    assert made == PRICE | {"id": made["id"], "factors": {}, "web_search_rate": 10_000_000}
     await api.call(operator, "POST", "/prices", json=PRICE, expect=409)
     seen: list[dict[str, Any]] = []
     cursor = None
@@ -107,6 +107,11 @@ async def test_a_price_is_added_listed_and_withdrawn(api: Api) -> None:
         page = (await api.call(operator, "GET", "/prices", params=query, expect=200)).json()
         seen, cursor = seen + page["items"], page["next"]
     assert made in seen
+    assert next(item for item in seen if item["model"] == "claude-opus-5-5")["factors"] == {
+        "speed:fast": 2000,
+        "inference_geo:us": 1100,
+        "service_tier:batch": 500,
+    }
     assert len({item["id"] for item in seen}) == len(seen) == 23
     await api.call(operator, "DELETE", f"/prices/{made['id']}", expect=204)
     await api.call(operator, "DELETE", f"/prices/{made['id']}", expect=404)
@@ -132,3 +137,34 @@ async def test_a_price_is_added_listed_and_withdrawn(api: Api) -> None:
 async def test_a_bad_price_is_refused(api: Api, bands: list[dict[str, Any]]) -> None:
     operator = await api.platform_admin()
     await api.call(operator, "POST", "/prices", json=PRICE | {"bands": bands}, expect=422)
+
+
+async def test_a_price_has_modifiers_and_a_rate_for_searches(api: Api) -> None:
+    operator = await api.platform_admin()
+    body = PRICE | {"factors": {"speed:fast": 2500, "inference_geo:mars": 1}, "web_search_rate": 7}
+    made = (await api.call(operator, "POST", "/prices", json=body, expect=201)).json()
+    assert made == body | {"id": made["id"]}
+    listed = (await api.call(operator, "GET", "/prices", params={"limit": "100"}, expect=200)).json()["items"]
+    assert made in listed
+    (row,) = await api.books.fetch("SELECT after FROM audit_log WHERE action = 'price.add'")
+    assert '"speed:fast": 2500' in row["after"]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"factors": {"fast": 2000}},
+        {"factors": {"speed:standard": 2000}},
+        {"factors": {"colour:red": 2000}},
+        {"factors": {"speed:fast": 0}},
+        {"factors": {"speed:fast": 1.1}},
+        {"factors": {"speed:fast": 10**9}},
+        {"factors": {f"speed:v{number}": 1 for number in range(21)}},
+        {"web_search_rate": -1},
+        {"web_search_rate": None},
+    ],
+)
+async def test_a_bad_modifier_is_refused_and_stores_nothing(api: Api, extra: dict[str, Any]) -> None:
+    operator = await api.platform_admin()
+    await api.call(operator, "POST", "/prices", json=PRICE | extra, expect=422)
+    assert await api.books.fetch("SELECT 1 FROM prices WHERE model = 'claude-next'") == []

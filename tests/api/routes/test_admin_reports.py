@@ -12,7 +12,7 @@ from api.schemas.csv_text import cell
 from core.clock import to_ms
 from core.ids import uuid7
 from metering.counts import COUNT_COLUMNS
-from metering.reports.usage_report import PRICE, SUMS
+from metering.reports.usage_report import PRICE, PRICED_SUMS, SUMS
 from tests.api.conftest import Api
 from tests.harness import Account
 from tests.rollups import fill_rollups
@@ -22,9 +22,10 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 
 async def used(api: Api, account: Account, day: date, model: str, *, factor: int = 1) -> None:
     await api.books.fetch(
-        "INSERT INTO usage_daily (tenant_id, user_id, day, period_id, key_id, model, requests, input_tokens,"
-        " output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, cost_nano_usd)"
-        " VALUES ($1, $2, $3, 'p', $4, $5, $6::bigint, $6 * 2, $6 * 3, $6 * 4, $6 * 5, $6 * 6, $6 * 7)",
+        f"INSERT INTO usage_daily (tenant_id, user_id, day, period_id, key_id, model, {', '.join(COUNT_COLUMNS)})"
+        " VALUES ($1, $2, $3, 'p', $4, $5, $6::bigint, "
+        + ", ".join(f"$6 * {place}" for place in range(2, len(COUNT_COLUMNS) + 1))
+        + ")",
         account.tenant_id,
         account.user_id,
         day,
@@ -139,7 +140,7 @@ async def test_an_empty_report_is_whole(api: Api) -> None:
     answer = await api.call(admin, "GET", "/reports/usage", expect=200)
     assert answer.json() == {"items": [], "next": None}
     text = await api.call(admin, "GET", "/reports/usage", params={"format": "csv", "group_by": "model"}, expect=200)
-    assert text.text == "\ufeff" + ",".join(("model", *SUMS, PRICE)) + "\r\n"
+    assert text.text == "\ufeff" + ",".join(("model", *PRICED_SUMS)) + "\r\n"
 
 
 async def test_a_long_csv_is_whole_and_runs_no_formula(api: Api) -> None:

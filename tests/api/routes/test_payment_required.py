@@ -57,6 +57,20 @@ async def test_limits_show_a_ceiling_in_paise(api: Api) -> None:
     }
 
 
+async def test_limits_show_what_the_plan_allows_and_the_rest_is_forbidden(api: Api) -> None:
+    account = await api.books.account(scopes=[Scope.CHAT, Scope.USAGE_READ])
+    answer = (await api.http.get("/v1/limits", headers=account.headers)).json()
+    assert (answer["features"], answer["models"]) == ([], None)
+    await project(api, account, PlanLimits(features=("web_search", "mcp"), models=("claude-haiku-*",)))
+    api.app.state.runtime.metering.entitlements.forget(account.tenant_id)
+    answer = (await api.http.get("/v1/limits", headers=account.headers)).json()
+    assert (answer["features"], answer["models"]) == (["mcp", "web_search"], ["claude-haiku-*"])
+    refused = await api.http.post("/chat", headers=account.headers, json={"message": "hello"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "model_not_in_plan")
+    assert refused.json()["detail"] == "Your plan does not include the model 'claude-sonnet-4-6'."
+    assert await api.books.requests(account) == []
+
+
 async def test_a_charge_is_nothing_that_an_admin_can_limit(api: Api) -> None:
     operator, account = await api.platform_admin(), await api.books.account()
     limits = [{"meter": "charge", "window": "period", "limit": 1}]

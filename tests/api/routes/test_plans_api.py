@@ -16,6 +16,8 @@ GOOD: dict[str, Any] = {
     "ceiling_paise": 1_000_000,
     "when_unpaid": "free",
     "trial_days": 14,
+    "features": ["mcp", "web_search"],
+    "models": ["claude-haiku-*", "claude-sonnet-4-6"],
 }
 
 
@@ -43,6 +45,12 @@ async def test_a_price_is_kept_as_it_was_said(api: Api) -> None:
         {"meters": [METER | {"meter": "requests"}]},
         {"meters": [METER | {"rate_paise": -1}]},
         {"when_unpaid": "never"},
+        {"features": ["files"]},
+        {"features": None},
+        {"models": []},
+        {"models": ["*"]},
+        {"models": ["claude-*-5"]},
+        {"models": ["claude-sonnet-4-7"]},
     ],
     ids=str,
 )
@@ -52,6 +60,13 @@ async def test_a_price_that_cannot_be_is_refused_and_not_stored(api: Api, bad: d
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["status"] == 422
     assert (await api.call(admin, "GET", "/plans", expect=200)).json()["items"] == []
+
+
+async def test_a_plan_that_names_neither_allows_every_model_and_no_feature(api: Api) -> None:
+    admin = await api.platform_admin()
+    plain = {name: value for name, value in GOOD.items() if name not in {"features", "models"}}
+    made = (await api.call(admin, "POST", "/plans", expect=201, json=plain)).json()
+    assert (made["features"], made["models"]) == ([], None)
 
 
 async def test_without_razorpay_there_are_no_copies(api: Api) -> None:

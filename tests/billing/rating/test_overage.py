@@ -31,7 +31,7 @@ TEAM = Terms(
     ceiling_paise=500_000,
 )
 counts = st.integers(0, 10**9)
-readings = st.builds(Reading, st.builds(Usage, counts, counts, counts, counts, counts), st.integers(0, 10**13))
+readings = st.builds(Reading, st.builds(Usage, *[counts] * 7), st.integers(0, 10**13))
 meter_terms = {
     meter: st.builds(MeterTerms, st.just(meter), st.integers(0, 10**8), st.integers(0, 10**6)) for meter in Meter
 }
@@ -52,6 +52,16 @@ def test_lines_are_exact() -> None:
         (Meter.CACHE_WRITE_TOKENS, 40, 1_500_000, 2),
     ]
     assert (bill.taxable_paise, bill.cut_due_paise, bill.kind) == (15_002, 0, PricingOutcome.BILL)
+
+
+def test_searches_are_a_meter_and_thinking_is_in_the_output() -> None:
+    """Rs 0.90 per search is a rate of 90,000,000 paise per million; 12 searches, of which 10 are included."""
+    terms = replace(TEAM, meters=(*TEAM.meters[1:2], MeterTerms(Meter.WEB_SEARCHES, 10, 90_000_000)))
+    bill = price_period(Reading(Usage(output_tokens=200_000, thinking_tokens=150_000, web_searches=12)), terms)
+    assert [(line.meter, line.excess, line.due_paise) for line in bill.lines] == [
+        (Meter.OUTPUT_TOKENS, 0, 0),
+        (Meter.WEB_SEARCHES, 2, 180),
+    ]
 
 
 def test_the_ceiling_cuts_and_the_lines_still_add_up() -> None:

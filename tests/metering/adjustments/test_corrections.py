@@ -53,7 +53,7 @@ async def test_a_correction_costs_what_the_price_list_says(ledger: LedgerDriver)
         "completed",
         "final",
         SONNET,
-        UsageCounts(0, 90, 55, 36, 33, 18, price.cost_nano_usd(Usage(100, 50, 40, 30, 20))),
+        UsageCounts(0, 90, 55, 36, 33, 18, 0, 0, price.cost_nano_usd(Usage(100, 50, 40, 30, 20))),
     )
     await ledger.exact()
 
@@ -98,6 +98,17 @@ async def test_a_correction_may_outlast_a_smaller_count(ledger: LedgerDriver) ->
     assert (await ledger.exact())["output_tokens"] == -10
 
 
+async def test_searches_are_corrected_and_credited_and_thinking_stays_as_reported(ledger: LedgerDriver) -> None:
+    usage = Usage(5, 50, thinking_tokens=40, web_searches=3)
+    asked = await ledger.settled(known=FINAL, usage=usage)
+    await ledger.correct(asked, web_searches=-2, output_tokens=-50)
+    known = (await ledger.effective(asked)).counts
+    assert known.usage == (5, 0, 0, 0, 0, 40, 1)
+    assert known.cost_nano_usd == ledger.book.by_id(asked.price_id).cost_nano_usd(Usage(5, web_searches=1))
+    await ledger.credit(web_searches=4)
+    assert (await ledger.exact())["web_searches"] == -3
+
+
 async def test_what_cannot_be_corrected(ledger: LedgerDriver) -> None:
     asked, running = await ledger.settled(known=FINAL, usage=Usage(5, 50)), await ledger.opened()
     stranger = await ledger.books.account()
@@ -111,6 +122,8 @@ async def test_what_cannot_be_corrected(ledger: LedgerDriver) -> None:
         ({"cost_nano_usd": 0}, "nothing would change"),
         ({"input_tokens": 10**12 + 1}, "at most"),
         ({"output_tokens": 10**12}, "would exceed"),
+        ({"web_searches": -1}, "web_searches is 0"),
+        ({"web_searches": 1, "cost_nano_usd": 5}, "not both"),
     ]
     for deltas, said in refused:
         with pytest.raises(Invalid, match=said):

@@ -5,7 +5,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import permutations
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ import pytest
 
 from core.errors import Invalid
 from core.resilience.outage import COLLISIONS
+from metering.adjustments.corrections import Amounts
 from metering.adjustments.ledger import SHARD
 from metering.adjustments.measurement import Measurement
 from metering.counts import COUNT_COLUMNS, UsageCounts
@@ -35,6 +36,8 @@ from tests.metering.ledger_driver import (
 )
 from tests.metering.rows import request
 
+ADJUSTED = tuple(field.name for field in fields(Amounts))
+
 
 @pytest.fixture
 async def ledger(metering_database: str, books: Books) -> AsyncIterator[LedgerDriver]:
@@ -44,7 +47,7 @@ async def ledger(metering_database: str, books: Books) -> AsyncIterator[LedgerDr
 
 
 def test_counts_are_named_as_the_columns() -> None:
-    assert tuple(UsageMeter.__table__.columns.keys())[-7:] == COUNT_COLUMNS
+    assert tuple(UsageMeter.__table__.columns.keys())[-len(COUNT_COLUMNS) :] == COUNT_COLUMNS
 
 
 async def test_only_a_better_measurement_revises(ledger: LedgerDriver) -> None:
@@ -156,7 +159,7 @@ async def test_any_sequence_is_exact(ledger: LedgerDriver, seed: int) -> None:
                 entry = (await ledger.credit(output_tokens=dice.randrange(1, 99), requests=dice.randrange(3))).entry
                 credited += UsageCounts.of(entry)
             case "correct":
-                deltas: dict[str, Any] = {dice.choice(COUNT_COLUMNS): dice.randrange(-400, 400)}
+                deltas: dict[str, Any] = {dice.choice(ADJUSTED): dice.randrange(-400, 400)}
                 with suppress(Invalid):
                     entry = (await ledger.correct(asked, **deltas)).entry
                     corrected[asked.id] = corrected.get(asked.id, UsageCounts()) + UsageCounts.of(entry)

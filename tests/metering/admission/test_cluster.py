@@ -82,7 +82,7 @@ async def test_the_scripts_run_on_a_cluster(
     assert await process.expired_holds.look(account.tenant_id, account.user_id) == 1
     after = await redis_counters(process.quota, second)
     assert after == await books_say(books, second)
-    assert [state.held for state in after[0][1][1:]] == [(0, 0, 0, 0)] * 2
+    assert [state.held for state in after[0][1][1:]] == [(0, 0, 0, 0, 0)] * 2
     for key in (tenant_key(account.tenant_id), user_key(account.tenant_id, account.user_id)):
         assert isinstance(cluster.hget(key, f"d:{second.request.day}"), bytes)
         assert WindowState.unpack(cluster.hget(key, f"d:{second.request.day}")) == after[0][1][1]  # type: ignore[arg-type]

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.errors import Unavailable
-from metering.admission.admission import AdmissionRequest
 from metering.quota.query import Grant
 from tests.harness import Books
-from tests.metering.process import MODEL, Process, principal, redis_counters, start_process
+from tests.metering.process import Process, principal, redis_counters, start_process, text_ask
 
 REQUESTS = 12
 
@@ -34,7 +33,7 @@ async def test_holds_are_released_and_nothing_stays_open(
     async def ask() -> float:
         began_s = time.monotonic()
         with pytest.raises(Unavailable):
-            await ours.admission.admit(principal(account), AdmissionRequest(MODEL, 100, 68), within_s=0.5)
+            await ours.admission.admit(principal(account), text_ask(100, 68), within_s=0.5)
         return time.monotonic() - began_s
 
     async with books.connection() as connection, connection.transaction():

@@ -17,7 +17,7 @@ from tests.harness import Account, Books
 from tests.metering.process import Process, books_say, recorder, redis_counters
 
 Start = Callable[..., Awaitable[Process]]
-USAGE = Usage(10, 20, 30, 40, 50)
+USAGE = Usage(10, 20, 30, 40, 50, 5, 2)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def hold_like(grant: Grant) -> Hold:
     """A hold in the windows of `grant`, past its deadline."""
     request = grant.request
     minute, day = request.opened_ms // 60_000, request.day.isoformat()
-    return Hold(7, 8, 9, request.opened_ms - 1, minute, day, request.period_id, request.user_id)
+    return Hold(7, 8, 2, 9, request.opened_ms - 1, minute, day, request.period_id, request.user_id)
 
 
 def keys(account: Account) -> tuple[str, str]:
@@ -64,7 +64,7 @@ async def test_a_settled_request_takes_the_place_of_its_hold(short: Process, boo
     assert await short.expired_holds.look(account.tenant_id, account.user_id) == 1
     after = await redis_counters(short.quota, grant)
     assert after == await books_say(books, grant)
-    assert after[0][1][1] == WindowState((1, 10, 20, 30, 40, 50, settlement.cost_nano_usd))
+    assert after[0][1][1] == WindowState((1, 10, 20, 30, 40, 50, 5, 2, settlement.cost_nano_usd))
     assert await short.expired_holds.look(account.tenant_id, account.user_id) == 0
     assert await field(short.quota, keys(account)[0], "x") is None
 
@@ -78,7 +78,7 @@ async def test_a_hold_that_postgres_does_not_know_is_voided_first(process: Proce
     for key in keys(account):
         for name in names:
             state = WindowState.unpack(await field(process.quota, key, name))
-            more = tuple(a + b for a, b in zip(state.held, (1, 7, 8, 9), strict=True))
+            more = tuple(a + b for a, b in zip(state.held, (1, 7, 8, 2, 9), strict=True))
             await process.quota.pipeline.command("HSET", key, name, WindowState(state.used, more).pack())
         await process.quota.pipeline.command("HSET", key, f"h:{unknown.hex}", hold.pack(), "c", 2)
     assert await process.expired_holds.look(account.tenant_id, account.user_id) == 1

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from core.errors import NotFound, Unavailable
-from metering.admission.admission import AdmissionRequest, QuotaExceeded
+from metering.admission.admission import QuotaExceeded
 from metering.admission.breaker import BreakerRules
 from metering.admission.redis_scripts import tenant_key
 from metering.journal.group_commit import Poisoned
@@ -25,12 +25,12 @@ from tests.metering.outage import (
     requests,
     until,
 )
-from tests.metering.process import MODEL, Process, principal
+from tests.metering.process import MODEL, Process, principal, text_ask
 
 
 async def current(process: Process, account: Account, model: str = MODEL) -> QuotaQuery:
     """A query for Postgres whose entitlement no epoch makes old."""
-    query = await process.admission._query(principal(account), AdmissionRequest(model, 10, 1), 33, 33)
+    query = await process.admission._query(principal(account), text_ask(10, 1, model=model))
     return replace(query, timeline=replace(query.timeline, read_epoch=1_000_000), redis_unreachable=True)
 
 

@@ -56,18 +56,16 @@ async def lose_user_and_the_set(process: Process, account: Account) -> None:
     assert await process.pipeline.command("DEL", built_users_key(account.tenant_id)) == 1
 
 
-async def written_by_an_older_version(process: Process, account: Account) -> None:
-    """That version had a field for each user instead of the set."""
+async def lose_the_size_of_the_set(process: Process, account: Account) -> None:
     assert await process.pipeline.command("HDEL", tenant_key(account.tenant_id), "n") == 1
+
+
+async def counters_of_an_older_version(process: Process, account: Account) -> None:
+    """That version's hashes have other keys and another layout: as if there were none."""
+    for key in (tenant_key(account.tenant_id), user_key(account.tenant_id, account.user_id)):
+        assert key.startswith("naka:2:{")
+        await process.pipeline.command("RENAME", key, key.replace("naka:2:", "naka:"))
     await process.pipeline.command("DEL", built_users_key(account.tenant_id))
-
-
-async def lose_user_of_an_older_version(process: Process, account: Account) -> None:
-    """The user's hash was built by a process of that version, beside this one."""
-    epoch = await process.pipeline.command("HGET", tenant_key(account.tenant_id), "e")
-    await process.pipeline.command("HSET", tenant_key(account.tenant_id), f"u:{account.user_id.hex}", epoch, "n", 1)
-    assert await process.pipeline.command("SREM", built_users_key(account.tenant_id), account.user_id.hex) == 1
-    await lose_user(process, account)
 
 
 async def another_run(process: Process, account: Account) -> None:
@@ -81,8 +79,8 @@ async def another_run(process: Process, account: Account) -> None:
         lose_tenant,
         lose_user,
         lose_user_and_the_set,
-        written_by_an_older_version,
-        lose_user_of_an_older_version,
+        lose_the_size_of_the_set,
+        counters_of_an_older_version,
         another_run,
     ],
 )

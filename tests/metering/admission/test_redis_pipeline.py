@@ -38,7 +38,7 @@ async def test_a_script_that_the_server_forgot_is_loaded_again(quota: QuotaScrip
     for _ in range(2):
         async with Redis.from_url(redis_url) as redis:
             await redis.script_flush()
-        settles = [quota.settle(uuid7(), uuid7(), uuid7(), (0,) * 7) for _ in range(20)]
+        settles = [quota.settle(uuid7(), uuid7(), uuid7(), (0,) * 9) for _ in range(20)]
         mixed = await asyncio.gather(quota.pipeline.command("ECHO", "a"), *settles, quota.pipeline.command("ECHO", "b"))
         assert mixed == [b"a", *[0] * 20, b"b"]
 

@@ -17,6 +17,7 @@ MINUTE, DAY, PERIOD = WindowKind.MINUTE, WindowKind.DAY, WindowKind.PERIOD
 HOUR_MS = 3_600_000
 RATE = 15
 PROMPT_RATE = 6
+SEARCH_RATE = 100
 INPUT_CLASSES = (Meter.INPUT, Meter.CACHE_READ, Meter.CACHE_WRITE_5M, Meter.CACHE_WRITE_1H, Meter.CACHE_WRITE)
 
 
@@ -33,7 +34,9 @@ class QuotaUser:
     period: Window
     minute: str
 
-    async def ask(self, *, prompt: int = 0, asked: int = 100, smallest: int = 10, likely: int | None = None) -> Answer:
+    async def ask(
+        self, *, prompt: int = 0, asked: int = 100, smallest: int = 10, likely: int | None = None, searches: int = 0
+    ) -> Answer:
         """The answer to one query."""
         terms = QuotaTerms(
             resolve(PlanLimits(), user=self.user_limits, tenant=self.tenant_limits, plan_version=None),
@@ -43,6 +46,7 @@ class QuotaUser:
             until_ms=min(self.day.ends_ms, self.period.ends_ms),
             prompt_rate=PROMPT_RATE,
             output_rate=RATE,
+            search_rate=SEARCH_RATE,
         )
         query = query_of(
             self.tenant,
@@ -53,6 +57,7 @@ class QuotaUser:
             smallest=smallest,
             read_epoch=1,
             ttl_ms=60_000,
+            searches=searches,
         )
         return await self.quota.admit(query, terms)
 
@@ -69,7 +74,7 @@ class QuotaUser:
         return answer
 
     async def settle(self, grant: Grant, *counts: int) -> int:
-        """Settles with seven counts."""
+        """Settles with nine counts."""
         return await self.quota.settle(self.tenant, self.user, grant.request.id, counts)
 
     async def windows(self, *names: str) -> tuple[WindowState, ...]:
@@ -109,10 +114,10 @@ async def test_the_last_answer_is_cut_at_the_limit(quota: QuotaScripts) -> None:
     user = await quota_user(quota, Limit(Meter.TOKENS, DAY, 300))
     first = await user.granted(prompt=100, asked=500)
     assert (first.request.held_output_tokens, first.room) == (200, (0,))
-    await user.settle(first, 1, 90, 120, 0, 0, 0, 0)
+    await user.settle(first, 1, 90, 120, 0, 0, 0, 99, 9, 0)
     second = await user.granted(prompt=60, asked=500)
     assert (second.request.held_output_tokens, second.room) == (30, (0,))
-    await user.settle(second, 1, 60, 20, 0, 0, 0, 0)
+    await user.settle(second, 1, 60, 20, 0, 0, 0, 20, 9, 0)
     assert (await user.granted(prompt=0, asked=500)).request.held_output_tokens == 10  # the smallest, and the last
 
 
@@ -121,7 +126,7 @@ async def test_too_little_left_is_used_until_the_window_ends(quota: QuotaScripts
         quota,
         Limit(Meter.TOKENS, DAY, 109),
         Limit(Meter.TOKENS, PERIOD, 109),
-        used=WindowState((1, 100, 0, 0, 0, 0, 0)),
+        used=WindowState((1, 100, 0, 0, 0, 0, 0, 0, 0)),
     )
     refused = await user.refused(asked=100)
     assert (refused.cause, refused.limit, refused.ends_ms) == ("used", 1, user.period.ends_ms)  # the later of the two
@@ -134,12 +139,21 @@ async def test_held_by_other_requests_is_another_cause_than_used(quota: QuotaScr
     refused = await user.refused(asked=1_000)
     assert (refused.cause, refused.limit, refused.ends_ms - refused.now_ms) == ("held", 0, 1_000)
     assert (await user.granted(asked=800)).request.held_output_tokens == 400  # half of what it could have: not less
-    await user.settle(first, 1, 0, 50, 0, 0, 0, 0)
+    await user.settle(first, 1, 0, 50, 0, 0, 0, 0, 0, 0)
     assert (await user.granted(asked=1_000)).request.held_output_tokens == 550
 
 
+async def test_a_large_request_takes_half_of_the_room_but_a_usual_answer_if_that_is_free(quota: QuotaScripts) -> None:
+    user = await quota_user(quota, Limit(Meter.TOKENS, DAY, 40_000))
+    first, second = await user.granted(asked=32_000), await user.granted(asked=32_000)
+    assert [one.request.held_output_tokens for one in (first, second)] == [20_000, 16_384]
+    refused = await user.refused(asked=32_000)
+    assert (refused.cause, refused.limit, refused.ends_ms - refused.now_ms) == ("held", 0, 1_000)
+    assert (await user.granted(asked=3_616)).room == (0,)
+
+
 async def test_what_never_fits_has_a_cause_of_its_own(quota: QuotaScripts) -> None:
-    user = await quota_user(quota, Limit(Meter.TOKENS, DAY, 100), used=WindowState((1, 100, 0, 0, 0, 0, 0)))
+    user = await quota_user(quota, Limit(Meter.TOKENS, DAY, 100), used=WindowState((1, 100, 0, 0, 0, 0, 0, 0, 0)))
     assert (await user.refused(prompt=91)).cause == "never"
     assert (await user.refused(prompt=90)).cause == "used"
 
@@ -160,7 +174,7 @@ async def test_requests_at_a_time(quota: QuotaScripts, *, of_user: bool, most: i
     refused = await user.refused()
     assert (refused.cause, refused.limit, refused.of_user) == ("held" if most else "never", None, of_user)
     for held in running:
-        await user.settle(held, *[0] * 7)
+        await user.settle(held, *[0] * 9)
         await user.granted()
 
 
@@ -170,42 +184,62 @@ async def test_a_prompt_is_held_whole_in_every_class_and_settled_in_its_own(quot
     first = await user.granted(prompt=60)
     assert (first.request.held_output_tokens, first.room) == (100, (40,))
     assert (await user.refused(prompt=41)).cause == "held"
-    assert await user.settle(first, 1, 1, 2, 3, 4, 5, 6) == 2
+    assert await user.settle(first, 1, 1, 2, 3, 4, 5, 2, 7, 6) == 2
     left = 100 - {Meter.INPUT: 1, Meter.CACHE_READ: 3, Meter.CACHE_WRITE_5M: 4, Meter.CACHE_WRITE_1H: 5}.get(meter, 9)
     assert (await user.refused(prompt=left + 1)).cause == "used"
     assert (await user.granted(prompt=left)).room == (0,)
+
+
+async def test_searches_are_held_by_the_most_and_settled_by_those_that_ran(quota: QuotaScripts) -> None:
+    user = await quota_user(quota, Limit(Meter.WEB_SEARCHES, DAY, 5), tenant=LimitSet((Limit(Meter.SPEND, DAY, 1),)))
+    first = await user.granted(searches=3)  # 1,000 nano-USD less 3 * 100: 46 tokens at 15
+    assert (first.request.held_output_tokens, first.room) == (46, (2, 10))
+    assert (first.request.held_web_searches, first.request.held_nano_usd) == (3, 990)
+    assert (await user.windows("d:2026-11-22"))[0] == WindowState((0,) * 9, (1, 0, 46, 3, 990))
+    assert (await user.refused(searches=3)).cause == "held"
+    assert (await user.refused(searches=6)).cause == "never"
+    assert await user.settle(first, 1, 0, 0, 0, 0, 0, 0, 4, 0) == 2  # one more than it held
+    assert (await user.refused(searches=2)).cause == "used"
+    assert (await user.granted(searches=1)).room == (0, 0)
+
+
+async def test_a_used_up_limit_on_searches_stops_no_request_without_them(quota: QuotaScripts) -> None:
+    over = WindowState((1, 0, 0, 0, 0, 0, 0, 9, 0))
+    user = await quota_user(quota, Limit(Meter.WEB_SEARCHES, DAY, 5), used=over)
+    assert (await user.refused(searches=1)).cause == "used"
+    assert (await user.granted(searches=0)).request.held_output_tokens == 100
 
 
 async def test_output_and_spend_bound_the_answer(quota: QuotaScripts) -> None:
     user = await quota_user(quota, Limit(Meter.OUTPUT, DAY, 70), Limit(Meter.SPEND, DAY, 1))
     held = await user.granted(prompt=50)  # 1,000 nano-USD less 50 * 6 for the prompt: 46 tokens at 15
     assert (held.request.held_output_tokens, held.room) == (46, (24, 10))
-    assert (await user.windows("d:2026-11-22"))[0] == WindowState((0,) * 7, (1, 50, 46, 990))
+    assert (await user.windows("d:2026-11-22"))[0] == WindowState((0,) * 9, (1, 50, 46, 0, 990))
 
 
 async def test_numbers_at_the_end_of_the_exact_ones(quota: QuotaScripts) -> None:
     bound = MAX_LIMIT * 1_000
     assert bound > 2**53 - 1_000
-    used = WindowState((1, 0, 0, 0, 0, 0, bound - 12_347))
+    used = WindowState((1, 0, 0, 0, 0, 0, 0, 0, bound - 12_347))
     user = await quota_user(quota, Limit(Meter.SPEND, PERIOD, MAX_LIMIT), used=used)
     held = await user.granted(prompt=0, asked=10_000)
     assert (held.request.held_output_tokens, held.room) == (823, (2,))
-    assert (await user.windows("p:2026-11"))[0].held == (1, 0, 823, 12_345)
-    await user.settle(held, 1, 0, 823, 0, 0, 0, 12_346)
-    assert (await user.windows("p:2026-11"))[0] == WindowState((2, 0, 823, 0, 0, 0, bound - 1), (0, 0, 0, 0))
+    assert (await user.windows("p:2026-11"))[0].held == (1, 0, 823, 0, 12_345)
+    await user.settle(held, 1, 0, 823, 0, 0, 0, 0, 0, 12_346)
+    assert (await user.windows("p:2026-11"))[0] == WindowState((2, 0, 823, 0, 0, 0, 0, 0, bound - 1))
     assert (await user.refused(asked=1)).cause == "used"
 
 
 async def test_a_settlement_after_the_window_rolled_touches_only_what_still_exists(quota: QuotaScripts) -> None:
-    user = await quota_user(quota, used=WindowState((1, 1, 1, 1, 1, 1, 1), (1, 40, 50, 600)))
+    user = await quota_user(quota, used=WindowState((1,) * 9, (1, 40, 50, 3, 600)))
     request, old_minute = uuid7(), int(user.minute[2:]) - 7
-    hold = Hold(40, 50, 600, 0, old_minute, "2026-11-21", "2026-11", user.user)  # yesterday, in this period
+    hold = Hold(40, 50, 3, 600, 0, old_minute, "2026-11-21", "2026-11", user.user)  # yesterday, in this period
     keys = tenant_key(user.tenant), user_key(user.tenant, user.user)
     for key in keys:
         await quota.pipeline.command("HSET", key, f"h:{request.hex}", hold.pack(), "c", 1)
-    assert await quota.settle(user.tenant, user.user, request, (1, 2, 3, 4, 5, 6, 7)) == 2
-    untouched = WindowState((1,) * 7, (1, 40, 50, 600))
-    period = WindowState((2, 3, 4, 5, 6, 7, 8), (0, 0, 0, 0))
+    assert await quota.settle(user.tenant, user.user, request, (1, 2, 3, 4, 5, 6, 7, 8, 9)) == 2
+    untouched = WindowState((1,) * 9, (1, 40, 50, 3, 600))
+    period = WindowState((2, 3, 4, 5, 6, 7, 8, 9, 10))
     assert await user.windows("d:2026-11-22", "p:2026-11") == (untouched, period)
     for key in keys:
         names = {name.decode() for name in await quota.pipeline.command("HKEYS", key)}
@@ -214,7 +248,7 @@ async def test_a_settlement_after_the_window_rolled_touches_only_what_still_exis
 
 
 async def test_windows_that_are_over_are_dropped_by_the_next_grant(quota: QuotaScripts) -> None:
-    user = await quota_user(quota, used=WindowState((1,) * 7))
+    user = await quota_user(quota, used=WindowState((1,) * 9))
     keys = tenant_key(user.tenant), user_key(user.tenant, user.user)
     for key in keys:
         await quota.pipeline.command("HSET", key, "k", "m:1 d:2026-11-21 p:2026-11", "m:1", b"x", "d:2026-11-21", b"x")

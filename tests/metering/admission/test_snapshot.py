@@ -41,24 +41,24 @@ async def test_a_sleeper_holds_in_full_and_its_counts_wait(process: Process, boo
     account = await books.account()
     other = await books.account(tenant_id=account.tenant_id)
     grant, running = await process.admit(account), await process.admit(other, max_tokens=7)
-    settlement = await process.settle(grant, Usage(1, 2, 3, 4, 5))
-    counts = (1, 1, 2, 3, 4, 5, settlement.cost_nano_usd)
+    settlement = await process.settle(grant, Usage(1, 2, 3, 4, 5, 1, 6))
+    counts = (1, 1, 2, 3, 4, 5, 1, 6, settlement.cost_nano_usd)
     hold, its = grant.request.held_nano_usd, running.request.held_nano_usd
     user, tenant = await both(process, account, grant)
     assert user == ScopeCounters(0, (WindowState(counts),) * 3)
-    assert tenant == ScopeCounters(1, (WindowState(counts, (1, 100, 7, its)),) * 3)
+    assert tenant == ScopeCounters(1, (WindowState(counts, (1, 100, 7, 0, its)),) * 3)
 
     await sleep_until(books, grant, 60)
     user, tenant = await both(process, account, grant)
-    assert user == ScopeCounters(1, (WindowState(NOTHING.used, (1, 100, 100, hold)),) * 3)
-    assert tenant == ScopeCounters(2, (WindowState(NOTHING.used, (2, 200, 107, hold + its)),) * 3)
+    assert user == ScopeCounters(1, (WindowState(NOTHING.used, (1, 100, 100, 0, hold)),) * 3)
+    assert tenant == ScopeCounters(2, (WindowState(NOTHING.used, (2, 200, 107, 0, hold + its)),) * 3)
     user, _ = await both(process, other, grant)
-    assert user == ScopeCounters(1, (WindowState(NOTHING.used, (1, 100, 7, its)),) * 3)
+    assert user == ScopeCounters(1, (WindowState(NOTHING.used, (1, 100, 7, 0, its)),) * 3)
 
     await sleep_until(books, grant, -1)
     user, tenant = await both(process, account, grant)
     assert user == ScopeCounters(0, (WindowState(counts),) * 3)
-    assert tenant == ScopeCounters(1, (WindowState(counts, (1, 100, 7, its)),) * 3)
+    assert tenant == ScopeCounters(1, (WindowState(counts, (1, 100, 7, 0, its)),) * 3)
 
 
 async def test_the_hold_of_a_sleeper_is_not_released_before_its_time(

@@ -24,7 +24,7 @@ from metering.quota.limits import (
     PricedMeter,
     resolve,
 )
-from metering.quota.query import Grant, QuotaQuery, QuotaTerms, Refused
+from metering.quota.query import LARGE_OUTPUT, Grant, QuotaQuery, QuotaTerms, Refused
 from metering.quota.windows import Window, WindowKind, minute_window
 from tests.metering.model import ModelHash, QuotaModel, Verdict, left, names_at, query_of
 
@@ -48,12 +48,18 @@ CEILINGS = st.builds(
     PRICES,
 )
 PLANS = st.builds(PlanLimits, bounds=LIMITS, ceiling=st.none() | CEILINGS)
-USED = st.just((0,) * 7) | st.tuples(*[st.integers(0, 20)] * 6, st.integers(0, 60_000))
+USED = st.just((0,) * 9) | st.tuples(*[st.integers(0, 20)] * 7, st.integers(0, 8), st.integers(0, 60_000))
 HISTORY = st.tuples(*[USED] * 3)
-COUNTS = st.tuples(st.integers(0, 1), *[st.integers(0, 60)] * 5, st.integers(0, 90_000))
-ADMIT = st.tuples(
-    st.just("admit"), st.integers(0, 1), TOKENS, TOKENS, st.integers(1, 60), st.integers(1, 8), st.integers(0, 2_000)
+COUNTS = st.tuples(st.integers(0, 1), *[st.integers(0, 60)] * 6, st.integers(0, 5), st.integers(0, 90_000))
+SMALLEST = st.integers(1, 8) | st.integers(1, 60)
+LARGE = st.sampled_from([LARGE_OUTPUT, 0, 4, 12, 30])
+SIZES = (
+    *(TOKENS, TOKENS, st.integers(0, 60), SMALLEST, st.integers(0, 2_000), st.integers(0, 4), LARGE),
+    st.sampled_from([0, 0, 1, 15, 60]),
 )
+"""Of a query: prompt, its likely size, output asked and least, output rate, searches, when the output is large,
+and the output of other models."""
+ADMIT = st.tuples(st.just("admit"), st.integers(0, 1), *SIZES)
 SETTLE = st.tuples(st.just("settle"), st.integers(0, 10), COUNTS)
 
 
@@ -91,8 +97,9 @@ class Trial:
             assert await self.quota.build_user(self.tenant, user, 7, run, fields[index + 1])
             self.model.users[index] = hashes[index + 1]
 
-    async def admit(self, user: int, prompt: int, likely: int, asked: int, smallest: int, rate: int) -> None:
+    async def admit(self, user: int, *sizes: int) -> None:
         """Asks both and compares the reasons, the grant and the room."""
+        prompt, likely, asked, smallest, rate, searches, large, further = sizes
         likely = min(prompt, likely)
         query = query_of(
             self.tenant,
@@ -103,6 +110,9 @@ class Trial:
             smallest=smallest,
             read_epoch=7,
             ttl_ms=60_000,
+            searches=searches,
+            large=large,
+            further=further,
         )
         terms = QuotaTerms(
             self.entitlement,
@@ -112,6 +122,7 @@ class Trial:
             until_ms=self.day.ends_ms,
             prompt_rate=700,
             output_rate=rate,
+            search_rate=3_000,
         )
         answer = await self.quota.admit(query, terms)
         assert isinstance(answer, Grant | Refused)
@@ -121,10 +132,12 @@ class Trial:
             assert found == self.model.admit(user, query, terms, answer.now_ms)
             return
         request = answer.request
-        assert self.model.admit(user, query, terms, request.opened_ms) == Verdict(request.held_output_tokens)
+        assert self.model.admit(user, query, terms, request.opened_ms) == Verdict(answer.output_tokens)
         assert request.id.int >> 80 == request.opened_ms
         names = names_at(terms, request.opened_ms)
-        amounts = (prompt, request.held_output_tokens, (prompt * 700) + rate * request.held_output_tokens)
+        output = request.held_output_tokens
+        assert output == answer.output_tokens + further
+        amounts = (prompt, output, searches, prompt * 700 + rate * output + searches * 3_000)
         for of in (self.model.tenant, self.model.users[user]):
             of.hold(request.id.hex, names, amounts)
         self.held.append((request.id, user))
@@ -177,16 +190,18 @@ def assert_decided_alike(
     if isinstance(verdict, Refused):
         assert verdict == answer
         return
-    amounts = (query.prompt_bound, verdict, terms.nano_usd(query.prompt_bound, verdict))
+    searches, held = query.web_searches, verdict + query.further_output
+    amounts = (query.prompt_bound, held, searches, terms.nano_usd(query.prompt_bound, held, searches))
     left = room(terms.entitlement, user.with_hold(*amounts), tenant.with_hold(*amounts))
     assert isinstance(answer, Grant)
-    assert (verdict, left) == (answer.request.held_output_tokens, answer.room)
+    assert (verdict, held, left) == (answer.output_tokens, answer.request.held_output_tokens, answer.room)
 
 
+HELD = st.tuples(*[st.integers(0, 60)] * 3, st.integers(0, 8), st.integers(0, 60_000))
 STATES = st.builds(
     ScopeCounters,
     st.sampled_from([0, 0, 1, 3]),
-    st.tuples(*[st.builds(WindowState, USED, st.tuples(*[st.integers(0, 60)] * 3, st.integers(0, 60_000)))] * 3),
+    st.tuples(*[st.builds(WindowState, USED, HELD)] * 3),
 )
 
 
@@ -194,7 +209,7 @@ STATES = st.builds(
     plan=PLANS,
     limits=st.tuples(SETS, SETS),
     states=st.tuples(STATES, STATES),
-    sizes=st.tuples(TOKENS, TOKENS, st.integers(1, 60), st.integers(1, 8), st.integers(0, 2_000)),
+    sizes=st.tuples(*SIZES),
 )
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_python_decides_as_the_script_does_on_any_counters(
@@ -202,20 +217,39 @@ async def test_python_decides_as_the_script_does_on_any_counters(
     plan: PlanLimits,
     limits: tuple[LimitSet, LimitSet],
     states: tuple[ScopeCounters, ScopeCounters],
-    sizes: tuple[int, int, int, int, int],
+    sizes: tuple[int, int, int, int, int, int, int, int],
 ) -> None:
     trial = Trial(quota, resolve(plan, user=limits[0], tenant=limits[1], plan_version=None))
     user_id, run_id, now = trial.users[0], await quota.pipeline.connect(), await quota.now_ms()
-    prompt, likely, asked, smallest, rate = sizes
+    prompt, likely, asked, smallest, rate, searches, large, further = sizes
     day, period = (
         Window(WindowKind.DAY, "2026-11-22", now - HOUR_MS, now + HOUR_MS),
         Window(WindowKind.PERIOD, "p", 0, 2 * now),
     )
     likely = min(prompt, likely)
     query = query_of(
-        trial.tenant, user_id, prompt=prompt, likely=likely, asked=asked, smallest=smallest, read_epoch=1, ttl_ms=1_000
+        trial.tenant,
+        user_id,
+        prompt=prompt,
+        likely=likely,
+        asked=asked,
+        smallest=smallest,
+        read_epoch=1,
+        ttl_ms=1_000,
+        searches=searches,
+        large=large,
+        further=further,
     )
-    terms = QuotaTerms(trial.entitlement, day, period, from_ms=0, until_ms=2 * now, prompt_rate=700, output_rate=rate)
+    terms = QuotaTerms(
+        trial.entitlement,
+        day,
+        period,
+        from_ms=0,
+        until_ms=2 * now,
+        prompt_rate=700,
+        output_rate=rate,
+        search_rate=3_000,
+    )
     names = names_at(terms, now)
     of_user, of_tenant = (
         {"c": state.active} | {name: window.pack() for name, window in zip(names.values(), state.windows, strict=True)}
@@ -251,10 +285,10 @@ async def test_the_scripts_decide_as_the_model_does(
         await getattr(trial, str(kind))(*arguments)
         await trial.compare()
     while trial.held:
-        await trial.settle(0, (1, 2, 3, 4, 5, 6, 7))
+        await trial.settle(0, (1, 2, 3, 4, 5, 6, 7, 8, 9))
     await trial.compare()
     windows = [state for of in (trial.model.tenant, *trial.model.users.values()) for state in of.windows.values()]
-    assert {state.held for state in windows} == {(0, 0, 0, 0)}
+    assert {state.held for state in windows} == {(0, 0, 0, 0, 0)}
 
 
 @given(steps=st.lists(st.tuples(TOKENS, st.integers(1, 60), COUNTS), min_size=1, max_size=8), seed=st.randoms())
@@ -264,9 +298,9 @@ async def test_the_order_of_settlements_does_not_matter(
 ) -> None:
     """Afterwards nothing is held, and used is the sum."""
     trial = Trial(quota, resolve(PlanLimits(), user=None, tenant=None, plan_version=None))
-    await trial.build([((0,) * 7,) * 3] * 3)
+    await trial.build([((0,) * 9,) * 3] * 3)
     for prompt, asked, _ in steps:
-        await trial.admit(0, prompt, prompt, asked, 1, 15)
+        await trial.admit(0, prompt, prompt, asked, 1, 15, asked % 3, LARGE_OUTPUT, asked % 4)
     order = list(zip(list(trial.held), [counts for *_, counts in steps], strict=True))
     seed.shuffle(order)
     for (request, _), counts in order:

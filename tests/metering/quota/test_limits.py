@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.features import Feature
 from core.money import MAX_EXACT_DOUBLE
+from core.tenancy.principal import Forbidden
 from metering.quota.counters import WindowState
 from metering.quota.decision import count
 from metering.quota.limits import (
@@ -55,6 +57,37 @@ def test_without_a_plan_nothing_is_bounded() -> None:
     assert msgspec.msgpack.decode(entitlement.packed) == [-1, -1, []]
 
 
+def test_a_plan_names_its_features_and_models() -> None:
+    plan = PlanLimits(features=("web_search", "mcp"), models=("claude-haiku-*", "claude-sonnet-4-6"))
+    entitlement = resolve(plan, user=None, tenant=None, plan_version="pro-3")
+    entitlement.require("claude-haiku-4-5", {"mcp", "web_search"})
+    entitlement.require("claude-sonnet-4-6", ())
+    for model in ("claude-sonnet-4-6-20990101", "claude-sonnet-4-5", "claude-haiku", ""):
+        with pytest.raises(Forbidden, match="does not include the model") as refused:
+            entitlement.require(model, ())
+        assert refused.value.code == "model_not_in_plan"
+    with pytest.raises(Forbidden, match="does not include advisor, web_fetch") as refused:
+        entitlement.require("claude-sonnet-4-6", {"web_fetch", "mcp", "advisor"})
+    assert refused.value.code == "feature_not_in_plan"
+
+
+def test_a_plan_that_names_neither_has_no_feature_and_every_model() -> None:
+    entitlement = resolve(PlanLimits(), user=None, tenant=None, plan_version=None)
+    entitlement.require("any", ())
+    with pytest.raises(Forbidden, match="web_search"):
+        entitlement.require("any", {Feature.WEB_SEARCH})
+
+
+def test_rows_of_plans_without_features_are_as_an_older_process_reads_them() -> None:
+    assert msgspec.to_builtins(PLAN).keys() == {"user", "tenant"}
+    assert (
+        msgspec.convert({"user": {"limits": []}, "tenant": {}, "bounds": [], "ceiling": None}, PlanLimits)
+        == PlanLimits()
+    )
+    plan = PlanLimits(features=("mcp",), models=())
+    assert msgspec.convert(msgspec.to_builtins(plan), PlanLimits) == plan
+
+
 def test_spend_is_set_in_micro_usd_and_counted_in_nano_usd() -> None:
     limit = EffectiveLimit(LimitScope.USER, Meter.SPEND, DAY, 5)
     assert limit.bound == 5_000
@@ -100,7 +133,7 @@ def test_redis_is_told_the_same_in_the_same_order(user: LimitSet, tenant: LimitS
 
 
 def test_what_each_meter_counts_of_a_window() -> None:
-    window = WindowState((1, 20, 300, 4_000, 50_000, 600_000, 7), (2, 30, 400, 5))
+    window = WindowState((1, 20, 300, 4_000, 50_000, 600_000, 250, 8, 7), (2, 30, 400, 3, 5))
     assert {meter: count(meter, window) for meter in Meter} == {
         Meter.REQUESTS: (1, 2),
         Meter.INPUT: (20, 30),
@@ -111,4 +144,5 @@ def test_what_each_meter_counts_of_a_window() -> None:
         Meter.SPEND: (7, 5),
         Meter.TOKENS: (654_320, 430),
         Meter.CACHE_WRITE: (650_000, 30),
+        Meter.WEB_SEARCHES: (8, 3),
     }

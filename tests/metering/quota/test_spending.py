@@ -18,15 +18,15 @@ from metering.quota.limits import (
     PricedMeter,
     resolve,
 )
-from metering.quota.spending import charge, output_that_fits
+from metering.quota.spending import Pending, charge, output_that_fits
 from metering.quota.windows import WindowKind
 from tests.harness import Books
 from tests.metering.process import Process
 from tests.metering.scheduled import project
 
 DAY, PERIOD = WindowKind.DAY, WindowKind.PERIOD
-PRICES = ((100, 3), (0, 1), (10, 5), (50, 7))
-"""Input, cache reads, cache writes, output."""
+PRICES = ((100, 3), (0, 1), (10, 5), (50, 7), (2, 11))
+"""Input, cache reads, cache writes, output, web searches."""
 CEILING = Ceiling(
     2,
     (
@@ -37,20 +37,25 @@ CEILING = Ceiling(
 """200 input tokens over the allowance cost a paisa, or 25 of output."""
 
 
-def window(*used: int, held: tuple[int, int, int, int] = (0, 0, 0, 0)) -> WindowState:
-    return WindowState((1, *used, 0), held)
+def window(*used: int, searches: int = 0, held: tuple[int, ...] = (0, 0, 0, 0, 0)) -> WindowState:
+    return WindowState((1, *used, 999, searches, 0), held)  # thinking is in the output already
 
 
 def test_each_meter_is_charged_over_its_own_allowance() -> None:
     assert charge(PRICES, window(100, 50, 0, 4, 6)) == 0
     assert charge(PRICES, window(101, 52, 3, 5, 6)) == 3 + 14 + 3 + 5  # both cache writes are one meter
+    assert charge(PRICES, window(0, 0, 0, 0, 0, searches=2)) == 0
+    assert charge(PRICES, window(0, 0, 0, 0, 0, searches=5)) == 3 * 11
 
 
 def test_what_is_pending_is_charged_at_its_dearest() -> None:
-    assert charge(PRICES, window(0, 0, 0, 0, 0), pending_prompt=30) == 5 * 20  # as cache writes: not 0, nor 30
-    assert charge(PRICES, window(100, 0, 0, 0, 0), pending_prompt=12) == 3 * 12  # as input: not 12, nor 5 * 2
-    assert charge(PRICES, window(0, 49, 0, 0, 0), pending_output=3) == 7 * 2
-    assert charge(PRICES, window(0, 0, 0, 0, 0, held=(9, 99, 99, 9))) == 0  # unless it is passed in
+    assert charge(PRICES, window(0, 0, 0, 0, 0), Pending(prompt=30)) == 5 * 20  # as cache writes: not 0, nor 30
+    assert charge(PRICES, window(100, 0, 0, 0, 0), Pending(prompt=12)) == 3 * 12  # as input: not 12, nor 5 * 2
+    assert charge(PRICES, window(0, 49, 0, 0, 0), Pending(output=3)) == 7 * 2
+    assert charge(PRICES, window(0, 0, 0, 0, 0, searches=1), Pending(web_searches=3)) == 11 * 2
+    held = window(0, 0, 0, 0, 0, held=(9, 99, 99, 99, 9))
+    assert charge(PRICES, held) == 0  # unless it is passed in
+    assert charge(PRICES, held, Pending.held_in(held)) == 5 * 89 + 7 * 49 + 11 * 97
 
 
 @pytest.mark.parametrize(
@@ -65,12 +70,19 @@ def test_what_is_pending_is_charged_at_its_dearest() -> None:
     ],
 )
 def test_the_most_output_that_fits(bound: int, used: int, prompt: int, pending_output: int, most: int) -> None:
-    pending = {"pending_prompt": prompt, "pending_output": pending_output}
-    assert output_that_fits(PRICES, bound, window(0, used, 0, 0, 0), **pending) == most
-    free = (*PRICES[:3], (0, 0))
-    assert output_that_fits(free, bound, window(0, used, 0, 0, 0), **pending) == (
+    pending = Pending(prompt, pending_output)
+    assert output_that_fits(PRICES, bound, window(0, used, 0, 0, 0), pending) == most
+    free = (*PRICES[:3], (0, 0), PRICES[4])
+    assert output_that_fits(free, bound, window(0, used, 0, 0, 0), pending) == (
         -1 if bound < 5 * max(0, prompt - 10) else None
     )
+
+
+def test_searches_take_from_the_output_that_fits() -> None:
+    searching = Pending(web_searches=4)  # two over the allowance: 22
+    assert output_that_fits(PRICES, 21, window(0, 0, 0, 0, 0), searching) == -1
+    assert output_that_fits(PRICES, 28, window(0, 0, 0, 0, 0), searching) == 50
+    assert output_that_fits(PRICES, 29, window(0, 0, 0, 0, 0), searching) == 51
 
 
 def test_a_ceiling_is_a_limit_of_the_tenants_period_on_top_of_all() -> None:
@@ -85,7 +97,13 @@ def test_a_ceiling_is_a_limit_of_the_tenants_period_on_top_of_all() -> None:
     ]
     last = made.limits[-1]
     assert (last.bound, last.unit, last.in_unit(1), last.room_in_unit(1_999_999)) == (2_000_000, "paise", 1, 1)
-    assert msgspec.msgpack.decode(made.packed)[2][-1] == [2, 3, 10, 2_000_000, [150, 5_000, 0, 0, 0, 0, 20, 40_000]]
+    assert msgspec.msgpack.decode(made.packed)[2][-1] == [
+        2,
+        3,
+        11,
+        2_000_000,
+        [150, 5_000, 0, 0, 0, 0, 20, 40_000, 0, 0],
+    ]
     assert policy(made).endswith('"tenant-charge-period";q=2;qu="paise"')
 
 

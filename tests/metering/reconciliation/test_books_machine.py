@@ -12,6 +12,7 @@ import contextlib
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 from hypothesis import Phase, settings
@@ -20,8 +21,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from core.clock import now_ms
 from core.errors import NakaError
-from metering.admission.admission import AdmissionRequest
-from metering.counts import COUNT_COLUMNS
+from metering.adjustments.corrections import Amounts
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome
 from metering.quota.query import Grant
@@ -30,10 +30,11 @@ from tests.metering.books_bench import Bench, Post
 from tests.metering.books_draws import ANY, SMALL, finish, start, write
 from tests.metering.books_model import State, hash_key
 from tests.metering.books_steps import Steps, event
-from tests.metering.process import MODEL
+from tests.metering.process import text_ask
 
 EXAMPLES = int(os.environ.get("BOOKS_EXAMPLES", "8"))
 STEPS = 20
+ADJUSTED = tuple(field.name for field in fields(Amounts))
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 """Without the explanation, which takes as many runs again."""
 
@@ -49,7 +50,7 @@ class BooksMachine(Steps):
         chosen, account = self.awake(post), self.scene.accounts[who % 4]
         if not self.scene.read(account.tenant_id).fresh(account.user_id):
             self.admit([(who, post, 0, 1, False, 0)])
-        asked = self.scene.hold(chosen, account, AdmissionRequest(MODEL, output, prompt))
+        asked = self.scene.hold(chosen, account, text_ask(output, prompt))
         if asked and lapses and self.wait_until(asked.request.deadline_ms + 5):
             self.scene.lapse(chosen, account)
 
@@ -202,16 +203,16 @@ class BooksMachine(Steps):
 
     # --------------------------------------------------------------------------------------------- entries
 
-    @event(which=ANY, change=st.integers(-80, 80), name=st.sampled_from(COUNT_COLUMNS))
+    @event(which=ANY, change=st.integers(-80, 80), name=st.sampled_from(ADJUSTED))
     def correct(self, which: int, change: int, name: str) -> None:
         self.settled(which)
         asked = self.asked(which, lambda asked: asked.state in {State.OPEN, State.SETTLED})
         if asked:
             self.scene.correct(asked, {name: change or 1})
 
-    @event(who=ANY, back=st.integers(0, 1), amounts=st.tuples(*[st.integers(0, 99)] * 7))
+    @event(who=ANY, back=st.integers(0, 1), amounts=st.tuples(*[st.integers(0, 99)] * len(ADJUSTED)))
     def credit(self, who: int, back: int, amounts: tuple[int, ...]) -> None:
-        given = dict(zip(COUNT_COLUMNS, amounts, strict=True))
+        given = dict(zip(ADJUSTED, amounts, strict=True))
         given["requests"], given["cost_nano_usd"] = given["requests"] % 3, given["cost_nano_usd"] * 10_000
         if any(given.values()):
             self.scene.credit(self.scene.accounts[who % 4], given, months_ago=back)

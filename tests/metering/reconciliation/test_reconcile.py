@@ -11,11 +11,11 @@ import pytest
 from core.clock import now_ms, to_datetime
 from core.errors import Invalid
 from core.ids import uuid7
-from metering.counts import COUNT_COLUMNS, REPORTED_COLUMNS, TOKEN_COLUMNS
+from metering.counts import COUNT_COLUMNS, REPORTED_COLUMNS
 from metering.journal.journal import settle_batch
 from metering.pricing.tokens import Usage
 from metering.reconciliation.drifts import METERS, OPEN, ROLLUP, Month
-from metering.reconciliation.provider_usage import Reported, compare_with_provider
+from metering.reconciliation.provider_usage import COMPARED, Reported, compare_with_provider
 from metering.reconciliation.reconcile import Scope, reconcile, run_reconciliation
 from metering.reconciliation.repair import repair_meters, repair_rollup
 from tests.harness import Account, Books
@@ -73,9 +73,9 @@ async def test_entries_are_no_drift_and_a_repair_of_a_drifted_meter_neither(
     process: Process, books: Books, accounts: list[Account], tenant_id: UUID
 ) -> None:
     for kind, amounts in (
-        ("revision", (0, 0, 9, 0, 0, 0, 135)),
-        ("correction", (0, -5, 0, -1, 0, 0, -7)),
-        ("credit", (0, 0, -300, 0, 0, 0, -4500)),
+        ("revision", (0, 0, 9, 0, 0, 0, 4, 1, 135)),
+        ("correction", (0, -5, 0, -1, 0, 0, 0, -1, -7)),
+        ("credit", (0, 0, -300, 0, 0, 0, 0, -2, -4500)),
     ):
         await enter(books, accounts[0], kind, amounts)
         assert found(await check(process, tenant_id)) == {}, kind
@@ -383,15 +383,15 @@ async def test_what_was_measured_is_held_against_what_the_provider_reports(
     model = f"claude-{accounts[0].user_id.hex}"  # the provider knows no tenants: tell our rows from the others' so
     running = [await process.admit(accounts[0]) for _ in range(4)]
     for grant in running:
-        await process.settle(grant, Usage(10, 20, 30, 40, 50))
+        await process.settle(grant, Usage(10, 20, 30, 40, 50, 5, 3))
     ids = [grant.request.id for grant in running]
     await books.fetch("UPDATE usage_requests SET model = $2 WHERE id = ANY ($1)", ids, model)
     await books.fetch("UPDATE usage_requests SET source = 'estimated' WHERE id = ANY ($1)", ids[:2])
     await books.fetch("UPDATE usage_requests SET outcome = 'lost' WHERE id = $1", ids[0])
-    for kind, request in (("revision", ids[1]), ("correction", ids[2])):
+    for kind, request in (("revision", ids[1]), ("correction", ids[2]), ("iteration", ids[3])):
         await books.fetch(
             "INSERT INTO usage_entries (tenant_id, id, kind, request_id, model, period_id, source, actor, reason,"
-            " output_tokens) VALUES ($1, $2, $3, $4, $5, '2026-11', 'final', 'test', 'test', 7)",
+            " output_tokens, web_searches) VALUES ($1, $2, $3, $4, $5, '2026-11', 'final', 'test', 'test', 7, 1)",
             accounts[0].tenant_id,
             uuid7(),
             kind,
@@ -399,10 +399,15 @@ async def test_what_was_measured_is_held_against_what_the_provider_reports(
             model,
         )
     day = to_datetime(ids[0].int >> 80).date()
-    theirs = [Reported(day, model, (40, 88, 120, 160, 200)), Reported(day, f"{model}-2", (1, 0, 0, 0, 0))]
+    theirs = [Reported(day, model, (40, 88, 120, 160, 200, 16)), Reported(day, f"{model}-2", (1, 0, 0, 0, 0, 0))]
     mine, other = [
         row for row in await compare_with_provider(process.pool, theirs, day, 2) if row.model.startswith(model)
     ]
-    assert mine.ours == dict(zip(TOKEN_COLUMNS, (40, 87, 120, 160, 200), strict=True))
-    assert (mine.difference, mine.requests, mine.estimated, mine.lost) == ({"output_tokens": 1}, 4, 1, 1)
+    assert mine.ours == dict(zip(COMPARED, (40, 94, 120, 160, 200, 14), strict=True))
+    assert (mine.difference, mine.requests, mine.estimated, mine.lost) == (
+        {"output_tokens": -6, "web_searches": 2},
+        4,
+        1,
+        1,
+    )
     assert (other.difference, other.requests) == ({"input_tokens": 1}, 0)

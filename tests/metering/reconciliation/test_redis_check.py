@@ -11,9 +11,10 @@ import pytest
 from core.clock import now_ms
 from metering.admission.redis_pipeline import RedisPipeline
 from metering.admission.redis_scripts import QuotaScripts, tenant_key, user_key
+from metering.counts import COUNT_COLUMNS
 from metering.journal.journal import Settled
 from metering.pricing.tokens import Usage
-from metering.quota.counters import WindowState
+from metering.quota.counters import HELD, WindowState
 from metering.quota.query import Grant
 from metering.reconciliation.drifts import REDIS
 from metering.reconciliation.reconcile import Scope, reconcile
@@ -84,7 +85,7 @@ async def held(process: Process, accounts: list[Account], tenant_id: UUID) -> As
 
 @pytest.mark.parametrize(
     ("whose", "window", "count"),
-    [("the tenant", "d", 2), ("the tenant", "p", 9), ("the user", "d", 9), ("the user", "p", 2)],
+    [("the tenant", "d", 2), ("the tenant", "p", 11), ("the user", "d", 12), ("the user", "p", 7)],
 )
 async def test_a_wrong_window_in_redis_is_named_and_rebuilt(
     process: Process,
@@ -100,12 +101,13 @@ async def test_a_wrong_window_in_redis_is_named_and_rebuilt(
     state = WindowState.unpack(await process.pipeline.command("HGET", key, name))
     numbers = [*state.used, *state.held]
     numbers[count] += 11
-    await process.pipeline.command("HSET", key, name, WindowState(tuple(numbers[:7]), tuple(numbers[7:])).pack())
+    changed = WindowState(tuple(numbers[: -len(HELD)]), tuple(numbers[-len(HELD) :]))
+    await process.pipeline.command("HSET", key, name, changed.pack())
     before = await everything(books, request.tenant_id)
     run = await check(process, request.tenant_id)
     assert found(run) == {REDIS: 1}
     (drift,) = run.checks[REDIS].drifts
-    assert drift.difference == {"output_tokens" if count == 2 else "held_output": 11}
+    assert drift.difference == {[*COUNT_COLUMNS, *HELD][count]: 11}
     assert drift.subject == {"of": f"user {request.user_id}" if of_user else "the tenant", "window": name}
 
     await drop_counters(process.pool, OPERATOR, request.tenant_id, run.checks[REDIS].drifts)

@@ -16,6 +16,7 @@ from core.postgres.database import Connections
 from metering.counts import REPORTED_COLUMNS
 from metering.journal.journal import open_batch, settle_batch
 from metering.journal.records import Outcome
+from metering.pricing.tokens import Usage
 from metering.reconciliation.reconcile import reconcile
 from tests import servers
 from tests.harness import Books
@@ -23,6 +24,8 @@ from tests.metering.rows import request, settlement
 from tests.servers import asyncpg_dsn
 
 SUMS = ", ".join(f"sum({name})::bigint AS {name}" for name in REPORTED_COLUMNS)
+USAGE = Usage(1, 2, 3, 4, 5)
+"""Of the classes that version 0006 knows; a downgrade drops the others."""
 TABLES = {
     "usage_daily": "tenant_id, user_id, day, period_id, key_id, model",
     "usage_monthly": "tenant_id, user_id, month, period_id, key_id, model",
@@ -39,7 +42,7 @@ async def test_an_upgrade_fills_the_rollups(database_url: str) -> None:
     for shard, outcome in enumerate(Outcome):
         asked = [request(account) for account in accounts]
         await open_batch(connection, asked, uuid7())
-        await settle_batch(connection, [replace(settlement(one), outcome=outcome) for one in asked], shard)
+        await settle_batch(connection, [replace(settlement(one, USAGE), outcome=outcome) for one in asked], shard)
     moved = await _rollups(connection)
     assert [row["errors"] for row in moved["usage_monthly"]] == [6, 6, 6]
     await connection.close()

@@ -14,7 +14,7 @@ import pytest
 from billing.invoicing.report_prices import margin_paise, paise_of, period_rates
 from core.clock import now_ms
 from core.tenancy.accounts import create_tenant, create_user
-from metering.counts import COUNT_COLUMNS
+from metering.counts import COUNT_COLUMNS, LATER_COLUMNS
 from metering.reports.usage_report import GROUPS, PRICE, SUMS, UsageReport, whole_months
 from tests.harness import ACTOR, Account, Books
 from tests.metering.rows import KOLKATA
@@ -23,7 +23,7 @@ from tests.rollups import fill_rollups
 MODELS = ("claude-sonnet-4-6", "claude-haiku-4-5", "")
 FIRST = date(2026, 1, 20)
 DAYS = 100
-RATES = {"input_tokens": 40_001, "output_tokens": 150_000, "cache_write_tokens": 7}
+RATES = {"input_tokens": 40_001, "output_tokens": 150_000, "cache_write_tokens": 7, "web_searches": 90_000_000}
 SPEND_RATE = 9_999
 Row = dict[str, Any]
 
@@ -161,7 +161,8 @@ async def test_any_report_is_what_the_rows_add_up_to(report_books: Books, rows: 
         assert [[int(row[name]) for name in SUMS] for row in plain] == [
             [int(row[name]) for name in SUMS] for row in found
         ]
-        assert list(found[0]) == [*wanted.columns, PRICE] if found else True
+        assert list(found[0]) == wanted.columns if found else True
+        assert wanted.columns[-4:] == ["errors", PRICE, *LATER_COLUMNS]
 
 
 async def test_the_first_of_an_order_and_the_others_make_the_whole(report_books: Books, rows: list[Row]) -> None:

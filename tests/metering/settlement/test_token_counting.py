@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.gateway.stream_errors import UpstreamFault
-from api.gateway.upstream import Upstream
+from api.gateway.upstream.client import Upstream
 from core.errors import Unavailable
 from core.resilience.shares import OWNER, FairPool
 from core.settings import Settings
@@ -53,6 +53,12 @@ def said(tokens: int | None) -> ReportedUsage:
     return ReportedUsage(output_tokens=tokens)
 
 
+async def measure(counter: OutputCounter, recorder: UsageRecorder) -> tuple[Usage, Source]:
+    """The measurement of an answer by one model."""
+    (own,), source = await counter.measure(recorder)
+    return own.usage, source
+
+
 def counts(tokens: int) -> Callable[[str, str], Awaitable[int]]:
     """A provider whose count of every text is this."""
 
@@ -65,7 +71,7 @@ def counts(tokens: int) -> Callable[[str, str], Awaitable[int]]:
 
 async def test_before_message_start_nothing_is_billed() -> None:
     silent = broken(started=None, outcome=Outcome.UPSTREAM_REFUSED)
-    assert await OutputCounter(None, CharsPerToken()).measure(silent) == (NO_USAGE, Source.FINAL)
+    assert await measure(OutputCounter(None, CharsPerToken()), silent) == (NO_USAGE, Source.FINAL)
 
 
 def unanswered(count: Callable[[], Awaitable[int]] | None, **known: Any) -> UsageRecorder:
@@ -80,7 +86,7 @@ async def test_a_prompt_that_was_never_answered_is_counted_up_to_its_hold(counte
 
     recorder = unanswered(count)
     usage = Usage(input_tokens=expected)
-    assert await OutputCounter(None, CharsPerToken()).measure(recorder) == (usage, Source.ESTIMATED)
+    assert await measure(OutputCounter(None, CharsPerToken()), recorder) == (usage, Source.ESTIMATED)
     assert recorder.count_prompt is None
 
 
@@ -92,7 +98,22 @@ async def test_a_prompt_that_nobody_counts_is_what_was_held(error: Exception | N
 
     recorder = unanswered(None if error is None else fail)
     held = Usage(input_tokens=100)
-    assert await OutputCounter(None, CharsPerToken()).measure(recorder) == (held, Source.ESTIMATED)
+    assert await measure(OutputCounter(None, CharsPerToken()), recorder) == (held, Source.ESTIMATED)
+
+
+@pytest.mark.parametrize(
+    ("counted", "once", "expected"), [(None, 40, 40), (None, 101, 100), (7, 40, 7), (41, 40, 40), (None, None, 100)]
+)
+async def test_an_unanswered_prompt_is_that_of_one_inference(
+    counted: int | None, once: int | None, expected: int
+) -> None:
+    async def count() -> int:
+        assert counted is not None
+        return counted
+
+    recorder = unanswered(None if counted is None else count, prompt_once=once)
+    usage = Usage(input_tokens=expected)
+    assert await measure(OutputCounter(None, CharsPerToken()), recorder) == (usage, Source.ESTIMATED)
 
 
 async def test_a_prompt_that_was_refused_or_answered_is_not_counted() -> None:
@@ -102,14 +123,14 @@ async def test_a_prompt_that_was_refused_or_answered_is_not_counted() -> None:
     refused, answered = unanswered(never), unanswered(never)
     refused.refused()
     answered.answered(START)
-    assert await OutputCounter(None, CharsPerToken()).measure(refused) == (NO_USAGE, Source.FINAL)
-    assert await OutputCounter(None, CharsPerToken()).measure(answered) == (Usage(10, 0, 5, 30, 40), Source.COUNTED)
+    assert await measure(OutputCounter(None, CharsPerToken()), refused) == (NO_USAGE, Source.FINAL)
+    assert await measure(OutputCounter(None, CharsPerToken()), answered) == (Usage(10, 0, 5, 30, 40), Source.COUNTED)
     assert answered.count_prompt is None
 
 
 async def test_a_refusal_without_a_word_is_billed_nothing() -> None:
     refused = broken("", outcome=Outcome.REFUSED, finished=True, latest=said(0))
-    assert await OutputCounter(None, CharsPerToken()).measure(refused) == (NO_USAGE, Source.FINAL)
+    assert await measure(OutputCounter(None, CharsPerToken()), refused) == (NO_USAGE, Source.FINAL)
 
 
 @pytest.mark.parametrize(
@@ -126,13 +147,13 @@ async def test_a_refusal_without_a_word_is_billed_nothing() -> None:
 async def test_a_broken_answer_is_counted(latest: ReportedUsage | None, counted: int, expected: int) -> None:
     counter = OutputCounter(counts(counted), CharsPerToken())
     recorder = broken(latest=latest)
-    assert await counter.measure(recorder) == (Usage(10, expected, 5, 30, 40), Source.COUNTED)
+    assert await measure(counter, recorder) == (Usage(10, expected, 5, 30, 40), Source.COUNTED)
     assert recorder.pieces == []
 
 
 async def test_an_answer_with_final_usage_is_not_counted() -> None:
     whole = broken(finished=True, latest=said(7))
-    assert await OutputCounter(counts(1), CharsPerToken()).measure(whole) == (Usage(10, 7, 5, 30, 40), Source.FINAL)
+    assert await measure(OutputCounter(counts(1), CharsPerToken()), whole) == (Usage(10, 7, 5, 30, 40), Source.FINAL)
     assert whole.pieces == []
 
 
@@ -140,7 +161,10 @@ async def test_nothing_was_said_and_nothing_is_asked() -> None:
     async def never(_model: str, _text: str) -> int:
         raise AssertionError
 
-    assert await OutputCounter(never, CharsPerToken()).measure(broken("")) == (Usage(10, 0, 5, 30, 40), Source.COUNTED)
+    assert await measure(OutputCounter(never, CharsPerToken()), broken("")) == (
+        Usage(10, 0, 5, 30, 40),
+        Source.COUNTED,
+    )
 
 
 @pytest.mark.parametrize("error", [Unavailable("away"), ValueError("text"), KeyError(), TimeoutError(), OSError()])
@@ -148,7 +172,10 @@ async def test_a_count_that_fails_leaves_an_estimate(error: Exception) -> None:
     async def fail(_model: str, _text: str) -> int:
         raise error
 
-    assert await OutputCounter(fail, CharsPerToken()).measure(broken()) == (Usage(10, 10, 5, 30, 40), Source.ESTIMATED)
+    assert await measure(OutputCounter(fail, CharsPerToken()), broken()) == (
+        Usage(10, 10, 5, 30, 40),
+        Source.ESTIMATED,
+    )
 
 
 async def test_a_count_that_never_comes_leaves_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,12 +185,12 @@ async def test_a_count_that_never_comes_leaves_an_estimate(monkeypatch: pytest.M
 
     monkeypatch.setattr(counting, "_LONGEST_S", 0.05)
     async with asyncio.timeout(5):
-        assert (await OutputCounter(hang, CharsPerToken()).measure(broken()))[1] is Source.ESTIMATED
+        assert (await measure(OutputCounter(hang, CharsPerToken()), broken()))[1] is Source.ESTIMATED
 
 
 @pytest.mark.parametrize("known", [{"pieces": []}, {"pieces": ["not all"]}, {"model": None}])
 async def test_only_the_whole_text_of_a_known_model_is_counted(known: dict[str, Any]) -> None:
-    usage, source = await OutputCounter(counts(3), CharsPerToken()).measure(broken(**known))
+    usage, source = await measure(OutputCounter(counts(3), CharsPerToken()), broken(**known))
     assert (usage.output_tokens, source) == (10, Source.ESTIMATED)
 
 
@@ -178,7 +205,8 @@ def test_a_text_beyond_the_bound_is_not_kept() -> None:
 def test_output_is_between_what_was_told_and_what_was_granted(relayed: int, granted: int, told: int | None) -> None:
     recorder = broken(latest=None if told is None else said(told), granted_output_tokens=granted)
     assert final_usage(recorder) is None
-    usage = broken_usage(recorder, relayed)
+    (own,) = broken_usage(recorder, relayed)
+    usage = own.usage
     assert (told or 0) <= usage.output_tokens <= max(told or 0, granted)
     assert (usage.input_tokens, usage.cache_read_tokens) == (10, 5)
     assert (usage.cache_write_5m_tokens, usage.cache_write_1h_tokens) == (30, 40)
@@ -190,15 +218,15 @@ def test_output_is_between_what_was_told_and_what_was_granted(relayed: int, gran
 async def test_whole_answers_tell_the_characters_per_token_and_broken_ones_do_not() -> None:
     measured = CharsPerToken()
     counter = OutputCounter(None, measured)
-    await counter.measure(broken("x" * 1200, finished=True, latest=said(ENOUGH_TOKENS - 100)))
+    await measure(counter, broken("x" * 1200, finished=True, latest=said(ENOUGH_TOKENS - 100)))
     assert measured.estimate(MODEL, 1000) == 250
-    await counter.measure(broken("x" * 300))
-    await counter.measure(broken("", outcome=Outcome.REFUSED, finished=True, latest=said(0)))
-    await counter.measure(broken("x" * 300, finished=True, latest=said(100)))
+    await measure(counter, broken("x" * 300))
+    await measure(counter, broken("", outcome=Outcome.REFUSED, finished=True, latest=said(0)))
+    await measure(counter, broken("x" * 300, finished=True, latest=said(100)))
     assert measured.take() == [(MODEL, 1500, 500)]
     assert [measured.estimate(MODEL, chars) for chars in (0, 1, 3, 4, 1000)] == [0, 1, 1, 2, 334]
     assert measured.estimate("another", 1000) == 250
-    usage, source = await counter.measure(broken("x" * 300))
+    usage, source = await measure(counter, broken("x" * 300))
     assert (usage.output_tokens, source) == (100, Source.ESTIMATED)
 
 
@@ -301,20 +329,20 @@ async def test_few_count_at_once_and_the_rest_waits_its_turn(upstream: Upstream,
     slow = scripted(count_delay_ms=100)
     loop = asyncio.get_running_loop()
     began = loop.time()
-    assert await asyncio.gather(*(upstream.count_output(MODEL, slow) for _ in range(24))) == [count_text(slow)] * 24
+    assert await asyncio.gather(*(upstream.count_output(MODEL, slow) for _ in range(48))) == [count_text(slow)] * 48
     assert loop.time() - began >= 0.3
-    rows = [row for row in simulator._rows(None) if row["kind"] == "count_tokens"][-24:]
+    rows = [row for row in simulator._rows(None) if row["kind"] == "count_tokens"][-48:]
     moments = sorted([(row["started_ms"], 1) for row in rows] + [(row["ended_ms"], -1) for row in rows])
     running = longest = 0
     for _, step in moments:
         running += step
         longest = max(longest, running)
-    assert 1 < longest <= 8
+    assert 1 < longest <= 16
 
 
 async def test_too_many_are_not_even_asked(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     upstream._counts = FairPool("counts", 2, max_waiting=18, wait_s=5)  # of one tenant 1 runs and 9 wait
-    monkeypatch.setattr("api.gateway.upstream._COUNT_S", 0.3)
+    monkeypatch.setattr("api.gateway.upstream.client._COUNT_S", 0.3)
     stuck = scripted(count_delay_ms=1000)
     asked = [asyncio.create_task(upstream.count_output(MODEL, stuck)) for _ in range(10)]
     await asyncio.sleep(0)
@@ -322,7 +350,7 @@ async def test_too_many_are_not_even_asked(upstream: Upstream, monkeypatch: pyte
         await upstream.count_output(MODEL, "one more")
     ends = await asyncio.gather(*asked, return_exceptions=True)
     assert {type(end) for end in ends} == {UpstreamFault}
-    monkeypatch.setattr("api.gateway.upstream._COUNT_S", 5)
+    monkeypatch.setattr("api.gateway.upstream.client._COUNT_S", 5)
     assert await upstream.count_output(MODEL, "places are free again") == count_text("places are free again")
 
 
@@ -345,11 +373,38 @@ async def test_a_tenant_that_counts_without_end_takes_no_turn_from_another(upstr
     await asyncio.gather(*greedy, return_exceptions=True)
 
 
+async def test_the_counts_of_a_settlement_do_not_wait_for_those_of_its_tenant(upstream: Upstream) -> None:
+    places = upstream._counts = FairPool("counts", 8, max_waiting=64, wait_s=0.2)
+    counter = OutputCounter(upstream.count_output, CharsPerToken())
+    free = asyncio.Event()
+
+    async def asked_by_the_tenant() -> None:
+        async with places.wait("tenant"):
+            await free.wait()
+
+    async def prompt() -> int:
+        assert OWNER.get() == ("tenant", "settle")
+        return 7
+
+    asked = [asyncio.create_task(asked_by_the_tenant()) for _ in range(4)]
+    await asyncio.sleep(0)
+    assert places.held_by("tenant") == 4, "all that it may have"
+    OWNER.set("tenant")
+    with pytest.raises(UpstreamFault):
+        await upstream.count_output(MODEL, TEXTS[1])
+
+    assert (await measure(counter, broken(TEXTS[1])))[1] is Source.COUNTED
+    assert await measure(counter, unanswered(prompt)) == (Usage(input_tokens=7), Source.ESTIMATED)
+    assert OWNER.get() == "tenant"
+    free.set()
+    await asyncio.gather(*asked)
+
+
 async def test_an_answer_that_broke_off_is_measured_by_the_provider(upstream: Upstream) -> None:
     counter = OutputCounter(upstream.count_output, CharsPerToken())
     for text in TEXTS:
         recorder = broken(text, granted_output_tokens=10_000, pieces=list(text))
-        assert await counter.measure(recorder) == (Usage(10, count_text(text), 5, 30, 40), Source.COUNTED)
+        assert await measure(counter, recorder) == (Usage(10, count_text(text), 5, 30, 40), Source.COUNTED)
     failing = f"{json.dumps(TEXTS)} [[sim {{}}"
-    usage, source = await counter.measure(broken(failing, granted_output_tokens=10_000))
+    usage, source = await measure(counter, broken(failing, granted_output_tokens=10_000))
     assert (usage.output_tokens, source) == (-(-len(failing) // 4), Source.ESTIMATED)

@@ -1,0 +1,69 @@
+"""What differs between metered routes: what is sent to the provider, and how its answer reaches the client.
+
+The relay (`api.gateway.relay`) does everything else alike for all of them.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.types import Scope
+
+from api.gateway.upstream.client import UpstreamStream
+from api.gateway.upstream.events import Event
+from api.gateway.upstream.pool import Header
+from api.gateway.upstream.prompts import Prompt
+from metering.admission.admission import AdmissionRequest
+
+CALL = "naka.call"
+"""The scope key of a metered request's `Call`."""
+
+
+class Codec(Protocol):
+    """Turns one answer of the provider into what the client receives."""
+
+    streams: bool
+    """Whether the head goes out once the answer begins; otherwise with the whole answer."""
+
+    def head(self, stream: UpstreamStream) -> list[Header]:
+        """The headers of a 200."""
+
+    def one_text(self, piece: bytes) -> tuple[str, bytes] | None:
+        """The text of a piece that is one delta of text, and what the client receives of it; None: `read` it."""
+
+    def read(self, piece: bytes) -> Iterable[Event]:
+        """The events that `piece` completes, in order. What they mean for the client is in `taken`. Raises BadStream.
+
+        The caller stops at the end of the message.
+        """
+
+    def taken(self) -> bytes:
+        """What the client may receive now, once."""
+
+    def last(self) -> bytes:
+        """The last write of a complete answer, which waits for the settlement."""
+
+    def failed(self, error: Exception, scope: Scope) -> bytes:
+        """The last write of a stream that failed after its head."""
+
+    keepalive: bytes
+    """What keeps an idle stream open; empty for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One metered request: its prompt, what to admit it for, and the codec of its answer."""
+
+    prompt: Prompt
+    admission: AdmissionRequest
+    codec: Callable[[], Codec]
+    thinking_budget: int | None = None
+    """The most tokens of thinking, where the request says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeteredRoute:
+    """A metered route: `read` makes the call of a body (raises InvalidBody and other NakaErrors), of `max_bytes`."""
+
+    read: Callable[[Scope, bytes], Awaitable[Call]]
+    max_bytes: int

@@ -1,0 +1,321 @@
+"""The body of `/v1/messages` and of its token count: read once, and sent on as it came. Pure.
+
+Only what admission and the classification need is decoded; unknown fields pass. Text, schemas and base64 data are not
+copied. A top-level field that is given twice is refused, as two readers could take different ones. `splice` replaces
+`max_tokens` and `stream` and leaves every other byte alone. What is decoded is bounded in number before it is built: a
+few bytes of JSON become a hundred of objects.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated, Any
+
+import msgspec
+
+from api.http.body import InvalidBody
+
+MAX_OUTPUT_TOKENS = 10_000_000
+"""Refuses numbers that no model can mean and that prices could not hold exactly."""
+_MAX_MODEL_LENGTH = 100
+_MAX_OBJECTS = 500_000
+"""Opening braces, also those in texts: all that is decoded in number begins with one, but for top-level keys."""
+_MAX_KEYS = 256
+_MAX_BLOCKS = 200_000
+
+
+class InvalidRequest(InvalidBody):
+    """The request is not one that the Messages API could answer. The message names the field, never its value.
+
+    `error_code` goes to `error.details`, where clients read it.
+    """
+
+    def __init__(self, message: str, *, error_code: str | None = None) -> None:
+        super().__init__(message)
+        self.error_code = error_code
+
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_MODEL_LENGTH)]
+Uses = Annotated[int, msgspec.Meta(ge=0, le=1_000)]
+"""More would be held than prices can count exactly."""
+
+NULL = msgspec.Raw(b"null")
+"""A raw value that is missing; one that is null reads alike."""
+
+
+def is_given(value: msgspec.Raw) -> bool:
+    """Whether a raw value is there, and not null."""
+    return bytes(memoryview(value)[:5]) != b"null"
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A definition in `tools`. `type` is None for a custom tool.
+
+    In a `tool_addition` block it is a reference to one, or has the `definition` of another.
+    """
+
+    type: str | None = None
+    model: str | None = None
+    max_uses: Uses | None = None
+    max_tokens: Uses | None = None
+    definition: "Tool | None" = None
+
+
+class Source(msgspec.Struct, frozen=True):
+    """The source of an image or a document."""
+
+    type: str = ""
+    media_type: str | None = None
+    data: msgspec.Raw = msgspec.Raw(b"")
+    content: "str | list[Block] | None" = None
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A content block. `content` is that of a tool result, a search result or a fetched page.
+
+    `tool` is of a `tool_addition`, `tool_changes` of a `compaction`.
+    """
+
+    type: str = ""
+    source: Source | str | None = None
+    content: "str | list[Block] | Block | None" = None
+    tool: Tool | None = None
+    tool_changes: "list[Block] | None" = None
+    file_id: str | None = None
+
+
+Content = str | list[Block] | Block | None
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn."""
+
+    content: Content = None
+
+
+class Thinking(msgspec.Struct, frozen=True):
+    """The `thinking` of a request. `budget_tokens`: of `type` enabled only."""
+
+    type: str = ""
+    budget_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_OUTPUT_TOKENS)] | None = None
+
+
+class OutputConfig(msgspec.Struct, frozen=True):
+    """`format` asks for structured output."""
+
+    format: msgspec.Raw = NULL
+
+
+class Fallback(msgspec.Struct, frozen=True):
+    """A model to try next, when the first one declines."""
+
+    model: Name
+    max_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_OUTPUT_TOKENS)] | None = None
+    speed: str | None = None
+
+
+class Edit(msgspec.Struct, frozen=True):
+    """An edit of `context_management`."""
+
+    type: str = ""
+
+
+class ContextManagement(msgspec.Struct, frozen=True):
+    """Edits of the history before each inference."""
+
+    edits: list[Edit] | None = None
+
+
+class McpServer(msgspec.Struct, frozen=True):
+    """A server of `mcp_servers`."""
+
+
+class Diagnostics(msgspec.Struct, frozen=True):
+    """The `diagnostics` of a request."""
+
+    previous_message_id: msgspec.Raw = NULL
+
+
+class Fields(msgspec.Struct, frozen=True):
+    """The top-level fields that are looked at. `max_tokens` is required by `/v1/messages` only."""
+
+    model: Name
+    messages: list[Message]
+    max_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_OUTPUT_TOKENS)] | None = None
+    stream: bool | None = None
+    system: str | list[Block] | None = None
+    tools: list[Tool] | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    output_format: msgspec.Raw = NULL
+    mcp_servers: list[McpServer] | None = None
+    container: msgspec.Raw = NULL
+    skills: msgspec.Raw = NULL
+    thread: msgspec.Raw = NULL
+    diagnostics: Diagnostics | None = None
+    fallbacks: str | list[Fallback] | None = None
+    fallback_credit_token: msgspec.Raw = NULL
+    context_management: ContextManagement | None = None
+    compaction: msgspec.Raw = NULL
+    speed: str | None = None
+    inference_geo: str | None = None
+    service_tier: str | None = None
+
+    def blocks(self) -> Iterator[Block]:
+        """Every content block, also those inside of others, in no particular order."""
+        waiting: list[Content] = [self.system, *(message.content for message in self.messages)]
+        while waiting:
+            content = waiting.pop()
+            for block in [content] if isinstance(content, Block) else content if isinstance(content, list) else ():
+                yield block
+                waiting += block.content, block.tool_changes
+                if isinstance(block.source, Source):
+                    waiting.append(block.source.content)
+
+
+class MessagesBody(msgspec.Struct, frozen=True):
+    """A body: its bytes, its fields, and where the values to replace are (start and end; None: not there).
+
+    `blocks`: every content block. `tools`: every tool, those of `tools` and those that a turn adds.
+    """
+
+    raw: bytes
+    fields: Fields
+    blocks: tuple[Block, ...]
+    tools: tuple[Tool, ...]
+    max_tokens_at: tuple[int, int] | None
+    stream_at: tuple[int, int] | None
+
+    @property
+    def max_tokens(self) -> int:
+        """The output that the caller asks for; 0 in a token count."""
+        return self.fields.max_tokens or 0
+
+    @property
+    def stream(self) -> bool:
+        """Whether the caller wants events."""
+        return bool(self.fields.stream)
+
+
+_fields = msgspec.json.Decoder(Fields).decode
+_KEY = re.compile(rb'[ \t\r\n]*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
+_OPEN = re.compile(rb"[ \t\r\n]*+\{")
+_NEXT = re.compile(rb"[ \t\r\n]*+[,}]")
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_PLACE = re.compile(r" - at `(.*)`$")
+_NOT_JSON = "The request body is not valid JSON in UTF-8."
+_NAMES = frozenset(Fields.__struct_fields__)
+
+
+def read_body(raw: bytes) -> MessagesBody:
+    """Reads the body of `/v1/messages`. Raises InvalidRequest."""
+    body = read_count_body(raw)
+    if body.max_tokens_at is None or body.fields.max_tokens is None:
+        raise InvalidRequest("max_tokens: Field required")
+    return body
+
+
+def read_count_body(raw: bytes) -> MessagesBody:
+    """Reads the body of a token count, which needs no `max_tokens`. Raises InvalidRequest."""
+    if raw.count(b"{") > _MAX_OBJECTS:
+        raise InvalidRequest(f"body: may have at most {_MAX_OBJECTS} opening braces")
+    places = _places(raw, _decoded(_top_level, raw))
+    fields: Fields = _decoded(_fields, raw)
+    blocks = tuple(islice(fields.blocks(), _MAX_BLOCKS + 1))
+    if len(blocks) > _MAX_BLOCKS:
+        raise InvalidRequest(f"messages: may have at most {_MAX_BLOCKS} content blocks")
+    added = (block.tool.definition or block.tool for block in blocks if block.tool is not None)
+    tools = (*(fields.tools or ()), *added)
+    return MessagesBody(raw, fields, blocks, tools, places.get("max_tokens"), places.get("stream"))
+
+
+def splice(body: MessagesBody, *, max_tokens: int, stream: bool = True) -> list[bytes | memoryview]:
+    """Returns the parts of the body with these two values; the other bytes are views of the same memory.
+
+    A `stream` that is missing is added behind `max_tokens`. Needs a body that has `max_tokens` (`read_body`).
+    """
+    if body.max_tokens_at is None:
+        raise InvalidRequest("max_tokens: Field required")
+    value, flag = b"%d" % max_tokens, b"true" if stream else b"false"
+    changes = [(*body.max_tokens_at, value)]
+    if body.stream_at is not None:
+        changes.append((*body.stream_at, flag))
+    elif stream:
+        changes = [(*body.max_tokens_at, value + b',"stream":' + flag)]
+    view, at, parts = memoryview(body.raw), 0, list[bytes | memoryview]()
+    for start, end, new in sorted(changes):
+        parts += [view[at:start], new]
+        at = end
+    return [*parts, view[at:]]
+
+
+class _Key(str):
+    """A top-level key, counted while the object is decoded."""
+
+    __slots__ = ()
+
+
+def _top_level(raw: bytes) -> dict[str, msgspec.Raw]:
+    keys = 0
+
+    def count(_: type, key: str) -> _Key:
+        nonlocal keys
+        keys += 1
+        if keys > _MAX_KEYS:
+            raise InvalidRequest(f"body: may have at most {_MAX_KEYS} fields")
+        return _Key(key)
+
+    return dict(msgspec.json.decode(raw, type=dict[_Key, msgspec.Raw], dec_hook=count))
+
+
+def _places(raw: bytes, values: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:
+    """Returns the start and end of each top-level value. Raises InvalidRequest for a field that is given twice.
+
+    The decoder keeps a repeated field's last value at its first place. So in the text each key must be the next one of
+    `values`, with that very value: by induction every place found is then a real one.
+    """
+    start = _OPEN.match(raw)
+    at, places = 0 if start is None else start.end(), dict[str, tuple[int, int]]()
+    for name, value in values.items():
+        key = _KEY.match(raw, at)
+        found = "" if key is None else _name(key[1])
+        if key is None or found != name or not raw.startswith(value, key.end()):
+            raise _repeated(found)
+        places[name] = key.end(), key.end() + memoryview(value).nbytes
+        following = _NEXT.match(raw, places[name][1])
+        if following is None:
+            raise _repeated(name)
+        at = following.end()
+    again = _KEY.match(raw, at) if values else None
+    if again is not None:
+        raise _repeated(_name(again[1]))
+    return places
+
+
+def _name(key: bytes) -> str:
+    return str(msgspec.json.decode(b'"' + key + b'"'))
+
+
+def _repeated(name: str) -> InvalidRequest:
+    """Names a field only if it is one of the API's: any other name is the caller's text."""
+    return InvalidRequest(f"{name if name in _NAMES else 'body'}: Field given more than once")
+
+
+def _decoded(decode: Any, raw: bytes) -> Any:
+    try:
+        return decode(raw)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(_explained(str(error))) from None  # its context could show values
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise InvalidRequest(_NOT_JSON) from None
+
+
+def _explained(message: str) -> str:
+    """Returns the decoder's message as the API words it: `messages.0.content: Expected ...`."""
+    place = _PLACE.search(message)
+    path = "" if place is None else place[1].removeprefix("$").replace("[", ".").replace("]", "").strip(".")
+    rule = message if place is None else message[: place.start()]
+    missing = _MISSING.fullmatch(rule)
+    if missing is not None:
+        return f"{path}.{missing[1]}: Field required".strip(".")
+    return f"{path or 'body'}: {rule}"

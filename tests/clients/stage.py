@@ -1,0 +1,71 @@
+"""A complete server for the clients: Postgres, Valkey, the simulator and the API, and reads of its access log."""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from core.postgres.database import Database
+from metering.pricing.price import Band
+from metering.pricing.price_list import add_price
+from migrations.upgrade import migrate
+from sandbox.postgres import Postgres
+from sandbox.valkey import Valkey
+from tests.harness import ACTOR, Account, Api, Simulator, environment, running
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The servers. The API logs at `info`, for the number of requests that a client makes."""
+
+    api: Api
+    simulator: Simulator
+
+    def answers(self, account: Account) -> list[int]:
+        """The statuses that Naka answered to the account's tenant."""
+        return [line["status"] for line in self._requests() if line.get("tenant") == str(account.tenant_id)]
+
+    def unauthenticated(self) -> int:
+        """The number of requests so far that were refused for their key."""
+        return sum(line["status"] == HTTPStatus.UNAUTHORIZED for line in self._requests())
+
+    def _requests(self) -> Iterator[dict[str, Any]]:
+        for text in self.api.log.read_text().splitlines():
+            line = json.loads(text) if text.startswith("{") else {}
+            if line.get("event") == "request" and line["path"].startswith("/v1/messages"):
+                yield line
+
+
+@contextmanager
+def stage() -> Iterator[tuple[Stage, str]]:
+    """Starts everything in a temporary folder, for the block; yields the database's URL with it."""
+    with tempfile.TemporaryDirectory(prefix="naka-clients-") as folder:
+        home = Path(folder)
+        simulator = Simulator()
+        try:
+            with Postgres(home / "postgres") as postgres, Valkey(home / "valkey") as valkey:
+                migrate(postgres.url)
+                asyncio.run(_price(postgres.url))
+                settings = environment(postgres.url, valkey.url, simulator.url, LOG_LEVEL="info", HANGUP_WAIT_S="2")
+                with running(Api(settings, home / "naka.log")) as api:
+                    yield Stage(api, simulator), postgres.url
+        finally:
+            simulator.stop()
+
+
+async def _price(database_url: str) -> None:
+    """Gives a model of the SDK's own tests a price; it never had one on our list."""
+    database = Database(database_url)
+    band = Band(*([0] + [1_000] * 5))
+    try:
+        async with database.session() as session:
+            start = datetime(2026, 1, 1, tzinfo=UTC)
+            await add_price(session, ACTOR, model="claude-mythos-preview", effective_from=start, bands=[band])
+    finally:
+        await database.close()
