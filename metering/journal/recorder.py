@@ -123,6 +123,12 @@ class UsageRecorder:
         return hidden.seconds + max(0.0, now_s - hidden.open_s)
 
     @property
+    def hid_thinking(self) -> bool:
+        """Whether a block of thinking was not shown, or is open and not shown yet."""
+        hidden = self.hidden_thinking
+        return hidden.blocks > 0 or (hidden.open_s is not None and hidden.open_chars == self.output_chars)
+
+    @property
     def wrote_nothing(self) -> bool:
         """Whether the model generated nothing, as far as the stream tells."""
         hidden = self.hidden_thinking

@@ -52,7 +52,7 @@ class OutputCounter:
                 return final, Source.FINAL
             tokens, source = await self._relayed(recorder)
             hidden = self.output_rates.hidden_tokens(recorder, recorder.ended_s)
-            return broken_usage(recorder, tokens + hidden), Source.ESTIMATED if hidden else source
+            return broken_usage(recorder, tokens + hidden), Source.ESTIMATED if recorder.hid_thinking else source
         finally:
             recorder.forget_text()
             recorder.count_prompt = None

@@ -53,6 +53,7 @@ async def measured(recorder: UsageRecorder, *, counted: int | None = None) -> tu
 async def test_hidden_thinking_is_estimated_by_its_seconds(*, closed: bool) -> None:
     assert await measured(thinking(10, closed=closed)) == (10 * DEFAULT_PER_S, Source.ESTIMATED)
     assert await measured(thinking(0.001)) == (1, Source.ESTIMATED)
+    assert await measured(thinking(0)) == (0, Source.ESTIMATED), "what was relayed says nothing of it"
 
 
 async def test_the_text_that_follows_is_added() -> None:
