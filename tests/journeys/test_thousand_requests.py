@@ -87,7 +87,7 @@ async def _assert_redis(
                 (period,) = [value for name, value in fields.items() if name.startswith(b"p:")]
                 state = WindowState.unpack(period)
                 assert not any(state.held)
-                assert dict(zip(COUNT_COLUMNS, state.used, strict=True)) == dict(sums)
+                assert Counter(dict(zip(COUNT_COLUMNS, state.used, strict=True))) == sums
 
 
 def _sums(ledger: list[dict[str, Any]]) -> Counter[str]:
