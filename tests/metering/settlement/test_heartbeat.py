@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,18 +99,19 @@ async def test_what_a_beat_carries(process: Process, books: Books) -> None:
             process.running.record(request_id, recorder)
     await process.heartbeat.beat()
 
+    beat = partial(Progress, granted_output_tokens=100)
     words = (MODEL, None, "req_1", "msg_1")
     final = Usage(10, 90, 30, 40, 50)
     assert (
         await said(books, process)
         == [
             Progress(ids[0]),
-            Progress(ids[1], upstream_request_id="req_0"),
-            Progress(ids[2], Outcome.LOST, INPUT, False, 0, *words),  # noqa: FBT003 - as it is on the wire
-            Progress(ids[3], Outcome.LOST, INPUT, False, 321, *words),  # noqa: FBT003
-            Progress(ids[4], Outcome.LOST, Usage(10, 55, 30, 40, 50), False, 321, *words),  # noqa: FBT003
-            Progress(ids[5], Outcome.COMPLETED, final, True, 400, MODEL, "end_turn", *words[2:]),  # noqa: FBT003
-            Progress(ids[6], Outcome.REFUSED, Usage(), True, 0, MODEL, "refusal", *words[2:]),  # noqa: FBT003
+            beat(ids[1], upstream_request_id="req_0"),
+            beat(ids[2], Outcome.LOST, INPUT, False, 0, *words),  # noqa: FBT003 - as it is on the wire
+            beat(ids[3], Outcome.LOST, INPUT, False, 321, *words),  # noqa: FBT003
+            beat(ids[4], Outcome.LOST, Usage(10, 55, 30, 40, 50), False, 321, *words),  # noqa: FBT003
+            beat(ids[5], Outcome.COMPLETED, final, True, 400, MODEL, "end_turn", *words[2:]),  # noqa: FBT003
+            beat(ids[6], Outcome.REFUSED, Usage(), True, 0, MODEL, "refusal", *words[2:]),  # noqa: FBT003
         ]
     )
     for request_id in ids[1:]:
