@@ -106,7 +106,7 @@ async def test_what_a_beat_carries(process: Process, books: Books) -> None:
         await said(books, process)
         == [
             Progress(ids[0]),
-            beat(ids[1], upstream_request_id="req_0"),
+            Progress(ids[1], upstream_request_id="req_0"),
             beat(ids[2], Outcome.LOST, INPUT, False, 0, *words),  # noqa: FBT003 - as it is on the wire
             beat(ids[3], Outcome.LOST, INPUT, False, 321, *words),  # noqa: FBT003
             beat(ids[4], Outcome.LOST, Usage(10, 55, 30, 40, 50), False, 321, *words),  # noqa: FBT003
