@@ -120,10 +120,10 @@ class Story(Scene):
 
     @staticmethod
     def _priced(asked: Asked, change: UsageCounts) -> UsageCounts:
-        if not any(change.tokens):
+        if not any(change.usage):
             return change
-        before = Usage(*asked.counts.tokens)
-        cost = asked.price.cost_nano_usd(before + Usage(*change.tokens)) - asked.price.cost_nano_usd(before)
+        before = Usage(*asked.counts.usage)
+        cost = asked.price.cost_nano_usd(before + Usage(*change.usage)) - asked.price.cost_nano_usd(before)
         return replace(change, cost_nano_usd=cost)
 
     def credit(self, account: Account, amounts: dict[str, int], *, months_ago: int) -> None:
