@@ -1,4 +1,4 @@
-"""What differs between metered routes: what is sent to the provider, and how its answer reaches the client.
+"""The difference between metered routes: the request to the provider, and the form of the answer to the client.
 
 The relay (`api.gateway.relay`) does everything else alike for all of them.
 """
@@ -38,7 +38,7 @@ class Codec(Protocol):
         """
 
     def taken(self) -> bytes:
-        """What the client may receive now, once."""
+        """Returns the bytes for the client since the last call."""
 
     def last(self) -> bytes:
         """The last write of a complete answer, which waits for the settlement."""
@@ -47,7 +47,7 @@ class Codec(Protocol):
         """The last write of a stream that failed after its head."""
 
     keepalive: bytes
-    """What keeps an idle stream open; empty for nothing."""
+    """The bytes that keep an idle stream open; empty for a form that has none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ RECORDER = "naka.recorder"
 _LAST_WRITE_S = 2.0
 """Seconds that a slow client may delay our shutdown."""
 _MAX_HELD_BYTES = 256 * 1024
-"""What may wait for the client before the upstream is not read."""
+"""The bytes that may wait for the client; beyond them, reading from the provider pauses."""
 
 
 class Relay:

@@ -50,7 +50,7 @@ class UnknownModifier(NakaError):
 
 @dataclass(frozen=True, slots=True)
 class Modifiers:
-    """What multiplies a price: as a request asks for it, or as the provider's usage says that it was served."""
+    """The modifiers of a price: as a request asks for them, or as the provider's usage reports them."""
 
     speed: str = "standard"
     inference_geo: str = "global"
@@ -164,7 +164,7 @@ class Price:
         return self.dearest_known(prompt_bound, modifiers)
 
     def dearest_known(self, prompt_bound: int, modifiers: Modifiers) -> tuple[int, int]:
-        """The same for a model that the provider chooses; an unknown modifier changes nothing."""
+        """As `dearest`, for a model that the provider chooses; a modifier without a factor is ignored."""
         possible = [band for band in self.bands if band.over_prompt_tokens < max(prompt_bound, 1)]
         dearest = max(band.dearest_input_rate for band in possible), max(band.output_rate for band in possible)
         return self._multiplied(dearest[0], modifiers), self._multiplied(dearest[1], modifiers)

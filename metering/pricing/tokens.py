@@ -57,7 +57,7 @@ class CacheCreation(msgspec.Struct, frozen=True):
 
 
 class OutputDetails(msgspec.Struct, frozen=True):
-    """What the output consists of."""
+    """The parts of the output."""
 
     thinking_tokens: Count | None = None
 

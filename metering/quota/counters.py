@@ -13,7 +13,7 @@ from metering.counts import COUNT_COLUMNS
 
 NO_COUNTS = (0,) * len(COUNT_COLUMNS)
 HELD = ("held_requests", "held_prompt", "held_output", "held_web_searches", "held_nano_usd")
-"""What a hold holds of each of its windows, in the order of `WindowState.held` and `Hold.amounts`."""
+"""The amounts of a hold, in the order of `WindowState.held` and `Hold.amounts`."""
 _WINDOW = struct.Struct(f">{len(NO_COUNTS) + len(HELD)}d")
 _HOLD = struct.Struct(">6d")
 

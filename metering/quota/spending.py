@@ -17,7 +17,7 @@ Prices = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What may come on top of a window: prompt tokens of any class, output tokens, and web searches."""
+    """Pending amounts on top of a window: prompt tokens of any class, output tokens, and web searches."""
 
     prompt: int = 0
     output: int = 0

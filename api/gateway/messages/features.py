@@ -54,7 +54,7 @@ class NotOffered(Forbidden):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request asks for: features that the plan has to name, modifiers of the price, and further models.
+    """The needs of a request: features that the plan has to name, modifiers of the price, and further models.
 
     `models`: those that `fallbacks` and advisors name; each may be charged beside the request's own.
     `may_choose_model`: the provider may choose others.

@@ -65,7 +65,7 @@ class UpstreamStream:
 
     @property
     def error(self) -> ConnectionFault | None:
-        """What broke the stream off."""
+        """The error that ended the stream; None without one."""
         return self._answer.error
 
     def give_up(self) -> None:

@@ -1,4 +1,4 @@
-"""What an error of Anthropic means: whether to try again, and the fault that the client is told. Pure but for logs."""
+"""Interprets errors of Anthropic: whether to retry, and the fault that the client receives. Pure but for logs."""
 
 import math
 from collections.abc import Mapping

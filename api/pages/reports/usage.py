@@ -93,7 +93,7 @@ def _usual_group(view: View, first: date, last: date) -> dict[str, Group]:
 
 
 def _api(request: Request, view: View, tenant_id: UUID | None) -> dict[str, str]:
-    """The same report from the API: the link to a CSV with names, and a `curl` command."""
+    """The report from the API: the link to a CSV with names, and a `curl` command."""
     asked: dict[str, date | str | UUID | None] = {
         "from": view.first,
         "to": view.last,
