@@ -30,6 +30,7 @@ from api.http.head import HeadMiddleware
 from api.http.parameters import refuse_unknown
 from api.http.problems import answer_with_problem
 from api.http.request_context import RequestContextMiddleware
+from api.http.turns import TurnsMiddleware
 from api.observability.tracing import TracingMiddleware
 from api.openapi.description import describe
 from api.pages import account, operator, reference, reports, sign_in
@@ -93,7 +94,7 @@ class Naka(FastAPI):
             settings=settings,
         )
         direct: dict[tuple[str, str], ASGIApp] = {("POST", COUNT_PATH): count_tokens, **dict.fromkeys(metered, relay)}
-        routes = _DirectRoutes(direct, fastapi)
+        routes = _DirectRoutes(direct, TurnsMiddleware(fastapi))
         outer: ASGIApp = CORSMiddleware(
             HeadMiddleware(UsageTrackingMiddleware(routes, runtime, metered=metered)),
             allow_origins=settings.cors_origins,
