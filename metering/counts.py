@@ -3,7 +3,9 @@
 Tables, statements (`metering.sql`), records and reports take the names and their order from here.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Protocol
 
 
@@ -38,7 +40,7 @@ class UsageCounts:
     @property
     def values(self) -> tuple[int, ...]:
         """The nine numbers in their order."""
-        return tuple(getattr(self, name) for name in COUNT_COLUMNS)
+        return _values_of(self)
 
     @property
     def usage(self) -> tuple[int, ...]:
@@ -61,6 +63,7 @@ class UsageCounts:
 
 
 COUNT_COLUMNS = tuple(field.name for field in fields(UsageCounts))
+_values_of: Callable[[UsageCounts], tuple[int, ...]] = attrgetter(*COUNT_COLUMNS)
 TOKEN_COLUMNS = COUNT_COLUMNS[1:6]
 """The disjoint classes, which add up to the tokens of a request."""
 USAGE_COLUMNS = COUNT_COLUMNS[1:-1]

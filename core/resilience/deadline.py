@@ -8,9 +8,10 @@ A task started in a block inherits its deadline; start one that serves other req
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, Token
+from types import TracebackType
 from typing import Protocol
 
 import asyncpg
@@ -30,16 +31,26 @@ class _Closable(Protocol):
 
 
 class Deadline:
-    """The connections to close at a block's deadline."""
+    """The end of a block, and the connections to close at it."""
 
-    def __init__(self) -> None:
+    def __init__(self, ends_s: float | None) -> None:
+        """`ends_s`: by the loop's clock; None: the block has no end."""
+        self._ends_s = ends_s
         self._connections: list[_Closable] = []
+        self._handle: asyncio.TimerHandle | None = None
 
     def watch(self, connection: _Closable) -> None:
         """Closes the connection if the block still runs at the deadline."""
         self._connections.append(connection)
+        if self._handle is None and self._ends_s is not None:
+            self._handle = asyncio.get_running_loop().call_at(self._ends_s, self._end)
 
-    def end(self) -> None:
+    def pass_on_time(self) -> None:
+        """The block ended: closes nothing any more."""
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _end(self) -> None:
         """Closes the watched connections, which fails their pending statements."""
         for connection in self._connections:
             with suppress(asyncpg.InterfaceError):  # already back in its pool
@@ -61,26 +72,39 @@ def margin_s(within_s: float) -> float:
     return within_s * _MARGIN
 
 
-@asynccontextmanager
-async def within(seconds: float | None) -> AsyncIterator[Deadline]:
+class within:  # noqa: N801 - a context manager, written as a function is called
     """Raises Unavailable when the block takes longer. None: only an outer block's deadline applies."""
-    deadline, outer_s = Deadline(), _ends_s.get()
-    loop = asyncio.get_running_loop()
-    own_s = None if seconds is None else loop.time() + seconds - margin_s(seconds)
-    known_s = [ends_s for ends_s in (own_s, outer_s) if ends_s is not None]
-    if not known_s:
-        yield deadline
-        return
-    ends_s = min(known_s)
-    token = _ends_s.set(ends_s)
-    handle = loop.call_at(ends_s, deadline.end)
-    try:
-        async with asyncio.timeout_at(ends_s - margin_s(max(0, ends_s - loop.time()))) as timeout:
-            yield deadline
-    except TimeoutError as error:
-        if timeout.expired():
-            raise Unavailable from error
-        raise
-    finally:
-        handle.cancel()
-        _ends_s.reset(token)
+
+    __slots__ = ("_deadline", "_seconds", "_timeout", "_token")
+    _deadline: Deadline
+    _token: Token[float | None]
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._timeout: asyncio.Timeout | None = None
+
+    async def __aenter__(self) -> Deadline:
+        """Starts the block."""
+        now_s, ends_s = asyncio.get_running_loop().time(), _ends_s.get()
+        if self._seconds is not None:
+            own_s = now_s + self._seconds - margin_s(self._seconds)
+            ends_s = own_s if ends_s is None else min(own_s, ends_s)
+        self._deadline = Deadline(ends_s)
+        if ends_s is not None:
+            self._token = _ends_s.set(ends_s)
+            self._timeout = asyncio.timeout_at(ends_s - margin_s(max(0, ends_s - now_s)))
+            await self._timeout.__aenter__()
+        return self._deadline
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Ends the block."""
+        if self._timeout is None:
+            return
+        self._deadline.pass_on_time()
+        _ends_s.reset(self._token)
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as expired:
+            raise Unavailable from expired

@@ -1,6 +1,6 @@
 """The records that the journal writes: an open request, and its settlement. Pure."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from uuid import UUID
@@ -99,7 +99,7 @@ class Settlement:
     @property
     def counts(self) -> UsageCounts:
         """The nine counts of the request's own model: those of its row."""
-        return UsageCounts(*(self.requests, *astuple(self.usage), self.cost_nano_usd))
+        return UsageCounts(*(self.requests, *self.usage.values, self.cost_nano_usd))
 
     @property
     def total(self) -> UsageCounts:

@@ -1,7 +1,7 @@
 """The provider's price of an answer: of each model that took part, by the price list as of the grant. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from metering.counts import UsageCounts
 from metering.pricing.iterations import ModelUsage
@@ -20,7 +20,7 @@ class IterationUsage:
     @property
     def counts(self) -> UsageCounts:
         """The counts that it adds to the rollups, the meters and the windows."""
-        return UsageCounts(*(0, *astuple(self.usage), self.cost_nano_usd))
+        return UsageCounts(*(0, *self.usage.values, self.cost_nano_usd))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ Anthropic's Messages API, streaming).
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from operator import add, attrgetter
 from typing import Annotated
 
 import msgspec
@@ -34,8 +36,16 @@ class Usage:
         """All input classes; decides a model's price band."""
         return self.input_tokens + self.cache_read_tokens + self.cache_write_5m_tokens + self.cache_write_1h_tokens
 
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The numbers in their order."""
+        return _values_of(self)
+
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Usage)))
+        return Usage(*map(add, self.values, other.values))
+
+
+_values_of: Callable[[Usage], tuple[int, ...]] = attrgetter(*(field.name for field in fields(Usage)))
 
 
 NO_USAGE = Usage()
