@@ -10,17 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from api.gateway.messages.body import (
-    NULL,
-    Block,
-    Fallback,
-    Fields,
-    InvalidRequest,
-    MessagesBody,
-    Source,
-    Tool,
-    is_given,
-)
+from api.gateway.messages.body import InvalidRequest, MessagesBody
+from api.gateway.messages.fields import NULL, Block, Fallback, Fields, Source, Tool, is_given
 from core.features import Feature
 from core.tenancy.principal import Forbidden, Principal
 from metering.pricing.price import Modifiers

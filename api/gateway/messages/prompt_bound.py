@@ -11,8 +11,9 @@ in each inference (docs: at most 10 of a request).
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from api.gateway.messages.body import Block, Fields, MessagesBody, Source, Tool, is_given
+from api.gateway.messages.body import MessagesBody
 from api.gateway.messages.features import Asked, feature_of
+from api.gateway.messages.fields import Block, Fields, Source, Tool, is_given
 from core.features import Feature
 from metering.pricing.tokens import (
     PROMPT_OVERHEAD_TOKENS,

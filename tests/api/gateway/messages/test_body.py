@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from api.gateway.messages.body import Block, Fields, InvalidRequest, Tool, read_body, read_count_body, splice
+from api.gateway.messages.body import InvalidRequest, read_body, read_count_body, splice
+from api.gateway.messages.fields import Block, Fields, Tool
 
 PLAIN = {"model": "claude-sonnet-5", "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}]}
 
