@@ -36,6 +36,7 @@ from api.openapi.description import describe
 from api.pages import account, operator, reference, reports, sign_in
 from api.pages import chat as chat_page
 from api.pages.sign_in import SIGN_IN_MAX_BYTES
+from api.pages.site import answer_in_kind
 from api.routes import admin, anthropic, billing, health, metrics, usage, webhooks
 from api.runtime import Runtime
 from billing.webhooks.inbox import MAX_BYTES
@@ -143,8 +144,9 @@ def create_app(settings: Settings) -> Naka:
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     for path in ("/chat", "/v1/messages", COUNT_PATH):
         app.add_route(path, _post_only, methods=["POST"], include_in_schema=False)
-    for error in (NakaError, HTTPException, RequestValidationError):
+    for error in (NakaError, RequestValidationError):
         app.add_exception_handler(error, answer_with_problem)
+    app.add_exception_handler(HTTPException, answer_in_kind)
     describe(app)
     return app
 

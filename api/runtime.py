@@ -34,6 +34,7 @@ from metering.admission.rebuild import Rebuilder
 from metering.admission.redis_grants import RedisGrants
 from metering.admission.redis_pipeline import RedisPipeline
 from metering.admission.redis_scripts import QuotaScripts
+from metering.admission.refusals import RefusalCounter
 from metering.journal.in_flight import InFlight
 from metering.journal.journal import Journal
 from metering.journal.partitions import ensure_partitions
@@ -72,6 +73,7 @@ class Metering:
         upstream: "Upstream",
         on_settled: Callable[[Settlement, UsageRecorder], None],
     ) -> None:
+        self._activity_log = directory.activity_log
         calendar, process_id, densities = Calendar(settings.timezone), uuid7(), CharsPerToken()
         url, timeout_s = settings.postgres, settings.store_deadline_s
         self.prices = prices = PriceList(database, ttl_s=_PRICE_TTL_S)
@@ -84,6 +86,7 @@ class Metering:
         self.postgres_grants = PostgresGrants(
             url, process_id=process_id, running=in_flight, calendar=calendar, timeout_s=timeout_s
         )
+        self.refusals = RefusalCounter(calendar)
         self.expired_holds = ExpiredHolds(pool, quota)
         self.admission = Admission(
             RedisGrants(quota, self.journal, self.expired_holds, running=in_flight, calendar=calendar),
@@ -116,7 +119,7 @@ class Metering:
             densities,
             process_id,
             every_s=settings.heartbeat_s,
-            after_beat=directory.activity_log.flush,
+            after_beat=self._write_counts,
             output_rates=rates,
         )
         self.recovery = Recovery(
@@ -151,6 +154,13 @@ class Metering:
         await self.replay.stop()
         await self.heartbeat.stop()
         await self.quota.pipeline.stop()
+
+    async def _write_counts(self, pool: Connections) -> None:
+        """Writes what is counted in memory, after each heartbeat and at the end. Raises Unavailable."""
+        try:
+            await self._activity_log.flush(pool)
+        finally:
+            await self.refusals.flush(pool)
 
     async def _settle_orphans(self) -> None:
         """Settles rows that Postgres opened for requests cancelled meanwhile; without Postgres another process does."""

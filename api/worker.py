@@ -17,13 +17,21 @@ from billing.context import (
     CLOSES,
     COLLECT,
     INBOX,
+    LEDGER,
     LEVELS,
+    MANDATES,
     RAZORPAY,
     SUBSCRIPTIONS,
+    THRESHOLDS,
+    WALLETS,
     BillingContext,
     build_billing_context,
 )
 from billing.invoicing.period_close import close_due
+from billing.invoicing.threshold_bills import bill_thresholds
+from billing.mandates.push import push_mandates
+from billing.payments.ledger_check import prove_ledger
+from billing.prepaid.wallets import run_wallets
 from billing.reconciliation import reconcile_razorpay
 from billing.subscriptions.push import push_subscriptions
 from billing.webhooks.processing import process_events
@@ -149,9 +157,13 @@ def billing_duties(billing: BillingContext) -> list[Duty]:
     return [
         Duty(INBOX, "* * * * *", lambda: process_events(billing)),
         Duty(SUBSCRIPTIONS, "* * * * *", lambda: push_subscriptions(billing)),
+        Duty(WALLETS, "* * * * *", lambda: run_wallets(billing)),
+        Duty(MANDATES, "* * * * *", lambda: push_mandates(billing)),
         Duty(CLOSES, "* * * * *", lambda: close_due(billing), bound_s=_CLOSE_BOUND_S),
+        Duty(THRESHOLDS, "* * * * *", lambda: bill_thresholds(billing), bound_s=_CLOSE_BOUND_S),
         Duty(COLLECT, "* * * * *", lambda: collect(billing)),
         Duty(LEVELS, "* * * * *", levels),
         Duty(ALERTS, "* * * * *", lambda: deliver_alerts(billing)),
+        Duty(LEDGER, "41 3 * * *", lambda: prove_ledger(billing), bound_s=_CLOSE_BOUND_S),
         Duty(RAZORPAY, "11 * * * *", lambda: reconcile_razorpay(billing), bound_s=_CLOSE_BOUND_S),
     ]

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.gst.invoice_numbers import Mode, mode_of
-from billing.models import Bill, BillingAccount, Charge, Refund, Subscription
+from billing.models import Bill, BillingAccount, Charge, Mandate, Refund, Subscription
 from billing.razorpay.client import Razorpay
 from core.clock import DAY_MS
 from core.errors import NotFound
@@ -25,21 +25,27 @@ from core.queue import post_all
 from core.redis.changes import Changes
 from core.settings import Settings
 
-Row = TypeVar("Row", bound=Bill | Charge | Refund | Subscription)
+Row = TypeVar("Row", bound=Bill | Charge | Mandate | Refund | Subscription)
 
 _CHANGED = "naka.changed"
 _DUTIES = "naka.duties"
 
-INBOX, SUBSCRIPTIONS, CLOSES, COLLECT, LEVELS, ALERTS, RAZORPAY = (
+INBOX, SUBSCRIPTIONS, MANDATES, WALLETS, THRESHOLDS, CLOSES, COLLECT, LEVELS, ALERTS, LEDGER, RAZORPAY = (
     "billing-inbox",
     "billing-subscriptions",
+    "billing-mandates",
+    "billing-wallets",
+    "billing-thresholds",
     "billing-closes",
     "billing-collect",
     "billing-levels",
     "billing-alerts",
+    "billing-ledger",
     "billing-razorpay",
 )
 """Names of billing's duties in the worker's queue (`api.worker`)."""
+SHORTEST_DUE_MS = 3 * DAY_MS
+"""A bill is due three days on at the earliest: a debit is announced, and takes up to 36 hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +124,7 @@ def build_billing_context(settings: Settings, database: Database, changes: Chang
         changes=changes,
         rules=Rules(
             cycles=settings.billing_cycles,
-            pay_within_ms=settings.billing_pay_within_days * DAY_MS,
+            pay_within_ms=max(settings.billing_pay_within_days * DAY_MS, SHORTEST_DUE_MS),
             link_expires_ms=settings.billing_link_days * DAY_MS,
             addons=settings.billing_addons,
             refund_cap_paise=settings.billing_refund_cap_paise,

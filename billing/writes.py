@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Select
 
 from billing.context import BillingContext
-from billing.models import Charge, RazorpayPlan, Refund, Subscription
+from billing.models import Charge, Mandate, RazorpayPlan, Refund, Subscription
 from billing.models.states import UNANSWERED
 from billing.razorpay.errors import RazorpayError, RazorpayInDoubt, RazorpayRefused
 from core.clock import now_ms
@@ -29,7 +29,7 @@ Answer = TypeVar("Answer")
 log = get_logger(__name__)
 
 
-def claim(row: Subscription | Charge | Refund | RazorpayPlan) -> bool:
+def claim(row: Subscription | Charge | Mandate | Refund | RazorpayPlan) -> bool:
     """Marks an intended row as submitting, for this caller alone; False in any other state. The row's lock is held."""
     if row.state != INTENDED:
         return False
@@ -66,7 +66,7 @@ async def submit(
     return answer is not None
 
 
-async def release(context: BillingContext, row: Subscription | Charge, error: RazorpayError | str) -> None:
+async def release(context: BillingContext, row: Subscription | Charge | Mandate, error: RazorpayError | str) -> None:
     """Makes a row intended again after a call that had no effect. A call in doubt stays `submitting`.
 
     Changes nothing when another worker claimed the row since.
@@ -82,7 +82,7 @@ async def advance_all(
     context: BillingContext,
     due: Select[UUID, UUID],
     advance: Callable[[BillingContext, UUID, UUID], Awaitable[None]],
-    row_type: type[Subscription | Charge | Refund],
+    row_type: type[Subscription | Charge | Mandate | Refund],
 ) -> None:
     """Advances each row that `due` selects by tenant and id. A failure is logged and left to the next run."""
     async with context.database.session() as session:

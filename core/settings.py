@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     billing_refund_cap_paise: int = Field(1_000_000, ge=0)
     billing_hold_factor: int = Field(5, ge=2, le=1000)
     billing_hold_min_paise: int = Field(1_000_000, ge=0)
+    invoice_logo: Path | None = None
 
     upstream_connect_timeout_s: float = Field(5, gt=0, le=60)
     upstream_read_timeout_s: float = Field(60, gt=0, le=600)
@@ -105,6 +106,7 @@ class Settings(BaseSettings):
     messages_counts_per_minute: int = Field(600, ge=0, le=1_000_000)
     failing_requests_per_minute: int = Field(60, ge=1, le=10_000)
 
+    default_plan: str = Field("", pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$")
     default_user_concurrency: int = Field(20, ge=0, le=100_000)
     default_user_requests_per_minute: int = Field(120, ge=0, le=1_000_000)
     default_tenant_concurrency: int = Field(100, ge=0, le=100_000)
@@ -116,6 +118,7 @@ class Settings(BaseSettings):
     client_write_timeout_s: float = Field(30, gt=0, le=600)
 
     paise_per_usd: int | None = Field(None, ge=1, le=100_000)
+    show_provider_cost: bool = False
     retention_months: int = Field(0, ge=0, le=600)
     retention_drop: bool = False
 

@@ -191,6 +191,17 @@ class UsageEntry(CountColumns, Base):
     created_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.clock_timestamp())
 
 
+class UsageRefusal(Base):
+    """Refused requests of a tenant on a day, by the error's code. Counted in memory and added in batches."""
+
+    __tablename__ = "usage_refusals"
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    code: Mapped[str] = mapped_column(Text, primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
+
+
 class ProcessRow(Base):
     """A process that opens requests: its last heartbeat, with the progress of its open streams."""
 

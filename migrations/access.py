@@ -33,9 +33,13 @@ class Access:
 _LOCK_ONLY = "UPDATE (created_at)"
 """Locking a row (FOR UPDATE) needs the privilege to update one of its columns. Rows of these tables never change."""
 _BILL_CHANGES = (
-    "UPDATE (state, number, reason, credited_paise, paid_paise, razorpay_invoice_id, issued_ms, due_ms, paid_ms, taken)"
+    "UPDATE (state, number, reason, credited_paise, paid_paise, carried_paise, written_off_paise, razorpay_invoice_id,"
+    " issued_ms, due_ms, paid_ms, taken)"
 )
-"""A bill's lines, amounts, tax and parties never change; voiding a held bill clears `taken`."""
+"""A bill's lines, amounts, tax and parties never change; voiding a held bill clears `taken`.
+
+A trigger keeps number and dates of a numbered one, too.
+"""
 _SESSIONS_OF_A_TENANT = "SELECT (tenant_id, id, key_id, created_at, expires_at, ended_at), UPDATE (ended_at)"
 """For the export and the erasure of a user (core.tenancy.erasure)."""
 _EVENT_CHANGES = "UPDATE (state, tries, due_ms, ended_ms, tenant_id, reason)"
@@ -67,11 +71,12 @@ TABLES: Mapping[str, Access] = MappingProxyType(
         "public.usage_by_day": Access(EDIT, READ),
         "public.usage_meters": Access(EDIT, READ),
         "public.usage_checkpoints": Access(READ, READ),
+        "public.usage_refusals": Access(EDIT, READ),
         "public.processes": Access(KEEP),
         "public.output_densities": Access(EDIT),
         "public.reconciliations": Access("SELECT, INSERT, DELETE"),
         # billing
-        "public.plans": Access(APPEND, READ),
+        "public.plans": Access(f"{APPEND}, UPDATE (state)", READ),
         "public.operator_profile": Access(EDIT, READ),
         "public.razorpay_plans": Access(EDIT),
         "public.razorpay_account": Access(EDIT),
@@ -85,8 +90,14 @@ TABLES: Mapping[str, Access] = MappingProxyType(
         "public.payments": Access(EDIT, READ),
         "public.refunds": Access(EDIT, READ),
         "public.disputes": Access(EDIT),
+        "public.mandates": Access(EDIT, READ),
+        "public.wallet_entries": Access(APPEND, READ),
+        "public.wallet_settings": Access(EDIT, EDIT),
+        "public.coupons": Access(f"{APPEND}, UPDATE (uses, expires_ms)"),
+        "public.ledger_entries": Access(APPEND),
         "public.webhook_events": Access(f"{APPEND}, DELETE, {_EVENT_CHANGES}"),
         "public.razorpay_reconciliations": Access(APPEND),
+        "public.compared_days": Access(EDIT),
         "public.billing_findings": Access(EDIT),
         "public.alert_endpoints": Access(KEEP, KEEP, secret=("secret", "previous_secret")),
         "public.alerts": Access(EDIT, APPEND),

@@ -19,6 +19,7 @@ from sandbox.daemon import HOST, ServerUnavailable, kept_port
 _START_S = 30
 _STOP_S = 10
 _PACE_MS = 25
+_CLOCK = "clock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +42,25 @@ class Laptop:
 
 @contextmanager
 def laptop(
-    home: Path, configured: Mapping[str, str], *, anthropic_key: str, api_url: str, tell: Callable[[str], None]
+    home: Path,
+    configured: Mapping[str, str],
+    *,
+    anthropic_key: str,
+    api_url: str,
+    tell: Callable[[str], None],
+    start_s: int | None = None,
 ) -> Iterator[Laptop]:
     """Starts the services that `configured` (DATABASE_URL, REDIS_URL, ANTHROPIC_API_KEY, ...) does not name.
 
-    `api_url` receives the webhooks; `tell` is called with each step. Raises ServerUnavailable.
+    `api_url` receives the webhooks; `tell` is called with each step. `start_s`: where the common clock of simulators
+    and Naka begins, Unix seconds, in a new home folder. Raises ServerUnavailable.
     """
     running = Laptop()
     with ExitStack() as stack:
         _postgres(running, stack, home, configured, tell)
         _valkey(running, stack, home, configured, tell)
         _anthropic(running, stack, home, configured, anthropic_key, tell)
-        _razorpay(running, stack, home, configured, api_url, tell)
+        _razorpay(running, stack, home, configured, api_url, start_s, tell)
         yield running
 
 
@@ -101,6 +109,9 @@ def _anthropic(
     tell("starting the Anthropic simulator")
     log = stack.enter_context((home / "anthropic.log").open("ab"))
     command = [sys.executable, "-m", "sandbox.anthropic", "--port", "0", "--api-key", key, "--pace-ms", str(_PACE_MS)]
+    command += ["--rows-file", str(home / "anthropic.rows")]
+    if not configured.get("RAZORPAY_KEY_ID"):
+        command += ["--clock-file", str(home / _CLOCK)]
     command.append("--with-parent")
     process, url = start_simulator("the Anthropic simulator", command, log)
     stack.callback(stop_process, process)
@@ -119,6 +130,7 @@ def _razorpay(
     home: Path,
     configured: Mapping[str, str],
     api_url: str,
+    start_s: int | None,
     tell: Callable[[str], None],
 ) -> None:
     """Starts the simulator; its state and port survive restarts, so that payment links stay valid."""
@@ -127,7 +139,7 @@ def _razorpay(
         return
     tell("starting the Razorpay simulator")
     log = stack.enter_context((home / "razorpay.log").open("ab"))
-    port, clock = kept_port(home / "razorpay.port"), home / "clock"
+    port, clock = kept_port(home / "razorpay.port"), home / _CLOCK
     wanted = {
         "--port": str(port),
         "--public-url": f"http://{HOST}:{port}",
@@ -138,6 +150,10 @@ def _razorpay(
         "--clock-file": str(clock),
         "--state-file": str(home / "razorpay.state"),
     }
+    if start_s is not None:
+        wanted["--start"] = str(start_s)
+    elif _is_behind(clock):
+        clock.unlink()  # a start in the past that was killed before it reached the present
     options = [word for option in wanted.items() for word in option]
     command = [sys.executable, "-m", "sandbox.razorpay", *options, "--with-parent"]
     process, url = start_simulator("the Razorpay simulator", command, log)
@@ -151,6 +167,12 @@ def _razorpay(
         "TEST_CLOCK_FILE": str(clock),
     }
     running.parts.append(Part("Razorpay", real=False, where=url))
+
+
+def _is_behind(clock: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return int(clock.read_text()) < 0
+    return False
 
 
 def start_simulator(name: str, command: list[str], log: IO[bytes]) -> tuple[subprocess.Popen[bytes], str]:
@@ -175,3 +197,5 @@ def stop_process(process: subprocess.Popen[bytes], *, within_s: float = _STOP_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait(_START_S)
+    if process.stdin is not None:
+        process.stdin.close()

@@ -69,7 +69,8 @@ class Fork:
     def send_signal(self, number: int) -> None:
         """Sends a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended, and its code is on the way
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """SIGTERM."""

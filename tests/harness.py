@@ -46,6 +46,7 @@ UNLIMITED = {
     "DEFAULT_USER_REQUESTS_PER_MINUTE": "0",
     "DEFAULT_TENANT_CONCURRENCY": "0",
     "DEFAULT_TENANT_SPEND_PER_DAY_MICRO_USD": "0",
+    "SHOW_PROVIDER_COST": "true",
     "ADMIN_REQUESTS_PER_MINUTE": "0",
 }
 """Tests and benchmarks have no default limits, except those about the defaults."""

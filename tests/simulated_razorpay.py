@@ -147,6 +147,43 @@ class Razorpay:
         body = {"method": method, "outcome": _wire(outcome), "late": late}
         return dict(self.sim("POST", f"/payment_links/{link_id}/pay", **body))
 
+    def register(
+        self,
+        registration_id: str,
+        method: str = "upi",
+        outcome: str = "paid",
+        *,
+        answer: str = "confirmed",
+        **more: Any,
+    ) -> Json:
+        """Authorises a mandate; the bank answers `confirmed` or `rejected`. Returns the payment with its `token`."""
+        body = {"method": method, "outcome": _wire(outcome), "answer": answer, **more}
+        return dict(self.sim("POST", f"/registrations/{registration_id}/authorise", **body))
+
+    def debit_outcomes(self, token_id: str, following: list[str]) -> None:
+        """Sets the outcomes of the next tries of a token's debits; `late` fails, and is captured six hours later."""
+        self.sim("POST", f"/tokens/{token_id}/outcomes", next=[_wire(each) for each in following])
+
+    def mandate(self, token_id: str, action: str) -> Json:
+        """Cancels, pauses or resumes a mandate in the payer's app; returns the token."""
+        return dict(self.sim("POST", f"/tokens/{token_id}/customer", action=action))
+
+    def opt_out(self, payment_id: str) -> Json:
+        """Declines one debit before it is due; returns the payment."""
+        return dict(self.sim("POST", f"/payments/{payment_id}/opt_out"))
+
+    def authorise_late(self, payment_id: str) -> Json:
+        """Captures a debit that failed; returns the payment."""
+        return dict(self.sim("POST", f"/payments/{payment_id}/authorise_late"))
+
+    def scan(self, qr_code_id: str, amount: int | None = None, outcome: str = "paid", *, late: bool = False) -> Json:
+        """Pays a QR code; returns the payment."""
+        return dict(self.sim("POST", f"/qr_codes/{qr_code_id}/pay", amount=amount, outcome=_wire(outcome), late=late))
+
+    def debits(self) -> list[Json]:
+        """The debits by tokens, oldest first."""
+        return list(self.ledger()["debits"])
+
     # -------------------------------------------------------------------------------- the dashboard
 
     def refund_payment(self, payment_id: str, amount: int | None = None) -> Json:

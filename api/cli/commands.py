@@ -18,6 +18,9 @@ COMMANDS = {
     "worker": Entry("api.cli.processes.server:work", "Run background jobs.", _RUN),
     "migrate": Entry("api.cli.processes.server:migrate", "Upgrade the database's schema, roles and privileges.", _RUN),
     "doctor": Entry("api.cli.processes.doctor:doctor", "Check this installation, and suggest fixes.", _RUN),
+    "sign-in": Entry(
+        "api.cli.processes.sign_in:sign_in", "Print one-time sign-in links for the demo of `naka up`.", _RUN
+    ),
     "tenant": Entry("api.cli.accounts.tenants:app", "Tenants: the operator's customers.", _ACCOUNTS),
     "user": Entry("api.cli.accounts.users:app", "Users of a tenant.", _ACCOUNTS),
     "key": Entry("api.cli.accounts.keys:app", "API keys.", _ACCOUNTS),
@@ -26,9 +29,13 @@ COMMANDS = {
     "operator": Entry("api.cli.billing.profiles:operator", "The supplier on every invoice.", _BILLING),
     "profile": Entry("api.cli.billing.profiles:profile", "A tenant's billing profile.", _BILLING),
     "subscription": Entry("api.cli.billing.subscriptions:app", "Subscriptions at Razorpay.", _BILLING),
+    "mandate": Entry("api.cli.billing.mandates:app", "Mandates: what tenants allow to be debited.", _BILLING),
     "bill": Entry("api.cli.billing.bills:app", "Bills and credit notes.", _BILLING),
+    "wallet": Entry("api.cli.billing.wallets:app", "Prepaid balances.", _BILLING),
+    "coupon": Entry("api.cli.billing.wallets:coupon_app", "Coupons, which give promotional credit.", _BILLING),
     "charge": Entry("api.cli.billing.collection:charge_app", "Attempts to collect bills.", _BILLING),
     "refund": Entry("api.cli.billing.collection:refund_app", "Refunds, and their approval.", _BILLING),
+    "ledger": Entry("api.cli.billing.ledger:app", "The ledger under the bills, and its export.", _BILLING),
     "finding": Entry("api.cli.billing.collection:finding_app", "Facts about money that need review.", _BILLING),
     "webhook": Entry("api.cli.billing.collection:webhook_app", "Razorpay's webhook events.", _BILLING),
     "report": Entry("api.cli.usage.report:app", "Usage and cost reports.", _REPORTS),

@@ -7,6 +7,13 @@ from metering.reports.gauges import read_gauges
 
 _LATE_S = 2 * 3600
 _BOOKS_S = 2 * 86_400
+_WITHOUT_PLAN = """
+SELECT count(*) FROM tenants AS t
+ WHERE t.plan_code IS NULL
+   AND NOT EXISTS (SELECT FROM subscriptions AS s
+                    WHERE s.tenant_id = t.id AND s.authorised_ms IS NOT NULL
+                      AND s.status NOT IN ('cancelled', 'completed', 'expired'))
+"""
 
 
 async def months(checkup: Checkup) -> None:
@@ -32,6 +39,31 @@ async def prices(checkup: Checkup) -> None:
         says=f"the price list has {model}",
         otherwise=f"the price list lacks CHAT_MODEL {model}: every request is refused",
         mend="naka price add, or set another CHAT_MODEL",
+    )
+
+
+async def tenant_plans(checkup: Checkup) -> None:
+    """Every tenant has a plan of its own or a subscription, and the default plan exists."""
+    code = checkup.settings.default_plan
+    if code and not await checkup.postgres.fetchval("SELECT EXISTS (SELECT FROM plans WHERE code = $1)", code):
+        checkup.fault(
+            "plans",
+            f"DEFAULT_PLAN {code} does not exist: no tenant can be created without a plan",
+            f"naka plan publish {code} --help",
+        )
+        return
+    without = int(await checkup.postgres.fetchval(_WITHOUT_PLAN))
+    if without:
+        says = f"{without} tenants have neither a plan nor a subscription: nothing they use is billed"
+        checkup.warn("plans", says, "naka tenant list, then naka tenant plan TENANT PLAN; DEFAULT_PLAN is for new ones")
+        return
+    checkup.judge(
+        "plans",
+        good=bool(code),
+        says="every tenant has a plan, and new ones get DEFAULT_PLAN",
+        otherwise="DEFAULT_PLAN is not set: nothing is billed to a tenant that is made without a plan",
+        mend="set DEFAULT_PLAN to the code of a plan",
+        is_fault=False,
     )
 
 

@@ -53,6 +53,7 @@ _CHECKS: list[tuple[str, Callable[[Checkup], Awaitable[None]], tuple[str, ...]]]
     ("clocks", stores.clocks, ("postgres", "redis")),
     ("months", books.months, ("postgres", "has_schema")),
     ("prices", books.prices, ("postgres", "has_schema")),
+    ("plans", books.tenant_plans, ("postgres", "has_schema")),
     ("operator's key", books.operator_key, ("postgres", "has_schema")),
     ("processes", books.processes, ("postgres", "has_schema")),
     ("operator's profile", books.supplier, ("postgres", "has_schema")),

@@ -1,38 +1,41 @@
 """The `RateLimit` and `RateLimit-Policy` headers of a metered answer (IETF draft-ietf-httpapi-ratelimit-headers).
 
 One item per limit: `"user-tokens-day";q=100000;w=86400;qu="tokens"`, and `"user-tokens-day";r=62000;t=3600`. The
-remainder counts this request's hold as used.
+remainder counts this request's hold as used. Limits of spend are left out where tenants do not see the provider's cost.
 """
 
 from core.money import ceil_div
-from metering.quota.limits import EffectiveLimit, Entitlement
+from metering.quota.limits import EffectiveLimit, Entitlement, Meter
 from metering.quota.query import Grant
 from metering.quota.windows import WindowKind
 
 _WINDOW_S = {WindowKind.MINUTE: 60, WindowKind.DAY: 86_400}
 
 
-def rate_limit_headers(grant: Grant) -> dict[str, str]:
-    """Returns both headers; none when the user has no limits."""
-    entitlement = grant.entitlement
-    if not entitlement.limits:
-        return {}
-    now_ms = grant.request.opened_ms
+def rate_limit_headers(grant: Grant, *, with_spend: bool = True) -> dict[str, str]:
+    """Returns both headers; none when the user has no limits to show."""
+    now_ms, limits = grant.request.opened_ms, grant.entitlement.limits
     states = [
         f'"{limit.name}";r={max(0, limit.room_in_unit(room))};t={ceil_div(ends_ms - now_ms, 1000)}'
-        for limit, room, ends_ms in zip(entitlement.limits, grant.room, grant.window_ends_ms, strict=True)
+        for limit, room, ends_ms in zip(limits, grant.room, grant.window_ends_ms, strict=True)
+        if with_spend or limit.meter is not Meter.SPEND
     ]
-    return {"ratelimit-policy": policy(entitlement), "ratelimit": ", ".join(states)}
+    if not states:
+        return {}
+    return {"ratelimit-policy": policy(grant.entitlement, with_spend=with_spend), "ratelimit": ", ".join(states)}
 
 
 def refusal_headers(limit: EffectiveLimit, retry_after_s: int) -> dict[str, str]:
-    """Returns both headers of a refusal: the limit that refused, with 0 remaining."""
+    """Returns both headers of a refusal: the limit that refused, with 0 remaining; none of spend."""
+    if limit.meter is Meter.SPEND:
+        return {}
     return {"ratelimit-policy": _policy_item(limit), "ratelimit": f'"{limit.name}";r=0;t={retry_after_s}'}
 
 
-def policy(entitlement: Entitlement) -> str:
+def policy(entitlement: Entitlement, *, with_spend: bool = True) -> str:
     """Returns the value of `RateLimit-Policy`."""
-    return ", ".join(_policy_item(limit) for limit in entitlement.limits)
+    shown = (limit for limit in entitlement.limits if with_spend or limit.meter is not Meter.SPEND)
+    return ", ".join(_policy_item(limit) for limit in shown)
 
 
 def _policy_item(limit: EffectiveLimit) -> str:

@@ -16,12 +16,12 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth.credentials import authenticate
+from api.auth.credentials import PRINCIPAL, authenticate
 from api.gateway.codec import CALL, MeteredRoute
 from api.gateway.ratelimit_headers import rate_limit_headers
 from api.gateway.relay import RECORDER
 from api.http.body import ClientLeft, InvalidBody, read_body
-from api.http.problems import REQUEST_ID, problem_response
+from api.http.problems import REQUEST_ID, code_of, problem_response
 from api.observability.tracing import TENANT
 from api.runtime import Runtime
 from core.errors import NakaError
@@ -50,10 +50,12 @@ class UsageTrackingMiddleware:
         self._directory = runtime.directory
         self._admission = runtime.metering.admission
         self._settlements = runtime.metering.settlements
+        self._refusals = runtime.metering.refusals
         self._metrics = runtime.metrics
         self._failing = FailingRequests(per_minute=runtime.settings.failing_requests_per_minute)
         self._connections = runtime.pools.upstream
         self._deadline_s = runtime.settings.store_deadline_s
+        self._shows_spend = runtime.settings.show_provider_cost
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admits, runs and settles a metered request; passes any other on."""
@@ -78,7 +80,7 @@ class UsageTrackingMiddleware:
                 await problem_response(error, scope)(scope, receive, send)
                 return
             except NakaError as error:
-                self._metrics.refused(error)
+                self._count_refusal(error, scope.get(PRINCIPAL))
                 await problem_response(error, scope)(scope, receive, send)
                 return
             recorder = self._settlements.recorder(grant, call.admission.count, call.admission.prompt_once)
@@ -86,6 +88,15 @@ class UsageTrackingMiddleware:
             recorder.began_s = began_s
             del call  # the relay lets go of a large prompt when the answer begins
             await self._run(grant, recorder, scope, receive, send)
+
+    def _count_refusal(self, error: NakaError, principal: Principal | None) -> None:
+        """Counts a refusal, for its tenant too if the key is known; only refused requests come here."""
+        self._metrics.refused(error)
+        tenant_id = error.tenant_id if isinstance(error, Unauthenticated) else None
+        if principal is not None:
+            tenant_id = principal.tenant_id
+        if tenant_id is not None:
+            self._refusals.note(tenant_id, code_of(error))
 
     async def _authenticate(self, scope: Scope) -> Principal:
         with span("authenticate"):
@@ -110,7 +121,7 @@ class UsageTrackingMiddleware:
 
         async def send_settled(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(rate_limit_headers(grant))
+                MutableHeaders(scope=message).update(rate_limit_headers(grant, with_spend=self._shows_spend))
             elif not message.get("more_body"):
                 settlement.begin()
                 if recorder.outcome in _COMPLETE or (recorder.started is None and not recorder.unanswered):

@@ -7,6 +7,9 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+ASKED_HEAD = "naka.head"
+"""The scope key that is true when the client asked for the head only."""
+
 
 class _HeadSent(Exception):
     """The head was sent; ends a streamed answer."""
@@ -33,4 +36,4 @@ class HeadMiddleware:
                 raise _HeadSent
 
         with suppress(_HeadSent):
-            await self._app({**scope, "method": "GET"}, receive, send_head)
+            await self._app({**scope, "method": "GET", ASKED_HEAD: True}, receive, send_head)

@@ -30,6 +30,7 @@ from core.tenancy.principal import Forbidden, Unauthenticated
 from metering.admission.admission import QuotaExceeded, TooLarge
 from metering.admission.failure_rate import TooManyFailures
 from metering.pricing.price import UnknownModel, UnknownModifier
+from metering.quota.limits import EffectiveLimit, Meter
 
 REQUEST_ID = "naka.request_id"
 _STATUS: dict[type[Exception], tuple[int, str]] = {
@@ -74,6 +75,21 @@ class Problem:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+def code_of(error: NakaError) -> str:
+    """Returns the code of an error, as its answer names it."""
+    match error:
+        case QuotaExceeded() | UpstreamFault() | PaymentRequired() | Forbidden():
+            return error.code
+        case BadEncoding():
+            return error.error_code
+        case _:
+            return _in_table(error)[1]
+
+
+def _in_table(error: NakaError) -> tuple[int, str]:
+    return next((found for kind, found in _STATUS.items() if isinstance(error, kind)), (500, "internal_error"))
+
+
 def problem_of(error: Exception, scope: Scope) -> Problem:
     """Returns the problem of an error."""
     error = _unwrapped(error)
@@ -84,7 +100,7 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
         case QuotaExceeded():
             status, code, detail = 429, error.code, str(error)
             if error.limit is not None:
-                extra["limit"] = error.limit.name
+                extra |= _limit_facts(error, error.limit)
                 headers |= refusal_headers(error.limit, error.retry_after_s)
         case UpstreamFault():
             status, code, detail = error.status, error.code, str(error)
@@ -102,9 +118,7 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
             headers.update(error.headers or {})
         case NakaError():
             _log_cause(error)
-            in_table = (found for kind, found in _STATUS.items() if isinstance(error, kind))
-            status, code = next(in_table, (500, "internal_error"))
-            code, detail = error.code if isinstance(error, PaymentRequired | Forbidden) else code, str(error)
+            status, code, detail = _in_table(error)[0], code_of(error), str(error)
             if isinstance(error, Unauthenticated):
                 headers["www-authenticate"] = "Bearer"
         case _:
@@ -121,6 +135,13 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request_failed", path=scope.get("path"), request_id=scope.get(REQUEST_ID), exc_info=error)
     return Problem(status, body, headers)
+
+
+def _limit_facts(error: QuotaExceeded, limit: EffectiveLimit) -> dict[str, Any]:
+    """The limit for programs: its name and, but for spend, which a tenant may not see, what is used of how much."""
+    if limit.meter is Meter.SPEND:
+        return {"limit": limit.name}
+    return {"limit": limit.name, "used": error.used, "quota": limit.limit, "unit": limit.unit}
 
 
 def _log_cause(error: NakaError) -> None:

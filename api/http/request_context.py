@@ -35,6 +35,7 @@ _REFUSAL_DELAY_S = 0.25
 """Each 429 of a route that is not metered waits this long: a caller that sends as fast as it is answered would
 otherwise spend the process's time on being refused. The number of its connections is bounded elsewhere."""
 _STATIC = "/static/"
+_SIGN_IN_LINK = "/sign-in/link/"
 """Public scripts and styles, cached by their ETag."""
 
 log = get_logger("api.access")
@@ -113,12 +114,17 @@ def _add_headers(head: Message, scope: Scope) -> None:
         headers.setdefault("cache-control", "no-store")
 
 
+def _logged_path(path: str) -> str:
+    """The path without the token of a sign-in link, which may still be valid after a HEAD."""
+    return f"{_SIGN_IN_LINK}..." if path.startswith(_SIGN_IN_LINK) else path
+
+
 def _log_access(scope: Scope, status: int, duration_us: int) -> None:
     principal = scope.get(PRINCIPAL)
     log.info(
         "request",
         method=scope["method"],
-        path=scope["path"],
+        path=_logged_path(scope["path"]),
         status=status,
         duration_us=duration_us,
         address=client_address(scope),

@@ -19,6 +19,10 @@ PROBLEM = {
         "detail": {"type": "string"},
         "code": {"type": "string"},
         "request_id": {"type": ["string", "null"]},
+        "limit": {"type": "string", "description": "The limit that refused, as in the `RateLimit` headers"},
+        "used": {"type": "integer", "description": "What the limit's window has used; not of spend"},
+        "quota": {"type": "integer"},
+        "unit": {"type": "string"},
     },
 }
 _PROBLEM_REF = {"schema": {"$ref": "#/components/schemas/Problem"}}

@@ -30,7 +30,7 @@ _BY_NAME: dict[str, Any] = {
     "output_tokens": 18_240,
     "cache_read_tokens": 4_096,
     "cost_nano_usd": 428_429_000,
-    "price_nano_paise": 4_784_000_000_000,
+    "rated_nano_paise": 4_784_000_000_000,
     "errors": 2,
     "number": "INV/2627/0000042",
     "total": "₹3,538.82",

@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import FormData
 
 from api.http.body import InvalidBody
+from api.pages.once import forget_taken
 from api.pages.site import refusal
 
 
@@ -32,9 +33,11 @@ class PageRoute(APIRoute):
         async def page(request: Request) -> Response:
             asked = PageRequest(request.scope, request.receive)
             try:
-                return await handle(asked)
+                answer = await handle(asked)
             except Exception as error:  # noqa: BLE001 - `problem_of` logs unknown errors
-                return refusal(asked, error)
+                return await refusal(asked, error)
+            forget_taken(asked, answer)
+            return answer
 
         return page
 

@@ -1,26 +1,32 @@
-"""Sign-in, which exchanges a key for a session, and sign-out.
+"""Sign-in, which exchanges a key or a one-time link for a session, and sign-out.
 
 The key is stored nowhere. Every wrong key gets the same answer, and delays the next attempt from its address.
 """
 
 from typing import Annotated
+from urllib.parse import urlencode
 
-from fastapi import Form, Query, Request
+from fastapi import Form, Path, Query, Request
 from fastapi.responses import Response
 
 from api.auth.access import RuntimeDep
 from api.auth.credentials import drop_session, is_secure, read_key, require_own_origin, session_of, set_session
 from api.auth.sign_in_throttle import TooManyAttempts
 from api.http.client_address import client_address, network_of
+from api.http.head import ASKED_HEAD
 from api.http.problems import REQUEST_ID
+from api.pages.once import leave, take
 from api.pages.route import page_router
 from api.pages.site import render, see_other
-from api.pages.visitor import places_of
+from api.pages.visitor import home_of
+from api.runtime import Runtime
 from api.schemas.accounts.sessions import Origin
 from api.services.accounts import sessions
+from api.services.accounts.sign_in_links import take_link
+from core.errors import NotFound
 from core.resilience.shares import OWNER
 from core.tenancy.keys import visible_prefix
-from core.tenancy.principal import Principal, Scope, Unauthenticated
+from core.tenancy.principal import Principal, Unauthenticated
 
 SIGN_IN_MAX_BYTES = 16 * 1024
 """The form is open to everybody, so its body is small."""
@@ -28,14 +34,20 @@ SIGN_IN_MAX_BYTES = 16 * 1024
 router = page_router()
 _KEY_MAX = 200
 _NEXT_MAX = 2000
+_TOKEN_MAX = 100
 
 Next = Annotated[str, Query(max_length=_NEXT_MAX)]
 
 
 @router.get("/sign-in")
 async def sign_in_page(request: Request, next: Next = "") -> Response:  # noqa: A002 - its name in the URL
-    """The form for a key."""
-    return render(request, "sign_in.html", next=_local(next), error="")
+    """The form for a key, with the refusal of the last one if any."""
+    left = take(request)
+    given = {"error": left.get("error", ""), "said": left.get("said", ""), "next": _local(next)}
+    page = render(request, "sign_in.html", status=left.get("status", 200), **given)
+    if "retry_after_s" in left:
+        page.headers["retry-after"] = str(left["retry_after_s"])
+    return page
 
 
 @router.post("/sign-in")
@@ -55,18 +67,31 @@ async def sign_in(
         await runtime.sign_in_throttle.note_failure(address)
         runtime.directory.activity_log.failed(network_of(address), visible_prefix(key.strip()))
         words = "This key was not accepted. Check that you copied all of it, or ask for a new one."
-        return render(request, "sign_in.html", status=401, next=_local(next), error=words)
+        return leave(request, _again(next), error=words, status=401)
     except TooManyAttempts as error:
         words = f"Too many wrong keys came from your address. Try again in {error.retry_after_s} seconds."
-        page = render(request, "sign_in.html", status=429, next=_local(next), error=words)
-        page.headers["retry-after"] = str(error.retry_after_s)
-        return page
-    OWNER.set(principal.tenant_id)
-    ttl_s, previous = runtime.settings.session_s, session_of(request.scope)
-    token = await sessions.sign_in(runtime.database, principal, _origin(request), ttl_s=ttl_s, previous=previous)
-    response = see_other(_local(next) or _home(principal))
-    set_session(response, token, secure=is_secure(request.scope), ttl_s=ttl_s)
-    return response
+        return leave(request, _again(next), error=words, status=429, retry_after_s=error.retry_after_s)
+    return await _begin_session(request, runtime, principal, next)
+
+
+@router.get("/sign-in/link/{token}")
+async def one_time_link(
+    request: Request,
+    runtime: RuntimeDep,
+    token: Annotated[str, Path(max_length=_TOKEN_MAX)],
+    next: Next = "",  # noqa: A002 - its name in the URL
+) -> Response:
+    """Signs in with a link of `naka up` or `naka sign-in`, which works once. In development only."""
+    if runtime.settings.is_production:
+        raise NotFound("there is no such page")
+    if ASKED_HEAD in request.scope or "prefetch" in request.headers.get("sec-purpose", ""):
+        return Response(status_code=503)  # what looks at links, or loads them ahead, must not use this one up
+    try:
+        principal = await take_link(runtime.redis, runtime.database, token)
+    except Unauthenticated:
+        words = "This link was used already, or is older than 15 minutes. `naka sign-in` prints new ones."
+        return render(request, "sign_in.html", status=401, next=_local(next), error=words, said="")
+    return await _begin_session(request, runtime, principal, next)
 
 
 @router.post("/sign-out")
@@ -84,18 +109,27 @@ async def sign_out(request: Request, runtime: RuntimeDep) -> Response:
     return response
 
 
+async def _begin_session(request: Request, runtime: Runtime, principal: Principal, wanted: str) -> Response:
+    """Begins a session, in place of the browser's earlier one, and redirects to the page that was asked for."""
+    OWNER.set(principal.tenant_id)
+    ttl_s, previous = runtime.settings.session_s, session_of(request.scope)
+    token = await sessions.sign_in(runtime.database, principal, _origin(request), ttl_s=ttl_s, previous=previous)
+    response = see_other(_local(wanted) or home_of(principal))
+    set_session(response, token, secure=is_secure(request.scope), ttl_s=ttl_s)
+    return response
+
+
 def _origin(request: Request) -> Origin:
     return Origin(address=client_address(request.scope), request_id=request.scope.get(REQUEST_ID))
+
+
+def _again(next_path: str) -> str:
+    """The form again, for the same page."""
+    path = _local(next_path)
+    return f"/sign-in?{urlencode({'next': path})}" if path else "/sign-in"
 
 
 def _local(path: str) -> str:
     """The path if it stays on this site, else nothing. Browsers take two slashes for the start of a host name."""
     is_ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path if is_ours and not path.startswith(("/sign-in", "/sign-out")) else ""
-
-
-def _home(principal: Principal) -> str:
-    places = places_of(principal)
-    if Scope.CHAT in principal.scopes or not places:
-        return "/"
-    return places[0][0]

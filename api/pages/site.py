@@ -12,11 +12,14 @@ from zoneinfo import ZoneInfo
 from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
-from api.http.problems import problem_of
-from api.pages.visitor import Visitor
+from api.http.problems import problem_of, problem_response
+from api.pages.visitor import Visitor, visitor_or_none
 from billing.gst.rupees import rupees
 from core.clock import to_datetime
+from core.errors import NakaError, Unavailable
 from core.figures import grouped, number_locale, short, usd
 from core.tenancy.principal import Unauthenticated
 
@@ -46,6 +49,8 @@ _HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
+_PROGRAMS = ("/v1/", "/static/", "/webhooks/", "/metrics")
+"""Addresses that programs call: their errors are never pages."""
 _NEVER = "–"  # noqa: RUF001 - a dash, as in a table's empty cell
 
 
@@ -67,17 +72,36 @@ def render(
     return HTMLResponse(page, status, {**own, "content-security-policy": csp})
 
 
-def refusal(request: Request, error: Exception) -> Response:
-    """The answer to an error: the sign-in page, or the error in words."""
+async def refusal(request: Request, error: Exception) -> Response:
+    """The answer to an error: the sign-in page, or the error in words, with the navigation of whoever reads it."""
     if isinstance(error, Unauthenticated) and request.method == "GET":
         if request.headers.get("sec-fetch-site") == "cross-site":
             # Browsers send no strict cookie with a link from another site (Razorpay's): load the page again from here.
             return render(request, "again.html", target=_here(request))
         return see_other(f"/sign-in?{urlencode({'next': _here(request)})}")
     problem = problem_of(error, request.scope)
-    page = render(request, "problem.html", status=problem.status, problem=problem.body)
+    visitor = await visitor_or_none(request, is_away=isinstance(error, Unavailable))
+    is_post, back = request.method == "POST", _back(request, visitor)
+    page = render(
+        request,
+        "problem.html",
+        visitor,
+        status=problem.status,
+        problem=problem.body,
+        back=back,
+        is_post=is_post,
+        is_known=isinstance(error, NakaError),
+    )
     page.headers.update(problem.headers)
     return page
+
+
+async def answer_in_kind(request: Request, error: Exception) -> Response:
+    """The answer to an error outside of pages: a page for a browser that opens an address, a problem for a program."""
+    wants_page = "text/html" in request.headers.get("accept", "") and request.method in {"GET", "HEAD"}
+    if wants_page and isinstance(error, HTTPException) and not request.url.path.startswith(_PROGRAMS):
+        return await refusal(request, error)
+    return problem_response(error, request.scope)
 
 
 def see_other(path: str) -> RedirectResponse:
@@ -129,6 +153,23 @@ def sentence(text: str) -> str:
 def words(name: str) -> str:
     """An identifier in words: `period_end` becomes `period end`."""
     return name.replace("_", " ").replace(".", " ").strip()
+
+
+def _back(request: Request, visitor: Visitor | None) -> tuple[str, str]:
+    """The link of an error page: the list that the address belongs to, else the first page of this visitor."""
+    parts = request.url.path.strip("/").split("/")[:2]
+    for count in range(len(parts), 0, -1):
+        path = f"/{'/'.join(parts[:count])}"
+        is_page = any(_answers(route, path) for route in request.app.routes)
+        if is_page and (path != request.url.path or request.method == "POST") and not path.startswith(_PROGRAMS):
+            return path, "Back"
+    places = [] if visitor is None else visitor.places
+    return places[0] if places else ("/sign-in", "Sign in")
+
+
+def _answers(route: BaseRoute, path: str) -> bool:
+    match, _ = route.matches({"type": "http", "method": "GET", "path": path, "root_path": "", "headers": []})
+    return match is Match.FULL
 
 
 def _here(request: Request) -> str:

@@ -1,25 +1,32 @@
-"""The signed-in visitor of a page: its principal, the names that people know it by, and its service context."""
+"""The signed-in visitor of a page: its principal, the names that people know it by, and its account's status."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from api.auth.access import RuntimeDep, caller_of, context_of
+from api.auth.access import RuntimeDep, caller_of, context_of, runtime_of
+from api.auth.credentials import PRINCIPAL, authenticate
+from api.pages.banner import Banner, banner_of
+from api.schemas.accounts.sessions import Caller
 from api.services.accounts.sessions import describe_caller
+from api.services.billing.standing import standing_of
 from api.services.context import ServiceContext
+from billing.standing.status import MoneyStatus
+from core.errors import NakaError
 from core.tenancy.principal import Principal, Scope
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """A signed-in person."""
+    """A signed-in person. `money` None: an error page, which reads as little as it can."""
 
     principal: Principal
     tenant: str
     user: str
     key_prefix: str
     context: ServiceContext
+    money: MoneyStatus | None = None
 
     @property
     def places(self) -> list[tuple[str, str]]:
@@ -36,6 +43,11 @@ class Visitor:
         """The context on the account's pages, where an operator sees its own tenant only."""
         return self.context.own
 
+    @property
+    def banner(self) -> Banner | None:
+        """The line at the top of every page of an account that has something overdue."""
+        return None if self.money is None else banner_of(self.money, self.context.zone, is_admin=self.is_admin)
+
 
 def places_of(principal: Principal) -> list[tuple[str, str]]:
     """Pages that a key may open: (path, label)."""
@@ -45,6 +57,14 @@ def places_of(principal: Principal) -> list[tuple[str, str]]:
     if Scope.PLATFORM_ADMIN in principal.scopes:
         found.append(("/operator", "Operator"))
     return found
+
+
+def home_of(principal: Principal) -> str:
+    """The page that a key is for: the chat, else the operator's, else the account."""
+    places = [path for path, _ in places_of(principal)]
+    if Scope.CHAT in principal.scopes or not places:
+        return "/"
+    return "/operator" if "/operator" in places else places[0]
 
 
 def _is_admin(principal: Principal) -> bool:
@@ -61,7 +81,28 @@ class PageAccess:
         """The visitor of this request."""
         principal = await caller_of(request, runtime, self._scope)
         names = await describe_caller(runtime.database, principal)
-        return Visitor(principal, names.tenant, names.user, names.key_prefix, context_of(request, runtime, principal))
+        context = context_of(request, runtime, principal)
+        money = await standing_of(context, principal.tenant_id)
+        return Visitor(principal, names.tenant, names.user, names.key_prefix, context, money)
+
+
+async def visitor_or_none(request: Request, *, is_away: bool = False) -> Visitor | None:
+    """The visitor of an error page, which has to be shown whatever fails: None without a valid session or key.
+
+    `is_away`: Postgres does not answer, so nobody is looked up, and no names are shown.
+    """
+    runtime, principal = runtime_of(request), request.scope.get(PRINCIPAL)
+    names = Caller(tenant="", user="", key_prefix="")
+    try:
+        if principal is None and not is_away:
+            principal = await authenticate(runtime.directory, request.scope)
+        if principal is not None and not is_away:
+            names = await describe_caller(runtime.database, principal)
+    except NakaError:
+        return None
+    if principal is None:
+        return None
+    return Visitor(principal, names.tenant, names.user, names.key_prefix, context_of(request, runtime, principal))
 
 
 Anybody = Annotated[Visitor, Depends(PageAccess(None))]

@@ -8,9 +8,34 @@ from fastapi import APIRouter, Depends
 
 from api.routes import accounts
 from api.routes.answers import NO_TEXT, not_kept
-from api.routes.billing import alerts, bills, catalogue, money, subscriptions
+from api.routes.billing import (
+    alerts,
+    bills,
+    catalogue,
+    ledger,
+    mandates,
+    money,
+    standing,
+    subscriptions,
+    wallets,
+)
 from api.routes.usage import corrections, prices, reports, requests
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(not_kept)], responses={400: NO_TEXT})
-for module in (accounts, prices, requests, corrections, reports, catalogue, subscriptions, alerts, bills, money):
+for module in (
+    accounts,
+    prices,
+    requests,
+    corrections,
+    reports,
+    catalogue,
+    subscriptions,
+    mandates,
+    standing,
+    alerts,
+    bills,
+    money,
+    wallets,
+    ledger,
+):
     router.include_router(module.router)

@@ -54,6 +54,11 @@ class ServiceContext:
         return self.principal is None or self.principal.is_platform_admin
 
     @property
+    def sees_cost(self) -> bool:
+        """Whether the caller sees the provider's cost: the operator, and every tenant if the setting says so."""
+        return self.is_platform_admin or self.settings.show_provider_cost
+
+    @property
     def own(self) -> "ServiceContext":
         """The context without the operator's scope, which would reach every tenant: as an admin of its own tenant."""
         if self.principal is None or not self.principal.is_platform_admin:

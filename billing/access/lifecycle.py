@@ -15,7 +15,7 @@ from billing.access.cycles import Course, CycleFacts, Planned, plan_periods
 from billing.models.states import TERMINAL, SubscriptionStatus
 from core.clock import DAY_MS
 from metering.quota.limits import PlanLimits
-from metering.quota.schedule import Period, Refusal, Segment
+from metering.quota.schedule import Refusal, Segment
 
 GRACE_MS = {"card": 4 * DAY_MS, "upi": 5 * DAY_MS, "emandate": 8 * DAY_MS}
 """By method: cards are retried on T+0 to T+3, UPI may debit a day later, e-mandates take days (Razorpay's FAQ)."""
@@ -39,17 +39,20 @@ class PlanFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Switched:
-    """A time span in which a subscription has other limits than its plan's, since its terms were switched at once."""
+class PinnedPlan:
+    """The plan and limits of a period's segment, by its row: they stay when the plan changes later."""
 
     from_ms: int
     until_ms: int
-    limits: PlanLimits
+    plan: PlanFacts
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionFacts:
-    """A subscription at Razorpay. `starts_later`: created with a start time. `suffix`: ends its cycles' names."""
+    """A subscription at Razorpay. `starts_later`: created with a start time. `suffix`: ends its cycles' names.
+
+    `plan`: what it gives where no segment says otherwise (`pinned`).
+    """
 
     id: str
     suffix: str
@@ -67,7 +70,7 @@ class SubscriptionFacts:
     cancel_at_ms: int | None = None
     ended_ms: int | None = None
     cycles: tuple[CycleFacts, ...] = ()
-    switched: tuple[Switched, ...] = ()
+    pinned: tuple[PinnedPlan, ...] = ()
 
     @property
     def is_real(self) -> bool:
@@ -108,10 +111,9 @@ class DebtFacts:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """`segments` and `periods` are for admission; `planned` contains all periods, including past ones."""
+    """`segments` are for admission; `planned` contains all periods of subscriptions, including past ones."""
 
     segments: tuple[Segment, ...]
-    periods: tuple[Period, ...]
     planned: tuple[Planned, ...]
 
     def segment(self, at_ms: int) -> Segment:
@@ -139,21 +141,32 @@ class _Stretch:
 
 
 def timeline(
-    own_plan: PlanFacts | None, subscriptions: Sequence[SubscriptionFacts], debts: Sequence[DebtFacts], now_ms: int
+    own_plan: PlanFacts | None,
+    subscriptions: Sequence[SubscriptionFacts],
+    debts: Sequence[DebtFacts],
+    now_ms: int,
+    *,
+    pinned_months: Sequence[PinnedPlan] = (),
 ) -> Timeline:
-    """The tenant's access over time. `own_plan`: its plan without a subscription."""
+    """The tenant's access over time. `own_plan`: its plan without a subscription, where no pinned month has another."""
     real = sorted((one for one in subscriptions if one.is_real), key=lambda one: (one.authorised_ms, one.id))
     trials = {one.id: span for one in real[:1] if (span := _trial(one, now_ms)) is not None}
     planned = plan_periods([_course(one, trials.get(one.id), now_ms) for one in real], now_ms)
     stretches = [stretch for one in real for stretch in _stretches(one, trials.get(one.id))]
     overdue_ms = min((debt.due_ms for debt in debts), default=None)
     moments = {0, *(() if overdue_ms is None else (overdue_ms,)), *_moments(stretches)}
+    if own_plan is not None:
+        moments |= {moment for one in pinned_months for moment in (one.from_ms, one.until_ms)}
     segments = [
-        _segment(at_ms, own_plan, stretches, owes=overdue_ms is not None and overdue_ms <= at_ms)
+        _segment(
+            at_ms,
+            None if own_plan is None else _plan_at(own_plan, pinned_months, at_ms),
+            stretches,
+            owes=overdue_ms is not None and overdue_ms <= at_ms,
+        )
         for at_ms in sorted(moments)
     ]
-    periods = (Period(one.name, one.starts_ms, one.ends_ms) for one in planned if one.ends_ms > now_ms - KEPT_MS)
-    return Timeline(_from_now_on(segments, now_ms), tuple(periods), planned)
+    return Timeline(_from_now_on(segments, now_ms), planned)
 
 
 def _trial(one: SubscriptionFacts, now_ms: int) -> tuple[int, int] | None:
@@ -212,7 +225,7 @@ def _moments(stretches: Sequence[_Stretch]) -> set[int]:
     moments = {stretch.from_ms for stretch in stretches}
     moments |= {stretch.until_ms for stretch in stretches if stretch.until_ms is not None}
     for stretch in stretches:
-        moments |= {moment for one in stretch.subscription.switched for moment in (one.from_ms, one.until_ms)}
+        moments |= {moment for one in stretch.subscription.pinned for moment in (one.from_ms, one.until_ms)}
     return moments
 
 
@@ -220,23 +233,25 @@ def _segment(at_ms: int, own: PlanFacts | None, stretches: Sequence[_Stretch], *
     """The access from this time until the next: an overdue bill first, then an unpaid fee, then the plan."""
     covering = [stretch for stretch in stretches if stretch.covers(at_ms)]
     chosen = max(covering, key=lambda one: (one.claim, one.from_ms, one.subscription.id), default=None)
-    in_force = own if chosen is None else chosen.subscription.plan
+    in_force = own if chosen is None else _plan_of(chosen, at_ms)
     if owes:
         return _unpaid(at_ms, own, in_force, BILL_OVERDUE)
-    if chosen is None:
+    if chosen is None or in_force is None:
         return _without(at_ms, own, had_one=bool(stretches))
     if chosen.claim is _Claim.OWES:
-        return _unpaid(at_ms, own, chosen.subscription.plan, PAYMENT_REQUIRED)
-    return Segment(at_ms, chosen.subscription.plan.version, _given(chosen, at_ms))
+        return _unpaid(at_ms, own, in_force, PAYMENT_REQUIRED)
+    # A subscription without any payment gets no overage on credit.
+    on_credit = chosen.claim is _Claim.TRIES or chosen.subscription.paid_through_ms is None
+    return Segment(at_ms, in_force.version, in_force.blocking if on_credit else in_force.limits)
 
 
-def _given(stretch: _Stretch, at_ms: int) -> PlanLimits:
-    """The limits. A subscription without any payment gets no overage on credit."""
-    one = stretch.subscription
-    if stretch.claim is _Claim.TRIES or one.paid_through_ms is None:
-        return one.plan.blocking
-    switched = (each.limits for each in one.switched if each.from_ms <= at_ms < each.until_ms)
-    return next(switched, one.plan.limits)
+def _plan_of(stretch: _Stretch, at_ms: int) -> PlanFacts:
+    return _plan_at(stretch.subscription.plan, stretch.subscription.pinned, at_ms)
+
+
+def _plan_at(plan: PlanFacts, pinned: Sequence[PinnedPlan], at_ms: int) -> PlanFacts:
+    """The plan of the segment that covers a time; `plan` where there is none."""
+    return next((each.plan for each in pinned if each.from_ms <= at_ms < each.until_ms), plan)
 
 
 def _unpaid(at_ms: int, own: PlanFacts | None, in_force: PlanFacts | None, refusal: Refusal) -> Segment:

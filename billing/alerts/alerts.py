@@ -1,4 +1,4 @@
-"""Alerts at 50, 80 and 100 % of an allowance, a daily or period limit, or a ceiling; and alerts of a renewal due.
+"""Alerts at 50, 80 and 100 % of an allowance, a limit or a ceiling; of renewals, arrears and low balances.
 
 A duty checks every minute, off the request path. Usage comes from the rollup and the meters, so an alert is as exact as
 a bill. An alert is stored once, with or without an endpoint. Postgres down: the next run finds the same alerts.
@@ -16,17 +16,23 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from billing.access.periods import period_at
+from billing.alerts.balances import low_balances
 from billing.alerts.thresholds import Bound, MonitoredLimit
 from billing.context import BillingContext
-from billing.invoicing.readings import read_period
 from billing.models import Alert, AlertEndpoint, BillingPeriod, Subscription
 from billing.models.states import AlertState
 from billing.rating.overage import PastAllowance, Reading, Terms, price_period
+from billing.readings import read_period
+from billing.segments import effective_terms
+from billing.standing.reader import money_status, tenants_in_arrears
+from billing.standing.status import MoneyState
+from billing.standing.words import say
 from core.clock import now_ms
 from core.ids import uuid7, uuid7_floor
 from core.logs import get_logger
 from core.money import NANO_USD_PER_MICRO_USD, ceil_div
 from core.resilience.rates import RateLimited
+from core.settings import Settings
 from core.tenancy.models import Tenant
 from metering.counts import COUNT_COLUMNS
 from metering.models import EntitlementRow, LimitRow, UsageDaily
@@ -34,14 +40,18 @@ from metering.quota.counters import WindowState
 from metering.quota.decision import count
 from metering.quota.default_limits import default_limits
 from metering.quota.limits import Limit, Meter, PlanLimits
-from metering.quota.schedule import Schedule, segments_of
+from metering.quota.schedule import Schedule, segments_of, window_of
 from metering.quota.schedule import period_at as admitted_period
 from metering.quota.windows import Calendar, WindowKind
 
 REACHED = "usage.threshold_reached"
 RENEWAL = "subscription.renewal_due"
+LOW_BALANCE = "wallet.balance_low"
+OVERDUE, HALTED = "account.overdue", "account.halted"
 TEST = "alerts.test"
 TESTS_PER_MINUTE = 10
+_MOST_LATE = 1_000
+"""Tenants in arrears that one run looks at."""
 _MINUTE_MS = 60_000
 
 log = get_logger(__name__)
@@ -51,11 +61,11 @@ async def store_alerts(context: BillingContext) -> int:
     """The duty LEVELS: stores an alert for every newly reached level and returns how many."""
     calendar = Calendar(context.settings.timezone)
     at_ms = now_ms()
-    found = await _renewals(context, at_ms)
+    found = await _renewals(context, at_ms) + await _arrears(context, at_ms) + await _low_balances(context, at_ms)
     for tenant_id in await _busy_tenants(context, calendar, at_ms):
         try:
             async with context.database.session() as session:
-                found += await _store(session, tenant_id, calendar, at_ms, default_limits(context.settings))
+                found += await _store(session, tenant_id, calendar, at_ms, context.settings)
         except Exception:
             log.exception("alerts_fail", tenant_id=str(tenant_id))
     return found
@@ -93,10 +103,10 @@ async def _busy_tenants(context: BillingContext, calendar: Calendar, at_ms: int)
         return (await session.scalars(select(Tenant.id).where(used))).all()
 
 
-async def _store(session: AsyncSession, tenant_id: UUID, calendar: Calendar, at_ms: int, defaults: PlanLimits) -> int:
+async def _store(session: AsyncSession, tenant_id: UUID, calendar: Calendar, at_ms: int, settings: Settings) -> int:
     watched = [
         *await _bills(session, tenant_id, at_ms),
-        *await _limits(session, tenant_id, calendar, at_ms, defaults),
+        *await _limits(session, tenant_id, calendar, at_ms, default_limits(settings)),
     ]
     reached = [(one, level) for one in watched for level in one.reached()]
     if not reached:
@@ -110,7 +120,7 @@ async def _store(session: AsyncSession, tenant_id: UUID, calendar: Calendar, at_
     )
     new = [(one, level) for one, level in reached if one.key(level) not in known]
     for one, level in new:
-        await _store_alert(session, tenant_id, one.key(level), REACHED, _data(tenant_id, one, level), at_ms)
+        await _store_alert(session, tenant_id, one.key(level), REACHED, _data(tenant_id, one, level, settings), at_ms)
     return len(new)
 
 
@@ -151,7 +161,44 @@ async def _renewals(context: BillingContext, at_ms: int) -> int:
     return len(rows)
 
 
-def _data(tenant_id: UUID, one: MonitoredLimit, level: int) -> dict[str, Any]:
+async def _low_balances(context: BillingContext, at_ms: int) -> int:
+    """Alerts of wallets below their tenants' bounds."""
+    found = await low_balances(context, at_ms)
+    for tenant_id, key, data in found:
+        async with context.database.session() as session:
+            await _store_alert(session, tenant_id, key, LOW_BALANCE, data, at_ms)
+    return len(found)
+
+
+async def _arrears(context: BillingContext, at_ms: int) -> int:
+    """Alerts for tenants that became overdue or halted, in the words of their pages; one for each state and start."""
+    async with context.database.session() as session:
+        late = await tenants_in_arrears(session, at_ms, limit=_MOST_LATE)
+        told = select(Alert.tenant_id, Alert.key).where(Alert.tenant_id.in_(late), Alert.kind.in_((OVERDUE, HALTED)))
+        known = {tuple(row) for row in await session.execute(told)}
+        stored = 0
+        for tenant_id in late:
+            status = await money_status(session, tenant_id, at_ms)
+            key = f"{status.state.value}:{status.since_ms}"
+            if not status.needs_payment or (tenant_id, key) in known:
+                continue
+            data = {
+                "tenant_id": str(tenant_id),
+                "state": status.state.value,
+                "text": say(status, context.zone).whole,
+                "overdue_paise": status.overdue_paise,
+                "since_ms": status.since_ms,
+                "access": status.now.access.value,
+            }
+            kind = HALTED if status.state is MoneyState.HALTED else OVERDUE
+            await _store_alert(session, tenant_id, key, kind, data, at_ms)
+            stored += 1
+    return stored
+
+
+def _data(tenant_id: UUID, one: MonitoredLimit, level: int, settings: Settings) -> dict[str, Any]:
+    """The alert's data. Amounts of a limit of spend are the provider's cost: null, unless tenants may see it."""
+    is_hidden = one.bound is Bound.LIMIT and one.meter == Meter.SPEND and not settings.show_provider_cost
     return {
         "tenant_id": str(tenant_id),
         "user_id": None if one.user_id is None else str(one.user_id),
@@ -160,42 +207,46 @@ def _data(tenant_id: UUID, one: MonitoredLimit, level: int) -> dict[str, Any]:
         "window": one.window,
         "window_name": one.window_name,
         "level": level,
-        "limit": one.limit,
-        "used": one.used,
+        "limit": None if is_hidden else one.limit,
+        "used": None if is_hidden else one.used,
     }
 
 
 async def _bills(session: AsyncSession, tenant_id: UUID, at_ms: int) -> list[MonitoredLimit]:
-    """The current period's allowances and ceiling."""
+    """The current period's allowances and ceiling, with what its earlier segments used of them."""
     period = await period_at(session, tenant_id, at_ms)
     if period is None:
         return []
-    terms = msgspec.convert(period.terms, Terms)
+    terms = await effective_terms(session, period)
     return watched_terms(terms, await read_period(session, tenant_id, period.period_id), period)
 
 
 def watched_terms(terms: Terms, reading: Reading, period: BillingPeriod) -> list[MonitoredLimit]:
-    """Allowances in their meter's unit, and the ceiling in paise before tax against the uncapped price. Pure."""
+    """Allowances in their meter's unit, and the ceiling in paise before tax against the uncapped price. Pure.
+
+    `terms`: those that the segment is priced by. A level alerts once per period and plan, however often it is cut.
+    """
     version = f"{period.plan_code}@{period.plan_version}"
+    window = window_of(period.period_id)
     watched = [
         MonitoredLimit(
             Bound.ALLOWANCE,
             None,
             meter.meter.value,
             WindowKind.PERIOD.value,
-            period.period_id,
-            meter.allowance,
-            reading.quantity(meter.meter),
-            f"{version}:{meter.allowance}",
+            window,
+            whole,
+            reading.quantity(meter.meter) + whole - meter.allowance,
+            f"{version}:{whole}",
         )
         for meter in terms.meters
+        for whole in [meter.allowance if meter.of_allowance is None else meter.of_allowance]
     ]
     if terms.past_allowance is PastAllowance.BILL and terms.ceiling_paise is not None:
         owed = sum(line.whole_paise for line in price_period(reading, terms).lines)
-        ceiling = (terms.ceiling_paise, owed, f"{version}:{terms.ceiling_paise}")
-        watched.append(
-            MonitoredLimit(Bound.CEILING, None, "charge", WindowKind.PERIOD.value, period.period_id, *ceiling)
-        )
+        most = msgspec.convert(period.terms, Terms).ceiling_paise or terms.ceiling_paise
+        ceiling = (most, owed + most - terms.ceiling_paise, f"{version}:{most}")
+        watched.append(MonitoredLimit(Bound.CEILING, None, "charge", WindowKind.PERIOD.value, window, *ceiling))
     return watched
 
 
@@ -210,7 +261,7 @@ async def _limits(
     own = {one.subject_id: msgspec.convert(one.limits, tuple[Limit, ...]) for one in sets}
     names = {
         WindowKind.DAY: calendar.day(at_ms).name,
-        WindowKind.PERIOD: admitted_period(schedule.periods, at_ms, calendar).name,
+        WindowKind.PERIOD: window_of(admitted_period(schedule.periods, at_ms, calendar).name),
     }
     used = await _used(session, tenant_id, names)
     watched = list(_of_subject(None, own.get(tenant_id, plan.tenant.limits), used, names))
@@ -255,7 +306,7 @@ async def _used(
     used: dict[tuple[UUID | None, WindowKind], tuple[int, ...]] = {}
     for window, inside in (
         (WindowKind.DAY, UsageDaily.day == date.fromisoformat(names[WindowKind.DAY])),
-        (WindowKind.PERIOD, UsageDaily.period_id == names[WindowKind.PERIOD]),
+        (WindowKind.PERIOD, func.split_part(UsageDaily.period_id, "~", 1) == names[WindowKind.PERIOD]),
     ):
         here = (of_tenant, inside)
         by_user = select(UsageDaily.user_id, *sums).where(*here, UsageDaily.user_id.in_(today))

@@ -10,17 +10,23 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from sqlalchemy import or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from billing.context import lock_tenant
 from billing.gst.gstin import STATES, WrongGstin, checked_gstin, state_of
-from billing.gst.tax import INDIA, Customer, Supply, SupplyRefused, Treatment, supply_to
-from billing.models import BillingProfile, OperatorProfile
+from billing.gst.tax import INDIA, Customer, Supply, SupplyRefused, Treatment, gross_of, supply_to
+from billing.models import Bill, BillingProfile, OperatorProfile
+from billing.models.states import BillKind, BillState
+from billing.wallet.entries import lots_of
 from core.errors import Invalid, NotFound
 from core.tenancy.audit import PLATFORM, Actor, record
 
 SAC = "998315"
 """Hosting and IT infrastructure provisioning, common for SaaS; the operator's accountant decides."""
+_ROUNDING_PAISE = 2
+"""Two components of a tax are rounded apart."""
 MAX_NAME, MAX_LINE, MAX_EMAIL = 100, 100, 64
 _PIN = re.compile(r"[1-9][0-9]{5}")
 _EMAIL = re.compile(r"[^@\s]{1,40}@[^@\s]+\.[^@\s.]+")
@@ -57,17 +63,31 @@ class Supplier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def set_profile(session: AsyncSession, actor: Actor, tenant_id: UUID, profile: Profile) -> Profile:
-    """Replaces the tenant's profile. Raises Invalid."""
+    """Replaces the tenant's profile. Raises Invalid.
+
+    Another rate of tax is refused while the wallet has money, or a top-up is open: that is taxed by the old one.
+    """
     profile = checked_profile(profile)
+    await lock_tenant(session, tenant_id)
     own = await find_supplier(session)
-    if own is not None:
-        supply_between(profile, own)
     row = await session.get(BillingProfile, tenant_id)
+    if own is not None:
+        supply = supply_between(profile, own)
+        if await _has_advances_of_another_rate(session, tenant_id, supply):
+            raise Invalid("the wallet's money was taxed at another rate: use it up, or ask for its refund, first")
     before, kept, target = None if row is None else row.profile, msgspec.to_builtins(profile), f"tenant:{tenant_id}"
     record(session, actor, "billing.profile", tenant_id=tenant_id, target=target, before=before, after=kept)
     statement = insert(BillingProfile).values(tenant_id=tenant_id, profile=kept)
     await session.execute(statement.on_conflict_do_update(index_elements=["tenant_id"], set_={"profile": kept}))
     return profile
+
+
+async def _has_advances_of_another_rate(session: AsyncSession, tenant_id: UUID, supply: Supply) -> bool:
+    """Whether the wallet holds, or may get, money of top-ups that were taxed otherwise."""
+    held = {lot.bill_id for lot in await lots_of(session, tenant_id) if lot.is_money and lot.left_paise > 0}
+    query = select(Bill).where(Bill.tenant_id == tenant_id, Bill.kind == BillKind.RECEIPT_VOUCHER)
+    vouchers = await session.scalars(query.where(or_(Bill.id.in_(held), Bill.state == BillState.OPEN)))
+    return any(abs(one.total_paise - gross_of(one.taxable_paise, supply)) > _ROUNDING_PAISE for one in vouchers)
 
 
 async def set_supplier(session: AsyncSession, actor: Actor, own: Supplier) -> Supplier:

@@ -12,7 +12,7 @@ from billing.access.projection import project
 from billing.collection.allocation import apply_invoice_payment
 from billing.collection.charges import LIST_LAG_MS, void_charge
 from billing.context import BillingContext
-from billing.findings import record_finding
+from billing.findings import record_finding, resolve_finding
 from billing.models import Bill, Charge, Subscription
 from billing.models.states import TERMINAL, UNANSWERED, ChargeState
 from billing.razorpay.entities import Addon
@@ -165,10 +165,12 @@ async def _delete_duplicates(context: BillingContext, charge: Charge, kept: str)
 
 
 async def _delete_duplicate(context: BillingContext, charge: Charge, duplicate: Addon) -> None:
+    key = f"extra_addon:{duplicate.id}"
     try:
         await context.razorpay.delete_addon(duplicate.id)
+        async with context.database.session() as session:
+            await resolve_finding(session, key, now_ms())
     except RazorpayRefused as refused:
         async with context.tenant_transaction(charge.tenant_id) as session:
-            key = f"extra_addon:{duplicate.id}"
             detail = {"addon_id": duplicate.id, "charge_id": str(charge.id), "error": str(refused)}
             await record_finding(session, key, "extra_addon", tenant_id=charge.tenant_id, **detail)

@@ -17,12 +17,15 @@ from billing.access.projection import project
 from billing.context import COLLECT, BillingContext, enqueue_after_commit
 from billing.findings import record_finding
 from billing.invoicing.issuing import issue_base
+from billing.invoicing.prepaid_bills import settle_top_up
+from billing.ledger.movements import payment_received
 from billing.models import Bill, Charge, Payment, Subscription
 from billing.models.bills import balance_of, due_of
-from billing.models.states import CAPTURED, LIVE, UNANSWERED, BillState, ChargeState, Instrument
+from billing.models.states import CAPTURED, LIVE, UNANSWERED, BillKind, BillState, ChargeState, Instrument
 from billing.payments.payments import record_payment
 from billing.payments.refunds import request_refund
 from billing.razorpay import entities
+from core.clock import now_ms
 
 _REFERENCE = re.compile(r"[0-9a-f]{32}-[0-9]{1,7}")
 
@@ -42,14 +45,7 @@ async def apply_link_payments(
     charge = await session.get_one(Charge, (charge.tenant_id, charge.id))
     bill = await session.get_one(Bill, (charge.tenant_id, charge.bill_id))
     was_due = due_of(bill)
-    captured = [payment for payment in payments if payment.status in CAPTURED]
-    for payment in sorted(captured, key=lambda one: (one.created_at, one.id)):
-        row, waits = await record_payment(session, charge.tenant_id, payment, charge_id=charge.id)
-        if waits:
-            row.bill_id = bill.id
-            row.applied_paise = await _pay(session, bill, payment.amount, now_ms)
-            row.excess_paise = payment.amount - row.applied_paise
-            await _refund_excess(session, context, row, row.excess_paise)
+    captured = await _apply_to_bill(session, context, charge, bill, payments, now_ms)
     charge.razorpay_id, charge.short_url = link.id, link.short_url
     charge.order_id, charge.checked_ms = link.order_id or charge.order_id, now_ms
     charge.expire_by_ms = link.expire_by * 1000 or charge.expire_by_ms
@@ -60,6 +56,33 @@ async def apply_link_payments(
         enqueue_after_commit(session, COLLECT)
     elif charge.state in {*UNANSWERED, ChargeState.FAILED}:
         charge.state, charge.error, charge.ended_ms = ChargeState.SUBMITTED, None, None
+    if was_due and not due_of(bill):
+        await project(session, context.zone, bill.tenant_id, now_ms)
+
+
+async def apply_debit(
+    session: AsyncSession, context: BillingContext, charge: Charge, payments: Sequence[entities.Payment], now_ms: int
+) -> None:
+    """Applies the payments of a debit's order to its bill and refunds the excess. Idempotent; the lock is held.
+
+    `payments` as fetched. The charge becomes paid when money came, void when every attempt failed; otherwise Razorpay
+    is still at it. Money that comes after all on a void charge is applied, too.
+    """
+    charge = await session.get_one(Charge, (charge.tenant_id, charge.id))
+    bill = await session.get_one(Bill, (charge.tenant_id, charge.bill_id))
+    was_due = due_of(bill)
+    captured = await _apply_to_bill(session, context, charge, bill, payments, now_ms)
+    charge.checked_ms = now_ms
+    if captured:
+        charge.payment_id = charge.razorpay_id = captured[-1].id
+        _end(charge, ChargeState.PAID, None, now_ms)
+    elif payments and charge.state in LIVE:
+        charge.payment_id = charge.razorpay_id = payments[-1].id
+        if all(payment.status == "failed" for payment in payments):
+            _end(charge, ChargeState.VOID, payments[-1].error_description or "the debit failed", now_ms)
+            enqueue_after_commit(session, COLLECT)
+        else:
+            charge.state, charge.error = ChargeState.SUBMITTED, None
     if was_due and not due_of(bill):
         await project(session, context.zone, bill.tenant_id, now_ms)
 
@@ -92,12 +115,16 @@ async def apply_invoice_payment(
     base.paid_paise += applied
     if balance_of(base) <= 0:
         base.state, base.paid_ms = BillState.PAID, base.paid_ms or now_ms
-    left = payment.amount - applied - excess
+    parts, left = [(base, applied)], payment.amount - applied - excess
     for line in lines:
         paise = min(_amount(line), left)
-        line_applied, line_excess = await _apply_line(session, tenant_id, invoice, line, paise, now_ms)
-        applied, excess, left = applied + line_applied, excess + line_excess, left - line_applied - line_excess
+        bill, line_applied = await _apply_line(session, context, tenant_id, invoice, line, paise, now_ms)
+        if bill is not None:
+            parts.append((bill, line_applied))
+            applied, excess, left = applied + line_applied, excess + paise - line_applied, left - paise
     row.applied_paise, row.excess_paise = applied, payment.amount - applied
+    await session.flush()
+    await payment_received(session, row, parts, now_ms)
     await _refund_excess(session, context, row, excess)
     short = max(0, was_due - fee)
     if left or short:
@@ -115,34 +142,66 @@ async def refund_extra_payment(
     row, waits = await record_payment(session, tenant_id, payment)
     if waits:
         row.excess_paise = payment.amount
+        await session.flush()
+        await payment_received(session, row, (), now_ms())
         await _refund_excess(session, context, row, payment.amount, cause="extra")
+
+
+async def _apply_to_bill(
+    session: AsyncSession,
+    context: BillingContext,
+    charge: Charge,
+    bill: Bill,
+    payments: Sequence[entities.Payment],
+    now_ms: int,
+) -> Sequence[entities.Payment]:
+    """Applies the captured payments of a charge, each once, and refunds the excess. Returns them, oldest first."""
+    captured = [payment for payment in payments if payment.status in CAPTURED]
+    captured.sort(key=lambda one: (one.created_at, one.id))
+    if captured and bill.kind == BillKind.RECEIPT_VOUCHER and bill.state == BillState.VOID:
+        # Money came for a top-up that was given up: captured late, or the link was paid while it was cancelled.
+        bill.state, bill.reason = BillState.OPEN, None
+    for payment in captured:
+        row, waits = await record_payment(session, charge.tenant_id, payment, charge_id=charge.id)
+        if waits:
+            row.bill_id = bill.id
+            row.applied_paise = await _pay(session, context, bill, payment.amount, now_ms)
+            row.excess_paise = payment.amount - row.applied_paise
+            await session.flush()
+            await payment_received(session, row, [(bill, row.applied_paise)], now_ms)
+            await _refund_excess(session, context, row, row.excess_paise)
+    return captured
 
 
 async def _apply_line(
     session: AsyncSession,
+    context: BillingContext,
     tenant_id: UUID,
     invoice: entities.Invoice,
     line: dict[str, Any],
     paise: int,
     now_ms: int,
-) -> tuple[int, int]:
-    """Applies an add-on's line of a paid invoice to its bill: (applied, excess) paise, (0, 0) if it isn't ours."""
+) -> tuple[Bill | None, int]:
+    """Applies an add-on's line of a paid invoice to its bill; no bill if the line isn't ours."""
     named = _REFERENCE.search(str(line.get("name") or ""))
     if named is None:
-        return 0, 0
+        return None, 0
     query = select(Charge).where(Charge.tenant_id == tenant_id, Charge.reference == named.group())
     charge = (await session.scalars(query)).one_or_none()
     if charge is None:
-        return 0, 0
+        return None, 0
     bill = await session.get_one(Bill, (tenant_id, charge.bill_id))
-    applied = await _pay(session, bill, paise, now_ms)
+    applied = await _pay(session, context, bill, paise, now_ms)
     charge.razorpay_invoice_id = charge.razorpay_invoice_id or invoice.id
     _end(charge, ChargeState.PAID, None, now_ms)
-    return applied, paise - applied
+    return bill, applied
 
 
-async def _pay(session: AsyncSession, bill: Bill, paise: int, now_ms: int) -> int:
-    """Applies up to `paise` to the bill and returns how much. A bill paid by it has its other charges cancelled."""
+async def _pay(session: AsyncSession, context: BillingContext, bill: Bill, paise: int, now_ms: int) -> int:
+    """Applies up to `paise` to the bill and returns how much. A bill paid by it has its other charges cancelled.
+
+    A top-up paid by it gets its number and its entry in the wallet.
+    """
     applied = min(paise, due_of(bill))
     if not applied:
         return 0
@@ -158,6 +217,8 @@ async def _pay(session: AsyncSession, bill: Bill, paise: int, now_ms: int) -> in
             .execution_options(synchronize_session="fetch")
         )
         enqueue_after_commit(session, COLLECT)
+        if bill.kind == BillKind.RECEIPT_VOUCHER:
+            await settle_top_up(session, context, bill, now_ms)
     return applied
 
 

@@ -4,15 +4,19 @@ Every step runs under the tenant's lock and reads the row again, so a late or re
 at most one live charge (an index enforces it); the next is created only after a fetch showed the last one gone.
 """
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.elements import ColumnElement
 
-from billing.context import COLLECT, BillingContext, enqueue_after_commit
+from billing.access.projection import project
+from billing.context import COLLECT, SHORTEST_DUE_MS, BillingContext, enqueue_after_commit
 from billing.findings import record_finding
-from billing.models import Bill, Charge, Subscription
+from billing.invoicing.prepaid_bills import AUTOMATIC
+from billing.mandates.mandates import mandate_for
+from billing.models import Bill, Charge, Mandate, Subscription
 from billing.models.bills import SMALLEST_PAISE, balance_sql, due_of
 from billing.models.states import (
     LIVE,
@@ -32,60 +36,108 @@ from core.tenancy.audit import Actor, record
 
 POLL_EVERY_MS = 3_600_000
 """Poll interval, in case a webhook is lost."""
+_LONGEST_WAIT_MS = 2 * DAY_MS
+_LONGEST_DEBIT_MS = 5 * DAY_MS
+"""Announced, a debit takes 25 to 36 hours with its retries."""
 LIST_LAG_MS = 15 * 60_000
 """Razorpay's lists may lag this long; an object missing from one after that doesn't exist."""
 
 
 def needs_charge() -> ColumnElement[bool]:
-    """Bills to be collected that have no live charge and none that waits for an operator."""
-    blocking = select(Charge.id).where(
-        Charge.tenant_id == Bill.tenant_id,
-        Charge.bill_id == Bill.id,
-        Charge.state.in_((*LIVE, ChargeState.FAILED)),
+    """Bills to be collected that have no live charge and none that waits for an operator. A top-up gets only one."""
+    its = select(Charge.id).where(Charge.tenant_id == Bill.tenant_id, Charge.bill_id == Bill.id)
+    blocking = its.where(Charge.state.in_((*LIVE, ChargeState.FAILED)))
+    is_wanted = or_(
+        # A base bill is paid when it is issued, and open only when a lost dispute took its payment back.
+        and_(Bill.kind.in_((BillKind.BASE, BillKind.OVERAGE)), ~blocking.exists()),
+        and_(Bill.kind == BillKind.RECEIPT_VOUCHER, ~its.exists()),
     )
-    is_open = and_(Bill.state == BillState.OPEN, Bill.kind == BillKind.OVERAGE)
-    return and_(is_open, balance_sql() > 0, ~blocking.exists())
+    return and_(Bill.state == BillState.OPEN, is_wanted, balance_sql() > 0)
 
 
 def needs_attention(at_ms: int) -> ColumnElement[bool]:
     """Live charges (joined with their bills) that have a step due now."""
-    bill_changed = or_(Bill.state != BillState.OPEN, balance_sql() != Charge.amount_paise)
+    is_debited = and_(Charge.instrument == Instrument.MANDATE, Charge.state == ChargeState.SUBMITTED)
+    bill_changed = and_(~is_debited, or_(Bill.state != BillState.OPEN, balance_sql() != Charge.amount_paise))
+    unwanted = and_(~is_debited, Charge.wanted_void.is_not(None))  # a debit can't be called back
     expired = and_(Charge.expire_by_ms < at_ms, Charge.checked_ms <= Charge.expire_by_ms)
     unseen = or_(Charge.checked_ms.is_(None), Charge.checked_ms < at_ms - POLL_EVERY_MS, expired)
-    is_due = or_(Charge.state.in_(UNANSWERED), bill_changed, Charge.wanted_void.is_not(None), unseen)
+    is_due = or_(Charge.state.in_(UNANSWERED), bill_changed, unwanted, unseen)
     return and_(Charge.state.in_(LIVE), is_due)
 
 
 async def create_charge(context: BillingContext, tenant_id: UUID, bill_id: UUID) -> None:
-    """Stores the intent of a bill's next charge, if it still needs one. An uncollectable rest is written off."""
+    """Stores the intent of a bill's next charge, if it still needs one. A rest of less than a rupee is carried on."""
     async with context.tenant_transaction(tenant_id) as session:
         query = select(Bill).where(Bill.tenant_id == tenant_id, Bill.id == bill_id, needs_charge())
         bill = (await session.scalars(query)).one_or_none()
         if bill is None:
             return
         if due_of(bill) < SMALLEST_PAISE:
-            bill.state = BillState.CREDITED  # a credit note left less than Razorpay can collect
+            bill.state = BillState.PAID if bill.paid_paise else BillState.CREDITED  # `billing.invoicing.carried`
             return
         at_ms = now_ms()
         of_bill = select(Charge).where(Charge.tenant_id == tenant_id, Charge.bill_id == bill_id)
         earlier = (await session.scalars(of_bill.order_by(Charge.attempt))).all()
         attempt = earlier[-1].attempt + 1 if earlier else 1
+        mandate = await _mandate_for(session, bill, earlier)
+        if mandate is not None and await _waits_for_another(session, mandate, bill, at_ms):
+            return
         had_addon = any(one.instrument == Instrument.ADDON for one in earlier)
-        carrier = None if had_addon else await _addon_carrier(session, context, tenant_id)
+        if mandate is None and bill.reason == AUTOMATIC:
+            # Only a debit can pay a top-up that nobody asked for.
+            bill.state, bill.reason = BillState.VOID, f"{AUTOMATIC}: no mandate can be debited"
+            return
+        is_fixed = had_addon or mandate is not None or bill.kind == BillKind.RECEIPT_VOUCHER
+        carrier = None if is_fixed else await _addon_carrier(session, context, tenant_id)
         session.add(
             Charge(
                 tenant_id=tenant_id,
                 id=uuid7(at_ms),
                 bill_id=bill_id,
                 attempt=attempt,
-                instrument=Instrument.PAYMENT_LINK if carrier is None else Instrument.ADDON,
+                instrument=_instrument(mandate, carrier),
                 state=ChargeState.INTENDED,
                 amount_paise=due_of(bill),
                 reference=f"{bill_id.hex}-{attempt}",
                 subscription_id=carrier,
+                mandate_id=None if mandate is None else mandate.id,
                 created_ms=at_ms,
             )
         )
+        had_debit = any(one.instrument == Instrument.MANDATE for one in earlier)
+        if bill.due_ms is not None and (mandate is not None or had_debit) and bill.due_ms < at_ms + SHORTEST_DUE_MS:
+            bill.due_ms = at_ms + SHORTEST_DUE_MS
+            await project(session, context.zone, tenant_id, at_ms)
+
+
+def _instrument(mandate: Mandate | None, carrier: UUID | None) -> Instrument:
+    if mandate is not None:
+        return Instrument.MANDATE
+    return Instrument.PAYMENT_LINK if carrier is None else Instrument.ADDON
+
+
+async def _mandate_for(session: AsyncSession, bill: Bill, earlier: Sequence[Charge]) -> Mandate | None:
+    """The mandate that can be debited; None after a debit of this bill was tried, whatever came of it.
+
+    A top-up that the tenant asked for is paid by hand.
+    """
+    if bill.kind == BillKind.RECEIPT_VOUCHER and bill.reason != AUTOMATIC:
+        return None
+    mandate = await mandate_for(session, bill.tenant_id, due_of(bill))
+    if mandate is None or any(one.instrument == Instrument.MANDATE and one.order_id is not None for one in earlier):
+        return None
+    was_tried = any(one.mandate_id == mandate.id and one.tried_ms is not None for one in earlier)
+    return None if was_tried else mandate
+
+
+async def _waits_for_another(session: AsyncSession, mandate: Mandate, bill: Bill, at_ms: int) -> bool:
+    """Whether the debit has to wait for the outcome of another one, as Razorpay asks; for two days at most."""
+    others = select(Charge.id).where(
+        Charge.tenant_id == mandate.tenant_id, Charge.mandate_id == mandate.id, Charge.state.in_(LIVE)
+    )
+    is_busy = await session.scalar(others.limit(1)) is not None
+    return is_busy and at_ms < (bill.issued_ms or at_ms) + _LONGEST_WAIT_MS
 
 
 async def _addon_carrier(session: AsyncSession, context: BillingContext, tenant_id: UUID) -> UUID | None:
@@ -151,15 +203,25 @@ async def void_charge(context: BillingContext, charge: Charge, reason: str) -> N
 
 
 async def retry_failed_charge(context: BillingContext, actor: Actor, charge_id: UUID, *, reason: str) -> Charge:
-    """Voids a refused charge for an operator, so that the next one is made. Raises NotFound, Conflict, Unavailable."""
+    """Voids a refused charge, or a debit that has no outcome for too long, so that the next charge is made.
+
+    Raises NotFound, Conflict, Unavailable.
+    """
     async with context.locked_by_id(Charge, charge_id) as (session, charge):
-        if charge.state != ChargeState.FAILED:
+        if charge.state != ChargeState.FAILED and not is_stuck(charge, now_ms()):
             raise Conflict(f"only a failed charge can be retried; this one is {charge.state}")
+        before = {"state": charge.state, "error": charge.error}
         charge.state, owner, target = ChargeState.VOID, charge.tenant_id, f"charge:{charge_id}"
-        before, after = {"state": ChargeState.FAILED, "error": charge.error}, {"state": charge.state, "reason": reason}
+        after = {"state": charge.state, "reason": reason}
         record(session, actor, "charge.retry", tenant_id=owner, target=target, before=before, after=after)
         enqueue_after_commit(session, COLLECT)
     return charge
+
+
+def is_stuck(charge: Charge, at_ms: int) -> bool:
+    """Whether a debit has no outcome for longer than Razorpay takes."""
+    is_debit = charge.instrument == Instrument.MANDATE and charge.state == ChargeState.SUBMITTED
+    return is_debit and at_ms > (charge.tried_ms or charge.created_ms) + _LONGEST_DEBIT_MS
 
 
 def link_expiry_ms(context: BillingContext, at_ms: int) -> int:

@@ -1,24 +1,49 @@
-"""The duty that collects open bills: creates missing charges, advances live ones, and sends refunds.
+"""The duty that collects open bills: creates missing charges, advances live ones, sends refunds, and closes findings.
 
-Repeating a step is harmless: links are unique by reference, and add-ons are looked for first. A failing charge doesn't
-stop the others. Razorpay down: the next run continues. Postgres down: Unavailable.
+Repeating a step is harmless: links are unique by reference; add-ons and debits are looked for first. A failing charge
+doesn't stop the others. Razorpay down: the next run continues. Postgres down: Unavailable.
 """
 
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from uuid import UUID
 
 from sqlalchemy import or_, select
 
 from billing.collection.addons import delete_addon, refresh_addon, submit_addon
 from billing.collection.charges import claim_charge, create_charge, needs_attention, needs_charge
+from billing.collection.mandate_debits import refresh_debit, submit_debit
 from billing.collection.payment_links import apply_link, cancel_link, refresh_link, submit_link
 from billing.context import BillingContext
+from billing.findings.resolved import resolve_findings
+from billing.invoicing.fee_credits import credit_refunded_fees
+from billing.mandates.sync import MANDATE_NOTE, refresh_mandate_by_payment
 from billing.models import Bill, Charge
-from billing.models.states import UNANSWERED, ChargeState, Instrument
+from billing.models.states import LIVE, UNANSWERED, ChargeState, Instrument
 from billing.payments.refunds import send_refunds
 from billing.razorpay.entities import Payment
 from billing.writes import SUBMITTING, advance_all
 from core.clock import now_ms
 from core.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps of one instrument. `call_back` cancels what can be cancelled, and applies what a fetch then says."""
+
+    submit: Callable[..., Awaitable[None]]
+    refresh: Callable[[BillingContext, Charge], Awaitable[None]]
+    call_back: Callable[[BillingContext, Charge], Awaitable[None]]
+
+
+_STEPS: Mapping[str, Steps] = MappingProxyType(
+    {
+        Instrument.PAYMENT_LINK: Steps(submit_link, refresh_link, cancel_link),
+        Instrument.ADDON: Steps(submit_addon, refresh_addon, delete_addon),
+        Instrument.MANDATE: Steps(submit_debit, refresh_debit, refresh_debit),  # a debit can't be called back
+    }
+)
 
 
 async def collect(context: BillingContext) -> None:
@@ -35,24 +60,37 @@ async def collect(context: BillingContext) -> None:
     )
     await advance_all(context, due, advance_charge, Charge)
     await send_refunds(context)
+    await credit_refunded_fees(context)
+    async with context.database.session() as session:
+        await resolve_findings(session, now_ms())
+
+
+async def collect_bill(context: BillingContext, tenant_id: UUID, bill_id: UUID) -> None:
+    """Makes the next steps of one bill's collection now. Raises RazorpayError, Unavailable."""
+    await create_charge(context, tenant_id, bill_id)
+    query = select(Charge.id).where(Charge.tenant_id == tenant_id, Charge.bill_id == bill_id, Charge.state.in_(LIVE))
+    async with context.database.session() as session:
+        charge_id = await session.scalar(query)
+    if charge_id is not None:
+        await advance_charge(context, tenant_id, charge_id)
 
 
 async def advance_charge(context: BillingContext, tenant_id: UUID, charge_id: UUID) -> None:
     """Makes the next steps of a charge. Raises RazorpayError, Unavailable."""
     charge, was = await claim_charge(context, tenant_id, charge_id)
-    is_addon = charge.instrument == Instrument.ADDON
+    steps = _STEPS[charge.instrument]
     if was in UNANSWERED:
-        await (submit_addon if is_addon else submit_link)(context, charge, again=was == SUBMITTING)
+        await steps.submit(context, charge, again=was == SUBMITTING)
         charge = await context.read(Charge, tenant_id, charge_id)
     elif was == ChargeState.SUBMITTED and charge.wanted_void is None:
-        await (refresh_addon if is_addon else refresh_link)(context, charge)
+        await steps.refresh(context, charge)
         charge = await context.read(Charge, tenant_id, charge_id)
     if charge.state == ChargeState.SUBMITTED and charge.wanted_void is not None:
-        await (delete_addon if is_addon else cancel_link)(context, charge)
+        await steps.call_back(context, charge)
 
 
 async def refresh_charge(context: BillingContext, tenant_id: UUID, charge_id: UUID) -> None:
-    """Fetches the link or add-on of a charge and applies it. Raises RazorpayError, Unavailable, NotFound.
+    """Fetches the link, add-on or debit of a charge and applies it. Raises RazorpayError, Unavailable, NotFound.
 
     A link whose creation is in doubt is looked up by its reference; such an add-on is left to the duty.
     """
@@ -61,7 +99,9 @@ async def refresh_charge(context: BillingContext, tenant_id: UUID, charge_id: UU
     if charge is None:
         raise NotFound("no such charge")
     if charge.razorpay_id is not None:
-        await (refresh_addon if charge.instrument == Instrument.ADDON else refresh_link)(context, charge)
+        await _STEPS[charge.instrument].refresh(context, charge)
+    elif charge.order_id is not None and charge.instrument == Instrument.MANDATE:
+        await refresh_debit(context, charge)
     elif charge.instrument == Instrument.PAYMENT_LINK and charge.state == ChargeState.SUBMITTING:
         for link in await context.razorpay.find_payment_links(charge.reference):
             await refresh_charge_by_link(context, link.id, charge.reference)
@@ -88,17 +128,20 @@ async def refresh_charge_by_link(context: BillingContext, link_id: str, referenc
 
 
 async def refresh_charge_by_payment(context: BillingContext, payment: Payment) -> bool:
-    """Refreshes the charge whose link a payment came on, found by the payment's notes or order; False if none.
+    """Refreshes the charge whose link or debit a payment came on, found by its notes or order; False if none.
 
-    This also finds money on a link that was believed gone. Raises RazorpayError, Unavailable.
+    This also finds money on a link that was believed gone. A payment that authorised a mandate refreshes that. Raises
+    RazorpayError, Unavailable.
     """
+    if MANDATE_NOTE in payment.notes:
+        return await refresh_mandate_by_payment(context, payment) is not None
     charge_id = _uuid(payment.notes.get("charge"))
     known = Charge.order_id == payment.order_id if charge_id is None else Charge.id == charge_id
     if charge_id is None and payment.order_id is None:
         return False
     async with context.database.session() as session:
         charge = (await session.scalars(select(Charge).where(known))).first()
-    if charge is None or charge.instrument != Instrument.PAYMENT_LINK:
+    if charge is None or charge.instrument == Instrument.ADDON:
         return False
     await refresh_charge(context, charge.tenant_id, charge.id)
     return True

@@ -43,12 +43,23 @@ def overage_lines(bill: OverageBill, taken: AlreadyBilled | None = None) -> list
     return lines
 
 
+def promotion_lines(paise: int) -> list[dict[str, Any]]:
+    """The line that promotional credit takes off the taxable value; on a credit note, what of it comes back."""
+    return [{"kind": "promotion", "text": "Promotional credit", "amount_paise": -paise}] if paise else []
+
+
+def advance_lines(paise: int) -> list[dict[str, Any]]:
+    """The line of a top-up, or of one that is given back."""
+    return [{"kind": "advance", "text": "Advance for usage", "amount_paise": paise}]
+
+
 def _meter_line(line: Line, amount_paise: int) -> dict[str, Any]:
     return {
         "kind": "meter",
         "meter": line.meter.value,
         "quantity": line.quantity,
         "allowance": line.allowance,
+        **({} if line.of_allowance is None else {"of_allowance": line.of_allowance}),
         "excess": line.excess,
         "rate_paise": line.rate_paise,
         "unrounded_numerator": line.unrounded_numerator,

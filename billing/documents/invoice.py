@@ -1,4 +1,4 @@
-"""The content of a tax invoice or credit note, with all required particulars and checked sums. Pure.
+"""The content of a tax invoice, credit note or voucher, with all required particulars and checked sums. Pure.
 
 Rule 46 (53 for credit notes) of the CGST Rules requires number and date, both parties with their GSTINs, the place of
 supply, the service's code (SAC), taxable value, rate and amount of each tax, and whether tax is payable on reverse
@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from billing.documents.logo import Logo
 from billing.gst.gstin import STATES
 from billing.gst.invoice_numbers import Document as Kind
 from billing.gst.invoice_numbers import Mode
@@ -22,7 +23,19 @@ from core.figures import grouped
 
 NO_IRN = "No e-invoice (IRN) has been generated for this document by Naka."
 NOT_A_DOCUMENT = {Mode.SANDBOX: "SANDBOX - NOT A TAX DOCUMENT", Mode.TEST: "TEST - NOT A TAX DOCUMENT"}
-TITLES = {Kind.TAX_INVOICE: "Tax invoice", Kind.CREDIT_NOTE: "Credit note"}
+TITLES = {
+    Kind.TAX_INVOICE: "Tax invoice",
+    Kind.CREDIT_NOTE: "Credit note",
+    Kind.RECEIPT_VOUCHER: "Receipt voucher",
+    Kind.REFUND_VOUCHER: "Refund voucher",
+}
+VOUCHERS = frozenset({Kind.RECEIPT_VOUCHER, Kind.REFUND_VOUCHER})
+"""Documents of an advance (rules 50 and 51), which belong to no period."""
+_CAPTIONS = {
+    Kind.CREDIT_NOTE: "Credited items",
+    Kind.RECEIPT_VOUCHER: "Advance",
+    Kind.REFUND_VOUCHER: "Refunded advance",
+}
 _PAISE = 100
 _METERS = {
     "input_tokens": "Input tokens",
@@ -44,7 +57,10 @@ class LineKind(StrEnum):
     PLAN = "plan"
     METER = "meter"
     CEILING = "ceiling"
+    CARRIED = "carried"
     ROUNDING = "rounding"
+    PROMOTION = "promotion"
+    ADVANCE = "advance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +100,11 @@ class DocumentLine:
     @classmethod
     def of(cls, line: dict[str, Any]) -> "DocumentLine":
         """From a stored line (`billing.documents.bill_lines`)."""
-        return msgspec.convert({"text": _METERS.get(line.get("meter", ""))} | line, cls)
+        text, of_allowance = _METERS.get(line.get("meter", "")), line.get("of_allowance")
+        if of_allowance is not None and of_allowance > line["allowance"]:
+            used = grouped(of_allowance - line["allowance"])
+            text = f"{text} ({used} of the {grouped(of_allowance)} included were used earlier in the period)"
+        return msgspec.convert({"text": text} | line, cls)
 
     @property
     def unrounded(self) -> str:
@@ -128,12 +148,17 @@ class Document:
     reason: str = ""
     paid: PaidNote | None = None
     pay_url: str | None = None
+    due_paise: int | None = None
+    """The amount that `pay_url` collects; None: the total."""
+    carried_paise: int = 0
+    """Rests of earlier bills, less than a rupee each, that are paid with this one."""
+    logo: Logo | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks the sums and the payment link."""
-        if self.kind is Kind.CREDIT_NOTE and not self.refers_to:
-            raise DoesNotAddUp(f"{self.number}: a credit note must name its invoice")
+        if self.kind in {Kind.CREDIT_NOTE, Kind.REFUND_VOUCHER} and not self.refers_to:
+            raise DoesNotAddUp(f"{self.number}: a {TITLES[self.kind].lower()} must name the document that it reduces")
         safe = ("https://",) if self.mode is Mode.LIVE else ("https://", "http://")  # the simulator has no certificate
         if self.pay_url is not None and not self.pay_url.startswith(safe):
             raise DoesNotAddUp(f"{self.number}: the payment link must use https")
@@ -147,7 +172,7 @@ class Document:
     @property
     def caption(self) -> str:
         """The caption of the lines' table."""
-        return "Credited items" if self.kind is Kind.CREDIT_NOTE else "Line items"
+        return _CAPTIONS.get(self.kind, "Line items")
 
     @property
     def title(self) -> str:
@@ -174,14 +199,15 @@ class Document:
         found = [
             (f"{self.title} number", self.number),
             ("Date", written(self.issued_on)),
-            ("Period", f"{written(self.period[0])} to {written(self.period[1])}"),
+            *(() if self.kind in VOUCHERS else (("Period", " to ".join(map(written, self.period))),)),
             ("Plan", self.plan),
             ("SAC", self.sac),
             ("Place of supply", self.place_of_supply),
             ("Tax payable on reverse charge", "No"),
         ]
         if self.refers_to:
-            found.append(("Against tax invoice", ", ".join(self.refers_to)))
+            what = "receipt voucher" if self.kind is Kind.REFUND_VOUCHER else "tax invoice"
+            found.append((f"Against {what}", ", ".join(self.refers_to)))
         if self.reason:
             found.append(("Reason", self.reason))
         if self.paid is not None:
@@ -196,6 +222,20 @@ class Document:
         found = [("Taxable value", rupees(self.taxable_paise))]
         found += [(f"{line.component} at {percent(line.rate_bp)}", rupees(line.tax_paise)) for line in self.tax]
         return found + ([("Rounding", rupees(self.rounding_paise))] if self.rounding_paise else [])
+
+    def payable(self) -> list[tuple[str, str]]:
+        """Labels and amounts below the total, if other bills' rests are paid with it."""
+        if not self.carried_paise:
+            return []
+        return [
+            ("Rests of earlier bills", rupees(self.carried_paise)),
+            ("To pay", rupees(self.total_paise + self.carried_paise)),
+        ]
+
+    @property
+    def due(self) -> str:
+        """The amount that the payment link collects."""
+        return rupees(self.total_paise if self.due_paise is None else self.due_paise)
 
     def columns(self) -> tuple[str, ...]:
         """The column headings of the lines' table."""

@@ -19,9 +19,22 @@ from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.pdfmetrics import stringWidth
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
-from reportlab.platypus import BaseDocTemplate, Flowable, Frame, PageTemplate, Paragraph, Spacer, Table, TableStyle
+from reportlab.platypus import (
+    BaseDocTemplate,
+    Flowable,
+    Frame,
+    Image,
+    KeepTogether,
+    PageTemplate,
+    Paragraph,
+    Spacer,
+    Table,
+    TableStyle,
+)
 
 from billing.documents.invoice import NO_IRN, Document, Party
+from billing.documents.logo import Logo
+from billing.documents.qr import qr_drawing
 from billing.gst.rupees import rupees
 
 _MARGIN = 14 * mm
@@ -31,6 +44,9 @@ _PADDING = 13
 """Of a cell, both sides together, in points."""
 _LEAST = 28 * mm
 """Minimum width of the description."""
+_CODE = 30 * mm
+"""Side of the QR code."""
+_LOGO = (60 * mm, 18 * mm)
 _FONTS = Path(font_source_sans_pro.font_directory)
 _PLAIN, _BOLD = "NakaSans", "NakaSansBold"
 _GREY = colors.HexColor("#555555")
@@ -92,18 +108,29 @@ def _story(document: Document) -> list[Flowable]:
         story += [banner, Spacer(1, 4 * mm)]
     cells = [_party("Supplier", document.supplier), _party("Customer", document.customer)]
     parties = Table([cells], colWidths=[_WIDTH / 2] * 2, style=_TIGHT)
+    if document.logo is not None:
+        story += [_logo(document.logo), Spacer(1, 3 * mm)]
     story += [Paragraph(document.title, _HEAD), Spacer(1, 4 * mm), parties, Spacer(1, 5 * mm)]
     story += [_facts(document), Spacer(1, 5 * mm), _lines(document), Spacer(1, 3 * mm), _sums(document)]
     story += [Spacer(1, 2 * mm), Paragraph(document.words, _RIGHT), Spacer(1, 5 * mm)]
     if document.pay_url:
         url = _safe(document.pay_url)
-        story.append(Paragraph(f'Pay here: <link href="{url}">{url}</link>', _BODY))
+        pay = Paragraph(f'Pay {document.due} here: <link href="{url}">{url}</link>', _BODY)
+        story.append(KeepTogether([pay, qr_drawing(document.pay_url, _CODE)]))
     story += [Paragraph(_safe(note), _BODY) for note in document.notes]
     story.append(Spacer(1, 6 * mm))
     if any(ord(char) not in _glyphs() for text in _texts(document) for char in text):
         story.append(Paragraph(LACKING, _SMALL))
     story.append(Paragraph(f"This is a computer-generated document and needs no signature. {NO_IRN}", _SMALL))
     return story
+
+
+def _logo(logo: Logo) -> Image:
+    """The logo within its box, in its own proportions."""
+    image = Image(BytesIO(logo.content), hAlign="LEFT")
+    scale = min(_LOGO[0] / image.imageWidth, _LOGO[1] / image.imageHeight)
+    image.drawWidth, image.drawHeight = image.imageWidth * scale, image.imageHeight * scale
+    return image
 
 
 def _party(label: str, party: Party) -> list[Flowable]:
@@ -147,6 +174,7 @@ def _widest(head: str, cells: Sequence[str], size: float) -> float:
 def _sums(document: Document) -> Table:
     rows = [[Paragraph(label, _RIGHT), Paragraph(amount, _RIGHT)] for label, amount in document.sums()]
     rows.append([Paragraph("Total", _STRONG_RIGHT), Paragraph(rupees(document.total_paise), _STRONG_RIGHT)])
+    rows += [[Paragraph(text, _STRONG_RIGHT) for text in row] for row in document.payable()]
     return Table(rows, colWidths=[40 * mm, 35 * mm], hAlign="RIGHT", style=_SUMMED)
 
 

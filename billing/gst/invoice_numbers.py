@@ -1,4 +1,4 @@
-"""Numbers of invoices and credit notes, consecutive within a series and a financial year. Pure.
+"""Numbers of invoices, credit notes and vouchers, consecutive within a series and a financial year. Pure.
 
 Rule 46 of the CGST Rules: consecutive, unique within a financial year, at most 16 characters. `INV/2627/0000042` is the
 42nd live tax invoice of April 2026 to March 2027, in Indian time whatever the operator's time zone.
@@ -34,6 +34,8 @@ class Document(StrEnum):
 
     TAX_INVOICE = "tax_invoice"
     CREDIT_NOTE = "credit_note"
+    RECEIPT_VOUCHER = "receipt_voucher"
+    REFUND_VOUCHER = "refund_voucher"
 
 
 class Mode(StrEnum):
@@ -56,19 +58,31 @@ class Series(StrEnum):
 
     LIVE_INVOICES = "INV"
     LIVE_CREDIT_NOTES = "CRN"
+    LIVE_RECEIPT_VOUCHERS = "RCV"
+    LIVE_REFUND_VOUCHERS = "RFV"
     TEST_INVOICES = "TIN"
     TEST_CREDIT_NOTES = "TCN"
+    TEST_RECEIPT_VOUCHERS = "TRC"
+    TEST_REFUND_VOUCHERS = "TRF"
     SANDBOX_INVOICES = "SIN"
     SANDBOX_CREDIT_NOTES = "SCN"
+    SANDBOX_RECEIPT_VOUCHERS = "SRC"
+    SANDBOX_REFUND_VOUCHERS = "SRF"
 
 
 _SERIES = {
     (Document.TAX_INVOICE, Mode.LIVE): Series.LIVE_INVOICES,
     (Document.CREDIT_NOTE, Mode.LIVE): Series.LIVE_CREDIT_NOTES,
+    (Document.RECEIPT_VOUCHER, Mode.LIVE): Series.LIVE_RECEIPT_VOUCHERS,
+    (Document.REFUND_VOUCHER, Mode.LIVE): Series.LIVE_REFUND_VOUCHERS,
     (Document.TAX_INVOICE, Mode.TEST): Series.TEST_INVOICES,
     (Document.CREDIT_NOTE, Mode.TEST): Series.TEST_CREDIT_NOTES,
+    (Document.RECEIPT_VOUCHER, Mode.TEST): Series.TEST_RECEIPT_VOUCHERS,
+    (Document.REFUND_VOUCHER, Mode.TEST): Series.TEST_REFUND_VOUCHERS,
     (Document.TAX_INVOICE, Mode.SANDBOX): Series.SANDBOX_INVOICES,
     (Document.CREDIT_NOTE, Mode.SANDBOX): Series.SANDBOX_CREDIT_NOTES,
+    (Document.RECEIPT_VOUCHER, Mode.SANDBOX): Series.SANDBOX_RECEIPT_VOUCHERS,
+    (Document.REFUND_VOUCHER, Mode.SANDBOX): Series.SANDBOX_REFUND_VOUCHERS,
 }
 
 

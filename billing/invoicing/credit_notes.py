@@ -2,25 +2,31 @@
 
 Each note credits one bill by at most what is left of it, so a bill credited in full gets exactly its tax back, in one
 note or several. A credited amount that was paid is refunded; an open bill's charge is replaced by one for the rest.
+What the wallet paid goes back to the wallet.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.context import COLLECT, BillingContext, enqueue_after_commit
-from billing.documents.bill_lines import overage_lines
+from billing.documents.bill_lines import overage_lines, promotion_lines
 from billing.findings import record_finding
 from billing.gst.tax import BASIS_POINTS, TaxLine
-from billing.invoicing.issuing import billed_by, finalise, new_document
-from billing.models import Bill, Charge, Payment, Refund
+from billing.invoicing.issuing import billed_by, finalise, give_number, new_document
+from billing.invoicing.prepaid_bills import give_back_to_wallet
+from billing.ledger.movements import bill_credited, write_off_reversed
+from billing.models import Bill, Charge, Dispute, Payment, Refund
 from billing.models.bills import SMALLEST_PAISE, balance_of
 from billing.models.states import REFUND_UNSENT, BillKind, BillState
 from billing.payments.refunds import request_refund
 from billing.rating.overage import OverageBill, Reading, Terms, price_period
+from billing.wallet.draw import give_back, total_of
+from billing.wallet.entries import drawn_by
 from core.money import divide_half_up
 
 
@@ -53,7 +59,16 @@ async def _issue(
     left = billed_by([bill, *notes])
     whole = left.total_paise <= -owed.taxable_paise
     taken = -left if whole else owed.taken
-    tax = [_credited_tax(line, notes, taken.total_paise, whole=whole) for line in _tax(bill)]
+    whole = whole and bill.taxable_paise == billed_by([bill]).total_paise  # else other periods' usage is on it, too
+    drawn = await drawn_by(session, bill)
+    back = give_back(drawn, -taken.total_paise)
+    promotion = total_of(back, money=False)  # it was never part of the taxable value
+    taxable_paise, left_paise = taken.total_paise + promotion, sum(each.taxable_paise for each in (bill, *notes))
+    carried = max(0, -left_paise - taxable_paise)  # credits of other periods are on the bill: it was for less
+    taxable_paise += carried
+    whole = whole or carried > 0
+    whole = whole or (bool(drawn) and total_of(back, money=True) == total_of(drawn, money=True))
+    tax = [credited_tax(line, notes, taxable_paise, whole=whole) for line in _tax(bill)]
     note = await new_document(
         session,
         bill,
@@ -62,20 +77,34 @@ async def _issue(
         supply=bill.supply,
         customer=bill.customer,
         supplier=bill.supplier,
-        lines=overage_lines(owed, taken),
+        lines=[*overage_lines(owed, taken), *promotion_lines(-promotion), *_credited_before(carried)],
         taken=msgspec.to_builtins(taken),
-        taxable_paise=taken.total_paise,
+        taxable_paise=taxable_paise,
         tax=msgspec.to_builtins(tax),
-        total_paise=taken.total_paise + sum(line.tax_paise for line in tax),
+        total_paise=taxable_paise + sum(line.tax_paise for line in tax),
         refers_to=bill.id,
     )
+    if drawn:
+        await give_number(session, context, note, now_ms)
+        note.state = BillState.ISSUED
+        await apply_note(session, bill, note, now_ms)
+        await give_back_to_wallet(session, note, back, now_ms)
+        return note
     await finalise(session, context, note, now_ms)
     if note.number is not None:
-        await _apply(session, context, bill, note)
+        back_paise = await apply_note(session, bill, note, now_ms)
+        enqueue_after_commit(session, COLLECT)
+        if back_paise > 0:
+            await _refund(session, context, bill, note, back_paise)
     return note
 
 
-def _credited_tax(line: TaxLine, notes: Sequence[Bill], taxable_paise: int, *, whole: bool) -> TaxLine:
+def _credited_before(paise: int) -> list[dict[str, Any]]:
+    """The line of what the bill itself credited of other periods."""
+    return [{"kind": "carried", "text": "Credited by the bill already", "amount_paise": paise}] if paise else []
+
+
+def credited_tax(line: TaxLine, notes: Sequence[Bill], taxable_paise: int, *, whole: bool) -> TaxLine:
     """One tax component of a note: rounded like a bill's, but at most what is left of the bill's own."""
     left = line.tax_paise + sum(
         one.tax_paise for note in notes for one in _tax(note) if one.component is line.component
@@ -85,19 +114,23 @@ def _credited_tax(line: TaxLine, notes: Sequence[Bill], taxable_paise: int, *, w
     return replace(line, tax_paise=-min(left, divide_half_up(-taxable_paise * line.rate_bp, BASIS_POINTS)))
 
 
-async def _apply(session: AsyncSession, context: BillingContext, bill: Bill, note: Bill) -> None:
-    """Credits the bill by the note, and refunds what was paid above the rest."""
-    before = max(0, -balance_of(bill))
+async def apply_note(session: AsyncSession, bill: Bill, note: Bill, now_ms: int) -> int:
+    """Credits the bill by the numbered note, and books it. Returns the paise that were paid above what is left.
+
+    A debt that was written off is credited first: nobody paid it. The tenant's next bill collects a rest of less than a
+    rupee (`billing.invoicing.carried`).
+    """
+    before, forgiven_paise = max(0, -balance_of(bill)), min(bill.written_off_paise, -note.total_paise)
+    bill.written_off_paise -= forgiven_paise
+    await write_off_reversed(session, bill, note, forgiven_paise, now_ms)
     bill.credited_paise -= note.total_paise
-    back = max(0, -balance_of(bill)) - before
-    if bill.state in {BillState.OPEN, BillState.WAIVED}:
-        if bill.credited_paise >= bill.total_paise:
-            bill.state = BillState.CREDITED
-        elif balance_of(bill) < SMALLEST_PAISE:
-            bill.state = BillState.PAID if bill.paid_paise > 0 else BillState.WAIVED
-    enqueue_after_commit(session, COLLECT)
-    if back > 0:
-        await _refund(session, context, bill, note, back)
+    back_paise = max(0, -balance_of(bill)) - before
+    if bill.state == BillState.OPEN and balance_of(bill) < SMALLEST_PAISE:
+        is_paid = bill.paid_paise > 0 and bill.credited_paise < bill.total_paise
+        bill.state = BillState.PAID if is_paid else BillState.CREDITED
+    await session.flush()
+    await bill_credited(session, note, back_paise, now_ms)
+    return back_paise
 
 
 async def _refund(session: AsyncSession, context: BillingContext, bill: Bill, note: Bill, back_paise: int) -> None:
@@ -134,7 +167,13 @@ async def _payments(session: AsyncSession, bill: Bill) -> list[tuple[Payment, in
                 Refund.state.in_(REFUND_UNSENT),
             )
         )
-        found.append((payment, payment.amount_paise - payment.refunded_paise - int(wanted or 0)))
+        lost = await session.scalar(
+            select(func.coalesce(func.sum(Dispute.amount_paise), 0)).where(
+                Dispute.tenant_id == bill.tenant_id, Dispute.payment_id == payment.razorpay_id, Dispute.status == "lost"
+            )
+        )
+        left_paise = payment.amount_paise - payment.refunded_paise - int(wanted or 0) - int(lost or 0)
+        found.append((payment, left_paise))
     return found
 
 

@@ -1,7 +1,8 @@
 """An operator's decision on a held bill, with an audit entry.
 
-`release_held_bill` makes it final unchanged. `void_held_bill` drops it: its amount counts as billed, so that no later
-close bills it again; or with `again` it counts as not billed, and its period is closed again with the current profiles.
+`release_held_bill` makes it final, taxed by that day's profiles. `void_held_bill` drops it: its amount counts as
+billed, so that no later close bills it again; or with `again` it counts as not billed, and its period is closed again
+with the current profiles.
 """
 
 from collections.abc import AsyncIterator
@@ -9,15 +10,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.access.projection import project
 from billing.context import BillingContext
-from billing.invoicing.issuing import finalise
-from billing.invoicing.overage_bills import NO_PROFILE, close_held_finding
+from billing.invoicing.issuing import copied, finalise, new_document, parties_of, totals_of
+from billing.invoicing.overage_bills import NO_PROFILE, close_held_finding, replace_draft
 from billing.invoicing.period_close import close_period
 from billing.models import Bill, BillingPeriod
-from billing.models.states import BillState
+from billing.models.states import BillKind, BillState
 from core.clock import now_ms
 from core.errors import Conflict
 from core.tenancy.audit import Actor, record
@@ -28,8 +30,9 @@ async def release_held_bill(context: BillingContext, actor: Actor, bill_id: UUID
     async with _decided(context, actor, "bill.release", bill_id) as (session, bill):
         if bill.reason == NO_PROFILE:
             raise Conflict("the bill waits for the tenant's billing profile, or for the operator's")
-        await finalise(session, context, bill, now_ms())
-    return bill
+        final = await _taxed_today(session, bill)
+        await finalise(session, context, final, now_ms())
+    return final
 
 
 async def void_held_bill(
@@ -44,6 +47,19 @@ async def void_held_bill(
             await session.flush()
             await close_period(session, context, period, now_ms())
     return bill
+
+
+async def _taxed_today(session: AsyncSession, bill: Bill) -> Bill:
+    """The bill itself, or a new one in its place if a profile changed since. Without a profile it stays as it is."""
+    parties = await parties_of(session, bill.tenant_id)
+    if parties is None:
+        return bill
+    today = msgspec.json.decode(msgspec.json.encode(copied(parties)))  # as JSON in a row has it: lists, no tuples
+    if today == {name: getattr(bill, name) for name in today}:
+        return bill
+    kept = {"lines": bill.lines, "taken": bill.taken, **totals_of(bill.taxable_paise, parties), **copied(parties)}
+    await replace_draft(session, bill, now_ms())
+    return await new_document(session, bill, BillKind(bill.kind), now_ms(), **kept)
 
 
 @asynccontextmanager

@@ -15,11 +15,15 @@ from billing.context import BillingContext
 from billing.documents.bill_lines import overage_lines
 from billing.findings import record_finding, resolve_finding
 from billing.gst.rupees import rupees
+from billing.invoicing.carried import carried_lines, take_over, waived_documents
 from billing.invoicing.credit_notes import issue_credit_notes
 from billing.invoicing.issuing import Parties, billed_by, copied, finalise, new_document, totals_of
+from billing.invoicing.prepaid_bills import bill_prepaid
 from billing.models import Bill, BillingPeriod, Plan
-from billing.models.states import DRAFT, BillKind, BillState, PeriodKind
-from billing.rating.overage import OverageBill, PastAllowance, PricingOutcome, Reading, Terms, price_period
+from billing.models.bills import SMALLEST_PAISE
+from billing.models.states import DRAFT, BillKind, BillState
+from billing.rating.overage import OverageBill, PastAllowance, PricingOutcome, Reading, price_period
+from billing.wallet.bounds import billed_terms
 
 NO_PROFILE = "no billing profile"
 """Reason of a held bill without parties. It is billed anew once the profiles exist."""
@@ -36,7 +40,7 @@ async def bill_usage(
     now_ms: int,
 ) -> Sequence[Bill]:
     """Issues or holds the documents that the reading requires; empty if none. The tenant's lock is held."""
-    terms = terms_at_close(period)
+    terms = await billed_terms(session, period, now_ms)
     documents = await documents_of(session, period)
     drafts = [bill for bill in documents if is_draft(bill)]
     numbered = [bill for bill in documents if bill.number is not None]
@@ -50,24 +54,19 @@ async def bill_usage(
         case PricingOutcome.NOTHING:
             return ()
         case PricingOutcome.BILL:
+            if terms.past_allowance is PastAllowance.PREPAID and parties is not None:
+                return (await bill_prepaid(session, context, period, owed, parties, now_ms),)
             return (await _bill(session, context, period, owed, parties, now_ms),)
         case PricingOutcome.CREDIT_NOTE:
             return await issue_credit_notes(session, context, numbered, reading, terms, now_ms)
-
-
-def terms_at_close(period: BillingPeriod) -> Terms:
-    """The period's terms. A trial bills nothing, whatever its plan says."""
-    terms = msgspec.convert(period.terms, Terms)
-    if period.kind == PeriodKind.TRIAL:
-        return Terms(terms.meters, PastAllowance.BLOCK)
-    return terms
 
 
 async def documents_of(session: AsyncSession, period: BillingPeriod) -> Sequence[Bill]:
     """The overage bills and credit notes of a period, oldest first."""
     query = (
         select(Bill)
-        .where(Bill.tenant_id == period.tenant_id, Bill.period_id == period.period_id, Bill.kind != BillKind.BASE)
+        .where(Bill.tenant_id == period.tenant_id, Bill.period_id == period.period_id)
+        .where(Bill.kind.in_((BillKind.OVERAGE, BillKind.CREDIT_NOTE)))
         .order_by(Bill.id)
     )
     return (await session.scalars(query)).all()
@@ -99,19 +98,24 @@ async def _bill(
 ) -> Bill:
     """Creates a bill: final, or held with a reason."""
     held = NO_PROFILE if parties is None else await _unusual(session, context, period, owed.taxable_paise)
+    waived = () if held else await waived_documents(session, period.tenant_id, period.period_id)
+    taxable_paise = owed.taxable_paise + sum(one.taxable_paise for one in waived)
+    if totals_of(taxable_paise, parties)["total_paise"] < SMALLEST_PAISE:
+        waived, taxable_paise = (), owed.taxable_paise
     bill = await new_document(
         session,
         period,
         BillKind.OVERAGE,
         now_ms,
-        lines=overage_lines(owed),
+        lines=[*overage_lines(owed), *carried_lines(waived)],
         taken=msgspec.to_builtins(owed.taken),
-        **totals_of(owed.taxable_paise, parties),
+        **totals_of(taxable_paise, parties),
         **copied(parties),
         reason=held,
     )
     if held is None:
         await finalise(session, context, bill, now_ms)
+        take_over(waived, bill)
     else:
         detail = {"bill": str(bill.id), "period": period.period_id, "taxable_paise": owed.taxable_paise, "why": held}
         await record_finding(session, _finding(bill), "bill_held", tenant_id=period.tenant_id, **detail)
@@ -123,7 +127,9 @@ async def _unusual(
 ) -> str | None:
     """Why the bill must be held for an operator; None if its amount is usual."""
     usual_paise = await _usual_paise(session, period)
-    if taxable_paise <= max(context.rules.hold_min_paise, context.rules.hold_factor * usual_paise):
+    plan = await session.get(Plan, (period.plan_code, period.plan_version))
+    of_threshold = 2 * (plan.threshold_paise or 0) if plan is not None else 0
+    if taxable_paise <= max(context.rules.hold_min_paise, context.rules.hold_factor * usual_paise, of_threshold):
         return None
     return f"{rupees(taxable_paise)} before tax, where {rupees(usual_paise)} is usual"
 

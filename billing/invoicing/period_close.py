@@ -1,8 +1,9 @@
-"""Closing periods: the meters of an ended period become a bill, credit notes, or nothing.
+"""Closing periods: the meters of an ended segment of a period become a bill, credit notes, or nothing.
 
-A period waits for its open requests, at most as long as they may run. Each is closed in one transaction under its
-tenant's lock, with number, amount due and projection, so two workers, a crash or a repetition make one bill. A closed
-period whose meters change later (a late settlement, a revision, a credit) is closed again. Postgres down: Unavailable.
+Each segment is closed and billed on its own when it ends. It waits for its open requests, at most as long as they may
+run. It is closed in one transaction under its tenant's lock, with number, amount due and projection, so two workers, a
+crash or a repetition make one bill. A closed segment whose meters change later (a late settlement, a revision, a
+credit) is closed again, and so are the later segments of its period. Postgres down: Unavailable.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,19 +13,21 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, exists, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from billing.access.months import write_past_months
 from billing.access.projection import project
-from billing.context import BillingContext
+from billing.context import CLOSES, BillingContext, enqueue_after_commit
 from billing.findings import record_finding
-from billing.invoicing.calendar_periods import create_month_periods
 from billing.invoicing.issuing import Parties, parties_of
 from billing.invoicing.overage_bills import NO_PROFILE, bill_usage
-from billing.invoicing.readings import changed_since_close, has_open_requests, read_period
 from billing.models import Bill, BillingPeriod, BillingProfile, OperatorProfile
 from billing.models.states import BillState, PeriodState
 from billing.rating.overage import Reading
+from billing.readings import changed_since_close, has_open_requests, read_period
+from billing.segments import segments_of
 from core.clock import now_ms
 from core.errors import NakaError, Unavailable
 from core.logs import get_logger
+from metering.quota.schedule import number_of, window_of
 
 PATIENCE_MS = 15 * 60_000
 """Time past the longest request after which an open one is no longer waited for; recovery settles it."""
@@ -38,9 +41,9 @@ log = get_logger(__name__)
 
 async def close_due(context: BillingContext) -> int:
     """The duty CLOSES: closes every due period and returns how many. Raises Unavailable."""
-    await create_month_periods(context, now_ms())
+    await _write_months(context)
     closed = 0
-    for search in (_ended, changed_since_close, _with_profile):
+    for search in (changed_since_close, _ended, _with_profile):  # a changed one makes later segments due
         async for tenant_id, period_id in _found(context, search):
             closed += await _close_or_log(context, tenant_id, period_id)
     return closed
@@ -48,12 +51,12 @@ async def close_due(context: BillingContext) -> int:
 
 async def close_tenant(context: BillingContext, tenant_id: UUID) -> int:
     """Closes one tenant's due periods and returns how many. Raises the first failure."""
-    await create_month_periods(context, now_ms(), tenant_id)
+    await _write_months(context, tenant_id)
     query = select(BillingPeriod.period_id).where(
         BillingPeriod.tenant_id == tenant_id, BillingPeriod.ends_ms <= now_ms()
     )
     async with context.database.session() as session:
-        names = (await session.scalars(query.order_by(BillingPeriod.ends_ms, BillingPeriod.period_id))).all()
+        names = (await session.scalars(query.order_by(BillingPeriod.ends_ms, BillingPeriod.starts_ms))).all()
     return sum([await close_if_due(context, tenant_id, name) for name in names])
 
 
@@ -93,9 +96,29 @@ async def _close(
     now_ms: int,
 ) -> Sequence[Bill]:
     made = await bill_usage(session, context, period, reading, parties, now_ms)
-    period.state, period.closed_ms, period.reading = PeriodState.CLOSED, now_ms, msgspec.to_builtins(reading)
+    if reading != _last_reading(period):
+        await _reopen_later(session, period)
+    period.state = PeriodState.CLOSED if period.ends_ms <= now_ms else PeriodState.OPEN  # its bill was made anew early
+    period.closed_ms, period.reading = now_ms, msgspec.to_builtins(reading)
     await session.flush()
     return made
+
+
+async def _reopen_later(session: AsyncSession, period: BillingPeriod) -> None:
+    """Makes the closed later segments due again: their allowances are what this one left."""
+    for later in await segments_of(session, period.tenant_id, window_of(period.period_id)):
+        if number_of(later.period_id) > number_of(period.period_id) and later.state == PeriodState.CLOSED:
+            later.state = PeriodState.OPEN
+            enqueue_after_commit(session, CLOSES)
+
+
+def _last_reading(period: BillingPeriod) -> Reading | None:
+    return None if period.reading is None else msgspec.convert(period.reading, Reading)
+
+
+async def _write_months(context: BillingContext, tenant_id: UUID | None = None) -> None:
+    async with context.database.session() as session:
+        await write_past_months(session, context.zone, now_ms(), tenant_id)
 
 
 async def _must_wait(session: AsyncSession, context: BillingContext, period: BillingPeriod, now_ms: int) -> bool:
@@ -110,8 +133,7 @@ async def _would_change(
     session: AsyncSession, period: BillingPeriod, reading: Reading, parties: Parties | None
 ) -> bool:
     """Whether a close would change something: a first one, other meters, or a bill held for a profile that exists."""
-    last = None if period.reading is None else msgspec.convert(period.reading, Reading)
-    if period.state == PeriodState.OPEN or reading != last:
+    if period.state == PeriodState.OPEN or reading != _last_reading(period):
         return True
     waits = exists().where(
         Bill.tenant_id == period.tenant_id, Bill.period_id == period.period_id, Bill.reason == NO_PROFILE

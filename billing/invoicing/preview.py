@@ -10,11 +10,12 @@ from billing.access.periods import new_period, period_at
 from billing.context import BillingContext
 from billing.documents.bill_lines import overage_lines
 from billing.invoicing.issuing import billed_by, parties_of, totals_of
-from billing.invoicing.overage_bills import documents_of, is_draft, terms_at_close
-from billing.invoicing.readings import read_period
+from billing.invoicing.overage_bills import documents_of, is_draft
 from billing.models import Bill, BillingPeriod, Plan
 from billing.models.states import PeriodKind
 from billing.rating.overage import price_period
+from billing.readings import read_period
+from billing.wallet.bounds import billed_terms
 from core.errors import NotFound
 from core.tenancy.accounts import find_tenant
 from metering.quota.windows import Calendar
@@ -39,7 +40,7 @@ async def upcoming_charges(
     period = await _current(session, context, tenant_id, now_ms)
     reading = await read_period(session, tenant_id, period.period_id)
     documents: list[Bill] = [bill for bill in await documents_of(session, period) if not is_draft(bill)]
-    owed = price_period(reading, terms_at_close(period), billed_by(documents))
+    owed = price_period(reading, await billed_terms(session, period, now_ms), billed_by(documents))
     parties = await parties_of(session, tenant_id)
     return UpcomingCharges(
         period=period,

@@ -1,7 +1,7 @@
-"""Price of usage and billed amounts, for the usage reports of metering.
+"""Rated value of usage and billed amounts, for the usage reports of metering.
 
-*Price* is all usage at the rates of its period's terms, ignoring allowance, ceiling and tax, so it can be summed over
-users, keys, models and days. *Billed* is the taxable total of bills. Exact integers, rounded once for display.
+*Rated value* is all usage at the rates of its period's terms, ignoring allowance, ceiling and tax, so it can be summed
+over users, keys, models and days. *Billed* is the taxable total of bills. Exact integers, rounded once for display.
 """
 
 from datetime import date
@@ -14,13 +14,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.selectable import Subquery
 
+from billing.access.months import months_without_row
 from billing.models.bills import Bill
 from billing.models.catalogue import Plan
-from billing.models.states import FINAL
+from billing.models.states import FINAL, VOUCHERS
 from billing.models.subscriptions import BillingPeriod
 from billing.rating.overage import Meter
 from core.money import divide_half_up
-from core.tenancy.models import Tenant
 from metering.models import UsageMeter
 from metering.quota.windows import day_start_ms
 from metering.reports.usage_report import RATES
@@ -33,22 +33,16 @@ _RATES = dict(zip(Meter, RATES, strict=True))
 def period_rates(tenant_id: UUID | None = None) -> Subquery:
     """A table (tenant_id, period_id, each meter's rate in paise per million) for `metering.reports.usage_report`.
 
-    Rates come from the period's terms; a month without a row yet takes its tenant's current plan.
+    Rates come from the terms of the period's segment; a month without a row yet takes its tenant's current plan, and
+    one from before the tenant had a plan has no rates.
     """
     own = select(BillingPeriod.tenant_id, BillingPeriod.period_id, BillingPeriod.terms["meters"].label("meters"))
-    known = select(BillingPeriod.period_id).where(
-        BillingPeriod.tenant_id == UsageMeter.tenant_id, BillingPeriod.period_id == UsageMeter.period_id
-    )
-    others = (
-        select(UsageMeter.tenant_id, UsageMeter.period_id, Plan.meters.label("meters"))
-        .distinct()
-        .join(Tenant, Tenant.id == UsageMeter.tenant_id)
-        .join(Plan, and_(Plan.code == Tenant.plan_code, Plan.version == Tenant.plan_version))
-        .where(~known.exists())
+    months = months_without_row(*([] if tenant_id is None else [UsageMeter.tenant_id == tenant_id]))
+    others = select(months.c.tenant_id, months.c.period_id, Plan.meters.label("meters")).join(
+        Plan, and_(Plan.code == months.c.plan_code, Plan.version == months.c.plan_version)
     )
     if tenant_id is not None:
         own = own.where(BillingPeriod.tenant_id == tenant_id)
-        others = others.where(UsageMeter.tenant_id == tenant_id)
     terms = union_all(own, others).subquery("terms")
     meter = (
         func.jsonb_to_recordset(terms.c.meters.cast(JSONB))
@@ -69,11 +63,19 @@ def period_rates(tenant_id: UUID | None = None) -> Subquery:
 async def billed_by_tenant(
     session: AsyncSession, zone: ZoneInfo, first: date, last: date, tenant_id: UUID | None = None
 ) -> dict[UUID, int]:
-    """Paise before tax per tenant, over final bills issued from `first` to `last`; credit notes are negative."""
+    """Paise before tax per tenant, over final bills issued from `first` to `last`; credit notes are negative.
+
+    Vouchers are left out: an advance is billed when usage uses it up.
+    """
     last_ms = day_start_ms(date.fromordinal(last.toordinal() + 1), zone)
     query = (
         select(Bill.tenant_id, func.sum(Bill.taxable_paise))
-        .where(Bill.state.in_(FINAL), Bill.issued_ms >= day_start_ms(first, zone), Bill.issued_ms < last_ms)
+        .where(
+            Bill.state.in_(FINAL),
+            Bill.kind.not_in(VOUCHERS),
+            Bill.issued_ms >= day_start_ms(first, zone),
+            Bill.issued_ms < last_ms,
+        )
         .group_by(Bill.tenant_id)
     )
     if tenant_id is not None:
@@ -81,9 +83,9 @@ async def billed_by_tenant(
     return {tenant: int(total) for tenant, total in (await session.execute(query)).all()}
 
 
-def paise_of(price_nano_paise: int) -> int:
+def paise_of(rated_nano_paise: int) -> int:
     """A price in whole paise, rounded half up."""
-    return divide_half_up(price_nano_paise, NANO_PER_PAISA)
+    return divide_half_up(rated_nano_paise, NANO_PER_PAISA)
 
 
 def cost_in_paise(cost_nano_usd: int, paise_per_usd: int) -> int:
@@ -91,6 +93,6 @@ def cost_in_paise(cost_nano_usd: int, paise_per_usd: int) -> int:
     return divide_half_up(cost_nano_usd * paise_per_usd, NANO_USD_PER_USD)
 
 
-def margin_paise(price_nano_paise: int, cost_nano_usd: int, paise_per_usd: int) -> int:
+def margin_paise(rated_nano_paise: int, cost_nano_usd: int, paise_per_usd: int) -> int:
     """Price minus the provider's cost, in whole paise, rounded once, half up."""
-    return divide_half_up(price_nano_paise - cost_nano_usd * paise_per_usd, NANO_PER_PAISA)
+    return divide_half_up(rated_nano_paise - cost_nano_usd * paise_per_usd, NANO_PER_PAISA)

@@ -10,9 +10,12 @@ from billing.models.catalogue import (
     RazorpayAccount,
     RazorpayPlan,
 )
-from billing.models.inbox import BillingFinding, RazorpayReconciliation, WebhookEvent
+from billing.models.inbox import BillingFinding, ComparedDay, RazorpayReconciliation, WebhookEvent
+from billing.models.ledger import LedgerEntry
+from billing.models.mandates import Mandate
 from billing.models.money import Dispute, Payment, Refund
 from billing.models.subscriptions import BillingPeriod, Subscription
+from billing.models.wallets import Coupon, WalletEntry, WalletSettings
 
 __all__ = [
     "Alert",
@@ -24,8 +27,12 @@ __all__ = [
     "BillingPeriod",
     "BillingProfile",
     "Charge",
+    "ComparedDay",
+    "Coupon",
     "Dispute",
     "DocumentSeries",
+    "LedgerEntry",
+    "Mandate",
     "OperatorProfile",
     "Payment",
     "Plan",
@@ -34,5 +41,7 @@ __all__ = [
     "RazorpayReconciliation",
     "Refund",
     "Subscription",
+    "WalletEntry",
+    "WalletSettings",
     "WebhookEvent",
 ]

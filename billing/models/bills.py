@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.sql.elements import ColumnElement
 
+from billing.models.keys import tenant_key
 from billing.models.states import LIVE, BillKind, BillState, ChargeState, Instrument, one_of
 from core.postgres.database import Base
 
@@ -16,12 +17,25 @@ SMALLEST_PAISE = 100
 
 
 class Bill(Base):
-    """One document for a tenant; its amounts are never edited. A period's second overage bill is its supplement."""
+    """One document for a tenant; a trigger keeps what is printed on a numbered one.
+
+    A period's second overage bill is its supplement.
+    """
 
     __tablename__ = "bills"
     __table_args__ = (
         CheckConstraint(one_of("kind", BillKind), "kind"),
         CheckConstraint(one_of("state", BillState), "state"),
+        CheckConstraint("number IS NULL OR issued_ms IS NOT NULL", "numbered"),
+        CheckConstraint("kind <> 'credit_note' OR refers_to IS NOT NULL", "refers_to"),
+        CheckConstraint("credited_paise BETWEEN 0 AND greatest(total_paise, 0)", "credited_paise"),
+        CheckConstraint("paid_paise >= 0", "paid_paise"),
+        CheckConstraint("written_off_paise >= 0", "written_off_paise"),
+        CheckConstraint(
+            "CASE WHEN kind IN ('credit_note', 'refund_voucher') THEN total_paise <= 0 ELSE total_paise >= 0 END",
+            "sign",
+        ),
+        tenant_key("bills", "refers_to", "bills.id"),
         Index(None, "id"),
         Index(None, "tenant_id", "period_id"),
         Index(None, "state", postgresql_where=one_of("state", (BillState.HELD, BillState.OPEN))),
@@ -52,6 +66,10 @@ class Bill(Base):
     credited_paise: Mapped[int] = mapped_column(BigInteger, server_default="0")
     """Positive: the part of the total that credit notes cancelled. See `balance_of`."""
     paid_paise: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    carried_paise: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Positive: the rest, less than a rupee, that a later bill collects. Negative: rests that this bill collects."""
+    written_off_paise: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """The debt that an operator gave up."""
     customer: Mapped[dict[str, Any]] = mapped_column(JSONB)
     supplier: Mapped[dict[str, Any]] = mapped_column(JSONB)
     number: Mapped[str | None] = mapped_column(Text, unique=True)
@@ -82,6 +100,9 @@ class Charge(Base):
     __table_args__ = (
         CheckConstraint(one_of("state", ChargeState), "state"),
         CheckConstraint(one_of("instrument", Instrument), "instrument"),
+        CheckConstraint("amount_paise > 0", "amount_paise"),
+        tenant_key("charges", "bill_id", "bills.id"),
+        tenant_key("charges", "mandate_id", "mandates.id"),
         Index("uq_charges_live", "tenant_id", "bill_id", unique=True, postgresql_where=one_of("state", LIVE)),
         Index("uq_charges_attempt", "tenant_id", "bill_id", "attempt", unique=True),
         Index(None, "state", postgresql_where=one_of("state", LIVE)),
@@ -99,6 +120,10 @@ class Charge(Base):
     razorpay_id: Mapped[str | None] = mapped_column(Text, unique=True)
     short_url: Mapped[str | None] = mapped_column(Text)
     order_id: Mapped[str | None] = mapped_column(Text)
+    mandate_id: Mapped[UUID | None]
+    """The mandate that a debit is made on."""
+    payment_id: Mapped[str | None] = mapped_column(Text)
+    """The debit's payment at Razorpay."""
     razorpay_invoice_id: Mapped[str | None] = mapped_column(Text)
     """The invoice that carries an add-on, which can't be deleted from then on."""
     wanted_void: Mapped[str | None] = mapped_column(Text)
@@ -112,8 +137,11 @@ class Charge(Base):
 
 
 def balance_of(bill: Bill) -> int:
-    """Paise of the total that are neither credited nor paid; negative where too much was paid."""
-    return bill.total_paise - bill.credited_paise - bill.paid_paise
+    """Paise of the total, and of rests it collects, that nobody has paid, credited, carried on or written off.
+
+    Negative where too much was paid.
+    """
+    return bill.total_paise - bill.credited_paise - bill.paid_paise - bill.carried_paise - bill.written_off_paise
 
 
 def due_of(bill: Bill) -> int:
@@ -123,4 +151,4 @@ def due_of(bill: Bill) -> int:
 
 def balance_sql() -> ColumnElement[int]:
     """`balance_of` in SQL."""
-    return Bill.total_paise - Bill.credited_paise - Bill.paid_paise
+    return Bill.total_paise - Bill.credited_paise - Bill.paid_paise - Bill.carried_paise - Bill.written_off_paise

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstr
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from billing.models.states import RazorpayPlanState, one_of
+from billing.models.states import PlanState, RazorpayPlanState, one_of
 from core.postgres.database import Base
 from core.tenancy.models import TimestampTz
 
@@ -21,7 +21,9 @@ class Plan(Base):
 
     __tablename__ = "plans"
     __table_args__ = (
-        CheckConstraint("past_allowance IN ('block', 'bill')", "past_allowance"),
+        CheckConstraint("past_allowance IN ('block', 'bill', 'prepaid')", "past_allowance"),
+        CheckConstraint(one_of("state", PlanState), "state"),
+        CheckConstraint("threshold_paise > 0", "threshold_paise"),
         CheckConstraint("when_unpaid IN ('block', 'free')", "when_unpaid"),
     )
 
@@ -38,6 +40,10 @@ class Plan(Base):
     when_unpaid: Mapped[str] = mapped_column(Text, server_default="block")
     """An unpaid tenant gets nothing (402), or the limits of its plan without a subscription."""
     trial_days: Mapped[int] = mapped_column(server_default="0")
+    state: Mapped[str] = mapped_column(Text, server_default="offered")
+    """`PlanState`: the only column that changes."""
+    threshold_paise: Mapped[int | None] = mapped_column(BigInteger)
+    """Overage is billed within a period each time it reaches this much, before tax."""
 
 
 def plan_version(plan: Plan) -> str:

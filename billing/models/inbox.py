@@ -54,10 +54,19 @@ class RazorpayReconciliation(Base):
     report: Mapped[dict[str, Any]] = mapped_column(JSONB)
 
 
+class ComparedDay(Base):
+    """The last comparison of a day's payments and links. A comparison that stopped is continued from these."""
+
+    __tablename__ = "compared_days"
+
+    starts_ms: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    compared_ms: Mapped[int] = mapped_column(BigInteger)
+
+
 class BillingFinding(Base):
     """A billing problem for an operator: an extra subscription, a failed refund, a dispute. `key` is unique.
 
-    It stays open until an operator closes it.
+    It stays open until an operator closes it, or its cause is gone (`resolved`), after which it may open again.
     """
 
     __tablename__ = "billing_findings"
@@ -69,3 +78,4 @@ class BillingFinding(Base):
     detail: Mapped[dict[str, Any]] = mapped_column(JSONB)
     seen_ms: Mapped[int] = mapped_column(BigInteger)
     closed_ms: Mapped[int | None] = mapped_column(BigInteger)
+    resolved: Mapped[bool] = mapped_column(server_default="false")

@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, Boolean, CheckConstraint, ForeignKey, Index, 
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from billing.models.keys import tenant_key
 from billing.models.states import RefundState, one_of
 from core.postgres.database import Base
 
@@ -15,7 +16,16 @@ class Payment(Base):
     """A payment as last fetched, and the bill it paid. `applied + excess = amount` once captured."""
 
     __tablename__ = "payments"
-    __table_args__ = (Index(None, "tenant_id", "bill_id"), Index("uq_payments_razorpay_id", "razorpay_id", unique=True))
+    __table_args__ = (
+        CheckConstraint(
+            "applied_paise >= 0 AND excess_paise >= 0 AND applied_paise + excess_paise <= amount_paise", "amounts"
+        ),
+        CheckConstraint("refunded_paise BETWEEN 0 AND amount_paise", "refunded_paise"),
+        tenant_key("payments", "bill_id", "bills.id"),
+        tenant_key("payments", "charge_id", "charges.id"),
+        Index(None, "tenant_id", "bill_id"),
+        Index("uq_payments_razorpay_id", "razorpay_id", unique=True),
+    )
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     razorpay_id: Mapped[str] = mapped_column(Text, primary_key=True)
@@ -43,6 +53,8 @@ class Refund(Base):
     __tablename__ = "refunds"
     __table_args__ = (
         CheckConstraint(one_of("state", RefundState), "state"),
+        CheckConstraint("amount_paise > 0", "amount_paise"),
+        tenant_key("refunds", "payment_id", "payments.razorpay_id"),
         Index(None, "tenant_id", "payment_id"),
         Index("uq_refunds_cause", "tenant_id", "cause", unique=True),
         Index(
@@ -57,7 +69,9 @@ class Refund(Base):
     payment_id: Mapped[str] = mapped_column(Text)
     amount_paise: Mapped[int] = mapped_column(BigInteger)
     cause: Mapped[str] = mapped_column(Text)
-    """Unique per tenant: `excess:<payment>`, `credit:<note>:<bill>`, `extra:<payment>` or `razorpay:<refund>`."""
+    """Unique per tenant: `excess:<payment>`, `credit:<note>:<bill>`, `extra:<payment>`, `mandate:<payment>` for what
+    authorised a mandate, or `razorpay:<refund>` for one made in Razorpay's dashboard. `<cause>:again:<refund>` sends
+    one that failed again."""
     state: Mapped[str] = mapped_column(Text)
     razorpay_id: Mapped[str | None] = mapped_column(Text, unique=True)
     created_ms: Mapped[int] = mapped_column(BigInteger)
@@ -69,6 +83,7 @@ class Dispute(Base):
     """A payment disputed by the customer's bank."""
 
     __tablename__ = "disputes"
+    __table_args__ = (tenant_key("disputes", "payment_id", "payments.razorpay_id"),)
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     razorpay_id: Mapped[str] = mapped_column(Text, primary_key=True)

@@ -15,19 +15,30 @@ def one_of(column: str, values: Iterable[str]) -> str:
 UNANSWERED = ("intended", "submitting")
 """States of a row whose write to Razorpay has no stored answer yet: not sent, or sent (`billing.writes`)."""
 
-BillKind = StrEnum("BillKind", "BASE OVERAGE CREDIT_NOTE")
-"""`base`: a cycle's fee, issued when paid. `overage`: usage past the allowance. `credit_note`: negative amounts."""
-BillState = StrEnum("BillState", "HELD OPEN PAID VOID WAIVED ISSUED CREDITED")
+PlanState = StrEnum("PlanState", "DRAFT OFFERED WITHDRAWN")
+"""`draft`: not for sale yet. `offered`: can be chosen. `withdrawn`: kept by tenants that have it."""
+
+BillKind = StrEnum("BillKind", "BASE OVERAGE CREDIT_NOTE RECEIPT_VOUCHER REFUND_VOUCHER")
+"""`base`: a cycle's fee, issued when paid. `overage`: usage past the allowance. `credit_note`: negative amounts.
+
+`receipt_voucher`: a top-up of the wallet, numbered when paid. `refund_voucher`: a top-up given back, negative amounts.
+"""
+VOUCHERS = (BillKind.RECEIPT_VOUCHER, BillKind.REFUND_VOUCHER)
+"""Documents of advances: no sales. What uses an advance up is billed by an invoice of its own."""
+BillState = StrEnum("BillState", "HELD OPEN PAID VOID WAIVED ISSUED CREDITED WRITTEN_OFF")
 """`held`: needs an operator. `open`: to be collected. `void`: dropped by an operator, or replaced.
 
-`waived`: less than can be collected. `issued`: a credit note. `credited`: credited in full.
+`waived`: less than can be collected, until a later bill does. `issued`: a credit note. `credited`: credited in full.
+
+`written_off`: a debt that an operator gave up.
 """
-FINAL = (BillState.OPEN, BillState.PAID, BillState.ISSUED, BillState.CREDITED)
+FINAL = (BillState.OPEN, BillState.PAID, BillState.ISSUED, BillState.CREDITED, BillState.WRITTEN_OFF)
 """States of a numbered document."""
 DRAFT = (BillState.HELD, BillState.WAIVED)
 """States of a document without a number; the next pricing of its period replaces it."""
 
-Instrument = StrEnum("Instrument", "PAYMENT_LINK ADDON")
+Instrument = StrEnum("Instrument", "PAYMENT_LINK ADDON MANDATE QR_CODE")
+"""`mandate`: a debit on the tenant's mandate. `qr_code`: a UPI QR code for one payment."""
 ChargeState = StrEnum("ChargeState", "INTENDED SUBMITTING SUBMITTED PAID FAILED VOID")
 """`submitted`: Razorpay has it. `failed`: refused, needs an operator. `void`: read back as expired or deleted."""
 LIVE = (ChargeState.INTENDED, ChargeState.SUBMITTING, ChargeState.SUBMITTED)
@@ -54,6 +65,23 @@ AUTHORISED = frozenset(SubscriptionStatus) - {"created", "cancelled", "expired"}
 """Reached only after the customer authorised the subscription."""
 CancelState = StrEnum("CancelState", "INTENDED SUBMITTING DONE")
 """The call that cancels a subscription at Razorpay."""
+
+MandateState = StrEnum("MandateState", "INTENDED SUBMITTING SUBMITTED ACTIVE ENDED VOID")
+"""`submitted`: waits for the customer's authorisation. `active`: can be debited.
+
+`ended`: opted out, expired or replaced.
+"""
+MANDATE_OPEN = (MandateState.INTENDED, MandateState.SUBMITTING, MandateState.SUBMITTED)
+"""States of a mandate that the customer may still authorise."""
+
+WalletEntryKind = StrEnum("WalletEntryKind", "TOP_UP PROMOTION USAGE EXPIRY REFUND ADJUSTMENT")
+"""`top_up`: paid. `promotion`: given, by a coupon or an operator. `usage`: a closed period's. The others take away."""
+
+LedgerEntryKind = StrEnum(
+    "LedgerEntryKind",
+    "BILL PAYMENT REFUND CREDIT_NOTE WRITE_OFF CARRIED LATE_MONEY DISPUTE TOP_UP WALLET_USAGE WALLET_REFUND OPENING",
+)
+"""The movement that an entry of the ledger explains. `opening`: balances from before there was a ledger."""
 
 PeriodKind = StrEnum("PeriodKind", "CYCLE TRIAL MONTH")
 """`cycle`: a subscription's. `trial`: before its first cycle. `month`: the operator's, without a subscription."""

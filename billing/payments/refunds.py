@@ -1,8 +1,9 @@
 """Refunds: requested once per cause, sent under an idempotency key, followed until processed or failed.
 
-Above the operator's cap a refund waits for approval. A refund made in Razorpay's dashboard gets a row when it is seen;
-the bill that its payment paid stays paid, and a finding reports it. Razorpay down: the duty tries again. Postgres down:
-Unavailable, and nothing is sent.
+Above the operator's cap a refund waits for approval; one that failed is sent again when an operator says so. A refund
+made in Razorpay's dashboard gets a row when it is seen; the bill that its payment paid stays paid, and a finding
+reports it (a fee gets its credit note: `billing.invoicing.fee_credits`). Razorpay down: the duty tries again. Postgres
+down: Unavailable, and nothing is sent.
 """
 
 from functools import partial
@@ -12,7 +13,8 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.context import COLLECT, BillingContext, enqueue_after_commit
-from billing.findings import record_finding
+from billing.findings import record_finding, resolve_finding
+from billing.ledger.movements import refund_changed
 from billing.models import Payment, Refund
 from billing.models.states import REFUND_ENDED, UNANSWERED, RefundState
 from billing.payments.payments import find_payment, update_payment
@@ -26,6 +28,8 @@ from core.tenancy.audit import Actor, record
 
 _POLL_EVERY_MS = 3_600_000
 _NOTE = "naka_refund"
+_AGAIN = ":again:"
+"""In the cause of a refund, before the id of the failed one that it replaces."""
 
 
 async def request_refund(
@@ -67,6 +71,39 @@ async def decide_refund(
         action, after = "refund.approve" if approve else "refund.deny", {"state": row.state, "reason": reason}
         target = f"refund:{refund_id}"
         record(session, actor, action, tenant_id=row.tenant_id, target=target, before=before, after=after)
+        enqueue_after_commit(session, COLLECT)
+    return row
+
+
+async def send_again(context: BillingContext, actor: Actor, refund_id: UUID, *, reason: str) -> Refund:
+    """A new refund in place of one that failed, once; repeated, the same. Raises NotFound, Conflict, Unavailable."""
+    async with context.locked_by_id(Refund, refund_id) as (session, failed):
+        if failed.state != RefundState.FAILED:
+            raise Conflict(f"only a failed refund can be sent again; this one is {failed.state}")
+        cause = f"{failed.cause.split(_AGAIN)[0]}{_AGAIN}{failed.id}"
+        query = select(Refund).where(Refund.tenant_id == failed.tenant_id, Refund.cause == cause)
+        row = (await session.scalars(query)).one_or_none()
+        if row is not None:
+            return row
+        payment = await session.get_one(Payment, (failed.tenant_id, failed.payment_id))
+        left_paise = payment.amount_paise - payment.refunded_paise
+        if left_paise < failed.amount_paise:
+            raise Conflict(f"only {left_paise} paise of the payment are left; the rest was refunded")
+        at_ms = now_ms()
+        row = Refund(
+            tenant_id=failed.tenant_id,
+            id=uuid7(at_ms),
+            payment_id=failed.payment_id,
+            amount_paise=failed.amount_paise,
+            cause=cause,
+            state=RefundState.INTENDED,
+            created_ms=at_ms,
+        )
+        session.add(row)
+        before, after = {"state": failed.state, "error": failed.error}, {"refund": str(row.id), "reason": reason}
+        target = f"refund:{refund_id}"
+        record(session, actor, "refund.retry", tenant_id=row.tenant_id, target=target, before=before, after=after)
+        await resolve_finding(session, f"refund_failed:{refund_id}", at_ms)
         enqueue_after_commit(session, COLLECT)
     return row
 
@@ -167,12 +204,15 @@ async def _apply(session: AsyncSession, payment: Payment, refund: entities.Refun
         await session.flush()
         if payment.bill_id is not None:
             await _report(session, row, "refund_by_hand", bill_id=str(payment.bill_id), razorpay_id=refund.id)
+            enqueue_after_commit(session, COLLECT)
     row.razorpay_id = refund.id
     has_ended = refund.status in REFUND_ENDED
     if row.state not in REFUND_ENDED or has_ended:
         was, row.state = row.state, refund.status if has_ended else RefundState.PENDING
         if row.state == RefundState.FAILED and was != RefundState.FAILED:
             await _report(session, row, "refund_failed")
+    await session.flush()
+    await refund_changed(session, row, now_ms())
 
 
 async def _report(session: AsyncSession, row: Refund, kind: str, **more: str) -> None:

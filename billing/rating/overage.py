@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 from core.money import NANO_USD_PER_MICRO_USD, divide_half_up
 from metering.pricing.tokens import NO_USAGE, Usage
 
@@ -36,10 +38,16 @@ class Meter(StrEnum):
 
 
 class PastAllowance(StrEnum):
-    """The treatment of usage past the allowance."""
+    """The treatment of usage past the allowance. `prepaid`: priced like `bill`, up to what the wallet holds."""
 
     BLOCK = "block"
     BILL = "bill"
+    PREPAID = "prepaid"
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether usage past the allowance costs something."""
+        return self is not PastAllowance.BLOCK
 
 
 class PricingOutcome(StrEnum):
@@ -79,22 +87,30 @@ class Reading:
                 return divide_half_up(self.cost_nano_usd, NANO_USD_PER_MICRO_USD)
 
 
-@dataclass(frozen=True, slots=True)
-class MeterTerms:
-    """The units of a meter that the base price includes, and the paise per million past them."""
+class MeterTerms(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The units of a meter that the base price includes, and the paise per million past them.
+
+    `of_allowance`: the plan's allowance for the whole period, when earlier segments used a part of it
+    (`billing.rating.segments`); `allowance` is what they left.
+    """
 
     meter: Meter
     allowance: int
     rate_paise: int
+    of_allowance: int | None = None
 
     def __post_init__(self) -> None:
+        """Raises ImpossibleTerms."""
         if self.allowance < 0 or self.rate_paise < 0:
             raise ImpossibleTerms(f"{self.meter}: an allowance and a rate must not be negative")
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """A plan's terms for usage. The ceiling is per period, before tax, and required by `bill`."""
+    """A plan's terms for usage. The ceiling is per period, before tax, and required by `bill`.
+
+    Under `prepaid`, the wallet bounds the charge, too (`billing.wallet.funds`).
+    """
 
     meters: tuple[MeterTerms, ...]
     past_allowance: PastAllowance
@@ -108,6 +124,8 @@ class Terms:
             raise ImpossibleTerms("a plan prices spend, or tokens and searches, not both")
         if self.past_allowance is PastAllowance.BILL and self.ceiling_paise is None:
             raise ImpossibleTerms("a plan that bills needs a ceiling")
+        if self.past_allowance is PastAllowance.PREPAID and not any(terms.rate_paise for terms in self.meters):
+            raise ImpossibleTerms("a prepaid plan needs a meter with a rate")
         if self.ceiling_paise is not None and self.ceiling_paise < 0:
             raise ImpossibleTerms("a ceiling must not be negative")
 
@@ -145,13 +163,17 @@ NOTHING_BILLED = AlreadyBilled()
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One meter of a bill: the whole period's price, what earlier bills charged of it, and the difference."""
+    """One meter of a bill: the whole period's price, what earlier bills charged of it, and the difference.
+
+    `of_allowance`: as in `MeterTerms`.
+    """
 
     meter: Meter
     quantity: int
     allowance: int
     rate_paise: int
     earlier_paise: int
+    of_allowance: int | None = None
 
     @property
     def excess(self) -> int:
@@ -219,7 +241,7 @@ def price_period(reading: Reading, terms: Terms, earlier: AlreadyBilled = NOTHIN
     meter that an earlier bill charged and these terms no longer name is credited.
     """
     priced = {meter.meter: meter for meter in terms.meters}
-    billing = terms.past_allowance is PastAllowance.BILL
+    billing = terms.past_allowance.is_priced
     lines = []
     for meter in Meter:
         if meter not in priced and not earlier.by_meter.get(meter):
@@ -232,6 +254,7 @@ def price_period(reading: Reading, terms: Terms, earlier: AlreadyBilled = NOTHIN
                 allowance=own.allowance,
                 rate_paise=own.rate_paise if billing else 0,
                 earlier_paise=earlier.by_meter.get(meter, 0),
+                of_allowance=own.of_allowance,
             )
         )
     return OverageBill(tuple(lines), terms.ceiling_paise if billing else None, earlier.cut_paise)

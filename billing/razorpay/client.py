@@ -6,42 +6,22 @@ bounded time. Source: Razorpay's API reference, and the SDK's code (`razorpay` 2
 """
 
 import re
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import razorpay
 from pydantic import SecretStr
 
-from billing.razorpay.entities import (
-    ENTITY_ID,
-    Addon,
-    Invoice,
-    Misshapen,
-    Payment,
-    PaymentLink,
-    Plan,
-    Refund,
-    Subscription,
-    entities,
-    entity,
-)
-from billing.razorpay.errors import RazorpayUnavailable
+from billing.razorpay.calls import PAGE, Json, bears, checked_id, entities_of, given, nothing
+from billing.razorpay.entities import Addon, Invoice, Payment, PaymentLink, Plan, Refund, Subscription
+from billing.razorpay.recurring import RecurringCalls
 from billing.razorpay.transport import Patience, Session, Transport
 from core.settings import Settings
 
-PAGE = 100  # Razorpay's largest
-MAX_PAGES = 50
-
 _REFUND_KEY = re.compile(r"[A-Za-z0-9_-]{10,}")
 
-E = TypeVar("E", Plan, Subscription, Invoice, Payment, Refund, PaymentLink, Addon)
-Json = dict[str, Any]
-Resource = Callable[[Any], Any]
-"""Selects one of the SDK's resources of a client."""
 
-
-class Razorpay:
+class Razorpay(RecurringCalls):
     """The client. One per process and event loop; close it at the end."""
 
     def __init__(
@@ -53,7 +33,7 @@ class Razorpay:
         def client(session: Session) -> Any:
             return razorpay.Client(session=session, auth=(key_id, key_secret.get_secret_value()), base_url=base_url)
 
-        self._transport = Transport(client, base_url, patience or Patience(), threads)
+        super().__init__(Transport(client, base_url, patience or Patience(), threads))
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Razorpay":
@@ -80,7 +60,7 @@ class Razorpay:
 
     async def find_plans(self, notes: Mapping[str, str]) -> list[Plan]:
         """The plans with all these notes, newest first."""
-        return [plan for plan in await self._all(Plan, lambda sdk: sdk.plan) if _bears(plan.notes, notes)]
+        return [plan for plan in await self._all(Plan, lambda sdk: sdk.plan) if bears(plan.notes, notes)]
 
     async def create_subscription(
         self,
@@ -92,68 +72,83 @@ class Razorpay:
         expire_by: int | None = None,
     ) -> Subscription:
         """Creates a subscription to be authorised at its `short_url`. Only our notes make it unique."""
-        body: Json = {"plan_id": _id(plan_id), "total_count": total_count, "notes": dict(notes)}
-        body = _given(body | {"customer_notify": True}, start_at=start_at, expire_by=expire_by)
+        body: Json = {"plan_id": checked_id(plan_id), "total_count": total_count, "notes": dict(notes)}
+        body = given(body | {"customer_notify": True}, start_at=start_at, expire_by=expire_by)
         return await self._write(Subscription, lambda sdk: sdk.subscription.create(body))
 
     async def fetch_subscription(self, subscription_id: str) -> Subscription:
         """The current subscription."""
-        return await self._fetch(Subscription, _id(subscription_id), lambda sdk: sdk.subscription)
+        return await self._fetch(Subscription, checked_id(subscription_id), lambda sdk: sdk.subscription)
 
     async def list_subscriptions(self, *, since: int | None = None, until: int | None = None) -> list[Subscription]:
         """Created in `since..until`, both inclusive, newest first. The list may lag minutes behind a fetch."""
-        return await self._all(Subscription, lambda sdk: sdk.subscription, _given({}, **{"from": since, "to": until}))
+        return await self._all(Subscription, lambda sdk: sdk.subscription, given({}, **{"from": since, "to": until}))
+
+    def subscription_pages(self, *, since: int) -> AsyncIterator[list[Subscription]]:
+        """Pages of those created since, newest first, however many."""
+        return self._each_page(Subscription, lambda sdk: sdk.subscription, {"from": since})
 
     async def find_subscriptions(
         self, notes: Mapping[str, str], *, since: int | None = None, until: int | None = None
     ) -> list[Subscription]:
         """Subscriptions with all these notes. Finding none proves nothing until the list has caught up."""
-        return [one for one in await self.list_subscriptions(since=since, until=until) if _bears(one.notes, notes)]
+        return [one for one in await self.list_subscriptions(since=since, until=until) if bears(one.notes, notes)]
 
     async def cancel_subscription(self, subscription_id: str) -> Subscription:
         """Cancels now. Pending, halted and paused ones would ignore a cancel at cycle end."""
-        body, one = {"cancel_at_cycle_end": False}, _id(subscription_id)
+        body, one = {"cancel_at_cycle_end": False}, checked_id(subscription_id)
         return await self._write(Subscription, lambda sdk: sdk.subscription.cancel(one, body))
 
     async def pause_subscription(self, subscription_id: str) -> Subscription:
         """Pauses an active subscription now. It would cancel an authenticated one."""
-        one = _id(subscription_id)
+        one = checked_id(subscription_id)
         return await self._write(Subscription, lambda sdk: sdk.subscription.pause(one, {"pause_at": "now"}))
 
     async def resume_subscription(self, subscription_id: str) -> Subscription:
         """Resumes a paused subscription now."""
-        one = _id(subscription_id)
+        one = checked_id(subscription_id)
         return await self._write(Subscription, lambda sdk: sdk.subscription.resume(one, {"resume_at": "now"}))
 
     async def invoices_of(self, subscription_id: str) -> list[Invoice]:
         """All invoices of a subscription, newest first."""
-        one = _id(subscription_id)
+        one = checked_id(subscription_id)
         found = await self._all(Invoice, lambda sdk: sdk.invoice, {"subscription_id": one})
         return [invoice for invoice in found if invoice.subscription_id == one]
 
     async def fetch_invoice(self, invoice_id: str) -> Invoice:
         """The invoice."""
-        return await self._fetch(Invoice, _id(invoice_id), lambda sdk: sdk.invoice)
+        return await self._fetch(Invoice, checked_id(invoice_id), lambda sdk: sdk.invoice)
 
     async def fetch_payment(self, payment_id: str) -> Payment:
         """The payment."""
-        return await self._fetch(Payment, _id(payment_id), lambda sdk: sdk.payment)
+        return await self._fetch(Payment, checked_id(payment_id), lambda sdk: sdk.payment)
 
     async def list_payments(self, *, since: int, until: int) -> list[Payment]:
         """Created in `since..until`, newest first; the list may lag by minutes."""
         return await self._all(Payment, lambda sdk: sdk.payment, {"from": since, "to": until})
 
+    def payment_pages(self, *, since: int, until: int) -> AsyncIterator[list[Payment]]:
+        """Pages of those created in `since..until`, newest first, however many; the list may lag by minutes."""
+        return self._each_page(Payment, lambda sdk: sdk.payment, {"from": since, "to": until})
+
+    async def fits_a_page(self, *, since: int, until: int) -> bool:
+        """Whether one page holds the payments of this time, and another the links."""
+        where = {"from": since, "to": until, "count": 1, "skip": PAGE - 1}
+        payments = await self._transport.read(lambda sdk: sdk.payment.all(dict(where)), entities_of(Payment))
+        links = await self._transport.read(lambda sdk: sdk.payment_link.all(dict(where)), entities_of(PaymentLink))
+        return not payments and not links
+
     async def refund(self, payment_id: str, *, amount_paise: int, key: str, notes: Mapping[str, str]) -> Refund:
         """Refunds, once per `key` (10 characters or more); repeating the same call is safe."""
         if not _REFUND_KEY.fullmatch(key):
             raise ValueError("a refund's key is at least 10 of A-Z a-z 0-9 _ -")
-        body, one = {"amount": amount_paise, "notes": dict(notes)}, _id(payment_id)
+        body, one = {"amount": amount_paise, "notes": dict(notes)}, checked_id(payment_id)
         headers = {"X-Refund-Idempotency": key}
         return await self._write(Refund, lambda sdk: sdk.payment.refund(one, body, headers=headers))
 
     async def refunds_of(self, payment_id: str) -> list[Refund]:
         """All refunds of a payment."""
-        one = _id(payment_id)
+        one = checked_id(payment_id)
         return await self._pages(Refund, lambda sdk, page: sdk.payment.fetch_multiple_refund(one, page))
 
     async def create_payment_link(
@@ -183,11 +178,11 @@ class Razorpay:
 
     async def fetch_payment_link(self, link_id: str) -> PaymentLink:
         """The current link."""
-        return await self._fetch(PaymentLink, _id(link_id), lambda sdk: sdk.payment_link)
+        return await self._fetch(PaymentLink, checked_id(link_id), lambda sdk: sdk.payment_link)
 
     async def cancel_payment_link(self, link_id: str) -> PaymentLink:
         """Cancels an unpaid link; refused otherwise."""
-        one = _id(link_id)
+        one = checked_id(link_id)
         return await self._write(PaymentLink, lambda sdk: sdk.payment_link.cancel(one))
 
     async def find_payment_links(self, reference_id: str) -> list[PaymentLink]:
@@ -195,19 +190,19 @@ class Razorpay:
         found = await self._all(PaymentLink, lambda sdk: sdk.payment_link, {"reference_id": reference_id})
         return [link for link in found if link.reference_id == reference_id]
 
-    async def list_payment_links(self, *, since: int, until: int) -> list[PaymentLink]:
-        """Created in `since..until`, newest first; the list may lag by minutes."""
-        return await self._all(PaymentLink, lambda sdk: sdk.payment_link, {"from": since, "to": until})
+    def payment_link_pages(self, *, since: int, until: int) -> AsyncIterator[list[PaymentLink]]:
+        """Pages of those created in `since..until`, newest first, however many; the list may lag by minutes."""
+        return self._each_page(PaymentLink, lambda sdk: sdk.payment_link, {"from": since, "to": until})
 
     async def create_addon(self, subscription_id: str, *, name: str, amount_paise: int, description: str) -> Addon:
         """Puts an amount on the invoice *after* the next. Add-ons have no notes, so `name` carries our reference."""
         item = {"name": name, "amount": amount_paise, "currency": "INR", "description": description}
-        one = _id(subscription_id)
+        one = checked_id(subscription_id)
         return await self._write(Addon, lambda sdk: sdk.subscription.createAddon(one, {"item": item, "quantity": 1}))
 
     async def fetch_addon(self, addon_id: str) -> Addon:
         """The add-on; refused once it is deleted."""
-        return await self._fetch(Addon, _id(addon_id), lambda sdk: sdk.addon)
+        return await self._fetch(Addon, checked_id(addon_id), lambda sdk: sdk.addon)
 
     async def list_addons(self, *, since: int) -> list[Addon]:
         """Created from `since` on, newest first. Razorpay can't filter them by subscription."""
@@ -215,52 +210,5 @@ class Razorpay:
 
     async def delete_addon(self, addon_id: str) -> None:
         """Deletes an add-on that no invoice carries yet. Fetch it before collecting the money in another way."""
-        one = _id(addon_id)
-        await self._transport.write(lambda sdk: sdk.addon.delete(one), _nothing)
-
-    async def _write(self, kind: type[E], work: Callable[[Any], Any]) -> E:
-        return await self._transport.write(work, partial(entity, kind))
-
-    async def _fetch(self, kind: type[E], one: str, resource: Resource) -> E:
-        found = await self._transport.read(lambda sdk: resource(sdk).fetch(one), partial(entity, kind))
-        if found.id != one:
-            raise RazorpayUnavailable(f"asked for {one}, got another {kind.__name__}")
-        return found
-
-    async def _all(self, kind: type[E], resource: Resource, filters: Json | None = None) -> list[E]:
-        return await self._pages(kind, lambda sdk, page: resource(sdk).all((filters or {}) | page))
-
-    async def _pages(self, kind: type[E], ask: Callable[[Any, Json], Any]) -> list[E]:
-        """All pages. Raises RazorpayUnavailable past MAX_PAGES, since a partial list would hide what exists."""
-        found: dict[str, E] = {}  # by id: an item created meanwhile shifts the pages, so one may come twice
-        for number in range(MAX_PAGES):
-            where = {"count": PAGE, "skip": number * PAGE}
-            page = await self._transport.read(partial(_ask_page, ask, where), partial(entities, kind))
-            found |= {one.id: one for one in page}
-            if len(page) < PAGE:
-                return list(found.values())
-        raise RazorpayUnavailable(f"more than {MAX_PAGES} pages of {kind.__name__}: narrow the time")
-
-
-def _ask_page(ask: Callable[[Any, Json], Any], where: Json, sdk: Any) -> Any:
-    return ask(sdk, where)
-
-
-def _id(value: str) -> str:
-    """The id, if it is safe in a URL path. Raises ValueError."""
-    if not ENTITY_ID.fullmatch(value):
-        raise ValueError("not an id of Razorpay's")
-    return value
-
-
-def _given(body: Json, **fields: Any) -> Json:
-    return body | {name: value for name, value in fields.items() if value is not None}
-
-
-def _bears(notes: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    return wanted.items() <= notes.items()
-
-
-def _nothing(answer: object) -> None:
-    if answer not in ([], {}):
-        raise Misshapen("a deletion's answer is not empty")
+        one = checked_id(addon_id)
+        await self._transport.write(lambda sdk: sdk.addon.delete(one), nothing)

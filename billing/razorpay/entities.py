@@ -60,6 +60,7 @@ class Invoice(_Entity, frozen=True, kw_only=True):
     billing_start: int | None = None
     billing_end: int | None = None
     created_at: int | None = None
+    short_url: str | None = None
     line_items: list[dict[str, Any]] = []
 
 
@@ -75,6 +76,9 @@ class Payment(_Entity, frozen=True, kw_only=True):
     method: str | None = None
     invoice_id: str | None = None
     order_id: str | None = None
+    customer_id: str | None = None
+    token_id: str | None = None
+    error_description: str | None = None
     created_at: int
     notes: dict[str, str] = {}
 
@@ -112,6 +116,43 @@ class Addon(_Entity, frozen=True, kw_only=True):
     created_at: int
 
 
+class Registration(_Entity, frozen=True, kw_only=True):
+    """A link at which a customer authorises a mandate: `issued`, `paid`, `cancelled` or `expired`."""
+
+    status: str
+    receipt: str | None = None
+    customer_id: str | None = None
+    order_id: str | None = None
+    payment_id: str | None = None
+    short_url: str | None = None
+    created_at: int
+    notes: dict[str, str] = {}
+
+
+class Order(_Entity, frozen=True, kw_only=True):
+    """An order: the amount that its payments pay, at most once."""
+
+    status: str
+    amount: int
+    receipt: str | None = None
+    created_at: int
+    notes: dict[str, str] = {}
+
+
+class Token(_Entity, frozen=True, kw_only=True):
+    """A mandate. `recurring_details["status"]`: `initiated`, `confirmed`, `rejected`, `cancelled` or `paused`."""
+
+    method: str | None = None
+    max_amount: int | None = None
+    expired_at: int | None = None
+    recurring_details: dict[str, Any] | None = None
+
+    @property
+    def status(self) -> str:
+        """The mandate's status; empty if Razorpay doesn't say it."""
+        return str((self.recurring_details or {}).get("status") or "")
+
+
 E = TypeVar("E", bound=_Entity)
 
 
@@ -134,6 +175,14 @@ def entities(kind: type[E], answer: object) -> list[E]:
     if not isinstance(page, list):
         raise Misshapen(f"no list of {kind.__name__}")
     return [entity(kind, one) for one in page]
+
+
+def debited_payment(answer: object) -> str:
+    """The id of the payment that a debit created. Raises Misshapen."""
+    found = answer.get("razorpay_payment_id") if isinstance(answer, dict) else None
+    if not isinstance(found, str) or not ENTITY_ID.fullmatch(found):
+        raise Misshapen("no payment of a debit")
+    return found
 
 
 def _notes(notes: object) -> dict[str, str]:

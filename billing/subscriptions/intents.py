@@ -12,15 +12,13 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.access.projection import project
-from billing.catalogue.plans import find_plan
+from billing.catalogue.plans import find_plan, require_offered
 from billing.catalogue.profiles import supply_for, supply_to_json
 from billing.context import SUBSCRIPTIONS, BillingContext, enqueue_after_commit
 from billing.gst.tax import gross_of
-from billing.models import BillingPeriod, Plan, Subscription
+from billing.models import Plan, Subscription
 from billing.models.catalogue import plan_version
-from billing.models.states import TERMINAL, CancelState, PeriodKind, SubscriptionState, SubscriptionStatus
-from billing.rating.overage import PastAllowance
-from billing.rating.terms import stored_terms
+from billing.models.states import TERMINAL, CancelState, SubscriptionState, SubscriptionStatus
 from core.clock import DAY_MS, now_ms
 from core.errors import Conflict, Invalid, NotFound
 from core.ids import uuid7
@@ -43,7 +41,7 @@ class Subscribed:
 async def subscribe(
     context: BillingContext, actor: Actor, tenant_id: UUID, code: str, version: int | None = None
 ) -> Subscribed:
-    """Stores a subscription to this plan, or a change to it. Raises NotFound, Invalid, Conflict."""
+    """Stores a subscription to this plan, or a change to it. Raises NotFound, Invalid, Conflict, PlanNotOffered."""
     at_ms = now_ms()
     async with context.tenant_transaction(tenant_id) as session:
         plan = await find_plan(session, code, version)
@@ -55,6 +53,7 @@ async def subscribe(
             if (waiting.plan_code, waiting.plan_version) == (plan.code, plan.version):
                 return Subscribed(waiting.id, is_new=False)
             raise Conflict("another subscription awaits authorisation; cancel it first")
+        require_offered(plan, _kept(rows, at_ms))
         live = live_of(rows)
         if live is not None and await _switch_at_once(session, context, live, plan, at_ms):
             _audit(session, actor, "switch", live, {"plan": plan_version(plan)})
@@ -161,6 +160,13 @@ def waiting_of(rows: list[Subscription]) -> Subscription | None:
     return next((row for row in rows if row.is_open), None)
 
 
+def _kept(rows: list[Subscription], at_ms: int) -> set[tuple[str, int]]:
+    """The versions that the tenant has and may renew: of the live subscription, and of time that is still paid for."""
+    live = live_of(rows)
+    paid = (row for row in rows if row.authorised_ms is not None and (row.paid_through_ms or 0) > at_ms)
+    return {(row.plan_code, row.plan_version) for row in (*paid, *(() if live is None else (live,)))}
+
+
 def in_last_cycle(row: Subscription) -> bool:
     """Whether no further charge comes, so a renewal should be offered."""
     return row.remaining_count == 0 or row.status == SubscriptionStatus.COMPLETED
@@ -215,36 +221,13 @@ async def _switch_at_once(
 ) -> bool:
     """Switches to a plan of the same price at once, without a new mandate; False if a new subscription is needed.
 
-    From `block` to `bill` at another price, the rest of this period already bills overage at the new plan's rates, past
-    the allowance that the period began with.
+    What was used before is billed by the plan that it was used under: the running period is cut.
     """
     old = await find_plan(session, live.plan_code, live.plan_version)
     same_price = old.base_paise == plan.base_paise and (old.code, old.version) != (plan.code, plan.version)
-    unblocks = old.past_allowance == PastAllowance.BLOCK and plan.past_allowance == PastAllowance.BILL
-    if same_price and live.cancel_at_ms is None and not in_last_cycle(live):
-        live.plan_code, live.plan_version = plan.code, plan.version
-    elif not unblocks:
+    if not same_price or live.cancel_at_ms is not None or in_last_cycle(live):
         return False
-    for period in await session.scalars(
-        select(BillingPeriod).where(
-            BillingPeriod.tenant_id == live.tenant_id,
-            BillingPeriod.subscription_id == live.id,
-            BillingPeriod.kind == PeriodKind.CYCLE,
-            BillingPeriod.ends_ms > at_ms,
-        )
-    ):
-        if same_price:
-            period.plan_code, period.plan_version = plan.code, plan.version
-        period.terms = _switched_terms(period, plan, keep_allowance=not same_price)
+    live.plan_code, live.plan_version = plan.code, plan.version
     await session.flush()
     await project(session, context.zone, live.tenant_id, at_ms)
-    return same_price
-
-
-def _switched_terms(period: BillingPeriod, plan: Plan, *, keep_allowance: bool) -> dict[str, Any]:
-    """The new plan's terms, optionally with the allowances that the period began with."""
-    terms = stored_terms(plan)
-    if keep_allowance:
-        before = {meter["meter"]: meter["allowance"] for meter in period.terms["meters"]}
-        terms["meters"] = [meter | {"allowance": before.get(meter["meter"], 0)} for meter in terms["meters"]]
-    return terms
+    return True

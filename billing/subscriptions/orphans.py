@@ -9,7 +9,7 @@ from uuid import UUID
 from billing.access.projection import project
 from billing.collection.allocation import refund_extra_payment
 from billing.context import COLLECT, SUBSCRIPTIONS, BillingContext, enqueue_after_commit
-from billing.findings import record_finding
+from billing.findings import record_finding, resolve_finding
 from billing.models import Subscription
 from billing.models.states import CAPTURED, TERMINAL, UNANSWERED, SubscriptionState
 from billing.razorpay.entities import Subscription as RazorpaySubscription
@@ -75,5 +75,9 @@ async def cancel_extra(
             await refund_extra_payment(session, context, tenant_id, payment)
         detail = {"razorpay_id": extra.id, "subscription_id": str(subscription_id)}
         key, paid_paise = f"extra:{extra.id}", sum(payment.amount for payment in payments)
-        await record_finding(session, key, "extra_subscription", tenant_id=tenant_id, **detail, paid_paise=paid_paise)
+        if extra.status in TERMINAL and all(payment.amount_refunded >= payment.amount for payment in payments):
+            await resolve_finding(session, key, now_ms())
+        else:
+            kind = "extra_subscription"
+            await record_finding(session, key, kind, tenant_id=tenant_id, **detail, paid_paise=paid_paise)
         enqueue_after_commit(session, COLLECT)

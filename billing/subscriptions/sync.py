@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.access.periods import record_cycle
 from billing.access.projection import project
+from billing.catalogue.plans import give_default_plan
 from billing.collection.allocation import apply_invoice_payment
 from billing.context import CLOSES, COLLECT, SUBSCRIPTIONS, BillingContext, enqueue_after_commit
 from billing.findings import record_finding
@@ -25,8 +26,10 @@ from billing.subscriptions.intents import end_replaced
 from core.clock import now_ms
 from core.errors import NotFound, Unavailable
 from core.logs import get_logger
+from core.tenancy.audit import Actor
 
 _ROUNDS = 5
+_ACTOR = Actor("worker:subscriptions")
 
 log = get_logger(__name__)
 
@@ -121,10 +124,21 @@ async def _apply(context: BillingContext, read: Subscription, fetched: _Fetched)
                 await apply_invoice_payment(session, context, row, invoice, payment, at_ms)
         row.international = await _is_international(session, row)
         await end_replaced(session, row, at_ms)
+        await _ensure_own_plan(session, context, row)
         await project(session, context.zone, row.tenant_id, at_ms)
         if fetched.payments or before != _shown(row):
             enqueue_after_commit(session, CLOSES, COLLECT, SUBSCRIPTIONS)
     return True
+
+
+async def _ensure_own_plan(session: AsyncSession, context: BillingContext, row: Subscription) -> None:
+    """Gives the tenant the default plan when its subscription is authorised: it applies once that one has ended."""
+    if row.authorised_ms is None:
+        return
+    try:
+        await give_default_plan(session, _ACTOR, row.tenant_id, context.settings.default_plan, context.zone)
+    except NotFound:
+        log.warning("default_plan_missing", plan=context.settings.default_plan)  # `naka doctor` reports it
 
 
 def _copy(row: Subscription, fetched: entities.Subscription, at_ms: int) -> None:

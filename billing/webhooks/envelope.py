@@ -26,9 +26,11 @@ _SUBJECTS: dict[str, "Subject"] = {
     "payment": "payment",
     "refund": "refund",
     "invoice": "invoice",
+    "order": "order",
+    "token": "token",
 }
 
-Subject = Literal["subscription", "payment_link", "dispute", "payment", "refund", "invoice"]
+Subject = Literal["subscription", "payment_link", "dispute", "payment", "refund", "invoice", "order", "token"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def read_envelope(body: bytes) -> Envelope:
 
 
 def target_of(envelope: Envelope) -> Target | None:
-    """The entity that the event names; None if it can't be fetched. A refund is fetched through its payment."""
+    """The entity that the event names; None if it can't be fetched. Refunds and orders: through their payment."""
     subject = envelope.subject
     if subject is None:
         return None
@@ -88,6 +90,8 @@ def target_of(envelope: Envelope) -> Target | None:
     named = entity.get("id")
     if subject == "refund":
         subject, named = "payment", entity.get("payment_id") or envelope.entity("payment").get("id")
+    if subject == "order":
+        subject, named = "payment", envelope.entity("payment").get("id")
     found = _matching(ENTITY_ID, named)
     return None if found is None else Target(subject, found)
 

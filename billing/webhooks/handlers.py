@@ -12,10 +12,12 @@ from sqlalchemy import select
 
 from billing.collection.collection import refresh_charge_by_link, refresh_charge_by_payment
 from billing.context import BillingContext
+from billing.mandates.sync import refresh_mandate_by_payment, refresh_registration, refresh_token
 from billing.models import Charge
 from billing.payments.disputes import record_dispute
 from billing.payments.payments import find_payment
 from billing.payments.refunds import refresh_refunds
+from billing.payments.unplaced import report_unplaced
 from billing.subscriptions.orphans import adopt_or_cancel
 from billing.subscriptions.sync import find_subscription, refresh_subscription
 from billing.webhooks.envelope import Target
@@ -48,8 +50,14 @@ async def refresh_target(context: BillingContext, target: Target, shown: dict[st
             return await _link(context, target.id, shown)
         case "dispute":
             return await _dispute(context, shown)
-        case "payment" | "refund":
+        case "token":
+            return _of(await refresh_token(context, target.id))
+        case "payment" | "refund" | "order":
             return await _payment(context, target.id)
+
+
+def _of(tenant_id: UUID | None) -> Found:
+    return Found(ours=tenant_id is not None, tenant_id=tenant_id)
 
 
 async def _subscription(context: BillingContext, razorpay_id: str, invoices: set[str]) -> Found:
@@ -69,7 +77,7 @@ async def _subscription(context: BillingContext, razorpay_id: str, invoices: set
 async def _invoice(context: BillingContext, invoice_id: str) -> Found:
     invoice = await context.razorpay.fetch_invoice(invoice_id)
     if invoice.subscription_id is None:
-        return NOT_OURS
+        return _of(await refresh_registration(context, invoice.id))
     return await _subscription(context, invoice.subscription_id, {invoice.id})
 
 
@@ -83,14 +91,17 @@ async def _link(context: BillingContext, link_id: str, shown: dict[str, Any]) ->
 
 
 async def _payment(context: BillingContext, payment_id: str) -> Found:
-    """Refreshes a known payment with its refunds, or else the invoice or link that it paid, which records it."""
+    """Refreshes a known payment with its refunds, or else the invoice, link, debit or mandate that it was for."""
     if not await refresh_refunds(context, payment_id):
         payment = await context.razorpay.fetch_payment(payment_id)
         if payment.invoice_id is not None:
             found = await _invoice(context, payment.invoice_id)
+        elif await refresh_charge_by_payment(context, payment):
+            found = Found(ours=True)
         else:
-            found = Found(await refresh_charge_by_payment(context, payment))
+            found = _of(await refresh_mandate_by_payment(context, payment))
         if not found.ours:
+            await report_unplaced(context, payment)
             return NOT_OURS
         await refresh_refunds(context, payment_id)
     return await _found(context, payment_id)

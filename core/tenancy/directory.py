@@ -21,11 +21,12 @@ from core.tenancy.sessions import hash_token, is_token
 
 # Sessions expire by Postgres's clock, whatever the test clock is.
 _KEYS = """
-SELECT k.hash AS asked, false AS of_session, k.tenant_id, k.user_id, k.id, k.scopes, k.models, k.expires_at, k.prefix
+SELECT k.hash AS asked, false AS of_session, k.tenant_id, k.user_id, k.id, k.scopes, k.models, k.expires_at, k.prefix,
+       k.revoked_at IS NOT NULL AS is_revoked
   FROM api_keys k
- WHERE k.hash = ANY ($1::bytea[]) AND k.revoked_at IS NULL
+ WHERE k.hash = ANY ($1::bytea[])
 UNION ALL
-SELECT s.hash, true, k.tenant_id, k.user_id, k.id, k.scopes, k.models, k.expires_at, k.prefix
+SELECT s.hash, true, k.tenant_id, k.user_id, k.id, k.scopes, k.models, k.expires_at, k.prefix, false
   FROM web_sessions s
   JOIN api_keys k ON k.tenant_id = s.tenant_id AND k.id = s.key_id
  WHERE s.hash = ANY ($2::bytea[]) AND s.ended_at IS NULL AND s.expires_at > clock_timestamp()
@@ -76,7 +77,7 @@ class Directory:
 
     def _good(self, principal: Principal) -> Principal:
         if principal.expires_at_ms is not None and principal.expires_at_ms <= now_ms():
-            raise Unauthenticated
+            raise Unauthenticated(tenant_id=principal.tenant_id)
         self.activity_log.used(principal)
         return principal
 
@@ -88,7 +89,7 @@ class Directory:
 
 
 async def _fetch(connection: Connection, asked: list[_Credential]) -> dict[_Credential, Principal]:
-    """Reads the principals of valid keys and sessions."""
+    """Reads the principals of keys, also of revoked ones, and of valid sessions."""
     keys = [one.hash for one in asked if not one.of_session]
     tokens = [one.hash for one in asked if one.of_session]
     rows = await connection.fetch(_KEYS, keys, tokens)
@@ -96,12 +97,14 @@ async def _fetch(connection: Connection, asked: list[_Credential]) -> dict[_Cred
 
 
 def _principal(row: Any) -> Principal:
+    """A revoked key is one that expired long ago, so that its refusals are counted for its tenant."""
+    expires_at_ms = None if row["expires_at"] is None else to_ms(row["expires_at"])
     return Principal(
         tenant_id=row["tenant_id"],
         user_id=row["user_id"],
         key_id=row["id"],
         scopes=frozenset(row["scopes"]),
         models=None if row["models"] is None else frozenset(row["models"]),
-        expires_at_ms=None if row["expires_at"] is None else to_ms(row["expires_at"]),
+        expires_at_ms=0 if row["is_revoked"] else expires_at_ms,
         key_prefix=row["prefix"],
     )

@@ -17,10 +17,14 @@ class Scope(StrEnum):
 
 
 class Unauthenticated(NakaError):
-    """The key is missing, malformed, unknown, expired or revoked; the message does not say which."""
+    """The key is missing, malformed, unknown, expired or revoked; the message does not say which.
 
-    def __init__(self, message: str = "A valid API key is required.") -> None:
+    `tenant_id`: of a key that is known and ended, for the tenant's count of refusals.
+    """
+
+    def __init__(self, message: str = "A valid API key is required.", *, tenant_id: UUID | None = None) -> None:
         super().__init__(message)
+        self.tenant_id = tenant_id
 
 
 class Forbidden(NakaError):

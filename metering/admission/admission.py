@@ -14,7 +14,6 @@ from typing import Protocol
 from uuid import UUID
 
 from core.errors import NakaError, PaymentRequired, Unavailable
-from core.figures import grouped
 from core.logs import get_logger
 from core.money import ceil_div
 from core.resilience.deadline import within
@@ -28,9 +27,9 @@ from metering.admission.redis_pipeline import RedisUnavailable
 from metering.pricing.price import STANDARD, Modifiers
 from metering.pricing.price_list import PriceList
 from metering.pricing.tokens import bound_of_count
-from metering.quota.limits import BillMeter, EffectiveLimit, Entitlement, LimitScope, Meter
+from metering.quota.limits import EffectiveLimit, Entitlement
 from metering.quota.query import Answer, Grant, Mend, QuotaQuery, Refused, Retry
-from metering.quota.windows import WindowKind
+from metering.quota.refusal_words import wallet_words, words_of
 
 _TRIES = 12
 _AGAIN_S = 0.05
@@ -39,8 +38,8 @@ _BOUNCES = 2
 """After this many bounces another process uses another Redis: Postgres decides between the two."""
 _READS = 3
 """After this many entitlements older than Redis's counters, Postgres has lost epochs that Redis has: rebuild."""
-_UNITS: dict[Meter | BillMeter, str] = {Meter.SPEND: "micro-USD", BillMeter.CHARGE: "paise of overage"}
-_SPANS = {WindowKind.MINUTE: "this minute's", WindowKind.DAY: "today's", WindowKind.PERIOD: "this period's"}
+_BLOCKED_S = 3600
+"""`Retry-After` of a request that is blocked."""
 
 log = get_logger(__name__)
 
@@ -79,14 +78,17 @@ class QuotaExceeded(NakaError):
     """A limit does not allow the request now.
 
     `retry_after_s`: a moment if running requests hold the rest, else until the window ends. `limit` is None for a
-    concurrency.
+    concurrency; `used` is in its unit, without what running requests hold.
     """
 
-    def __init__(self, message: str, *, code: str, retry_after_s: int, limit: EffectiveLimit | None) -> None:
+    def __init__(
+        self, message: str, *, code: str, retry_after_s: int, limit: EffectiveLimit | None, used: int = 0
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.retry_after_s = retry_after_s
         self.limit = limit
+        self.used = used
 
 
 class TooLarge(NakaError):
@@ -260,36 +262,14 @@ class Admission:
 
 def _refusal(refused: Refused, entitlement: Entitlement) -> NakaError:
     """The error of a refusal: which limit, and when to come back."""
-    wait_s = max(1, ceil_div(refused.ends_ms - refused.now_ms, 1000))
-    if refused.limit is None:
-        if refused.cause == "never":
-            message = f"Requests are blocked for {'you' if refused.of_user else 'your account'}. Ask your admin."
-            return QuotaExceeded(message, code="blocked", retry_after_s=3600, limit=None)
-        who = "You have" if refused.of_user else "Your account has"
-        message = f"{who} too many requests running. Try again when one of them has ended."
-        return QuotaExceeded(message, code="too_many_at_once", retry_after_s=wait_s, limit=None)
-    limit = entitlement.limits[refused.limit]
-    unit = _UNITS.get(limit.meter, limit.meter.value.replace("_", " "))
-    amount, of_user = f"{grouped(limit.limit)} {unit}", limit.scope is LimitScope.USER
-    whose = "your" if of_user else "your account's"
+    limit = None if refused.limit is None else entitlement.limits[refused.limit]
+    if limit is not None and limit.is_wallet and refused.cause != "held":
+        return PaymentRequired(wallet_words(refused, limit), code="wallet_empty")
+    message, wait_s = words_of(refused, limit), max(1, ceil_div(refused.ends_ms - refused.now_ms, 1000))
     if refused.cause == "never":
-        return TooLarge(f"This request is too large for {whose} limit of {amount} per {limit.window.value}.")
-    if refused.cause == "held":
-        message = (
-            f"{whose.capitalize()} running requests hold the rest of {_SPANS[limit.window]} {amount}. Try again soon."
-        )
-        return QuotaExceeded(message, code="held", retry_after_s=wait_s, limit=limit)
-    who = "You've" if of_user else "Your account has"
-    message = f"{who} used {_SPANS[limit.window]} {amount}. They reset {_reset(limit.window, wait_s)}."
-    return QuotaExceeded(message, code="limit_reached", retry_after_s=wait_s, limit=limit)
-
-
-def _reset(window: WindowKind, wait_s: int) -> str:
-    match window:
-        case WindowKind.MINUTE:
-            return f"in {wait_s} s"
-        case WindowKind.DAY:
-            return "at 00:00"  # the operator's midnight
-        case WindowKind.PERIOD:
-            days = ceil_div(wait_s, 86_400)
-            return f"in {days} days" if days > 1 else "within a day"
+        if limit is not None:
+            return TooLarge(message)
+        return QuotaExceeded(message, code="blocked", retry_after_s=_BLOCKED_S, limit=None)
+    code = {"held": "too_many_at_once" if limit is None else "held"}.get(refused.cause, "limit_reached")
+    used = 0 if limit is None else limit.in_unit(refused.used)
+    return QuotaExceeded(message, code=code, retry_after_s=wait_s, limit=limit, used=used)

@@ -37,6 +37,11 @@ class LimitStatus:
     remaining: int
     resets_ms: int
 
+    @property
+    def used_percent(self) -> int:
+        """The used part of the limit, rounded down; 100 of a limit of 0."""
+        return self.used * 100 // self.limit.limit if self.limit.limit else 100
+
 
 @dataclass(frozen=True, slots=True)
 class UserLimitStatus:

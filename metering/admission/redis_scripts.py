@@ -175,7 +175,7 @@ def _answer_of(answer: list[Any], query: QuotaQuery, terms: QuotaTerms) -> Answe
                 holds_expired=bool(holds_expired),
             )
         case b"no":
-            now_ms, cause, limit, ends_ms, worth_counting, holds_expired, epoch = answer[1:]
+            now_ms, cause, limit, ends_ms, worth_counting, holds_expired, epoch, used = answer[1:]
             return Refused(
                 now_ms,
                 cause.decode(),
@@ -184,6 +184,7 @@ def _answer_of(answer: list[Any], query: QuotaQuery, terms: QuotaTerms) -> Answe
                 ends_ms,
                 bool(worth_counting),
                 bool(holds_expired),
+                used,
                 int(epoch),
             )
         case b"clock":

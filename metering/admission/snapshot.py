@@ -17,7 +17,7 @@ from core.clock import to_ms
 from core.ids import uuid7_floor
 from metering.counts import counts_in
 from metering.quota.counters import HELD, Hold, ScopeCounters, WindowState
-from metering.quota.schedule import Period, Schedule, period_at, periods_between
+from metering.quota.schedule import Period, Schedule, period_at, periods_between, window_of
 from metering.quota.windows import MINUTE_MS, Calendar, minute_window
 from metering.sql import load
 
@@ -46,7 +46,7 @@ class CounterSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class WindowRange:
-    """The windows to read: minutes from an id on, days from a date on, and periods by name."""
+    """The windows to read: minutes from an id on, days from a date on, and periods by name, with all their segments."""
 
     from_id: UUID
     from_day: date
@@ -58,7 +58,7 @@ class WindowRange:
     ) -> "WindowRange":
         """The windows of a moment, and of `around_ms` before and after it."""
         earliest, latest = now_ms - around_ms, now_ms + around_ms
-        names = {period.name for period in periods_between(periods, earliest, latest, calendar)}
+        names = {window_of(part.name) for part in periods_between(periods, earliest, latest, calendar)}
         from_id = uuid7_floor(earliest // MINUTE_MS * MINUTE_MS)
         return cls(from_id, calendar.date_of(earliest), tuple(sorted(names)))
 
@@ -142,7 +142,7 @@ def snapshot_of(rows: list[Any], periods: Sequence[str] = ()) -> CounterSnapshot
             deadline_ms=to_ms(row["deadline_at"]),
             minute=int(row["name"]),
             day=row["day"].isoformat(),
-            period=row["period_id"],
+            period=window_of(row["period_id"]),
             user_id=row["user_id"],
         )
         holds[row["id"]] = hold
@@ -160,5 +160,5 @@ def snapshot_of(rows: list[Any], periods: Sequence[str] = ()) -> CounterSnapshot
 
 def names_at(calendar: Calendar, at_ms: int, periods: Sequence[Period] = ()) -> list[str]:
     """The fields of the windows of a moment, in the order of `metering.quota.limits.WINDOWS`."""
-    period = period_at(periods, at_ms, calendar)
-    return [f"m:{minute_window(at_ms).name}", f"d:{calendar.day(at_ms).name}", f"p:{period.name}"]
+    part = period_at(periods, at_ms, calendar)
+    return [f"m:{minute_window(at_ms).name}", f"d:{calendar.day(at_ms).name}", f"p:{window_of(part.name)}"]

@@ -25,14 +25,18 @@ def decide(
     for of_user, most, counters in concurrency:
         if most is not None and counters.active + 1 > most:
             cause = "never" if most == 0 else "held"
-            return _refused(now_ms, _No(cause, None, now_ms + _MOMENT_MS), of_user=of_user)
+            return _refused(now_ms, _No(cause, None, now_ms + _MOMENT_MS), counters.active, of_user=of_user)
     windows = {LimitScope.USER: user.windows, LimitScope.TENANT: tenant.windows}
     granted = _fit_all(_SizedQuery(query, terms, query.prompt_bound), windows, now_ms)
     if not isinstance(granted, _No):
         return granted
     likely = _SizedQuery(query, terms, query.prompt_likely)
     worth_counting = query.prompt_likely < query.prompt_bound and not isinstance(_fit_all(likely, windows, now_ms), _No)
-    return _refused(now_ms, granted, worth_counting=worth_counting)
+    used = 0
+    if granted.limit is not None:
+        limit = entitlement.limits[granted.limit]
+        used, _ = measure(limit, windows[limit.scope][WINDOWS.index(limit.window)])
+    return _refused(now_ms, granted, used, worth_counting=worth_counting)
 
 
 def room(entitlement: Entitlement, user: ScopeCounters, tenant: ScopeCounters) -> tuple[int, ...]:
@@ -159,5 +163,5 @@ def _fit_all(sized: _SizedQuery, windows: dict[LimitScope, tuple[WindowState, ..
     return min(at_once, most)
 
 
-def _refused(now_ms: int, no: _No, *, of_user: bool = False, worth_counting: bool = False) -> Refused:
-    return Refused(now_ms, no.cause, no.limit, of_user, no.ends_ms, worth_counting, holds_expired=False)
+def _refused(now_ms: int, no: _No, used: int, *, of_user: bool = False, worth_counting: bool = False) -> Refused:
+    return Refused(now_ms, no.cause, no.limit, of_user, no.ends_ms, worth_counting, holds_expired=False, used=used)

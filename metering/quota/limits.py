@@ -91,11 +91,15 @@ class PricedMeter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rate_paise: int
 
 
-class Ceiling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A period's overage may cost at most `paise`, before tax. Spend is priced alone or not at all."""
+class Ceiling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A period's overage may cost at most `paise`, before tax. Spend is priced alone or not at all.
+
+    `is_wallet`: they are what a wallet holds. Not stored otherwise, so that an older process reads other ceilings.
+    """
 
     paise: int
     meters: tuple[PricedMeter, ...]
+    is_wallet: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for a ceiling that cannot be counted."""
@@ -130,7 +134,8 @@ class PlanLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 class EffectiveLimit:
     """A limit as admission checks it; `bound` is in the meter's counting unit (nano-USD for spend).
 
-    `prices`, only of a charge: (allowance, rate in paise per million) of each of PRICED_CLASSES.
+    `prices`, only of a charge: (allowance, rate in paise per million) of each of PRICED_CLASSES. `is_wallet`: adding
+    money raises it.
     """
 
     scope: LimitScope
@@ -138,6 +143,7 @@ class EffectiveLimit:
     window: WindowKind
     limit: int
     prices: tuple[tuple[int, int], ...] = ()
+    is_wallet: bool = False
 
     @property
     def bound(self) -> int:
@@ -253,4 +259,5 @@ def _ceiling(ceiling: Ceiling | None) -> tuple[EffectiveLimit, ...]:
     in_order = tuple(prices.get(meter, (0, 0)) for meter in PRICED_CLASSES)
     if ceiling is None or not any(rate for _, rate in in_order):
         return ()
-    return (EffectiveLimit(LimitScope.TENANT, BillMeter.CHARGE, WindowKind.PERIOD, ceiling.paise, in_order),)
+    charge = LimitScope.TENANT, BillMeter.CHARGE, WindowKind.PERIOD, ceiling.paise, in_order
+    return (EffectiveLimit(*charge, is_wallet=ceiling.is_wallet),)

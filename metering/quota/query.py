@@ -4,7 +4,7 @@ The time of the grant fixes the windows, the entitlement and the price. The stor
 everything else, and `QuotaQuery.terms` adds what depends on a moment. Redis's script refuses terms of another moment.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import Enum
 from uuid import UUID
@@ -14,7 +14,7 @@ from core.tenancy.principal import Forbidden, Principal
 from metering.journal.records import OpenRequest
 from metering.pricing.price import STANDARD, Modifiers, Price, PriceBook
 from metering.quota.limits import Entitlement
-from metering.quota.schedule import Timeline, period_at, resumes
+from metering.quota.schedule import Timeline, period_at, resumes, window_of
 from metering.quota.windows import Calendar, Window, WindowKind, minute_window
 
 LARGE_OUTPUT = 16_384
@@ -25,13 +25,14 @@ LARGE_OUTPUT = 16_384
 class QuotaTerms:
     """Everything that a moment fixes; valid for `from_ms <= t < until_ms`.
 
-    Rates are nano-USD: the dearest per token, and per web search. `resumes`: the period was interrupted by another one,
-    so it does not start at zero.
+    Rates are nano-USD: the dearest per token, and per web search. `period`: the counters' window; `segment`: its
+    part that usage is metered in. `resumes`: the period was interrupted by another one, so it does not start at zero.
     """
 
     entitlement: Entitlement
     day: Window
     period: Window
+    segment: str
     from_ms: int
     until_ms: int
     prompt_rate: int
@@ -92,16 +93,17 @@ class QuotaQuery:
             raise PaymentRequired(stretch.refusal.detail, code=stretch.refusal.code)
         stretch.entitlement.require(self.model, self.features)
         prompt_rate, output_rate, search_rate = self._dearest_rates(stretch.entitlement, at_ms)
-        day, period = calendar.day(at_ms), period_at(self.timeline.periods, at_ms, calendar)
+        day, part = calendar.day(at_ms), period_at(self.timeline.periods, at_ms, calendar)
         return QuotaTerms(
             entitlement=stretch.entitlement,
             day=day,
-            period=period,
-            from_ms=max(stretch.from_ms, day.starts_ms, period.starts_ms),
-            until_ms=min(stretch.until_ms, day.ends_ms, period.ends_ms),
+            period=replace(part, name=window_of(part.name)),
+            segment=part.name,
+            from_ms=max(stretch.from_ms, day.starts_ms, part.starts_ms),
+            until_ms=min(stretch.until_ms, day.ends_ms, part.ends_ms),
             prompt_rate=prompt_rate,
             output_rate=output_rate,
-            resumes=resumes(self.timeline.periods, period, calendar),
+            resumes=resumes(self.timeline.periods, part, calendar),
             search_rate=search_rate,
         )
 
@@ -146,7 +148,7 @@ class QuotaQuery:
             epoch=epoch,
             price_id=price.id,
             plan_version=terms.entitlement.plan_version,
-            period_id=terms.period.name,
+            period_id=terms.segment,
             day=date.fromisoformat(terms.day.name),
             opened_ms=now_ms,
             deadline_ms=now_ms + self.ttl_ms,
@@ -198,7 +200,8 @@ class Refused:
     """`cause`: `used`, `held` (by requests that still run), or `never` (an empty window would not fit it).
 
     `limit` is the index of the limit, or None for a concurrency (`of_user` says whose). `worth_counting`: the probable
-    size of the prompt would fit. `epoch`: of the counters in Redis; None for Postgres's own, under the tenant's lock.
+    size of the prompt would fit. `used`: without holds, in the limit's counting unit; running requests for a
+    concurrency. `epoch`: of the counters in Redis; None for Postgres's own, under the tenant's lock.
     """
 
     now_ms: int
@@ -208,6 +211,7 @@ class Refused:
     ends_ms: int
     worth_counting: bool
     holds_expired: bool
+    used: int
     epoch: int | None = field(default=None, compare=False)
 
 

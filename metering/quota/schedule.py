@@ -4,6 +4,9 @@ Billing projects the future: the next cycle, the end of a grace period and a due
 happen. Every change moves the tenant's epoch, and a read carries the epoch that it was made in. A *timeline* is the
 schedule of one user, with its limits resolved. A moment that no period covers is in the operator's calendar month,
 which may be interrupted and then continues under the same name.
+
+A period whose terms changed has *segments* (`2026-11`, `2026-11~2`): requests, meters and bills name the segment, since
+each is priced by its own terms; counters of limits name the period (`window_of`), so that they go on.
 """
 
 import re
@@ -20,13 +23,15 @@ from metering.quota.windows import Calendar, Window, WindowKind
 NO_PLAN = PlanLimits()
 FOREVER_MS = MAX_EXACT_DOUBLE
 """Later than any moment, and exact as a double in Redis."""
-_NAME = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])(?:-[A-Za-z0-9-]{1,60})?")
+_CUT = "~"
+_NAME = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])(?:-[A-Za-z0-9-]{1,60})?(?:~[1-9][0-9]{0,5})?")
 
 
 class Period(msgspec.Struct, frozen=True):
-    """A window in which a tenant's usage is counted and billed: `starts_ms <= t < ends_ms`.
+    """A segment in which a tenant's usage is metered and billed: `starts_ms <= t < ends_ms`.
 
-    Its name begins with the month of its start (`2026-11-05-7HbN`), and identifies it in Redis and in the meters.
+    Its name begins with the month of its period's start (`2026-11-05-7HbN`). A period without changes has one segment,
+    of its own name. A segment that was interrupted is listed once for each part.
     """
 
     name: str
@@ -87,6 +92,21 @@ class Timeline:
         return self.stretches[max(0, bisect_right(self.stretches, at_ms, key=lambda one: one.from_ms) - 1)]
 
 
+def window_of(segment: str) -> str:
+    """The name of the period that a segment belongs to; a period's first segment has that name itself."""
+    return segment.partition(_CUT)[0]
+
+
+def number_of(segment: str) -> int:
+    """The segment's place in its period, from 1."""
+    return int(segment.partition(_CUT)[2] or 1)
+
+
+def segment_name(window: str, number: int) -> str:
+    """The name of a period's segment: `2026-11`, `2026-11~2`, `2026-11~3`."""
+    return window if number == 1 else f"{window}{_CUT}{number}"
+
+
 def timeline_of(
     schedule: Schedule,
     *,
@@ -130,7 +150,7 @@ def segments_of(
 
 
 def period_at(periods: Sequence[Period], at_ms: int, calendar: Calendar) -> Window:
-    """The part of a moment's period that no other period interrupts."""
+    """The part of a moment's segment that no other one interrupts, under the segment's name."""
     name, starts_ms, ends_ms = _named(periods, at_ms, calendar)
     edges = [edge for period in periods for edge in (period.starts_ms, period.ends_ms)]
     return Window(
@@ -142,12 +162,17 @@ def period_at(periods: Sequence[Period], at_ms: int, calendar: Calendar) -> Wind
 
 
 def resumes(periods: Sequence[Period], part: Window, calendar: Calendar) -> bool:
-    """Whether a part of a period (`period_at`) continues after an interruption, so that it does not start at zero."""
-    return _named(periods, part.starts_ms, calendar)[1] < part.starts_ms
+    """Whether the period of a part (`period_at`) continues there after another period, so it does not start at zero."""
+    window = window_of(part.name)
+    if window_of(_named(periods, part.starts_ms - 1, calendar)[0]) == window:
+        return False
+    begins = [one.starts_ms for one in periods if window_of(one.name) == window]
+    month = calendar.month(part.starts_ms)
+    return min([*begins, *([month.starts_ms] if month.name == window else [])]) < part.starts_ms
 
 
 def periods_between(periods: Sequence[Period], from_ms: int, until_ms: int, calendar: Calendar) -> Iterator[Window]:
-    """Every period of `from_ms <= t <= until_ms`, in order; an interrupted one appears again."""
+    """Every part of `from_ms <= t <= until_ms`, in order; an interrupted segment appears again."""
     while from_ms <= until_ms:
         found = period_at(periods, from_ms, calendar)
         yield found

@@ -31,11 +31,11 @@ GROUP_COLUMNS = {
 GROUPS = tuple(GROUP_COLUMNS)
 """The groups that a report can be grouped by."""
 SUMS = REPORTED_COLUMNS
-PRICE = "price_nano_paise"
+RATED = "rated_nano_paise"
 _FIRST_SUMS = tuple(name for name in SUMS if name not in LATER_COLUMNS)
-PRICED_SUMS = (*_FIRST_SUMS, PRICE, *LATER_COLUMNS)
-"""The sums and the price, in the order of the columns of a report with rates."""
-ORDERS = (*SUMS, "tokens", PRICE)
+RATED_SUMS = (*_FIRST_SUMS, RATED, *LATER_COLUMNS)
+"""The sums and the rated value, in the order of the columns of a report with rates."""
+ORDERS = (*SUMS, "tokens", RATED)
 """The columns that a report can be ordered by, largest first."""
 
 RATES = ("input_rate", "output_rate", "cache_read_rate", "cache_write_rate", "spend_rate", "web_search_rate")
@@ -80,10 +80,10 @@ class UsageReport:
         """The names of the columns that `query` selects, given rates."""
         named = [_NAMED[group][1] for group in self.group_by if self.named and group in _NAMED]
         names = [label.name for labels in named for label in labels]
-        return [*(GROUP_COLUMNS[group] for group in self.group_by), *names, *PRICED_SUMS]
+        return [*(GROUP_COLUMNS[group] for group in self.group_by), *names, *RATED_SUMS]
 
     def query(self, rates: FromClause | None = None) -> Select[*tuple[Any, ...]]:
-        """The SELECT: `columns`, with the price in nano-paise if there are `rates`."""
+        """The SELECT: `columns`, with the rated value in nano-paise if there are `rates`."""
         summed = self._summed(rates)
         if self.named and self.top is not None:
             summed = select(summed).order_by(*self._ordered(summed)).limit(self.top).subquery("shown")
@@ -100,9 +100,9 @@ class UsageReport:
         rows = self._rows().subquery("usage")
         parts = rows if rates is None else self._by_rates(rows, rates)
         groups = [parts.c[GROUP_COLUMNS[group]] for group in self.group_by]
-        units = {name: parts.c[name] for name in SUMS} | ({} if rates is None else {PRICE: _price(parts)})
+        units = {name: parts.c[name] for name in SUMS} | ({} if rates is None else {RATED: _rated(parts)})
         sums: list[ColumnElement[Any]] = [
-            func.coalesce(func.sum(units[name]), 0).label(name) for name in PRICED_SUMS if name in units
+            func.coalesce(func.sum(units[name]), 0).label(name) for name in RATED_SUMS if name in units
         ]
         return select(*groups, *sums).group_by(*groups).subquery("report")
 
@@ -169,8 +169,8 @@ def whole_months(first: date, last: date, today: date | None = None) -> tuple[da
     return (begin, end) if begin <= end else None
 
 
-def _price(parts: Subquery) -> ColumnElement[Any]:
-    """The exact price of sums at their rates, in nano-paise; 0 without a rate."""
+def _rated(parts: Subquery) -> ColumnElement[Any]:
+    """The exact value of sums at their rates, in nano-paise; 0 without a rate."""
     columns = parts.c
     priced = (
         (columns.input_tokens, columns.input_rate),

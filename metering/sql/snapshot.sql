@@ -1,6 +1,6 @@
 -- The counters of tenant $1, in one snapshot: the usage of its windows, and every hold.
 --
--- $2: the first id of the minutes' requests. $3: the first day. $4: the periods. Returns a row per window, of kind 'm'
+-- $2: the first id of the minutes' requests. $3: the first day. $4: the periods, each with all its segments (2026-11~2). Returns a row per window, of kind 'm'
 -- (name: its minute), 'd' or 'p', with the counts; and a row per hold, of kind 'h'.
 -- A request holds while it is open; and until hold_until when it was settled for a process that may only be suspended.
 -- The rollup and the meters already count such a request and its iterations, so their counts are subtracted while its
@@ -28,9 +28,9 @@ WITH holding AS MATERIALIZED (
     FROM usage_daily
    WHERE tenant_id = $1 AND day >= $3
   UNION ALL
-  SELECT 'p', period_id, {counts}
+  SELECT 'p', split_part(period_id, '~', 1), {counts}
     FROM usage_meters
-   WHERE tenant_id = $1 AND period_id = ANY ($4)
+   WHERE tenant_id = $1 AND split_part(period_id, '~', 1) = ANY ($4)
   UNION ALL
   SELECT w.kind, w.name, {s.negated}
     FROM (SELECT day, period_id, {counts} FROM holding WHERE state = 'settled'
@@ -38,7 +38,8 @@ WITH holding AS MATERIALIZED (
           SELECT e.day, e.period_id, {e.counts}
             FROM holding h
             JOIN usage_entries e ON e.tenant_id = h.tenant_id AND e.request_id = h.id AND e.kind = 'iteration') AS s
-   CROSS JOIN LATERAL (VALUES ('d', s.day::text, s.day >= $3), ('p', s.period_id, s.period_id = ANY ($4)))
+   CROSS JOIN LATERAL (VALUES ('d', s.day::text, s.day >= $3),
+                              ('p', split_part(s.period_id, '~', 1), split_part(s.period_id, '~', 1) = ANY ($4)))
       AS w (kind, name, wanted)
    WHERE w.wanted
 )

@@ -41,10 +41,10 @@ WITH asked AS MATERIALIZED (
        FROM usage_daily
       WHERE tenant_id = a.tenant_id AND user_id = a.user_id AND day >= a.from_day
      UNION ALL
-     SELECT 'p', period_id, {counts}
+     SELECT 'p', split_part(period_id, '~', 1), {counts}
        FROM usage_daily
       WHERE tenant_id = a.tenant_id AND user_id = a.user_id
-        AND period_id = ANY (ARRAY(SELECT n.period_id FROM named n WHERE n.number = a.number))
+        AND split_part(period_id, '~', 1) = ANY (ARRAY(SELECT n.period_id FROM named n WHERE n.number = a.number))
    ) u
   UNION ALL
   SELECT a.number, w.kind, w.name, {s.negated}
@@ -56,8 +56,8 @@ WITH asked AS MATERIALIZED (
     JOIN asked a ON a.tenant_id = s.tenant_id AND a.user_id = s.user_id
    CROSS JOIN LATERAL (
      VALUES ('d', s.day::text, s.day >= a.from_day),
-            ('p', s.period_id,
-             s.period_id = ANY (ARRAY(SELECT n.period_id FROM named n WHERE n.number = a.number)))
+            ('p', split_part(s.period_id, '~', 1),
+             split_part(s.period_id, '~', 1) = ANY (ARRAY(SELECT n.period_id FROM named n WHERE n.number = a.number)))
    ) AS w (kind, name, wanted)
    WHERE w.wanted
 )

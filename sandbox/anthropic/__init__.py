@@ -2,7 +2,8 @@
 
 It answers `POST /v1/messages` (streamed or not), `/v1/messages/count_tokens`, `GET /v1/models` and `HEAD /api/hello` in
 the real API's format, refuses what that refuses, and records exactly what the provider would bill. There is no model:
-the request decides the answer. All state is in memory and bounded.
+the request decides the answer. All state is in memory and bounded;
+`--rows-file` keeps what was billed.
 
 By itself it agrees with what was written, quotes the results of tools, fits a JSON schema if `output_config.format` has
 one, thinks a little if the request turns thinking on, and uses a tool if `tool_choice` forces one. In the last message,

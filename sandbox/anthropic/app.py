@@ -7,6 +7,7 @@ serves bypass Starlette's middleware, which would hide the server's own `send`.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 from starlette.applications import Starlette
@@ -54,10 +55,13 @@ Handler = Callable[[_Call], Awaitable[None]]
 class Simulator(Starlette):
     """The app; its state lives as long as it does."""
 
-    def __init__(self, api_keys: Sequence[str], pace_ms: int) -> None:
-        """Take the keys that are let in, each of a workspace of its own, and the pause before each piece."""
-        self.ledger = Ledger()
-        self._inferences = Inferences()
+    def __init__(self, api_keys: Sequence[str], pace_ms: int, rows: Path | None) -> None:
+        """Take the keys that are let in, each of a workspace of its own, and the pause before each piece.
+
+        `rows`: a file that keeps the inferences from one start to the next.
+        """
+        self._inferences = Inferences(rows)
+        self.ledger = Ledger(self._inferences.last_seq)
         clock = Clock()
         self._caches = Caches(clock)
         self._threads = Threads(clock)
@@ -197,9 +201,12 @@ class Simulator(Starlette):
         return _answer(usage_page(request.query_params, self.ledger.since(0, None), self._inferences.since(0)))
 
 
-def create_app(api_key: str, *more_keys: str, pace_ms: int = 0) -> Starlette:
-    """Make a simulator that lets in these keys and pauses `pace_ms` milliseconds before each piece."""
-    return Simulator((api_key, *more_keys), pace_ms)
+def create_app(api_key: str, *more_keys: str, pace_ms: int = 0, rows: Path | None = None) -> Starlette:
+    """Make a simulator that lets in these keys and pauses `pace_ms` milliseconds before each piece.
+
+    `rows`: a file that keeps what it bills from one start to the next.
+    """
+    return Simulator((api_key, *more_keys), pace_ms, rows)
 
 
 def _scripted_error(script: Script, status: int) -> ApiError:

@@ -5,9 +5,11 @@ ends; of one that was interrupted they say how far it got: an inference that had
 rows are dropped first.
 """
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -50,15 +52,24 @@ class Row(msgspec.Struct, kw_only=True):
 
 
 class Inferences:
-    """All rows."""
+    """All rows; with a file, also those of earlier starts. The file has a row per line, as JSON."""
 
-    def __init__(self) -> None:
-        """Start empty."""
-        self._rows: deque[Row] = deque(maxlen=MAX_ROWS)
+    def __init__(self, file: Path | None = None) -> None:
+        """Start with the rows of the file. Raises OSError."""
+        self._rows: deque[Row] = deque(_rows_of(file), maxlen=MAX_ROWS)
+        self._file = file
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the newest row's request; 0 without rows."""
+        return max((row.seq for row in self._rows), default=0)
 
     def add(self, row: Row) -> None:
         """Append a row."""
         self._rows.append(row)
+        if self._file is not None:
+            with self._file.open("ab") as file:
+                file.write(msgspec.json.encode(row) + b"\n")
 
     def since(self, seq: int, *, ref: str | None = None, request_id: str | None = None) -> Iterator[Row]:
         """Yield the rows of the requests after `seq`, oldest first."""
@@ -69,6 +80,19 @@ class Inferences:
     def clear(self) -> None:
         """Forget the rows."""
         self._rows.clear()
+        if self._file is not None:
+            self._file.write_bytes(b"")
+
+
+def _rows_of(file: Path | None) -> Iterator[Row]:
+    """Yield the rows of a file, and cut off a last one that a kill left unfinished."""
+    if file is None or not file.exists():
+        return
+    whole = file.read_bytes()
+    end = whole.rfind(b"\n") + 1
+    os.truncate(file, end)
+    for line in whole[:end].splitlines():
+        yield msgspec.json.decode(line, type=Row)
 
 
 @dataclass(slots=True)

@@ -4,12 +4,13 @@ An entry never claims more than was generated, and its input is what was process
 oldest entries are dropped first.
 """
 
-import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
+
+from core.clock import now_ms
 
 MAX_ENTRIES = 200_000
 MAX_REFS = 200_000
@@ -62,20 +63,15 @@ class Stats(msgspec.Struct, kw_only=True):
     """Distinct client sockets (address and port) that sent a request."""
 
 
-def now_ms() -> int:
-    """Return the Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
 class Ledger:
     """All entries, the counters, and how often each `ref` was failed."""
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, last_seq: int = 0) -> None:
+        """Start empty; `last_seq` is the number of the last entry of an earlier start."""
         self._entries: deque[Entry] = deque(maxlen=MAX_ENTRIES)
         self._failed: OrderedDict[str, int] = OrderedDict()
         self._peers: set[tuple[str, int]] = set()
-        self._last_seq = 0
+        self._last_seq = last_seq
         self._stats = Stats()
 
     def open(

@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from starlette.datastructures import QueryParams
 
+from core.clock import now_ms, to_datetime
 from sandbox.anthropic.errors import ApiError
 from sandbox.anthropic.frames import Json
 from sandbox.anthropic.inferences import Row
@@ -125,7 +126,7 @@ def _day(name: str, value: str | None) -> date:
 
 def _end(value: str | None) -> date:
     """The day before which the report ends: tomorrow, unless it is told."""
-    return datetime.now(UTC).date() + timedelta(days=1) if value is None else _day("ending_at", value)
+    return to_datetime(now_ms()).date() + timedelta(days=1) if value is None else _day("ending_at", value)
 
 
 def _limit(value: str | None) -> int:

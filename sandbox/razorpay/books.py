@@ -20,6 +20,7 @@ from sandbox.razorpay.entities import (
     Refund,
     Subscription,
 )
+from sandbox.razorpay.instruments.entities import Debit, QrCode, Token
 from sandbox.razorpay.refusals import unknown
 
 BASE62 = string.ascii_letters + string.digits
@@ -45,6 +46,15 @@ class Settings:
     """Seconds from `expire_by` to the status `expired`; 188 to 322 s were observed."""
     refund_fails: int = 0
     """Number of next refunds that fail."""
+    token_delay_s: dict[str, int] = field(default_factory=lambda: {"upi": 0, "card": 0, "emandate": 86_400})
+    """Seconds from the authorisation of a mandate to the bank's answer."""
+    notice_s: dict[str, int] = field(default_factory=lambda: {"upi": 90_000, "card": 129_600, "emandate": 172_800})
+    """Seconds from a debit's notice to its first try: 25 h for UPI; cards are asked 36 h before."""
+    debit_retries: dict[str, int] = field(default_factory=lambda: {"upi": 3})
+    retry_s: int = 10_800
+    """Seconds between a debit's tries; with three retries the last is 34 h after the notice."""
+    late_s: int = 21_600
+    """Seconds from the failure of a debit to its late authorisation."""
 
 
 @dataclass(kw_only=True)
@@ -69,6 +79,10 @@ class Books:
     refunds: dict[str, Refund] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
     disputes: dict[str, Dispute] = field(default_factory=dict)
+    tokens: dict[str, Token] = field(default_factory=dict)
+    debits: dict[str, Debit] = field(default_factory=dict)
+    """By the payment's id."""
+    qr_codes: dict[str, QrCode] = field(default_factory=dict)
     pages: dict[str, str] = field(default_factory=dict)
     """Short code -> id of the payable entity."""
     refund_keys: dict[str, tuple[Json, str]] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """`/_sim`: the test's controls: advance time, pay, order faults, read the ledger."""
 
+import time
 from collections.abc import Awaitable
 from dataclasses import asdict, fields
 from typing import Any
@@ -12,6 +13,7 @@ from sandbox.razorpay.books import Settings, find
 from sandbox.razorpay.calendar import DAY_S
 from sandbox.razorpay.entities import Json, Method
 from sandbox.razorpay.faults import Fault, WebhookFault
+from sandbox.razorpay.instruments import controls as instruments
 from sandbox.razorpay.payments import OK
 from sandbox.razorpay.refusals import Refused, integer, required
 from sandbox.razorpay.router import Call, Handler
@@ -50,10 +52,10 @@ class Controls:
             "POST /_sim/subscriptions/:id/customer": _customer,
             "POST /_sim/invoices/:id/pay": _pay_invoice,
             "POST /_sim/payment_links/:id/pay": _pay_link,
-            "POST /_sim/orders/:id/pay": _pay_order,
             "POST /_sim/payments/:id/refund": _refund,
             "POST /_sim/payments/:id/dispute": _dispute,
             "POST /_sim/disputes/:id/close": _close_dispute,
+            **instruments.CONTROLS,
         }
 
     def _clock(self) -> Json:
@@ -68,17 +70,20 @@ class Controls:
         return self._clock()
 
     async def _advance(self, call: Call) -> Json:
-        """Advances by `seconds` and `days`, or `to` a time, step by step; answers after all due steps.
+        """Advances by `seconds` and `days`, or `to` a time or `"now"`, step by step; answers after all due steps.
 
         With `drain` each step's webhooks get `timeout_s` to be delivered before the next step.
         """
         now = self._account.clock.now()
         to = call.body.get("to", now + call.body.get("seconds", 0) + call.body.get("days", 0) * DAY_S)
+        real = to == "now"
         drain_s = float(call.body.get("timeout_s", _DRAIN_S)) if call.body.get("drain") else 0.0
         try:
-            await self._account.move(float(to), drain_s=drain_s)
+            await self._account.move(time.time() if real else float(to), drain_s=drain_s)
         except ValueError as error:
             raise Refused(str(error)) from error
+        if real:
+            self._account.clock.catch_up(0)  # the move took some time
         return self._clock()
 
     async def _reset(self, call: Call) -> Json:
@@ -229,10 +234,6 @@ def _pay_link(call: Call) -> Json:
     payment = links.pay(call.books, call.ids[0], _method(call), call.now, reason=_reason(call), late=late)
     callback = links.callback(call.books, call.books.links[call.ids[0]], payment)
     return {"payment": wire.payment(payment), "callback": callback if payment.status == "captured" else None}
-
-
-def _pay_order(call: Call) -> Json:
-    return wire.payment(payments.pay_order(call.books, call.ids[0], _method(call), _reason(call), call.now))
 
 
 def _refund(call: Call) -> Any:

@@ -6,6 +6,8 @@ Amounts are paise, times Unix seconds of the simulator's clock, unless a name sa
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sandbox.razorpay.instruments.entities import Terms
+
 Json = dict[str, Any]
 Method = Literal["upi", "card_domestic", "card_international", "emandate"]
 METHODS: tuple[Method, ...] = ("upi", "card_domestic", "card_international", "emandate")
@@ -128,10 +130,11 @@ class LineItem:
 
 @dataclass(kw_only=True)
 class Invoice:
-    """An invoice: for a cycle of a subscription, or a single one."""
+    """An invoice: for a cycle of a subscription, a single one, or the registration of a mandate (`link`)."""
 
     id: str
     subscription_id: str | None
+    type: Literal["invoice", "link"] = "invoice"
     receipt: str | None = None
     customer_id: str | None
     customer: Json
@@ -169,6 +172,12 @@ class Order:
     attempts: int = 0
     notes: dict[str, str] = field(default_factory=dict)
     created_at: int
+    mandate: Terms | None = None
+    """The mandate that it registers."""
+    customer_id: str | None = None
+    """Whose mandate it registers; not shown."""
+    notification: Json | None = None
+    """The notice of a debit in two steps."""
 
 
 @dataclass(kw_only=True)
@@ -203,9 +212,10 @@ class Payment:
     error_reason: str | None = None
     created_at: int
     # Known to Razorpay, but not shown.
-    kind: Literal["authorisation", "recurring", "link", "invoice", "order"]
+    kind: Literal["authorisation", "recurring", "link", "invoice", "order", "qr"]
     subscription_id: str | None = None
     link_id: str | None = None
+    qr_code_id: str | None = None
 
 
 @dataclass(kw_only=True)

@@ -8,12 +8,15 @@ from sandbox.razorpay import links, wire
 from sandbox.razorpay.books import Books
 from sandbox.razorpay.deliveries import Parcel
 from sandbox.razorpay.entities import Json
+from sandbox.razorpay.instruments import debits, shapes
 
 _SHOWN: dict[str, Callable[[Any], Json]] = {
     "subscriptions": wire.subscription,
     "invoices": wire.invoice,
     "payments": wire.payment,
     "refunds": wire.refund,
+    "tokens": shapes.token,
+    "qr_codes": shapes.qr_code,
 }
 _PLAIN = ("plans", "customers", "items", "addons", "orders", "disputes")
 
@@ -24,6 +27,7 @@ def entities(books: Books) -> Json:
         name: [{**asdict(each), **shape(each)} for each in getattr(books, name).values()]
         for name, shape in _SHOWN.items()
     }
+    kept["debits"] = [debits.shown(books, each) for each in books.debits.values()]
     kept["links"] = [links.shown(books, each) for each in books.links.values()]
     for name in _PLAIN:
         kept[name] = [asdict(each) for each in getattr(books, name).values()]
@@ -59,6 +63,8 @@ def _row(books: Books, key: str) -> Json:
         "order_id": paid.order_id,
         "invoice_id": paid.invoice_id,
         "link_id": paid.link_id,
+        "qr_code_id": paid.qr_code_id,
+        "token_id": paid.token_id,
         "subscription_id": paid.subscription_id,
         "refund_ids": [each.id for each in refunds],
         "disputes": [{"id": d.id, "status": d.status} for d in books.disputes.values() if d.payment_id == key],

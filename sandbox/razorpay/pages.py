@@ -13,7 +13,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from sandbox.razorpay import authorisation, links
 from sandbox.razorpay.books import Books
 from sandbox.razorpay.calendar import IST
-from sandbox.razorpay.entities import METHODS, Payment
+from sandbox.razorpay.entities import Payment
+from sandbox.razorpay.instruments import pages as instruments
 from sandbox.razorpay.payments import OK, method_of
 from sandbox.razorpay.refusals import Refused
 
@@ -67,11 +68,12 @@ def show(books: Books, code: str) -> Response:
         return _page("Nothing here", "<p>There is no such page.</p>", 404)
     title, paise, question = _what(books, target)
     if paise is None:
-        return _page(title, f"<p id='state'>{escape(question)}</p>")
-    methods = "".join(
-        f"<label><input type='radio' name='method' value='{each}'{' checked' if each == METHODS[0] else ''}> "
+        return _page(title, f"<p id='state'>{escape(question)}</p>{_actions(books, target)}")
+    methods = instruments.methods(books, target)
+    choices = "".join(
+        f"<label><input type='radio' name='method' value='{each}'{' checked' if each == methods[0] else ''}> "
         f"{_NAMES[each]}</label>"
-        for each in METHODS
+        for each in methods
     )
     outcomes = "".join(
         f"<label><input type='radio' name='outcome' value='{each}'{' checked' if each == OK else ''}> {text}</label>"
@@ -79,7 +81,7 @@ def show(books: Books, code: str) -> Response:
     )
     form = (
         f"<p>{escape(question)}</p><p><strong id='amount'>₹ {paise // 100}.{paise % 100:02d}</strong></p>"
-        f"<form method='post'><fieldset><legend>Pay by</legend>{methods}</fieldset>"
+        f"<form method='post'><fieldset><legend>Pay by</legend>{choices}</fieldset>"
         f"<fieldset><legend>And then</legend>{outcomes}</fieldset><button>Pay</button></form>"
     )
     return _page(title, form)
@@ -93,6 +95,9 @@ def act(books: Books, code: str, form: bytes, now: int) -> Response:
     fields = parse_qs(form.decode("utf-8", "replace"))
     reason = fields.get("outcome", [OK])[0]
     try:
+        if action := fields.get("action", [""])[0]:
+            instruments.act(books, target, action, now)
+            return RedirectResponse(f"/rzp/{code}", status_code=303)
         return _pay(books, target, fields.get("method", [""])[0], reason, now)
     except Refused as refused:
         return _page("Not possible", f"<p id='state'>{escape(str(refused))}</p>{_again(code)}", 400)
@@ -113,7 +118,8 @@ def _pay(books: Books, target: str, method_name: str, reason: str, now: int) -> 
             address = f"{link.callback_url}{joint}{urlencode(links.callback(books, link, payment))}"
             return RedirectResponse(address, status_code=303)
         return _said(payment)
-    return _said(authorisation.pay_invoice(books, target, method, now, reason=reason))
+    paid = instruments.pay(books, target, method, reason, now)
+    return _said(paid or authorisation.pay_invoice(books, target, method, now, reason=reason))
 
 
 def _what(books: Books, target: str) -> tuple[str, int | None, str]:
@@ -130,10 +136,10 @@ def _what(books: Books, target: str) -> tuple[str, int | None, str]:
         is_open = link.status in ("created", "partially_paid")
         said = link.description if is_open else f"This link is {link.status}."
         return "Payment", link.amount if is_open else None, said
-    if invoice := books.invoices.get(target):
+    if (invoice := books.invoices.get(target)) and invoice.type == "invoice":
         is_open = invoice.status == "issued"
         return "Invoice", invoice.amount if is_open else None, f"The invoice is {invoice.status}."
-    return "Nothing here", None, "It was deleted."
+    return instruments.what(books, target) or ("Nothing here", None, "It was deleted.")
 
 
 def _said(payment: Payment) -> Response:
@@ -142,6 +148,15 @@ def _said(payment: Payment) -> Response:
         text = escape(payment.error_description or "")
         return _page("Payment failed", f"<p id='state'>failed</p><p>{text}</p><p><a href=''>Try again</a></p>")
     return _page("Thank you", f"<p id='state'>paid</p><p>Payment {payment.id}. You can close this page.</p>")
+
+
+def _actions(books: Books, target: str) -> str:
+    """The buttons of the payer's UPI app, for a mandate."""
+    buttons = "".join(
+        f"<p>{escape(said)} <button name='action' value='{escape(action)}'>{escape(button)}</button></p>"
+        for action, button, said in instruments.actions(books, target)
+    )
+    return f"<form method='post'>{buttons}</form>" if buttons else ""
 
 
 def _again(code: str) -> str:

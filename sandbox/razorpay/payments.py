@@ -65,7 +65,7 @@ def new_payment(
     method: Method,
     *,
     paise: int,
-    kind: Literal["authorisation", "recurring", "link", "invoice", "order"],
+    kind: Literal["authorisation", "recurring", "link", "invoice", "order", "qr"],
     description: str,
     subscription: Subscription | None = None,
 ) -> Payment:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sandbox.razorpay import addons, authorisation, catalogue, invoices, links, payments, refunds, subscriptions, wire
+from sandbox.razorpay import addons, catalogue, invoices, links, payments, refunds, subscriptions, wire
 from sandbox.razorpay.books import find
-from sandbox.razorpay.entities import METHODS, Json
+from sandbox.razorpay.entities import Json
+from sandbox.razorpay.instruments import debits, qr_codes, registrations, shapes, tokens
 from sandbox.razorpay.refusals import Refused, integer, notes, required
 from sandbox.razorpay.router import Call, Handler
 
@@ -112,21 +113,6 @@ def _refund_by_body(call: Call) -> Json:
     return wire.refund(refunds.create(call.books, payment_id, body, call.headers.get("x-refund-idempotency"), call.now))
 
 
-def _recurring(call: Call) -> Json:
-    """A debit by a token of our own (Recurring Payments); the token only decides the method."""
-    for name in ("email", "contact", "amount", "currency", "order_id", "customer_id", "token"):
-        required(call.body, name)
-    method = next((m for m in METHODS if m == call.body.get("method")), METHODS[0])
-    made = payments.pay_order(call.books, str(call.body["order_id"]), method, payments.OK, call.now)
-    made.email, made.contact = str(call.body["email"]), str(call.body["contact"])
-    made.customer_id, made.token_id = str(call.body["customer_id"]), str(call.body["token"])
-    return {
-        "razorpay_payment_id": made.id,
-        "razorpay_order_id": made.order_id,
-        "razorpay_signature": authorisation.signed(call.books.key_secret, made.order_id or "", made.id),
-    }
-
-
 def _told(kept: str) -> Handler:
     """Makes the handler of a notification."""
 
@@ -142,7 +128,32 @@ def _no_offer(call: Call) -> Json:
     raise Refused("Offer Not Found")
 
 
+def _customer_tokens(call: Call) -> Json:
+    owned = [shapes.token(each) for each in tokens.of_customer(call.books, call.ids[0], call.now)]
+    return {"entity": "collection", "count": len(owned), "items": owned}
+
+
+def _list_qr_codes(call: Call) -> Json:
+    found = _filtered(call, call.books.qr_codes.values(), "customer_id")
+    if call.query.get("payment_id"):
+        paid = find(call.books.payments, call.query["payment_id"])
+        found = [each for each in found if each.id == paid.qr_code_id]
+    return collection(call, found, shapes.qr_code)
+
+
+def _delete_token(call: Call) -> Json:
+    """Razorpay forgets the token; the mandate at the bank stays."""
+    tokens.owned(call.books, *call.ids).deleted = True
+    return {"deleted": True}
+
+
+def _cancel_token(call: Call) -> Json:
+    tokens.cancel(call.books, tokens.owned(call.books, *call.ids), call.now)
+    return {"status": "cancellation_initiated"}
+
+
 _SUB, _INV, _LINK = "/v1/subscriptions/:id", "/v1/invoices/:id", "/v1/payment_links/:id"
+_TOKENS, _QR = "/v1/customers/:id/tokens", "/v1/payments/qr_codes/:id"
 
 ROUTES: dict[str, Handler] = {
     "POST /v1/customers": lambda c: wire.customer(catalogue.create_customer(c.books, c.body, c.now)),
@@ -184,7 +195,7 @@ ROUTES: dict[str, Handler] = {
     f"POST {_INV}/cancel": lambda c: wire.invoice(invoices.cancel(c.books, c.ids[0], c.now)),
     f"POST {_INV}/notify_by/:medium": _told("invoices"),
     f"DELETE {_INV}": _delete_invoice,
-    "POST /v1/orders": lambda c: wire.order(payments.create_order(c.books, c.body, c.now)),
+    "POST /v1/orders": lambda c: wire.order(registrations.create_order(c.books, c.body, c.now)),
     "GET /v1/orders": _list("orders", wire.order, "receipt"),
     "GET /v1/orders/:id": _fetch("orders", wire.order),
     "PATCH /v1/orders/:id": _renote("orders", wire.order),
@@ -196,7 +207,6 @@ ROUTES: dict[str, Handler] = {
     "POST /v1/payments/:id/refund": _refund,
     "GET /v1/payments/:id/refunds": _payment_refunds,
     "GET /v1/payments/:id/refunds/:id": _payment_refund,
-    "POST /v1/payments/create/recurring": _recurring,
     "POST /v1/refunds": _refund_by_body,
     "GET /v1/refunds": _list("refunds", wire.refund),
     "GET /v1/refunds/:id": _fetch("refunds", wire.refund),
@@ -207,6 +217,19 @@ ROUTES: dict[str, Handler] = {
     f"PATCH {_LINK}": lambda c: links.shown(c.books, links.edit(c.books, c.ids[0], c.body, c.now)),
     f"POST {_LINK}/cancel": lambda c: links.shown(c.books, links.cancel(c.books, c.ids[0], c.now)),
     f"POST {_LINK}/notify_by/:medium": _told("links"),
+    "POST /v1/subscription_registration/auth_links": lambda c: wire.invoice(
+        registrations.create(c.books, c.body, c.now)
+    ),
+    f"GET {_TOKENS}": _customer_tokens,
+    f"GET {_TOKENS}/:id": lambda c: shapes.token(tokens.owned(c.books, *c.ids)),
+    f"DELETE {_TOKENS}/:id": _delete_token,
+    f"PUT {_TOKENS}/:id/cancel": _cancel_token,
+    "POST /v1/payments/create/recurring": lambda c: debits.create(c.books, c.body, c.now),
+    "POST /v1/payments/qr_codes": lambda c: shapes.qr_code(qr_codes.create(c.books, c.body, c.now)),
+    "GET /v1/payments/qr_codes": _list_qr_codes,
+    f"GET {_QR}": _fetch("qr_codes", shapes.qr_code),
+    f"POST {_QR}/close": lambda c: shapes.qr_code(qr_codes.close(c.books, c.ids[0], c.now)),
+    f"GET {_QR}/payments": lambda c: collection(c, qr_codes.paid_by(c.books, c.ids[0]), wire.payment),
     "GET /v1/disputes": _list("disputes", wire.dispute),
     "GET /v1/disputes/:id": _fetch("disputes", wire.dispute),
 }

@@ -7,22 +7,26 @@ books.
 from sandbox.razorpay import authorisation, charging, events, subscriptions
 from sandbox.razorpay.books import Books
 from sandbox.razorpay.entities import Invoice, Link, Subscription
+from sandbox.razorpay.instruments import steps
+from sandbox.razorpay.instruments.entities import Debit, QrCode, Token
 
+Due = Subscription | Link | Invoice | steps.Waiting
 _MAX_STEPS = 1_000_000
 _OPEN_LINK = ("created", "partially_paid")
 
 
 def next_moment(books: Books) -> int | None:
     """Time of the next step; None without one."""
-    first = _next_due(books, *_running_out(books))
+    first = _next_due(books, *_running_out(books), steps.waiting(books))
     return None if first is None else first[0]
 
 
 def advance(books: Books, until: int) -> None:
     """Makes all steps due up to and including `until`."""
     closing, ending = _running_out(books)
+    waiting = steps.waiting(books)
     for _ in range(_MAX_STEPS):
-        first = _next_due(books, closing, ending)
+        first = _next_due(books, closing, ending, waiting)
         if first is None or first[0] > until:
             return
         at, thing = first
@@ -31,6 +35,8 @@ def advance(books: Books, until: int) -> None:
         elif isinstance(thing, Link):
             thing.status, thing.expired_at, thing.updated_at = "expired", at, at
             events.link(books, at, "expired", thing)
+        elif isinstance(thing, Token | Debit | QrCode):
+            steps.step(books, thing, at)
         else:
             thing.status, thing.expired_at = "expired", at
             events.invoice_expired(books, at, thing)
@@ -44,10 +50,10 @@ def _running_out(books: Books) -> tuple[list[Link], list[Invoice]]:
 
 
 def _next_due(
-    books: Books, closing: list[Link], ending: list[Invoice]
-) -> tuple[int, Subscription | Link | Invoice] | None:
-    """The first step and its time; steps create no further links or invoices that expire."""
-    first: tuple[int, Subscription | Link | Invoice] | None = None
+    books: Books, closing: list[Link], ending: list[Invoice], waiting: list[steps.Waiting]
+) -> tuple[int, Due] | None:
+    """The first step and its time; steps create nothing that could be due in these lists."""
+    first: tuple[int, Due] | None = None
     for sub in books.subscriptions.values():
         at = _due(books, sub)
         if at is not None and (first is None or at < first[0]):
@@ -59,6 +65,10 @@ def _next_due(
         ends = invoice.expire_by if invoice.status == "issued" else None
         if ends is not None and (first is None or ends < first[0]):
             first = (ends, invoice)
+    for thing in waiting:
+        at = steps.next_at(thing)
+        if at is not None and (first is None or at < first[0]):
+            first = (at, thing)
     return first
 
 

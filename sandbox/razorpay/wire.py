@@ -17,6 +17,7 @@ from sandbox.razorpay.entities import (
     Refund,
     Subscription,
 )
+from sandbox.razorpay.instruments import shapes
 
 Json = dict[str, Any]
 
@@ -25,7 +26,8 @@ _HIDDEN = {
         "method", "token_id", "card_id", "cycles", "swallowed", "invoice_id", "cancel_at_cycle_end", "changes",
         "outcomes",
     },
-    Payment: {"kind", "subscription_id", "link_id"},
+    Order: {"mandate", "customer_id", "notification"},
+    Payment: {"kind", "subscription_id", "link_id", "qr_code_id"},
     Refund: {"by"},
 }  # fmt: skip
 _NO_TAX: Json = {
@@ -100,10 +102,11 @@ def invoice(kept: Invoice) -> Json:
             "shipping_address": None, "customer_name": payer.get("name"), "customer_email": payer.get("email"),
             "customer_contact": payer.get("contact"),
         },
-        "line_items": [_line(line) for line in kept.line_items], "invoice_number": None, "sms_status": None,
+        "line_items": [_line(line) for line in kept.line_items], "sms_status": None,
+        "invoice_number": kept.receipt if kept.type == "link" else None,
         "email_status": None, "date": kept.created_at, "partial_payment": False, "gross_amount": kept.amount,
         "tax_amount": 0, "taxable_amount": kept.amount, "amount_paid": kept.amount if paid else 0,
-        "amount_due": 0 if paid else kept.amount, "currency_symbol": "₹", "view_less": True, "type": "invoice",
+        "amount_due": 0 if paid else kept.amount, "currency_symbol": "₹", "view_less": True,
         "group_taxes_discounts": False, "idempotency_key": None,
     }  # fmt: skip
     if kept.subscription_id is None:
@@ -112,8 +115,13 @@ def invoice(kept: Invoice) -> Json:
 
 
 def order(kept: Order) -> Json:
-    """An order."""
-    return {**_plain(kept, "order"), "amount_due": max(0, kept.amount - kept.amount_paid), "offer_id": None}
+    """An order, with the mandate that it registers or the notice of its debit."""
+    shown = {**_plain(kept, "order"), "amount_due": max(0, kept.amount - kept.amount_paid), "offer_id": None}
+    if kept.mandate is not None:
+        shown["token"] = shapes.terms(kept.mandate)
+    if kept.notification is not None:
+        shown["notification"] = kept.notification
+    return shown
 
 
 def payment(kept: Payment) -> Json:

@@ -131,11 +131,17 @@ async def by_pages(scene: Scene, draw: random.Random, key: str) -> None:
         form = {"name": "k", "scopes": want.get("scopes", ["chat"]), "models": want["models"] or []}
         form["expires_at"] = draw.choice(["", "2031-01-01"])
         user = draw.choice(scene.found.users)
-        scene.found.take("make by page", await browser.post(f"/account/keys/{user}", data=form, headers=same))
+        scene.found.take("make by page", await _submit(browser, f"/account/keys/{user}", form))
         path = f"/account/key/{draw.choice(scene.found.keys)}/rotate"
-        scene.found.take("rotate by page", await browser.post(path, data={"overlap": "604800"}, headers=same))
+        scene.found.take("rotate by page", await _submit(browser, path, {"overlap": "604800"}))
         form = {"slug": f"t{draw.randrange(10**9)}", "name": "T", "user": "u"}
-        scene.found.take("make a tenant", await browser.post("/operator/tenants", data=form, headers=same))
+        scene.found.take("make a tenant", await _submit(browser, "/operator/tenants", form))
+
+
+async def _submit(browser: httpx2.AsyncClient, path: str, form: dict[str, Any]) -> httpx2.Response:
+    """Sends a form, and opens the page that its redirect leads to."""
+    answer = await browser.post(path, data=form, headers={"sec-fetch-site": "same-origin"})
+    return await browser.get(answer.headers["location"]) if answer.status_code == 303 else answer
 
 
 async def attack(scene: Scene, seed: int, ended: asyncio.Event) -> None:

@@ -153,7 +153,7 @@ class Simulation:
         now_ms, run_id = await self.quota.now_ms(), await self.quota.pipeline.connect()
         day = Window(WindowKind.DAY, "2026-11-22", now_ms - HOUR_MS, now_ms + HOUR_MS)
         period = Window(WindowKind.PERIOD, "2026-11", now_ms - HOUR_MS, now_ms + HOUR_MS)
-        self.terms = QuotaTerms(self.entitlement, day, period, now_ms - HOUR_MS, now_ms + HOUR_MS, 1, 5)
+        self.terms = QuotaTerms(self.entitlement, day, period, period.name, now_ms - HOUR_MS, now_ms + HOUR_MS, 1, 5)
         assert await self.quota.build_tenant(self.tenant, 1, run_id, {})
         for client in self.clients:
             assert await self.quota.build_user(self.tenant, client.user, 1, run_id, {})

@@ -9,7 +9,11 @@ from sqlalchemy import select, update
 
 from billing.collection.collection import collect
 from billing.context import BillingContext
+from billing.invoicing.credit_notes import apply_note
+from billing.invoicing.issuing import new_document
+from billing.ledger.movements import document_issued
 from billing.models import Bill, BillingFinding, Charge, Payment, Refund, Subscription
+from billing.models.states import BillKind
 from billing.razorpay.client import Razorpay as Gateway
 from billing.razorpay.transport import Patience
 from core.clock import now_ms
@@ -61,7 +65,11 @@ class BilledTenant:
             "due_ms": now_ms() + 7 * 86_400_000,
         }
         async with self.context.tenant_transaction(self.tenant_id) as session:
-            session.add(Bill(tenant_id=self.tenant_id, id=bill_id, **(given | fields)))
+            bill = Bill(tenant_id=self.tenant_id, id=bill_id, **(given | fields))
+            session.add(bill)
+            await session.flush()
+            if bill.number is not None:
+                await document_issued(session, bill, now_ms())
         return bill_id
 
     async def collect(self, times: int = 1) -> None:
@@ -108,8 +116,19 @@ class BilledTenant:
             await session.execute(update(Charge).values(moved))
             await session.execute(update(Refund).values({"tried_ms": Refund.tried_ms - ms}))
 
+    async def credit(self, bill_id: UUID, paise: int) -> UUID:
+        """Credits a bill by a note, untaxed, without refunds."""
+        async with self.context.tenant_transaction(self.tenant_id) as session:
+            bill = await session.get_one(Bill, (self.tenant_id, bill_id))
+            amounts = {"taxable_paise": -paise, "total_paise": -paise, "tax": [], "lines": [], "refers_to": bill_id}
+            parties = {"supply": SUPPLY, "customer": CUSTOMER, "supplier": {}}
+            note = await new_document(session, bill, BillKind.CREDIT_NOTE, now_ms(), **amounts, **parties)
+            note.state, note.number, note.issued_ms = "issued", f"C26/{note.id.hex[-8:]}", now_ms()
+            await apply_note(session, bill, note, now_ms())
+        return note.id
+
     async def change(self, bill_id: UUID, **fields: Any) -> None:
-        """Changes a bill, as a credit note does."""
+        """Changes a bill."""
         async with self.context.tenant_transaction(self.tenant_id) as session:
             await session.execute(update(Bill).where(Bill.id == bill_id).values(fields))
 

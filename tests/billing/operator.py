@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from billing.catalogue.profiles import Profile, Supplier
 from billing.context import BillingContext
 from billing.invoicing.period_close import close_due
+from billing.ledger.movements import payment_received
 from billing.models import (
     Bill,
     BillingFinding,
@@ -212,6 +213,9 @@ class OperatorSetup:
                     captured_ms=now_ms(),
                 )
             )
+            await session.flush()
+            payment = await session.get_one(Payment, (bill.tenant_id, name))
+            await payment_received(session, payment, [(row, row.total_paise)], now_ms())
         return name
 
     async def refunds(self, tenant_id: UUID) -> list[tuple[str, int, str]]:

@@ -19,6 +19,7 @@ from billing.subscriptions.push import LIST_LAG_MS, push_subscription, push_subs
 from billing.subscriptions.sync import refresh_subscription
 from core.clock import follow_test_clock
 from core.tenancy.audit import Actor
+from core.tenancy.models import Tenant
 from metering.models import EntitlementRow
 from metering.quota.schedule import Schedule
 from tests.billing.operator import OperatorSetup
@@ -30,6 +31,7 @@ DAY_S = 86_400
 _METERS = [{"meter": "output_tokens", "allowance": 1_000, "rate_paise": 100_000_000}]
 _PLANS: dict[str, dict[str, Any]] = {
     "plus": {"base_paise": 500_000, "past_allowance": "bill", "ceiling_paise": 10_000_000},
+    "small": {"base_paise": 0, "past_allowance": "bill", "ceiling_paise": 400_000},
     "solid": {"base_paise": 300_000, "past_allowance": "block"},
     "trial": {"base_paise": 300_000, "past_allowance": "block", "trial_days": 14},
     "free": {"base_paise": 0, "past_allowance": "block"},
@@ -124,6 +126,12 @@ class Signup:
     async def bills(self) -> list[Bill]:
         """All rows, oldest first."""
         return await self.all(Bill, Bill.created_ms, Bill.id)
+
+    async def own_plan(self) -> tuple[str | None, int | None] | None:
+        """The plan that the tenant has without a subscription."""
+        async with self.context.database.session() as session:
+            tenant = await session.get_one(Tenant, self.tenant_id)
+            return None if tenant.plan_code is None else (tenant.plan_code, tenant.plan_version)
 
     async def schedule(self) -> Schedule:
         """The entitlement's schedule."""

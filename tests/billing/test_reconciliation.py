@@ -6,10 +6,13 @@ from sqlalchemy import select
 
 from billing.collection.collection import collect
 from billing.invoicing.period_close import close_due
-from billing.models import Charge, RazorpayReconciliation
+from billing.models import BillingFinding, Charge, ComparedDay, Payment, RazorpayReconciliation
 from billing.razorpay.errors import RazorpayError
-from billing.reconciliation import RazorpayReport, reconcile_razorpay
-from core.clock import now_ms
+from billing.reconciliation import WINDOW_DAYS, RazorpayReport, reconcile_razorpay
+from billing.reconciliation.windows import compared_since, in_order, windows
+from core.clock import DAY_MS, now_ms
+from core.ids import uuid7
+from tests.billing.mandated import MandatedTenant
 from tests.billing.operator import OperatorSetup
 from tests.billing.signup import Signup
 from tests.simulated_razorpay import KEY_ID, KEY_SECRET
@@ -167,7 +170,7 @@ async def test_money_of_ours_that_nobody_can_explain_is_listed(signup: Signup) -
 
     assert [(one["kind"], one["id"]) for one in found.unexplained] == [("payment", paid["payment"]["id"])]
     assert not found.is_clean
-    assert await signup.findings() == ["unexplained"]
+    assert await signup.findings() == ["payment_unplaced"]
     assert (await signup.all(Charge))[0].state == "submitted"
     async with signup.context.database.session() as session:
         (stored,) = list(await session.scalars(select(RazorpayReconciliation)))
@@ -213,6 +216,86 @@ async def test_an_invoice_without_a_subscription_is_another_products(signup: Sig
     assert await signup.findings() == []
 
 
+async def test_money_that_names_a_tenant_and_pays_nothing_we_know_is_a_finding_until_it_is_placed(
+    signup: Signup,
+) -> None:
+    """Its notes are ours, so it is not silently another product's; once it is recorded the finding closes."""
+    now_s = now_ms() // 1000
+    notes = {"tenant_id": str(signup.tenant_id)}
+    signup.razorpay.sim("POST", "/strangers", count=1, since=now_s - 86_400, notes=notes)
+    signup.razorpay.sim("POST", "/strangers", count=1, since=now_s - 86_400, notes={"tenant_id": str(uuid7())})
+
+    for _ in range(2):
+        found = await reconcile_razorpay(signup.context)
+        assert [one["kind"] for one in found.unexplained] == ["payment"]
+        assert found.foreign == 1
+    assert await signup.findings() == ["unexplained"]
+
+    async with signup.context.database.session() as session:
+        session.add(
+            Payment(
+                tenant_id=signup.tenant_id,
+                razorpay_id=found.unexplained[0]["id"],
+                status="captured",
+                amount_paise=10_000,
+            )
+        )
+    assert (await reconcile_razorpay(signup.context)).is_clean
+    async with signup.context.database.session() as session:
+        assert list(await session.scalars(select(BillingFinding.key).where(BillingFinding.closed_ms.is_(None)))) == []
+
+
+async def test_a_run_that_stops_says_how_far_it_came_and_the_next_continues_there(signup: Signup) -> None:
+    begin = now_ms() // 1000 - 59 * 86_400
+    signup.razorpay.sim("POST", "/strangers", count=200, since=begin)
+    signup.razorpay.fault(route="GET /v1/payments", kind="error", status=503, times=None, skip=20)
+    stopped = RazorpayReport()
+
+    with pytest.raises(RazorpayError):
+        await reconcile_razorpay(signup.context, found=stopped)
+
+    assert 15 <= stopped.days_compared < stopped.days
+    assert (stopped.is_clean, stopped.progress) == (False, f"{stopped.days_compared} of {stopped.days} days compared")
+    async with signup.context.database.session() as session:
+        (stored,) = list(await session.scalars(select(RazorpayReconciliation)))
+        done = set(await session.scalars(select(ComparedDay.starts_ms)))
+    assert (stored.report["days_compared"], stored.report["stopped"]) == (stopped.days_compared, stopped.stopped)
+    assert len(done) == stopped.days_compared
+
+    signup.razorpay.clear_faults()
+    span = windows(now_ms() - WINDOW_DAYS * DAY_MS, now_ms())
+    async with signup.context.database.session() as session:
+        following = in_order(span, await compared_since(session, span))
+    assert following[0] == span[0], "today comes first"
+    left = stopped.days - stopped.days_compared
+    assert {day.since * 1000 for day in following[1 : left + 1]} == {day.since * 1000 for day in span} - done
+    assert (await reconcile_razorpay(signup.context)).is_clean
+    async with signup.context.database.session() as session:
+        assert len(set(await session.scalars(select(ComparedDay.starts_ms)))) == stopped.days
+
+
+async def test_a_mandate_its_debit_and_its_end_that_nobody_told_of(signup: Signup) -> None:
+    tenant = await MandatedTenant.start(signup)
+    row = await tenant.wish()
+    assert row.razorpay_id
+    signup.razorpay.register(row.razorpay_id)
+    assert "mandate" in _kinds(await reconcile_razorpay(signup.context))
+    assert (await tenant.mandate(row.id)).state == "active"
+
+    bill_id = await tenant.bill()
+    await tenant.work()
+    await signup.advance(seconds=40 * 3600)
+    assert "charge" in _kinds(await reconcile_razorpay(signup.context))
+    assert (await tenant.read(bill_id)).state == "paid"
+
+    signup.razorpay.mandate(str((await tenant.mandate(row.id)).token_id), "cancel")
+    assert "mandate" in _kinds(await reconcile_razorpay(signup.context))
+    assert (await tenant.mandate(row.id)).state == "ended"
+    await tenant.work()
+    again = await reconcile_razorpay(signup.context)
+    assert (again.healed, again.unexplained, again.foreign) == ([], [], 0)
+
+
 async def test_razorpay_away_changes_nothing(signup: Signup) -> None:
     row = await signup.request()
     assert row.razorpay_id
@@ -224,4 +307,5 @@ async def test_razorpay_away_changes_nothing(signup: Signup) -> None:
 
     assert (await signup.read(row.id)).status == "created"
     async with signup.context.database.session() as session:
-        assert list(await session.scalars(select(RazorpayReconciliation))) == []
+        (stored,) = list(await session.scalars(select(RazorpayReconciliation)))
+    assert (stored.report["compared"], stored.report["days_compared"]) == ({}, 0)

@@ -4,6 +4,7 @@ Run by `conftest.py` as a process of its own (`python -m tests.browser.stub <all
 serves until it is terminated. The page is the real one, its visitor made up; of the rest it knows the contract only.
 
     limit N | held N     429 with Retry-After: N         status N     that status, before the head
+    owe N                as limit N, of an account that is overdue
     break                words, then `event: error`      cut          words, then the end without `done`
     forever              words until the client leaves   silent       `done` and nothing else
     shred                hard text, one byte a chunk     say TEXT     that text
@@ -62,6 +63,7 @@ class Seen:
 
     left: list[str] = field(default_factory=list)
     settled: int = 0
+    owes: bool = False
     requests: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -100,7 +102,8 @@ async def chat(request: Request) -> Response:
         case "fits" | "room" if len(earlier) > int(argument):
             status, code = {"fits": (413, "input_exceeds_limit"), "room": (429, "limit_reached")}[verb]
             return refusal(status, code, "With so many earlier turns, no.", **{"Retry-After": "60"})
-        case "limit":
+        case "limit" | "owe":
+            seen.owes = verb == "owe"
             return refusal(
                 429, "limit_reached", "The daily tokens of this user are used up.", **{"Retry-After": argument}
             )
@@ -200,6 +203,13 @@ async def limits(request: Request) -> Response:
     return wrong_key(request) or JSONResponse({"windows": windows, "concurrency": {"limit": 4, "active": 0}})
 
 
+async def account_status(_: Request) -> Response:
+    text = "₹590 for usage is overdue since 1 Nov 2026. Until it is paid, the limits of Free apply."
+    banner = {"state": "overdue", "text": text, "href": "/account/bills?state=open", "label": "Pay ₹590", "away": False}
+    owes, seen.owes = seen.owes, False  # for the message alone that asked for it: the stub serves every test
+    return JSONResponse({"banner": banner if owes else None, "fingerprint": str(owes)})
+
+
 async def page(request: Request) -> Response:
     """`/?as=admin` is somebody who may see the plans."""
     scopes = frozenset(scope.value for scope in SCOPES[request.query_params.get("as", "user")])
@@ -231,6 +241,7 @@ def app(origin: str) -> Starlette:
             Route("/chat", chat, methods=["POST"]),
             Route("/v1/usage/requests/{request_id}", own_request),
             Route("/v1/limits", limits),
+            Route("/account-status", account_status, methods=["POST"]),
             Route("/stub/raw/{data}", raw),
             Route("/stub/seen", what_was_seen),
             Mount("/static", StaticFiles(directory=PAGES / "static")),

@@ -195,11 +195,40 @@ REFUSALS = [
     ("status 403", "Sign in with another key"),
     ("status 413", "Shorten it"),
     ("status 422", "Change it"),
-    ("status 500", "Something went wrong on our side. Send it again"),
+]  # fmt: skip
+FAILURES = [
+    ("status 500", "Something went wrong on our side"),
     ("status 502", "Claude did not answer"),
     ("status 503", "Claude is busy"),
     ("status 504", "took too long"),
-]  # fmt: skip
+]
+
+
+def test_a_failure_of_ours_keeps_the_turn_and_offers_to_try_again(chat: "Page") -> None:
+    for number, (message, words) in enumerate(FAILURES):
+        ask(chat, message)
+        chat.get_by_role("alert").get_by_text(re.compile(words)).wait_for()
+        assert chat.locator(".asked").nth(number).inner_text() == message
+        assert chat.get_by_label("Your message").input_value() == ""
+    chat.reload()
+    assert chat.locator(".meta", has_text="Not answered.").count() == len(FAILURES), "kept over a reload too"
+    chat.get_by_role("button", name="Try again").last.click()
+    chat.get_by_role("alert").get_by_text("took too long").wait_for()
+    assert chat.locator(".asked").count() == len(FAILURES)
+    ask(chat, "hello")
+    wait_until(chat, lambda: chat.locator(".answer").last.inner_text() == ANSWER)
+
+
+def test_an_account_that_owes_is_told_to_pay_and_not_to_wait(tab: "Page", page_url: str) -> None:
+    tab.goto(f"{page_url}/?as=admin")
+    tab.locator("#left", has_text="tokens left today").wait_for()
+    ask(tab, "owe 1900800")
+    tab.get_by_role("alert").get_by_text("₹590 for usage is overdue since 1 Nov 2026.").wait_for()
+    assert tab.locator("#timer").text_content() == "", "its limits come back with the payment"
+    assert tab.locator("#left").text_content() == ""
+    banner = tab.get_by_role("complementary", name="Account status")
+    assert banner.get_by_role("link", name="Pay ₹590").get_attribute("href") == "/account/bills?state=open"
+    assert tab.get_by_label("Your message").input_value() == "owe 1900800"
 
 
 def test_every_refusal_has_words_and_gives_the_message_back(chat: "Page") -> None:

@@ -105,7 +105,7 @@ def test_example_client_is_let_in_from_its_origin(
 
     client_asks(tab, "And now?")
     tab.get_by_role("status").get_by_text(
-        f"[429 Too Many Requests: You've used today's {TOKENS_A_DAY:,} tokens. They reset at 00:00.]"
+        f"[429 Too Many Requests: You've used today's {TOKENS_A_DAY:,} tokens. They reset at 00:00, in "
     ).wait_for()
     assert watch.hosts == {stack.url.removeprefix("http://"), client_origin.removeprefix("http://")}
 

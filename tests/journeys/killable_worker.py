@@ -11,6 +11,7 @@ from typing import Any
 from billing.collection.collection import collect
 from billing.context import BillingContext
 from billing.invoicing.period_close import close_due
+from billing.mandates.push import push_mandates
 from billing.razorpay.client import Razorpay as Gateway
 from billing.razorpay.errors import RazorpayError
 from billing.subscriptions.push import push_subscriptions
@@ -18,7 +19,7 @@ from billing.webhooks.processing import process_events
 from core.errors import NakaError
 
 Duty = Callable[[BillingContext], Awaitable[object]]
-DUTIES: tuple[Duty, ...] = (process_events, push_subscriptions, close_due, collect)
+DUTIES: tuple[Duty, ...] = (process_events, push_subscriptions, push_mandates, close_due, collect)
 
 
 class Killed(BaseException):

@@ -16,6 +16,9 @@ import httpx2
 from billing.collection.collection import collect
 from billing.context import BillingContext
 from billing.invoicing.period_close import close_due
+from billing.invoicing.threshold_bills import bill_thresholds
+from billing.mandates.push import push_mandates
+from billing.prepaid.wallets import run_wallets
 from billing.subscriptions.push import push_subscriptions
 from billing.webhooks.processing import process_events
 from core.tenancy.principal import Scope
@@ -195,7 +198,10 @@ class Shop:
             await asyncio.to_thread(self.razorpay.drain)
             await process_events(self.context)
             await push_subscriptions(self.context)
+            await push_mandates(self.context)
+            await bill_thresholds(self.context)
             await close_due(self.context)
+            await run_wallets(self.context)
             await collect(self.context)
             now = await self.moved()
             if now == before:
@@ -208,6 +214,7 @@ class Shop:
         tables = {
             "bills": "state, paid_paise, credited_paise",
             "charges": "state, razorpay_id",
+            "mandates": "state, razorpay_id, token_id, wanted_end",
             "subscriptions": "state, status, cancel_state, paid_count",
             "webhook_events": "state",
             "refunds": "state",

@@ -21,6 +21,7 @@ from billing.subscriptions.push import push_subscriptions
 from billing.webhooks.inbox import Inbox
 from core.postgres.database import Database
 from tests import servers
+from tests.billing.ledger_proof import proved
 from tests.billing.operator import OperatorSetup
 from tests.billing.signup import ACTOR, DAY_S, OPENS, Signup, follow
 from tests.journeys.killable_worker import DUTIES, KillPoint, Worker, killable_worker
@@ -35,6 +36,7 @@ TABLES = (
 MOVING = """
 SELECT 'b', id::text, state FROM bills UNION ALL SELECT 'c', id::text, state FROM charges
 UNION ALL SELECT 's', id::text, concat(state, status, cancel_state, paid_count) FROM subscriptions
+UNION ALL SELECT 'm', id::text, concat(state, token_id, wanted_end) FROM mandates
 UNION ALL SELECT 'p', period_id, state FROM billing_periods UNION ALL SELECT 'r', id::text, state FROM refunds
 ORDER BY 1, 2
 """
@@ -67,17 +69,8 @@ class Story:
 
     async def tell(self) -> "Story":
         """Runs the journey to the last paid link."""
-        self.random = Random(self.order.seed)
-        await self._open()
-        for one in self.customers:
-            await subscribe(self.context, ACTOR, one.tenant_id, "team")
-        await self._happens()
-        await self._made()
-        await self._to(OPENS + HOUR_S)
-        upi, card = self.customers
-        for one, method in ((upi, "upi"), (card, "card_domestic")):
-            self.razorpay.authorise(await self._id(one), method)
-        await self._happens()
+        await self._subscribe()
+        _, card = self.customers
         self.razorpay.outcomes(await self._id(card), ["insufficient_funds", "paid"])
         for tokens in (500, 700):
             await self._use(tokens)
@@ -93,6 +86,20 @@ class Story:
         return self
 
     # ------------------------------------------------------------------------------------- what happens
+
+    async def _subscribe(self) -> None:
+        """Subscribes both customers, and authorises it."""
+        self.random = Random(self.order.seed)
+        await self._open()
+        for one in self.customers:
+            await subscribe(self.context, ACTOR, one.tenant_id, "team")
+        await self._happens()
+        await self._made()
+        await self._to(OPENS + HOUR_S)
+        upi, card = self.customers
+        for one, method in ((upi, "upi"), (card, "card_domestic")):
+            self.razorpay.authorise(await self._id(one), method)
+        await self._happens()
 
     async def _open(self) -> None:
         owner = Database(servers.owner(self.context.settings.database_url), pool_size=1)
@@ -214,14 +221,23 @@ class Story:
         await self._bring(self.razorpay.deliveries() * (2 if self.order.chaos else 1))
         await self._rest()
         await self.holds()
+        await proved(self.context)
 
     async def holds(self) -> None:
-        """The invariant: at most one payable or paid link per bill."""
-        links = self.razorpay.ledger()["links"]
-        bills = Counter(one["reference_id"].split("-")[0] for one in links if one["status"] in {"created", "paid"})
+        """The invariant: at most one payable or paid link, or debit, per bill."""
+        ledger = self.razorpay.ledger()
+        bills = Counter(_bill(one["reference_id"]) for one in ledger["links"] if one["status"] in {"created", "paid"})
+        receipts = {order["id"]: order["receipt"] for order in ledger["orders"]}
+        failed = {one["id"] for one in ledger["payments"] if one["status"] == "failed"}
+        debits = [one for one in ledger["debits"] if one["payment_id"] not in failed]
+        bills.update(_bill(receipts[one["order_id"]]) for one in debits)
         assert not {bill for bill, count in bills.items() if count > 1}, "a bill can be paid twice"
 
     async def rows(self, query: str) -> list[Any]:
         """Rows as mappings."""
         async with self.context.database.session() as session:
             return list((await session.execute(text(query))).mappings())
+
+
+def _bill(reference: str) -> str:
+    return reference.split("-", maxsplit=1)[0]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,9 +23,9 @@ from sandbox.daemon import free_port
 from sandbox.laptop import laptop
 from tests.answers import parse_sse
 from tests.harness import ROOT
-from tests.journeys.shop import post_form
+from tests.journeys.shop import DAY_S, post_form
 
-START_S = 90
+START_S = 180
 CLEAN = {
     name: value
     for name, value in os.environ.items()
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.slow
 class Up:
     """`naka up` in a folder."""
 
-    def __init__(self, home: Path, port: int, **configured: str) -> None:
+    def __init__(self, home: Path, port: int, *options: str, **configured: str) -> None:
         self.home = home
         self.log = home.parent / "up.log"
         self.url = f"http://127.0.0.1:{port}"
@@ -45,7 +46,7 @@ class Up:
         self._said_before = len(self._worker_log.read_text()) if self._worker_log.exists() else 0
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "api.cli", "up", "--port", str(port), "--home", str(home)],
+                [sys.executable, "-m", "api.cli", "up", "--port", str(port), "--home", str(home), *options],
                 cwd=ROOT,
                 env=CLEAN | configured,
                 stdin=subprocess.DEVNULL,
@@ -86,8 +87,8 @@ class Up:
 
 
 @contextmanager
-def up(home: Path, port: int, **configured: str) -> Iterator[Up]:
-    started = Up(home, port, **configured)
+def up(home: Path, port: int, *options: str, **configured: str) -> Iterator[Up]:
+    started = Up(home, port, *options, **configured)
     try:
         yield started
     finally:
@@ -156,7 +157,7 @@ def test_what_is_configured_is_not_simulated(tmp_path: Path) -> None:
 def test_first_start_second_start_and_a_start_after_a_kill(private_home: Callable[[], Path]) -> None:
     home, port = private_home() / "naka", free_port()
     nobody = f"http://127.0.0.1:{free_port()}"  # a proxy of the environment never stands before this machine
-    with up(home, port, http_proxy=nobody, https_proxy=nobody) as first:
+    with up(home, port, "--empty", http_proxy=nobody, https_proxy=nobody) as first:
         demo = first.await_banner()
         assert demo["url"] == first.url
         words = first.log.read_text()
@@ -202,6 +203,82 @@ def test_first_start_second_start_and_a_start_after_a_kill(private_home: Callabl
         third.await_worker().kill()
         assert third.process.wait(60) == 1
         assert "naka up: the worker stopped unexpectedly: see the logs in" in " ".join(third.log.read_text().split())
+
+
+@pytest.mark.chaos
+def test_a_new_home_has_a_month_behind_it(private_home: Callable[[], Path]) -> None:
+    """Rows, sums, bills and both simulators' ledgers agree, at once and after a restart; every link signs in once."""
+    home, port = private_home() / "naka", free_port()
+    with up(home, port) as first:
+        demo = first.await_banner()
+        words = first.log.read_text()
+        (answered,) = map(int, re.findall(r"(\d+) requests answered", words))
+        assert answered > 400
+        served = [row for row in _ledger(demo["anthropic_url"]) if row["kind"] == "messages"]
+        assert len(served) == answered
+        assert served[0]["started_ms"] < (time.time() - 32 * DAY_S) * 1000
+        assert (home / "clock").read_text() == "0"
+        _agrees(home)
+        bills = _billing(demo, "bills")["items"]
+        kinds = sorted((bill["kind"], bill["state"]) for bill in bills)
+        assert kinds == [("base", "paid"), ("base", "paid"), ("overage", "open")]
+        (due,) = [bill for bill in bills if bill["due_paise"] > 0]
+        assert due["pay_url"].startswith(demo["razorpay_url"])
+        assert due["due_at"] > bills[0]["issued_at"]
+        links = dict(re.findall(r"^  (Tenant admin|User|Operator) +(http://\S+)$", words, re.MULTILINE))
+        for role, page in {"Tenant admin": "/account", "User": "/", "Operator": "/operator"}.items():
+            assert _opened(links[role]).endswith(page)
+            assert "used already" in _refused(links[role])
+    with up(home, port) as second:
+        second.await_banner()
+        assert "requests answered" not in second.log.read_text(), "once"
+        _agrees(home)
+
+
+def _agrees(home: Path) -> None:
+    """`naka reconcile` finds no drift, and no difference from either provider."""
+    environment = CLEAN | dict(line.split("=", 1) for line in (home / "env").read_text().splitlines())
+    for what in ([], ["razorpay"]):
+        ended = subprocess.run(
+            [sys.executable, "-m", "api.cli", "reconcile", *what, "--json"],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        found = json.loads(ended.stdout)
+        if not what:
+            assert found["provider"]
+            assert [row for row in found["provider"] if row["difference"]] == []
+
+
+def _opened(link: str) -> str:
+    """Returns the address of the page behind a link, which is shown to a browser that keeps its cookies."""
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with browser.open(link, timeout=30) as answer:
+        return str(answer.geturl())
+
+
+def _refused(link: str) -> str:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(link, timeout=30)
+    assert refused.value.code == 401
+    return refused.value.read().decode()
+
+
+def test_a_clock_that_a_killed_start_left_in_the_past_is_set_to_the_present(tmp_path: Path) -> None:
+    (tmp_path / "clock").write_text("-86400000")
+    configured = {
+        "DATABASE_URL": "postgresql://somewhere/naka",
+        "REDIS_URL": "redis://somewhere",
+        "ANTHROPIC_API_KEY": "k",
+    }
+    configured["ANTHROPIC_BASE_URL"] = "https://api.anthropic.com"
+    with laptop(tmp_path, configured, anthropic_key="k", api_url="http://127.0.0.1:1", tell=lambda _: None):
+        assert (tmp_path / "clock").read_text() == "0"
 
 
 def _fails(*options: str) -> str:

@@ -43,6 +43,7 @@ from metering.pricing.tokens import (
 )
 from metering.quota.counters import ScopeCounters, WindowState
 from metering.quota.query import Grant
+from metering.quota.schedule import window_of
 from metering.quota.windows import MINUTE_MS, Calendar
 from metering.settlement.chars_per_token import CharsPerToken
 from metering.settlement.heartbeat import Heartbeat
@@ -221,7 +222,7 @@ A minute that is over is equal to anything: Redis drops its window with the next
 async def redis_counters(quota: QuotaScripts, grant: Grant, user_id: UUID | None = None) -> States:
     """The counters in Redis, in the windows of `grant`."""
     request = grant.request
-    names = [f"m:{request.opened_ms // MINUTE_MS}", f"d:{request.day}", f"p:{request.period_id}"]
+    names = [f"m:{request.opened_ms // MINUTE_MS}", f"d:{request.day}", f"p:{window_of(request.period_id)}"]
     answer = await quota.read(request.tenant_id, user_id or request.user_id, names)
     assert isinstance(answer, tuple), answer
     of_user, of_tenant = answer
@@ -237,7 +238,7 @@ async def books_say(books: Books, grant: Grant, user_id: UUID | None = None) -> 
     def states(chosen: Sequence[dict[str, object]]) -> tuple[int, tuple[WindowState, ...]]:
         minute = [row for row in chosen if row["id"].int >> 80 >= request.opened_ms // MINUTE_MS * MINUTE_MS]  # type: ignore[attr-defined]
         day = [row for row in chosen if row["day"] == request.day]
-        period = [row for row in chosen if row["period_id"] == request.period_id]
+        period = [row for row in chosen if window_of(str(row["period_id"])) == window_of(request.period_id)]
         running = sum(row["state"] == "open" for row in chosen)
         return _plain(
             ScopeCounters(running, tuple(_sum(window) for window in (minute, day, period))), request.opened_ms

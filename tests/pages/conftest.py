@@ -1,6 +1,7 @@
 """The application of `tests/api`, and somebody at a browser who signs in to it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import httpx2
 import pytest
@@ -10,6 +11,14 @@ from tests.harness import Account
 
 ORIGIN = "http://naka.test"
 SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
+
+
+async def submit(browser: httpx2.AsyncClient, path: str, data: Any = None) -> httpx2.Response:
+    """Sends a form, which answers with a redirect whatever it did, and opens the page that it leads to."""
+    answer = await browser.post(path, data=data)
+    assert answer.status_code == 303, (path, answer.status_code, answer.text)
+    return await browser.get(answer.headers["location"])
+
 
 SignIn = Callable[[Account], Awaitable[httpx2.AsyncClient]]
 

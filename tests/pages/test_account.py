@@ -17,7 +17,7 @@ from metering.quota.limits import PlanLimits
 from tests.api.conftest import Api
 from tests.billing.operator import DAY_MS, PERIOD, TERMS, OperatorSetup
 from tests.harness import Account
-from tests.pages.conftest import ORIGIN, SignIn
+from tests.pages.conftest import ORIGIN, SignIn, submit
 
 PROFILE = {
     "legal_name": "Nimbus Tools",
@@ -115,7 +115,7 @@ async def test_bills_are_shown_when_final_and_to_their_tenant_alone(
     assert foreign.number is not None
     browser = await sign_in(await api.tenant_admin(tenant_id))
     listed = await read(browser, "/account/bills")
-    assert f"{bill.number} ₹8.26 open ₹8.26 by" in listed
+    assert f"{bill.number} ₹8.26 due ₹8.26 by" in listed
     assert foreign.number not in listed
     assert "None in this state" in await read(browser, "/account/bills?state=paid")
     shown = await read(browser, f"/account/bills/{bill.id}")
@@ -160,7 +160,7 @@ async def test_a_profile_is_asked_for_first_and_leads_back(api: Api, setup: Oper
         ({"email": "nobody"}, "email", "The e-mail address has the form"),
         ({"legal_name": ""}, "legal_name", "The legal name has 1 to 100 printable characters."),
     ):
-        answer = await browser.post("/account/profile", data=PROFILE | wrong | {"next": "plan"})
+        answer = await submit(browser, "/account/profile", PROFILE | wrong | {"next": "plan"})
         assert answer.status_code == 422, field
         assert re.search(rf'id="{field}-hint" class="small fault">{re.escape(reason)}', answer.text), field
         assert 'value="2 Marine Drive"' in answer.text
@@ -216,7 +216,7 @@ def waiting(tenant_id: UUID) -> Subscription:
 async def test_a_wish_that_cannot_be_is_refused_in_words(api: Api, setup: OperatorSetup, sign_in: SignIn) -> None:
     tenant_id = await setup.tenant()
     browser = await sign_in(await api.tenant_admin(tenant_id))
-    answer = await browser.post("/account/plan/subscribe", data={"plan": "NO SUCH"})
+    answer = await submit(browser, "/account/plan/subscribe", {"plan": "NO SUCH"})
     assert answer.status_code == 422
     assert "Choose one of the plans." in answer.text
     for wish in ("cancel", "keep", "pause", "resume"):

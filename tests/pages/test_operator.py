@@ -9,7 +9,7 @@ from core.clock import now_ms
 from core.ids import uuid7
 from core.tenancy.principal import Scope
 from tests.api.conftest import Api
-from tests.pages.conftest import SignIn
+from tests.pages.conftest import SignIn, submit
 
 PAGES = (
     "/operator",
@@ -106,7 +106,7 @@ async def test_a_parked_event_is_replayed_and_a_finding_closed_with_a_reason(
 async def test_a_tenant_is_made_with_its_first_key(api: Api, sign_in: SignIn) -> None:
     operator = await sign_in(await api.platform_admin())
     fields = {"slug": "acme", "name": EVIL, "user": "ada", "plan": ""}
-    made = await operator.post("/operator/tenants", data=fields)
+    made = await submit(operator, "/operator/tenants", fields)
     assert made.status_code == 200
     assert EVIL not in made.text
     (tenant,) = await api.books.fetch("SELECT id, name FROM tenants WHERE slug = 'acme'")
@@ -115,7 +115,7 @@ async def test_a_tenant_is_made_with_its_first_key(api: Api, sign_in: SignIn) ->
     assert set(key["scopes"]) == {"chat", "usage:read", "tenant:admin"}
     assert made.headers["cache-control"] == "no-store"
     for wrong in ({"slug": "acme"}, {"slug": "A B"}, {"name": " "}, {"user": ""}, {"plan": "nowhere"}):
-        again = await operator.post("/operator/tenants", data=fields | {"slug": "other"} | wrong)
+        again = await submit(operator, "/operator/tenants", fields | {"slug": "other"} | wrong)
         assert again.status_code == 422, wrong
         assert 'role="alert"' in again.text
     assert len(await api.books.fetch("SELECT FROM tenants WHERE slug IN ('acme', 'other')")) == 1

@@ -270,7 +270,7 @@ async def test_another_tenants_is_not_found(api: Api, people: list[Account], sig
 )
 def test_what_cannot_be_shown_is_said_in_words(query: str, words: str) -> None:
     with pytest.raises(BadView, match=re.escape(words)):
-        read_view(dict(parse_qsl(query)), date(2026, 11, 23), sees_tenants=False)
+        read_view(dict(parse_qsl(query)), date(2026, 11, 23), sees_tenants=False, sees_cost=True)
 
 
 async def test_a_request_shows_every_models_part_and_what_its_price_is_at(

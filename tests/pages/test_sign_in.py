@@ -1,6 +1,8 @@
 """A key for a session: what it may do, whom it obeys, and when it is over."""
 
+import logging
 import re
+from collections.abc import AsyncIterator
 from html import escape
 from urllib.parse import quote
 from uuid import uuid4
@@ -8,11 +10,14 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from api.app import create_app
 from api.auth.sign_in_throttle import FREE_ATTEMPTS
+from api.services.accounts.sign_in_links import LINK_TTL_S, make_link
+from core.settings import Settings
 from core.tenancy.principal import Scope
 from tests.api.conftest import Api
-from tests.harness import Account
-from tests.pages.conftest import ORIGIN, SAME_ORIGIN, SignIn
+from tests.harness import Account, Books
+from tests.pages.conftest import ORIGIN, SAME_ORIGIN, SignIn, submit
 
 CHAT_AND_READ = (Scope.CHAT, Scope.USAGE_READ)
 
@@ -165,12 +170,14 @@ async def test_signed_out_is_signed_out_everywhere(account: Account, sign_in: Si
 )
 async def test_a_wrong_key_is_said_and_not_echoed(api: Api, key: str) -> None:
     async with stranger(api, address=f"203.0.113.{len(key)}") as browser:
-        answer = await browser.post("/sign-in", data={"key": key, "next": "/account"})
-    assert answer.status_code == 401
-    assert "This key was not accepted" in answer.text
-    assert not key or key not in answer.text
-    assert 'value="/account"' in answer.text
-    assert "set-cookie" not in answer.headers
+        answer = await submit(browser, "/sign-in", {"key": key, "next": "/account"})
+        assert answer.status_code == 401
+        assert "This key was not accepted" in answer.text
+        assert not key or key not in answer.text
+        assert 'value="/account"' in answer.text
+        assert list(browser.cookies) == [], "no session, and nothing left of the refusal"
+        again = await browser.get(answer.url)
+        assert (again.status_code, "not accepted" in again.text) == (200, False), "a reload sends no key again"
 
 
 async def test_wrong_keys_slow_their_address_down(api: Api, account: Account) -> None:
@@ -178,17 +185,17 @@ async def test_wrong_keys_slow_their_address_down(api: Api, account: Account) ->
     address, other = f"2001:db8:{uuid4().hex[:4]}:1::1", f"2001:db8:{uuid4().hex[:4]}:1::1"
     async with stranger(api, address=address) as browser:
         for _ in range(FREE_ATTEMPTS):
-            assert (await browser.post("/sign-in", data=wrong)).status_code == 401
+            assert (await submit(browser, "/sign-in", wrong)).status_code == 401
         redis = api.app.state.runtime.redis
         (wait,) = await redis.keys("naka:door:*:wait")
         assert 0 < await redis.pttl(wait) <= 2_000
         await redis.expire(wait, 60)  # so that it is not over before a busy machine has asked
-        refused = await browser.post("/sign-in", data={"key": account.key})
+        refused = await submit(browser, "/sign-in", {"key": account.key})
         assert refused.status_code == 429, "a right key has to wait as well"
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert "Too many wrong keys" in refused.text
     async with stranger(api, address=address.replace("::1", "::2")) as neighbour:
-        assert (await neighbour.post("/sign-in", data={"key": account.key})).status_code == 429, "the same /64"
+        assert (await submit(neighbour, "/sign-in", {"key": account.key})).status_code == 429, "the same /64"
     async with stranger(api, address=other) as elsewhere:
         assert (await elsewhere.post("/sign-in", data={"key": account.key})).status_code == 303
     assert all([await redis.pttl(key) > 0 for key in await redis.keys("naka:door:*")])
@@ -232,3 +239,58 @@ async def test_every_page_has_a_strict_policy(account: Account, sign_in: SignIn,
     assert "http" not in policy
     assert page.headers["cache-control"] == "no-store"
     assert not re.search(r"<script(?![^>]* src=)|<style| style=| on\w+=", page.text)
+
+
+@pytest.fixture
+async def production(settings: Settings) -> AsyncIterator[Api]:
+    """The application as it is deployed."""
+    app = create_app(settings.model_copy(update={"naka_env": "production"}))
+    async with app.router.lifespan_context(app), httpx2.AsyncClient() as http:
+        books = Books(settings.database_url)
+        yield Api(app, http, books)
+        await books.close()
+
+
+async def _link(api: Api, account: Account) -> str:
+    runtime = api.app.state.runtime
+    return await make_link(runtime.redis, await runtime.directory.authenticate(account.key))
+
+
+async def test_a_link_signs_in_once(api: Api, account: Account, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    token = (await _link(api, account)).rpartition("/")[2]
+    link = f"/sign-in/link/{token}?next=/account"
+    opened = {"sec-fetch-site": "none"}
+    async with stranger(api) as browser:
+        ahead = await browser.get(link, headers=opened | {"sec-purpose": "prefetch"})
+        assert (ahead.status_code, dict(browser.cookies)) == (503, {}), "loading it ahead does not use it up"
+        assert (await browser.head(link, headers=opened)).status_code == 503
+        answer = await browser.get(link, headers=opened)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/account")
+        assert (await browser.get("/v1/usage")).status_code == 200
+    assert "/sign-in/link/..." in caplog.text
+    assert token not in caplog.text, "a link that was only looked at is still valid"
+    async with stranger(api) as another:
+        answer = await another.get(link, headers=opened)
+        assert (answer.status_code, dict(another.cookies)) == (401, {})
+        assert "used already" in answer.text
+        assert (await another.get("/sign-in/link/made-up", headers=opened)).status_code == 401
+
+
+async def test_a_link_ends_with_its_key_and_by_itself(api: Api, account: Account) -> None:
+    link = await _link(api, account)
+    redis = api.app.state.runtime.redis
+    kept = {name: str(await redis.get(name)) for name in await redis.keys("naka:sign-in-link:*")}
+    ((name, value),) = [pair for pair in kept.items() if str(account.key_id) in pair[1]]
+    assert 0 < await redis.ttl(name) <= LINK_TTL_S
+    assert account.key not in value
+    await api.books.fetch("UPDATE api_keys SET revoked_at = now() WHERE id = $1", account.key_id)
+    async with stranger(api) as browser:
+        assert (await browser.get(link)).status_code == 401
+
+
+async def test_production_has_no_links(production: Api) -> None:
+    link = await _link(production, await production.books.account(scopes=CHAT_AND_READ))
+    async with stranger(production) as browser:
+        assert (await browser.get(link)).status_code == 404
+        assert dict(browser.cookies) == {}

@@ -19,9 +19,7 @@ def create(
     name: Annotated[str, typer.Argument(help="Display name.")],
     plan: Annotated[
         str | None,
-        typer.Option(
-            help="Start on the newest version of this plan. Without a plan the DEFAULT_... settings limit it."
-        ),
+        typer.Option(help="Start on the version on offer of this plan; without one, on DEFAULT_PLAN."),
     ] = None,
 ) -> Call:
     """Create a tenant."""
@@ -52,6 +50,15 @@ def limits(
     if wanted is None:
         return lambda context: find_tenant_limits(context, name)
     return lambda context: set_tenant_limits(context, name, wanted)
+
+
+@app.answering("status")
+def status(tenant: Tenant) -> Call:
+    """Show what a tenant owes, what is limited because of it, and what restores it."""
+    from api.services.billing.standing import find_tenant_status  # noqa: PLC0415 - billing's tables
+
+    name = tenant_name(tenant)
+    return lambda context: find_tenant_status(context, name)
 
 
 @app.answering("plan")

@@ -8,6 +8,7 @@ import typer
 from api.cli.command import Call, Group
 from api.cli.options import IN_STATE, Limit, OfTenant, Reason, Tenant, tenant_name, tenant_or_all
 from api.schemas.billing.bills import BillVoid
+from api.schemas.billing.decisions import Decision
 from api.services.billing import bills
 from billing.models.states import BillState
 
@@ -44,6 +45,13 @@ def void_one(
     """Void a held bill. Its usage is never billed, unless `--again`."""
     asked = BillVoid(reason=reason, again=again)
     return lambda context: bills.void_bill(context, bill, asked.reason, again=asked.again)
+
+
+@app.answering("write-off", billing=True)
+def write_off_one(bill: Id, reason: Reason) -> Call:
+    """Give up what is due of an open bill: its link is cancelled, and the tenant no longer owes it."""
+    why = Decision(reason=reason).reason
+    return lambda context: bills.write_off_bill(context, bill, why)
 
 
 @app.answering("close", billing=True)

@@ -58,6 +58,13 @@ def deny(refund: RefundId, reason: Reason) -> Call:
     return lambda context: collection.decide_refund(context, refund, why, approve=False)
 
 
+@refund_app.answering("retry", billing=True)
+def send_again(refund: RefundId, reason: Reason) -> Call:
+    """Send a failed refund again, as a new refund."""
+    why = Decision(reason=reason).reason
+    return lambda context: collection.send_refund_again(context, refund, why)
+
+
 @finding_app.answering("list", "key", "kind", "tenant_id", "seen_at", "detail")
 def findings(most: Limit = 50, *, closed: Closed = False) -> Call:
     """List findings to review, newest first."""

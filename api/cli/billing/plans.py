@@ -1,12 +1,11 @@
 """`naka plan`: plans and their versions."""
 
-import re
-from decimal import Decimal
 from typing import Annotated, Literal
 
 import typer
 
 from api.cli.accounts.limits import read_limits
+from api.cli.amounts import in_paise
 from api.cli.command import Call, Group
 from api.cli.options import PlanCode, PlanVersion
 from api.schemas.billing.plans import MeterPrice, NewPlan
@@ -17,8 +16,6 @@ from core.features import Feature
 
 app = Group()
 
-_PAISE = 100
-_RUPEES = re.compile(r"([0-9]{1,15}|[0-9]{1,3}(,[0-9]{2,3}){0,4},[0-9]{3})(\.[0-9]{1,6})?")
 
 _FORM = "METER/WINDOW=N"
 UserLimits = Annotated[list[str] | None, typer.Option("--user", metavar=_FORM, help="A limit of each user.")]
@@ -36,6 +33,7 @@ Models = Annotated[
     list[str] | None,
     typer.Option("--model", metavar="NAME", help="A model that it allows, or a prefix such as `claude-haiku-*`."),
 ]
+Version = Annotated[int, typer.Argument(min=1, help="Its version.")]
 WhenUnpaid = Annotated[
     Literal["block", "free"], typer.Option(help="`block` requests, or `free`: give what the tenant's own plan gives.")
 ]
@@ -58,16 +56,23 @@ def publish_one(  # noqa: PLR0913, PLR0917 - all that a plan says
         str | None, typer.Option(metavar="RUPEES", help="The limit of overage per period, before tax.")
     ] = None,
     when_unpaid: WhenUnpaid = "block",
+    threshold: Annotated[
+        str | None,
+        typer.Option(metavar="RUPEES", help="Bill overage within the period each time it reaches this, before tax."),
+    ] = None,
     trial_days: Annotated[int, typer.Option(help="Days before the first charge.")] = 0,
     feature: Features = None,
     model: Models = None,
+    *,
+    draft: Annotated[bool, typer.Option("--draft", help="Do not offer it yet.")] = False,
 ) -> Call:
-    """Publish a plan, or its next version. Tenants stay on the version they are on."""
+    """Publish a plan, or its next version, and offer it. Tenants stay on the version they are on."""
     new = NewPlan(
-        base_paise=_paise(base),
-        meters=[_meter(text, priced=past_allowance is PastAllowance.BILL) for text in meter or ()],
+        base_paise=in_paise(base),
+        meters=[_meter(text, priced=past_allowance is not PastAllowance.BLOCK) for text in meter or ()],
         past_allowance=past_allowance,
-        ceiling_paise=None if ceiling is None else _paise(ceiling),
+        ceiling_paise=None if ceiling is None else in_paise(ceiling),
+        threshold_paise=None if threshold is None else in_paise(threshold),
         when_unpaid=when_unpaid,
         trial_days=trial_days,
         code=code,
@@ -76,36 +81,39 @@ def publish_one(  # noqa: PLR0913, PLR0917 - all that a plan says
         tenant=read_limits(tenant, tenant_concurrency),
         features=feature or [],
         models=model or None,
+        draft=draft,
     )
     return lambda context: plans.publish_plan(context, new)
 
 
+@app.answering("offer")
+def offer_one(code: PlanCode, version: Version) -> Call:
+    """Offer a draft or a withdrawn version, instead of the version offered before."""
+    return lambda context: plans.offer_plan(context, code, version)
+
+
+@app.answering("withdraw")
+def withdraw_one(code: PlanCode, version: Version) -> Call:
+    """Withdraw a version. Tenants that have it keep it and may renew it."""
+    return lambda context: plans.withdraw_plan(context, code, version)
+
+
 @app.answering("show")
 def show_one(code: PlanCode, version: PlanVersion = None) -> Call:
-    """Show a version of a plan."""
+    """Show a version of a plan: by default the one on offer, or else the newest."""
     return lambda context: plans.find_plan(context, code, version)
 
 
-@app.answering("list", "code", "version", "name", "base_paise", "past_allowance", "user", "tenant")
+@app.answering("list", "code", "version", "state", "name", "base_paise", "past_allowance", "user", "tenant")
 def list_all() -> Call:
     """List every version of every plan."""
     return plans.list_plans
 
 
-def _paise(text: str) -> int:
-    """Exact paise of an amount in rupees: `2999.00`, `1,00,000`. Raises Invalid."""
-    if not _RUPEES.fullmatch(text):
-        raise Invalid(f"{text!r} is not an amount in rupees, such as 2999.00")
-    amount = Decimal(text.replace(",", "")) * _PAISE
-    if amount != int(amount):
-        raise Invalid(f"{text!r} has a part of a paisa")
-    return int(amount)
-
-
 def _meter(text: str, *, priced: bool) -> MeterPrice:
-    """A meter's terms: `output_tokens=2000000@1600.00`; a plan that bills needs the rate. Raises Invalid."""
+    """A meter's terms: `output_tokens=2000000@1600.00`; only a plan that blocks needs no rate. Raises Invalid."""
     name, _, terms = text.partition("=")
     allowance, _, rate = terms.partition("@")
     if name not in set(Meter) or not allowance.isdecimal() or (priced and not rate):
         raise Invalid(f"{text!r} is not METER=INCLUDED@RUPEES, with a meter of {', '.join(Meter)}")
-    return MeterPrice(meter=Meter(name), allowance=int(allowance), rate_paise=_paise(rate or "0"))
+    return MeterPrice(meter=Meter(name), allowance=int(allowance), rate_paise=in_paise(rate or "0"))

@@ -22,12 +22,13 @@ def compare(
 ) -> None:
     """Compare Razorpay's records with ours, and fetch missed changes.
 
-    Exit code: 0 all explained, 2 not all, 3 not compared.
+    Exit code: 0 all explained, 2 not all, 3 not compared, or not to the end; the next run continues.
     """
+    found = RazorpayReport()
     try:
-        found = run_service(lambda context: reconcile_razorpay(context.billing, days=days), billing=True)
+        run_service(lambda context: reconcile_razorpay(context.billing, days=days, found=found), billing=True)
     except (RazorpayError, Unavailable) as error:
-        typer.echo(f"naka: could not compare: {error}", err=True)
+        typer.echo(f"naka: could not compare: {error}. {_progress(found)}", err=True)
         raise typer.Exit(NOT_COMPARED) from error
     if as_json:
         typer.echo(msgspec.json.encode(found.as_json()).decode())
@@ -36,10 +37,17 @@ def compare(
     raise typer.Exit(0 if found.is_clean else UNEXPLAINED)
 
 
+def _progress(found: RazorpayReport) -> str:
+    """The progress of a run that stopped, and the next step."""
+    if not found.days_compared:
+        return "Nothing was compared."
+    return f"{found.progress.capitalize()}, {found.compared.get('payments', 0)} payments. Run it again to continue."
+
+
 def _print(found: RazorpayReport) -> None:
     console = wide_console()
     compared = ", ".join(f"{number} {what}" for what, number in found.compared.items())
-    console.print(f"compared: {compared}; {found.foreign} of other products of this account")
+    console.print(f"compared {found.days} days: {compared}; {found.foreign} of other products of this account")
     console.print(f"collected {found.collected_paise} paise, given back {found.refunded_paise} paise")
     for title, rows in (("healed", found.healed), ("unexplained", found.unexplained)):
         table = Table(title, "", "", box=None, pad_edge=False, header_style="bold")

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from billing.catalogue.plans import Price, find_plan, list_plans, publish_plan, put_on_plan
+from billing.catalogue.plans import Price, find_plan, give_default_plan, list_plans, publish_plan, put_on_plan
 from billing.catalogue.profiles import Profile, Supplier, find_profile, find_supplier, set_profile, set_supplier
 from billing.gst.gstin import check_character
 from billing.rating.overage import Meter, MeterTerms, PastAllowance, Terms
@@ -29,12 +29,19 @@ from metering.quota.limits import Meter as Limited
 from metering.quota.windows import WindowKind
 
 _ACTOR = Actor("cli:naka up")
-_LIMITS = PlanLimits(
-    user=LimitSet(
-        (Limit(Limited.REQUESTS, WindowKind.MINUTE, 60), Limit(Limited.TOKENS, WindowKind.DAY, 200_000)), concurrency=10
-    ),
-    tenant=LimitSet((Limit(Limited.SPEND, WindowKind.PERIOD, 20_000_000),), concurrency=100),
-)
+
+
+def _limits(tokens_a_day: int, spend_micro_usd: int) -> PlanLimits:
+    """Of each user: requests a minute and tokens a day. Of the tenant: the provider's cost in a period."""
+    return PlanLimits(
+        user=LimitSet(
+            (Limit(Limited.REQUESTS, WindowKind.MINUTE, 60), Limit(Limited.TOKENS, WindowKind.DAY, tokens_a_day)),
+            concurrency=10,
+        ),
+        tenant=LimitSet((Limit(Limited.SPEND, WindowKind.PERIOD, spend_micro_usd),), concurrency=100),
+    )
+
+
 _METERS = (Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS, Meter.CACHE_READ_TOKENS, Meter.CACHE_WRITE_TOKENS)
 
 
@@ -48,7 +55,13 @@ def _price(base_paise: int, ceiling_paise: int | None, *terms: tuple[int, int]) 
 _FREE = _price(0, None, (1_000_000, 0), (200_000, 0), (1_000_000, 0), (200_000, 0))
 _STARTER = _price(99_900, 500_000, (3_000_000, 40_000), (600_000, 200_000), (3_000_000, 4_000), (600_000, 50_000))
 _TEAM = _price(299_900, 2_000_000, (10_000_000, 35_000), (2_000_000, 175_000), (10_000_000, 3_500), (2_000_000, 44_000))
-_CATALOGUE = {"free": ("Free", _FREE), "starter": ("Starter", _STARTER), "team": ("Team", _TEAM)}
+_CATALOGUE = {
+    "free": ("Free", _FREE, _limits(200_000, 20_000_000)),
+    "starter": ("Starter", _STARTER, _limits(500_000, 60_000_000)),
+    "team": ("Team", _TEAM, _limits(2_000_000, 300_000_000)),
+}
+DEMO_PLAN = "free"
+"""The plan of tenants without a subscription."""
 _OPERATOR = Supplier(
     legal_name="Sample Supplier Private Limited",
     lines=("1 Residency Road",),
@@ -113,14 +126,16 @@ async def _sample(session: AsyncSession, zone: ZoneInfo) -> None:
     if await find_supplier(session) is None:
         await set_supplier(session, _ACTOR, _OPERATOR)
     known = {plan.code for plan in await list_plans(session)}
-    for code, (name, price) in _CATALOGUE.items():
+    for code, (name, price, limits) in _CATALOGUE.items():
         if code not in known:
-            await publish_plan(session, _ACTOR, code=code, name=name, limits=_LIMITS, price=price)
+            await publish_plan(session, _ACTOR, code=code, name=name, limits=limits, price=price)
     tenant_id, is_new = await _tenant(session, "demo", "Demo")
     if await find_profile(session, tenant_id) is None:
         await set_profile(session, _ACTOR, tenant_id, _CUSTOMER)
     if is_new:
-        await put_on_plan(session, _ACTOR, tenant_id, await find_plan(session, "free"), zone)
+        await put_on_plan(session, _ACTOR, tenant_id, await find_plan(session, DEMO_PLAN), zone)
+    operator_id, _ = await _tenant(session, "operator", "The operator")
+    await give_default_plan(session, _ACTOR, operator_id, DEMO_PLAN, zone)
 
 
 async def _tenant(session: AsyncSession, slug: str, name: str) -> tuple[UUID, bool]:

@@ -1,19 +1,16 @@
 """`naka up`: the whole system on this machine.
 
 Starts servers and simulators for everything not configured, migrates, creates the demo tenant once, starts the API and
-a worker, and prints which parts are real. Data stays in the home folder. Ctrl-C stops everything. An error is one line.
+a worker, and prints which parts are real. A new home gets a month of invented usage (`seeding`), if everything is local
+and simulated. Data stays in the home folder. Ctrl-C stops everything. An error is one line.
 """
 
 import asyncio
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -22,24 +19,26 @@ from zoneinfo import ZoneInfo
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
 
-from api.cli.processes.demo import demo_keys, write_private
+from api.cli.processes.children import load_ahead, start_children
+from api.cli.processes.demo import DEMO_PLAN, demo_keys, write_private
+from api.cli.processes.month import DAYS
+from api.cli.processes.sign_in import LINKS_FOR_MIN, demo_links
 from api.cli.signals import ending_signals
+from core.clock import DAY_MS, follow_test_clock
 from core.environment import variable
 from core.errors import NakaError
 from core.postgres.database import Database
 from core.settings import SANDBOX_ANTHROPIC_KEY, Settings, SettingsError, build_settings
 from migrations.upgrade import migrate
 from sandbox.daemon import ServerUnavailable
-from sandbox.laptop import Laptop, laptop, stop_process
+from sandbox.laptop import Laptop, laptop
 
-_READY_S = 60
-_STOP_S = 40
 _HOST = "127.0.0.1"
-_NO_BALANCER = {"SHUTDOWN_DRAIN_S": "0", "SHUTDOWN_GRACE_S": "5"}
-"""No load balancer has to notice the stop, and a person waits for it."""
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Opens our own loopback URL without the environment's proxies."""
+_PAISE_PER_USD = "8800"
+"""For the demo's margin, where none is configured."""
 _console = Console(stderr=True, highlight=False)
 
 
@@ -50,13 +49,15 @@ class _Stopped(Exception):
 def up(
     port: Annotated[int, typer.Option(help="Port of the API.", min=1, max=65535)] = 8000,
     home: Annotated[Path, typer.Option(help="Folder for data and logs.")] = Path(".naka"),
+    *,
+    empty: Annotated[bool, typer.Option("--empty", help="Put no month of invented usage into a new folder.")] = False,
 ) -> None:
     """Start everything on this machine: servers, simulators, the API, the worker."""
     home = home.resolve()
     for number in ending_signals():
         signal.signal(number, _stop)
     try:
-        _run(port, home)
+        _run(port, home, empty=empty)
     except _Stopped:
         pass
     except (ServerUnavailable, NakaError, OSError) as error:
@@ -65,23 +66,14 @@ def up(
     _console.print("stopped")
 
 
-def _run(port: int, home: Path) -> None:
+def _run(port: int, home: Path, *, empty: bool) -> None:
     if variable("NAKA_ENV") == "production":
         raise SettingsError("`naka up` is for development, and NAKA_ENV is production: use `naka serve`, `naka worker`")
     _need_free(port)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings = build_settings(Path(".env"), naka_env="development")
-    configured = {
-        "NAKA_ENV": "development",
-        "DATABASE_URL": settings.database_url,
-        "DATABASE_MIGRATION_URL": settings.database_migration_url,
-        "REDIS_URL": settings.redis_url,
-        "ANTHROPIC_API_KEY": settings.anthropic_api_key.get_secret_value(),
-        "ANTHROPIC_BASE_URL": settings.anthropic_base_url,
-        "RAZORPAY_KEY_ID": settings.razorpay_key_id,
-        "RAZORPAY_BASE_URL": settings.razorpay_base_url,
-    }
-    url = f"http://{_HOST}:{port}"
+    configured = _configured(settings)
+    url, seeds = f"http://{_HOST}:{port}", not empty and _is_new(home, configured)
     with ExitStack() as stack:
         with _console.status("starting") as status:
 
@@ -90,40 +82,64 @@ def _run(port: int, home: Path) -> None:
                 if not _console.is_terminal:
                     _console.print(doing)
 
+            load_ahead(stack)
+            start_s = int(time.time()) - DAYS * DAY_MS // 1000 if seeds else None
             running = stack.enter_context(
-                laptop(home, configured, anthropic_key=SANDBOX_ANTHROPIC_KEY, api_url=url, tell=tell)
+                laptop(home, configured, anthropic_key=SANDBOX_ANTHROPIC_KEY, api_url=url, tell=tell, start_s=start_s)
             )
-            environment = configured | running.environment
+            if settings.paise_per_usd is None:
+                running.environment["PAISE_PER_USD"] = _PAISE_PER_USD
+            started = {name: configured[name] for name in ("NAKA_ENV", "DEFAULT_PLAN")} | running.environment
+            write_private(home / "env", "".join(f"{name}={value}\n" for name, value in started.items()))
+            settings = build_settings(Path(".env"), **{name.lower(): value for name, value in started.items()})
+            if settings.test_clock_file is not None:
+                follow_test_clock(settings.test_clock_file)
             tell("bringing the database up to date")
-            # The API and the worker do not need the owner's URL.
-            owner_url = environment.pop("DATABASE_MIGRATION_URL")
-            urls = {"database_url": environment["DATABASE_URL"], "database_migration_url": owner_url}
-            settings = settings.model_copy(update=urls)
             migrate(settings.postgres_owner, settings.postgres)
             tell("preparing the demo tenant")
             keys = asyncio.run(_demo(settings, _known(home / "demo.json")))
-            started = {"NAKA_ENV": "development", **running.environment}
-            write_private(home / "env", "".join(f"{name}={value}\n" for name, value in started.items()))
             tell("starting the API and the worker")
-            # Both start side by side. The worker stops last, to finish what the API leaves.
-            for name, log, command in (
-                ("the worker", "worker.log", ["worker"]),
-                ("the API", "api.log", ["serve", "--host", _HOST, "--port", str(port)]),
-            ):
-                running.children[name] = _start(command, home / log, environment)
-                stack.callback(stop_process, running.children[name], within_s=_STOP_S)
-            _await_ready(url, running.children["the API"], home)
+            start_children(
+                stack,
+                running,
+                home,
+                configured | started,
+                url,
+                when_ready=lambda: _seed(settings, url, keys, status) if seeds else None,
+            )
+            links = asyncio.run(demo_links(settings, url, keys))
             sandbox = {
                 "webhook_secret": running.environment.get("RAZORPAY_WEBHOOK_SECRET"),
                 "razorpay_url": running.environment.get("RAZORPAY_BASE_URL"),
             }
-            demo = {"url": url, **keys, **sandbox, "anthropic_url": environment["ANTHROPIC_BASE_URL"]}
+            demo = {"url": url, **keys, **sandbox, "anthropic_url": settings.anthropic_base_url}
             write_private(home / "demo.json", json.dumps(demo, indent=2) + "\n")
-        _banner(url, keys, running, home)
+        _banner(url, keys, links, running, home)
         try:
             _watch(running, home)
         finally:
             _console.print("stopping")
+
+
+def _configured(settings: Settings) -> dict[str, str]:
+    """The servers and providers that the environment or `.env` names."""
+    return {
+        "NAKA_ENV": "development",
+        "DATABASE_URL": settings.database_url,
+        "DATABASE_MIGRATION_URL": settings.database_migration_url,
+        "REDIS_URL": settings.redis_url,
+        "ANTHROPIC_API_KEY": settings.anthropic_api_key.get_secret_value(),
+        "ANTHROPIC_BASE_URL": settings.anthropic_base_url,
+        "RAZORPAY_KEY_ID": settings.razorpay_key_id,
+        "RAZORPAY_BASE_URL": settings.razorpay_base_url,
+        "DEFAULT_PLAN": settings.default_plan or DEMO_PLAN,
+    }
+
+
+def _is_new(home: Path, configured: dict[str, str]) -> bool:
+    """Whether nothing is in the home folder yet, and no usage would reach another database or a real provider."""
+    elsewhere = ("DATABASE_URL", "ANTHROPIC_API_KEY", "RAZORPAY_KEY_ID")
+    return not any(configured[name] for name in elsewhere) and not (home / "postgres" / "data").exists()
 
 
 def _stop(_: int, __: FrameType | None) -> None:
@@ -158,42 +174,34 @@ async def _demo(settings: Settings, known: dict[str, str]) -> dict[str, str]:
         await database.close()
 
 
-def _start(command: list[str], file: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """Starts a process in its own session, which ends when this process ends."""
-    given = _NO_BALANCER | os.environ | environment
-    with file.open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "api.cli", *command, "--with-parent"],
-            env={name: value for name, value in given.items() if name != "DATABASE_MIGRATION_URL"},
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+def _seed(settings: Settings, url: str, keys: dict[str, str], status: Status) -> None:
+    """Plays the month. A failure is a line: everything works with fewer data, too."""
+    from api.cli.processes.seeding import SeedFailed, seed_month  # noqa: PLC0415 - imports billing and its duties
+
+    _console.print(f"inventing {DAYS} days of usage (none: --empty)")
+    known = {("demo", "grace"): keys["tenant_admin_key"], ("demo", "ada"): keys["chat_key"]}
+    try:
+        done = asyncio.run(seed_month(settings, url, known, status.update))
+    except SeedFailed as error:
+        _console.print(f"[yellow]{escape(str(error))}[/]")
+        return
+    _console.print(f"  {done.answered} requests answered, {done.refused} refused by limits, {done.days} days")
 
 
-def _await_ready(url: str, api: "subprocess.Popen[bytes]", home: Path) -> None:
-    deadline = time.monotonic() + _READY_S
-    while time.monotonic() < deadline:
-        if api.poll() is not None:
-            break
-        try:
-            with _direct.open(f"{url}/readyz", timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise ServerUnavailable(f"the API did not start: see {home / 'api.log'}")
-
-
-def _banner(url: str, keys: dict[str, str], running: Laptop, home: Path) -> None:
+def _banner(url: str, keys: dict[str, str], links: Sequence[tuple[str, str]], running: Laptop, home: Path) -> None:
     _console.print()
     _console.print(f"[bold]Naka[/] is up: [bold]{url}[/]")
     for part in running.parts:
         kind = "[green]real[/]     " if part.real else "[yellow]simulated[/]"
         _console.print(f"  {part.name:10} {kind}  {part.where}", soft_wrap=True)
     _console.print(f"Background duties: naka worker   (log: {home / 'worker.log'})", soft_wrap=True)
+    _console.print(
+        f"\nSign in (a link works once, for {LINKS_FOR_MIN} minutes; `naka sign-in` prints new ones):",
+        soft_wrap=True,
+    )
+    for role, link in links:
+        _console.print(f"  {role:13} {link}", soft_wrap=True)
     _console.print(f"\nKeys for trying it, and for scripts: {home / 'demo.json'}", soft_wrap=True)
-    _console.print(f"Chat page: {url}/   (key: {keys['chat_key']})", soft_wrap=True)
     _console.print("Ask from a terminal:\n", soft_wrap=True)
     command = (
         f"curl -N {url}/chat -H 'authorization: Bearer {keys['chat_key']}' "

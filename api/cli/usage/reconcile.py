@@ -1,4 +1,4 @@
-"""`naka reconcile`: compares usage with the request rows, and repairs it when told to.
+"""`naka reconcile`: compares usage with the request rows, and repairs it when told to; proves the ledger of money.
 
 Exit code: 0 no drift, 2 drifts (after a repair: those that are left; or poisoned settlements in this host's spool),
 3 something could not be checked. A difference from Anthropic's usage report never changes the exit code; a report that
@@ -39,7 +39,10 @@ def reconcile(
     repair_meters: Annotated[bool, typer.Option("--repair-meters", help="Repair the meters; needs --reason.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare usage with the request rows. Exit code: 0 no drift, 2 drifts, 3 something could not be checked."""
+    """Compare usage with the request rows, and the ledger with the bills.
+
+    Exit code: 0 no drift, 2 drifts, 3 something could not be checked.
+    """
     if context.invoked_subcommand is not None:
         return
     if repair_meters and not reason.strip():
@@ -93,6 +96,9 @@ def _print(result: ReconcileResult) -> None:
             _print_run(console, title, run)
     for check, repaired in result.repaired.items():
         console.print(f"repaired: {check}, {repaired}")
+    console.print(f"ledger: {len(result.ledger) or 'no'} differences from bills, payments, refunds and disputes")
+    for one in result.ledger:
+        console.print(f"ledger: {one.tenant_id}, {one.account}: {one.booked} booked, {one.derived} by the rows")
     console.print(f"spool: {result.spooled} settlements waiting, {result.poisoned} poisoned")
     if result.exposure is not None:
         _print_exposure(console, result.exposure)

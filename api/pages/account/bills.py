@@ -9,24 +9,34 @@ from fastapi.responses import Response
 from api.pages.account.frame import show
 from api.pages.account.wording import State
 from api.pages.route import page_router
+from api.pages.site import see_other
 from api.pages.visitor import AccountAdmin
 from api.routes.parameters import Cursor
-from api.schemas.billing.bills import BillDetail, BillFile
+from api.schemas.billing.bills import BillDetail, BillFile, BillItem
 from api.services.billing import bills
+from api.services.billing.standing import check_payments
 from billing.documents.invoice import DocumentLine
 from billing.models.states import BillState
+from core.clock import now_ms, to_ms
 
 router = page_router("/account/bills")
 _SIZE = 25
-_KINDS = {"base": "Plan", "overage": "Overage", "credit_note": "Credit note"}
+_KINDS = {
+    "base": "Plan",
+    "overage": "Overage",
+    "credit_note": "Credit note",
+    "receipt_voucher": "Top-up",
+    "refund_voucher": "Refund of a top-up",
+}
 _STATES = {
-    "open": State("open", "warn", "Payment is due."),
+    "open": State("due", "warn", "Payment is due."),
+    "overdue": State("overdue", "bad", "Payment is overdue."),
     "paid": State("paid", "good", "Paid."),
     "issued": State("issued", "", "Reduces an earlier bill."),
     "credited": State("credited", "good", "Fully credited: no payment is due."),
 }
 _OTHER = State("closed", "", "No payment is due.")
-_SHOWN = {"": "All", "open": "Open", "paid": "Paid", "credited": "Credited", "issued": "Credit notes"}
+_SHOWN = {"": "All", "open": "Due", "paid": "Paid", "credited": "Credited", "issued": "Credit notes"}
 
 
 @router.get("")
@@ -43,8 +53,7 @@ async def bills_page(request: Request, visitor: AccountAdmin, state: str = "", c
         shown=_SHOWN,
         last=_last,
         kinds=_KINDS,
-        states=_STATES,
-        other=_OTHER,
+        state_of=_state,
     )
 
 
@@ -64,7 +73,7 @@ async def bill_page(request: Request, bill_id: UUID, visitor: AccountAdmin) -> R
         refers_to=found.refers_to,
         kind=_KINDS[bill.kind],
         sums=_sums(bill),
-        state=_STATES.get(bill.state, _OTHER),
+        state=_state(bill),
         last=_last,
     )
 
@@ -79,6 +88,19 @@ async def bill_as_html(bill_id: UUID, visitor: AccountAdmin) -> Response:
 async def bill_as_pdf(bill_id: UUID, visitor: AccountAdmin) -> Response:
     """A bill as PDF."""
     return _file(await bills.bill_as_pdf(visitor.account_context, bill_id))
+
+
+@router.post("/{bill_id}/check")
+async def check_bill(bill_id: UUID, visitor: AccountAdmin) -> Response:
+    """Asks Razorpay about what is due, for a browser without scripts."""
+    await check_payments(visitor.context, visitor.principal.tenant_id)
+    return see_other(f"/account/bills/{bill_id}")
+
+
+def _state(bill: BillItem) -> State:
+    """The state of a bill as a customer names it: what is open is due, or overdue."""
+    is_late = bill.due_paise > 0 and bill.due_at is not None and to_ms(datetime.fromisoformat(bill.due_at)) <= now_ms()
+    return _STATES["overdue"] if is_late else _STATES.get(bill.state, _OTHER)
 
 
 def _file(found: BillFile) -> Response:

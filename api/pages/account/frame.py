@@ -1,7 +1,7 @@
 """The frame of the account's pages: tabs, forms, and their refusals.
 
-A refused form is shown again with its values and a message at each wrong field; nothing is stored. Text from a URL is
-never shown: `said` is a code for a fixed sentence.
+A refused form is shown again after a redirect (`api.pages.once`), with its values and a message at each wrong field;
+the server stores nothing. Text from a URL is never shown: `said` is a code for a fixed sentence.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,17 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData
 
 from api.pages.account import wording
+from api.pages.banner import way_of
+from api.pages.once import leave, take
 from api.pages.site import render, sentence
 from api.pages.visitor import Visitor
-from core.errors import Conflict, Invalid, NakaError
+from billing.standing.words import say
+from core.errors import Conflict, Invalid, NakaError, Unavailable
 from core.tenancy.derivation import ExceedsParentKey
 from metering.pricing.price import UnknownModel
 
@@ -26,6 +29,7 @@ TABS = [
     ("/account", "Overview"),
     ("/account/plan", "Plan"),
     ("/account/bills", "Bills"),
+    ("/account/wallet", "Wallet"),
     ("/account/keys", "Users and keys"),
     ("/account/alerts", "Alerts"),
     ("/account/profile", "Billing profile"),
@@ -105,7 +109,29 @@ def above(error: NakaError) -> tuple[Typed, int]:
     return replace(typed, faults={WHOLE: " ".join(typed.faults.values())}), status
 
 
+def state_of(visitor: Visitor) -> wording.State:
+    """The status of the visitor's account, as its pages show it."""
+    if visitor.money is None:
+        raise Unavailable
+    said = say(visitor.money, visitor.context.zone)
+    return wording.State(said.tag, said.tone, said.whole, way_of(visitor.money, said))
+
+
+def taken(request: Request) -> tuple[Typed, int, dict[str, Any]]:
+    """The values that a POST left for this page: its refused form, the answer's status, and everything else."""
+    left = take(request)
+    fields, faults, status = left.pop("fields", {}), left.pop("faults", {}), left.pop("status", 200)
+    return (Typed(fields, faults) if faults else NOTHING_TYPED), status, left
+
+
+def leave_refused(request: Request, path: str, typed: Typed, status: int, **more: Any) -> Response:
+    """The redirect after a refused form: its page shows the form again."""
+    fields = {name: list(values) for name, values in typed.fields.items()}
+    return leave(request, path, fields=fields, faults=dict(typed.faults), status=status, **more)
+
+
 def show(request: Request, name: str, visitor: Visitor, **context: Any) -> HTMLResponse:
     """Renders a page of the account."""
     given: dict[str, Any] = {"said": "", "typed": NOTHING_TYPED, "tabs": TABS, "wording": wording, **context}
+    given["sees_cost"] = visitor.context.sees_cost
     return render(request, f"account/{name}.html", visitor, **given)

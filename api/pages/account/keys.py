@@ -5,7 +5,6 @@ Only keys with scopes that a tenant's admin may grant. A key that ends ends its 
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -15,19 +14,23 @@ from api.pages.account import wording
 from api.pages.account.frame import (
     NOTHING_TYPED,
     REFUSALS,
+    TABS,
     FormDep,
     Refused,
     Said,
     Typed,
     above,
+    leave_refused,
     parsed,
     refused,
     show,
+    taken,
 )
 from api.pages.account.people import OVERLAPS, person_page
+from api.pages.once import leave, take
 from api.pages.route import page_router
 from api.pages.site import render, see_other
-from api.pages.visitor import AccountAdmin, Visitor
+from api.pages.visitor import AccountAdmin, Visitor, visitor_or_none
 from api.routes.parameters import Cursor, KeyId, UserId
 from api.schemas.accounts.keys import NewKey, Rotation
 from api.schemas.accounts.users import NewUser
@@ -38,6 +41,7 @@ from metering.quota.windows import day_start_ms
 router = page_router("/account")
 _SIZE = 50
 _NAME_MAX = 200
+_MADE = "/account/key/made"
 _SENTENCES = {
     "external_id": "A name has 1 to 200 characters, without line breaks.",
     "name": "A name has 1 to 200 characters, without line breaks.",
@@ -56,7 +60,10 @@ _SAID = {
 @router.get("/keys")
 async def users_page(request: Request, visitor: AccountAdmin, user: str = "", cursor: Cursor = None) -> Response:
     """Users, oldest first, or the one of this name."""
-    return await _users(request, visitor, wanted=user[:_NAME_MAX].strip(), cursor=cursor)
+    typed, status, _ = taken(request)
+    wanted, tenant_id = user[:_NAME_MAX].strip(), visitor.principal.tenant_id
+    found = await users.list_users_with_keys(visitor.account_context, tenant_id, name=wanted, after=cursor, size=_SIZE)
+    return show(request, "keys", visitor, status=status, typed=typed, found=found, wanted=wanted)
 
 
 @router.post("/keys")
@@ -69,7 +76,7 @@ async def make_user(request: Request, visitor: AccountAdmin, form: FormDep) -> R
         typed, status = refused(form, error, "external_id")
         if status == 409:  # noqa: PLR2004 - a conflict
             typed = Typed(typed.fields, {"external_id": "A user with this name exists."})
-        return await _users(request, visitor, typed=typed, status=status)
+        return leave_refused(request, "/account/keys", typed, status)
     return see_other(f"/account/keys/{made.id}?said=user")
 
 
@@ -82,25 +89,39 @@ async def user_page(
     cursor: Cursor = None,
 ) -> Response:
     """A user with its keys and its limits."""
-    return await person_page(request, visitor, user_id, said=_SAID.get(said, ""), cursor=cursor)
+    typed, status, left = taken(request)
+    forms = {} if typed is NOTHING_TYPED else {str(left.get("form", "typed")): typed}
+    return await person_page(request, visitor, user_id, said=_SAID.get(said, ""), cursor=cursor, status=status, **forms)
 
 
 @router.post("/keys/{user_id}")
 async def make_key(request: Request, user_id: UserId, visitor: AccountAdmin, form: FormDep) -> Response:
-    """Creates a key. Only this answer contains it."""
+    """Creates a key. Only the page after this answer shows it."""
     try:
         body = parsed(NewKey, _new_key(form, visitor), _SENTENCES)
         made = await keys.create_key(visitor.account_context, user_id, body)
     except REFUSALS as error:
         is_past = "expires_at" in str(error)
         typed, status = refused(form, Refused({"expires_at": _SENTENCES["expires_at"]}) if is_past else error)
-        return await person_page(request, visitor, user_id, key_form=typed, status=status)
-    return show(request, "key_made", visitor, status=201, made=made, ends_ms=None)
+        return leave_refused(request, f"/account/keys/{user_id}", typed, status, form="key_form")
+    return leave(request, _MADE, name=made.name, key=made.key, user_id=str(made.user_id))
+
+
+@router.get("/key/made")
+async def made_key(request: Request) -> Response:
+    """The key that was just created, once. It is shown without a session too, which a rotation may have ended."""
+    left = take(request)
+    if "key" not in left:
+        return see_other("/account/keys")
+    visitor = await visitor_or_none(request)
+    made = {"ends_ms": None, "old": "", "signed_out": visitor is None, **left}
+    given: dict[str, Any] = {"made": made, "tabs": TABS if visitor else [], "said": "", "typed": NOTHING_TYPED}
+    return render(request, "account/key_made.html", visitor, status=201, **given)
 
 
 @router.post("/key/{key_id}/rotate")
 async def rotate_key(request: Request, key_id: KeyId, visitor: AccountAdmin, form: FormDep) -> Response:
-    """Creates a successor, which only this answer contains; the old key ends after the overlap."""
+    """Creates a successor, which only the page after this answer shows; the old key ends after the overlap."""
     key = await keys.find_key(visitor.account_context, key_id)
     try:
         chosen = form.text("overlap")
@@ -108,18 +129,10 @@ async def rotate_key(request: Request, key_id: KeyId, visitor: AccountAdmin, for
         made = await keys.rotate_key(visitor.account_context, key_id, body)
     except REFUSALS as error:
         typed, status = above(error)
-        return await person_page(request, visitor, key.user_id, typed=typed, status=status)
+        return leave_refused(request, f"/account/keys/{key.user_id}", typed, status)
     ends_now = body.overlap_s == 0
-    answer = show(
-        request,
-        "key_made",
-        visitor,
-        status=201,
-        made=made,
-        ends_ms=now_ms() + body.overlap_s * 1000,
-        old=key.prefix,
-        signed_out=ends_now and key_id == visitor.principal.key_id,
-    )
+    left = {"name": made.name, "key": made.key, "user_id": str(made.user_id), "old": key.prefix}
+    answer = leave(request, _MADE, **left, ends_ms=now_ms() + body.overlap_s * 1000)
     if ends_now and key_id == visitor.principal.key_id:
         drop_session(answer)
     return answer
@@ -132,23 +145,9 @@ async def revoke_key(request: Request, key_id: KeyId, visitor: AccountAdmin, for
     ended = await keys.revoke_key(visitor.account_context, key_id, descendants=bool(form.text("descendants")))
     if visitor.principal.key_id not in {each.id for each in ended}:
         return see_other(f"/account/keys/{key.user_id}?said=revoked")
-    answer = render(request, "account/signed_out.html", prefix=visitor.key_prefix)
+    answer = leave(request, "/sign-in", said=f"The key {visitor.key_prefix}… is revoked, and your session has ended.")
     drop_session(answer)
     return answer
-
-
-async def _users(
-    request: Request,
-    visitor: Visitor,
-    *,
-    wanted: str = "",
-    cursor: UUID | None = None,
-    typed: Typed = NOTHING_TYPED,
-    status: int = 200,
-) -> Response:
-    tenant_id = visitor.principal.tenant_id
-    found = await users.list_users_with_keys(visitor.account_context, tenant_id, name=wanted, after=cursor, size=_SIZE)
-    return show(request, "keys", visitor, status=status, typed=typed, found=found, wanted=wanted)
 
 
 def _new_key(form: Typed, visitor: Visitor) -> dict[str, Any]:

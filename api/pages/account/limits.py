@@ -6,8 +6,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
-from api.pages.account.frame import REFUSALS, FormDep, Refused, Typed, parsed, refused
-from api.pages.account.people import person_page
+from api.pages.account.frame import REFUSALS, FormDep, Refused, Typed, leave_refused, parsed, refused
 from api.pages.route import page_router
 from api.pages.site import see_other
 from api.pages.visitor import AccountAdmin
@@ -31,7 +30,7 @@ async def set_limits(request: Request, user_id: UserId, visitor: AccountAdmin, f
         await limits.set_user_limits(visitor.account_context, user_id, body)
     except REFUSALS as error:
         typed, status = refused(form, error)
-        return await person_page(request, visitor, user_id, limits_form=typed, status=status)
+        return leave_refused(request, f"/account/keys/{user_id}", typed, status, form="limits_form")
     return see_other(f"/account/keys/{user_id}?said=limits")
 
 

@@ -8,10 +8,8 @@ from fastapi.responses import Response
 
 from api.auth.access import RuntimeDep
 from api.pages.account import wording
-from api.pages.account.frame import show
-from api.pages.account.subscription_status import state_of
+from api.pages.account.frame import show, state_of
 from api.pages.route import page_router
-from api.pages.site import Here
 from api.pages.visitor import AccountAdmin
 from api.services.billing.account import find_overview
 from billing.invoicing.preview import UpcomingCharges
@@ -23,7 +21,10 @@ router = page_router("/account")
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """A meter of the plan: used, included, and the overage with its price so far."""
+    """A meter of the plan: used, included, and the overage with its price so far.
+
+    What earlier segments of the period used of the allowance is part of both.
+    """
 
     meter: str
     used: int
@@ -49,7 +50,7 @@ async def overview(request: Request, runtime: RuntimeDep, visitor: AccountAdmin)
         request,
         "overview",
         visitor,
-        state=state_of(facts, Here(visitor.context.zone)),
+        state=state_of(visitor),
         is_refused=now.refusal is not None,
         changes=facts.live is not None and facts.waiting is not None,
         plan=found.period_plan or facts.plan,
@@ -63,16 +64,17 @@ async def overview(request: Request, runtime: RuntimeDep, visitor: AccountAdmin)
         models=now.entitlement.models,
         features=sorted(now.entitlement.features),
         alerts=[(alert.at, wording.alert(alert.type, alert.data)) for alert in found.alerts],
-        due_paise=found.due_paise,
     )
 
 
 def _allowances(coming: UpcomingCharges) -> list[Allowance]:
     lines: list[dict[str, Any]] = [line for line in coming.lines if line["kind"] == "meter"]
-    return [
-        Allowance(line["meter"], line["quantity"], line["allowance"], line["excess"], line["whole_paise"])
-        for line in lines
-    ]
+    found = []
+    for line in lines:
+        included = line.get("of_allowance", line["allowance"])
+        used = line["quantity"] + included - line["allowance"]
+        found.append(Allowance(line["meter"], used, included, line["excess"], line["whole_paise"]))
+    return found
 
 
 def _is_shown(one: LimitStatus, allowances: list[Allowance]) -> bool:

@@ -15,13 +15,14 @@ from api.services.accounts import users
 from api.services.accounts.lookups import GRANTABLE
 from core.clock import now_ms, to_ms
 from core.figures import grouped
+from metering.quota.limits import Meter
 
 _SIZE = 50
 _MICRO = 1_000_000
 OVERLAPS = {"86400": "in a day", "604800": "in a week", "3600": "in an hour", "0": "at once"}
 """When a rotated key ends, by seconds."""
 FORM_METERS = ("requests", "tokens", "spend")
-"""Meters that the form always shows; others appear once they have a limit."""
+"""Meters that the form always shows, spend to those who see its amounts; others appear once they have a limit."""
 
 
 async def person_page(
@@ -39,7 +40,8 @@ async def person_page(
     limits, keys = found.limits, found.keys
     at_ms = now_ms()
     form = limits_of(limits) if limits_form is None else limits_form
-    meters = [*FORM_METERS, *sorted({one.meter.value for one in limits.limits} - {*FORM_METERS})]
+    always = [meter for meter in FORM_METERS if meter != Meter.SPEND or visitor.context.sees_cost]
+    meters = [*always, *sorted({one.meter.value for one in limits.limits}.difference(always))]
     return show(
         request,
         "user",

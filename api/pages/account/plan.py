@@ -13,17 +13,29 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from api.auth.access import runtime_of
-from api.pages.account.frame import NOTHING_TYPED, REFUSALS, FormDep, Said, Typed, above, parsed, show
-from api.pages.account.subscription_status import state_of
+from api.pages.account.frame import (
+    REFUSALS,
+    FormDep,
+    Said,
+    Typed,
+    above,
+    leave_refused,
+    parsed,
+    show,
+    state_of,
+    taken,
+)
 from api.pages.route import page_router
-from api.pages.site import Here, see_other
+from api.pages.site import see_other
 from api.pages.visitor import AccountAdmin, Visitor
 from api.schemas.billing.plans import Offer
 from api.schemas.billing.subscriptions import NewSubscription, SubscriptionItem
 from api.schemas.moments import iso_or_none
 from api.services.billing import subscriptions
 from api.services.billing.account import Facts, find_plan_choice
+from api.services.billing.mandates import find_mandate
 from api.services.billing.profiles import has_profile
+from api.services.billing.standing import find_fee_page
 from billing.models import Subscription
 from billing.subscriptions.intents import in_last_cycle
 
@@ -40,6 +52,7 @@ _SAID = {
     "resumed": "The subscription has been resumed, and so have the charges.",
     "profile": "The billing profile is saved. Now choose a plan.",
     "active": "Thank you. The subscription is authorised.",
+    "unmandated": "The mandate is cancelled.",
 }
 
 
@@ -74,7 +87,8 @@ class CurrentPlan:
 @router.get("")
 async def plan_page(request: Request, visitor: AccountAdmin, said: Said = "") -> Response:
     """The current plan and the offers."""
-    return await _page(request, visitor, said=said)
+    typed, status, _ = taken(request)
+    return await _page(request, visitor, said=said, typed=typed, status=status)
 
 
 @router.post("/subscribe")
@@ -85,11 +99,14 @@ async def subscribe(request: Request, visitor: AccountAdmin, form: FormDep) -> R
         return see_other("/account/profile?next=plan")
 
     async def begin() -> str:
-        body = parsed(NewSubscription, {"plan": form.text("plan")}, {"plan": "Choose one of the plans."})
+        version = form.text("version")
+        wish = {"plan": form.text("plan"), "version": int(version) if version.isdecimal() else None}
+        choose = "Choose one of the plans."
+        body = parsed(NewSubscription, wish, {"plan": choose, "version": choose})
         view = await subscriptions.subscribe(context, body)
         return "chosen" if view.waiting is not None else "switched"
 
-    return await _do(request, visitor, begin)
+    return await _do(request, begin)
 
 
 @router.post("/cancel")
@@ -102,41 +119,45 @@ async def cancel(request: Request, visitor: AccountAdmin) -> Response:
         await subscriptions.cancel(context, at_period_end=True)
         return "cancelled" if before.waiting is None else "let-go"
 
-    return await _do(request, visitor, end)
+    return await _do(request, end)
 
 
 @router.post("/keep")
 async def keep(request: Request, visitor: AccountAdmin) -> Response:
     """Takes a cancel back."""
-    return await _do(request, visitor, lambda: subscriptions.keep(visitor.account_context), "kept")
+    return await _do(request, lambda: subscriptions.keep(visitor.account_context), "kept")
 
 
 @router.post("/pause")
 async def pause(request: Request, visitor: AccountAdmin) -> Response:
     """Stops further charges."""
-    return await _do(request, visitor, lambda: subscriptions.pause(visitor.account_context), "paused")
+    return await _do(request, lambda: subscriptions.pause(visitor.account_context), "paused")
 
 
 @router.post("/resume")
 async def resume(request: Request, visitor: AccountAdmin) -> Response:
     """Resumes charges."""
     context = visitor.account_context
-    return await _do(request, visitor, lambda: subscriptions.pause(context, resume=True), "resumed")
+    return await _do(request, lambda: subscriptions.pause(context, resume=True), "resumed")
 
 
-async def _do(request: Request, visitor: Visitor, work: Callable[[], Awaitable[Any]], said: str = "") -> Response:
+@router.get("/pay")
+async def pay_fee(visitor: AccountAdmin) -> Response:
+    """Leads to Razorpay's page of the unpaid fee. Opened by a link in a tab of its own."""
+    return see_other(await find_fee_page(visitor.account_context) or _HERE)
+
+
+async def _do(request: Request, work: Callable[[], Awaitable[Any]], said: str = "") -> Response:
     """Does `work`, whose result is the notice unless `said` is; a refusal is shown above the page."""
     try:
         done = await work()
     except REFUSALS as error:
         typed, status = above(error)
-        return await _page(request, visitor, typed=typed, status=status)
+        return leave_refused(request, _HERE, typed, status)
     return see_other(f"{_HERE}?said={said or done}")
 
 
-async def _page(
-    request: Request, visitor: Visitor, *, said: str = "", typed: Typed = NOTHING_TYPED, status: int = 200
-) -> Response:
+async def _page(request: Request, visitor: Visitor, *, said: str, typed: Typed, status: int) -> Response:
     context = visitor.account_context
     key_id = context.settings.razorpay_key_id
     choice = await find_plan_choice(context, runtime_of(request).metering.entitlements)
@@ -153,12 +174,13 @@ async def _page(
         typed=typed,
         checkout=is_real and facts.waiting is not None,
         is_real=is_real,
-        state=state_of(facts, Here(context.zone)),
+        state=state_of(visitor),
         plan=facts.plan,
         present=None if live is None else CurrentPlan.of(live, key_id),
         waiting=None if facts.waiting is None else SubscriptionItem.of(facts.waiting, key_id),
         waiting_plan=choice.waiting_plan,
         has_profile=choice.has_profile,
+        mandate=await find_mandate(context),
         offers=[_shown(offer, live if goes_on else None) for offer in choice.offers],
         starts_at=None if live is None else iso_or_none(live.paid_through_ms or live.start_ms),
     )

@@ -5,10 +5,22 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
-from api.pages.account.frame import REFUSALS, FormDep, Said, Typed, filled, parsed, refused, show
+from api.pages.account.frame import (
+    NOTHING_TYPED,
+    REFUSALS,
+    FormDep,
+    Said,
+    Typed,
+    filled,
+    leave_refused,
+    parsed,
+    refused,
+    show,
+    taken,
+)
 from api.pages.route import page_router
 from api.pages.site import see_other
-from api.pages.visitor import AccountAdmin, Visitor
+from api.pages.visitor import AccountAdmin
 from api.schemas.billing.profiles import ProfileBody, ProfileItem
 from api.services.accounts.lookups import own_tenant
 from api.services.billing import profiles
@@ -58,7 +70,21 @@ async def profile_page(
     """The profile in a form."""
     context = visitor.account_context
     profile = await profiles.find_profile(context, own_tenant(context))
-    return _page(request, visitor, _filled(profile), said=_SAID.get(said, ""), next_page=next)
+    typed, status, _ = taken(request)
+    typed = _filled(profile) if typed is NOTHING_TYPED else typed
+    known = next if next == _PLAN else ""
+    states = sorted(STATES.items(), key=lambda item: item[1])
+    return show(
+        request,
+        "profile",
+        visitor,
+        status=status,
+        said=_SAID.get(said, ""),
+        typed=typed,
+        states=states,
+        lines=_LINES,
+        next=known,
+    )
 
 
 @router.post("")
@@ -70,14 +96,9 @@ async def save_profile(request: Request, visitor: AccountAdmin, form: FormDep) -
         await profiles.set_profile(context, own_tenant(context), body)
     except REFUSALS as error:
         typed, status = refused(form, error, _field_of(str(error)))
-        return _page(request, visitor, typed, status=status, next_page=form.text("next"))
+        page = "/account/profile?next=plan" if form.text("next") == _PLAN else "/account/profile"
+        return leave_refused(request, page, typed, status)
     return see_other("/account/plan?said=profile" if form.text("next") == _PLAN else "/account/profile?said=saved")
-
-
-def _page(request: Request, visitor: Visitor, typed: Typed, *, next_page: str = "", **context: Any) -> Response:
-    known = next_page if next_page == _PLAN else ""
-    states = sorted(STATES.items(), key=lambda item: item[1])
-    return show(request, "profile", visitor, typed=typed, states=states, lines=_LINES, next=known, **context)
 
 
 def _values(form: Typed) -> dict[str, Any]:

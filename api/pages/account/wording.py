@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from billing.gst.rupees import rupees
+from api.pages.banner import Way
+from billing.standing.words import money
 from core.figures import grouped, usd
-from metering.quota.schedule import Stretch
 
 _NANO_PER_MICRO = 1_000
 _MILLION = 1_000_000
@@ -51,13 +51,8 @@ class State:
     tag: str
     tone: str
     text: str
-    action: tuple[str, str] | None = None
-    """The URL and the text of the next step."""
-
-
-def money(amount_paise: int) -> str:
-    """An amount in a sentence: no `.00` for whole rupees."""
-    return rupees(amount_paise).removesuffix(".00")
+    way: Way | None = None
+    """The next step."""
 
 
 def meter(name: str) -> str:
@@ -92,6 +87,11 @@ def bound(name: str, window: str, limit: int) -> str:
     return f"{amount(name, limit)} {'of ' if name == 'spend' else ''}{meter(name)} a {WINDOWS[window]}"
 
 
+def budget(window: str) -> str:
+    """A limit of spend for a tenant that may not see the provider's cost."""
+    return f"budget for model usage a {WINDOWS[window]}"
+
+
 def feature(name: str) -> str:
     """A feature of the Messages API, within a sentence."""
     return _FEATURES.get(name, name.replace("_", " "))
@@ -116,20 +116,26 @@ def alert(kind: str, data: Mapping[str, Any]) -> str:
             return "The subscription is in its last month. Subscribe again to continue"
         case "usage.threshold_reached":
             return _threshold(data)
+        case "wallet.balance_low":
+            left, below = money(int(data["balance_paise"])), money(int(data["below_paise"]))
+            return f"The balance of {left} is below {below}. Add money to continue"
+        case "account.overdue" | "account.halted":
+            return str(data["text"])
         case _:
             return kind.replace(".", ": ").replace("_", " ")
 
 
 def _threshold(data: Mapping[str, Any]) -> str:
-    name, limit = str(data["meter"]), int(data["limit"])
+    name, limit = str(data["meter"]), int(data["limit"] or 0)
     match data["kind"]:
         case "allowance":
             what = f"the allowance of {amount(name, limit)} {meter(name)}"
         case "ceiling":
             what = f"the ceiling of {money(limit)} of overage"
         case _:
-            whose = "the account's" if data.get("user_id") is None else "a user's"
-            what = f"{whose} limit of {bound(name, str(data['window']), limit)}"
+            whose, window = "the account's" if data.get("user_id") is None else "a user's", str(data["window"])
+            is_hidden = name == "spend"  # a tenant may not see the provider's cost
+            what = f"{whose} {budget(window) if is_hidden else f'limit of {bound(name, window, limit)}'}"
     return f"{data['level']} % used of {what}"
 
 
@@ -144,8 +150,3 @@ def no_answer(error: str | None) -> str:
             return "could not be reached"
         case _:
             return f"no answer ({error})"
-
-
-def refuses_from(stretches: Sequence[Stretch], at_ms: int) -> int | None:
-    """The next moment from which requests are refused, if any."""
-    return next((one.from_ms for one in stretches if one.refusal is not None and one.from_ms > at_ms), None)

@@ -1,48 +1,97 @@
-"""Plans in their versions, and the provider's price list. Read-only: the command line and the API publish both."""
+"""Plans in their versions, offered and withdrawn here, and the provider's price list.
 
-from fastapi import Request
+The command line and the API publish both.
+"""
+
+from typing import Annotated
+
+from fastapi import Path, Request
 from fastapi.responses import Response
 
-from api.pages.operator.frame import Cell, Listing, Row, money, show_list
+from api.pages.operator.frame import Act, Cell, Listing, Row, Said, money, show_list
 from api.pages.route import page_router
-from api.pages.site import Here, words
+from api.pages.site import Here, see_other, words
 from api.pages.visitor import Operator
 from api.schemas.billing.plans import PlanItem
+from api.schemas.fields import Slug
 from api.schemas.usage.prices import BandItem, PriceItem
-from api.services.billing.plans import list_plans
+from api.services.billing.plans import list_plans, offer_plan, withdraw_plan
 from api.services.usage.prices import list_prices
 from billing.gst.rupees import rupees
+from billing.models.states import PlanState
 from core.clock import to_ms
 from core.figures import grouped
 
 router = page_router("/operator")
+Version = Annotated[int, Path(ge=1, le=1_000_000)]
 
 
 @router.get("/plans")
-async def plans(request: Request, visitor: Operator) -> Response:
+async def plans(request: Request, visitor: Operator, said: Said = "") -> Response:
     """Every version of every plan."""
     here = Here(visitor.context.zone)
     items = sorted((await list_plans(visitor.context)).items, key=lambda item: (item.code, -item.version))
     listing = Listing(
-        ["Plan", "Version", "Per month, before GST", "Includes", "Overage", "Models and features", "Published"],
+        [
+            "Plan",
+            "Version",
+            "State",
+            "Per month, before GST",
+            "Includes",
+            "Overage",
+            "Models and features",
+            "Published",
+        ],
         [
             Row(
                 [
                     Cell(item.name, note=item.code),
                     Cell(str(item.version), is_number=True),
+                    Cell(item.state, is_state=True),
                     money(item.base_paise),
                     Cell(_included(item)),
                     Cell(_overage(item), note="; ".join(item.warnings)),
                     Cell(", ".join(item.models or ["all models"]), note=", ".join(map(words, item.features))),
                     Cell(here.day(item.created_at)),
-                ]
+                ],
+                _acts(item),
             )
             for item in items
         ],
         "No plans yet: naka plan publish, or POST /v1/admin/plans.",
     )
-    lead = "A version is never edited: publish the code again, and later subscribers get the new version."
-    return show_list(request, visitor, "Plans", listing, lead=lead)
+    lead = (
+        "A version is never edited: publish the code again, and later subscribers get the new version. "
+        "Tenants keep the version they have, even if it is withdrawn."
+    )
+    return show_list(request, visitor, "Plans", listing, said, lead)
+
+
+@router.post("/plans/{code}/{version}/offer")
+async def offer(code: Slug, version: Version, visitor: Operator) -> Response:
+    """Offers a version instead of the one offered before."""
+    await offer_plan(visitor.context, code, version)
+    return see_other("/operator/plans?said=offered")
+
+
+@router.post("/plans/{code}/{version}/withdraw")
+async def withdraw(code: Slug, version: Version, visitor: Operator) -> Response:
+    """Ends the sale of a version."""
+    await withdraw_plan(visitor.context, code, version)
+    return see_other("/operator/plans?said=withdrawn")
+
+
+def _acts(item: PlanItem) -> list[Act]:
+    where, name = f"/operator/plans/{item.code}/{item.version}", f"version {item.version} of {item.name}"
+    offered = Act("Offer", f"Offer {name}? The version offered until now is withdrawn.", f"{where}/offer")
+    withdrawn = Act("Withdraw", f"Withdraw {name}? Tenants that have it keep it.", f"{where}/withdraw", is_grave=True)
+    match item.state:
+        case PlanState.DRAFT:
+            return [offered, withdrawn]
+        case PlanState.OFFERED:
+            return [withdrawn]
+        case _:
+            return [offered]
 
 
 def _included(item: PlanItem) -> str:
@@ -52,8 +101,14 @@ def _included(item: PlanItem) -> str:
 def _overage(item: PlanItem) -> str:
     if item.past_allowance == "block":
         return "requests are refused"
-    rates = ", ".join(f"{rupees(one.rate_paise)} per million {words(one.meter)}" for one in item.meters)
-    return f"{rates}; at most {rupees(item.ceiling_paise or 0)}"
+    terms = [", ".join(f"{rupees(one.rate_paise)} per million {words(one.meter)}" for one in item.meters)]
+    if item.past_allowance == "prepaid":
+        terms.append("paid from the wallet")
+    if item.ceiling_paise is not None:
+        terms.append(f"at most {rupees(item.ceiling_paise)}")
+    if item.threshold_paise is not None:
+        terms.append(f"billed each {rupees(item.threshold_paise)}")
+    return "; ".join(terms)
 
 
 @router.get("/prices")

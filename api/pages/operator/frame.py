@@ -33,6 +33,8 @@ TABS = [
 _SAID = {
     "replayed": "The event is queued to be processed again. Check again in a moment.",
     "replayed-all": "All parked events are queued to be processed again.",
+    "sent": "The refund is sent again.",
+    "written_off": "The debt is written off.",
     "retried": "The charge is void; the next one is created.",
     "released": "The bill is final: it has its number and is collected.",
     "voided": "The bill is void.",
@@ -40,10 +42,12 @@ _SAID = {
     "denied": "The refund is denied.",
     "closed": "The finding is closed.",
     "moved": "The plan has been changed.",
+    "offered": "The version is on offer.",
+    "withdrawn": "The version is withdrawn. Tenants that have it keep it.",
     "run": "A worker runs this check next. Check again in a moment.",
 }
 _TONES = {
-    "good": {"active", "applied", "paid", "processed", "credited", "closed"},
+    "good": {"active", "applied", "paid", "processed", "credited", "closed", "offered"},
     "warn": {"open", "received", "pending", "submitted", "submitting", "intended", "created", "authenticated"},
     "bad": {"parked", "held", "failed", "awaiting_operator", "halted", "overdue"},
 }

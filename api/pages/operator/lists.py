@@ -63,6 +63,9 @@ def _tenant_of(item: Any) -> UUID | None:
 
 def _bill_acts(bill: BillItem) -> Sequence[Act]:
     at = f"/operator/bills/{bill.id}"
+    if bill.state == "open" and bill.due_paise and bill.number:
+        question = "Give up this debt? Its link is cancelled, and the tenant no longer owes it."
+        return [Act("Write off", question, f"{at}/write-off", wants_reason=True, is_grave=True)]
     if bill.state != "held":
         return ()
     return [
@@ -96,7 +99,15 @@ BILLS: OperatorList[BillItem] = OperatorList(
         "Period": lambda bill, _: Cell(bill.period),
         "Issued": lambda bill, here: Cell(here.day(bill.issued_at)),
     },
-    {"": "All", "held": "Held", "open": "Open", "paid": "Paid", "void": "Void", "issued": "Credit notes"},
+    {
+        "": "All",
+        "held": "Held",
+        "open": "Open",
+        "paid": "Paid",
+        "void": "Void",
+        "written_off": "Written off",
+        "issued": "Credit notes",
+    },
     "No bills.",
     "A bill far above what the tenant usually has is held for review.",
     _bill_acts,
@@ -129,6 +140,8 @@ CHARGES: OperatorList[ChargeItem] = OperatorList(
 
 def _refund_acts(refund: RefundItem) -> Sequence[Act]:
     at = f"/operator/refunds/{refund.id}"
+    if refund.state == "failed":
+        return [Act("Send again", "Send this refund again, as a new one?", f"{at}/retry", wants_reason=True)]
     if refund.state != "awaiting_operator":
         return ()
     return [

@@ -57,6 +57,13 @@ async def void_bill(
     return see_other("/operator/bills?said=voided")
 
 
+@router.post("/bills/{bill_id}/write-off")
+async def write_off_bill(bill_id: UUID, visitor: Operator, reason: Reason = "") -> Response:
+    """Gives up what is due of an open bill."""
+    await bills.write_off_bill(visitor.context, bill_id, given(reason))
+    return see_other("/operator/bills?said=written_off")
+
+
 @router.get("/charges")
 async def charges_page(
     request: Request,
@@ -104,6 +111,13 @@ async def deny_refund(refund_id: UUID, visitor: Operator, reason: Reason = "") -
     """Denies a refund above the cap."""
     await collection.decide_refund(visitor.context, refund_id, given(reason), approve=False)
     return see_other("/operator/refunds?said=denied")
+
+
+@router.post("/refunds/{refund_id}/retry")
+async def retry_refund(refund_id: UUID, visitor: Operator, reason: Reason = "") -> Response:
+    """Sends a failed refund again."""
+    await collection.send_refund_again(visitor.context, refund_id, given(reason))
+    return see_other("/operator/refunds?said=sent")
 
 
 @router.get("/findings")

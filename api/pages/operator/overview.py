@@ -6,11 +6,13 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from api.auth.access import RuntimeDep
-from api.pages.operator.frame import Said, show
+from api.pages.operator.frame import Cell, Listing, Row, Said, money, show
 from api.pages.route import page_router
+from api.pages.site import Here
 from api.pages.visitor import Operator
 from api.services.billing.operator_overview import OperatorOverview, find_overview
 from billing.gst.rupees import rupees
+from billing.standing.status import Cause
 from core.figures import grouped, usd
 from metering.reports.gauges import Gauges
 
@@ -34,7 +36,10 @@ async def overview(request: Request, runtime: RuntimeDep, visitor: Operator, sai
     """The status and this month's money."""
     found = await find_overview(visitor.context, runtime.pool)
     lights = sorted([*_system(found), *_to_review(found)], key=lambda light: ("bad", "warn", "").index(light.tone))
-    return show(request, "overview", visitor, said, lights=lights, money=_money(found), month=found.month)
+    arrears = _arrears(found, Here(visitor.context.zone))
+    return show(
+        request, "overview", visitor, said, lights=lights, money=_money(found), arrears=arrears, month=found.month
+    )
 
 
 def _system(found: OperatorOverview) -> list[Light]:
@@ -84,11 +89,32 @@ def _to_review(found: OperatorOverview) -> list[Light]:
     ]
 
 
+def _arrears(found: OperatorOverview, here: Here) -> Listing:
+    """The tenants that are late, and what they can still do."""
+    rows = [
+        Row(
+            [
+                Cell(one.tenant.name, f"/operator/tenants/{one.tenant.id}", note=one.tenant.slug),
+                Cell(one.said.tag, is_state=True),
+                money(one.status.overdue_paise),
+                Cell(here.day(one.status.since_ms)),
+                Cell("usage" if one.status.cause is Cause.BILL else "subscription fee"),
+                Cell(one.said.limits or "Not limited."),
+            ]
+        )
+        for one in found.arrears
+    ]
+    return Listing(["Tenant", "State", "Overdue", "Since", "For", "Access"], rows, "No tenant is overdue.")
+
+
 def _money(found: OperatorOverview) -> list[tuple[str, str]]:
+    margin = [] if found.margin_paise is None else [(rupees(found.margin_paise), "billed less provider cost")]
     return [
         (rupees(found.billed_paise), "billed this month, before GST"),
         (rupees(found.collected_paise), "collected this month, with GST"),
         (rupees(found.due_paise), "due, with GST"),
         (usd(found.cost_nano_usd), "provider cost this month"),
+        *margin,
         (grouped(found.requests), "requests this month"),
+        (grouped(found.refused), "requests refused this month"),
     ]

@@ -1,5 +1,6 @@
 """`/operator/reconciliation`: the latest runs of both reconciliations, and a button that has a worker run one now."""
 
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request
@@ -33,9 +34,7 @@ async def reconciliation(request: Request, visitor: Operator, said: Said = "") -
         drifts=_drifts(usage[0].report) if usage else None,
         unexplained=[_line(item) for item in unexplained[:_LISTED]],
         usage=_runs(here, ["Run", "Tenants", "Drifts"], usage, "Not checked yet. A worker checks every night."),
-        razorpay=_runs(
-            here, ["Run", "Healed", "Unexplained"], razorpay, "Not compared yet. A worker compares every hour."
-        ),
+        razorpay=_comparisons(here, razorpay),
     )
 
 
@@ -52,6 +51,25 @@ def _runs(here: Here, columns: list[str], runs: list[StoredRun], empty: str) -> 
         for run in runs
     ]
     return Listing(columns, rows, empty)
+
+
+def _comparisons(here: Here, runs: list[StoredRun]) -> Listing:
+    """Comparisons with Razorpay. One that stopped says how far it came; the next one continues."""
+    listing = _runs(
+        here,
+        ["Run", "Healed", "Unexplained", "Days compared"],
+        runs,
+        "Not compared yet. A worker compares every hour.",
+    )
+    rows = [Row([*row.cells, Cell(_days(run.report))]) for row, run in zip(listing.rows, runs, strict=True)]
+    return replace(listing, rows=rows)
+
+
+def _days(report: dict[str, Any]) -> str:
+    done, of, stopped = report.get("days_compared"), report.get("days"), report.get("stopped")
+    if done is None:
+        return ""  # a run of an older version
+    return f"{grouped(done)} of {grouped(of or 0)}" + (f", stopped: {stopped}" if stopped else "")
 
 
 def _checks(report: dict[str, Any]) -> list[tuple[str, str, str]]:

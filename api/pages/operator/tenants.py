@@ -8,6 +8,7 @@ from fastapi import Form, Query, Request
 from fastapi.responses import Response
 from pydantic import ValidationError
 
+from api.pages.once import leave, take
 from api.pages.operator.frame import SIZE, Cell, Listing, Row, Said, money, show, with_query
 from api.pages.route import page_router
 from api.pages.site import Here, see_other, sentence, words
@@ -18,6 +19,7 @@ from api.schemas.accounts.tenants import NewTenantWithAdmin, PlanChoice, TenantI
 from api.services.accounts import overview
 from api.services.accounts import tenants as tenant_services
 from billing.gst.rupees import rupees
+from billing.standing.words import say
 from core.errors import Conflict, Invalid, NotFound
 from core.figures import grouped, usd
 
@@ -34,8 +36,10 @@ async def tenants(
     said: Said = "",
 ) -> Response:
     """Tenants, newest first, or those whose name or slug contains `search`."""
+    left = take(request)
     context = await _list(visitor, search, cursor)
-    return show(request, "tenants", visitor, said, **context, typed={})
+    status, typed = left.get("status", 200), left.get("fields", {})
+    return show(request, "tenants", visitor, said, status, fault=left.get("fault", ""), typed=typed, **context)
 
 
 async def _list(visitor: Visitor, search: str, cursor: UUID | None) -> dict[str, Any]:
@@ -59,7 +63,8 @@ async def _list(visitor: Visitor, search: str, cursor: UUID | None) -> dict[str,
         "No matching tenants." if search else "No tenants yet. Create the first one below.",
         with_query("/operator/tenants", search=search, cursor=found.next) if found.next else None,
     )
-    return {"listing": listing, "search": search, "plans": found.plans}
+    default = visitor.context.settings.default_plan
+    return {"listing": listing, "search": search, "plans": found.plans, "default_plan": default}
 
 
 @router.post("")
@@ -76,10 +81,19 @@ async def new_tenant(
         wanted = NewTenantWithAdmin(slug=slug.strip(), name=name.strip(), plan=plan or None, user=user.strip())
         made = await tenant_services.create_tenant_with_admin(visitor.context, wanted)
     except (ValidationError, Invalid, Conflict, NotFound) as error:
-        context = await _list(visitor, "", None)
         typed = {"slug": slug, "name": name, "plan": plan, "user": user}
-        return show(request, "tenants", visitor, status=422, fault=_words(error), typed=typed, **context)
-    return show(request, "tenant_made", visitor, tenant=made.tenant, key=made.key, user=made.user)
+        return leave(request, "/operator/tenants", status=422, fault=_words(error), fields=typed)
+    return leave(request, f"/operator/tenants/{made.tenant.id}/made", key=made.key, user=made.user)
+
+
+@router.get("/{tenant_id}/made")
+async def made_tenant(request: Request, tenant_id: TenantId, visitor: Operator) -> Response:
+    """The first key of a tenant that was just created, once."""
+    left = take(request)
+    if "key" not in left:
+        return see_other(f"/operator/tenants/{tenant_id}")
+    found = await overview.describe_tenant(visitor.context, tenant_id)
+    return show(request, "tenant_made", visitor, tenant=found.tenant, key=left["key"], user=left.get("user", ""))
 
 
 @router.get("/{tenant_id}")
@@ -101,13 +115,14 @@ async def tenant(request: Request, tenant_id: TenantId, visitor: Operator, said:
         users=found.users,
         plans=found.plans,
         figures=_figures(found),
+        standing=say(found.standing, visitor.context.zone),
         **sections,
     )
 
 
 @router.post("/{tenant_id}/plan")
 async def put_on(tenant_id: TenantId, visitor: Operator, plan: Text = "") -> Response:
-    """Changes the tenant's plan to the newest version of another."""
+    """Changes the tenant's plan to the version on offer of another."""
     try:
         choice = PlanChoice(code=plan)
     except ValidationError as error:

@@ -26,8 +26,9 @@ from api.http.body import ClientLeft
 from api.pages.reports.words import LIVE, TABS
 from api.pages.route import page_router
 from api.pages.site import render
-from api.pages.visitor import AccountAdmin
+from api.pages.visitor import AccountAdmin, Visitor
 from api.runtime import Runtime
+from api.schemas.usage.counts import COST
 from api.services.usage.live import LiveFeed, read_live
 from core.errors import NakaError, Unavailable
 from core.figures import grouped, usd
@@ -63,7 +64,8 @@ class LiveAnswer(EventSourceResponse):
 async def live_page(request: Request, visitor: AccountAdmin) -> Response:
     """The page. A script fills in the figures."""
     whose = "all tenants" if visitor.context.is_platform_admin else visitor.tenant
-    return render(request, "reports/live.html", visitor, tabs=TABS, figures=LIVE, whose=whose)
+    figures = _figures(sees_cost=visitor.context.sees_cost)
+    return render(request, "reports/live.html", visitor, tabs=TABS, figures=figures, whose=whose)
 
 
 @router.get("/reports/live/events")
@@ -71,7 +73,7 @@ async def live_events(request: Request, runtime: RuntimeDep, visitor: AccountAdm
     """Sends one reading a second, `away` while Postgres is down, and `end` once the session has ended."""
     ending = anyio.Event()
     answer = LiveAnswer(
-        _events(request, runtime, visitor.context.tenant_id, ending),
+        _events(request, runtime, visitor, ending),
         headers={"cache-control": "no-store, no-transform"},
         send_timeout=runtime.settings.client_write_timeout_s,
         shutdown_event=ending,
@@ -82,10 +84,10 @@ async def live_events(request: Request, runtime: RuntimeDep, visitor: AccountAdm
 
 
 async def _events(
-    request: Request, runtime: Runtime, tenant_id: UUID | None, ending: anyio.Event
+    request: Request, runtime: Runtime, visitor: Visitor, ending: anyio.Event
 ) -> AsyncGenerator[ServerSentEvent, None]:
-    checked = time.monotonic()
-    async with aclosing(_feed(request.app, runtime).watch(tenant_id)) as readings:
+    checked, sees_cost = time.monotonic(), visitor.context.sees_cost
+    async with aclosing(_feed(request.app, runtime).watch(visitor.context.tenant_id)) as readings:
         async for present in readings:
             if ending.is_set():
                 return
@@ -94,13 +96,17 @@ async def _events(
                 if not await _may_look(request, runtime):
                     yield ServerSentEvent(event="end", data="")
                     return
-            yield ServerSentEvent(event="away", data="") if present is None else _reading(present)
+            yield ServerSentEvent(event="away", data="") if present is None else _reading(present, sees_cost=sees_cost)
 
 
-def _reading(present: LiveUsage) -> ServerSentEvent:
+def _figures(*, sees_cost: bool) -> list[tuple[str, str, str]]:
+    return [figure for figure in LIVE if sees_cost or figure[0] != COST]
+
+
+def _reading(present: LiveUsage, *, sees_cost: bool) -> ServerSentEvent:
     """The event of a reading: numbers for the chart, and the same numbers as texts."""
-    numbers = {name: getattr(present, name) for name, _, _ in LIVE}
-    texts = {name: usd(value) if name == "cost_nano_usd" else grouped(value) for name, value in numbers.items()}
+    numbers = {name: getattr(present, name) for name, _, _ in _figures(sees_cost=sees_cost)}
+    texts = {name: usd(value) if name == COST else grouped(value) for name, value in numbers.items()}
     return ServerSentEvent(data=msgspec.json.encode({"numbers": numbers, "texts": texts}).decode())
 
 

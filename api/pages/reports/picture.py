@@ -87,8 +87,8 @@ def _bar(label: str, words: str, figures: Figures, view: View, href: str | None)
     match view.measure:
         case Measure.COST:
             said = usd(value)
-        case Measure.PRICE:
-            said = rupees(figures.price_paise)
+        case Measure.RATED:
+            said = rupees(figures.rated_paise)
         case _:
             return Bar(label, f"{words}: {grouped(value)} {view.measure.value}", short(value), (value,), href)
     return Bar(label, f"{words}: {said}", said, (value,), href)
@@ -99,7 +99,7 @@ def _tick(view: View) -> Callable[[int], str]:
     match view.measure:
         case Measure.COST:
             return lambda nano: usd(nano).removesuffix(".00")
-        case Measure.PRICE:
+        case Measure.RATED:
             return lambda nano: rupees(paise_of(nano)).removesuffix(".00")
         case _:
             return short

@@ -16,6 +16,7 @@ from api.pages.reports.words import ENTRIES, OUTCOMES, REQUEST_COUNTS, SOURCES, 
 from api.pages.route import page_router
 from api.pages.site import render
 from api.pages.visitor import AccountAdmin
+from api.schemas.usage.counts import COST
 from api.schemas.usage.requests import RequestItem, RequestQuery
 from api.services.usage import requests
 from api.services.usage.days import today as operators_today
@@ -30,7 +31,8 @@ async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountA
     """A page of requests; `cursor` starts an older one."""
     asked, today = request.query_params, operators_today(visitor.context)
     try:
-        view = read_view(asked, today, sees_tenants=visitor.context.is_platform_admin)
+        context = visitor.context
+        view = read_view(asked, today, sees_tenants=context.is_platform_admin, sees_cost=context.sees_cost)
         before = read_id(asked, "cursor")
     except BadView as error:
         return render(request, "reports/requests.html", visitor, status=422, tabs=TABS, error=str(error))
@@ -65,14 +67,15 @@ async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountA
         without=lambda field: view.requests_url(**{field: None}),
         outcomes=OUTCOMES,
         states=STATES,
-        is_operator=visitor.context.is_platform_admin,
+        is_operator=context.is_platform_admin,
+        sees_cost=context.sees_cost,
     )
 
 
 @router.get("/reports/requests/{request_id}")
 async def request_page(request: Request, visitor: AccountAdmin, request_id: UUID) -> Response:
     """One request, and its revisions and corrections."""
-    found = await requests.find_request(visitor.context, request_id)
+    found, sees_cost = await requests.find_request(visitor.context, request_id), visitor.context.sees_cost
     return render(
         request,
         "reports/request.html",
@@ -80,7 +83,8 @@ async def request_page(request: Request, visitor: AccountAdmin, request_id: UUID
         tabs=TABS,
         found=found,
         duration=duration(found),
-        counts=REQUEST_COUNTS,
+        counts=[(column, label) for column, label in REQUEST_COUNTS if sees_cost or column != COST],
+        sees_cost=sees_cost,
         outcomes=OUTCOMES,
         states=STATES,
         sources=SOURCES,

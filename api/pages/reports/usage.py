@@ -17,17 +17,18 @@ from api.http.parameters import Reads
 from api.pages.reports.drill import below
 from api.pages.reports.picture import picture
 from api.pages.reports.view import PARAMETERS, BadView, Measure, View, quick_ranges, read_view
-from api.pages.reports.words import COLUMNS, GROUPS, MEASURES, TABS, narrowed
+from api.pages.reports.words import COLUMNS, GROUPS, MEASURES, TABS, narrowed, refusals
 from api.pages.route import page_router
 from api.pages.site import render
 from api.pages.visitor import AccountAdmin, Visitor
+from api.schemas.usage.counts import COST
 from api.schemas.usage.reports import Group
 from api.services.usage.days import today as operators_today
 from api.services.usage.reports import read_figures
 from metering.reports.usage_report import ORDERS
 
 router = page_router()
-PRICE = Measure.PRICE
+RATED = Measure.RATED
 _ROUTE = "/v1/admin/reports/usage"
 
 
@@ -35,15 +36,16 @@ _ROUTE = "/v1/admin/reports/usage"
 async def usage_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
     """The report of the URL's parameters. For a wrong parameter: the form, with a message."""
     today, is_operator = operators_today(visitor.context), visitor.context.is_platform_admin
+    sees_cost = visitor.context.sees_cost
     try:
-        view = read_view(request.query_params, today, sees_tenants=is_operator)
+        view = read_view(request.query_params, today, sees_tenants=is_operator, sees_cost=sees_cost)
     except BadView as error:
-        view = read_view({}, today, sees_tenants=False)
+        view = read_view({}, today, sees_tenants=False, sees_cost=False)
         typed = {name: request.query_params.get(name, "")[:20] for name in ("from", "to")}
         shown = {"error": str(error), "typed": typed} | _choices(view, today, visitor)
         return render(request, "reports/usage.html", visitor, status=422, **shown)
     report = await read_figures(visitor.context, runtime.reports, view)
-    is_priced = report.total.price_nano_paise != 0
+    is_priced = report.total.rated_nano_paise != 0
     drawn = await asyncio.to_thread(picture, report, view)  # some ms of CPU, so not on the event loop
     return render(
         request,
@@ -55,8 +57,14 @@ async def usage_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmi
         picture=drawn,
         narrowed=narrowed(report.names),
         is_priced=is_priced,
-        columns=[(column, label) for column, label in COLUMNS if is_priced or column != PRICE],
+        columns=[
+            (column, label)
+            for column, label in COLUMNS
+            if (is_priced or column != RATED) and (sees_cost or column != COST)
+        ],
+        sees_cost=sees_cost,
         below=below,
+        refusals=refusals(report.refusals),
         rate=runtime.settings.paise_per_usd if is_priced and is_operator else None,
         requests=view.requests_url(),
         narrowed_without=lambda field: view.url(**{field: None}),
@@ -71,8 +79,9 @@ def _choices(view: View, today: date, visitor: Visitor, *, is_priced: bool = Fal
         (label, view.url(first=first, last=last, **_usual_group(view, first, last)), view.covers(first, last))
         for label, first, last in quick_ranges(today)
     ]
-    measures = [measure for measure in Measure if is_priced or measure != PRICE]
-    is_operator = visitor.context.is_platform_admin
+    is_operator, sees_cost = visitor.context.is_platform_admin, visitor.context.sees_cost
+    hidden = {measure for measure, is_shown in ((RATED, is_priced), (Measure.COST, sees_cost)) if not is_shown}
+    measures = [measure for measure in Measure if measure not in hidden]
     groups = [group for group in Group if is_operator or group != Group.TENANT]
     return {
         "tabs": TABS,

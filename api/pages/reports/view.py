@@ -31,10 +31,10 @@ class Measure(StrEnum):
     REQUESTS = "requests"
     ERRORS = "errors"
     COST = "cost_nano_usd"
-    PRICE = "price_nano_paise"
+    RATED = "rated_nano_paise"
 
 
-ORDERS = (*COUNT_COLUMNS, "tokens", "errors", "price_nano_paise")
+ORDERS = (*COUNT_COLUMNS, "tokens", "errors", "rated_nano_paise")
 """The columns that a table can be sorted by, besides its groups."""
 
 
@@ -94,7 +94,7 @@ def usual_order(group: Group, measure: Measure) -> tuple[str, bool]:
     return ("day", False) if group == Group.DAY else (measure.value, True)
 
 
-def read_view(asked: Mapping[str, str], today: date, *, sees_tenants: bool) -> View:
+def read_view(asked: Mapping[str, str], today: date, *, sees_tenants: bool, sees_cost: bool) -> View:
     """The view that a URL asks for. Raises BadView.
 
     Without a range: this month. Without a group: a single day by user, more of them by day.
@@ -107,11 +107,14 @@ def read_view(asked: Mapping[str, str], today: date, *, sees_tenants: bool) -> V
         raise BadView(f"A report covers at most {MAX_DAYS + 1} days.")
     groups = [group.value for group in Group if sees_tenants or group != Group.TENANT]
     group = Group(_one_of(asked, "group_by", groups, "user" if first == last else "day"))
-    measure = Measure(_one_of(asked, "measure", [measure.value for measure in Measure], "tokens"))
+    hidden = () if sees_cost else (Measure.COST.value,)
+    measures = [measure.value for measure in Measure if measure.value not in hidden]
+    measure = Measure(_one_of(asked, "measure", measures, "tokens"))
     order, falls = usual_order(group, measure)
     if "order" in asked:
         falls = asked["order"].startswith("-")
-        order = _one_of({"order": asked["order"].removeprefix("-")}, "order", [*ORDERS, group.value], order)
+        orders = [*(order for order in ORDERS if order not in hidden), group.value]
+        order = _one_of({"order": asked["order"].removeprefix("-")}, "order", orders, order)
     return View(
         first=first,
         last=last,

@@ -1,5 +1,7 @@
 """Labels and texts of the reports' pages. Pure."""
 
+from collections.abc import Mapping
+
 _NBSP = "\N{NO-BREAK SPACE}"
 COLUMNS = (
     ("requests", "Requests"),
@@ -13,7 +15,7 @@ COLUMNS = (
     ("thinking_tokens", "Thinking"),
     ("web_searches", "Web searches"),
     ("cost_nano_usd", "Provider cost"),
-    ("price_nano_paise", "Price"),
+    ("rated_nano_paise", "Rated value"),
 )
 """Columns of the table, from left to right."""
 REQUEST_COUNTS = tuple(column for column in COLUMNS[2:11] if column[0] != "tokens")
@@ -27,7 +29,7 @@ MEASURES = {
     "requests": "Requests",
     "errors": "Errors",
     "cost_nano_usd": "Provider cost",
-    "price_nano_paise": "Price",
+    "rated_nano_paise": "Rated value",
 }
 
 STATES = {"open": ("Running", ""), "settled": ("Settled", "good"), "void": ("Void", "")}
@@ -54,6 +56,27 @@ ENTRIES = {
     "repair": "A total was repaired",
     "iteration": "Used by another model for this request",
 }
+REFUSALS = {
+    "limit_reached": "A limit was reached",
+    "held": "Running requests held the rest of a limit",
+    "too_many_at_once": "Too many requests at once",
+    "blocked": "Requests are blocked",
+    "input_exceeds_limit": "Larger than a limit allows",
+    "payment_required": "The subscription's fee was not paid",
+    "bill_overdue": "A bill was overdue",
+    "subscription_required": "No subscription",
+    "wallet_empty": "The wallet did not cover the request",
+    "forbidden": "Not allowed for this key",
+    "model_not_in_plan": "The model is not in the plan",
+    "feature_not_in_plan": "The feature is not in the plan",
+    "unauthenticated": "The key was revoked or had expired",
+    "unknown_model": "Unknown model",
+    "too_many_failures": "Too many failed requests",
+    "rate_limited": "Too many requests in a minute",
+    "unavailable": "This service was not available",
+    "overloaded": "This service was busy",
+}
+"""The reasons for refusals, by the error's code."""
 TABS = (("/reports", "Usage"), ("/reports/requests", "Requests"), ("/reports/live", "Live"))
 LIVE = (
     ("running", "Running now", "requests"),
@@ -64,6 +87,12 @@ LIVE = (
     ("cost_nano_usd", "Provider cost", "in the last minute"),
 )
 """(name, label, period)."""
+
+
+def refusals(counted: Mapping[str, int]) -> list[tuple[str, str, int]]:
+    """Refused requests as (reason, code, number), the most frequent first."""
+    most_first = sorted(counted.items(), key=lambda one: (-one[1], one[0]))
+    return [(REFUSALS.get(code, code.replace("_", " ").capitalize()), code, number) for code, number in most_first]
 
 
 def narrowed(names: dict[str, str]) -> list[tuple[str, str, str]]:

@@ -11,6 +11,7 @@ import { closeSidebar, showList } from "./chat/sidebar.js";
 import { Turn, copy, follow, toEnd } from "./chat/thread.js";
 import { leftLine, requestOf, tightest, usageLine } from "./chat/usage.js";
 import { span, wayFrom, whyCut, wordsFor } from "./chat/words.js";
+import { standing } from "./standing.js";
 
 const $ = (id) => document.getElementById(id);
 const { visitor, bytes } = $("main").dataset;
@@ -28,7 +29,8 @@ function notice(text = "", more = "", way = null) {
   $("notice-text").textContent = text;
   $("notice-more").textContent = more;
   $("notice-way").hidden = !way;
-  if (way) [$("notice-way").firstElementChild.href, $("notice-way").firstElementChild.textContent] = way;
+  const link = $("notice-way").firstElementChild;
+  if (way) [link.href, link.textContent, link.target] = [way[0], way[1], way[2] ? "_blank" : ""];
 }
 
 function reopen() {
@@ -51,8 +53,15 @@ function wait(seconds) {
   tick();
 }
 
-function explain({ status, code, detail, retryAfter_s, request_id: id }) {
+/** A refusal in words. Of an account that owes something, a payment is what helps, not a wait until the limit resets. */
+async function explain({ status, code, detail, retryAfter_s, request_id: id }) {
   reopen();
+  const owed = status === 402 || code === "limit_reached" ? (await standing())?.banner : null;
+  if (owed) {
+    notice(owed.text, "", owed.href && [owed.href, owed.label, owed.away]);
+    showLeft(null);
+    return refresh();
+  }
   if (retryAfter_s > 0) wait(retryAfter_s);
   const more = status < 500 ? detail : id && `Reference ${id}`; // what the reader can mend, or what support asks for
   notice(wordsFor(status, code, opensAt_ms), status === 401 ? "" : more, wayFrom(status, code));
@@ -61,6 +70,9 @@ function explain({ status, code, detail, retryAfter_s, request_id: id }) {
 
 /* One message */
 
+/** What is left of the limits; nothing while the account owes something, since its limits are not the whole story. */
+const showLeft = (left) => { $("left").textContent = $("banner").hidden ? leftLine(left) : ""; };
+const isPassing = (status) => status === 0 || status >= 500; // the same message may be answered in a moment
 const isClosed = () => running !== null || Date.now() < opensAt_ms;
 
 function send() {
@@ -90,13 +102,14 @@ async function ask(message, from = talk.turns.length) {
     if (!turn.text) turn.say("Claude gave no answer to this.");
     $("status").textContent = turn.text || turn.meta; // read out whole, not in pieces
   } catch (error) {
-    const stopped = controller.signal.aborted;
+    const stopped = controller.signal.aborted, problem = error.problem ?? { status: 0 };
+    const stays = stopped || turn.text || (isPassing(problem.status) && !replaced.length);
     if (running === controller) running = null;
     $("status").textContent = stopped ? "Stopped." : "";
-    if (stopped || turn.text) turn.say(stopped ? "Stopped." : "The answer broke off here.");
+    if (stays) turn.say(stopped ? "Stopped." : turn.text ? "The answer broke off here." : "Not answered.");
     else putBack(asked, turn, replaced);
-    if (!stopped) giveBack(message, turn, replaced[0], from);
-    if (!stopped) explain(error.problem ?? { status: 0 });
+    if (!stopped && (turn.text || !stays)) giveBack(message, turn, replaced[0], from);
+    if (!stopped) explain(problem);
   }
   turn.end();
   turn.ended = true;
@@ -125,7 +138,7 @@ async function account(asked, turn) {
   const [line, low] = usageLine(request, left);
   turn.say([turn.meta, line].filter(Boolean).join(" "), low);
   turn.sayCut(turn.text && whyCut(request));
-  $("left").textContent = leftLine(left);
+  showLeft(left);
   if (asked.turns.includes(turn)) keep(asked);
   follow();
 }
@@ -265,4 +278,4 @@ const { open: last, draft = "" } = shelf.tab();
 show(last ? shelf.find(last) : null);
 setMessage($("message").value || draft); // whoever typed before this script was there keeps their words
 $("message").focus();
-tightest().then((left) => { $("left").textContent = leftLine(left); });
+tightest().then(showLeft);

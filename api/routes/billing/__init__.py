@@ -7,8 +7,8 @@
 from fastapi import APIRouter, Depends
 
 from api.routes.answers import NO_TEXT, not_kept
-from api.routes.billing import alerts, bills, catalogue, subscriptions
+from api.routes.billing import alerts, bills, catalogue, mandates, standing, subscriptions, wallets
 
 router = APIRouter(prefix="/v1/billing", tags=["billing"], dependencies=[Depends(not_kept)], responses={400: NO_TEXT})
-for module in (catalogue, subscriptions, bills, alerts):
+for module in (standing, catalogue, subscriptions, mandates, bills, wallets, alerts):
     router.include_router(module.own)

@@ -6,6 +6,7 @@ from api.auth.access import PlatformContext
 from api.routes.billing.parameters import HTML, PDF, BillStateWanted, Final, ItemId, OwnContext
 from api.routes.parameters import Cursor, PageSize, TenantId, TenantWanted
 from api.schemas.billing.bills import BillDetail, BillFile, BillItem, BillVoid, Closed, UpcomingItem
+from api.schemas.billing.decisions import Decision
 from api.schemas.pages import DEFAULT_SIZE, Page
 from api.services.billing import bills
 
@@ -54,6 +55,12 @@ async def release_bill(bill_id: ItemId, context: PlatformContext) -> BillDetail:
 async def void_bill(bill_id: ItemId, body: BillVoid, context: PlatformContext) -> BillDetail:
     """Void a held bill: its usage is never billed, unless `again`."""
     return await bills.void_bill(context, bill_id, body.reason, again=body.again)
+
+
+@router.post("/bills/{bill_id}/write-off")
+async def write_off_bill(bill_id: ItemId, body: Decision, context: PlatformContext) -> BillDetail:
+    """Give up what is due of an open bill: its link is cancelled, and the tenant no longer owes it."""
+    return await bills.write_off_bill(context, bill_id, body.reason)
 
 
 @router.post("/tenants/{tenant_id}/close")

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from api.auth.access import PlatformContext, TenantContext
-from api.routes.billing.parameters import CodeWanted, OwnContext, PlanCursor
+from api.routes.billing.parameters import CodeWanted, OwnContext, PlanCode, PlanCursor, PlanVersion
 from api.routes.parameters import PageSize, TenantId
 from api.schemas.billing.plans import NewPlan, Offer, PlanItem, RazorpayCopy
 from api.schemas.billing.profiles import OperatorBody, OperatorItem, ProfileBody, ProfileItem
@@ -24,8 +24,23 @@ async def all_plans(
 
 @router.post("/plans", status_code=201)
 async def new_plan(body: NewPlan, context: PlatformContext) -> PlanItem:
-    """Publish a plan, or its next version. Tenants stay on the version they are on."""
+    """Publish a plan, or its next version, and offer it unless it is a draft.
+
+    The version offered before is withdrawn. Tenants stay on the version they are on.
+    """
     return await plans.publish_plan(context, body)
+
+
+@router.post("/plans/{code}/{version}/offer")
+async def offer_plan(code: PlanCode, version: PlanVersion, context: PlatformContext) -> PlanItem:
+    """Offer a draft or a withdrawn version; the version offered before is withdrawn."""
+    return await plans.offer_plan(context, code, version)
+
+
+@router.post("/plans/{code}/{version}/withdraw")
+async def withdraw_plan(code: PlanCode, version: PlanVersion, context: PlatformContext) -> PlanItem:
+    """Withdraw a version. Tenants that have it keep it and may renew it; others cannot choose it (409)."""
+    return await plans.withdraw_plan(context, code, version)
 
 
 @router.get("/razorpay-plans")
@@ -36,7 +51,7 @@ async def razorpay_copies(context: PlatformContext, code: CodeWanted = None) -> 
 
 @own.get("/plans")
 async def offers(context: OwnContext) -> list[Offer]:
-    """List the plans with a base price, each in its newest version."""
+    """List the plans with a base price, each in the version on offer."""
     return await plans.list_offers(context)
 
 

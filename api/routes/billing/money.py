@@ -70,6 +70,12 @@ async def deny_refund(refund_id: ItemId, body: Decision, context: PlatformContex
     return await collection.decide_refund(context, refund_id, body.reason, approve=False)
 
 
+@router.post("/refunds/{refund_id}/retry")
+async def retry_refund(refund_id: ItemId, body: Decision, context: PlatformContext) -> RefundItem:
+    """Send a failed refund again, as a new refund."""
+    return await collection.send_refund_again(context, refund_id, body.reason)
+
+
 @router.get("/findings")
 async def all_findings(
     *,

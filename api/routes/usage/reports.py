@@ -11,8 +11,9 @@ from api.auth.access import RuntimeDep, TenantContext
 from api.routes.parameters import Form, FromDay, KeyWanted, ModelWanted, TenantWanted, ToDay, UserWanted
 from api.routes.streamed import StreamedAnswer
 from api.schemas.csv_text import as_csv
-from api.schemas.usage.reports import Report, UsageQuery, UsageRows
-from api.services.usage.reports import stream_usage
+from api.schemas.usage.reports import RefusalsFound, Report, UsageQuery, UsageRows
+from api.services.usage.reports import stream_refusals, stream_usage
+from metering.reports.refusals import REFUSAL_GROUPS
 from metering.reports.usage_report import GROUPS, ORDERS
 
 router = APIRouter()
@@ -24,6 +25,16 @@ GroupBy = Annotated[
         description=f"Any of {', '.join(GROUPS)}, separated by commas; empty for one row, the sum of all",
         pattern=rf"^(?:(?:{_GROUP})(?:,(?:{_GROUP})){{0,9}})?$",
         examples=["tenant,day"],
+    ),
+]
+_REFUSAL_GROUP = "|".join(REFUSAL_GROUPS)
+RefusalGroups = Annotated[
+    str,
+    Query(
+        alias="group_by",
+        description=f"Any of {', '.join(REFUSAL_GROUPS)}, separated by commas; empty for one row, the sum of all",
+        pattern=rf"^(?:(?:{_REFUSAL_GROUP})(?:,(?:{_REFUSAL_GROUP})){{0,9}})?$",
+        examples=["day,code"],
     ),
 ]
 Order = Annotated[
@@ -79,11 +90,45 @@ async def usage_by_group(  # noqa: PLR0913 - the filters
         named=names,
     )
     report = await stream_usage(context, runtime.reports, wanted)
-    timeout_s = runtime.settings.client_write_timeout_s
+    return await _answer(report, form, "usage", runtime.settings.client_write_timeout_s)
+
+
+@router.get(
+    "/reports/refusals",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The report",
+            "model": RefusalsFound,
+            "content": {"text/csv": {"schema": {"type": "string"}, "example": "code,requests\r\n"}},
+        }
+    },
+)
+async def refusals_by_group(
+    *,
+    context: TenantContext,
+    runtime: RuntimeDep,
+    first: FromDay = None,
+    last: ToDay = None,
+    group_by: RefusalGroups = "code",
+    tenant_id: TenantWanted = None,
+    form: Form = "json",
+) -> Response:
+    """Refused requests by the groups asked for; `code` is the error's. Without a range: this month.
+
+    They were never opened, so usage does not have them. Counted some seconds late.
+    """
+    groups = [group for group in group_by.split(",") if group]
+    wanted = UsageQuery(first=first, last=last, group_by=groups, tenant=tenant_id)
+    report = await stream_refusals(context, runtime.reports, wanted)
+    return await _answer(report, form, "refusals", runtime.settings.client_write_timeout_s)
+
+
+async def _answer(report: UsageRows, form: str, name: str, timeout_s: float) -> Response:
     if form == "json":
         return await StreamedAnswer.begin(_as_json(report), "application/json", write_timeout_s=timeout_s)
-    lines, name = as_csv(report.batches, report.columns), f"usage-{report.first}-{report.last}.csv"
-    return await StreamedAnswer.begin(lines, "text/csv", write_timeout_s=timeout_s, filename=name)
+    lines, file = as_csv(report.batches, report.columns), f"{name}-{report.first}-{report.last}.csv"
+    return await StreamedAnswer.begin(lines, "text/csv", write_timeout_s=timeout_s, filename=file)
 
 
 async def _as_json(report: UsageRows) -> AsyncGenerator[str, None]:

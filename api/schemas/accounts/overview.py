@@ -7,6 +7,7 @@ from uuid import UUID
 from api.schemas.accounts.privacy import AuditItem
 from api.schemas.accounts.tenants import TenantItem
 from billing.models import Bill, BillingFinding, BillingPeriod, Payment, Subscription
+from billing.standing.status import MoneyStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class TenantOverview:
     users: int
     month: MonthFigures
     margin_paise: int | None
+    standing: MoneyStatus
     subscriptions: Sequence[Subscription]
     periods: Sequence[BillingPeriod]
     bills: Sequence[Bill]

@@ -12,7 +12,7 @@ from core.tenancy.models import Tenant
 
 
 class NewTenant(Body):
-    """A customer of the operator; with `plan`, it starts on that plan's newest version."""
+    """A customer of the operator; with `plan`, it starts on the version on offer, without one on the default plan."""
 
     model_config = example(slug="acme", name="Acme Pvt Ltd", plan="team")
 
@@ -28,7 +28,7 @@ class NewTenantWithAdmin(NewTenant):
 
 
 class PlanChoice(Body):
-    """A plan; its newest version unless one is named."""
+    """A plan; the version on offer unless one is named."""
 
     model_config = example(code="team", version=1)
 

@@ -15,18 +15,22 @@ from billing.gst.rupees import rupees
 from billing.invoicing.preview import UpcomingCharges
 from billing.models import Bill, Charge, Payment
 from billing.models.bills import due_of
-from billing.models.states import BillState
+from billing.models.states import BillState, Instrument
 
 
 class BillItem(Row):
-    """A document. `due_paise` is due by `due_at`, at `pay_url`.
+    """A document. `due_paise` is due by `due_at`, at `pay_url`. `collected_by`: how it is being collected.
 
-    `number` is null while it is held, waived or void. A credit note's amounts are negative; it `refers_to` a bill.
+    `carried_paise`: if positive, less than a rupee that a later bill collects; if negative, what this one collects of
+    earlier ones.
+
+    `number` is null while it is held, waived or void. Amounts of a credit note and of a refund voucher are negative;
+    it `refers_to` a bill or a receipt voucher.
     """
 
     id: UUID
     tenant_id: UUID
-    kind: Literal["base", "overage", "credit_note"]
+    kind: Literal["base", "overage", "credit_note", "receipt_voucher", "refund_voucher"]
     state: BillState
     number: str | None
     period: str = Field(validation_alias="period_id")
@@ -38,6 +42,7 @@ class BillItem(Row):
     total_paise: int
     credited_paise: int
     paid_paise: int
+    carried_paise: int
     due_paise: int
     total: str
     refers_to: UUID | None
@@ -46,13 +51,16 @@ class BillItem(Row):
     due_at: IsoOrNone = Field(validation_alias="due_ms")
     paid_at: IsoOrNone = Field(validation_alias="paid_ms")
     pay_url: str | None
+    collected_by: Instrument | None
 
     @classmethod
     def of(cls, bill: Bill, charge: Charge | None = None) -> Self:
         """The shape of a row; `charge` is its live one, if any."""
         due_paise = due_of(bill)
         pay_url = None if charge is None or due_paise <= 0 else charge.short_url
-        return cls.completed(bill, due_paise=due_paise, total=rupees(bill.total_paise), pay_url=pay_url)
+        collected_by = None if charge is None or due_paise <= 0 else charge.instrument
+        more = {"due_paise": due_paise, "pay_url": pay_url, "collected_by": collected_by}
+        return cls.completed(bill, total=rupees(bill.total_paise), **more)
 
 
 class BillDetail(BillItem):

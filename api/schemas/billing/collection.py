@@ -1,6 +1,6 @@
 """Shapes of charges, refunds and findings about money."""
 
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from pydantic import Field
@@ -9,7 +9,7 @@ from api.schemas.billing.decisions import Reason
 from api.schemas.fields import Body, Text, example
 from api.schemas.moments import Iso, IsoOrNone
 from api.schemas.rows import Row
-from billing.models.states import ChargeState, RefundState
+from billing.models.states import ChargeState, Instrument, RefundState
 
 
 class ChargeItem(Row):
@@ -19,7 +19,7 @@ class ChargeItem(Row):
     tenant_id: UUID
     bill_id: UUID
     attempt: int
-    instrument: Literal["payment_link", "addon"]
+    instrument: Instrument
     state: ChargeState
     amount_paise: int
     reference: str
@@ -33,7 +33,12 @@ class ChargeItem(Row):
 
 
 class RefundItem(Row):
-    """A refund. `cause`: `excess:<payment>`, `credit:...`, `extra:...`, `razorpay:...` (made in its dashboard)."""
+    """A refund.
+
+    `cause`: `excess:<payment>`, `credit:...`, `extra:...`, `mandate:...`, `wallet:...`, `razorpay:...` (by hand).
+
+    A cause that ends with `:again:<refund>` names the failed one that it replaces.
+    """
 
     id: UUID
     tenant_id: UUID

@@ -14,6 +14,7 @@ from billing.catalogue.razorpay_plans import MANDATE_PAISE, gross_for
 from billing.gst.rupees import rupees
 from billing.gst.tax import Supply, Treatment, gross_of
 from billing.models import Plan
+from billing.models.states import PlanState
 from billing.rating.overage import ImpossibleTerms, Meter, MeterTerms, PastAllowance, Terms
 from core.errors import Invalid
 from core.features import Feature
@@ -41,8 +42,9 @@ class NewPlan(Body):
 
     `base_paise`: per month, before tax; 0 is free. Beyond the allowances `block` refuses requests; `bill` charges
     overage up to `ceiling_paise` before tax. `when_unpaid`: while the tenant doesn't pay, `block` refuses requests and
-    `free` gives what its own plan gives. `features` of the Messages API are refused unless named here. `models`: names,
-    or prefixes that end in `*`; null allows all.
+    `free` gives what its own plan gives. `threshold_paise`: overage is billed within the period each time it reaches
+    this much before tax. `draft`: not offered yet; otherwise it is, and the version before is withdrawn. `features` of
+    the Messages API are refused unless named here. `models`: names, or prefixes that end in `*`; null allows all.
     """
 
     model_config = example(
@@ -70,8 +72,10 @@ class NewPlan(Body):
     meters: Annotated[list[MeterPrice], Field(default_factory=list, max_length=len(Meter))]
     past_allowance: PastAllowance = PastAllowance.BLOCK
     ceiling_paise: Annotated[int, Field(strict=True, ge=0, le=MAX_CEILING_PAISE)] | None = None
+    threshold_paise: Annotated[int, Field(strict=True, ge=1, le=MAX_CEILING_PAISE)] | None = None
     when_unpaid: Literal["block", "free"] = "block"
     trial_days: Annotated[int, Field(strict=True, ge=0, le=MAX_TRIAL_DAYS)] = 0
+    draft: bool = False
 
     def as_price(self) -> Price:
         """The price for billing. Raises Invalid."""
@@ -80,7 +84,7 @@ class NewPlan(Body):
             terms = Terms(meters, self.past_allowance, self.ceiling_paise)
         except ImpossibleTerms as error:
             raise Invalid(str(error)) from error
-        return Price(self.base_paise, terms, self.when_unpaid, self.trial_days)
+        return Price(self.base_paise, terms, self.when_unpaid, self.trial_days, self.threshold_paise)
 
     def as_limits(self) -> PlanLimits:
         """The limits for metering."""
@@ -112,11 +116,15 @@ class RazorpayCopy(Row):
 
 
 class PlanItem(Row):
-    """A version of a plan. `warnings`: consequences to consider before it is sold."""
+    """A version of a plan. Tenants that have a withdrawn version keep it.
+
+    `warnings`: consequences to consider before it is sold.
+    """
 
     code: str
     version: int
     name: str
+    state: PlanState
     user: PlanLimitsItem
     tenant: PlanLimitsItem
     features: list[str]
@@ -125,6 +133,7 @@ class PlanItem(Row):
     meters: list[MeterPrice]
     past_allowance: PastAllowance
     ceiling_paise: int | None
+    threshold_paise: int | None
     when_unpaid: str
     trial_days: int
     warnings: list[str]
@@ -144,15 +153,32 @@ def _offered(limits: PlanLimits) -> dict[str, list[str] | None]:
 
 def warnings_of(plan: Plan) -> list[str]:
     """Consequences of the price that may surprise an operator."""
-    gross_paise = gross_for(plan.base_paise, Treatment.INTER_STATE)
-    if gross_paise <= MANDATE_PAISE:
-        return []
-    limit = f"{rupees(gross_paise)} with GST is above {rupees(MANDATE_PAISE)}"
-    return [f"{limit}: the customer must approve each monthly debit, and UPI is not offered"]
+    said = []
+    base_paise, ceiling_paise, threshold_paise = (
+        gross_for(paise or 0, Treatment.INTER_STATE)
+        for paise in (plan.base_paise, plan.ceiling_paise, plan.threshold_paise)
+    )
+    if base_paise > MANDATE_PAISE:
+        why = "the customer must approve each monthly debit, and UPI is not offered"
+        said.append(f"the base price, {_above(base_paise)}: {why}")
+    bills = plan.past_allowance == PastAllowance.BILL
+    if bills and threshold_paise > MANDATE_PAISE:
+        said.append(f"the threshold, {_above(threshold_paise)}: no mandate can be debited for such a bill")
+    elif bills and ceiling_paise > MANDATE_PAISE and not threshold_paise:
+        why = "a bill above that is collected by payment link, not by mandate; set a threshold to bill sooner"
+        said.append(f"the ceiling, {_above(ceiling_paise)}: {why}")
+    return said
+
+
+def _above(paise: int) -> str:
+    return f"{rupees(paise)} with GST, is above {rupees(MANDATE_PAISE)}"
 
 
 class Offer(Row):
-    """The newest version of a plan. `gross_paise`: with the tenant's tax, once its profile is known."""
+    """The version on offer of a plan, or the one that the tenant has and may renew.
+
+    `gross_paise`: with the tenant's tax, once its profile is known.
+    """
 
     code: str
     version: int
@@ -162,6 +188,7 @@ class Offer(Row):
     meters: list[MeterPrice]
     past_allowance: PastAllowance
     ceiling_paise: int | None
+    threshold_paise: int | None
     trial_days: int
     features: list[str]
     models: list[str] | None

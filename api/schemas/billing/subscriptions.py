@@ -16,7 +16,7 @@ Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class NewSubscription(Body):
-    """The plan to subscribe or change to; its newest version unless one is named."""
+    """The plan to subscribe or change to; the version on offer unless one is named."""
 
     model_config = example(plan="team")
 

@@ -17,7 +17,8 @@ from metering.counts import NamedRow
 Kind = Literal["revision", "correction", "credit", "repair", "iteration"]
 Delta = Annotated[int, Field(strict=True, ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
 Amount = Annotated[int, Field(strict=True, ge=0, le=MAX_AMOUNT)]
-Period = Annotated[str, StringConstraints(pattern=r"^20[0-9]{2}-(?:0[1-9]|1[0-2])(?:-[A-Za-z0-9-]{1,60})?$")]
+_PERIOD = r"^20[0-9]{2}-(?:0[1-9]|1[0-2])(?:-[A-Za-z0-9-]{1,60})?(?:~[1-9][0-9]{0,5})?$"
+Period = Annotated[str, StringConstraints(pattern=_PERIOD)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

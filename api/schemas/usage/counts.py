@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -10,11 +10,15 @@ from pydantic import BaseModel
 from api.schemas.moments import Day, Moment
 from metering.counts import COUNT_COLUMNS, TOKEN_COLUMNS
 
+COST = "cost_nano_usd"
+"""The count that the operator may keep to itself (`ServiceContext.sees_cost`)."""
+
 
 class Counts(BaseModel):
     """U: what was used. The token classes are disjoint; the cost is the provider's, in nano-USD.
 
-    `thinking_tokens` are part of `output_tokens`, as the provider reported them.
+    The cost is null for a tenant, unless the operator shows it. `thinking_tokens` are part of `output_tokens`, as the
+    provider reported them.
     """
 
     requests: int = 0
@@ -25,7 +29,11 @@ class Counts(BaseModel):
     cache_write_1h_tokens: int = 0
     thinking_tokens: int = 0
     web_searches: int = 0
-    cost_nano_usd: int = 0
+    cost_nano_usd: int | None = 0
+
+    def shown(self, *, with_cost: bool) -> Self:
+        """Itself, or a copy without the provider's cost."""
+        return self if with_cost else self.model_copy(update={COST: None})
 
     @property
     def tokens(self) -> int:

@@ -13,6 +13,7 @@ from api.schemas.usage.requests import State
 from core.clock import to_datetime
 from metering.admission.limit_status import UserLimitStatus
 from metering.counts import COUNT_COLUMNS
+from metering.quota.limits import Meter
 from metering.quota.windows import WindowKind
 from metering.reports.requests import RequestUsage
 
@@ -24,11 +25,12 @@ class UsageAnswer(BaseModel):
     days: list[DayUsage]
 
     @classmethod
-    def of(cls, rows: Iterable[Any]) -> Self:
+    def of(cls, rows: Iterable[Any], *, with_cost: bool) -> Self:
         """The shape of rows (day, model, counts)."""
         days = [DayUsage(day=row.day, model=row.model, **counts(row)) for row in rows]
         sums = {name: sum(getattr(day, name) for day in days) for name in COUNT_COLUMNS}
-        return cls(totals=Counts(**sums), days=days)
+        totals = Counts(**sums).shown(with_cost=with_cost)
+        return cls(totals=totals, days=[day.shown(with_cost=with_cost) for day in days])
 
 
 class OwnRequest(Counts):
@@ -70,17 +72,25 @@ class OwnRequest(Counts):
 class LimitWindow(Row):
     """One limit: spend is in micro-USD, a charge (bounded by a plan's ceiling) in paise before tax.
 
-    `held` is reserved by running requests.
+    `held` is reserved by running requests. Amounts of spend are null for a tenant, unless the operator shows the
+    provider's cost; `used_percent` is there in any case.
     """
 
     scope: Literal["user", "tenant"] = Field(validation_alias=AliasPath("limit", "scope"))
     meter: str = Field(validation_alias=AliasPath("limit", "meter"))
     window: WindowKind = Field(validation_alias=AliasPath("limit", "window"))
-    limit: int = Field(validation_alias=AliasPath("limit", "limit"))
-    used: int
-    held: int
-    remaining: int
+    limit: int | None = Field(validation_alias=AliasPath("limit", "limit"))
+    used: int | None
+    held: int | None
+    remaining: int | None
+    used_percent: int
     resets_at: Annotated[datetime, BeforeValidator(to_datetime)] = Field(validation_alias="resets_ms")
+
+    def shown(self, *, with_cost: bool) -> Self:
+        """Itself, or a copy without the provider's cost."""
+        if with_cost or self.meter != Meter.SPEND:
+            return self
+        return self.model_copy(update=dict.fromkeys(("limit", "used", "held", "remaining")))
 
 
 class Concurrency(BaseModel):
@@ -102,10 +112,10 @@ class LimitsAnswer(BaseModel):
     models: list[str] | None
 
     @classmethod
-    def of(cls, status: UserLimitStatus) -> Self:
+    def of(cls, status: UserLimitStatus, *, with_cost: bool) -> Self:
         """The shape of all limits' status."""
         return cls(
-            windows=[LimitWindow.of(limit) for limit in status.limits],
+            windows=[LimitWindow.of(limit).shown(with_cost=with_cost) for limit in status.limits],
             concurrency=Concurrency(limit=status.concurrency, active=status.active),
             features=sorted(status.features),
             models=None if status.models is None else list(status.models),

@@ -1,10 +1,11 @@
 """Shapes of reconciliation: its stored runs, and a run with repairs at the command line."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from billing.ledger.balances import Difference
 from metering.reconciliation.drifts import Month, Reconciliation
 from metering.reconciliation.provider_usage import Exposure
 
@@ -46,14 +47,15 @@ class ReconcileResult:
     repaired: dict[str, int] = field(default_factory=dict)
     exposure: list[Exposure] | None = None
     no_exposure: str | None = None
+    ledger: list[Difference] = field(default_factory=list)
     spooled: int = 0
     poisoned: int = 0
 
     @property
     def exit_code(self) -> int:
-        """0: no drift. 2: drifts, or poisoned settlements. 3: a check could not be done."""
+        """0: no drift. 2: drifts, a ledger that differs, or poisoned settlements. 3: a check could not be done."""
         last = self.left or self.found
-        if last.drifts or self.poisoned:
+        if last.drifts or self.ledger or self.poisoned:
             return DRIFTED
         return 0 if self.found.whole and last.whole and self.no_exposure is None else NOT_CHECKED
 
@@ -64,6 +66,7 @@ class ReconcileResult:
             "found": self.found.as_json(),
             "mended": self.repaired,
             "left": self.left.as_json() if self.left else None,
+            "ledger": [asdict(one) | {"tenant_id": str(one.tenant_id)} for one in self.ledger],
             "provider": provider,
             "provider_not_asked": self.no_exposure,
             "spool": {"waiting": self.spooled, "set_aside": self.poisoned},

@@ -13,10 +13,10 @@ from sqlalchemy import Row
 from api.schemas.usage.counts import Counts, UsageFilter
 from billing.invoicing.report_prices import margin_paise, paise_of
 from metering.counts import TOKEN_COLUMNS
-from metering.reports.usage_report import PRICE, SUMS
+from metering.reports.usage_report import RATED, SUMS
 
 Rows = Sequence[Row[*tuple[Any, ...]]]
-_NUMBERS = frozenset({*SUMS, PRICE})
+_NUMBERS = frozenset({*SUMS, RATED})
 
 
 class Group(StrEnum):
@@ -56,7 +56,7 @@ class UsageRows:
     def exact(self, row: Sequence[Any]) -> dict[str, Any]:
         """A row by its columns; Postgres's sums, which are decimals, as integers."""
         named = zip(self.columns, row, strict=True)
-        return {name: int(value) if name in _NUMBERS else value for name, value in named}
+        return {name: int(value) if name in _NUMBERS and value is not None else value for name, value in named}
 
 
 class ReportRow(Counts):
@@ -73,7 +73,24 @@ class ReportRow(Counts):
     day: date | None = None
     month: date | None = None
     errors: int = 0
-    price_nano_paise: int = 0
+    rated_nano_paise: int = 0
+
+
+class RefusalRow(BaseModel):
+    """Refused requests of one group; only the columns of the groups asked for are there."""
+
+    tenant_id: UUID | None = None
+    tenant_slug: str | None = None
+    day: date | None = None
+    code: str | None = None
+    requests: int = 0
+
+
+class RefusalsFound(BaseModel):
+    """All rows; `next` is always null."""
+
+    items: list[RefusalRow]
+    next: None = None
 
 
 class Report(BaseModel):
@@ -106,7 +123,7 @@ class FiguresQuery(UsageFilter):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The sums of a row: the nine counts, errors among the requests, and the price at the plan's rates."""
+    """The sums of a row: the nine counts, errors among the requests, and the rated value."""
 
     requests: int = 0
     input_tokens: int = 0
@@ -118,7 +135,7 @@ class Figures:
     web_searches: int = 0
     cost_nano_usd: int = 0
     errors: int = 0
-    price_nano_paise: int = 0
+    rated_nano_paise: int = 0
 
     @classmethod
     def of(cls, row: Any, prefix: str = "") -> "Figures":
@@ -136,13 +153,13 @@ class Figures:
         return tuple(getattr(self, name) for name in TOKEN_COLUMNS)
 
     @property
-    def price_paise(self) -> int:
-        """The price in whole paise."""
-        return paise_of(self.price_nano_paise)
+    def rated_paise(self) -> int:
+        """The rated value in whole paise."""
+        return paise_of(self.rated_nano_paise)
 
     def margin_paise(self, paise_per_usd: int) -> int:
-        """The price less the provider's cost."""
-        return margin_paise(self.price_nano_paise, self.cost_nano_usd, paise_per_usd)
+        """The rated value less the provider's cost."""
+        return margin_paise(self.rated_nano_paise, self.cost_nano_usd, paise_per_usd)
 
     def __add__(self, other: "Figures") -> "Figures":
         return Figures(*(getattr(self, name) + getattr(other, name) for name in FIGURES))
@@ -177,7 +194,8 @@ class FiguresReport:
     """The shown rows, the number of all, and their sum.
 
     `tenant_id` is the tenant it is confined to (None: all), `names` are of what it is narrowed to, by the query's
-    field; `billed_paise` is what whole tenants were billed in these days, for the operator alone.
+    field; `billed_paise` is what whole tenants were billed in these days, for the operator alone; `refusals` are the
+    requests refused to whole tenants, by the error's code.
     """
 
     rows: Sequence[FiguresRow] = ()
@@ -186,6 +204,7 @@ class FiguresReport:
     tenant_id: UUID | None = None
     names: dict[str, str] = field(default_factory=dict)
     billed_paise: int = 0
+    refusals: dict[str, int] = field(default_factory=dict)
 
     def others(self, shown: int | None = None) -> Figures:
         """The sum of all but the first `shown` rows, or of what is not in `rows`."""

@@ -18,10 +18,12 @@ from api.schemas.accounts.privacy import AuditItem
 from api.schemas.accounts.tenants import TenantItem
 from api.services.context import ServiceContext
 from api.services.usage.days import today
-from billing.catalogue.plans import list_plans
+from billing.catalogue.plans import offered_plans
 from billing.invoicing.bill_list import list_bills
 from billing.invoicing.report_prices import billed_by_tenant, cost_in_paise
 from billing.models import BillingFinding, BillingPeriod, Payment, Subscription
+from billing.standing.reader import money_status
+from core.clock import now_ms
 from core.tenancy.accounts import find_tenant
 from core.tenancy.lists import list_audit
 from core.tenancy.models import Tenant, User
@@ -66,6 +68,7 @@ async def describe_tenant(context: ServiceContext, tenant_id: UUID) -> TenantOve
             tenant=TenantItem.of(tenant),
             users=int(await session.scalar(select(func.count(User.id)).where(User.tenant_id == tenant_id)) or 0),
             month=month,
+            standing=await money_status(session, tenant_id, now_ms()),
             margin_paise=None if rate is None else month.billed_paise - cost_in_paise(month.cost_nano_usd, rate),
             subscriptions=await _latest(session, Subscription, tenant_id, Subscription.id.desc()),
             periods=await _latest(session, BillingPeriod, tenant_id, BillingPeriod.starts_ms.desc()),
@@ -87,7 +90,7 @@ async def _latest(
 
 
 async def _plan_codes(session: AsyncSession) -> list[str]:
-    return sorted({plan.code for plan in await list_plans(session)})
+    return [plan.code for plan in await offered_plans(session)]
 
 
 async def _month(

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.schemas.accounts.privacy import Erasure
-from api.schemas.usage.counts import counts
+from api.schemas.usage.counts import COST, counts
 from api.schemas.usage.requests import RequestItem
 from api.services.accounts.lookups import reach_user, require_grantable
 from api.services.context import ServiceContext, publish_after_commit
@@ -53,18 +53,19 @@ async def export_user(
         known = await erasure.export_user(session, await find_user(session, user.id, tenant_id=user.tenant_id))
         usage = UsageReport(date.min, date.max, ("day", "model"), tenant_id=user.tenant_id, user_id=user.id)
         days = await session.execute(usage.query())
-        known["usage"] = [{"day": row.day, "model": row.model, **counts(row)} for row in days]
+        hidden = {} if context.sees_cost else {COST: None}
+        known["usage"] = [{"day": row.day, "model": row.model, **counts(row), **hidden} for row in days]
         yield msgspec.json.encode(known).decode().removesuffix("}") + ',"requests":['
-        async with aclosing(_requests(session, user)) as batches:
+        async with aclosing(_requests(session, user, with_cost=context.sees_cost)) as batches:
             async for batch in batches:
                 yield batch
     yield "]}"
 
 
-async def _requests(session: AsyncSession, user: User) -> AsyncGenerator[str, None]:
+async def _requests(session: AsyncSession, user: User, *, with_cost: bool) -> AsyncGenerator[str, None]:
     before = ""
     wanted = RequestFilter(tenant_id=user.tenant_id, user_id=user.id)
     async with aclosing(stream_requests(session, wanted, batch_rows=_BATCH_ROWS)) as batches:
         async for rows in batches:
-            yield before + ",".join(RequestItem.of(row).model_dump_json() for row in rows)
+            yield before + ",".join(RequestItem.of(row).shown(with_cost=with_cost).model_dump_json() for row in rows)
             before = ","

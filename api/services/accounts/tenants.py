@@ -20,7 +20,7 @@ FIRST_SCOPES = [Scope.CHAT, Scope.USAGE_READ, Scope.TENANT_ADMIN]
 
 
 async def create_tenant(context: ServiceContext, new: NewTenant) -> TenantItem:
-    """Creates a tenant on its plan. Raises Conflict for a slug in use, NotFound for the plan."""
+    """Creates a tenant on its plan, or on the setting's. Raises Conflict for a slug in use, NotFound for the plan."""
     async with context.transaction() as session:
         return await _create(context, session, new)
 
@@ -47,7 +47,8 @@ async def _create(context: ServiceContext, session: AsyncSession, new: NewTenant
     from billing.catalogue.plans import find_plan, put_on_plan  # noqa: PLC0415 - lists need no billing
 
     context.require(Scope.PLATFORM_ADMIN)
-    plan = None if new.plan is None else await find_plan(session, new.plan)
+    code = new.plan or context.settings.default_plan
+    plan = await find_plan(session, code) if code else None
     tenant = await accounts.create_tenant(session, context.actor, slug=new.slug, name=new.name)
     if plan is not None:
         await put_on_plan(session, context.actor, tenant.id, plan, context.zone)

@@ -17,11 +17,9 @@ from api.services.billing.plans import offers_to
 from api.services.context import ServiceContext
 from billing.catalogue.profiles import find_profile
 from billing.invoicing import preview
-from billing.invoicing.bill_list import list_bills
 from billing.invoicing.preview import UpcomingCharges
 from billing.models import Alert, Plan, Subscription
-from billing.models.bills import due_of
-from billing.models.states import TERMINAL, BillState, SubscriptionStatus
+from billing.models.states import TERMINAL, SubscriptionStatus
 from billing.subscriptions.intents import in_last_cycle, live_of, subscriptions_of, waiting_of
 from core.clock import now_ms
 from core.errors import NotFound
@@ -32,7 +30,6 @@ from metering.quota.schedule import Timeline
 _ANY_USER = UUID(int=0)
 """A user without own limits: the plan's limits of each user apply."""
 _ALERTS = 3
-_OPEN = 20
 _NOT_CHARGED = TERMINAL | {SubscriptionStatus.PAUSED}
 
 
@@ -71,14 +68,13 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class AccountOverview:
-    """An account at a glance. `upcoming` is None without a plan; `due_paise` is the sum of its open bills."""
+    """An account at a glance. `upcoming` is None without a plan."""
 
     facts: Facts
     upcoming: UpcomingCharges | None
     period_plan: Plan | None
     renewal: Renewal | None
     alerts: list[AlertItem]
-    due_paise: int
 
 
 async def find_overview(context: ServiceContext, entitlements: Entitlements) -> AccountOverview:
@@ -92,14 +88,12 @@ async def find_overview(context: ServiceContext, entitlements: Entitlements) -> 
             coming = None
         version = None if coming is None else (coming.period.plan_code, coming.period.plan_version)
         alerts = select(Alert).where(Alert.tenant_id == tenant_id).order_by(Alert.id.desc()).limit(_ALERTS)
-        bills = await list_bills(session, tenant_id=tenant_id, state=BillState.OPEN, final=True, limit=_OPEN)
         return AccountOverview(
             facts=facts,
             upcoming=coming,
             period_plan=None if version is None else await session.get(Plan, version),
             renewal=await _renewal(session, facts),
             alerts=[AlertItem.of(row) for row in await session.scalars(alerts)],
-            due_paise=sum(due_of(bill) for bill in bills),
         )
 
 
@@ -108,14 +102,15 @@ async def find_plan_choice(context: ServiceContext, entitlements: Entitlements) 
     tenant_id = own_tenant(context)
     async with context.transaction() as session:
         facts = await _facts(session, tenant_id, entitlements)
-        waiting = facts.waiting
+        live, waiting = facts.live, facts.waiting
+        ends = live is not None and (live.cancel_at_ms is not None or in_last_cycle(live))
         return PlanChoice(
             facts=facts,
             waiting_plan=None
             if waiting is None
             else await session.get_one(Plan, (waiting.plan_code, waiting.plan_version)),
             has_profile=await find_profile(session, tenant_id) is not None,
-            offers=await offers_to(session, tenant_id),
+            offers=await offers_to(session, tenant_id, facts.plan if ends else None),
         )
 
 

@@ -21,6 +21,7 @@ from api.schemas.billing.bills import (
 from api.schemas.pages import Page, page
 from api.services.accounts.lookups import confine, own_tenant, reach_tenant
 from api.services.context import ServiceContext
+from billing.collection import write_off
 from billing.documents.html import render_html
 from billing.documents.invoice import Document
 from billing.invoicing import bill_list, held_bills, period_close
@@ -32,7 +33,7 @@ from core.errors import NotFound
 from core.tenancy.audit import record_read
 from core.tenancy.principal import Scope
 
-_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 async def list_bills(
@@ -107,8 +108,8 @@ async def bill_as_pdf(context: ServiceContext, bill_id: UUID) -> BillFile:
 async def release_bill(context: ServiceContext, bill_id: UUID) -> BillDetail:
     """Makes a held bill final: it gets its number and is collected. Raises NotFound, Conflict."""
     context.require(Scope.PLATFORM_ADMIN)
-    await held_bills.release_held_bill(context.billing, context.actor, bill_id)
-    return await _changed(context, bill_id)
+    released = await held_bills.release_held_bill(context.billing, context.actor, bill_id)
+    return await _changed(context, released.id)
 
 
 async def void_bill(context: ServiceContext, bill_id: UUID, reason: str, *, again: bool = False) -> BillDetail:
@@ -118,6 +119,13 @@ async def void_bill(context: ServiceContext, bill_id: UUID, reason: str, *, agai
     """
     context.require(Scope.PLATFORM_ADMIN)
     await held_bills.void_held_bill(context.billing, context.actor, bill_id, reason, again=again)
+    return await _changed(context, bill_id)
+
+
+async def write_off_bill(context: ServiceContext, bill_id: UUID, reason: str) -> BillDetail:
+    """Gives up what is due of an open bill. Raises NotFound, Conflict."""
+    context.require(Scope.PLATFORM_ADMIN)
+    await write_off.write_off_bill(context.billing, context.actor, bill_id, reason)
     return await _changed(context, bill_id)
 
 

@@ -58,6 +58,12 @@ async def decide_refund(context: ServiceContext, refund_id: UUID, reason: str, *
     return RefundItem.of(decided)
 
 
+async def send_refund_again(context: ServiceContext, refund_id: UUID, reason: str) -> RefundItem:
+    """Sends a failed refund again, as a new one. Raises NotFound, Conflict."""
+    context.require(Scope.PLATFORM_ADMIN)
+    return RefundItem.of(await refunds.send_again(context.billing, context.actor, refund_id, reason=reason))
+
+
 async def list_findings(
     context: ServiceContext, *, closed: bool = False, before: str | None = None, size: int
 ) -> Page[FindingItem]:

@@ -7,8 +7,9 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.services.billing.standing import Arrears, list_arrears
 from api.services.context import ServiceContext
-from billing.invoicing.report_prices import billed_by_tenant
+from billing.invoicing.report_prices import billed_by_tenant, cost_in_paise
 from billing.models import Bill, BillingFinding, Payment, Refund
 from billing.models.bills import balance_sql
 from billing.models.states import BillState, RefundState
@@ -18,6 +19,7 @@ from core.postgres.database import Connections
 from core.tenancy.principal import Scope
 from metering.quota.windows import Calendar, day_start_ms
 from metering.reports.gauges import Gauges, read_gauges
+from metering.reports.refusals import RefusalReport
 from metering.reports.usage_report import UsageReport
 
 
@@ -36,7 +38,13 @@ class OperatorOverview:
     collected_paise: int
     due_paise: int
     cost_nano_usd: int
+    margin_paise: int | None
+    """Billed less provider cost; None without an exchange rate (`PAISE_PER_USD`)."""
     requests: int
+    refused: int
+    """Requests refused this month."""
+    arrears: list[Arrears]
+    """Tenants that are late, the largest sum first."""
 
 
 async def find_overview(context: ServiceContext, connections: Connections) -> OperatorOverview:
@@ -47,9 +55,12 @@ async def find_overview(context: ServiceContext, connections: Connections) -> Op
     async with connections.acquire() as connection:
         gauges = await read_gauges(connection, dead_after_s=context.settings.dead_after_s)
         inbox = await read_inbox_gauges(connection)
-    due = func.greatest(balance_sql(), 0)
+    due, rate = func.greatest(balance_sql(), 0), context.settings.paise_per_usd
+    arrears = await list_arrears(context)
     async with context.transaction() as session:
         (used,) = (await session.execute(UsageReport(first, today).query())).mappings().all()
+        billed_paise = sum((await billed_by_tenant(session, context.zone, first, today)).values())
+        cost_nano_usd = int(used["cost_nano_usd"])
         return OperatorOverview(
             gauges=gauges,
             inbox=inbox,
@@ -57,13 +68,16 @@ async def find_overview(context: ServiceContext, connections: Connections) -> Op
             refunds_to_approve=await _count(session, Refund.id, Refund.state == RefundState.AWAITING_OPERATOR),
             open_findings=await _count(session, BillingFinding.key, BillingFinding.closed_ms.is_(None)),
             month=first,
-            billed_paise=sum((await billed_by_tenant(session, context.zone, first, today)).values()),
+            billed_paise=billed_paise,
             collected_paise=await _sum(
                 session, Payment.amount_paise, Payment.captured_ms >= day_start_ms(first, context.zone)
             ),
             due_paise=await _sum(session, due, Bill.state == BillState.OPEN),
-            cost_nano_usd=int(used["cost_nano_usd"]),
+            cost_nano_usd=cost_nano_usd,
+            margin_paise=None if rate is None else billed_paise - cost_in_paise(cost_nano_usd, rate),
+            arrears=arrears,
             requests=int(used["requests"]),
+            refused=int(await session.scalar(RefusalReport(first, today).query()) or 0),
         )
 
 

@@ -1,4 +1,4 @@
-"""Plans: published in versions that are never edited, copied to Razorpay, offered to tenants."""
+"""Plans: published in versions that are never edited, offered to tenants or withdrawn, copied to Razorpay."""
 
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from api.services.accounts.lookups import own_tenant
 from api.services.context import ServiceContext, publish_after_commit
 from billing.catalogue import plans, razorpay_plans
 from billing.catalogue.profiles import supply_for, treatments_served
+from billing.gst.tax import Treatment
 from billing.models import Plan
 from billing.models.catalogue import plan_version
 from core.errors import Invalid
@@ -25,13 +26,40 @@ async def publish_plan(context: ServiceContext, new: NewPlan) -> PlanItem:
     async with context.transaction(Scope.PLATFORM_ADMIN) as session:
         await require_priced(session, (model for model in new.models or () if not model.endswith("*")))
         plan = await plans.publish_plan(
-            session, context.actor, code=new.code, name=new.name, limits=new.as_limits(), price=new.as_price()
+            session,
+            context.actor,
+            code=new.code,
+            name=new.name,
+            limits=new.as_limits(),
+            price=new.as_price(),
+            draft=new.draft,
         )
         treatments = await treatments_served(session)
         publish_after_commit(session, None)
+    if not new.draft:
+        await _copy(context, plan, treatments)
+    return PlanItem.of(plan)
+
+
+async def offer_plan(context: ServiceContext, code: str, version: int) -> PlanItem:
+    """Offers a version instead of the one offered before. Idempotent. Raises NotFound."""
+    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
+        plan = await plans.offer_plan(session, context.actor, code, version)
+        treatments = await treatments_served(session)
+    await _copy(context, plan, treatments)
+    return PlanItem.of(plan)
+
+
+async def withdraw_plan(context: ServiceContext, code: str, version: int) -> PlanItem:
+    """Ends the sale of a version; tenants keep it. Idempotent. Raises NotFound."""
+    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
+        return PlanItem.of(await plans.withdraw_plan(session, context.actor, code, version))
+
+
+async def _copy(context: ServiceContext, plan: Plan, treatments: tuple[Treatment, ...]) -> None:
+    """Creates the copies of a version on offer at Razorpay, where this process can."""
     if context.settings.razorpay_key_id and context.billing_context is not None:
         await razorpay_plans.ensure_razorpay_plans(context.billing, plan, treatments)
-    return PlanItem.of(plan)
 
 
 async def list_plans(context: ServiceContext, *, after: str | None = None, size: int | None = None) -> Page[PlanItem]:
@@ -45,7 +73,7 @@ async def list_plans(context: ServiceContext, *, after: str | None = None, size:
 
 
 async def find_plan(context: ServiceContext, code: str, version: int | None = None) -> PlanItem:
-    """A version of a plan; the newest unless one is named. Raises NotFound."""
+    """A version of a plan; unless one is named, that on offer or else the newest. Raises NotFound."""
     async with context.transaction(Scope.PLATFORM_ADMIN) as session:
         return PlanItem.of(await plans.find_plan(session, code, version))
 
@@ -58,20 +86,22 @@ async def list_copies(context: ServiceContext, code: str | None) -> list[Razorpa
 
 
 async def list_offers(context: ServiceContext) -> list[Offer]:
-    """Plans with a base price, each in its newest version."""
+    """Plans with a base price, each in the version on offer."""
     tenant_id = own_tenant(context)
     async with context.transaction() as session:
         return await offers_to(session, tenant_id)
 
 
-async def offers_to(session: AsyncSession, tenant_id: UUID) -> list[Offer]:
-    """The offers to a tenant, with its tax once it has a billing profile."""
-    newest = {plan.code: plan for plan in await plans.list_plans(session)}
+async def offers_to(session: AsyncSession, tenant_id: UUID, renewable: Plan | None = None) -> list[Offer]:
+    """The offers to a tenant, with its tax once it has a billing profile. `renewable`: one more that it may renew."""
+    offered = list(await plans.offered_plans(session))
+    if renewable is not None and renewable not in offered:
+        offered.insert(0, renewable)
     try:
         supply = await supply_for(session, tenant_id)
     except Invalid:
         supply = None
-    return [Offer.of(plan, supply) for plan in newest.values() if plan.base_paise]
+    return [Offer.of(plan, supply) for plan in offered if plan.base_paise]
 
 
 def _place(plan: Plan) -> tuple[str, int]:

@@ -17,7 +17,7 @@ from metering.adjustments import corrections
 from metering.adjustments.corrections import Amounts
 from metering.quota.windows import Calendar
 from metering.reports import requests
-from metering.reports.requests import EntryFilter
+from metering.reports.requests import EntryFilter, EntryPage
 
 
 async def correct_request(context: ServiceContext, request_id: UUID, new: NewCorrection) -> tuple[EntryItem, bool]:
@@ -66,7 +66,7 @@ async def entries_of_request(
     async with context.transaction(Scope.TENANT_ADMIN) as session:
         request = await requests.find_request(session, request_id, tenant_id=context.tenant_id)
         chosen = EntryFilter(tenant_id=request.row["tenant_id"], request_id=request_id, before=before)
-        return page_of(await requests.list_entries(session, chosen, limit=size), EntryItem.of)
+        return _shown(context, await requests.list_entries(session, chosen, limit=size))
 
 
 async def list_entries(context: ServiceContext, wanted: EntryQuery, *, size: int) -> Page[EntryItem]:
@@ -81,4 +81,8 @@ async def list_entries(context: ServiceContext, wanted: EntryQuery, *, size: int
             until=end_of(context, wanted.until),
             before=wanted.before,
         )
-        return page_of(await requests.list_entries(session, chosen, limit=size), EntryItem.of)
+        return _shown(context, await requests.list_entries(session, chosen, limit=size))
+
+
+def _shown(context: ServiceContext, found: EntryPage) -> Page[EntryItem]:
+    return page_of(found, lambda entry: EntryItem.of(entry).shown(with_cost=context.sees_cost))

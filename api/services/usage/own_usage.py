@@ -22,7 +22,7 @@ async def own_usage(
     first, last = date_range(context, first, last)
     report = UsageReport(first, last, ("day", "model"), tenant_id=principal.tenant_id, user_id=principal.user_id)
     async with context.own.transaction() as session:
-        return UsageAnswer.of(await session.execute(report.query()))
+        return UsageAnswer.of(await session.execute(report.query()), with_cost=context.sees_cost)
 
 
 async def own_request(context: ServiceContext, principal: Principal, request_id: UUID) -> OwnRequest:
@@ -32,11 +32,12 @@ async def own_request(context: ServiceContext, principal: Principal, request_id:
         found = await requests.find_request(session, request_id, tenant_id=principal.tenant_id)
     if found.row["user_id"] != principal.user_id:
         raise NotFound("no such request")
-    return OwnRequest.of(found)
+    return OwnRequest.of(found).shown(with_cost=context.sees_cost)
 
 
 async def own_limits(context: ServiceContext, principal: Principal, statuses: LimitStatusReader) -> LimitsAnswer:
     """Every limit of the key's user and of its tenant. Raises Unavailable."""
     context.require(Scope.USAGE_READ)
     async with within(context.settings.store_deadline_s):
-        return LimitsAnswer.of(await statuses.of(principal.tenant_id, principal.user_id))
+        status = await statuses.of(principal.tenant_id, principal.user_id)
+        return LimitsAnswer.of(status, with_cost=context.sees_cost)

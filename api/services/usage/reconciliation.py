@@ -1,4 +1,6 @@
-"""Reconciliation of usage: compares rollups, meters and Redis with the request rows, and repairs what is asked for.
+"""Reconciliation: compares rollups, meters and Redis with the request rows, and repairs what is asked for.
+
+The ledger is compared with bills, payments, refunds and disputes; a difference there is reported, never repaired.
 
 A difference from Anthropic's usage report is reported, but is no drift. Postgres down: `Unavailable`. Redis down or not
 set: its check is reported as not done.
@@ -10,6 +12,7 @@ from api.schemas.usage.reconciliation import ReconcileRequest, ReconcileResult
 from api.services.context import ServiceContext
 from api.services.usage.anthropic_admin import AnthropicAdmin, ReportUnavailable
 from api.services.usage.stores import open_stores
+from billing.ledger.balances import differences
 from core.clock import now_ms, to_datetime
 from core.postgres.database import Connections
 from core.tenancy.accounts import find_tenant
@@ -39,6 +42,8 @@ async def reconcile_usage(
         if touched:
             again = Scope(tuple(sorted(touched)), wanted.since)
             result.left = await reconcile(connections, quota, again, progress=progress)
+        async with context.transaction() as session:
+            result.ledger = await differences(session, None if tenants is None else tenants[0])
         if context.settings.anthropic_admin_key.get_secret_value() and tenants is None:
             await _compare_with_provider(context, connections, result)
     return result

@@ -1,6 +1,6 @@
 """Usage reports: sums by any groups, streamed, and the figures of the reports' pages.
 
-Beside the counts: `errors`, and `price_nano_paise`, the usage at its plan's own rates past the allowance
+Beside the counts: `errors`, and `rated_nano_paise`, the usage at its plan's own rates past the allowance
 (docs/reports.md). A stream reads from a cursor in constant memory, on a connection of the reports' pool.
 """
 
@@ -9,10 +9,10 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, null, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.schemas.usage.counts import UsageFilter
+from api.schemas.usage.counts import COST, UsageFilter
 from api.schemas.usage.reports import (
     FIGURES,
     Figures,
@@ -29,9 +29,11 @@ from api.services.context import ServiceContext
 from api.services.usage.days import date_range, today
 from api.services.usage.subject import Subject, find_subject
 from billing.invoicing.report_prices import billed_by_tenant, period_rates
+from core.errors import Invalid
 from core.postgres.database import Database
 from core.tenancy.models import ApiKey, Tenant, User
 from core.tenancy.principal import Scope
+from metering.reports.refusals import RefusalReport
 from metering.reports.usage_report import GROUP_COLUMNS, UsageReport, sum_of
 
 BATCH_ROWS = 500
@@ -56,8 +58,18 @@ async def stream_usage(context: ServiceContext, reports: Database, wanted: Usage
         top=wanted.top,
         named=wanted.named,
     )
-    batches = _batches(context, reports, report.query(period_rates(subject.tenant_id)))
-    return UsageRows(first, last, report.columns, batches)
+    query = report.query(period_rates(subject.tenant_id))
+    if not context.sees_cost:
+        query = _without_cost(query, wanted.order)
+    return UsageRows(first, last, report.columns, _batches(context, reports, query))
+
+
+def _without_cost(query: Select[*tuple[Any, ...]], order: str | None) -> Select[*tuple[Any, ...]]:
+    """The query with NULL for the provider's cost. Raises Invalid for an order by it."""
+    if order == COST:
+        raise Invalid("`order`: the provider's cost is not shown")
+    columns = (null().label(COST) if each.key == COST else each for each in query.selected_columns)
+    return query.with_only_columns(*columns)
 
 
 async def _batches(
@@ -69,8 +81,18 @@ async def _batches(
             yield rows
 
 
+async def stream_refusals(context: ServiceContext, reports: Database, wanted: UsageQuery) -> UsageRows:
+    """Refused requests by the groups asked for. Raises Invalid for the days, NotFound for the tenant."""
+    context.require(Scope.TENANT_ADMIN)
+    first, last = date_range(context, wanted.first, wanted.last)
+    async with context.transaction(patient=True) as session:
+        subject = await find_subject(context, session, wanted)
+    report = RefusalReport(first, last, list(dict.fromkeys(wanted.group_by)), subject.tenant_id)
+    return UsageRows(first, last, report.columns, _batches(context, reports, report.query()))
+
+
 async def read_figures(context: ServiceContext, reports: Database, wanted: FiguresQuery) -> FiguresReport:
-    """A report by one group: two reads, whatever is asked. Raises NotFound for what the query names."""
+    """A report by one group: a few reads, whatever is asked. Raises NotFound for what the query names."""
     async with context.transaction(Scope.TENANT_ADMIN, database=reports, patient=True) as session:
         subject = await find_subject(context, session, wanted)
         query = _figures_query(wanted, subject, today(context))
@@ -83,6 +105,8 @@ async def read_figures(context: ServiceContext, reports: Database, wanted: Figur
             if is_billed
             else {}
         )
+        refused = RefusalReport(wanted.first, wanted.last, ("code",), subject.tenant_id).query()
+        refusals = {} if wanted.is_narrowed else {row.code: int(row.requests) for row in await session.execute(refused)}
     rows = [
         FiguresRow(key, names.get(key) or _unnamed(key), Figures.of(row)) for key, row in zip(keys, found, strict=True)
     ]
@@ -93,6 +117,7 @@ async def read_figures(context: ServiceContext, reports: Database, wanted: Figur
         tenant_id=subject.tenant_id,
         names=subject.names,
         billed_paise=sum(bills.values()),
+        refusals=refusals,
     )
 
 

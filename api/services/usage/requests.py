@@ -31,7 +31,7 @@ async def list_requests(context: ServiceContext, wanted: RequestQuery, *, size: 
     async with context.transaction(Scope.TENANT_ADMIN, patient=True) as session:
         _, chosen = await _chosen(context, session, wanted)
         found = await requests.list_requests(session, chosen, limit=size)
-    return page_of(found, RequestItem.of)
+    return page_of(found, lambda usage: RequestItem.of(usage).shown(with_cost=context.sees_cost))
 
 
 async def list_named_requests(
@@ -42,7 +42,12 @@ async def list_named_requests(
         subject, chosen = await _chosen(context, session, wanted)
         found = await requests.list_requests(session, chosen, limit=size)
         names = await _user_names(session, {usage.row["user_id"] for usage in found.rows})
-    return subject, page_of(found, lambda usage: NamedRequest.of(usage, **names.get(usage.row["user_id"], _UNNAMED)))
+    return subject, page_of(
+        found,
+        lambda usage: NamedRequest.of(usage, **names.get(usage.row["user_id"], _UNNAMED)).shown(
+            with_cost=context.sees_cost
+        ),
+    )
 
 
 async def stream_requests(
@@ -66,14 +71,15 @@ async def find_request(context: ServiceContext, request_id: UUID) -> RequestDeta
         key = await session.execute(
             select(ApiKey.name, ApiKey.prefix).where(ApiKey.tenant_id == row["tenant_id"], ApiKey.id == row["key_id"])
         )
-    return RequestDetail.of(
+    detail = RequestDetail.of(
         usage,
         **names.get(row["user_id"], _UNNAMED),
         key="".join(f"{name} ({prefix}…)" for name, prefix in key),
         asked_model=row["model_asked"],
         modifiers=row["modifiers"],
-        changes=[EntryItem.of(entry) for entry in reversed(entries.rows)],
+        changes=[EntryItem.of(entry).shown(with_cost=context.sees_cost) for entry in reversed(entries.rows)],
     )
+    return detail.shown(with_cost=context.sees_cost)
 
 
 async def _chosen(
@@ -100,7 +106,7 @@ async def _batches(
         aclosing(requests.stream_requests(session, chosen, batch_rows=BATCH_ROWS)) as batches,
     ):
         async for batch in batches:
-            yield [RequestItem.of(usage) for usage in batch]
+            yield [RequestItem.of(usage).shown(with_cost=context.sees_cost) for usage in batch]
 
 
 _UNNAMED = {"user": "", "tenant": ""}

@@ -30,10 +30,11 @@
 --
 -- Answers (expired = 1: some hold may be past its deadline):
 --          {'ok', now_ms, id, epoch, granted, expired, room...}, room = the rest of each limit after this hold, in order
---          {'no', now_ms, cause, limit, ends_ms, count, expired, epoch}:
+--          {'no', now_ms, cause, limit, ends_ms, count, expired, epoch, used}:
 --                     cause 'used' | 'held' | 'never' (would not fit an empty window);
 --                     limit = the index of the limit (0: the user's concurrency, -1: the tenant's)
 --                     count = 1 when a prompt of the likely size would be granted: worth an exact count
+--                     used = what the limit's window has used, without holds; running requests for a concurrency
 --          {'rebuild', epoch}, {'user', epoch}: the tenant's or the user's hash is not complete
 --          {'clock', now_ms}: the question is for another time
 --          {'entitlement', epoch}: the hash is newer than the entitlement, which may name another period
@@ -86,7 +87,7 @@ local active = {tonumber(user_row[2] or 0), tonumber(tenant_row[4] or 0)}
 for scope = 1, 2 do
   local most = entitlement[scope]
   if most >= 0 and active[scope] + 1 > most then
-    return {'no', now, most == 0 and 'never' or 'held', 1 - scope, now + 1000, 0, expired, epoch}
+    return {'no', now, most == 0 and 'never' or 'held', 1 - scope, now + 1000, 0, expired, epoch, active[scope]}
   end
 end
 
@@ -188,7 +189,10 @@ local prompt, prompt_nano = query[9], query[10]
 local granted, cause, limit, ends_ms = decide(prompt, prompt_nano)
 if not granted then
   local worth_counting = query[11] < prompt and decide(query[11], query[12])
-  return {'no', now, cause, limit, ends_ms, worth_counting and 1 or 0, expired, epoch}
+  local refusing = limits[limit]
+  local w, prices = windows[refusing[1]][refusing[2]], refusing[5]
+  local used = prices and charge(prices, w, 0, 0, 0) or (count(w, refusing[3], 0, 0))
+  return {'no', now, cause, limit, ends_ms, worth_counting and 1 or 0, expired, epoch, used}
 end
 
 local nano, output = prompt_nano + granted * rate, granted + further

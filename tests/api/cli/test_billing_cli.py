@@ -50,6 +50,23 @@ def test_the_parties(naka: Naka) -> None:
     assert naka.json("profile", "show", "acme") == kept
 
 
+def test_versions_are_offered_and_withdrawn(naka: Naka) -> None:
+    naka.json("plan", "publish", "team", "Team")
+    draft = naka.json("plan", "publish", "team", "Team", "--draft")
+    assert (draft["version"], draft["state"]) == (2, "draft")
+    assert naka.json("plan", "show", "team")["version"] == 1, "what is on offer"
+    assert naka.json("plan", "offer", "team", "2")["state"] == "offered"
+    assert [plan["state"] for plan in naka.json("plan", "list")] == ["withdrawn", "offered"]
+    assert naka.json("plan", "withdraw", "team", "2")["state"] == "withdrawn"
+    assert "no such plan" in naka.fails("plan", "offer", "team", "3")
+
+
+def test_a_threshold_is_in_rupees(naka: Naka) -> None:
+    words = ("--meter", "output_tokens=0@1", "--past-allowance", "bill", "--ceiling", "5000", "--threshold", "1,000.50")
+    assert naka.json("plan", "publish", "team", "Team", *words)["threshold_paise"] == 100_050
+    assert "only a plan that bills" in naka.fails("plan", "publish", "free", "Free", "--threshold", "10")
+
+
 def test_a_plan_is_shown(naka: Naka) -> None:
     for base in ("100", "200"):
         naka.json("plan", "publish", "team", "Team", "--base", base)
@@ -72,8 +89,18 @@ def test_a_plan_names_its_models_and_features(naka: Naka) -> None:
 
 def test_a_tenant_without_a_subscription(naka: Naka) -> None:
     naka.json("tenant", "create", "acme", "Acme")
+    status = naka.json("tenant", "status", "acme")
+    assert (status["state"], status["access"], status["due_paise"]) in {("no_plan", "full", 0), ("active", "full", 0)}
+    assert "no such tenant" in naka.fails("tenant", "status", "nobody")
     assert naka.json("subscription", "list", "acme") == []
     assert naka.run("subscription", "list", "acme").stdout.split()[:2] == ["plan", "version"]
     for words in (("pause", "acme"), ("resume", "acme"), ("cancel", "acme", "--reason", "wished")):
         assert "subscription" in naka.fails("subscription", *words)
     assert "no such tenant" in naka.fails("subscription", "list", "nobody")
+
+
+def test_mandates_are_listed_and_cancelled(naka: Naka) -> None:
+    naka.json("tenant", "create", "acme", "Acme")
+    assert naka.json("mandate", "list") == []
+    assert naka.json("mandate", "list", "--tenant", "acme") == []
+    assert "there is no mandate" in naka.fails("mandate", "cancel", "acme", "--reason", "fraud")

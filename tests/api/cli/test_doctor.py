@@ -23,6 +23,7 @@ _WORKED = """INSERT INTO pgqueuer.pgqueuer_schedules (expression, entrypoint, ne
     VALUES ('* * * * *', 'prune', now(), now(), 'queued')"""
 _PARKED = """INSERT INTO webhook_events (event_id, kind, body, received_ms, state, due_ms)
     VALUES ('e', 'k', '', 1, 'parked', 1)"""
+_ON_A_PLAN = "UPDATE tenants SET plan_code = 'free', plan_version = 1"
 SECRETS = ("anthropic_secret", "rzp_secret", "whsec_secret", "database_secret", "redis_secret")
 
 
@@ -64,13 +65,35 @@ async def bring_in_order(database_url: str) -> None:
         _WORKED,
     ):
         await books.fetch(statement)
+    await books.fetch("INSERT INTO plans (code, version, name, limits) VALUES ('free', 1, 'Free', '{}')")
+    await books.fetch(_ON_A_PLAN)
     await books.fetch("INSERT INTO operator_profile (id, profile) VALUES (1, $1)", json.dumps(OPERATOR))
     await books.close()
 
 
+async def test_tenants_without_a_plan_are_named(given: dict[str, Any]) -> None:
+    await bring_in_order(given["database_url"])
+    books = Books(given["database_url"])
+    await books.account()
+    verdict, words = (await found(given, default_plan="free"))["plans"]
+    assert verdict is Verdict.WARNING
+    assert "1 tenants have neither a plan nor a subscription" in words
+    assert "naka tenant plan" in words
+    await books.fetch(_ON_A_PLAN)
+    await books.close()
+    verdict, words = (await found(given))["plans"]
+    assert verdict is Verdict.WARNING
+    assert "DEFAULT_PLAN is not set" in words
+    verdict, words = (await found(given, default_plan="gone"))["plans"]
+    assert verdict is Verdict.FAULT
+    assert "DEFAULT_PLAN gone does not exist" in words
+
+
 async def test_a_good_set_up_is_well(given: dict[str, Any]) -> None:
     await bring_in_order(given["database_url"])
-    wrong = {name: said for name, said in (await found(given)).items() if said[0] is not Verdict.OK}
+    wrong = {
+        name: said for name, said in (await found(given, default_plan="free")).items() if said[0] is not Verdict.OK
+    }
     assert set(wrong) <= {"durability"}, wrong  # the tests' own Postgres does without fsync
 
 

@@ -1,4 +1,4 @@
-"""`naka report usage`: the API's numbers, as a table, JSON and CSV."""
+"""`naka report`: the API's numbers, as a table, JSON and CSV."""
 
 import asyncio
 import csv
@@ -59,3 +59,29 @@ def test_the_same_numbers_in_three_forms(naka: Naka, database_url: str) -> None:
     ]
     assert "naka: --by takes" in naka.fails("report", "usage", "--by", "moon")
     assert len(naka.json("report", "usage", *march, "--by", "user,day", "--top", "3")) == 3
+
+
+async def _refuse(database_url: str) -> str:
+    books = Books(database_url)
+    account = await books.account()
+    for day, code, requests in (("2026-03-01", "held", 2), ("2026-03-02", "held", 1_000), ("2026-03-02", "blocked", 3)):
+        await books.fetch(
+            "INSERT INTO usage_refusals VALUES ($1, $2::text::date, $3, $4)", account.tenant_id, day, code, requests
+        )
+    (row,) = await books.fetch("SELECT slug FROM tenants WHERE id = $1", account.tenant_id)
+    await books.close()
+    return str(row["slug"])
+
+
+def test_refusals_by_any_groups(naka: Naka, database_url: str) -> None:
+    slug = asyncio.run(_refuse(database_url))
+    march = ("report", "refusals", "--from", "2026-03-01", "--to", "2026-03-31")
+    assert naka.json(*march) == [{"code": "blocked", "requests": 3}, {"code": "held", "requests": 1_002}]
+    assert [row["requests"] for row in naka.json(*march, "--by", "day")] == [2, 1_003]
+    (row,) = naka.json(*march, "--by", "tenant", "--tenant", slug)
+    assert (row["tenant_slug"], row["requests"]) == (slug, 1_005)
+    table = [line.split() for line in naka.run(*march).stdout.splitlines()]
+    assert table == [["code", "requests"], ["blocked", "3"], ["held", "1,002"], ["total", "1,005"]]
+    lines = list(csv.reader(StringIO(naka.run(*march, "--csv").stdout)))
+    assert lines == [["code", "requests"], ["blocked", "3"], ["held", "1002"]]
+    assert "--by takes" in naka.fails(*march, "--by", "user")

@@ -12,7 +12,7 @@ from api.schemas.csv_text import cell
 from core.clock import to_ms
 from core.ids import uuid7
 from metering.counts import COUNT_COLUMNS
-from metering.reports.usage_report import PRICE, PRICED_SUMS, SUMS
+from metering.reports.usage_report import RATED, RATED_SUMS, SUMS
 from tests.api.conftest import Api
 from tests.harness import Account
 from tests.rollups import fill_rollups
@@ -125,14 +125,14 @@ async def test_a_report_sums_by_the_groups_asked_for(api: Api) -> None:
 
     def counts(factor: int) -> dict[str, int]:
         sums = {name: factor * (place + 1) for place, name in enumerate(COUNT_COLUMNS)}
-        return sums | {"errors": 0, PRICE: 0}
+        return sums | {"errors": 0, RATED: 0}
 
     assert await rows("model") == [{"model": "a"} | counts(101), {"model": "b"} | counts(10)]
     assert await rows("") == [counts(111)]
     assert await rows("tenant,tenant") == [{"tenant_id": str(admin.tenant_id)} | counts(111)]
     whole = await rows("tenant,user,key,model,day")
     assert [row["requests"] for row in whole] == [100, 1, 10]
-    assert set(whole[0]) == {"tenant_id", "user_id", "key_id", "model", "day", *SUMS, PRICE}
+    assert set(whole[0]) == {"tenant_id", "user_id", "key_id", "model", "day", *SUMS, RATED}
 
 
 async def test_an_empty_report_is_whole(api: Api) -> None:
@@ -140,7 +140,7 @@ async def test_an_empty_report_is_whole(api: Api) -> None:
     answer = await api.call(admin, "GET", "/reports/usage", expect=200)
     assert answer.json() == {"items": [], "next": None}
     text = await api.call(admin, "GET", "/reports/usage", params={"format": "csv", "group_by": "model"}, expect=200)
-    assert text.text == "\ufeff" + ",".join(("model", *PRICED_SUMS)) + "\r\n"
+    assert text.text == "\ufeff" + ",".join(("model", *RATED_SUMS)) + "\r\n"
 
 
 async def test_a_long_csv_is_whole_and_runs_no_formula(api: Api) -> None:

@@ -86,7 +86,7 @@ async def test_a_bill_as_html_and_as_pdf(api: Api, setup: OperatorSetup) -> None
     name = (bill.number or "").replace("/", "-")
     page = await get(api, admin, f"/bills/{bill.id}/document.html")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert page.headers["content-security-policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+    assert page.headers["content-security-policy"] == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     assert f'filename="{name}.html"' in page.headers["content-disposition"]
     assert bill.number in page.text
     assert "Nimbus Tools" in page.text

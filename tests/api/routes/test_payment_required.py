@@ -54,6 +54,7 @@ async def test_limits_show_a_ceiling_in_paise(api: Api) -> None:
         "used": 0,
         "held": 0,
         "remaining": 50_000,
+        "used_percent": 0,
     }
 
 

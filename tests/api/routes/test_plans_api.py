@@ -28,7 +28,38 @@ async def test_a_price_is_kept_as_it_was_said(api: Api) -> None:
     assert (made["version"], made["warnings"]) == (1, [])
     dear = (await api.call(admin, "POST", "/plans", expect=201, json=GOOD | {"base_paise": 1_300_000})).json()
     assert (dear["version"], len(dear["warnings"])) == (2, 1)
-    assert (await api.call(admin, "GET", "/plans", expect=200)).json()["items"] == [made, dear]
+    assert (await api.call(admin, "GET", "/plans", expect=200)).json()["items"] == [made | {"state": "withdrawn"}, dear]
+
+
+async def test_versions_are_offered_and_withdrawn(api: Api) -> None:
+    admin, tenant = await api.platform_admin(), await api.tenant_admin()
+    await api.call(admin, "POST", "/plans", expect=201, json=GOOD)
+    draft = (await api.call(admin, "POST", "/plans", expect=201, json=GOOD | {"draft": True})).json()
+    assert (draft["version"], draft["state"]) == (2, "draft")
+
+    async def on_offer() -> list[int]:
+        offers = (await api.http.get("/v1/billing/plans", headers=tenant.headers)).json()
+        return [offer["version"] for offer in offers]
+
+    assert await on_offer() == [1]
+    assert (await api.call(admin, "POST", "/plans/team/2/offer", expect=200)).json()["state"] == "offered"
+    assert await on_offer() == [2]
+    answer = await api.http.post(
+        "/v1/billing/subscription", headers=tenant.headers, json={"plan": "team", "version": 1}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert (await api.call(admin, "POST", "/plans/team/2/withdraw", expect=200)).json()["state"] == "withdrawn"
+    assert await on_offer() == []
+    await api.call(admin, "POST", "/plans/team/3/offer", expect=404)
+    await api.call(tenant, "POST", "/plans/team/1/offer", expect=403)
+
+
+async def test_a_threshold_is_kept_and_needs_a_plan_that_bills(api: Api) -> None:
+    admin = await api.platform_admin()
+    made = (await api.call(admin, "POST", "/plans", expect=201, json=GOOD | {"threshold_paise": 500_000})).json()
+    assert made["threshold_paise"] == 500_000
+    wrong = {"threshold_paise": 500_000, "past_allowance": "block", "ceiling_paise": None}
+    await api.call(admin, "POST", "/plans", expect=422, json=GOOD | wrong)
 
 
 @pytest.mark.parametrize(

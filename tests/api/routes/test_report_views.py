@@ -13,12 +13,13 @@ from api.schemas.csv_text import BYTE_ORDER_MARK
 from core.clock import to_ms
 from core.ids import uuid7
 from metering.counts import COUNT_COLUMNS
-from metering.reports.usage_report import PRICE, SUMS
+from metering.reports.usage_report import RATED, SUMS
 from tests.api.conftest import Api
 from tests.harness import Account
 from tests.rollups import fill_rollups
 
 NOW = datetime.now(UTC).replace(microsecond=0)
+MONTH = f"{NOW:%Y-%m}"
 MODELS = ("claude-sonnet-4-6", "=cmd()")
 RATES = {"input_tokens": 40_000, "output_tokens": 150_000}
 
@@ -33,14 +34,15 @@ async def busy_tenant(api: Api) -> list[Account]:
                 counts = [10_000 * (place + 1) * (back + 1) for _ in COUNT_COLUMNS]
                 await api.books.fetch(
                     f"INSERT INTO usage_daily (tenant_id, user_id, day, period_id, key_id, model, {', '.join(SUMS)})"
-                    f" VALUES ($1, $2, $3, 'p', $4, $5, {', '.join(map(str, counts))}, 1)",
+                    f" VALUES ($1, $2, $3, '{MONTH}', $4, $5, {', '.join(map(str, counts))}, 1)",
                     user.tenant_id,
                     user.user_id,
                     NOW.date() - timedelta(days=back),
                     user.key_id,
                     model,
                 )
-    await api.books.fetch("INSERT INTO usage_meters (tenant_id, period_id, shard) VALUES ($1, 'p', 0)", admin.tenant_id)
+    meter = "INSERT INTO usage_meters (tenant_id, period_id, shard) VALUES ($1, $2, 0)"
+    await api.books.fetch(meter, admin.tenant_id, MONTH)
     meters = [{"meter": name, "allowance": 0, "rate_paise": rate} for name, rate in RATES.items()]
     await api.books.fetch(
         "INSERT INTO plans (code, version, name, limits, meters) VALUES ('views', 1, 'Views', '{}', $1)",
@@ -74,12 +76,12 @@ async def test_the_heaviest_first_and_by_name(api: Api) -> None:
     assert {UUID(row["user_id"]): row["external_id"] for row in rows} == {
         row["id"]: row["external_id"] for row in known
     }
-    top = await view(api, admin, group_by="user", order=PRICE, top="2", names="true")
+    top = await view(api, admin, group_by="user", order=RATED, top="2", names="true")
     assert top == rows[:2]
     (total,) = await view(api, admin, group_by="")
-    assert total == {name: sum(row[name] for row in rows) for name in (*SUMS, PRICE)}
+    assert total == {name: sum(row[name] for row in rows) for name in (*SUMS, RATED)}
     assert total["errors"] == 18
-    assert total[PRICE] == sum(total[name] * rate * 1000 for name, rate in RATES.items())
+    assert total[RATED] == sum(total[name] * rate * 1000 for name, rate in RATES.items())
 
 
 async def test_a_view_is_narrowed_and_nobody_elses(api: Api) -> None:
@@ -92,7 +94,7 @@ async def test_a_view_is_narrowed_and_nobody_elses(api: Api) -> None:
         expected: dict[str, Counter[str]] = {}
         for row in whole:
             if all(row[name] == value for name, value in query.items()):
-                expected.setdefault(row["day"], Counter()).update({name: row[name] for name in (*SUMS, PRICE)})
+                expected.setdefault(row["day"], Counter()).update({name: row[name] for name in (*SUMS, RATED)})
         assert {row.pop("day"): row for row in rows} == expected != {}
 
     await narrowed(user_id=str(second.user_id))

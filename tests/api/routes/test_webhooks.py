@@ -111,7 +111,7 @@ async def test_genuine_nonsense_is_acknowledged_and_parked(api: Api) -> None:
 async def test_an_operator_lists_shows_and_replays(api: Api) -> None:
     admin, tenant = await api.platform_admin(), await api.tenant_admin()
     for name in ("c", "b", "a"):
-        body = event_body("token.confirmed", token={"id": f"token_{name}"})
+        body = event_body("settlement.processed", settlement={"id": f"setl_{name}"})
         await _deliver(api, body, signed(body, name))
     other = event_body()
     await _deliver(api, other, signed(other, "d"))

@@ -16,9 +16,9 @@ from billing.access.lifecycle import (
     KEPT_MS,
     UNKNOWN_GRACE_MS,
     DebtFacts,
+    PinnedPlan,
     PlanFacts,
     SubscriptionFacts,
-    Switched,
     Timeline,
     timeline,
 )
@@ -138,14 +138,14 @@ def test_what_holds_is_what_is_paid_and_a_grace_for_what_should_go_on(row: list[
 def test_a_tenant_without_anything_is_not_limited() -> None:
     found = timeline(None, [], [], PAID_TO)
     assert word(found, PAID_TO) == "unlimited"
-    assert found.periods == ()
+    assert found.planned == ()
     assert len(found.segments) == 1
 
 
 def test_an_own_plan_holds_for_ever() -> None:
     found = timeline(FREE, [], [], PAID_TO)
     assert [(segment.from_ms, segment.plan_version) for segment in found.segments] == [(0, "free@1")]
-    assert found.periods == ()
+    assert found.planned == ()
 
 
 @pytest.mark.parametrize("own", [None, FREE])
@@ -262,10 +262,22 @@ def test_a_change_of_plan_goes_over_without_a_gap() -> None:
     assert kept == timeline(FREE, [PAID], [], PAID_TO - DAY_MS)
 
 
-def test_a_cycle_that_was_switched_gives_what_it_was_switched_to_until_it_ends() -> None:
-    one = replace(PAID, switched=(Switched(CYCLE.starts_ms, PAID_TO, limits(777)),))
+def test_a_segment_gives_what_its_row_says_until_it_ends() -> None:
+    older = PlanFacts("team@2", limits(777), limits(7), "block")
+    one = replace(PAID, pinned=(PinnedPlan(CYCLE.starts_ms, PAID_TO, older),))
     found = timeline(FREE, [one], [], CYCLE.starts_ms)
-    assert [found.segment(moment).limits for moment in (PAID_TO - 1, PAID_TO)] == [limits(777), TEAM.limits]
+    at_end = [found.segment(moment) for moment in (PAID_TO - 1, PAID_TO)]
+    assert [(each.plan_version, each.limits) for each in at_end] == [
+        ("team@2", limits(777)),
+        ("team@1", TEAM.limits),
+    ]
+
+
+def test_a_month_keeps_the_plan_of_its_segment() -> None:
+    older = PlanFacts("free@0", limits(5), limits(5), "block")
+    cut_ms = PAID_TO + DAY_MS
+    found = timeline(FREE, [], [], PAID_TO, pinned_months=[PinnedPlan(PAID_TO, cut_ms, older)])
+    assert [found.segment(moment).plan_version for moment in (cut_ms - 1, cut_ms)] == ["free@0", "free@1"]
 
 
 # -------------------------------------------------------------------------------------------------------------- periods
@@ -337,7 +349,6 @@ def test_a_cycle_that_began_before_its_trial_was_over_follows_it() -> None:
 def test_after_a_long_silence_the_present_cycle_and_two_more_are_foreseen() -> None:
     found = timeline(FREE, [PAID], [], at("2027-06-20"))
     assert [period.name for period in found.planned][-3:] == [f"2027-0{month}-05-abcdef" for month in (6, 7, 8)]
-    assert [period.name for period in found.periods] == [f"2027-0{month}-05-abcdef" for month in (6, 7, 8)]
 
 
 def test_a_cycle_that_razorpay_is_in_counts_before_its_invoice_is_seen() -> None:
@@ -468,7 +479,7 @@ def test_the_same_facts_give_the_same_timeline_and_later_ones_only_its_rest(
     afterwards = timeline(own, facts, debts, now_ms + later_ms)
     for moment in moments_of(found, now_ms + later_ms):
         assert word(afterwards, moment) == word(found, moment)
-        assert all(one in afterwards.periods for one in found.periods if one.starts_ms <= moment < one.ends_ms)
+        assert all(one in afterwards.planned for one in found.planned if one.starts_ms <= moment < one.ends_ms)
 
 
 @given(subscriptions(), OWN, DAYS, DAYS)

@@ -56,13 +56,22 @@ async def test_a_tenant_without_a_plan_has_no_rows(database: Database) -> None:
     assert await nobody.periods() == {}
 
 
-async def test_another_own_plan_takes_over_the_month_that_runs(acme: Subscriber) -> None:
+async def test_another_own_plan_gets_the_rest_of_the_month_that_runs(acme: Subscriber) -> None:
     await acme.project("2026-12-05")
     async with acme.locked() as session:
         (await session.get_one(Tenant, acme.tenant_id)).plan_code = "grow"
     await acme.project("2026-12-06")
     rows = await acme.periods()
-    assert {(row.plan_code, row.terms["past_allowance"]) for row in rows.values()} == {("grow", "bill")}
+    assert spans(rows) == {
+        "2026-12": (at("2026-12-01"), at("2026-12-06")),
+        "2026-12~2": (at("2026-12-06"), at("2027-01-01")),
+        "2027-01": (at("2027-01-01"), at("2027-02-01")),
+    }
+    assert [(row.plan_code, row.terms["past_allowance"]) for row in rows.values()] == [
+        ("free", "block"),
+        ("grow", "bill"),
+        ("grow", "bill"),
+    ]
 
 
 async def test_a_subscription_ends_the_month_so_far_and_two_cycles_are_foreseen(acme: Subscriber) -> None:

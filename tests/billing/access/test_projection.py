@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from billing.catalogue.plans import put_on_plan
-from billing.models import Bill, BillingPeriod, Plan
+from billing.models import Bill, Plan
 from core.errors import NotFound
 from core.ids import uuid7
 from core.postgres.database import Database
@@ -84,7 +84,9 @@ async def test_a_debt_counts_from_its_due_date_until_it_is_paid_or_credited(acme
     assert await acme.holds("2026-12-21") == "free@1"
 
 
-@pytest.mark.parametrize("fields", [{"state": "held"}, {"state": "void"}, {"kind": "base"}, {"due_ms": None}])
+@pytest.mark.parametrize(
+    "fields", [{"state": "held"}, {"state": "void"}, {"kind": "receipt_voucher"}, {"due_ms": None}]
+)
 async def test_what_nobody_is_asked_for_is_no_debt(acme: Subscriber, fields: dict[str, str]) -> None:
     await acme.owe("2026-12-01", **fields)
     await acme.project("2026-12-13")
@@ -100,20 +102,32 @@ async def test_the_earliest_of_several_debts_counts_and_the_plan_says_what_it_le
     assert [await acme.holds(day) for day in ("2026-12-19", "2026-12-20")] == ["grow@1", "free@1"]
 
 
-async def test_a_cycle_switched_to_bill_is_not_blocked_at_its_allowance(acme: Subscriber) -> None:
+async def test_a_cycle_bills_early_once_the_plan_that_follows_is_authorised_until_that_is_cancelled(
+    acme: Subscriber,
+) -> None:
     one = await acme.subscribe(authorised_ms=at("2026-12-10"), start_ms=at("2026-12-10"))
     await acme.learn(one, "2026-12-10", "2027-01-10")
     await acme.project("2026-12-10T00:01")
-    async with acme.locked() as session:
-        period = await session.get_one(BillingPeriod, (acme.tenant_id, f"2026-12-10-{MARK}"))
-        period.terms = period.terms | {"past_allowance": "bill", "ceiling_paise": 70_000}
+    wish: dict[str, Any] = {"replaces": one, "wanted_start_ms": at("2027-01-10"), "razorpay_id": "sub_next00"}
+    other = await acme.subscribe("grow", status="created", **wish)
+    assert not await acme.project("2026-12-10T00:02"), "a wish has no effect"
+    await acme.change(other, status="authenticated", authorised_ms=at("2026-12-11"), start_ms=at("2027-01-10"))
     assert await acme.project("2026-12-11")
     _, schedule = await acme.entitlement()
-    now, later = in_force(schedule, "2026-12-11"), in_force(schedule, "2027-01-10")
+    now = in_force(schedule, "2026-12-11")
     assert now is not None
-    assert later is not None
-    assert ("output_tokens", 1000) not in bounds(now.limits)
-    assert ("output_tokens", 1000) in bounds(later.limits)
+    assert (now.plan_version, bounds(now.limits)) == ("team@1", set())
+    assert now.limits.ceiling is not None
+
+    await acme.change(other, status="cancelled", cancel_at_ms=at("2026-12-12"))
+    assert await acme.project("2026-12-12")
+    _, schedule = await acme.entitlement()
+    last = in_force(schedule, "2026-12-12")
+    assert last is not None
+    assert ("output_tokens", 1000) in bounds(last.limits)
+    cycle = f"2026-12-10-{MARK}"
+    cut = [(name, row.terms["past_allowance"]) for name, row in (await acme.periods()).items() if cycle in name]
+    assert cut == [(cycle, "block"), (f"{cycle}~2", "bill"), (f"{cycle}~3", "block")]
 
 
 async def test_an_intent_that_razorpay_does_not_have_counts_for_nothing(acme: Subscriber) -> None:

@@ -148,6 +148,17 @@ async def test_default_limits_are_watched_where_admission_applies_them(limited: 
     assert [one.data["limit"] for one in await limited.alerts()] == [DEFAULT_MICRO_USD] * 3
 
 
+async def test_amounts_of_spend_are_hidden_from_tenants(limited: Watch) -> None:
+    settings = limited.context.settings.model_copy(update={"show_provider_cost": False})
+    limited.context = replace(limited.context, settings=settings)
+    unlimited, later = Segment(0, None, PlanLimits()), Segment(now_ms() + DAY_MS, "team@1", PlanLimits())
+    await _project(limited, segments=(unlimited, later))
+    await limited.use(uuid7(), cost_nano_usd=DEFAULT_MICRO_USD * 500)
+    assert await limited.told() == [("limit", "spend", 50)]
+    (alert,) = await limited.alerts()
+    assert (alert.data["level"], alert.data["limit"], alert.data["used"]) == (50, None, None)
+
+
 @pytest.mark.parametrize("segment", [("team@1", None), (None, Refusal("subscription_required", "It has ended."))])
 async def test_default_limits_are_not_watched_on_a_plan_or_once_refused(
     limited: Watch, segment: tuple[str | None, Refusal | None]

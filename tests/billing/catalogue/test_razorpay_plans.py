@@ -32,7 +32,22 @@ def test_the_price_with_its_tax(base: int, treatment: Treatment, gross: int) -> 
 
 @pytest.mark.parametrize(("base", "warned"), [(1_271_186, False), (1_271_187, True)])
 def test_a_price_above_the_mandate_limit_is_warned_of(base: int, warned: bool) -> None:  # noqa: FBT001
-    assert bool(warnings_of(Plan(base_paise=base))) is warned
+    assert bool(warnings_of(Plan(base_paise=base, past_allowance="block"))) is warned
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "threshold", "warned"),
+    [
+        (1_271_186, None, ""),
+        (1_271_187, None, "the ceiling"),
+        (1_271_187, 1_271_186, ""),
+        (9_000_000, 1_271_187, "the threshold"),
+    ],
+)
+def test_a_bill_above_the_mandate_limit_is_warned_of(ceiling: int, threshold: int | None, warned: str) -> None:
+    plan = Plan(base_paise=100, past_allowance="bill", ceiling_paise=ceiling, threshold_paise=threshold)
+    assert " ".join(warnings_of(plan)).startswith(warned)
+    assert len(warnings_of(plan)) == bool(warned)
 
 
 async def _copies(signup: Signup) -> list[RazorpayPlan]:

@@ -1,5 +1,6 @@
 """Payments are applied once, to the amount due first, and only the excess is refunded."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from billing.payments.payments import update_payment
 from billing.razorpay import entities
 from core.clock import now_ms
 from tests.billing.billed_tenant import PAISE, BilledTenant, with_rules
+from tests.billing.ledger_proof import proved
 from tests.billing.operator import OperatorSetup
 from tests.simulated_razorpay import Razorpay
 
@@ -20,9 +22,10 @@ FEE = 354_000
 
 
 @pytest.fixture
-async def tenant(context: BillingContext, setup: OperatorSetup, razorpay: Razorpay) -> BilledTenant:
-    """A tenant with a profile."""
-    return BilledTenant(context, razorpay, await setup.tenant())
+async def tenant(context: BillingContext, setup: OperatorSetup, razorpay: Razorpay) -> AsyncIterator[BilledTenant]:
+    """A tenant with a profile, whose ledger is proved in the end."""
+    yield BilledTenant(context, razorpay, await setup.tenant())
+    await proved(context)
 
 
 async def take(tenant: BilledTenant, on: Subscription, number: int = 0, times: int = 1) -> entities.Invoice:
@@ -96,7 +99,7 @@ async def test_the_hourly_look_sees_a_paid_add_on(tenant: BilledTenant) -> None:
 
 async def test_an_add_on_of_a_bill_that_shrank_brings_too_much(tenant: BilledTenant) -> None:
     on, bill_id = await with_addon(tenant)
-    await tenant.change(bill_id, credited_paise=18_000)
+    await tenant.credit(bill_id, 18_000)
     await take(tenant, on, times=2)
     await tenant.collect()
     bill, payments = await tenant.read(bill_id), await tenant.payments()
@@ -146,7 +149,7 @@ async def two_links(tenant: BilledTenant) -> Any:
     """A bill with a cancelled first link and an open second one."""
     bill_id = await tenant.bill()
     await tenant.collect()
-    await tenant.change(bill_id, credited_paise=18_000)
+    await tenant.credit(bill_id, 18_000)
     await tenant.collect(2)
     return bill_id
 

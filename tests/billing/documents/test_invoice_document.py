@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from datetime import date
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from pypdf import PdfReader
 
 from billing.documents.html import render_html
 from billing.documents.invoice import Document, DocumentLine, DoesNotAddUp, LineKind, PaidNote, Party, percent
+from billing.documents.logo import read_logo
 from billing.documents.pdf import LACKING, render_pdf
+from billing.documents.qr import qr_path
 from billing.gst.invoice_numbers import Document as Kind
 from billing.gst.invoice_numbers import Mode
 from billing.gst.tax import Customer, supply_to, tax_on
@@ -199,3 +202,56 @@ def test_rounding_comes_after_tax() -> None:
 
 def test_rates() -> None:
     assert [percent(rate) for rate in (900, 1_800, 250, 5)] == ["9%", "18%", "2.5%", "0.05%"]
+
+
+PAY = "https://rzp.io/i/TmA1c9RkVe7"
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108020000009077"
+    "53de0000000c49444154789c63f8cfc0000003010100c9fe92ef0000000049454e44ae426082"
+)
+
+
+def test_a_payable_document_has_the_qr_code_of_its_link() -> None:
+    side, path = qr_path(PAY)
+    page = render_html(made(pay_url=PAY))
+    assert f'viewBox="0 0 {side} {side}"' in page
+    assert path in page
+    assert "<svg" not in render_html(made())
+    with_code, without = render_pdf(made(pay_url=PAY)), render_pdf(made())
+    assert len(with_code) > len(without)
+    assert PAY in "".join(page.extract_text() for page in PdfReader(BytesIO(with_code)).pages)
+
+
+def test_a_qr_code_has_its_finder_patterns() -> None:
+    side, path = qr_path(PAY)
+    dark = {tuple(map(int, re.findall(r"\d+", part)[:2])) for part in path.split("M")[1:]}
+    last = side - 5
+    corners = [(4, 4), (last - 6, 4), (4, last - 6)]
+    for left, top in corners:
+        ring = {(left + at, top) for at in range(7)} | {(left, top + at) for at in range(7)}
+        assert ring <= dark
+        assert (left + 1, top + 1) not in dark
+
+
+def test_the_operators_logo_is_on_it(tmp_path: Path) -> None:
+    file = tmp_path / "logo.png"
+    file.write_bytes(PIXEL)
+    logo = read_logo(file)
+    assert logo is not None
+    assert logo.url in render_html(made(logo=logo))
+    assert len(PdfReader(BytesIO(render_pdf(made(logo=logo)))).pages[0].images) == 1
+
+
+def test_a_logo_that_is_no_image_or_missing_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "logo.svg").write_text("<svg/>")
+    assert read_logo(tmp_path / "logo.svg") is None
+    assert read_logo(tmp_path / "none.png") is None
+    assert read_logo(None) is None
+
+
+def test_rests_of_earlier_bills_are_paid_below_the_total() -> None:
+    document = made(pay_url=PAY, carried_paise=57, due_paise=100)
+    assert document.payable()[0] == ("Rests of earlier bills", "₹0.57")
+    page = render_html(document)
+    assert "₹0.57" in page
+    assert "Pay ₹1.00" in page

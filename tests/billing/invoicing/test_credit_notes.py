@@ -5,8 +5,12 @@ from random import Random
 
 import pytest
 
+from billing.collection.write_off import write_off_bill
+from billing.ledger.balances import balances
 from billing.rating.overage import Meter, MeterTerms, PastAllowance, Reading, Terms, price_period
+from core.tenancy.audit import Actor
 from metering.pricing.tokens import NO_USAGE, Usage
+from tests.billing.ledger_proof import proved
 from tests.billing.operator import PERIOD, RUPEE_A_TOKEN, TERMS, OperatorSetup
 
 
@@ -126,3 +130,20 @@ async def test_the_documents_sum_to_the_last_reading_however_often_it_is_closed(
     everything = await setup.all_rows()
     assert await setup.close() == 0
     assert await setup.all_rows() == everything
+
+
+async def test_a_credit_on_a_bill_that_was_written_off_owes_the_customer_nothing(setup: OperatorSetup) -> None:
+    tenant_id = await setup.tenant_with_usage(7)
+    await setup.close()
+    (bill,) = await setup.bills(tenant_id)
+    await write_off_bill(setup.context, Actor("test"), bill.id, "gone")
+    await setup.add_usage(tenant_id, PERIOD, output_tokens=-3)
+    await setup.close()
+    bill, _ = await setup.bills(tenant_id)
+    assert (bill.state, bill.credited_paise, bill.written_off_paise) == ("written_off", 354, 826 - 354)
+    assert await setup.refunds(tenant_id) == []
+    assert await setup.findings() == []
+    await proved(setup.context)
+    async with setup.context.database.session() as session:
+        found = await balances(session, tenant_id)
+    assert (found["receivable"], found["customer_credit"], found["write_off"]) == (0, 0, 472)

@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from billing.invoicing.held_bills import release_held_bill, void_held_bill
+from billing.models import BillingProfile
 from billing.rating.overage import Meter, MeterTerms, PastAllowance, Terms
 from core.errors import Conflict
 from core.tenancy.audit import Actor
-from tests.billing.operator import DAY_MS, PERIOD, RUPEE_A_TOKEN, TERMS, OperatorSetup, shown
+from tests.billing.operator import DAY_MS, PERIOD, RUPEE_A_TOKEN, TERMS, OperatorSetup, profile, shown
 
 ACTOR = Actor("test")
 
@@ -119,3 +121,18 @@ async def test_nobody_to_name_holds_until_there_is(setup: OperatorSetup) -> None
     assert (bill.state, bill.total_paise) == ("open", 1_180)
     assert await setup.findings() == []
     assert await setup.close() == 0
+
+
+async def test_a_bill_is_taxed_by_the_profile_of_the_day_it_is_released(setup: OperatorSetup) -> None:
+    tenant_id = await setup.tenant_with_usage(16_000, terms=replace(TERMS, ceiling_paise=10**9))
+    await setup.close()
+    (held,) = await setup.bills(tenant_id)
+    assert [line["component"] for line in held.tax] == ["CGST", "SGST"]
+    async with setup.context.database.session() as session:
+        row = await session.get_one(BillingProfile, tenant_id)
+        row.profile = msgspec.to_builtins(profile("27"))
+    released = await release_held_bill(setup.context, ACTOR, held.id)
+    (bill,) = await setup.bills(tenant_id)
+    assert (bill.id, bill.state, bill.taxable_paise) == (released.id, "open", held.taxable_paise)
+    assert [line["component"] for line in bill.tax] == ["IGST"]
+    assert (await setup.close(), await setup.findings()) == (0, [])

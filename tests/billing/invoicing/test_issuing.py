@@ -2,17 +2,18 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from billing.catalogue.profiles import supply_to_json
 from billing.documents.bill_lines import price_base
 from billing.documents.html import render_html
-from billing.documents.invoice import Document
+from billing.documents.invoice import Document, written
 from billing.gst.invoice_numbers import Document as Kind
 from billing.gst.invoice_numbers import Mode
 from billing.gst.tax import Customer, Supply, gross_of, supply_to, tax_on
 from billing.invoicing.issuing import document_of, issue_base
-from billing.models import Bill, Subscription
+from billing.models import Bill, BillingProfile, OperatorProfile, Subscription
 from billing.razorpay.entities import Invoice, entity
 from core.clock import now_ms
 from core.errors import Conflict, Invalid
@@ -41,9 +42,10 @@ def invoice(amount: int, *addons: int, **more: Any) -> Invoice:
 
 
 async def subscribed(setup: OperatorSetup, supply: Supply = INTER) -> Subscription:
-    """A tenant's subscription to `team@1`."""
+    """A subscription to `team@1` of a tenant whose profile means this supply."""
+    named = profile(None, "DE") if supply == EXPORT else profile(supply.place)
     row = Subscription(
-        tenant_id=await setup.tenant(),
+        tenant_id=await setup.tenant(named=named),
         id=uuid7(),
         state="submitted",
         is_open=False,
@@ -81,6 +83,27 @@ async def test_the_fee_is_the_plans_price_with_its_tax(
     assert bill.number is not None
     assert bill.number.startswith("TIN/")
     assert (bill.starts_ms, bill.period_id) == (STARTS * 1000, "2026-12-05-Ve7HbN")
+
+
+async def test_the_fee_is_taxed_by_the_profile_of_its_date(setup: OperatorSetup) -> None:
+    subscription = await subscribed(setup, INTER)
+    first = await issued(setup, subscription, invoice(354_000))
+    async with setup.context.database.session() as session:
+        row = await session.get_one(BillingProfile, subscription.tenant_id)
+        row.profile = msgspec.to_builtins(profile("29"))
+    second = await issued(setup, subscription, invoice(354_000, id="inv_second"))
+    assert [line["component"] for line in first.tax] == ["IGST"]
+    assert [(line["component"], line["tax_paise"]) for line in second.tax] == [("CGST", 27_000), ("SGST", 27_000)]
+    assert (second.taxable_paise, second.total_paise) == (300_000, 354_000)
+
+
+async def test_profiles_that_cannot_be_combined_tax_the_fee_as_it_was_sold(setup: OperatorSetup) -> None:
+    subscription = await subscribed(setup, EXPORT)
+    async with setup.context.database.session() as session:
+        own = await session.get_one(OperatorProfile, 1)
+        own.profile = own.profile | {"lut_number": None}
+    bill = await issued(setup, subscription, invoice(300_000))
+    assert (bill.taxable_paise, list(bill.tax)) == (300_000, [])
 
 
 async def test_it_is_issued_once(setup: OperatorSetup) -> None:
@@ -141,7 +164,7 @@ async def test_the_documents_of_a_bill_and_its_credit_note(setup: OperatorSetup)
     assert (bill.place_of_supply, bill.customer.legal_name) == ("Karnataka (29)", "Nimbus Tools")
     assert bill.due_on is not None
     assert (note.kind, note.taxable_paise, note.total_paise) == (Kind.CREDIT_NOTE, 300, 354)
-    assert note.refers_to == (bill.number,)
+    assert note.refers_to == (f"{bill.number} of {written(bill.issued_on)}",)
     assert render_html(bill).count(bill.number) >= 1
 
 

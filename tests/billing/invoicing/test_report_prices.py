@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from billing.invoicing.report_prices import billed_by_tenant, paise_of, period_rates
 from core.clock import now_ms, to_datetime
-from metering.reports.usage_report import PRICE, UsageReport
+from metering.reports.usage_report import RATED, UsageReport
 from tests.billing.operator import PERIOD, RUPEE_A_TOKEN, OperatorSetup
 
 ZONE = ZoneInfo("Asia/Kolkata")
@@ -34,7 +34,7 @@ async def test_usage_is_worth_what_the_terms_of_its_period_say(setup: OperatorSe
         )
         for rates in (period_rates(tenant_id), period_rates()):
             row = (await session.execute(UsageReport(day, day, tenant_id=tenant_id).query(rates))).mappings().one()
-            assert paise_of(int(row[PRICE])) == 100_700 + 600, "a rupee a token, then two; of an unknown period, none"
+            assert paise_of(int(row[RATED])) == 100_700 + 600, "a rupee a token, then two; of an unknown period, none"
 
 
 async def test_what_was_billed_is_final_bills_less_their_credit_notes(setup: OperatorSetup) -> None:

@@ -86,7 +86,7 @@ async def test_a_lost_answer_and_a_list_that_lags(tenant: BilledTenant) -> None:
 async def test_one_live_link_whatever_happens_to_a_cancel(tenant: BilledTenant, trouble: dict[str, Any]) -> None:
     bill_id = await tenant.bill()
     await tenant.collect()
-    await tenant.change(bill_id, credited_paise=18_000)
+    await tenant.credit(bill_id, 18_000)
     tenant.razorpay.fault(route=CANCEL, **trouble)
     await recover(tenant)
     assert sorted((link["status"], link["amount"]) for link in tenant.links()) == [
@@ -182,7 +182,7 @@ async def test_a_link_takes_over_whatever_happens_to_a_deletion(tenant: BilledTe
     await tenant.subscribe()
     bill_id = await tenant.bill()
     await tenant.collect()
-    await tenant.change(bill_id, credited_paise=18_000)
+    await tenant.credit(bill_id, 18_000)
     tenant.razorpay.fault(route=DELETE, **trouble)
     await recover(tenant)
     assert tenant.addons() == []
@@ -232,7 +232,7 @@ async def test_a_process_that_dies_at_any_call(tenant: BilledTenant, call: str, 
         await tenant.collect()
         if step == 0:
             tenant.razorpay.pay_link(tenant.links()[0]["id"])
-            await tenant.change(bill_id, credited_paise=10_000)
+            await tenant.credit(bill_id, 10_000)
     assert died >= 1
     await recover(tenant, times=2)
     bill, [payment] = await tenant.read(bill_id), await tenant.payments()

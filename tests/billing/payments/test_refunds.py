@@ -1,10 +1,13 @@
 """Refunds: once per cause, approved above the cap, or made in the dashboard; and disputes."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 from sqlalchemy import select
 
 from billing.context import BillingContext
 from billing.models import Dispute, Payment, Refund
+from billing.models.bills import due_of
 from billing.payments.disputes import record_dispute
 from billing.payments.refunds import decide_refund, refresh_refunds, request_refund
 from core.errors import Conflict, NotFound
@@ -12,15 +15,17 @@ from core.ids import uuid7
 from core.tenancy.audit import Actor
 from core.tenancy.models import AuditEntry
 from tests.billing.billed_tenant import PAISE, BilledTenant, with_rules
+from tests.billing.ledger_proof import proved
 from tests.simulated_razorpay import Razorpay
 
 OPERATOR = Actor("cli:test")
 
 
 @pytest.fixture
-async def tenant(context: BillingContext, razorpay: Razorpay) -> BilledTenant:
-    """A tenant."""
-    return await BilledTenant.open(context, razorpay)
+async def tenant(context: BillingContext, razorpay: Razorpay) -> AsyncIterator[BilledTenant]:
+    """A tenant, whose ledger is proved in the end."""
+    yield await BilledTenant.open(context, razorpay)
+    await proved(context)
 
 
 async def paid(tenant: BilledTenant) -> Payment:
@@ -146,4 +151,20 @@ async def test_a_dispute_is_kept_and_told_in_any_order(tenant: BilledTenant) -> 
         [row] = (await session.scalars(select(Dispute))).all()
     assert (row.status, row.amount_paise, row.payment_id) == ("lost", PAISE, payment.razorpay_id)
     assert await tenant.findings() == ["dispute", "dispute"]
+    bill = await tenant.read(payment.bill_id or uuid7())
+    assert (bill.state, bill.paid_paise, due_of(bill)) == ("open", 0, PAISE)
+    await tenant.collect()
+    tenant.razorpay.pay_link(tenant.links()[-1]["id"])
+    await tenant.age()
+    await tenant.collect()
+    assert (await tenant.read(bill.id)).state == "paid"
+    assert (await proved(tenant.context))["cash"] == PAISE  # two payments, and one taken back
+
+
+async def test_a_dispute_that_was_won_changes_nothing(tenant: BilledTenant) -> None:
+    payment = await paid(tenant)
+    opened = tenant.razorpay.dispute(payment.razorpay_id)
+    for dispute in (opened, tenant.razorpay.close_dispute(opened["id"], "won")):
+        assert await record_dispute(tenant.context, dispute)
     assert (await tenant.read(payment.bill_id or uuid7())).state == "paid"
+    assert (await proved(tenant.context))["cash"] == PAISE

@@ -40,7 +40,13 @@ some_meters = st.one_of(
     st.tuples(*(meter_terms[meter] for meter in TOKENS)),
     st.tuples(meter_terms[Meter.OUTPUT_TOKENS]),
 )
-all_terms = st.builds(Terms, some_meters, st.sampled_from(PastAllowance), st.integers(0, 10**9))
+without_wallet = st.sampled_from((PastAllowance.BLOCK, PastAllowance.BILL))
+all_terms = st.builds(Terms, some_meters, without_wallet, st.integers(0, 10**9)) | st.builds(
+    Terms,
+    some_meters.filter(lambda meters: any(meter.rate_paise for meter in meters)),
+    st.just(PastAllowance.PREPAID),
+    st.integers(0, 10**9),
+)
 
 
 def test_lines_are_exact() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from billing.rating.overage import Meter, MeterTerms, PastAllowance, Terms
-from billing.rating.terms import bounded
+from billing.rating.overage import ImpossibleTerms, Meter, MeterTerms, PastAllowance, Terms
+from billing.rating.terms import bounded, unfunded
 from metering.quota.limits import Ceiling, Limit, LimitSet, PlanLimits, PricedMeter
 from metering.quota.limits import Meter as Limited
 from metering.quota.windows import WindowKind
@@ -25,6 +25,21 @@ def test_a_plan_that_bills_bounds_what_the_meters_come_to() -> None:
     limits = bounded(PlanLimits(user=OWN), Terms(METERS, PastAllowance.BILL, 500_000))
     priced = (PricedMeter(Limited.INPUT, 1_000, 40_000), PricedMeter(Limited.OUTPUT, 200, 160_000))
     assert (limits.bounds, limits.ceiling) == ((), Ceiling(500_000, priced))
+
+
+def test_a_prepaid_plan_bounds_what_the_meters_come_to_by_the_wallet() -> None:
+    funded = bounded(PlanLimits(), Terms(METERS, PastAllowance.PREPAID, 700))
+    assert funded.ceiling is not None
+    assert funded.ceiling.paise == 700
+    for empty in (Terms(METERS, PastAllowance.PREPAID), unfunded(Terms(METERS, PastAllowance.PREPAID, 700))):
+        ceiling = bounded(PlanLimits(), empty).ceiling
+        assert ceiling is not None, "an unknown wallet is an empty one"
+        assert ceiling.paise == 0
+
+
+def test_a_prepaid_plan_has_a_rate() -> None:
+    with pytest.raises(ImpossibleTerms):
+        Terms((MeterTerms(Meter.INPUT_TOKENS, 1_000, 0),), PastAllowance.PREPAID)
 
 
 def test_without_a_meter_nothing_is_bounded() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from billing.razorpay.client import MAX_PAGES, PAGE, Razorpay
+from billing.razorpay.calls import MAX_PAGES, PAGE
+from billing.razorpay.client import Razorpay
 from billing.razorpay.errors import (
     RazorpayBusy,
     RazorpayError,
@@ -46,6 +47,28 @@ WRITES: dict[str, Call] = {
     "unlink": lambda rzp: rzp.cancel_payment_link(LINK),
     "addon": lambda rzp: rzp.create_addon(SUB, name="ovg_1", amount_paise=118_000, description="Overage"),
     "delete": lambda rzp: rzp.delete_addon(ADDON),
+    "register": lambda rzp: rzp.create_registration(
+        method="upi",
+        max_paise=1_180_000,
+        token_expires_at=2,
+        expire_by=1,
+        receipt="m-1",
+        description="Usage",
+        customer={"contact": "+919812345670"},
+        notes={},
+    ),
+    "unregister": lambda rzp: rzp.cancel_registration("inv_1"),
+    "untoken": lambda rzp: rzp.cancel_token("cust_1", "token_1"),
+    "order": lambda rzp: rzp.create_order(amount_paise=118_000, receipt="b-1", notes={}),
+    "debit": lambda rzp: rzp.debit_token(
+        order_id="order_1",
+        amount_paise=118_000,
+        customer_id="cust_1",
+        token_id="token_1",
+        payer={"email": "a@nimbus.example", "contact": "+919812345670"},
+        description="Usage",
+        notes={},
+    ),
 }
 READS: dict[str, Call] = {
     "plans": lambda rzp: rzp.find_plans({}),
@@ -56,6 +79,10 @@ READS: dict[str, Call] = {
     "payment": lambda rzp: rzp.fetch_payment(PAY),
     "payments": lambda rzp: rzp.list_payments(since=1, until=2),
     "refunds": lambda rzp: rzp.refunds_of(PAY),
+    "registration": lambda rzp: rzp.fetch_registration("inv_1"),
+    "token": lambda rzp: rzp.fetch_token("cust_1", "token_1"),
+    "orders": lambda rzp: rzp.find_orders("b-1"),
+    "tries": lambda rzp: rzp.payments_of_order("order_1"),
     "link": lambda rzp: rzp.fetch_payment_link(LINK),
     "links": lambda rzp: rzp.find_payment_links("ovg_1"),
     "addon": lambda rzp: rzp.fetch_addon(ADDON),
@@ -236,7 +263,9 @@ async def test_the_event_loop_goes_on_while_fifty_calls_are_slow(server: Scripte
     ticker.cancel()
     assert [answer.id for answer in answers] == [SUB] * 50
     assert len(gaps) > 50
-    assert max(gaps) < 0.2
+    assert sum(gap > 0.2 for gap in gaps) < 5, (
+        "a call that blocks the loop does so each time; a busy machine, now and then"
+    )
     gateway.close()
 
 
@@ -262,6 +291,27 @@ async def test_a_list_without_end_is_no_list(server: Scripted, rzp: Razorpay) ->
     server.default = lambda _: says({"items": [subscription(n) for n in range(PAGE)]})
     assert isinstance(await failing(rzp.find_subscriptions({"intent": "i"})), RazorpayUnavailable)
     assert len(server.asked) == MAX_PAGES
+
+
+async def test_pages_come_one_by_one_past_any_number(server: Scripted, rzp: Razorpay) -> None:
+    items = [subscription(n) for n in range((MAX_PAGES + 1) * PAGE + 7)]
+    server.default = paged(items[:PAGE] + items[PAGE - 1 :])  # one was created meanwhile, which shifted the pages
+    sizes, found = [], []
+    async for page in rzp.subscription_pages(since=1):
+        sizes.append(len(page))
+        found += [one.id for one in page]
+    assert found == [item["id"] for item in items]
+    assert sizes == [PAGE, PAGE - 1, *[PAGE] * (MAX_PAGES - 1), 8]
+
+
+async def test_pages_that_do_not_advance_end(server: Scripted, rzp: Razorpay) -> None:
+    server.default = lambda _: says({"items": [subscription(n) for n in range(PAGE)]})
+
+    async def read() -> int:
+        return sum([len(page) async for page in rzp.subscription_pages(since=1)])
+
+    assert isinstance(await failing(read()), RazorpayUnavailable)
+    assert len(server.asked) == 2
 
 
 async def test_a_filter_that_is_ignored_hands_out_nobody_elses(server: Scripted, rzp: Razorpay) -> None:

@@ -1,5 +1,7 @@
 """Intents are stored first, pushed to Razorpay, and served as long as they are paid."""
 
+from dataclasses import replace
+
 import pytest
 
 from billing.invoicing.period_close import close_due
@@ -153,12 +155,16 @@ async def test_the_same_price_is_switched_at_once_without_razorpay(signup: Signu
 
     assert wanted.subscription_id is None
     assert (await signup.read(row.id)).plan_code == "team"
-    (present,) = [one for one in await signup.periods() if one.subscription_id == row.id and not one.foreseen]
-    assert (present.plan_code, present.terms["past_allowance"]) == ("team", "bill")
+    cut, rest = [one for one in await signup.periods() if one.subscription_id == row.id and not one.foreseen]
+    assert [(one.plan_code, one.terms["past_allowance"]) for one in (cut, rest)] == [
+        ("solid", "block"),
+        ("team", "bill"),
+    ]
+    assert (rest.period_id, rest.starts_ms) == (f"{cut.period_id}~2", cut.ends_ms)
     assert len(signup.at_razorpay()) == 1
 
 
-async def test_from_block_to_bill_at_another_price_bills_at_once(signup: Signup) -> None:
+async def test_from_block_to_bill_at_another_price_bills_once_it_is_authorised(signup: Signup) -> None:
     row = await signup.subscribed("solid")
     async with signup.context.database.session() as session:
         meters = [{"meter": "output_tokens", "allowance": 9_000, "rate_paise": 7}]
@@ -169,9 +175,19 @@ async def test_from_block_to_bill_at_another_price_bills_at_once(signup: Signup)
 
     assert (new.replaces, new.is_open) == (row.id, True)
     (present,) = [one for one in await signup.periods() if one.subscription_id == row.id and not one.foreseen]
-    assert (present.plan_code, present.terms["past_allowance"]) == ("solid", "bill")
-    (meter,) = present.terms["meters"]
+    assert (present.plan_code, present.terms["past_allowance"]) == ("solid", "block"), "a wish has no effect"
+
+    assert new.razorpay_id
+    signup.razorpay.authorise(new.razorpay_id, "upi")
+    await signup.fetch(new)
+    _, rest = [one for one in await signup.periods() if one.subscription_id == row.id and not one.foreseen]
+    assert (rest.plan_code, rest.terms["past_allowance"]) == ("solid", "bill")
+    (meter,) = rest.terms["meters"]
     assert (meter["allowance"], meter["rate_paise"]) == (1_000, 7), "the allowance that it began with, the new rate"
+
+    await _cancel(signup, at_period_end=False)
+    *_, last = [one for one in await signup.periods() if one.subscription_id == row.id and not one.foreseen]
+    assert last.terms["past_allowance"] == "block", "a cancel undoes it"
 
 
 async def test_in_the_last_cycle_the_same_plan_is_a_renewal(signup: Signup) -> None:
@@ -182,3 +198,20 @@ async def test_in_the_last_cycle_the_same_plan_is_a_renewal(signup: Signup) -> N
     renewal = await signup.request()
 
     assert (renewal.replaces, renewal.wanted_start_ms) == (row.id, row.current_end_ms)
+
+
+async def test_a_subscription_ends_on_the_default_plan(signup: Signup) -> None:
+    settings = signup.context.settings.model_copy(update={"default_plan": "free"})
+    lucky = Signup(replace(signup.context, settings=settings), signup.razorpay, signup.tenant_id)
+    row = await lucky.request()
+    await lucky.fetch(row)
+    assert (await lucky.own_plan()) is None, "a wish that nobody authorised changes nothing"
+
+    lucky.razorpay.authorise(str(row.razorpay_id), "upi")
+    await lucky.fetch(row)
+    await _cancel(lucky)
+
+    assert await lucky.own_plan() == ("free", 1)
+    last = (await lucky.schedule()).segments[-1]
+    assert (last.plan_version, last.refusal) == ("free@1", None)
+    assert await lucky.served_until() is None

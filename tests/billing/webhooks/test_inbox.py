@@ -107,8 +107,9 @@ async def test_without_a_usable_id_the_body_names_it(context: BillingContext, bo
 @pytest.mark.parametrize(
     ("body", "kind", "state"),
     [
-        (event_body("token.confirmed", token={"id": "token_1"}), "token.confirmed", "ignored"),
-        (event_body("order.paid", order={"id": "order_1"}), "order.paid", "ignored"),
+        (event_body("token.confirmed", token={"id": "token_1"}), "token.confirmed", "received"),
+        (event_body("order.paid", order={"id": "order_1"}), "order.paid", "received"),
+        (event_body("settlement.processed", settlement={"id": "setl_1"}), "settlement.processed", "ignored"),
         (event_body("payment.dispute.created"), "payment.dispute.created", "received"),
         (b"not json", UNREADABLE, "parked"),
         (b"[" * 100_000, UNREADABLE, "parked"),

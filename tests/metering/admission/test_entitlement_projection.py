@@ -14,6 +14,7 @@ from metering.quota.schedule import Schedule, Segment
 from tests.harness import Account, Books
 from tests.metering.outage import Start, mode
 from tests.metering.process import Process, books_say, redis_counters
+from tests.metering.proof import check, found
 from tests.metering.scheduled import HOUR_MS, UNPAID, blocked, cycle, project, requests
 
 
@@ -204,3 +205,36 @@ async def test_a_flush_within_a_scheduled_period_loses_nothing_of_it(process: Pr
         await process.admit(other)
     for user_id in (account.user_id, other.user_id):
         assert await redis_counters(process.quota, last, user_id) == await books_say(books, last, user_id)
+
+
+async def test_a_cut_period_meters_in_its_segment_and_limits_go_on(
+    process: Process, without_redis: Process, books: Books
+) -> None:
+    account = await books.account()
+    whole = cycle(now_ms() - HOUR_MS, now_ms() + HOUR_MS)
+    await project(books, account, Schedule((), (whole,)), limits=requests(4))
+    running = await process.admit(account)
+    await process.settle(await process.admit(account), Usage(1, 2))
+    cut_ms = now_ms()
+    first, rest = cycle(whole.starts_ms, cut_ms, whole.name), cycle(cut_ms, whole.ends_ms, f"{whole.name}~2")
+    assert await project(books, account, Schedule((), (first, rest)), limits=requests(4))
+
+    third = await process.admit(account)
+    assert (running.request.period_id, third.request.period_id) == (whole.name, f"{whole.name}~2")
+    assert await redis_counters(process.quota, third) == await books_say(books, third)
+    assert third.room == (1,)
+    await process.settle(running, Usage(3, 4))
+    await process.settle(third, Usage(5, 6))
+    assert await redis_counters(process.quota, third) == await books_say(books, third)
+    assert found(await check(process, account.tenant_id)) == {}
+    status = await process.limit_status.of(account.tenant_id, account.user_id)
+    assert [(one.used, one.held, one.remaining) for one in status.limits] == [(3, 0, 1)]
+    assert (await without_redis.admit(account)).request.period_id == f"{whole.name}~2"
+    with pytest.raises(QuotaExceeded):
+        await without_redis.admit(account)
+    query = "SELECT period_id, output_tokens FROM usage_meters WHERE tenant_id = $1"
+    meters = await books.fetch(query, account.tenant_id)
+    sums: dict[str, int] = {}
+    for row in meters:
+        sums[row["period_id"]] = sums.get(row["period_id"], 0) + row["output_tokens"]
+    assert sums == {whole.name: 6, f"{whole.name}~2": 6}

@@ -83,7 +83,7 @@ async def test_concurrency_and_the_tenants_own_limits_hold(without_redis: Proces
 
 async def test_a_refusal_groups_digits_as_the_pages_do(without_redis: Process, books: Books) -> None:
     account = await books.account(limits=tokens(150_000))
-    with pytest.raises(TooLarge, match="too large for your limit of 1,50,000 tokens per period"):
+    with pytest.raises(TooLarge, match="too large for your limit of 1,50,000 tokens per billing period"):
         await without_redis.admit(account, prompt_bytes=200_000)
 
 

@@ -42,6 +42,7 @@ class QuotaUser:
             resolve(PlanLimits(), user=self.user_limits, tenant=self.tenant_limits, plan_version=None),
             self.day,
             self.period,
+            self.period.name,
             from_ms=max(self.day.starts_ms, self.period.starts_ms),
             until_ms=min(self.day.ends_ms, self.period.ends_ms),
             prompt_rate=PROMPT_RATE,

@@ -15,7 +15,7 @@ from billing.invoicing.report_prices import margin_paise, paise_of, period_rates
 from core.clock import now_ms
 from core.tenancy.accounts import create_tenant, create_user
 from metering.counts import COUNT_COLUMNS, LATER_COLUMNS
-from metering.reports.usage_report import GROUPS, PRICE, SUMS, UsageReport, whole_months
+from metering.reports.usage_report import GROUPS, RATED, SUMS, UsageReport, whole_months
 from tests.harness import ACTOR, Account, Books
 from tests.metering.rows import KOLKATA
 from tests.rollups import fill_rollups
@@ -116,7 +116,7 @@ def expected(
         named = row | {"month": row["day"].replace(day=1)}
         group = tuple(named[name if name in ("model", "day", "month") else f"{name}_id"] for name in wanted.group_by)
         sums = found.setdefault(group, Counter())
-        sums.update({name: row[name] for name in SUMS} | {PRICE: price(row, plans[row["tenant_id"]])})
+        sums.update({name: row[name] for name in SUMS} | {RATED: price(row, plans[row["tenant_id"]])})
     return found
 
 
@@ -152,7 +152,7 @@ async def test_any_report_is_what_the_rows_add_up_to(report_books: Books, rows: 
             plain = (await session.execute(replace(wanted, named=False).query())).mappings().all()
         groups = [name if name in ("model", "day", "month") else f"{name}_id" for name in wanted.group_by]
         table = {
-            tuple(row[name] for name in groups): Counter({name: int(row[name]) for name in (*SUMS, PRICE)})
+            tuple(row[name] for name in groups): Counter({name: int(row[name]) for name in (*SUMS, RATED)})
             for row in found
         }
         if not groups and not any(table[()].values()):
@@ -162,7 +162,7 @@ async def test_any_report_is_what_the_rows_add_up_to(report_books: Books, rows: 
             [int(row[name]) for name in SUMS] for row in found
         ]
         assert list(found[0]) == wanted.columns if found else True
-        assert wanted.columns[-4:] == ["errors", PRICE, *LATER_COLUMNS]
+        assert wanted.columns[-4:] == ["errors", RATED, *LATER_COLUMNS]
 
 
 async def test_the_first_of_an_order_and_the_others_make_the_whole(report_books: Books, rows: list[Row]) -> None:

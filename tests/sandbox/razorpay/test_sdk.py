@@ -168,14 +168,6 @@ def test_orders_payments_and_refunds(bench: Bench) -> None:
     assert len(sdk.payment.fetch_multiple_refund(payment["id"])["items"]) == 2
 
 
-def test_recurring(bench: Bench) -> None:
-    order = bench.sdk.order.create({"amount": 500, "currency": "INR"})
-    body = {"email": "a@b.example", "contact": "+919812345670", "amount": 500, "currency": "INR", "recurring": True}
-    body |= {"order_id": order["id"], "customer_id": f"cust_{ID}", "token": f"token_{ID}"}
-    made = bench.sdk.payment.createRecurring(body)
-    assert bench.sdk.payment.fetch(made["razorpay_payment_id"])["status"] == "captured"
-
-
 def test_payment_links(bench: Bench) -> None:
     sdk, now = bench.sdk.payment_link, bench.now()
     body = {"amount": 118_000, "currency": "INR", "reference_id": f"r_{ID}", "customer": {"email": ""}}

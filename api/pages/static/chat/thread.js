@@ -54,6 +54,7 @@ export class Turn {
     this.write();
     this.state = "ended";
     this.part("copy").hidden = !this.text;
+    this.part("again").textContent = this.text ? "Regenerate" : "Try again";
     for (const pre of this.part("answer").querySelectorAll("pre")) addCopy(pre);
   }
 }

@@ -23,32 +23,34 @@ export async function requestOf(id) {
   return null;
 }
 
-/** The token window that ends first: 5,000 left today is no comfort when the period has 200. */
+/** The window that ends first of those that count tokens: 5,000 left today is no comfort when the period has 200. */
 export async function tightest() {
   const windows = (await read("/v1/limits"))?.windows ?? [];
   return windows
-    .filter((w) => w.meter === "tokens" && w.window !== "minute" && Number.isFinite(w.remaining))
+    .filter((w) => w.meter in TOKENS && w.window !== "minute" && Number.isFinite(w.remaining))
     .sort((a, b) => a.remaining - b.remaining)[0];
 }
 
+const TOKENS = { tokens: "tokens", input_tokens: "input tokens", output_tokens: "output tokens" };
 const tokensOf = (u) => u.input_tokens + u.output_tokens + u.cache_read_tokens + u.cache_write_5m_tokens + u.cache_write_1h_tokens;
 const spanOf = (left) => (left.window === "day" ? "today" : "this period");
 const remaining = (left) => Math.max(0, left.remaining).toLocaleString(NUMBERS);
 const isLow = (left) => Boolean(left && left.remaining <= left.limit * LOW_SHARE);
 
-/** [the line under an answer, whether it warns]. The provider's price is for those who administer the account. */
+/** [the line under an answer, whether it warns]. The provider's cost is for admins, if they may see it. */
 export function usageLine(request, left) {
   const used = request?.state === "settled" ? tokensOf(request) : 0;
   const parts = [
     used > 0 && `This message used ${used.toLocaleString(NUMBERS)} tokens`,
-    left && `${remaining(left)} ${used > 0 ? "" : "tokens "}left ${spanOf(left)}`,
+    left && `${remaining(left)} ${used > 0 && left.meter === "tokens" ? "" : `${TOKENS[left.meter]} `}left ${spanOf(left)}`,
   ].filter(Boolean).join("; ");
   const more = isLow(left) ? `. More ${clock(Date.parse(left.resets_at))}` : "";
-  const cost = admin && used > 0 ? `. Model cost ${usd(request.cost_nano_usd)}` : "";
+  const knowsCost = admin && used > 0 && Number.isFinite(request.cost_nano_usd);
+  const cost = knowsCost ? `. Model cost ${usd(request.cost_nano_usd)}` : "";
   return [parts + more + cost, isLow(left)];
 }
 
-export const leftLine = (left) => (left ? `${remaining(left)} of ${left.limit.toLocaleString(NUMBERS)} tokens left ${spanOf(left)}` : "");
+export const leftLine = (left) => (left ? `${remaining(left)} of ${left.limit.toLocaleString(NUMBERS)} ${TOKENS[left.meter]} left ${spanOf(left)}` : "");
 
 /** Dollars, below one to four places, as the other pages write them. */
 function usd(nano) {

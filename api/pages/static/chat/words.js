@@ -19,6 +19,7 @@ const WORDS = {
 
 export function wordsFor(status, code, opensAt_ms) {
   if (code === "limit_reached") return `You have reached your limit.${opensAt_ms ? ` You can send again ${clock(opensAt_ms)}.` : ""}`;
+  if (code === "wallet_empty") return "Your account's wallet does not cover this message.";
   if (code === "blocked") return "No requests are allowed right now. Ask your admin.";
   if (code === "held") return "Your other answers are still being written. You can send again in a moment.";
   return WORDS[status] ?? (status < 500 ? "This message was not accepted. Change it and send it again."
@@ -33,7 +34,10 @@ const WAYS = {
   429: admin && ["/account/plan", "See the plans"],
 };
 
-export const wayFrom = (status, code) => (code === "limit_reached" || status !== 429 ? WAYS[status] : null);
+export function wayFrom(status, code) {
+  if (code === "wallet_empty") return admin && ["/account/wallet", "Add money"];
+  return code === "limit_reached" || status !== 429 ? WAYS[status] : null;
+}
 
 export function clock(at_ms) {
   const at = new Date(at_ms);

@@ -1,0 +1,254 @@
+"""Seeding: plays the invented month (`month`) against the running API, on the simulators' clock, until now.
+
+People ask through `/chat` and `/v1/messages`, admins subscribe and pay as a browser does, and billing's duties run as a
+worker would run them, so rows, sums, bills and both simulators' ledgers agree as they do in production. The clock is at
+the present afterwards, also after a failure: SeedFailed, with what there is so far.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import aiohttp
+
+from api.cli.processes.demo import DEMO_PLAN
+from api.cli.processes.month import CUSTOMERS, Ask, Customer, asks, moments
+from api.worker import billing_duties
+from billing.catalogue.plans import find_plan, put_on_plan
+from billing.catalogue.profiles import set_profile
+from billing.context import ALERTS, LEVELS, RAZORPAY, BillingContext, build_billing_context
+from core.clock import now_ms
+from core.errors import NakaError
+from core.postgres.database import Database
+from core.queue import Duty
+from core.redis.changes import Changes
+from core.redis.client import connect_redis
+from core.settings import Settings
+from core.tenancy.accounts import create_key, create_tenant, create_user, find_tenant
+from core.tenancy.audit import Actor
+from core.tenancy.principal import Scope
+
+_ACTOR = Actor("cli:naka up")
+_ADMIN, _USER = [Scope.TENANT_ADMIN, Scope.CHAT, Scope.USAGE_READ], [Scope.CHAT, Scope.USAGE_READ]
+_TIMEOUT_S = 30
+_AT_ONCE = 16
+_SAID = 200
+"""Characters of a refusal that are shown."""
+_FOLLOWED_S = 0.025
+"""Processes read the clock's file every 20 ms."""
+_AFTER_S = 90
+"""Seconds past a period's end at which the duties run: a worker runs them every minute."""
+_ROUNDS = 2
+"""Webhooks, duties, and again what the first round caused."""
+_ALERTS_EVERY = 3
+"""Days between two looks at the levels of alerts."""
+_REFUSED = (HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
+"""Answers of a limit."""
+
+Tell = Callable[[str], None]
+
+
+class SeedFailed(NakaError):
+    """The demo's month could not be played to its end."""
+
+
+@dataclass(slots=True)
+class Seeded:
+    """A played month."""
+
+    days: int = 0
+    answered: int = 0
+    refused: int = 0
+
+
+@dataclass(slots=True)
+class _Stage:
+    """The running parts, and the key of each person by tenant and name."""
+
+    http: aiohttp.ClientSession
+    api_url: str
+    context: BillingContext
+    duties: Sequence[Duty]
+    keys: dict[tuple[str, str], str]
+    done: Seeded = field(default_factory=Seeded)
+
+
+async def seed_month(settings: Settings, url: str, keys: dict[tuple[str, str], str], tell: Tell) -> Seeded:
+    """Plays the month. `keys`: of the people who have one already, by tenant and name. Raises SeedFailed.
+
+    This process and the API follow the simulators' clock, which is at the first day.
+    """
+    database, redis = Database(settings.postgres), connect_redis(settings.redis_url, timeout_s=_TIMEOUT_S)
+    context = build_billing_context(settings, database, Changes(redis))
+    duties = [duty for duty in billing_duties(context) if duty.name != RAZORPAY]
+    timeout, connector = aiohttp.ClientTimeout(total=_TIMEOUT_S), aiohttp.TCPConnector(limit=_AT_ONCE)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as http:
+            stage = _Stage(http, url, context, duties, dict(keys))
+            try:
+                await _play(stage, tell)
+            finally:
+                await _advance(stage, "now")
+    except (NakaError, aiohttp.ClientError, TimeoutError, KeyError) as error:
+        raise SeedFailed(f"the demo's month is not complete: {type(error).__name__}: {error}") from error
+    finally:
+        context.razorpay.close()
+        await redis.aclose()
+        await database.close()
+    return stage.done
+
+
+async def _play(stage: _Stage, tell: Tell) -> None:
+    zone = stage.context.zone
+    tell("demo data: three customers")
+    for customer in CUSTOMERS:
+        await _begin(stage, customer, zone)
+    times = moments(datetime.now(UTC), zone)
+    day = None
+    for at in times:
+        if at.date() != day:
+            day = at.date()
+            tell(f"demo data: {day:%d %B}, {stage.done.answered} requests")
+            stage.done.days += 1
+            await _pass_period_ends(stage, at)
+            await _settle_bills(stage)
+            if stage.done.days % _ALERTS_EVERY == 0:
+                await _run(stage, LEVELS, ALERTS)
+        await _advance(stage, at.timestamp())
+        await asyncio.gather(*(_ask(stage, ask) for ask in asks(at)))
+    await _advance(stage, "now")
+    await _turn(stage)
+
+
+async def _begin(stage: _Stage, customer: Customer, zone: ZoneInfo) -> None:
+    """Creates the tenant with its people, and subscribes it."""
+    tenant_id = await _tenant(stage, customer, zone)
+    for person in customer.people:
+        if (customer.slug, person.name) not in stage.keys:
+            stage.keys[customer.slug, person.name] = await _key(
+                stage, tenant_id, person.name, _ADMIN if person is customer.people[0] else _USER
+            )
+    if customer.plan is None:
+        return
+    view = await _call(stage, customer, "POST", "/v1/billing/subscription", plan=customer.plan)
+    await _pay(stage, view["waiting"]["pay_url"], customer)
+    await _turn(stage)
+
+
+async def _tenant(stage: _Stage, customer: Customer, zone: ZoneInfo) -> UUID:
+    """The tenant: the demo's own is there already."""
+    async with stage.context.database.session() as session:
+        if customer.slug == CUSTOMERS[0].slug:
+            return (await find_tenant(session, customer.slug)).id
+        tenant = await create_tenant(session, _ACTOR, slug=customer.slug, name=customer.name)
+        await set_profile(session, _ACTOR, tenant.id, customer.profile)
+        await put_on_plan(session, _ACTOR, tenant.id, await find_plan(session, DEMO_PLAN), zone)
+        return tenant.id
+
+
+async def _key(stage: _Stage, tenant_id: UUID, name: str, scopes: list[Scope]) -> str:
+    """The key of a new user."""
+    async with stage.context.database.session() as session:
+        user = await create_user(session, _ACTOR, tenant_id, external_id=name)
+        _, secret = await create_key(
+            session, _ACTOR, user, name="laptop", scopes=scopes, models=None, expires_at=None, live=False
+        )
+    return secret.plaintext
+
+
+async def _ask(stage: _Stage, ask: Ask) -> None:
+    """Sends a request, and reads the answer to its end, which follows its settlement."""
+    headers = {"x-api-key": stage.keys[ask.slug, ask.person.name], "anthropic-version": "2023-06-01"}
+    path = "/chat" if ask.person.chats else "/v1/messages"
+    status, text = await _send(stage, "POST", stage.api_url + path, json=ask.body, headers=headers)
+    if status == HTTPStatus.OK:
+        stage.done.answered += 1
+    elif status in _REFUSED:
+        stage.done.refused += 1
+    else:
+        raise SeedFailed(f"{path} answered {status}: {text[:_SAID]}")
+
+
+async def _pass_period_ends(stage: _Stage, until: datetime) -> None:
+    """Stops the clock's run behind each end of a paid period, and runs the duties there."""
+    while True:
+        ends = [await _period_end(stage, customer) for customer in CUSTOMERS if customer.plan is not None]
+        due = [end for end in ends if end.timestamp() + _AFTER_S < until.timestamp()]
+        if not due:
+            return
+        await _advance(stage, min(due).timestamp() + _AFTER_S)
+        await _turn(stage)
+
+
+async def _period_end(stage: _Stage, customer: Customer) -> datetime:
+    view = await _call(stage, customer, "GET", "/v1/billing/subscription")
+    return datetime.fromisoformat(view["current"]["current_end"])
+
+
+async def _settle_bills(stage: _Stage) -> None:
+    """Pays what is due of the customers that pay."""
+    for customer in CUSTOMERS:
+        if not customer.settles:
+            continue
+        bills = await _call(stage, customer, "GET", "/v1/billing/bills")
+        for bill in bills["items"]:
+            if bill["pay_url"] is not None:
+                await _pay(stage, bill["pay_url"], customer)
+                await _turn(stage)
+
+
+async def _turn(stage: _Stage) -> None:
+    """Delivers Razorpay's webhooks and runs billing's duties, as a worker does every minute."""
+    for _ in range(_ROUNDS):
+        await _sim(stage, "webhooks/drain")
+        await _run(stage)
+
+
+async def _run(stage: _Stage, *names: str) -> None:
+    """Runs the duties of these names, or all."""
+    for duty in stage.duties:
+        if not names or duty.name in names:
+            await duty.run()
+
+
+async def _pay(stage: _Stage, pay_url: str, customer: Customer) -> None:
+    """Sends the form of one of Razorpay's pages."""
+    status, _ = await _send(stage, "POST", pay_url, data={"method": customer.method, "outcome": "ok"})
+    if status >= HTTPStatus.BAD_REQUEST:
+        raise SeedFailed(f"Razorpay's page answered {status}")
+
+
+async def _call(stage: _Stage, customer: Customer, method: str, path: str, **body: Any) -> Any:
+    """Calls the API as the customer's admin."""
+    headers = {"x-api-key": stage.keys[customer.slug, customer.people[0].name]}
+    status, text = await _send(stage, method, stage.api_url + path, json=body or None, headers=headers)
+    if status >= HTTPStatus.BAD_REQUEST:
+        raise SeedFailed(f"{path} answered {status}: {text[:_SAID]}")
+    return json.loads(text)
+
+
+async def _advance(stage: _Stage, to: float | str) -> None:
+    """Moves the clock, unless it is there already, and waits until every process has read it."""
+    if isinstance(to, float) and to * 1000 <= now_ms():
+        return
+    await _sim(stage, "clock/advance", to=to)
+    await asyncio.sleep(_FOLLOWED_S)
+
+
+async def _sim(stage: _Stage, control: str, **body: Any) -> None:
+    url = f"{stage.context.settings.razorpay_base_url}/_sim/{control}"
+    status, text = await _send(stage, "POST", url, json=body)
+    if status != HTTPStatus.OK:
+        raise SeedFailed(f"the Razorpay simulator answered {status}: {text[:_SAID]}")
+
+
+async def _send(stage: _Stage, method: str, url: str, **how: Any) -> tuple[int, str]:
+    """Sends a request, and returns the status and the whole body."""
+    async with stage.http.request(method, url, allow_redirects=False, **how) as answer:
+        return answer.status, await answer.text()

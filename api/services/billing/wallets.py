@@ -1,0 +1,179 @@
+"""Wallets: balance, entries, top-ups, settings and coupons of a tenant; credit, refunds and coupons by its operator."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.schemas.billing.bills import BillItem
+from api.schemas.billing.wallet import (
+    CouponItem,
+    NewCoupon,
+    NewTopUp,
+    NewWalletCredit,
+    Redemption,
+    TopUpItem,
+    WalletEntryItem,
+    WalletLot,
+    WalletRefund,
+    WalletRules,
+    WalletSettingsItem,
+    WalletView,
+)
+from api.schemas.pages import Page
+from api.services.accounts.lookups import list_newest, own_tenant, reach_tenant
+from api.services.context import ServiceContext
+from billing.collection.collection import collect_bill
+from billing.invoicing.bill_list import live_charges
+from billing.invoicing.prepaid_bills import AUTOMATIC
+from billing.models import Bill, WalletEntry
+from billing.prepaid import credit, refunds, settings, top_ups
+from billing.razorpay.errors import RazorpayError
+from billing.wallet.bounds import prepaid_periods
+from billing.wallet.entries import balance_of, lots_of
+from billing.wallet.funds import available
+from core.clock import now_ms, to_ms
+from core.errors import Conflict
+from core.logs import get_logger
+from core.tenancy.principal import Scope
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wallet:
+    tenant_id: UUID
+    is_prepaid: bool
+    balance_paise: int
+    unused_paise: int
+
+
+async def find_wallet(context: ServiceContext, tenant: UUID | str | None = None) -> WalletView:
+    """The wallet of the caller's tenant, or of this one. Raises NotFound."""
+    async with context.transaction(Scope.TENANT_ADMIN) as session:
+        tenant_id = await _reach(context, session, tenant)
+        at_ms = now_ms()
+        balance = await balance_of(session, tenant_id)
+        opened = await top_ups.open_top_ups(session, tenant_id)
+        found = _Wallet(
+            tenant_id=tenant_id,
+            is_prepaid=await _is_prepaid(session, tenant_id, at_ms),
+            balance_paise=balance,
+            unused_paise=available(balance, await prepaid_periods(session, tenant_id, at_ms)),
+        )
+        lots = [lot for lot in await lots_of(session, tenant_id) if lot.left_paise > 0]
+        charges = await live_charges(session, opened)
+        return WalletView.completed(
+            found,
+            lots=[WalletLot.completed(lot, kind="money" if lot.is_money else "promotion") for lot in lots],
+            open_top_ups=[
+                _top_up(bill, None if (one := charges.get(bill.id)) is None else one.short_url) for bill in opened
+            ],
+            settings=WalletSettingsItem.of(await settings.find_settings(session, tenant_id)),
+        )
+
+
+async def list_entries(
+    context: ServiceContext, tenant: UUID | str | None = None, *, before: UUID | None = None, size: int
+) -> Page[WalletEntryItem]:
+    """The entries of a wallet, newest first. Raises NotFound for the tenant."""
+    tenant = own_tenant(context) if tenant is None else tenant
+    return await list_newest(context, WalletEntryItem, WalletEntry, tenant, before=before, size=size)
+
+
+async def top_up(context: ServiceContext, new: NewTopUp) -> TopUpItem:
+    """Creates a top-up with its payment link, or returns the open one of this amount. Raises Invalid, Conflict."""
+    tenant_id = own_tenant(context)
+    bill = await top_ups.top_up(context.billing, context.actor, tenant_id, new.paise)
+    try:
+        await collect_bill(context.billing, tenant_id, bill.id)
+    except RazorpayError as error:
+        log.warning("razorpay_later", bill=str(bill.id), error=str(error))
+    async with context.transaction() as session:
+        bill = await session.get_one(Bill, (tenant_id, bill.id))
+        charge = (await live_charges(session, [bill])).get(bill.id)
+        return _top_up(bill, None if charge is None else charge.short_url)
+
+
+async def set_rules(context: ServiceContext, rules: WalletRules) -> WalletSettingsItem:
+    """Replaces the settings. Raises Invalid."""
+    tenant_id = own_tenant(context)
+    async with context.transaction() as session:
+        row = await settings.set_settings(session, context.actor, tenant_id, **rules.model_dump())
+        return WalletSettingsItem.of(row)
+
+
+async def redeem(context: ServiceContext, asked: Redemption) -> WalletEntryItem:
+    """Adds a coupon's credit. Raises Invalid, Conflict."""
+    tenant_id = own_tenant(context)
+    return WalletEntryItem.of(await credit.redeem_coupon(context.billing, context.actor, tenant_id, asked.code))
+
+
+async def give_credit(context: ServiceContext, tenant: UUID | str, new: NewWalletCredit) -> WalletEntryItem:
+    """Gives a tenant promotional credit. Raises NotFound, Conflict."""
+    tenant_id = await _of_operator(context, tenant)
+    row = await credit.give_credit(
+        context.billing,
+        context.actor,
+        tenant_id,
+        new.paise,
+        reason=new.reason,
+        days=new.days,
+        reference=new.reference,
+    )
+    return WalletEntryItem.of(row)
+
+
+async def refund(context: ServiceContext, tenant: UUID | str, asked: WalletRefund) -> list[BillItem]:
+    """Gives unused money back. Returns the refund vouchers. Raises NotFound, Conflict."""
+    tenant_id = await _of_operator(context, tenant)
+    made = await refunds.refund_unused(context.billing, context.actor, tenant_id, asked.paise, reason=asked.reason)
+    return [BillItem.of(voucher) for voucher in made]
+
+
+async def create_coupon(context: ServiceContext, new: NewCoupon) -> CouponItem:
+    """Creates a coupon. Raises Conflict for a code that exists."""
+    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
+        row = await credit.new_coupon(
+            session,
+            context.actor,
+            code=new.code,
+            paise=new.paise,
+            credit_days=new.credit_days,
+            expires_ms=None if new.expires_at is None else to_ms(new.expires_at),
+            max_uses=new.max_uses,
+        )
+        return CouponItem.of(row)
+
+
+async def list_coupons(context: ServiceContext) -> list[CouponItem]:
+    """Every coupon, newest first."""
+    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
+        return [CouponItem.of(row) for row in await credit.list_coupons(session)]
+
+
+async def end_coupon(context: ServiceContext, code: str) -> CouponItem:
+    """Ends a coupon now. Raises NotFound."""
+    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
+        return CouponItem.of(await credit.end_coupon(session, context.actor, code))
+
+
+async def _reach(context: ServiceContext, session: AsyncSession, tenant: UUID | str | None) -> UUID:
+    return own_tenant(context) if tenant is None else (await reach_tenant(context, session, tenant)).id
+
+
+async def _of_operator(context: ServiceContext, tenant: UUID | str) -> UUID:
+    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
+        return (await reach_tenant(context, session, tenant)).id
+
+
+async def _is_prepaid(session: AsyncSession, tenant_id: UUID, at_ms: int) -> bool:
+    try:
+        await top_ups.prepaid_plan(session, tenant_id, at_ms)
+    except Conflict:
+        return False
+    return True
+
+
+def _top_up(bill: Bill, pay_url: str | None) -> TopUpItem:
+    return TopUpItem.completed(bill, is_automatic=(bill.reason or "").startswith(AUTOMATIC), pay_url=pay_url)

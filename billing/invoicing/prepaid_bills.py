@@ -1,0 +1,76 @@
+"""Bills that the wallet pays at once, and the vouchers of the money in it.
+
+A prepaid period's bill takes its price from the wallet in the transaction that numbers it: promotional credit reduces
+its taxable value, money is an advance that was taxed when it came. So it is paid when it is issued, whatever its
+amount, and no charge collects it. Everything runs under the tenant's lock.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from billing.access.projection import project
+from billing.context import BillingContext
+from billing.documents.bill_lines import overage_lines, promotion_lines
+from billing.invoicing.issuing import Parties, copied, give_number, new_document, totals_of
+from billing.ledger.movements import document_issued, paid_from_wallet, returned_to_wallet
+from billing.models import Bill, BillingPeriod
+from billing.models.states import BillKind, BillState, WalletEntryKind
+from billing.rating.overage import OverageBill
+from billing.wallet.draw import Part, draw, total_of
+from billing.wallet.entries import add_entry, lots_of, record_usage
+
+AUTOMATIC = "automatic"
+"""Reason of an open top-up that the tenant's mandate pays."""
+
+
+async def bill_prepaid(
+    session: AsyncSession,
+    context: BillingContext,
+    period: BillingPeriod,
+    owed: OverageBill,
+    parties: Parties,
+    now_ms: int,
+) -> Bill:
+    """Issues a bill and pays it from the wallet. Its price is at most the balance (`billing.wallet.bounds`)."""
+    parts = draw(await lots_of(session, period.tenant_id), owed.taxable_paise)
+    promotion = owed.taxable_paise - total_of(parts, money=True)
+    bill = await new_document(
+        session,
+        period,
+        BillKind.OVERAGE,
+        now_ms,
+        lines=[*overage_lines(owed), *promotion_lines(promotion)],
+        taken=msgspec.to_builtins(owed.taken),
+        **totals_of(owed.taxable_paise - promotion, parties),
+        **copied(parties),
+    )
+    await give_number(session, context, bill, now_ms)
+    bill.state, bill.due_ms, bill.paid_ms, bill.paid_paise = BillState.PAID, now_ms, now_ms, bill.total_paise
+    await session.flush()
+    await document_issued(session, bill, now_ms)
+    await record_usage(session, bill, parts, now_ms)
+    await paid_from_wallet(session, bill, now_ms)
+    return bill
+
+
+async def give_back_to_wallet(session: AsyncSession, note: Bill, parts: Sequence[Part], now_ms: int) -> None:
+    """Gives back to the wallet what a credit note took from a bill that the wallet paid; its tax is an advance's again.
+
+    The note has been booked (`billing.invoicing.credit_notes.apply_note`).
+    """
+    await record_usage(session, note, parts, now_ms, back=True)
+    await returned_to_wallet(session, note, now_ms)
+
+
+async def settle_top_up(session: AsyncSession, context: BillingContext, bill: Bill, now_ms: int) -> None:
+    """Numbers the receipt voucher of a paid top-up, and adds its amount to the wallet, once."""
+    await give_number(session, context, bill, now_ms)
+    reference = f"top-up:{bill.id}"
+    await add_entry(
+        session, bill.tenant_id, WalletEntryKind.TOP_UP, bill.taxable_paise, reference, now_ms, bill_id=bill.id
+    )
+    await session.flush()
+    await document_issued(session, bill, now_ms)
+    await project(session, context.zone, bill.tenant_id, now_ms)

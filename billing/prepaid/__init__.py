@@ -1,0 +1,1 @@
+"""Filling and emptying wallets: top-ups, credit, expiry, refunds of unused money."""

@@ -1,0 +1,1 @@
+"""Mandates: registration, synchronisation, debits of bills."""

@@ -1,0 +1,1 @@
+"""Top-ups, bills paid by the wallet, expiry and refunds."""

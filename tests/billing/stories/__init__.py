@@ -1,0 +1,1 @@
+"""Random stories over whole periods, checked by a pricing of their own."""
