@@ -37,8 +37,9 @@ VALUES ($1, $2, $3, $4, $2, 'open', 1, $5, $6, $7, $8, $9, $10, 1, 2, 3)
 ROLLUPS = ("usage_daily", "usage_monthly", "usage_by_day", "usage_meters")
 FILES = """
 SELECT relname, relfilenode FROM pg_class
- WHERE relkind = 'r' AND relname ~ '^usage_' ORDER BY relname
+ WHERE relkind = 'r' AND relname ~ '^usage_' AND relname <> 'usage_refusals' ORDER BY relname
 """
+"""All but the table that migration 0013 makes."""
 
 
 async def test_a_process_of_the_older_version_goes_on_writing(books: Books) -> None:
