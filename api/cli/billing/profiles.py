@@ -68,7 +68,7 @@ def show_profile(tenant: Tenant) -> Call:
     return find
 
 
-@profile.answering("set")
+@profile.answering("set", billing=True)
 def set_one(  # noqa: PLR0913 - all that a party is
     tenant: Tenant,
     *,

@@ -49,5 +49,6 @@ async def set_profile(context: ServiceContext, tenant: UUID | str, new: ProfileB
     """Replaces the tenant's profile. Raises NotFound for the tenant, Invalid."""
     async with context.transaction(Scope.TENANT_ADMIN) as session:
         tenant_id = (await reach_tenant(context, session, tenant)).id
-        profile = msgspec.convert(new.model_dump(), profiles.Profile)
+    profile = msgspec.convert(new.model_dump(), profiles.Profile)
+    async with context.billing.tenant_transaction(tenant_id) as session:
         return ProfileItem.of(await profiles.set_profile(session, context.actor, tenant_id, profile))

@@ -122,6 +122,8 @@ def expected(
 
 def price(row: Row, plan: str | None) -> int:
     """In nano-paise."""
+    if row["period_id"] < "2026-02":
+        return 0  # a month before the tenant's first row: it had no plan
     factor = 2 if row["period_id"] == "2026-02" else 1
     if plan == "spend":
         return int(row["cost_nano_usd"]) * SPEND_RATE * factor
