@@ -6,8 +6,8 @@ caller past `intended`, so two workers never both send. No call is made inside a
 RazorpayError, and the next run continues.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Select
@@ -17,7 +17,7 @@ from billing.models import Charge, Mandate, RazorpayPlan, Refund, Subscription
 from billing.models.states import UNANSWERED
 from billing.razorpay.errors import RazorpayError, RazorpayInDoubt, RazorpayRefused
 from core.clock import now_ms
-from core.errors import NakaError
+from core.errors import NakaError, Unavailable
 from core.logs import get_logger
 
 MAX_ERROR = 500
@@ -96,3 +96,33 @@ async def advance_all(
             log.warning(waits, **{name: str(row_id)}, error=str(error))
         except Exception:
             log.exception(fails, **{name: str(row_id)})
+
+
+async def for_each_key(
+    context: BillingContext, query: Select[*tuple[Any, ...]], step: Callable[..., Awaitable[int | None]], name: str
+) -> int:
+    """`for_each` row that a query selects."""
+    async with context.database.session() as session:
+        keys = [tuple(row) for row in await session.execute(query)]
+    return await for_each(context, keys, step, name)
+
+
+async def for_each(
+    context: BillingContext, keys: Iterable[tuple[Any, ...]], step: Callable[..., Awaitable[int | None]], name: str
+) -> int:
+    """Runs a step of a duty for each key, which begins with the tenant, and returns the sum of what the steps return.
+
+    A failure is logged and left to the next run; Unavailable ends this run.
+    """
+    total, waits, fails = 0, f"{name}_waits", f"{name}_fails"
+    for key in keys:
+        said = {"tenant_id": str(key[0]), "key": [str(part) for part in key[1:]]}
+        try:
+            total += await step(context, *key) or 0
+        except Unavailable:
+            raise
+        except NakaError as error:
+            log.warning(waits, **said, error=str(error))
+        except Exception:
+            log.exception(fails, **said)
+    return total

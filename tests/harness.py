@@ -91,34 +91,25 @@ class Simulator:
 
     def ledger(self, ref: str | None = None) -> list[dict[str, Any]]:
         """Returns the messages served, all or those with this `ref`."""
-        return [row for row in self._rows(ref) if row["kind"] == "messages"]
+        return [row for row in self._items("ledger", ref) if row["kind"] == "messages"]
 
     def counts(self, ref: str | None = None) -> list[dict[str, Any]]:
         """Returns the calls of count_tokens."""
-        return [row for row in self._rows(ref) if row["kind"] == "count_tokens"]
+        return [row for row in self._items("ledger", ref) if row["kind"] == "count_tokens"]
 
     def inferences(self, ref: str | None = None) -> list[dict[str, Any]]:
         """Returns what the provider bills: a row per inference."""
-        return self._pages("inferences", ref)
+        return self._items("inferences", ref)
 
     def received(self, ref: str | None = None) -> list[dict[str, Any]]:
         """Returns the requests as they were received, with their bodies in base64."""
-        return self._pages("requests", ref)
+        return self._items("requests", ref)
 
-    def _rows(self, ref: str | None) -> list[dict[str, Any]]:
-        return self._pages("ledger", ref)
-
-    def _pages(self, route: str, ref: str | None) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        since = 0
-        while True:
-            url = f"{self.url}/_sim/{route}?since={since}" + (f"&ref={ref}" if ref else "")
-            with urllib.request.urlopen(url, timeout=30) as answer:
-                page = json.load(answer)
-            rows += page["items"]
-            if not page["items"] or page["next"] == since:
-                return rows
-            since = page["next"]
+    def _items(self, route: str, ref: str | None) -> list[dict[str, Any]]:
+        url = f"{self.url}/_sim/{route}" + (f"?ref={ref}" if ref else "")
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            items: list[dict[str, Any]] = json.load(answer)["items"]
+            return items
 
 
 class Api:
@@ -169,6 +160,12 @@ class Api:
                 return self
             time.sleep(0.02)
         raise AssertionError(f"the API did not start: {self.log.read_text()[-3000:]}")
+
+    def resident_kb(self) -> int:
+        """Returns the resident memory of the process (Linux)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+        return int(line.split()[1])
 
     def send(self, number: signal.Signals) -> None:
         """Sends a signal."""

@@ -59,6 +59,8 @@ class Call:
     codec: Callable[[], Codec]
     thinking_budget: int | None = None
     """The most tokens of thinking, where the request says so."""
+    prompt_once: int | None = None
+    """The most tokens of the prompt in the first inference of its own model; None: what is held of all inferences."""
 
 
 @dataclass(frozen=True, slots=True)

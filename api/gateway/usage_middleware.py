@@ -83,8 +83,12 @@ class UsageTrackingMiddleware:
                 self._count_refusal(error, scope.get(PRINCIPAL))
                 await problem_response(error, scope)(scope, receive, send)
                 return
-            recorder = self._settlements.recorder(grant, call.admission.count, call.admission.prompt_once)
-            recorder.hidden_thinking.budget_tokens = call.thinking_budget
+            recorder = self._settlements.recorder(
+                grant,
+                call.admission.count,
+                prompt_once=call.prompt_once,
+                thinking_budget=call.thinking_budget,
+            )
             recorder.began_s = began_s
             del call  # the relay lets go of a large prompt when the answer begins
             await self._run(grant, recorder, scope, receive, send)

@@ -36,7 +36,7 @@ class Banner:
 
 
 def banner_of(status: MoneyStatus, zone: ZoneInfo, *, is_admin: bool) -> Banner | None:
-    """The banner of a status; None while nothing has to be paid for the account to work."""
+    """The banner of a status; None while no payment is late."""
     if status.state not in _SHOWN:
         return None
     said = say(status, zone) if is_admin else say_to_user(status, zone)

@@ -16,6 +16,7 @@ from fastapi.responses import Response
 from starlette.responses import RedirectResponse
 
 from api.auth.credentials import is_secure
+from api.pages.site import see_other
 
 _SECURE, _PLAIN = "__Host-naka-once", "naka_once"
 _LIFE_S = 120
@@ -31,9 +32,8 @@ def leave(request: Request, path: str, **shown: Any) -> RedirectResponse:
     value = _packed({"for": target, **shown})
     if len(value) > _MAX:
         value = _packed({"for": target, **shown, "fields": {}})
-    answer = RedirectResponse(path, 303, {"cache-control": "no-store"})
-    secure = is_secure(request.scope)
-    name = _SECURE if secure else _PLAIN
+    answer = see_other(path)
+    name, secure = _cookie(request)
     answer.set_cookie(name, value, max_age=_LIFE_S, path="/", secure=secure, httponly=True, samesite="strict")
     return answer
 
@@ -45,7 +45,8 @@ def _packed(shown: dict[str, Any]) -> str:
 
 def take(request: Request) -> dict[str, Any]:
     """The values left for this page, or none. `forget_taken` deletes them with the answer."""
-    value = request.cookies.get(_SECURE if is_secure(request.scope) else _PLAIN)
+    name, _ = _cookie(request)
+    value = request.cookies.get(name)
     if not value:
         return {}
     try:
@@ -63,6 +64,11 @@ def take(request: Request) -> dict[str, Any]:
 def forget_taken(request: Request, answer: Response) -> None:
     """Deletes the values that this request took."""
     if getattr(request.state, _TAKEN, False):
-        secure = is_secure(request.scope)
-        name = _SECURE if secure else _PLAIN
+        name, secure = _cookie(request)
         answer.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="strict")
+
+
+def _cookie(request: Request) -> tuple[str, bool]:
+    """The cookie's name on this site, and whether it is for https only: browsers accept `__Host-` nowhere else."""
+    secure = is_secure(request.scope)
+    return _SECURE if secure else _PLAIN, secure

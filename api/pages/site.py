@@ -73,7 +73,7 @@ def render(
 
 
 async def refusal(request: Request, error: Exception) -> Response:
-    """The answer to an error: the sign-in page, or the error in words, with the navigation of whoever reads it."""
+    """The answer to an error: the sign-in page, or the error in words, with the visitor's navigation."""
     if isinstance(error, Unauthenticated) and request.method == "GET":
         if request.headers.get("sec-fetch-site") == "cross-site":
             # Browsers send no strict cookie with a link from another site (Razorpay's): load the page again from here.

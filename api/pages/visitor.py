@@ -19,7 +19,7 @@ from core.tenancy.principal import Principal, Scope
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """A signed-in person. `money` None: an error page, which reads as little as it can."""
+    """A signed-in person. `money` None: an error page, which reads as little as it can, or a POST, which redirects."""
 
     principal: Principal
     tenant: str
@@ -82,7 +82,7 @@ class PageAccess:
         principal = await caller_of(request, runtime, self._scope)
         names = await describe_caller(runtime.database, principal)
         context = context_of(request, runtime, principal)
-        money = await standing_of(context, principal.tenant_id)
+        money = await standing_of(context, principal.tenant_id) if request.method == "GET" else None
         return Visitor(principal, names.tenant, names.user, names.key_prefix, context, money)
 
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import Path, Query
 
-from api.schemas.fields import EXAMPLE_ID
+from api.schemas.fields import EXAMPLE_ID, Slug
 from api.schemas.moments import Day, Moment
 from api.schemas.pages import MAX_SIZE
 
@@ -40,5 +40,7 @@ ToDay = Annotated[Day | None, Query(alias="to", description="Last day, included"
 UserWanted = Annotated[UUID | None, Query(alias="user_id", description="Only this one", examples=[EXAMPLE_ID])]
 KeyWanted = Annotated[UUID | None, Query(alias="key_id", description="Only this one", examples=[EXAMPLE_ID])]
 ModelWanted = Annotated[str | None, Query(description="Only this one", max_length=200, examples=["claude-sonnet-4-6"])]
+PlanCode = Annotated[Slug, Path(examples=["team"])]
+PlanVersion = Annotated[int, Path(ge=1, le=1_000_000, examples=[1])]
 RequestId = Annotated[UUID, Path(examples=[EXAMPLE_ID])]
 Form = Annotated[Literal["json", "csv"], Query(alias="format")]

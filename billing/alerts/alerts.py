@@ -4,19 +4,20 @@ A duty checks every minute, off the request path. Usage comes from the rollup an
 a bill. An alert is stored once, with or without an endpoint. Postgres down: the next run finds the same alerts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import date
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import exists, func, select
+from sqlalchemy import Select, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from billing.access.periods import period_at
-from billing.alerts.balances import low_balances
+from billing.alerts.balances import low_balance, with_a_bound
 from billing.alerts.thresholds import Bound, MonitoredLimit
 from billing.context import BillingContext
 from billing.models import Alert, AlertEndpoint, BillingPeriod, Subscription
@@ -27,9 +28,9 @@ from billing.segments import effective_terms
 from billing.standing.reader import money_status, tenants_in_arrears
 from billing.standing.status import MoneyState
 from billing.standing.words import say
+from billing.writes import for_each, for_each_key
 from core.clock import now_ms
 from core.ids import uuid7, uuid7_floor
-from core.logs import get_logger
 from core.money import NANO_USD_PER_MICRO_USD, ceil_div
 from core.resilience.rates import RateLimited
 from core.settings import Settings
@@ -50,25 +51,25 @@ LOW_BALANCE = "wallet.balance_low"
 OVERDUE, HALTED = "account.overdue", "account.halted"
 TEST = "alerts.test"
 TESTS_PER_MINUTE = 10
-_MOST_LATE = 1_000
-"""Tenants in arrears that one run looks at."""
+_MOST_LATE = 100_000
+"""Tenants in arrears that one run looks at, one after the other."""
 _MINUTE_MS = 60_000
-
-log = get_logger(__name__)
 
 
 async def store_alerts(context: BillingContext) -> int:
-    """The duty LEVELS: stores an alert for every newly reached level and returns how many."""
+    """The duty LEVELS: stores an alert for every newly reached level and returns how many.
+
+    A failing tenant doesn't stop the others. Raises Unavailable.
+    """
     calendar = Calendar(context.settings.timezone)
     at_ms = now_ms()
-    found = await _renewals(context, at_ms) + await _arrears(context, at_ms) + await _low_balances(context, at_ms)
-    for tenant_id in await _busy_tenants(context, calendar, at_ms):
-        try:
-            async with context.database.session() as session:
-                found += await _store(session, tenant_id, calendar, at_ms, context.settings)
-        except Exception:
-            log.exception("alerts_fail", tenant_id=str(tenant_id))
-    return found
+    levels = partial(_levels, calendar=calendar, at_ms=at_ms)
+    found = await for_each_key(context, _busy_tenants(calendar, at_ms), levels, "usage_alert")
+    found += await for_each_key(context, _last_cycles(at_ms), partial(_renewal, at_ms=at_ms), "renewal_alert")
+    found += await for_each_key(context, with_a_bound(), partial(_low_balance, at_ms=at_ms), "balance_alert")
+    async with context.database.session() as session:
+        late = await tenants_in_arrears(session, at_ms, limit=_MOST_LATE)
+    return found + await for_each(context, [(one,) for one in late], partial(_arrears, at_ms=at_ms), "arrears_alert")
 
 
 async def send_test_alert(session: AsyncSession, tenant_id: UUID) -> Alert:
@@ -95,12 +96,16 @@ async def send_test_alert(session: AsyncSession, tenant_id: UUID) -> Alert:
     return row
 
 
-async def _busy_tenants(context: BillingContext, calendar: Calendar, at_ms: int) -> Sequence[UUID]:
+def _busy_tenants(calendar: Calendar, at_ms: int) -> Select[UUID]:
     """Tenants with usage today; no other can have reached a level since the last run."""
     today = calendar.date_of(at_ms)
     used = select(UsageDaily.tenant_id).where(UsageDaily.tenant_id == Tenant.id, UsageDaily.day == today).exists()
+    return select(Tenant.id).where(used)
+
+
+async def _levels(context: BillingContext, tenant_id: UUID, *, calendar: Calendar, at_ms: int) -> int:
     async with context.database.session() as session:
-        return (await session.scalars(select(Tenant.id).where(used))).all()
+        return await _store(session, tenant_id, calendar, at_ms, context.settings)
 
 
 async def _store(session: AsyncSession, tenant_id: UUID, calendar: Calendar, at_ms: int, settings: Settings) -> int:
@@ -126,8 +131,8 @@ async def _store(session: AsyncSession, tenant_id: UUID, calendar: Calendar, at_
 
 async def _store_alert(
     session: AsyncSession, tenant_id: UUID, key: str, kind: str, data: dict[str, Any], at_ms: int
-) -> None:
-    """Stores an alert once; it is delivered if the tenant has an endpoint."""
+) -> bool:
+    """Stores an alert once, and returns whether it is new; it is delivered if the tenant has an endpoint."""
     has_endpoint = await session.get(AlertEndpoint, tenant_id) is not None
     values = {
         "tenant_id": tenant_id,
@@ -139,13 +144,14 @@ async def _store_alert(
         "state": AlertState.PENDING if has_endpoint else AlertState.NONE,
         "due_ms": at_ms if has_endpoint else None,
     }
-    await session.execute(insert(Alert).values(values).on_conflict_do_nothing())
+    statement = insert(Alert).values(values).on_conflict_do_nothing()
+    return await session.scalar(statement.returning(Alert.id)) is not None
 
 
-async def _renewals(context: BillingContext, at_ms: int) -> int:
-    """Alerts for subscriptions in their last cycle without a successor."""
+def _last_cycles(at_ms: int) -> Select[UUID, UUID, int | None]:
+    """Subscriptions in their last cycle, without a successor or an alert, and the cycle's end."""
     following, stored = aliased(Subscription), select(Alert.key).where(Alert.kind == RENEWAL)
-    query = select(Subscription).where(
+    return select(Subscription.tenant_id, Subscription.id, Subscription.current_end_ms).where(
         Subscription.remaining_count == 0,
         Subscription.authorised_ms.is_not(None),
         Subscription.current_end_ms > at_ms,
@@ -153,47 +159,36 @@ async def _renewals(context: BillingContext, at_ms: int) -> int:
         func.concat("renewal:", Subscription.id).not_in(stored),
         ~exists().where(following.replaces == Subscription.id, following.authorised_ms.is_not(None)),
     )
+
+
+async def _renewal(context: BillingContext, tenant_id: UUID, subscription_id: UUID, ends_ms: int, *, at_ms: int) -> int:
+    data = {"tenant_id": str(tenant_id), "subscription_id": str(subscription_id), "ends_at_ms": ends_ms}
     async with context.database.session() as session:
-        rows = (await session.scalars(query)).all()
-        for row in rows:
-            data = {"tenant_id": str(row.tenant_id), "subscription_id": str(row.id), "ends_at_ms": row.current_end_ms}
-            await _store_alert(session, row.tenant_id, f"renewal:{row.id}", RENEWAL, data, at_ms)
-    return len(rows)
+        return await _store_alert(session, tenant_id, f"renewal:{subscription_id}", RENEWAL, data, at_ms)
 
 
-async def _low_balances(context: BillingContext, at_ms: int) -> int:
-    """Alerts of wallets below their tenants' bounds."""
-    found = await low_balances(context, at_ms)
-    for tenant_id, key, data in found:
-        async with context.database.session() as session:
-            await _store_alert(session, tenant_id, key, LOW_BALANCE, data, at_ms)
-    return len(found)
-
-
-async def _arrears(context: BillingContext, at_ms: int) -> int:
-    """Alerts for tenants that became overdue or halted, in the words of their pages; one for each state and start."""
+async def _low_balance(context: BillingContext, tenant_id: UUID, low_paise: int, *, at_ms: int) -> int:
     async with context.database.session() as session:
-        late = await tenants_in_arrears(session, at_ms, limit=_MOST_LATE)
-        told = select(Alert.tenant_id, Alert.key).where(Alert.tenant_id.in_(late), Alert.kind.in_((OVERDUE, HALTED)))
-        known = {tuple(row) for row in await session.execute(told)}
-        stored = 0
-        for tenant_id in late:
-            status = await money_status(session, tenant_id, at_ms)
-            key = f"{status.state.value}:{status.since_ms}"
-            if not status.needs_payment or (tenant_id, key) in known:
-                continue
-            data = {
-                "tenant_id": str(tenant_id),
-                "state": status.state.value,
-                "text": say(status, context.zone).whole,
-                "overdue_paise": status.overdue_paise,
-                "since_ms": status.since_ms,
-                "access": status.now.access.value,
-            }
-            kind = HALTED if status.state is MoneyState.HALTED else OVERDUE
-            await _store_alert(session, tenant_id, key, kind, data, at_ms)
-            stored += 1
-    return stored
+        found = await low_balance(session, tenant_id, low_paise, at_ms)
+        return found is not None and await _store_alert(session, tenant_id, found[0], LOW_BALANCE, found[1], at_ms)
+
+
+async def _arrears(context: BillingContext, tenant_id: UUID, *, at_ms: int) -> int:
+    """Alerts a tenant that became overdue or halted, in the words of its pages; once for each state and start."""
+    async with context.database.session() as session:
+        status = await money_status(session, tenant_id, at_ms)
+        if not status.needs_payment:
+            return 0
+        data = {
+            "tenant_id": str(tenant_id),
+            "state": status.state.value,
+            "text": say(status, context.zone).whole,
+            "overdue_paise": status.overdue_paise,
+            "since_ms": status.since_ms,
+            "access": status.now.access.value,
+        }
+        key, kind = f"{status.state.value}:{status.since_ms}", HALTED if status.state is MoneyState.HALTED else OVERDUE
+        return await _store_alert(session, tenant_id, key, kind, data, at_ms)
 
 
 def _data(tenant_id: UUID, one: MonitoredLimit, level: int, settings: Settings) -> dict[str, Any]:

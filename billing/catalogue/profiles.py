@@ -127,7 +127,7 @@ async def treatments_served(session: AsyncSession) -> tuple[Treatment, ...]:
 
 
 async def supply_for(session: AsyncSession, tenant_id: UUID) -> Supply:
-    """How the tenant is taxed now. Raises Invalid if it can't be billed."""
+    """The tenant's tax treatment now. Raises Invalid if it can't be billed."""
     try:
         return supply_between(await get_profile(session, tenant_id), await get_supplier(session))
     except NotFound as error:
@@ -135,7 +135,7 @@ async def supply_for(session: AsyncSession, tenant_id: UUID) -> Supply:
 
 
 def supply_between(profile: Profile, own: Supplier) -> Supply:
-    """How this customer of this supplier is taxed. Raises Invalid if it can't be billed."""
+    """The tax treatment of this customer of this supplier. Raises Invalid if it can't be billed."""
     customer = Customer(profile.country, profile.state, profile.gstin)
     try:
         return supply_to(customer, supplier_state=own.state, has_lut=own.lut_number is not None)

@@ -44,7 +44,6 @@ async def apply_link_payments(
     """
     charge = await session.get_one(Charge, (charge.tenant_id, charge.id))
     bill = await session.get_one(Bill, (charge.tenant_id, charge.bill_id))
-    was_due = due_of(bill)
     captured = await _apply_to_bill(session, context, charge, bill, payments, now_ms)
     charge.razorpay_id, charge.short_url = link.id, link.short_url
     charge.order_id, charge.checked_ms = link.order_id or charge.order_id, now_ms
@@ -56,8 +55,6 @@ async def apply_link_payments(
         enqueue_after_commit(session, COLLECT)
     elif charge.state in {*UNANSWERED, ChargeState.FAILED}:
         charge.state, charge.error, charge.ended_ms = ChargeState.SUBMITTED, None, None
-    if was_due and not due_of(bill):
-        await project(session, context.zone, bill.tenant_id, now_ms)
 
 
 async def apply_debit(
@@ -70,21 +67,18 @@ async def apply_debit(
     """
     charge = await session.get_one(Charge, (charge.tenant_id, charge.id))
     bill = await session.get_one(Bill, (charge.tenant_id, charge.bill_id))
-    was_due = due_of(bill)
     captured = await _apply_to_bill(session, context, charge, bill, payments, now_ms)
     charge.checked_ms = now_ms
     if captured:
-        charge.payment_id = charge.razorpay_id = captured[-1].id
+        charge.razorpay_id = captured[-1].id
         _end(charge, ChargeState.PAID, None, now_ms)
     elif payments and charge.state in LIVE:
-        charge.payment_id = charge.razorpay_id = payments[-1].id
+        charge.razorpay_id = payments[-1].id
         if all(payment.status == "failed" for payment in payments):
             _end(charge, ChargeState.VOID, payments[-1].error_description or "the debit failed", now_ms)
             enqueue_after_commit(session, COLLECT)
         else:
             charge.state, charge.error = ChargeState.SUBMITTED, None
-    if was_due and not due_of(bill):
-        await project(session, context.zone, bill.tenant_id, now_ms)
 
 
 async def apply_invoice_payment(
@@ -155,12 +149,16 @@ async def _apply_to_bill(
     payments: Sequence[entities.Payment],
     now_ms: int,
 ) -> Sequence[entities.Payment]:
-    """Applies the captured payments of a charge, each once, and refunds the excess. Returns them, oldest first."""
+    """Applies the captured payments of a charge, each once, and refunds the excess. Returns them, oldest first.
+
+    Projects once if they pay the bill; what they pay is in the wallet by then, if it is a top-up.
+    """
     captured = [payment for payment in payments if payment.status in CAPTURED]
     captured.sort(key=lambda one: (one.created_at, one.id))
     if captured and bill.kind == BillKind.RECEIPT_VOUCHER and bill.state == BillState.VOID:
         # Money came for a top-up that was given up: captured late, or the link was paid while it was cancelled.
         bill.state, bill.reason = BillState.OPEN, None
+    was_due = due_of(bill)
     for payment in captured:
         row, waits = await record_payment(session, charge.tenant_id, payment, charge_id=charge.id)
         if waits:
@@ -170,6 +168,8 @@ async def _apply_to_bill(
             await session.flush()
             await payment_received(session, row, [(bill, row.applied_paise)], now_ms)
             await _refund_excess(session, context, row, row.excess_paise)
+    if was_due and not due_of(bill):
+        await project(session, context.zone, bill.tenant_id, now_ms)
     return captured
 
 
@@ -200,7 +200,7 @@ async def _apply_line(
 async def _pay(session: AsyncSession, context: BillingContext, bill: Bill, paise: int, now_ms: int) -> int:
     """Applies up to `paise` to the bill and returns how much. A bill paid by it has its other charges cancelled.
 
-    A top-up paid by it gets its number and its entry in the wallet.
+    A top-up paid by it gets its number and its entry in the wallet. Project afterwards.
     """
     applied = min(paise, due_of(bill))
     if not applied:

@@ -225,5 +225,5 @@ def is_stuck(charge: Charge, at_ms: int) -> bool:
 
 
 def link_expiry_ms(context: BillingContext, at_ms: int) -> int:
-    """When a link made now expires. Razorpay accepts 15 minutes to 6 months, by its own clock."""
+    """The expiry of a link made now. Razorpay accepts 15 minutes to 6 months, by its own clock."""
     return at_ms + min(max(context.rules.link_expires_ms, 20 * 60_000), 180 * DAY_MS)

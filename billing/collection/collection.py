@@ -18,7 +18,6 @@ from billing.collection.payment_links import apply_link, cancel_link, refresh_li
 from billing.context import BillingContext
 from billing.findings.resolved import resolve_findings
 from billing.invoicing.fee_credits import credit_refunded_fees
-from billing.mandates.sync import MANDATE_NOTE, refresh_mandate_by_payment
 from billing.models import Bill, Charge
 from billing.models.states import LIVE, UNANSWERED, ChargeState, Instrument
 from billing.payments.refunds import send_refunds
@@ -130,11 +129,8 @@ async def refresh_charge_by_link(context: BillingContext, link_id: str, referenc
 async def refresh_charge_by_payment(context: BillingContext, payment: Payment) -> bool:
     """Refreshes the charge whose link or debit a payment came on, found by its notes or order; False if none.
 
-    This also finds money on a link that was believed gone. A payment that authorised a mandate refreshes that. Raises
-    RazorpayError, Unavailable.
+    This also finds money on a link that was believed gone. Raises RazorpayError, Unavailable.
     """
-    if MANDATE_NOTE in payment.notes:
-        return await refresh_mandate_by_payment(context, payment) is not None
     charge_id = _uuid(payment.notes.get("charge"))
     known = Charge.order_id == payment.order_id if charge_id is None else Charge.id == charge_id
     if charge_id is None and payment.order_id is None:

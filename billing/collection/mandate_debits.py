@@ -52,7 +52,7 @@ async def refresh_debit(context: BillingContext, charge: Charge) -> None:
         after = await session.get_one(Charge, (charge.tenant_id, charge.id))
         key = f"debit_pending:{charge.id}"
         if is_stuck(after, now_ms()):
-            detail = {"charge_id": str(charge.id), "payment_id": after.payment_id}
+            detail = {"charge_id": str(charge.id), "payment_id": after.razorpay_id}
             await record_finding(session, key, "debit_pending", tenant_id=charge.tenant_id, **detail)
     if after.mandate_id is not None and after.state != ChargeState.PAID:
         await refresh_mandate(context, charge.tenant_id, after.mandate_id)  # the customer may have ended or paused it
@@ -71,8 +71,8 @@ async def _found_payment(context: BillingContext, charge: Charge) -> bool:
 async def _payments(context: BillingContext, charge: Charge) -> list[Payment]:
     """Every attempt at the debit, oldest first. The known one is fetched, since the list may lag."""
     found = {one.id: one for one in await context.razorpay.payments_of_order(str(charge.order_id))}
-    if charge.payment_id is not None:
-        found[charge.payment_id] = await context.razorpay.fetch_payment(charge.payment_id)
+    if charge.razorpay_id is not None:
+        found[charge.razorpay_id] = await context.razorpay.fetch_payment(charge.razorpay_id)
     return sorted(found.values(), key=lambda one: (one.created_at, one.id))
 
 
@@ -148,7 +148,7 @@ async def _adopt(context: BillingContext, charge: Charge, payment_id: str) -> No
     """Stores the payment's id. Its outcome comes a day later."""
     async with context.locked(charge) as (_, fresh):
         if fresh.state in UNANSWERED:
-            fresh.state, fresh.payment_id, fresh.razorpay_id = ChargeState.SUBMITTED, payment_id, payment_id
+            fresh.state, fresh.razorpay_id = ChargeState.SUBMITTED, payment_id
             fresh.error, fresh.checked_ms = None, now_ms()
 
 

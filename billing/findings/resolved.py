@@ -6,8 +6,9 @@ when it looks again: only Razorpay shows that they are gone. Postgres down: Unav
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, and_, cast, exists, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, Uuid, and_, case, cast, exists, func, not_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.models import (
@@ -35,6 +36,7 @@ from billing.models.states import (
 )
 
 _ENDED_DISPUTES = ("won", "closed")
+_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 
 async def resolve_findings(session: AsyncSession, now_ms: int) -> None:
@@ -56,13 +58,19 @@ async def resolve_others(session: AsyncSession, kind: str, found: set[str], now_
     await session.execute(statement.execution_options(synchronize_session=False))
 
 
+def named_id(key: str) -> ColumnElement[UUID | None]:
+    """The id that a finding's detail names; null if it isn't one. Typed, so that the row's index serves it."""
+    return _id_in(_named(key))
+
+
 def _gone() -> Mapping[str, ColumnElement[bool]]:
     """The condition of each kind, on a finding and what it names."""
     overpaid = func.greatest(-balance_sql(), 0)
     return {
         "bill_held": _one(Bill, "bill", Bill.state != BillState.HELD),
         "cancel_refused": exists().where(
-            BillingFinding.key == func.concat("cancel:", cast(Subscription.id, Text)),
+            Subscription.tenant_id == BillingFinding.tenant_id,
+            Subscription.id == _id_in(func.split_part(BillingFinding.key, ":", 2)),
             or_(
                 Subscription.status.in_(TERMINAL),
                 Subscription.cancel_state.is_(None),
@@ -77,7 +85,8 @@ def _gone() -> Mapping[str, ColumnElement[bool]]:
             BillingPeriod.closed_ms > BillingFinding.seen_ms,
         ),
         "credit_unpaid": exists().where(
-            cast(Bill.id, Text) == _named("bill"),
+            Bill.tenant_id == BillingFinding.tenant_id,
+            Bill.id == named_id("bill"),
             overpaid <= _paid_back() - func.coalesce(_sum_of(Payment.excess_paise, Payment.bill_id == Bill.id), 0),
         ),
         "debit_pending": _one(Charge, "charge_id", Charge.state != ChargeState.SUBMITTED),
@@ -128,9 +137,14 @@ def _named(key: str) -> ColumnElement[str]:
     return named
 
 
+def _id_in(text: ColumnElement[str]) -> ColumnElement[UUID | None]:
+    """The text as an id; null instead of an error, which would stop the duty for all findings."""
+    return case((text.regexp_match(_UUID), cast(text, Uuid)))
+
+
 def _one(table: Any, key: str, condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether the row that the finding names is so."""
-    return exists().where(cast(table.id, Text) == _named(key), condition)
+    """Whether the row that the finding names is so. Every finding of these kinds is recorded with its tenant."""
+    return exists().where(table.tenant_id == BillingFinding.tenant_id, table.id == named_id(key), condition)
 
 
 def _is_settled_bill() -> ColumnElement[bool]:

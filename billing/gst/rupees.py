@@ -1,5 +1,9 @@
-"""Amounts in rupees, in figures and in words of lakhs and crores. Pure, exact, from paise."""
+"""Amounts in rupees, in figures and in words of lakhs and crores, and as people type them. Pure, exact, in paise."""
 
+import re
+from decimal import Decimal
+
+from core.errors import Invalid
 from core.figures import grouped
 
 PAISE_PER_RUPEE = 100
@@ -12,6 +16,7 @@ _SMALL = (
 )
 _TENS = ("", "", "Twenty", "Thirty", "Forty", "Fifty", "Sixty", "Seventy", "Eighty", "Ninety")
 # fmt: on
+_TYPED = re.compile(r"([0-9]{1,15}|[0-9]{1,3}(,[0-9]{2,3}){0,4},[0-9]{3})(\.[0-9]{1,6})?")
 _SCALES = ((CRORE, "Crore"), (100_000, "Lakh"), (1_000, "Thousand"), (100, "Hundred"))
 
 
@@ -19,6 +24,22 @@ def rupees(amount_paise: int) -> str:
     """An amount in figures: `₹1,23,456.78`; a credit is `-₹1,23,456.78`."""
     whole, paise = divmod(abs(amount_paise), PAISE_PER_RUPEE)
     return f"{'-' if amount_paise < 0 else ''}₹{grouped(whole)}.{paise:02d}"
+
+
+def plain_rupees(amount_paise: int) -> str:
+    """An amount that is not negative, with two decimals and no signs, as programs read it: `2999.00`."""
+    whole, paise = divmod(amount_paise, PAISE_PER_RUPEE)
+    return f"{whole}.{paise:02d}"
+
+
+def in_paise(text: str) -> int:
+    """Exact paise of a typed amount: `2999.00`, `1,00,000`. Raises Invalid."""
+    if not _TYPED.fullmatch(text):
+        raise Invalid(f"{text!r} is not an amount in rupees, such as 2999.00")
+    amount = Decimal(text.replace(",", "")) * PAISE_PER_RUPEE
+    if amount != int(amount):
+        raise Invalid(f"{text!r} has a part of a paisa")
+    return int(amount)
 
 
 def in_words(amount_paise: int) -> str:

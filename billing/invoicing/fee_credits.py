@@ -7,21 +7,23 @@ Unavailable.
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, Text, cast, func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.catalogue.profiles import supply_from_json
 from billing.context import BillingContext
 from billing.documents.bill_lines import BasePrice, base_lines
-from billing.findings.resolved import resolve_findings
+from billing.findings.resolved import named_id
 from billing.gst.tax import gross_of, largest_net_of, tax_on
 from billing.invoicing.credit_notes import apply_note
 from billing.invoicing.issuing import finalise, new_document
 from billing.models import Bill, BillingFinding, Payment, Plan, Refund
 from billing.models.bills import SMALLEST_PAISE
 from billing.models.states import BillKind, RefundState
+from billing.writes import for_each_key
 from core.clock import now_ms
 
 BY_HAND = "razorpay:"
@@ -29,22 +31,27 @@ BY_HAND = "razorpay:"
 
 
 async def credit_refunded_fees(context: BillingContext) -> None:
-    """Issues the notes that open findings of refunds by hand ask for. Raises Unavailable."""
-    key = func.concat("refund_by_hand:", cast(Refund.id, Text))
+    """Issues the notes that open findings of refunds by hand ask for; a failing one doesn't stop the others.
+
+    Raises Unavailable.
+    """
+    refund = (Refund.tenant_id == BillingFinding.tenant_id) & (Refund.id == named_id("refund_id"))
     query = (
         select(Bill.tenant_id, Bill.id)
         .distinct()
-        .join(Payment, (Payment.tenant_id == Bill.tenant_id) & (Payment.bill_id == Bill.id))
-        .join(Refund, (Refund.tenant_id == Payment.tenant_id) & (Refund.payment_id == Payment.razorpay_id))
-        .join(BillingFinding, BillingFinding.key == key)
-        .where(Bill.kind == BillKind.BASE, BillingFinding.closed_ms.is_(None))
-        .where(Refund.state == RefundState.PROCESSED)
+        .select_from(BillingFinding)
+        .join(Refund, refund)
+        .join(Payment, (Payment.tenant_id == Refund.tenant_id) & (Payment.razorpay_id == Refund.payment_id))
+        .join(Bill, (Bill.tenant_id == Payment.tenant_id) & (Bill.id == Payment.bill_id))
+        .where(BillingFinding.kind == "refund_by_hand", BillingFinding.closed_ms.is_(None))
+        .where(Bill.kind == BillKind.BASE, Refund.state == RefundState.PROCESSED)
     )
-    async with context.database.session() as session:
-        found = (await session.execute(query)).all()
-    for tenant_id, bill_id in found:
-        async with context.tenant_transaction(tenant_id) as session:
-            await _credit(session, context, await session.get_one(Bill, (tenant_id, bill_id)))
+    await for_each_key(context, query, _credit_one, "fee_credit")
+
+
+async def _credit_one(context: BillingContext, tenant_id: UUID, bill_id: UUID) -> None:
+    async with context.tenant_transaction(tenant_id) as session:
+        await _credit(session, context, await session.get_one(Bill, (tenant_id, bill_id)))
 
 
 async def _credit(session: AsyncSession, context: BillingContext, bill: Bill) -> None:
@@ -73,7 +80,6 @@ async def _credit(session: AsyncSession, context: BillingContext, bill: Bill) ->
     )
     await finalise(session, context, note, at_ms)
     await apply_note(session, bill, note, at_ms)
-    await resolve_findings(session, at_ms)
 
 
 async def _given_back(session: AsyncSession, bill: Bill) -> int:

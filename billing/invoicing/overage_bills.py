@@ -40,11 +40,12 @@ async def bill_usage(
     now_ms: int,
 ) -> Sequence[Bill]:
     """Issues or holds the documents that the reading requires; empty if none. The tenant's lock is held."""
-    terms = await billed_terms(session, period, now_ms)
     documents = await documents_of(session, period)
+    billed = billed_by(bill for bill in documents if not is_draft(bill))
+    terms = await billed_terms(session, period, billed, now_ms)
     drafts = [bill for bill in documents if is_draft(bill)]
     numbered = [bill for bill in documents if bill.number is not None]
-    owed = price_period(reading, terms, billed_by(bill for bill in documents if not is_draft(bill)))
+    owed = price_period(reading, terms, billed)
     lack_profile = any(draft.reason == NO_PROFILE for draft in drafts)
     if drafts and billed_by(drafts).equals(owed.taken) and not (lack_profile and parties):
         return ()

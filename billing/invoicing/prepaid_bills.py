@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from billing.access.projection import project
 from billing.context import BillingContext
 from billing.documents.bill_lines import overage_lines, promotion_lines
 from billing.invoicing.issuing import Parties, copied, give_number, new_document, totals_of
@@ -65,7 +64,7 @@ async def give_back_to_wallet(session: AsyncSession, note: Bill, parts: Sequence
 
 
 async def settle_top_up(session: AsyncSession, context: BillingContext, bill: Bill, now_ms: int) -> None:
-    """Numbers the receipt voucher of a paid top-up, and adds its amount to the wallet, once."""
+    """Numbers the receipt voucher of a paid top-up, and adds its amount to the wallet, once. Project afterwards."""
     await give_number(session, context, bill, now_ms)
     reference = f"top-up:{bill.id}"
     await add_entry(
@@ -73,4 +72,3 @@ async def settle_top_up(session: AsyncSession, context: BillingContext, bill: Bi
     )
     await session.flush()
     await document_issued(session, bill, now_ms)
-    await project(session, context.zone, bill.tenant_id, now_ms)

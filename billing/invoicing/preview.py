@@ -40,7 +40,8 @@ async def upcoming_charges(
     period = await _current(session, context, tenant_id, now_ms)
     reading = await read_period(session, tenant_id, period.period_id)
     documents: list[Bill] = [bill for bill in await documents_of(session, period) if not is_draft(bill)]
-    owed = price_period(reading, await billed_terms(session, period, now_ms), billed_by(documents))
+    billed = billed_by(documents)
+    owed = price_period(reading, await billed_terms(session, period, billed, now_ms), billed)
     parties = await parties_of(session, tenant_id)
     return UpcomingCharges(
         period=period,

@@ -19,11 +19,8 @@ from billing.models.states import BillState, PeriodKind, PeriodState
 from billing.rating.overage import PastAllowance, Reading, price_period
 from billing.readings import read_period
 from billing.segments import effective_terms
+from billing.writes import for_each_key
 from core.clock import now_ms
-from core.errors import Unavailable
-from core.logs import get_logger
-
-log = get_logger(__name__)
 
 
 async def bill_thresholds(context: BillingContext) -> int:
@@ -31,17 +28,7 @@ async def bill_thresholds(context: BillingContext) -> int:
 
     A failing period doesn't stop the others. Raises Unavailable.
     """
-    async with context.database.session() as session:
-        keys = [(tenant_id, period_id) for tenant_id, period_id in await session.execute(_running(now_ms()))]
-    made = 0
-    for tenant_id, period_id in keys:
-        try:
-            made += await bill_if_reached(context, tenant_id, period_id)
-        except Unavailable:
-            raise
-        except Exception:
-            log.exception("threshold_bill_failed", tenant=str(tenant_id), period=period_id)
-    return made
+    return await for_each_key(context, _running(now_ms()), bill_if_reached, "threshold_bill")
 
 
 async def bill_if_reached(context: BillingContext, tenant_id: UUID, period_id: str) -> bool:

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from billing.gst.rupees import plain_rupees
 from billing.models import Bill, LedgerEntry
 from billing.models.ledger import ACCOUNTS
 from billing.models.states import LedgerEntryKind
@@ -107,11 +108,6 @@ async def tally_xml(batches: AsyncIterator[Sequence[BookedEntry]]) -> AsyncItera
     async for entries in batches:
         yield "".join(_voucher(entry) for entry in entries)
     yield "</REQUESTDATA></IMPORTDATA></BODY></ENVELOPE>\n"
-
-
-def plain_rupees(paise: int) -> str:
-    """Rupees with two decimals and no signs, as programs read them."""
-    return f"{paise // 100}.{paise % 100:02d}"
 
 
 def _booked(entry: LedgerEntry, slug: str, number: str | None, zone: ZoneInfo) -> BookedEntry:

@@ -104,17 +104,15 @@ async def _create(context: BillingContext, row: Mandate) -> None:
             notes=notes_of(fresh),
         ),
         apply=partial(adopt_registration, context, row.tenant_id, row.id),
-        on_refused=partial(_refuse, context, row),
+        on_refused=partial(_refuse, context, fresh),
         on_error=partial(release, context, fresh),
     )
 
 
 async def _refuse(context: BillingContext, row: Mandate, refused: RazorpayRefused) -> None:
-    """Voids a wish that Razorpay refuses. A refusal of our key isn't the wish's fault."""
+    """Voids a wish that Razorpay refuses. A refusal of our key isn't the wish's fault. `row`: as it was claimed."""
     if not refused.is_invalid_request:
-        async with context.locked(row) as (_, fresh):
-            if fresh.state == MandateState.SUBMITTING:
-                fresh.state, fresh.error = MandateState.INTENDED, str(refused)[:MAX_ERROR]
+        await release(context, row, refused)
         raise refused
     async with context.locked(row) as (_, fresh):
         if fresh.state in UNANSWERED:

@@ -118,12 +118,11 @@ class Charge(Base):
     reference: Mapped[str] = mapped_column(Text, unique=True)
     subscription_id: Mapped[UUID | None]
     razorpay_id: Mapped[str | None] = mapped_column(Text, unique=True)
+    """The payment link, the add-on, or the debit's newest payment."""
     short_url: Mapped[str | None] = mapped_column(Text)
     order_id: Mapped[str | None] = mapped_column(Text)
     mandate_id: Mapped[UUID | None]
     """The mandate that a debit is made on."""
-    payment_id: Mapped[str | None] = mapped_column(Text)
-    """The debit's payment at Razorpay."""
     razorpay_invoice_id: Mapped[str | None] = mapped_column(Text)
     """The invoice that carries an add-on, which can't be deleted from then on."""
     wanted_void: Mapped[str | None] = mapped_column(Text)

@@ -1,4 +1,4 @@
-"""Mandates: what a tenant allows to be debited for its usage without paying each bill by hand."""
+"""Mandates: a tenant's permission to debit bills for usage, so that it need not pay each by hand."""
 
 from uuid import UUID
 

@@ -61,7 +61,7 @@ class Subscription(Base):
     paid_count: Mapped[int] = mapped_column(server_default="0")
     remaining_count: Mapped[int | None]
     authorised_ms: Mapped[int | None] = mapped_column(BigInteger)
-    """When it was first seen authorised."""
+    """The time at which it was first seen authorised."""
     paid_through_ms: Mapped[int | None] = mapped_column(BigInteger)
     """End of the last paid cycle."""
 

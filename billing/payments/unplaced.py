@@ -15,7 +15,7 @@ from core.tenancy.models import Tenant
 _NOTES = ("charge", "bill", "naka_subscription", "naka_mandate", "mandate")
 
 
-def bears_our_notes(payment: entities.Payment) -> bool:
+def has_our_notes(payment: entities.Payment) -> bool:
     """Whether a payment says that it is ours, of this database or another."""
     return _uuid(payment.notes.get("tenant_id")) is not None and any(note in payment.notes for note in _NOTES)
 
@@ -23,7 +23,7 @@ def bears_our_notes(payment: entities.Payment) -> bool:
 async def report_unplaced(context: BillingContext, payment: entities.Payment) -> bool:
     """Records the finding; False if the payment isn't captured, or its notes aren't ours."""
     tenant_id = _uuid(payment.notes.get("tenant_id"))
-    if payment.status not in CAPTURED or tenant_id is None or not bears_our_notes(payment):
+    if payment.status not in CAPTURED or tenant_id is None or not has_our_notes(payment):
         return False
     async with context.database.session() as session:
         tenant = await session.get(Tenant, tenant_id)

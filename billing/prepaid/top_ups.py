@@ -8,7 +8,7 @@ is gone. Money that comes for one that was given up is added all the same. Postg
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.access.periods import new_period, period_at
@@ -21,6 +21,7 @@ from billing.models.states import LIVE, BillKind, BillState, ChargeState, Period
 from billing.rating.overage import PastAllowance
 from billing.rating.terms import terms_of
 from billing.wallet.bounds import unused_paise
+from billing.writes import for_each_key
 from core.clock import now_ms
 from core.errors import Conflict, Invalid
 from core.tenancy.accounts import find_tenant
@@ -51,6 +52,8 @@ async def top_up(
     at_ms = now_ms()
     async with context.tenant_transaction(tenant_id) as session:
         plan = await prepaid_plan(session, tenant_id, at_ms)
+        if plan is None:
+            raise Conflict("the plan is not prepaid, so it has no wallet")
         parties = await parties_of(session, tenant_id)
         if parties is None:
             raise Invalid("a billing profile is required first")
@@ -80,8 +83,8 @@ async def top_up(
     return bill
 
 
-async def prepaid_plan(session: AsyncSession, tenant_id: UUID, at_ms: int) -> Plan:
-    """The plan in force, which is prepaid. Raises Conflict if it isn't."""
+async def prepaid_plan(session: AsyncSession, tenant_id: UUID, at_ms: int) -> Plan | None:
+    """The plan in force if it is prepaid, else None. Raises NotFound."""
     period = await period_at(session, tenant_id, at_ms)
     if period is not None:
         key: tuple[str | None, int | None] = (period.plan_code, period.plan_version)
@@ -89,9 +92,7 @@ async def prepaid_plan(session: AsyncSession, tenant_id: UUID, at_ms: int) -> Pl
         tenant = await find_tenant(session, tenant_id)
         key = (tenant.plan_code, tenant.plan_version)
     plan = None if key[0] is None else await session.get(Plan, key)
-    if plan is None or terms_of(plan).past_allowance is not PastAllowance.PREPAID:
-        raise Conflict("the plan is not prepaid, so it has no wallet")
-    return plan
+    return plan if plan is not None and terms_of(plan).past_allowance is PastAllowance.PREPAID else None
 
 
 async def open_top_ups(session: AsyncSession, tenant_id: UUID) -> Sequence[Bill]:
@@ -103,22 +104,23 @@ async def open_top_ups(session: AsyncSession, tenant_id: UUID) -> Sequence[Bill]
 
 
 async def give_up_unpaid(context: BillingContext) -> None:
-    """Gives up every top-up whose only charge is gone."""
+    """Gives up every top-up whose only charge is gone. A failing one doesn't stop the others."""
+    await for_each_key(context, _unpaid().order_by(Bill.id), _give_up_unpaid, "top_up")
+
+
+def _unpaid() -> Select[UUID, UUID]:
     its = select(Charge.id).where(Charge.tenant_id == Bill.tenant_id, Charge.bill_id == Bill.id)
     waits = its.where(Charge.state.in_((*LIVE, ChargeState.FAILED, ChargeState.PAID))).exists()
-    query = (
-        select(Bill.tenant_id, Bill.id)
-        .where(Bill.kind == BillKind.RECEIPT_VOUCHER, Bill.state == BillState.OPEN, its.exists(), ~waits)
-        .order_by(Bill.id)
+    return select(Bill.tenant_id, Bill.id).where(
+        Bill.kind == BillKind.RECEIPT_VOUCHER, Bill.state == BillState.OPEN, its.exists(), ~waits
     )
-    async with context.database.session() as session:
-        keys = (await session.execute(query)).all()
-    for tenant_id, bill_id in keys:
-        async with context.tenant_transaction(tenant_id) as session:
-            still = query.where(Bill.tenant_id == tenant_id, Bill.id == bill_id)
-            if (await session.execute(still)).one_or_none() is not None:
-                bill = await session.get_one(Bill, (tenant_id, bill_id))
-                give_up(session, bill, "not paid")
+
+
+async def _give_up_unpaid(context: BillingContext, tenant_id: UUID, bill_id: UUID) -> None:
+    async with context.tenant_transaction(tenant_id) as session:
+        still = _unpaid().where(Bill.tenant_id == tenant_id, Bill.id == bill_id)
+        if (await session.execute(still)).one_or_none() is not None:
+            give_up(session, await session.get_one(Bill, (tenant_id, bill_id)), "not paid")
 
 
 def give_up(session: AsyncSession, bill: Bill, why: str) -> None:

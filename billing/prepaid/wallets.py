@@ -3,7 +3,6 @@
 Every step is idempotent, and a failing tenant doesn't stop the others. Postgres down: Unavailable.
 """
 
-from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from sqlalchemy import Select, and_, func, select
@@ -21,24 +20,22 @@ from billing.prepaid.expiry import expire_credit, with_expired_credit
 from billing.prepaid.top_ups import give_up_unpaid, open_top_ups, prepaid_plan, top_up
 from billing.wallet.bounds import IS_PREPAID, unused_paise
 from billing.wallet.funds import NEAR_MS
+from billing.writes import for_each_key
 from core.clock import DAY_MS, now_ms
-from core.errors import NakaError, Unavailable
-from core.logs import get_logger
 from core.tenancy.audit import Actor
 
 AFTER_FAILURE_MS = DAY_MS
 """Time after an automatic top-up that failed until the next is tried."""
 _ACTOR = Actor("worker:wallets")
 
-log = get_logger(__name__)
-
 
 async def run_wallets(context: BillingContext) -> None:
     """One run. Raises Unavailable."""
     await give_up_unpaid(context)
-    await _each(context, with_expired_credit(now_ms()), expire_credit)
-    await _each(context, _near_a_boundary(now_ms()), _divide)
-    await _each(context, select(WalletSettings.tenant_id).where(WalletSettings.top_up_paise.is_not(None)), _refill)
+    await for_each_key(context, with_expired_credit(now_ms()), expire_credit, "wallet_expiry")
+    await for_each_key(context, _near_a_boundary(now_ms()), _divide, "wallet_division")
+    refilled = select(WalletSettings.tenant_id).where(WalletSettings.top_up_paise.is_not(None))
+    await for_each_key(context, refilled, _refill, "wallet_refill")
 
 
 def _near_a_boundary(at_ms: int) -> Select[UUID]:
@@ -66,7 +63,8 @@ async def _refill(context: BillingContext, tenant_id: UUID) -> None:
             return
         if any(bill.reason == AUTOMATIC for bill in await open_top_ups(session, tenant_id)):
             return
-        await prepaid_plan(session, tenant_id, at_ms)
+        if await prepaid_plan(session, tenant_id, at_ms) is None:
+            return
         gross_paise = gross_of(paise, await supply_for(session, tenant_id))
         mandate = await mandate_for(session, tenant_id, gross_paise)
         if mandate is None or await _failed_lately(session, tenant_id, at_ms):
@@ -84,19 +82,3 @@ async def _failed_lately(session: AsyncSession, tenant_id: UUID, at_ms: int) -> 
         .where(func.coalesce(Charge.ended_ms, Bill.created_ms) > at_ms - AFTER_FAILURE_MS)
     )
     return await session.scalar(query.limit(1)) is not None
-
-
-async def _each(
-    context: BillingContext, tenants: Select[UUID], step: Callable[[BillingContext, UUID], Awaitable[None]]
-) -> None:
-    async with context.database.session() as session:
-        found = (await session.scalars(tenants)).all()
-    for tenant_id in found:
-        try:
-            await step(context, tenant_id)
-        except Unavailable:
-            raise
-        except NakaError as error:
-            log.warning("wallet_waits", tenant_id=str(tenant_id), error=str(error))
-        except Exception:
-            log.exception("wallet_fails", tenant_id=str(tenant_id))

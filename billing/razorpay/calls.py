@@ -100,7 +100,7 @@ def given(body: Json, **fields: Any) -> Json:
     return body | {name: value for name, value in fields.items() if value is not None}
 
 
-def bears(notes: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+def has_notes(notes: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
     """Whether the notes include all wanted ones."""
     return wanted.items() <= notes.items()
 

@@ -12,7 +12,7 @@ from typing import Any
 import razorpay
 from pydantic import SecretStr
 
-from billing.razorpay.calls import PAGE, Json, bears, checked_id, entities_of, given, nothing
+from billing.razorpay.calls import PAGE, Json, checked_id, entities_of, given, has_notes, nothing
 from billing.razorpay.entities import Addon, Invoice, Payment, PaymentLink, Plan, Refund, Subscription
 from billing.razorpay.recurring import RecurringCalls
 from billing.razorpay.transport import Patience, Session, Transport
@@ -60,7 +60,7 @@ class Razorpay(RecurringCalls):
 
     async def find_plans(self, notes: Mapping[str, str]) -> list[Plan]:
         """The plans with all these notes, newest first."""
-        return [plan for plan in await self._all(Plan, lambda sdk: sdk.plan) if bears(plan.notes, notes)]
+        return [plan for plan in await self._all(Plan, lambda sdk: sdk.plan) if has_notes(plan.notes, notes)]
 
     async def create_subscription(
         self,
@@ -92,7 +92,7 @@ class Razorpay(RecurringCalls):
         self, notes: Mapping[str, str], *, since: int | None = None, until: int | None = None
     ) -> list[Subscription]:
         """Subscriptions with all these notes. Finding none proves nothing until the list has caught up."""
-        return [one for one in await self.list_subscriptions(since=since, until=until) if bears(one.notes, notes)]
+        return [one for one in await self.list_subscriptions(since=since, until=until) if has_notes(one.notes, notes)]
 
     async def cancel_subscription(self, subscription_id: str) -> Subscription:
         """Cancels now. Pending, halted and paused ones would ignore a cancel at cycle end."""

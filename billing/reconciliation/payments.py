@@ -18,7 +18,7 @@ from billing.models import Charge, Mandate, Payment, Refund
 from billing.models.states import CAPTURED, RefundState
 from billing.payments.payments import find_payment
 from billing.payments.refunds import refresh_refunds
-from billing.payments.unplaced import bears_our_notes, report_unplaced
+from billing.payments.unplaced import has_our_notes, report_unplaced
 from billing.razorpay.entities import Payment as RazorpayPayment
 from billing.reconciliation.report import RazorpayReport, for_each
 from billing.reconciliation.windows import Window
@@ -68,7 +68,7 @@ async def _ours(session: AsyncSession, unknown: Sequence[RazorpayPayment]) -> se
     return {
         one.id
         for one in unknown
-        if bears_our_notes(one) or one.order_id in known_orders or tenants[one.id] in known_tenants
+        if has_our_notes(one) or one.order_id in known_orders or tenants[one.id] in known_tenants
     }
 
 

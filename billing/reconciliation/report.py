@@ -31,7 +31,7 @@ class RazorpayReport:
     to_report: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The findings to record: their details by key."""
     resolved: set[str] = field(default_factory=set)
-    """Those of them that are explained now."""
+    """The ones that are explained by now."""
 
     @property
     def is_clean(self) -> bool:

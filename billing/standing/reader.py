@@ -61,22 +61,29 @@ async def money_status(session: AsyncSession, tenant_id: UUID, at_ms: int) -> Mo
     return status_of(facts, at_ms)
 
 
-async def tenants_in_arrears(session: AsyncSession, at_ms: int, *, limit: int) -> Sequence[UUID]:
-    """Tenants with an overdue bill for usage or a fee that Razorpay could not collect, at most `limit`."""
-    late = select(Bill.tenant_id).where(_is_debt(), Bill.due_ms <= at_ms)
-    failed = select(Subscription.tenant_id).where(
+async def tenants_in_arrears(
+    session: AsyncSession, at_ms: int, *, limit: int, largest_first: bool = False
+) -> Sequence[UUID]:
+    """Tenants with an overdue bill for usage or a fee that Razorpay could not collect, at most `limit`.
+
+    By id, or with `largest_first` by the sum of both.
+    """
+    late = select(Bill.tenant_id, balance_sql().label("paise")).where(_is_debt(), Bill.due_ms <= at_ms)
+    failed = select(Subscription.tenant_id, Subscription.gross_paise).where(
         Subscription.authorised_ms.is_not(None),
         or_(
             Subscription.status.in_((SubscriptionStatus.PENDING, SubscriptionStatus.HALTED)),
             and_(Subscription.status == SubscriptionStatus.ACTIVE, Subscription.paid_through_ms <= at_ms),
         ),
     )
-    found = late.union(failed).subquery()
-    return (await session.scalars(select(found.c.tenant_id).order_by(found.c.tenant_id).limit(limit))).all()
+    owed = late.union_all(failed).subquery().c
+    order = (func.sum(owed.paise).desc(), owed.tenant_id) if largest_first else (owed.tenant_id,)
+    query = select(owed.tenant_id).group_by(owed.tenant_id).order_by(*order).limit(limit)
+    return (await session.scalars(query)).all()
 
 
 def _is_debt() -> ColumnElement[bool]:
-    """Bills for usage that are to be paid. A top-up that nobody paid is no debt."""
+    """Bills that are due, for fees and usage. An unpaid top-up is no debt."""
     return and_(Bill.kind.in_((BillKind.BASE, BillKind.OVERAGE)), Bill.state == BillState.OPEN, balance_sql() > 0)
 
 

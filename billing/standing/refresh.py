@@ -1,6 +1,6 @@
 """Asks Razorpay about what a tenant owes, so that a payment counts at once, also when its webhook is late or lost.
 
-Each object is fetched at most once in a few seconds, whoever asks. Razorpay down: logged, and nothing changes; the
+Each object is fetched at most once in a few seconds, for all visitors. Razorpay down: logged, and nothing changes; the
 webhook or the hourly poll applies the payment later.
 """
 

@@ -14,7 +14,7 @@ MoneyState = StrEnum(
     "MoneyState",
     "ACTIVE TRIAL STARTING TO_AUTHORISE DUE LOW CANCELLED LAST_MONTH PAUSED EMPTY OVERDUE HALTED ENDED NO_PLAN",
 )
-"""`starting`: authorised, and the first month is still to come. `due`: to be paid, and not late.
+"""`starting`: authorised, before the first month. `due`: a payment is due, and not late.
 
 `cancelled`: serves to its end. `low`, `empty`: the wallet. `overdue`: a bill or a fee is late. `halted`: Razorpay has
 stopped collecting the fee.
@@ -24,7 +24,7 @@ Cause = StrEnum("Cause", "BILL FEE")
 Access = StrEnum("Access", "FULL REDUCED REFUSED")
 """`reduced`: the limits of the tenant's own plan instead of those that it subscribed to."""
 NEEDS_PAYMENT = (MoneyState.OVERDUE, MoneyState.HALTED)
-"""States that put a banner on every page of the account."""
+"""States in which something is late: the operator lists the tenant, and it is alerted."""
 
 
 @dataclass(frozen=True, slots=True)

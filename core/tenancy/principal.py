@@ -54,6 +54,15 @@ class Principal:
             return
         raise Forbidden(f"This key lacks the permission {scope.value}.")
 
+    def allows_model(self, model: str) -> bool:
+        """Whether the key may use the model."""
+        return self.models is None or model in self.models
+
+    def require_model(self, model: str) -> None:
+        """Raises Forbidden when the key may not use the model."""
+        if not self.allows_model(model):
+            raise Forbidden(f"This key may not use the model {model!r}.")
+
     @property
     def is_platform_admin(self) -> bool:
         """Whether the key may act on every tenant."""

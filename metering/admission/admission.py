@@ -48,9 +48,9 @@ log = get_logger(__name__)
 class AdmissionRequest:
     """The caller's request: a model and at most `max_tokens` of output (0: none) for a prompt.
 
-    The prompt has at most `prompt_bound` tokens, and probably `prompt_likely`, over all inferences; at most
-    `prompt_once` in the first one of its own model (None: `prompt_bound`). `count` asks the provider for the exact size
-    of one inference, in tokens; it costs a round trip and no money; `of_count`: the tokens of all inferences then.
+    The prompt has at most `prompt_bound` tokens, and probably `prompt_likely`, over all inferences. `count` asks the
+    provider for the exact size of one inference, in tokens; it costs a round trip and no money; `of_count`: the tokens
+    of all inferences then.
     `smallest_output`: the fewest output tokens worth a grant, None for the setting's. `web_searches`: the most that it
     can make. `features`: those that the plan has to allow. `further_models`: those that may be charged beside `model`;
     key and plan have to allow each (the caller checks the key). `may_choose_model`: the provider may choose others.
@@ -70,7 +70,6 @@ class AdmissionRequest:
     further_models: tuple[str, ...] = ()
     may_choose_model: bool = False
     further_output: int = 0
-    prompt_once: int | None = None
     of_count: Callable[[int], int] = int
 
 
@@ -150,8 +149,7 @@ class Admission:
         Raises Forbidden for a model or feature that the key or the plan does not allow, UnknownModel, PaymentRequired,
         QuotaExceeded, TooLarge, Unauthenticated when the key was revoked or expired meanwhile, Unavailable.
         """
-        if principal.models is not None and request.model not in principal.models:
-            raise Forbidden(f"this key may not use the model {request.model!r}")
+        principal.require_model(request.model)
         began_s = time.monotonic()
         attempt = _Attempt(began_s + self.breaker.rules.dwell_s, began_s + within_s)
         for _ in range(_TRIES):

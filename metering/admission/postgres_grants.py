@@ -96,12 +96,12 @@ class PostgresGrants:
 
     @property
     def depth(self) -> int:
-        """How many queries wait for Postgres."""
+        """The number of queries that wait for Postgres."""
         return sum(committer.depth for committer in self._committers)
 
     @property
     def tenants(self) -> int:
-        """How many tenants Postgres admits, as far as this process knows."""
+        """The number of tenants that Postgres admits, as far as this process knows."""
         now_s = time.monotonic()
         return sum(now_s < until_s for until_s in self._until_s.values())
 

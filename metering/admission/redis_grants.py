@@ -32,7 +32,7 @@ class RedisGrants:
     running: InFlight
     calendar: Calendar
     skew_ms: int = field(default=0, init=False)
-    """How far Redis's clock is ahead of ours, from its last answer."""
+    """The lead of Redis's clock over ours, from its last answer."""
     late: "set[asyncio.Task[None]]" = field(default_factory=set, init=False)
 
     async def admit(self, query: QuotaQuery) -> Answer:

@@ -42,8 +42,8 @@ class UsageRecorder:
     the modifiers that the request asks for.
 
     `unanswered`: the provider has the request, and has neither begun to answer nor refused. Its input counts, as
-    measured by `count_prompt` (None: nobody can count it), for one inference: at most `prompt_once` (None: no bound of
-    its own), and at most `held_prompt_tokens`, which is for all inferences.
+    measured by `count_prompt` (None: nobody can count it), for one inference: at most `most_prompt_tokens`, which is at
+    most what was held, so that no window exceeds its limit.
     """
 
     granted_output_tokens: int
@@ -63,8 +63,7 @@ class UsageRecorder:
     ended_s: float = 0.0
     pieces: list[str] = field(default_factory=list, repr=False)
     unanswered: bool = False
-    held_prompt_tokens: int = 0
-    prompt_once: int | None = None
+    most_prompt_tokens: int = 0
     count_prompt: Callable[[], Awaitable[int]] | None = field(default=None, repr=False)
     asked: Modifiers = STANDARD
     answered_s: float = 0.0
@@ -72,7 +71,7 @@ class UsageRecorder:
 
     @property
     def modifiers(self) -> Modifiers:
-        """Those of the price: as the usage says, or as asked for while there is no usage."""
+        """The modifiers of the price: by the usage, or by the request while there is no usage."""
         if self.started is None:
             return self.asked
         return Modifiers.of(self.started if self.latest is None else self.started.then(self.latest))

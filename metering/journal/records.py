@@ -12,7 +12,7 @@ from metering.pricing.tokens import NO_USAGE, Usage
 
 
 class Outcome(StrEnum):
-    """How a request ended."""
+    """The end of a request."""
 
     COMPLETED = "completed"  # message_stop was seen
     REFUSED = "refused"  # the model refused and wrote nothing: no tokens

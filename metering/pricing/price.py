@@ -164,7 +164,7 @@ class Price:
         return self.dearest_known(prompt_bound, modifiers)
 
     def dearest_known(self, prompt_bound: int, modifiers: Modifiers) -> tuple[int, int]:
-        """As `dearest`, for a model that the provider chooses; a modifier without a factor is ignored."""
+        """The rates of `dearest` for a model that the provider chooses; ignores modifiers without a factor."""
         possible = [band for band in self.bands if band.over_prompt_tokens < max(prompt_bound, 1)]
         dearest = max(band.dearest_input_rate for band in possible), max(band.output_rate for band in possible)
         return self._multiplied(dearest[0], modifiers), self._multiplied(dearest[1], modifiers)
@@ -217,8 +217,3 @@ class PriceBook:
             return self.at(model, at_ms), True
         except UnknownModel:
             return pinned, False
-
-    @property
-    def models(self) -> list[str]:
-        """Every model that ever had a price."""
-        return sorted(self._by_model)

@@ -73,7 +73,7 @@ class OutputDetails(msgspec.Struct, frozen=True):
 
 
 class ServerToolUse(msgspec.Struct, frozen=True):
-    """How often the provider's own tools ran. Fetches of web pages cost nothing beside their tokens."""
+    """The runs of the provider's own tools. Fetches of web pages cost nothing beside their tokens."""
 
     web_search_requests: Count | None = None
 
@@ -157,6 +157,7 @@ TOOLS_OVERHEAD_TOKENS = 804
 """The most that tools add to a prompt, once: a system prompt, which depends on model and `tool_choice` (documented)."""
 _TOOL_OVERHEADS = {
     "custom": 0,
+    "tool_reference": 0,
     "bash": 325,
     "text_editor": 700,
     "computer": 499 + 735,
@@ -164,6 +165,7 @@ _TOOL_OVERHEADS = {
     "browser_toolset": 8_000,
 }
 """The most that one tool adds beside its bytes, by its type without the date (documented; the toolsets rounded up)."""
+_LARGEST_TOOL_OVERHEAD = max(_TOOL_OVERHEADS.values())
 IMAGE_TOKENS = 4_784
 """The most tokens of an image, whatever its size and source: a larger one is scaled down (documented)."""
 IMAGE_TOKENS_BEFORE_4_7 = 1_568
@@ -186,7 +188,7 @@ def tool_overhead(tool_type: str | None) -> int:
     A type that is not documented counts as the largest, so that the bound holds.
     """
     kind = "custom" if tool_type is None else _DATE.sub("", tool_type)
-    return _TOOL_OVERHEADS.get(kind, max(_TOOL_OVERHEADS.values()))
+    return _TOOL_OVERHEADS.get(kind, _LARGEST_TOOL_OVERHEAD)
 
 
 def bound_of_text(text_bytes: int, overhead_tokens: int) -> int:

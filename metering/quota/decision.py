@@ -13,7 +13,7 @@ from metering.quota.query import QuotaQuery, QuotaTerms, Refused
 from metering.quota.spending import Pending, charge, output_that_fits
 
 _MOMENT_MS = 1000
-"""When to come back if running requests hold the rest."""
+"""The wait of a client if running requests hold the rest."""
 
 
 def decide(

@@ -117,11 +117,10 @@ class QuotaQuery:
             if entitlement.models is not None:
                 message = "This plan includes some models only, so name them: the provider may choose any."
                 raise Forbidden(message, code="model_not_in_plan")
-            of_key = self.principal.models
             rates += [
                 (*price.dearest_known(self.prompt_bound, self.modifiers), price.web_search_rate)
                 for price in self.book.in_force(at_ms)
-                if of_key is None or price.model in of_key
+                if self.principal.allows_model(price.model)
             ]
         prompts, outputs, searches = zip(*rates, strict=True)
         return max(prompts), max(outputs), max(searches)

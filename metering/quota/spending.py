@@ -25,7 +25,7 @@ class Pending:
 
     @classmethod
     def held_in(cls, window: WindowState) -> "Pending":
-        """What the running requests of a window hold."""
+        """The holds of a window's running requests."""
         _, prompt, output, web_searches, _ = window.held
         return cls(prompt, output, web_searches)
 

@@ -56,18 +56,23 @@ class Settlements:
         self,
         grant: Grant,
         count_prompt: Callable[[], Awaitable[int]] | None = None,
+        *,
         prompt_once: int | None = None,
+        thinking_budget: int | None = None,
     ) -> UsageRecorder:
         """The recorder of an admitted request, which heartbeats read.
 
         `count_prompt`: the provider's free count of one inference. `prompt_once`: the most of one; None: what is held.
+        `thinking_budget`: the most tokens of thinking, where the request says so.
         """
         request = grant.request
+        held = request.held_prompt_tokens
         recorder = UsageRecorder(grant.output_tokens, request.deadline_ms)
-        recorder.held_prompt_tokens, recorder.count_prompt = request.held_prompt_tokens, count_prompt
-        recorder.prompt_once = prompt_once
+        recorder.most_prompt_tokens = held if prompt_once is None else min(prompt_once, held)
+        recorder.count_prompt = count_prompt
+        recorder.hidden_thinking.budget_tokens = thinking_budget
         recorder.asked = grant.modifiers
-        self.in_flight.record(grant.request.id, recorder)
+        self.in_flight.record(request.id, recorder)
         return recorder
 
     def begin(self, grant: Grant, recorder: UsageRecorder) -> "asyncio.Task[Settlement]":

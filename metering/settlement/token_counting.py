@@ -67,17 +67,12 @@ class OutputCounter:
         self.output_rates.observe(recorder.model, tokens, recorder.ended_s - recorder.answered_s)
 
     async def _prompt_tokens(self, recorder: UsageRecorder) -> int:
-        """The input of a request that was never answered: of one inference, since nobody knows of a second one.
-
-        At most what was held, so no window exceeds its limit.
-        """
-        held, once = recorder.held_prompt_tokens, recorder.prompt_once
-        most = held if once is None else min(once, held)
+        """The input of a request that was never answered: of one inference, since nobody knows of a second one."""
         if recorder.count_prompt is not None:
             counted = await _counted(recorder.count_prompt(), "prompt_not_counted", recorder.model)
             if counted is not None:
-                return min(counted, most)
-        return most
+                return min(counted, recorder.most_prompt_tokens)
+        return recorder.most_prompt_tokens
 
     async def _relayed(self, recorder: UsageRecorder) -> tuple[int, Source]:
         """The tokens of the relayed text. No text needs no count."""
@@ -131,7 +126,7 @@ def broken_usage(recorder: UsageRecorder, written_tokens: int) -> ModelUsages:
 
 
 def begun_usage(recorder: UsageRecorder) -> tuple[ModelUsages, int]:
-    """What the provider reported of an answer that has begun, and the output beside the message in its own model's."""
+    """The usage reported for an answer that has begun, and its own model's output beside the message."""
     model, started = recorder.model or "", without_placeholders(recorder.started or ReportedUsage())
     parts = usage_by_model(started, recorder.latest, model)
     return parts, parts[0].usage.output_tokens - message_output(started, recorder.latest, model)

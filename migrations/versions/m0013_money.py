@@ -29,7 +29,6 @@ ALTER TABLE bills
         CHECK (kind IN ('base', 'overage', 'credit_note', 'receipt_voucher', 'refund_voucher'));
 ALTER TABLE charges
     ADD COLUMN mandate_id uuid,
-    ADD COLUMN payment_id text,
     DROP CONSTRAINT ck_charges_instrument,
     ADD CONSTRAINT ck_charges_instrument CHECK (instrument IN ('payment_link', 'addon', 'mandate', 'qr_code'))
 """
@@ -170,7 +169,6 @@ ALTER TABLE plans
     ADD CONSTRAINT ck_plans_past_allowance CHECK (past_allowance IN ('block', 'bill'));
 ALTER TABLE charges
     DROP COLUMN mandate_id,
-    DROP COLUMN payment_id,
     DROP CONSTRAINT ck_charges_instrument,
     ADD CONSTRAINT ck_charges_instrument CHECK (instrument IN ('payment_link', 'addon'));
 ALTER TABLE bills

@@ -1,7 +1,7 @@
 """The ledger of existing rows, constraints among documents and money, and documents that can't change.
 
 A numbered document keeps its lines, amounts, tax, parties and dates, and an entry of the ledger stays as it is:
-triggers refuse to change them, whoever asks. Rows from before the ledger get entries of the kind `opening`, dated now.
+triggers refuse every change of them. Rows from before the ledger get entries of the kind `opening`, dated now.
 """
 
 from alembic import op

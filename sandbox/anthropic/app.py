@@ -20,7 +20,8 @@ from starlette.types import Receive, Scope, Send
 from sandbox.anthropic import frames
 from sandbox.anthropic.answers.plan import Answer, compose
 from sandbox.anthropic.answers.reply import Reply
-from sandbox.anthropic.caches import Caches, Clock
+from sandbox.anthropic.caches import Caches
+from sandbox.anthropic.clock import Clock
 from sandbox.anthropic.controls import Controls, Received
 from sandbox.anthropic.errors import ApiError
 from sandbox.anthropic.inferences import Inferences, Served
@@ -247,12 +248,12 @@ async def _send_error(send: Send, request_id: str, error: ApiError) -> None:
     await _send_json(send, error.status, head, frames.error_body(request_id, error))
 
 
-def _answer(payload: object, status: int = 200) -> Response:
-    """Make an answer with the headers of any answer."""
+def _answer(payload: object, status: int = 200, *, request_id: str | None = None) -> Response:
+    """Make an answer with the headers of any answer; with a new request id unless one is given."""
     response = Response(msgspec.json.encode(payload), status)
     response.raw_headers = [
         *((name, value) for name, value in response.raw_headers if name == b"content-length"),
-        *frames.headers(frames.new_request_id(), b"application/json"),
+        *frames.headers(request_id or frames.new_request_id(), b"application/json"),
     ]
     return response
 
@@ -265,10 +266,8 @@ async def _hello(_request: HttpRequest) -> Response:
 async def _api_error(_request: HttpRequest, raised: Exception) -> Response:
     """Answer a refusal of a route that no model serves."""
     error = raised if isinstance(raised, ApiError) else ApiError(500, "")
-    body = frames.error_body(frames.new_request_id(), error)
-    response = _answer(body, error.status)
-    response.headers["request-id"] = str(body["request_id"])
-    return response
+    request_id = frames.new_request_id()
+    return _answer(frames.error_body(request_id, error), error.status, request_id=request_id)
 
 
 async def _http_error(request: HttpRequest, raised: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Prompt caches per workspace, and the clock that they expire by.
+"""Prompt caches per workspace.
 
 A prefix ends at a segment of the prompt (tools, system, messages) and is looked up at each mark and up to 20 segments
 before it; the longest that was written earlier is read. What lies between it and the last mark is written, with the
@@ -6,11 +6,11 @@ time to live of the next mark. A read renews the time. Bounded; the oldest entri
 """
 
 import hashlib
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sandbox.anthropic.clock import Clock
 from sandbox.anthropic.requests.caching import identity, mark_of, segments
 from sandbox.anthropic.requests.counting import count_segment, overhead
 from sandbox.anthropic.requests.fields import Request
@@ -20,22 +20,6 @@ LOOKBACK_SEGMENTS = 20
 _TTL_S = {"5m": 300, "1h": 3_600}
 
 Key = tuple[int, str, bytes]
-
-
-class Clock:
-    """The time that caches expire by; it can be moved forward."""
-
-    def __init__(self) -> None:
-        """Start at the real time."""
-        self._ahead_s = 0.0
-
-    def now_s(self) -> float:
-        """Return Unix time in seconds, as moved."""
-        return time.time() + self._ahead_s
-
-    def advance(self, seconds: float) -> None:
-        """Move forward."""
-        self._ahead_s += seconds
 
 
 @dataclass(frozen=True, slots=True)

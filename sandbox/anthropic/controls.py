@@ -22,7 +22,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from sandbox.anthropic.caches import Caches, Clock
+from sandbox.anthropic.caches import Caches
+from sandbox.anthropic.clock import Clock
 from sandbox.anthropic.inferences import Inferences
 from sandbox.anthropic.ledger import Ledger
 

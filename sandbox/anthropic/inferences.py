@@ -8,13 +8,13 @@ rows are dropped first.
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from sandbox.anthropic.answers.plan import Answer
-from sandbox.anthropic.answers.usage import Counts, Inference, top_level
+from sandbox.anthropic.answers.usage import INPUT_FIELDS, Counts, Inference, top_level, total
 from sandbox.anthropic.ledger import Entry, Ledger, State
 
 MAX_ROWS = 300_000
@@ -45,9 +45,9 @@ class Row(msgspec.Struct, kw_only=True):
     service_tier: str
     charged: bool
     state: State
-    """How the request ended."""
+    """The end of the request."""
     started_ms: int
-    """When the request was accepted."""
+    """The time at which the request was accepted."""
     ended_ms: int
 
 
@@ -115,13 +115,8 @@ class Served:
         self.entry.thinking_tokens = self.answer.usage.final.thinking_tokens
 
     def complete(self) -> None:
-        """Enter the final numbers of an answer that is complete."""
-        final = self.answer.usage.final
+        """Enter the output of an answer that is complete; its input is entered by `end`."""
         self.generate()
-        self.entry.input_tokens = final.input_tokens
-        self.entry.cache_read_input_tokens = final.cache_read_input_tokens
-        self.entry.cache_creation_5m = final.cache_creation_5m
-        self.entry.cache_creation_1h = final.cache_creation_1h
         self.entry.stop_reason = self.answer.stop_reason
 
     def end(self, state: State) -> None:
@@ -140,11 +135,11 @@ class Served:
     def _billed(self) -> Iterator[tuple[int, Inference]]:
         """Yield the inferences that had begun, the last one with the output it had."""
         usage = self.answer.usage
-        counted = {id(each) for each in top_level(usage.inferences)}
+        counted = {each.type for each in top_level(usage.inferences)}
         left = self.entry.output_tokens
         finished = self.blocks >= len(self.answer.blocks)
         for number, each in enumerate(usage.inferences):
-            if id(each) not in counted:
+            if each.type not in counted:
                 if each.blocks > self.blocks and not finished:
                     return
                 yield number, each
@@ -158,10 +153,8 @@ class Served:
 
     def _enter_input(self, billed: Sequence[Inference]) -> None:
         """Enter the input of the top level, of the inferences that had begun."""
-        sums = Counts()
-        for each in top_level(billed):
-            sums = sums.plus(each.counts)
-        for name in list(Counts.__slots__)[:4]:
+        sums = total(top_level(billed))
+        for name in INPUT_FIELDS:
             setattr(self.entry, name, getattr(sums, name))
 
     def _row(self, number: int, each: Inference, state: State) -> Row:
@@ -188,14 +181,6 @@ class Served:
 
 def _partial(each: Inference, output: int, entry: Entry) -> Inference:
     """Return an inference that was interrupted: its input, and what it had said."""
-    return Inference(
-        each.type,
-        each.model,
-        Counts(
-            **{name: getattr(each.counts, name) for name in list(Counts.__slots__)[:4]},
-            output_tokens=output,
-            thinking_tokens=min(output, entry.thinking_tokens, each.counts.thinking_tokens),
-        ),
-        each.charged,
-        each.blocks,
-    )
+    thought = min(output, entry.thinking_tokens, each.counts.thinking_tokens)
+    counts = replace(each.counts.without_output(), output_tokens=output, thinking_tokens=thought)
+    return replace(each, counts=counts)

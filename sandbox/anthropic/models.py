@@ -14,6 +14,7 @@ from sandbox.anthropic.errors import ApiError
 Json = dict[str, Any]
 
 _MILLION, _OLD_WINDOW = 1_000_000, 200_000
+_MAX_IMAGES, _MAX_IMAGES_OLD_WINDOW = 600, 100
 _OLD_IMAGE_TOKENS, _IMAGE_TOKENS = 1_568, 4_784
 _DEFAULT_PAGE, _MOST_PAGE = 20, 1_000
 
@@ -33,6 +34,11 @@ class Model:
     def max_input_tokens(self) -> int:
         """The window."""
         return _OLD_WINDOW if self.generation <= 45 else _MILLION  # noqa: PLR2004 - the last with the old window
+
+    @property
+    def max_images(self) -> int:
+        """The most images of one request."""
+        return _MAX_IMAGES_OLD_WINDOW if self.max_input_tokens == _OLD_WINDOW else _MAX_IMAGES
 
     @property
     def max_tokens(self) -> int:

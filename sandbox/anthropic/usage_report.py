@@ -32,7 +32,7 @@ def admin_key_of(api_key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Used:
-    """What one inference used; `amounts` in the order of `_result`."""
+    """The usage of one inference; `amounts` in the order of `_result`."""
 
     day: date
     group: tuple[str | None, ...]

@@ -45,7 +45,7 @@ async def _leave(receive: Receive) -> None:
         pass
 
 
-def negotiated(wanted: str | None, accepted: str) -> str | None:
+def _negotiated(wanted: str | None, accepted: str) -> str | None:
     """Return the encoding that the script wants, if the client accepts it."""
     names = [part.partition(";")[0].strip().lower() for part in accepted.split(",")]
     return wanted if wanted in names else None
@@ -56,15 +56,14 @@ class Wire:
 
     def __init__(self, receive: Receive, send: Send, script: Script, accept_encoding: str = "") -> None:
         """Begin to watch the client."""
-        self.accept_encoding = accept_encoding
         self._send = send
         self._script = script
         self._held = bytearray()
         self._splits = list(reversed(script.splits))
         self._writes = 0
         self._sent_bytes = 0
-        encoding = negotiated(script.compress, accept_encoding)
-        self._zip = None if encoding is None else zlib.compressobj(wbits=_WINDOW_BITS[encoding])
+        self.encoding = _negotiated(script.compress, accept_encoding)
+        self._zip = None if self.encoding is None else zlib.compressobj(wbits=_WINDOW_BITS[self.encoding])
         self._leaving = asyncio.create_task(_leave(receive))
 
     async def pause(self, delay_ms: int) -> None:

@@ -4,7 +4,7 @@ Days 29 to 31 are clamped to the last day of a shorter month only; an assumption
 """
 
 import calendar
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 
 IST = timezone(timedelta(hours=5, minutes=30))
 DAY_S = 86_400
@@ -14,11 +14,16 @@ _MONTHS = {"monthly": 1, "quarterly": 3, "yearly": 12}
 _MAX_CYCLES = {"daily": 36_500, "weekly": 5200, "monthly": 1200, "quarterly": 400, "yearly": 100}
 
 
+def in_india(at: int) -> datetime:
+    """The time in India, from Unix seconds."""
+    return datetime.fromtimestamp(at, IST)
+
+
 def boundary(anchor: int, cycles: int, period: str, interval: int) -> int:
     """End of the cycle number `cycles` since `anchor`, Unix seconds; the anchor itself for 0."""
     if cycles == 0:
         return anchor
-    first = datetime.fromtimestamp(anchor, UTC).astimezone(IST)
+    first = in_india(anchor)
     if period in _DAYS:
         day = (first + timedelta(days=cycles * interval * _DAYS[period])).replace(hour=0, minute=0, second=0)
         return int(day.timestamp())

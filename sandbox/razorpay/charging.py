@@ -12,7 +12,6 @@ from sandbox.razorpay.entities import Invoice, Json, LineItem, Method, Payment, 
 from sandbox.razorpay.payments import OK
 
 MAX_ATTEMPTS = 4
-_BEYOND_CAP = {"upi": "mandate_debit_beyond_psp_amount_cap"}
 
 
 def end_of_cycle(books: Books, sub: Subscription, cycles: int) -> int:
@@ -120,8 +119,8 @@ def attempt(books: Books, sub: Subscription, invoice: Invoice, now: int) -> None
 
 def _outcome(books: Books, sub: Subscription, method: Method, paise: int) -> str:
     """The outcome of a debit: the mandate's cap, then the ordered outcome."""
-    if paise > books.settings.cap_paise.get(method, paise):
-        return _BEYOND_CAP.get(method, "transaction_limit_exceeded")
+    if reason := payments.beyond_cap(books, method, paise):
+        return reason
     return sub.outcomes.pop(0) if sub.outcomes else OK
 
 

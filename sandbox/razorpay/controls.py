@@ -7,14 +7,13 @@ from typing import Any
 
 import msgspec
 
-from sandbox.razorpay import authorisation, ledger, links, payments, refunds, subscriptions, wire
+from sandbox.razorpay import authorisation, ledger, links, refunds, subscriptions, wire
 from sandbox.razorpay.account import Account
 from sandbox.razorpay.books import Settings, find
 from sandbox.razorpay.calendar import DAY_S
-from sandbox.razorpay.entities import Json, Method
+from sandbox.razorpay.entities import Json
 from sandbox.razorpay.faults import Fault, WebhookFault
-from sandbox.razorpay.instruments import controls as instruments
-from sandbox.razorpay.payments import OK
+from sandbox.razorpay.instruments.controls import CONTROLS, chosen_method, outcome
 from sandbox.razorpay.refusals import Refused, integer, required
 from sandbox.razorpay.router import Call, Handler
 
@@ -55,7 +54,7 @@ class Controls:
             "POST /_sim/payments/:id/refund": _refund,
             "POST /_sim/payments/:id/dispute": _dispute,
             "POST /_sim/disputes/:id/close": _close_dispute,
-            **instruments.CONTROLS,
+            **CONTROLS,
         }
 
     def _clock(self) -> Json:
@@ -175,22 +174,14 @@ class Controls:
         }
 
 
-def _method(call: Call) -> Method:
-    return payments.method_of(call.body.get("method", "upi"))
-
-
-def _reason(call: Call) -> str:
-    return str(call.body.get("outcome", OK))
-
-
 def _authorise(call: Call) -> Json:
     """`{method, outcome, email, contact}`; answers Checkout's three fields."""
     payment = authorisation.authorise(
         call.books,
         call.ids[0],
-        _method(call),
+        chosen_method(call),
         call.now,
-        reason=_reason(call),
+        reason=outcome(call),
         email=str(call.body.get("email", "")),
         contact=str(call.body.get("contact", "")),
     )
@@ -207,7 +198,7 @@ def _outcomes(call: Call) -> Json:
 
 
 def _change_method(call: Call) -> Json:
-    return wire.subscription(authorisation.change_method(call.books, call.ids[0], _method(call), call.now))
+    return wire.subscription(authorisation.change_method(call.books, call.ids[0], chosen_method(call), call.now))
 
 
 def _customer(call: Call) -> Json:
@@ -224,14 +215,14 @@ def _customer(call: Call) -> Json:
 
 def _pay_invoice(call: Call) -> Json:
     return wire.payment(
-        authorisation.pay_invoice(call.books, call.ids[0], _method(call), call.now, reason=_reason(call))
+        authorisation.pay_invoice(call.books, call.ids[0], chosen_method(call), call.now, reason=outcome(call))
     )
 
 
 def _pay_link(call: Call) -> Json:
     """`{method, outcome, late}`; answers the payment and the callback's parameters."""
     late = bool(call.body.get("late", False))
-    payment = links.pay(call.books, call.ids[0], _method(call), call.now, reason=_reason(call), late=late)
+    payment = links.pay(call.books, call.ids[0], chosen_method(call), call.now, reason=outcome(call), late=late)
     callback = links.callback(call.books, call.books.links[call.ids[0]], payment)
     return {"payment": wire.payment(payment), "callback": callback if payment.status == "captured" else None}
 

@@ -11,6 +11,7 @@ from sandbox.razorpay.instruments.entities import Terms
 Json = dict[str, Any]
 Method = Literal["upi", "card_domestic", "card_international", "emandate"]
 METHODS: tuple[Method, ...] = ("upi", "card_domestic", "card_international", "emandate")
+PaymentKind = Literal["authorisation", "recurring", "link", "invoice", "order", "qr"]
 LIVE = ("created", "authenticated", "active", "pending", "halted", "paused")
 
 
@@ -212,7 +213,7 @@ class Payment:
     error_reason: str | None = None
     created_at: int
     # Known to Razorpay, but not shown.
-    kind: Literal["authorisation", "recurring", "link", "invoice", "order", "qr"]
+    kind: PaymentKind
     subscription_id: str | None = None
     link_id: str | None = None
     qr_code_id: str | None = None

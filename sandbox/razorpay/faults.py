@@ -70,7 +70,7 @@ class Faults:
         return [each for each in self.webhooks if _strikes(each, event, each.event)]
 
     def lag_s(self, route: str) -> float:
-        """How many seconds this list lags."""
+        """The lag of this list in seconds."""
         lags = [e.delay_s for e in self.answers if e.kind == "lag" and _strikes(e, route, e.route)]
         return max(lags, default=0)
 

@@ -3,7 +3,6 @@
 A click does the same as `/_sim`. All output is escaped; no script, no external resource.
 """
 
-from datetime import UTC, datetime
 from html import escape
 from itertools import islice
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -12,10 +11,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from sandbox.razorpay import authorisation, links
 from sandbox.razorpay.books import Books
-from sandbox.razorpay.calendar import IST
+from sandbox.razorpay.calendar import in_india
 from sandbox.razorpay.entities import Payment
 from sandbox.razorpay.instruments import pages as instruments
-from sandbox.razorpay.payments import OK, method_of
+from sandbox.razorpay.payments import OK, method_of, rupees
 from sandbox.razorpay.refusals import Refused
 
 _OUTCOMES = {
@@ -47,7 +46,7 @@ def front(books: Books, now: int) -> Response:
         for title, _, said in [_what(books, target)]
     ]
     buttons = "".join(f"<button name='days' value='{days}'>{text}</button> " for days, text in _JUMPS.items())
-    moment = datetime.fromtimestamp(now, UTC).astimezone(IST)
+    moment = in_india(now)
     body = (
         f"<p>It is <strong id='now'>{moment:%d %B %Y, %H:%M}</strong> in India.</p><form method='post'>{buttons}</form>"
         f"<ul>{''.join(rows) or '<li>Nothing to pay yet.</li>'}</ul>"
@@ -80,7 +79,7 @@ def show(books: Books, code: str) -> Response:
         for each, text in _OUTCOMES.items()
     )
     form = (
-        f"<p>{escape(question)}</p><p><strong id='amount'>₹ {paise // 100}.{paise % 100:02d}</strong></p>"
+        f"<p>{escape(question)}</p><p><strong id='amount'>₹ {rupees(paise)}</strong></p>"
         f"<form method='post'><fieldset><legend>Pay by</legend>{choices}</fieldset>"
         f"<fieldset><legend>And then</legend>{outcomes}</fieldset><button>Pay</button></form>"
     )

@@ -1,10 +1,10 @@
 """Orders and their payments."""
 
-from typing import Any, Literal
+from typing import Any
 
 from sandbox.razorpay import events
 from sandbox.razorpay.books import Books, find, new_id
-from sandbox.razorpay.entities import METHODS, Method, Order, Payment, Subscription
+from sandbox.razorpay.entities import METHODS, Method, Order, Payment, PaymentKind, Subscription
 from sandbox.razorpay.refusals import Refused, amount, flag, notes, required
 
 OK = "ok"
@@ -17,6 +17,7 @@ _SAID = {
     "transaction_limit_exceeded": "Payment was unsuccessful as it exceeds the transaction limit.",
     "mandate_debit_beyond_psp_amount_cap": "The debit is beyond the amount cap of the payer's app.",
 }
+_BEYOND_CAP = {"upi": "mandate_debit_beyond_psp_amount_cap"}
 
 
 def method_of(value: Any) -> Method:
@@ -25,6 +26,18 @@ def method_of(value: Any) -> Method:
         if value == known:
             return known
     raise Refused(f"method: one of {', '.join(METHODS)}", field="method")
+
+
+def beyond_cap(books: Books, method: str, paise: int) -> str | None:
+    """The reason for which a debit fails that is above the cap of its method; None up to the cap."""
+    if paise > books.settings.cap_paise.get(method, paise):
+        return _BEYOND_CAP.get(method, "transaction_limit_exceeded")
+    return None
+
+
+def rupees(paise: int) -> str:
+    """An amount in rupees with two decimals."""
+    return f"{paise // 100}.{paise % 100:02d}"
 
 
 def create_order(books: Books, body: dict[str, Any], now: int) -> Order:
@@ -65,7 +78,7 @@ def new_payment(
     method: Method,
     *,
     paise: int,
-    kind: Literal["authorisation", "recurring", "link", "invoice", "order", "qr"],
+    kind: PaymentKind,
     description: str,
     subscription: Subscription | None = None,
 ) -> Payment:

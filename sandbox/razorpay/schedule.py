@@ -4,6 +4,10 @@
 books.
 """
 
+from collections.abc import Iterator
+from itertools import chain
+from operator import itemgetter
+
 from sandbox.razorpay import authorisation, charging, events, subscriptions
 from sandbox.razorpay.books import Books
 from sandbox.razorpay.entities import Invoice, Link, Subscription
@@ -53,23 +57,13 @@ def _next_due(
     books: Books, closing: list[Link], ending: list[Invoice], waiting: list[steps.Waiting]
 ) -> tuple[int, Due] | None:
     """The first step and its time; steps create nothing that could be due in these lists."""
-    first: tuple[int, Due] | None = None
-    for sub in books.subscriptions.values():
-        at = _due(books, sub)
-        if at is not None and (first is None or at < first[0]):
-            first = (at, sub)
-    for link in closing:
-        if link.status in _OPEN_LINK and (first is None or link.expire_by < first[0]):
-            first = (link.expire_by, link)
-    for invoice in ending:
-        ends = invoice.expire_by if invoice.status == "issued" else None
-        if ends is not None and (first is None or ends < first[0]):
-            first = (ends, invoice)
-    for thing in waiting:
-        at = steps.next_at(thing)
-        if at is not None and (first is None or at < first[0]):
-            first = (at, thing)
-    return first
+    moments: Iterator[tuple[int | None, Due]] = chain(
+        ((_due(books, sub), sub) for sub in books.subscriptions.values()),
+        ((link.expire_by if link.status in _OPEN_LINK else None, link) for link in closing),
+        ((invoice.expire_by if invoice.status == "issued" else None, invoice) for invoice in ending),
+        ((steps.next_at(thing), thing) for thing in waiting),
+    )
+    return min(((at, thing) for at, thing in moments if at is not None), key=itemgetter(0), default=None)
 
 
 def _due(books: Books, sub: Subscription) -> int | None:

@@ -10,19 +10,13 @@ the limit.
 
 import asyncio
 import itertools
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
-from migrations.upgrade import migrate
-from sandbox.postgres import Postgres
-from sandbox.valkey import Valkey
-from tests.harness import Api, Books, Simulator, environment, running, scripted
+from tests.complete_server import complete_server
+from tests.harness import Api, Books, Simulator, scripted
 from tests.journeys.callers import Caller
 from tests.journeys.forms import FORMS, Form
 
@@ -65,22 +59,6 @@ class Found:
     processed: int
     booked: int
     billed: int
-
-
-@contextmanager
-def place() -> Iterator[tuple[Api, str, Simulator]]:
-    """Starts a complete server."""
-    with tempfile.TemporaryDirectory(prefix="naka-attack-") as folder:
-        home = Path(folder)
-        simulator = Simulator()
-        try:
-            with Postgres(home / "postgres") as postgres, Valkey(home / "valkey") as valkey:
-                migrate(postgres.url)
-                settings = environment(postgres.url, valkey.url, simulator.url, HANGUP_WAIT_S="2")
-                with running(Api(settings, home / "naka.log")) as api:
-                    yield api, postgres.url, simulator
-        finally:
-            simulator.stop()
 
 
 async def attack(api: Api, books: Books, simulator: Simulator, way: Way, form: Form) -> Found:
@@ -132,7 +110,7 @@ async def _run(api: Api, database: str, simulator: Simulator) -> bool:
 
 def main() -> None:
     """Runs every way and prints a table."""
-    with place() as (api, database, simulator):
+    with complete_server(HANGUP_WAIT_S="2") as (api, database, simulator):
         is_free = asyncio.run(_run(api, database, simulator))
     raise SystemExit(1 if is_free else 0)
 

@@ -129,17 +129,10 @@ class Found:
     growth_mb: float
 
 
-def memory_mb(api: Api) -> float:
-    """Returns the resident memory of the process."""
-    status = Path(f"/proc/{api.process.pid}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS:")]
-    return int(line.split()[1]) / 1024
-
-
 async def suffer(api: Api, http: httpx2.AsyncClient, books: Books) -> Found:
     """Sends concurrent requests of separate accounts."""
     accounts = [await books.account() for _ in range(AT_ONCE)]
-    before_mb = memory_mb(api)
+    before_kb = api.resident_kb()
     took: list[float] = []
 
     async def ask(number: int) -> Answer:
@@ -149,7 +142,7 @@ async def suffer(api: Api, http: httpx2.AsyncClient, books: Books) -> Found:
         return answer
 
     answers = await asyncio.gather(*(ask(number) for number in range(AT_ONCE)))
-    growth_mb = memory_mb(api) - before_mb
+    growth_mb = (api.resident_kb() - before_kb) / 1024
     rows = [row for account in accounts for row in await books.settled(account, 1, within_s=20)]
     told = Counter("done" if answer.error is None else _named(answer.error) for answer in answers)
     booked = Counter(f"{row['outcome']}/{row['source']} {row['requests']}+{row['input_tokens']}" for row in rows)

@@ -8,15 +8,9 @@ request, its connections from the client and to the provider, its recorder and t
 
 import argparse
 import asyncio
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-from migrations.upgrade import migrate
-from sandbox.postgres import Postgres
-from sandbox.valkey import Valkey
-from tests.harness import Api, Books, Simulator, environment, running, scripted
+from tests.complete_server import complete_server
+from tests.harness import Api, Books, Simulator, scripted
 from tests.journeys.callers import Caller, eventually
 from tests.journeys.forms import FORMS, Form
 
@@ -28,29 +22,6 @@ SETTINGS = {
 _WARM = 50
 _TENANTS = 10
 """Each has a share of the connections."""
-
-
-@contextmanager
-def place() -> Iterator[tuple[Api, str, Simulator]]:
-    """Starts a complete server."""
-    with tempfile.TemporaryDirectory(prefix="naka-open-") as folder:
-        home = Path(folder)
-        simulator = Simulator()
-        try:
-            with Postgres(home / "postgres") as postgres, Valkey(home / "valkey") as valkey:
-                migrate(postgres.url)
-                settings = environment(postgres.url, valkey.url, simulator.url, **SETTINGS)
-                with running(Api(settings, home / "naka.log")) as api:
-                    yield api, postgres.url, simulator
-        finally:
-            simulator.stop()
-
-
-def resident_kb(api: Api) -> int:
-    """The resident memory of the API."""
-    status = Path(f"/proc/{api.process.pid}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS:")]
-    return int(line.split()[1])
 
 
 async def hold(api: Api, books: Books, simulator: Simulator, form: Form, many: int) -> float:
@@ -76,9 +47,9 @@ async def hold(api: Api, books: Books, simulator: Simulator, form: Form, many: i
         await asyncio.sleep(2)
 
     await left(await opened(_WARM))
-    before = resident_kb(api)
+    before = api.resident_kb()
     callers = await opened(many)
-    held = resident_kb(api) - before
+    held = api.resident_kb() - before
     await left(callers)
     return held / many
 
@@ -97,7 +68,7 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=400)
     many = parser.parse_args().many
     for form in FORMS:
-        with place() as (api, database, simulator):
+        with complete_server(**SETTINGS) as (api, database, simulator):
             asyncio.run(_run(api, database, simulator, form, many))
 
 

@@ -32,6 +32,8 @@ DAY_MS = 86_400_000
 PERIOD = "2026-01-05-abcdef"
 RUPEE_A_TOKEN = 100_000_000
 """A rate of one rupee a token past the allowance, for simple sums."""
+METERS = [{"meter": "output_tokens", "allowance": 1_000, "rate_paise": RUPEE_A_TOKEN}]
+"""The meters of a plan, as its row has them."""
 TERMS = Terms((MeterTerms(Meter.OUTPUT_TOKENS, 1_000, RUPEE_A_TOKEN),), PastAllowance.BILL, 10_000_000)
 SUPPLIER = Supplier(
     legal_name="Naka Cloud Pvt Ltd",
@@ -71,7 +73,6 @@ class OperatorSetup:
         """Stores the operator's profile and the plan `team@1` at Rs 3,000."""
         async with context.database.session() as session:
             session.add(OperatorProfile(id=1, profile=msgspec.to_builtins(SUPPLIER)))
-            meters = [{"meter": "output_tokens", "allowance": 1_000, "rate_paise": RUPEE_A_TOKEN}]
             session.add(
                 Plan(
                     code="team",
@@ -79,7 +80,7 @@ class OperatorSetup:
                     name="Team",
                     limits={},
                     base_paise=300_000,
-                    meters=meters,
+                    meters=METERS,
                     past_allowance="bill",
                     ceiling_paise=10_000_000,
                 )

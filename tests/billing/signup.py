@@ -22,13 +22,12 @@ from core.tenancy.audit import Actor
 from core.tenancy.models import Tenant
 from metering.models import EntitlementRow
 from metering.quota.schedule import Schedule
-from tests.billing.operator import OperatorSetup
+from tests.billing.operator import METERS, OperatorSetup
 from tests.simulated_razorpay import Razorpay
 
 ACTOR = Actor("test")
 OPENS = int(datetime(2027, 1, 5, 10, 0, tzinfo=IST).timestamp())
 DAY_S = 86_400
-_METERS = [{"meter": "output_tokens", "allowance": 1_000, "rate_paise": 100_000_000}]
 _PLANS: dict[str, dict[str, Any]] = {
     "plus": {"base_paise": 500_000, "past_allowance": "bill", "ceiling_paise": 10_000_000},
     "small": {"base_paise": 0, "past_allowance": "bill", "ceiling_paise": 400_000},
@@ -38,7 +37,19 @@ _PLANS: dict[str, dict[str, Any]] = {
 }
 
 
-class Signup:
+class OnRazorpaysClock:
+    """A tenant whose process follows the simulator's clock."""
+
+    razorpay: Razorpay
+
+    async def advance(self, *, days: float = 0, seconds: float = 0, to_ms: int | None = None) -> None:
+        """Moves the clock of both sides."""
+        to = None if to_ms is None else to_ms / 1000
+        await asyncio.to_thread(lambda: self.razorpay.advance(days=days, seconds=seconds, to=to))
+        follow(self.razorpay)
+
+
+class Signup(OnRazorpaysClock):
     """One tenant."""
 
     def __init__(self, context: BillingContext, razorpay: Razorpay, tenant_id: UUID) -> None:
@@ -52,7 +63,7 @@ class Signup:
         setup = await OperatorSetup.open(context)
         async with context.database.session() as session:
             for code, fields in _PLANS.items():
-                session.add(Plan(code=code, version=1, name=code.title(), limits={}, meters=_METERS, **fields))
+                session.add(Plan(code=code, version=1, name=code.title(), limits={}, meters=METERS, **fields))
         return cls(context, razorpay, await setup.tenant())
 
     async def neighbour(self) -> "Signup":
@@ -80,12 +91,6 @@ class Signup:
     async def fetch(self, row: Subscription) -> None:
         """Refreshes, as a webhook does."""
         await refresh_subscription(self.context, row.tenant_id, row.id)
-
-    async def advance(self, *, days: float = 0, seconds: float = 0, to_ms: int | None = None) -> None:
-        """Moves the clock of both sides."""
-        to = None if to_ms is None else to_ms / 1000
-        await asyncio.to_thread(lambda: self.razorpay.advance(days=days, seconds=seconds, to=to))
-        follow(self.razorpay)
 
     async def settle(self, *, rounds: int = 3) -> None:
         """Runs the duties a few times, with enough time in between for lost answers."""

@@ -142,6 +142,13 @@ async def test_a_condition_holds_for_no_finding_about_nothing(tenant: BilledTena
     assert set(await open_kinds(tenant)) == set(_gone())
 
 
+async def test_a_detail_that_is_no_id_resolves_nothing_and_stops_nothing(tenant: BilledTenant) -> None:
+    keys = ("bill", "charge_id", "mandate_id", "refund_id")
+    for kind in _gone():
+        await found(tenant, kind, f"{kind}:no-id", **dict.fromkeys(keys, "no-id"))
+    assert set(await open_kinds(tenant)) == set(_gone())
+
+
 async def _set_state(tenant: BilledTenant, charge: Charge, state: str) -> None:
     async with tenant.context.tenant_transaction(tenant.tenant_id) as session:
         (await session.get_one(Charge, (tenant.tenant_id, charge.id))).state = state

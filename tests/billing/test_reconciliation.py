@@ -9,6 +9,7 @@ from billing.invoicing.period_close import close_due
 from billing.models import BillingFinding, Charge, ComparedDay, Payment, RazorpayReconciliation
 from billing.razorpay.errors import RazorpayError
 from billing.reconciliation import WINDOW_DAYS, RazorpayReport, reconcile_razorpay
+from billing.reconciliation.report import PARALLEL
 from billing.reconciliation.windows import compared_since, in_order, windows
 from core.clock import DAY_MS, now_ms
 from core.ids import uuid7
@@ -260,14 +261,15 @@ async def test_a_run_that_stops_says_how_far_it_came_and_the_next_continues_ther
         (stored,) = list(await session.scalars(select(RazorpayReconciliation)))
         done = set(await session.scalars(select(ComparedDay.starts_ms)))
     assert (stored.report["days_compared"], stored.report["stopped"]) == (stopped.days_compared, stopped.stopped)
-    assert len(done) == stopped.days_compared
+    # A day whose commit the stop interrupted may be stored and not counted: of each of the calls at once, one.
+    assert stopped.days_compared <= len(done) <= stopped.days_compared + PARALLEL
 
     signup.razorpay.clear_faults()
     span = windows(now_ms() - WINDOW_DAYS * DAY_MS, now_ms())
     async with signup.context.database.session() as session:
         following = in_order(span, await compared_since(session, span))
     assert following[0] == span[0], "today comes first"
-    left = stopped.days - stopped.days_compared
+    left = stopped.days - len(done)
     assert {day.since * 1000 for day in following[1 : left + 1]} == {day.since * 1000 for day in span} - done
     assert (await reconcile_razorpay(signup.context)).is_clean
     async with signup.context.database.session() as session:

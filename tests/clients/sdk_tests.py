@@ -55,7 +55,13 @@ async def run(stage: Stage, books: Books) -> int:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        output, _ = await asyncio.wait_for(process.communicate(), LONGEST_S)
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(), LONGEST_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            print(f"sdk-tests: not done after {LONGEST_S} s")  # noqa: T201
+            return 1
     if not report.exists():
         print(output.decode()[-2000:])  # noqa: T201
         return 1

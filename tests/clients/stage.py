@@ -1,23 +1,18 @@
 """A complete server for the clients: Postgres, Valkey, the simulator and the API, and reads of its access log."""
 
-import asyncio
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from core.postgres.database import Database
 from metering.pricing.price import Band
 from metering.pricing.price_list import add_price
-from migrations.upgrade import migrate
-from sandbox.postgres import Postgres
-from sandbox.valkey import Valkey
-from tests.harness import ACTOR, Account, Api, Simulator, environment, running
+from tests.complete_server import complete_server
+from tests.harness import ACTOR, Account, Api, Simulator
 
 
 @dataclass(frozen=True)
@@ -44,19 +39,9 @@ class Stage:
 
 @contextmanager
 def stage() -> Iterator[tuple[Stage, str]]:
-    """Starts everything in a temporary folder, for the block; yields the database's URL with it."""
-    with tempfile.TemporaryDirectory(prefix="naka-clients-") as folder:
-        home = Path(folder)
-        simulator = Simulator()
-        try:
-            with Postgres(home / "postgres") as postgres, Valkey(home / "valkey") as valkey:
-                migrate(postgres.url)
-                asyncio.run(_price(postgres.url))
-                settings = environment(postgres.url, valkey.url, simulator.url, LOG_LEVEL="info", HANGUP_WAIT_S="2")
-                with running(Api(settings, home / "naka.log")) as api:
-                    yield Stage(api, simulator), postgres.url
-        finally:
-            simulator.stop()
+    """Starts everything for the block; yields the database's URL with it."""
+    with complete_server(_price, LOG_LEVEL="info", HANGUP_WAIT_S="2") as (api, database_url, simulator):
+        yield Stage(api, simulator), database_url
 
 
 async def _price(database_url: str) -> None:

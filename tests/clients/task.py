@@ -3,7 +3,6 @@
 The prompts order the simulator's answers; `EXPECTED` is what every client must make of them.
 """
 
-import base64
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,8 @@ from tests.harness import scripted
 
 MODEL = "claude-sonnet-4-6"
 """Takes thinking with a budget and adaptive thinking, so that old and new clients can ask for either."""
-DOT = base64.b64encode(
-    base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
-).decode()
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+"""A PNG of one pixel, in base64."""
 SYSTEM = "The office counts what passes. " * 500
 _WEATHER = {"type": "tool_use", "name": "weather", "input": {"city": "Pune"}}
 _TOOL: dict[str, Any] = {"turns": [{"blocks": [_WEATHER]}, {"text": "Dry."}]}

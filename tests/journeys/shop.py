@@ -219,6 +219,7 @@ class Shop:
             "webhook_events": "state",
             "refunds": "state",
             "billing_periods": "state, ends_ms",
+            "wallet_entries": "reference",
         }
         return [
             [tuple(row) for row in await self.books.fetch(f"SELECT {columns} FROM {table} ORDER BY {table}::text")]

@@ -16,12 +16,10 @@ from anthropic.types import MessageParam
 from core.ids import uuid7
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
-from tests.harness import Account, Api, Books, Simulator
+from tests.clients.task import DOT
+from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Api, Books, Simulator, scripted
 
 MODEL = "claude-sonnet-5-5"
-DOT = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
 TOOL: Any = {
     "name": "weather",
     "description": "The weather of a city.",
@@ -37,9 +35,9 @@ async def sdk(api: Api, account: Account, **options: Any) -> AsyncIterator[Async
         yield made
 
 
-def scripted(message: str = "hello", **script: Any) -> list[MessageParam]:
+def conversation(message: str = "hello", **script: Any) -> list[MessageParam]:
     """A conversation that orders an answer of the simulator."""
-    return [{"role": "user", "content": f"{message} [[sim {json.dumps(script)}]]"}]
+    return [{"role": "user", "content": scripted(message, **script)}]
 
 
 async def answered(client: AsyncAnthropic, *, stream: bool, **request: Any) -> Any:
@@ -51,21 +49,11 @@ async def answered(client: AsyncAnthropic, *, stream: bool, **request: Any) -> A
         return await events.get_final_message()
 
 
-_COLUMNS = {
-    "input_tokens": "input_tokens",
-    "output_tokens": "output_tokens",
-    "cache_read_tokens": "cache_read_input_tokens",
-    "cache_write_5m_tokens": "cache_creation_5m",
-    "cache_write_1h_tokens": "cache_creation_1h",
-}
-"""Our columns, and the names in the provider's ledger."""
-
-
 async def assert_booked(books: Books, simulator: Simulator, account: Account, ref: str) -> None:
     """The rows of an account are what the provider's ledger says."""
     rows = await books.settled(account, len(simulator.ledger(ref)))
     billed = [row for row in simulator.inferences(ref) if row["charged"]]
-    for column, name in _COLUMNS.items():
+    for column, name in zip(TOKEN_FIELDS, LEDGER_FIELDS, strict=True):
         assert sum(row[column] for row in rows) == sum(row[name] for row in billed), column
 
 
@@ -82,12 +70,12 @@ BOTH = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"
 async def test_text_and_several_turns(api: Api, books: Books, simulator: Simulator, ref: str, *, stream: bool) -> None:
     account = await books.account()
     async with sdk(api, account) as client:
-        first = await answered(client, stream=stream, messages=scripted(ref=ref, text="Namaste."))
+        first = await answered(client, stream=stream, messages=conversation(ref=ref, text="Namaste."))
         assert [block.text for block in first.content] == ["Namaste."]
         turns = [
-            *scripted(ref=ref, text="Namaste."),
+            *conversation(ref=ref, text="Namaste."),
             {"role": "assistant", "content": first.content},
-            *scripted("and again", ref=ref, text="Once more."),
+            *conversation("and again", ref=ref, text="Once more."),
         ]
         second = await answered(client, stream=stream, messages=turns, system="Be brief.")
     assert (second.content[0].text, second.stop_reason, second.model) == ("Once more.", "end_turn", MODEL)
@@ -100,7 +88,7 @@ async def test_a_tool_goes_there_and_back(
     api: Api, books: Books, simulator: Simulator, ref: str, *, stream: bool
 ) -> None:
     account = await books.account()
-    turns: list[Any] = scripted(
+    turns: list[Any] = conversation(
         ref=ref,
         turns=[{"blocks": [{"type": "tool_use", "name": "weather", "input": {"city": "Pune"}}]}, {"text": "Dry."}],
     )
@@ -120,9 +108,9 @@ async def test_an_image(api: Api, books: Books, simulator: Simulator, ref: str, 
     account = await books.account()
     image = {
         "type": "image",
-        "source": {"type": "base64", "media_type": "image/png", "data": base64.b64encode(DOT).decode()},
+        "source": {"type": "base64", "media_type": "image/png", "data": DOT},
     }
-    content = [image, {"type": "text", "text": scripted(ref=ref, text="A dot.")[0]["content"]}]
+    content = [image, {"type": "text", "text": scripted(ref=ref, text="A dot.")}]
     async with sdk(api, account) as client:
         answer = await answered(client, stream=stream, messages=[{"role": "user", "content": content}])
     assert answer.content[0].text == "A dot."
@@ -139,7 +127,7 @@ async def test_thinking(api: Api, books: Books, simulator: Simulator, ref: str, 
             client,
             stream=stream,
             thinking=thinking,
-            messages=scripted(ref=ref, thinking=100, display=display, text="So."),
+            messages=conversation(ref=ref, thinking=100, display=display, text="So."),
         )
     assert [block.type for block in answer.content] == ["thinking", "text"]
     assert bool(answer.content[0].thinking) is (display == "summarized")
@@ -153,7 +141,7 @@ async def test_a_cached_prompt(api: Api, books: Books, simulator: Simulator, ref
     system: Any = [{"type": "text", "text": f"{ref} {LONG}", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
     async with sdk(api, account) as client:
         for _ in range(2):
-            answer = await answered(client, stream=stream, system=system, messages=scripted(ref=ref, text="Yes."))
+            answer = await answered(client, stream=stream, system=system, messages=conversation(ref=ref, text="Yes."))
     assert answer.usage.cache_read_input_tokens > 1000
     rows = await books.settled(account, 2)
     assert rows[0]["cache_write_1h_tokens"] == rows[1]["cache_read_tokens"] > 1000
@@ -165,23 +153,23 @@ async def test_errors_are_of_the_class_that_clients_expect(api: Api, books: Book
     account = await books.account(limits=LimitSet((Limit(Meter.REQUESTS, WindowKind.DAY, 3),)))
     async with sdk(api, account) as client:
         with pytest.raises(anthropic.BadRequestError) as refused:
-            await answered(client, stream=stream, messages=scripted(ref=ref, status=400))
+            await answered(client, stream=stream, messages=conversation(ref=ref, status=400))
         assert "told to fail" in str(refused.value), "what the provider says of the request is not changed"
         with pytest.raises(anthropic.BadRequestError):
             await answered(client, stream=stream, messages="no list")
         with pytest.raises(anthropic.NotFoundError):
-            await answered(client, stream=stream, model="claude-none", messages=scripted())
+            await answered(client, stream=stream, model="claude-none", messages=conversation())
         server_tool: Any = {"type": "web_search_20250305", "name": "web_search"}
         with pytest.raises(anthropic.PermissionDeniedError) as forbidden:
-            await answered(client, stream=stream, messages=scripted(), tools=[server_tool])
+            await answered(client, stream=stream, messages=conversation(), tools=[server_tool])
         assert "web_search" in str(forbidden.value)
         with pytest.raises(anthropic.BadRequestError) as threads:
-            await answered(client, stream=stream, messages=scripted(), extra_body={"thread": {"type": "create"}})
+            await answered(client, stream=stream, messages=conversation(), extra_body={"thread": {"type": "create"}})
         assert threads.value.body["error"]["details"] == {"error_code": "thread_unsupported_request"}  # type: ignore[index]
         for _ in range(2):
-            await answered(client, stream=stream, messages=scripted(ref=ref, text="x"))
+            await answered(client, stream=stream, messages=conversation(ref=ref, text="x"))
         with pytest.raises(anthropic.RateLimitError) as limited:
-            await answered(client, stream=stream, messages=scripted(ref=ref, text="x"))
+            await answered(client, stream=stream, messages=conversation(ref=ref, text="x"))
         headers = limited.value.response.headers
         assert headers["x-should-retry"] == "false"
         assert int(headers["retry-after"]) > 0
@@ -189,7 +177,7 @@ async def test_errors_are_of_the_class_that_clients_expect(api: Api, books: Book
     async with sdk(api, account) as client:
         client.api_key = "nk_test_wrong"
         with pytest.raises(anthropic.AuthenticationError) as wrong:
-            await answered(client, stream=stream, messages=scripted())
+            await answered(client, stream=stream, messages=conversation())
         assert wrong.value.response.headers["x-should-retry"] == "false"
     assert len(await books.settled(account, 3)) == 3
 
@@ -197,7 +185,7 @@ async def test_errors_are_of_the_class_that_clients_expect(api: Api, books: Book
 async def test_a_cancelled_stream_is_billed_what_it_got(api: Api, books: Books, simulator: Simulator, ref: str) -> None:
     account = await books.account()
     async with sdk(api, account) as client:
-        script = scripted(ref=ref, pieces=["a word or two "] * 200, piece_delay_ms=20)
+        script = conversation(ref=ref, pieces=["a word or two "] * 200, piece_delay_ms=20)
         async with client.messages.stream(model=MODEL, max_tokens=2000, messages=script) as events:
             async for _ in events.text_stream:
                 break
@@ -211,7 +199,7 @@ async def test_a_cancelled_stream_is_billed_what_it_got(api: Api, books: Books, 
 @BOTH
 async def test_hidden_thinking_that_breaks_off_is_estimated(api: Api, books: Books, ref: str, *, stream: bool) -> None:
     account = await books.account()
-    script = scripted(ref=ref, thinking=500, display="omitted", text="So.", cut_after=4, count="events")
+    script = conversation(ref=ref, thinking=500, display="omitted", text="So.", cut_after=4, count="events")
     thinking: Any = {"type": "adaptive", "display": "omitted"}
     async with sdk(api, account) as client:
         with pytest.raises((anthropic.APIError, httpx2.HTTPError)):
@@ -223,7 +211,7 @@ async def test_hidden_thinking_that_breaks_off_is_estimated(api: Api, books: Boo
 
 async def test_the_body_goes_on_as_it_came(api: Api, books: Books, simulator: Simulator, ref: str) -> None:
     account = await books.account()
-    said = json.dumps(scripted(ref=ref)[0]["content"])
+    said = json.dumps(scripted(ref=ref))
     body = (
         '{ "x_new": {"a":[1, 2.50, "\\u0939"]},\n "max_tokens" :  77, "stream":true , "system":'
         f' [{{"type":"text","text":"one"}},{{"type":"text","text":"two"}}], "model":"{MODEL}",'
@@ -261,7 +249,7 @@ async def test_fifty_at_once_are_booked_exactly(api: Api, books: Books, simulato
     async with sdk(api, account) as client:
         await asyncio.gather(
             *(
-                answered(client, stream=bool(number % 2), messages=scripted(ref=ref, words=number + 1))
+                answered(client, stream=bool(number % 2), messages=conversation(ref=ref, words=number + 1))
                 for number in range(50)
             )
         )

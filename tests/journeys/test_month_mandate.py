@@ -100,8 +100,8 @@ async def test_months_by_mandate(shop: Shop, trouble: str) -> None:
 
     owed.append(await close_cycle(customer))
     await shop.advance(days=0.1)
-    (charge,) = await customer.rows("SELECT payment_id FROM charges WHERE tenant_id = $1 AND state = 'submitted'")
-    shop.razorpay.opt_out(charge["payment_id"])
+    (charge,) = await customer.rows("SELECT razorpay_id FROM charges WHERE tenant_id = $1 AND state = 'submitted'")
+    shop.razorpay.opt_out(charge["razorpay_id"])
     await shop.advance(days=1)
     (link,) = [one for one in shop.razorpay.ledger()["links"] if one["status"] == "created"]
     assert link["amount"] == gross(owed[-1])
@@ -114,7 +114,7 @@ async def test_months_by_mandate(shop: Shop, trouble: str) -> None:
     assert (late["instrument"], late["state"]) == ("mandate", "submitted"), "Razorpay still tries"
     await shop.advance(days=1)
     assert (await charges(customer))[-2:] == [("mandate", "void"), ("payment_link", "submitted")]
-    await asyncio.to_thread(shop.razorpay.authorise_late, late["payment_id"])
+    await asyncio.to_thread(shop.razorpay.authorise_late, late["razorpay_id"])
     await shop.advance(days=0.1)
     bills = await customer.bills("overage")
     assert [(bill["taxable_paise"], bill["state"]) for bill in bills] == [(each, "paid") for each in owed]

@@ -161,13 +161,15 @@ async def say(customer: Customer) -> Answer:
 async def until_refused(customer: Customer) -> list[Answer]:
     """A well-behaved client: it retries after a moment, and gives up when the balance is used up."""
     refusals: list[Answer] = []
-    while True:
-        answer = await say(customer)
-        if answer.status == 200:
-            assert answer.done
-            continue
-        assert (answer.status, (answer.error or {}).get("code")) in {(402, "wallet_empty"), (429, "held")}, answer.error
-        refusals.append(answer)
-        if (answer.error or {}).get("code") != "held":
-            return refusals
-        await asyncio.sleep(0.2)
+    async with asyncio.timeout(120):
+        while True:
+            answer = await say(customer)
+            if answer.status == 200:
+                assert answer.done
+                continue
+            code = (answer.error or {}).get("code")
+            assert (answer.status, code) in {(402, "wallet_empty"), (429, "held")}, answer.error
+            refusals.append(answer)
+            if code != "held":
+                return refusals
+            await asyncio.sleep(0.2)

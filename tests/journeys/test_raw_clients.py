@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 
@@ -53,13 +52,6 @@ class Fast:
         raise ConnectionError
 
 
-def resident_mb(api: Api) -> float:
-    """The resident memory of the API."""
-    status = Path(f"/proc/{api.process.pid}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS:")]
-    return int(line.split()[1]) / 1024
-
-
 @pytest.fixture
 async def fast() -> AsyncIterator[tuple[Fast, RawProvider]]:
     """That provider."""
@@ -76,7 +68,7 @@ async def test_a_client_that_does_not_read_stops_the_provider_and_then_gets_ever
     write, provider = fast
     api = await asyncio.to_thread(start_api, ANTHROPIC_BASE_URL=provider.url, UPSTREAM_READ_TIMEOUT_S="1")
     account = await books.account()
-    before_mb = resident_mb(api)
+    before_kb = api.resident_kb()
     caller = await RawConnection.open(api.port, form.request(account, "hello"), receive_bytes=4096)
 
     sent = -1
@@ -85,7 +77,7 @@ async def test_a_client_that_does_not_read_stops_the_provider_and_then_gets_ever
         await asyncio.sleep(SILENT_S)
 
     assert sent < PIECES * 0.9
-    assert resident_mb(api) - before_mb < GROWTH_MB
+    assert api.resident_kb() - before_kb < GROWTH_MB * 1024
     async with asyncio.timeout(60):
         reply = await caller.reply()
     events = parse_sse(reply.body)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.api.raw import JSON_TYPE, head, post
 from tests.harness import Account, Api, Books, Simulator, running, scripted
+from tests.journeys.callers import eventually
 from tests.raw_connection import RawConnection, Reply
 
 STALLED: dict[str, Any] = {"pieces": ["one ", "two ", "three"], "stall_after": 2}
@@ -38,15 +39,6 @@ async def dial() -> AsyncIterator[Dial]:
             return connection
 
         yield dial
-
-
-async def eventually(check: Callable[[], Awaitable[Any]], *, within_s: float = 10) -> Any:
-    """Returns the result of `check` once it is true."""
-    deadline = time.monotonic() + within_s
-    while not (found := await check()):
-        assert time.monotonic() < deadline, "it never happened"
-        await asyncio.sleep(0.01)
-    return found
 
 
 async def ready(api: Api) -> Reply:

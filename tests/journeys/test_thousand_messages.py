@@ -4,7 +4,6 @@ Every class of usage, every modifier of a price, and usage that the provider rep
 """
 
 import asyncio
-import json
 import random
 from collections import Counter, defaultdict
 from fractions import Fraction
@@ -17,7 +16,7 @@ import redis.asyncio
 from metering.admission.redis_scripts import tenant_key
 from metering.counts import COUNT_COLUMNS
 from metering.quota.counters import WindowState
-from tests.harness import Account, Books, Simulator, chat, scripted
+from tests.harness import LEDGER_FIELDS, TOKEN_FIELDS, Account, Books, Simulator, chat, scripted
 
 REQUESTS = 1_000
 AT_ONCE = 50
@@ -32,12 +31,7 @@ PRICES = {
     "claude-sonnet-5-5": ("2", "10", "0.10", "2.50", "4"),
 }
 WEB_SEARCH_NANO_USD = 10_000_000
-COLUMNS = {
-    "input_tokens": "input_tokens",
-    "output_tokens": "output_tokens",
-    "cache_read_tokens": "cache_read_input_tokens",
-    "cache_write_5m_tokens": "cache_creation_5m",
-    "cache_write_1h_tokens": "cache_creation_1h",
+COLUMNS = dict(zip(TOKEN_FIELDS, LEDGER_FIELDS, strict=True)) | {
     "thinking_tokens": "thinking_tokens",
     "web_searches": "web_searches",
 }
@@ -94,8 +88,8 @@ class Traffic:
 
 async def ask(http: httpx2.AsyncClient, account: Account, model: str, script: dict[str, Any], **more: Any) -> None:
     """One request to `/v1/messages`."""
-    content = f"hello [[sim {json.dumps(script)}]]"
-    body = {"model": model, "max_tokens": 3000, "messages": [{"role": "user", "content": content}], **more}
+    turns = [{"role": "user", "content": scripted(**script)}]
+    body = {"model": model, "max_tokens": 3000, "messages": turns, **more}
     headers = {**account.headers, "anthropic-version": "2026-10-21"}
     answer = await http.post("/v1/messages", json=body, headers=headers)
     assert answer.status_code == 200 or "cut_after" in script, answer.text
@@ -158,7 +152,7 @@ def priced(inferences: list[dict[str, Any]]) -> ByModel:
 
 def cost(row: dict[str, Any]) -> int:
     """The price of one inference: the documented one, written a second time."""
-    counts = [row[COLUMNS[name]] for name in list(COLUMNS)[:5]]
+    counts = [row[name] for name in LEDGER_FIELDS]
     prompt = sum(counts) - row["output_tokens"]
     large = row["model"] == "claude-haiku-5-5" and prompt > 100_000
     rates = PRICES[row["model"] + (" large" if large else "")]

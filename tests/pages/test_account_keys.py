@@ -1,6 +1,9 @@
 """Users, keys, limits and alerts by the account's pages: what is shown once, what is refused, whose it is."""
 
+import base64
+import json
 import re
+import zlib
 
 import httpx2
 import pytest
@@ -138,6 +141,14 @@ async def test_limits_in_a_form(admin: Account, browser: httpx2.AsyncClient) -> 
         refused = await submit(browser, page, wrong)
         assert (refused.status_code, "whole number" in refused.text) == (422, True), wrong
     assert (await browser.get(f"/v1/admin/users/{admin.user_id}/limits")).json() == limits
+
+
+async def test_a_cookie_that_names_an_unknown_form_is_shown_above(admin: Account, browser: httpx2.AsyncClient) -> None:
+    page = f"/account/keys/{admin.user_id}"
+    left = {"for": page, "form": "visitor", "fields": {}, "faults": {"": "Of another version."}}
+    browser.cookies.set("naka_once", base64.urlsafe_b64encode(zlib.compress(json.dumps(left).encode())).decode())
+    shown = await browser.get(page)
+    assert (shown.status_code, "Of another version." in shown.text) == (200, True)
 
 
 async def test_an_endpoint_and_its_secret(api: Api, admin: Account, browser: httpx2.AsyncClient) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from billing.access.projection import project
 from billing.alerts.alerts import store_alerts
+from billing.standing.reader import tenants_in_arrears
 from core.clock import now_ms
 from core.tenancy.principal import Scope
 from tests.api.conftest import Api
@@ -85,6 +86,15 @@ async def test_the_operator_sees_who_is_late_and_each_is_alerted_once(
     (alert,) = (await browser.get("/v1/billing/alerts")).json()["items"]
     assert (alert["type"], alert["data"]["overdue_paise"]) == ("account.overdue", 826)
     assert alert["data"]["text"] in await read(browser, "/account/alerts")
+
+
+async def test_of_those_who_are_late_the_largest_sums_are_listed(api: Api, setup: OperatorSetup, late: UUID) -> None:
+    larger = await setup.tenant_with_usage(9)
+    await setup.close()
+    await api.books.fetch("UPDATE bills SET due_ms = $2 WHERE tenant_id = $1", larger, now_ms() - DAY_MS)
+    async with setup.context.database.session() as session:
+        assert await tenants_in_arrears(session, now_ms(), limit=1) == [late]
+        assert await tenants_in_arrears(session, now_ms(), limit=1, largest_first=True) == [larger]
 
 
 async def test_an_address_without_a_page_is_a_page_for_a_browser(api: Api, sign_in: SignIn) -> None:

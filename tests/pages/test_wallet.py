@@ -7,11 +7,9 @@ from billing.models import Plan
 from billing.prepaid.credit import new_coupon
 from core.tenancy.audit import Actor
 from tests.api.conftest import Api
-from tests.billing.operator import RUPEE_A_TOKEN, OperatorSetup
+from tests.billing.operator import METERS, OperatorSetup
 from tests.pages.conftest import SignIn
 from tests.pages.test_account import read, words
-
-METERS = [{"meter": "output_tokens", "allowance": 1_000, "rate_paise": RUPEE_A_TOKEN}]
 
 
 @pytest.fixture

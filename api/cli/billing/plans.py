@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 import typer
 
 from api.cli.accounts.limits import read_limits
-from api.cli.amounts import in_paise
 from api.cli.command import Call, Group
 from api.cli.options import PlanCode, PlanVersion
 from api.schemas.billing.plans import MeterPrice, NewPlan
 from api.services.billing import plans
+from billing.gst.rupees import in_paise
 from billing.rating.overage import Meter, PastAllowance
 from core.errors import Invalid
 from core.features import Feature

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from api.cli.amounts import in_paise
 from api.cli.command import Call, Group
 from api.cli.options import Limit, Reason, Tenant, tenant_name
 from api.schemas.billing.wallet import NewCoupon, NewWalletCredit, WalletRefund
 from api.services.billing import wallets
+from billing.gst.rupees import in_paise
 
 app = Group()
 coupon_app = Group()

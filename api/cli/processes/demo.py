@@ -13,8 +13,9 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.cli.processes.month import DEMO, Customer
 from billing.catalogue.plans import Price, find_plan, give_default_plan, list_plans, publish_plan, put_on_plan
-from billing.catalogue.profiles import Profile, Supplier, find_profile, find_supplier, set_profile, set_supplier
+from billing.catalogue.profiles import Supplier, find_profile, find_supplier, set_profile, set_supplier
 from billing.gst.gstin import check_character
 from billing.rating.overage import Meter, MeterTerms, PastAllowance, Terms
 from core.errors import NotFound
@@ -28,7 +29,7 @@ from metering.quota.limits import Limit, LimitSet, PlanLimits
 from metering.quota.limits import Meter as Limited
 from metering.quota.windows import WindowKind
 
-_ACTOR = Actor("cli:naka up")
+ACTOR = Actor("cli:naka up")
 
 
 def _limits(tokens_a_day: int, spend_micro_usd: int) -> PlanLimits:
@@ -71,21 +72,13 @@ _OPERATOR = Supplier(
     gstin="29AAACS0000A1Z" + check_character("29AAACS0000A1Z"),
     email="accounts@supplier.example",
 )
-_CUSTOMER = Profile(
-    legal_name="Demo Customer Private Limited",
-    lines=("2 Marine Drive",),
-    city="Mumbai",
-    postal_code="400020",
-    country="IN",
-    email="billing@demo.example",
-    state="27",
-)
+USER_SCOPES, ADMIN_SCOPES = [Scope.CHAT, Scope.USAGE_READ], [Scope.TENANT_ADMIN, Scope.CHAT, Scope.USAGE_READ]
+"""An admin grants only scopes of its own key, so the tenant's admin key has those of its users."""
 _KEYS = {
-    "chat_key": [Scope.CHAT, Scope.USAGE_READ],
-    "tenant_admin_key": [Scope.TENANT_ADMIN, Scope.CHAT, Scope.USAGE_READ],
+    "chat_key": USER_SCOPES,
+    "tenant_admin_key": ADMIN_SCOPES,
     "platform_admin_key": [Scope.PLATFORM_ADMIN],
 }
-"""An admin grants only scopes of its own key, so the tenant's admin key has those of its users."""
 
 
 async def demo_keys(database: Database, known: Mapping[str, str], zone: ZoneInfo) -> dict[str, str]:
@@ -98,18 +91,32 @@ async def demo_keys(database: Database, known: Mapping[str, str], zone: ZoneInfo
         return keys
     async with database.session() as session:
         users = {
-            "chat_key": await _user(session, "demo", "Demo", "ada"),
-            "tenant_admin_key": await _user(session, "demo", "Demo", "grace"),
+            "chat_key": await _user(session, DEMO.slug, DEMO.name, "ada"),
+            "tenant_admin_key": await _user(session, DEMO.slug, DEMO.name, "grace"),
             "platform_admin_key": await _user(session, "operator", "The operator", "root"),
         }
         for name, scopes in _KEYS.items():
             if name not in keys:
-                user = users[name]
-                _, secret = await create_key(
-                    session, _ACTOR, user, name="naka up", scopes=scopes, models=None, expires_at=None, live=False
-                )
-                keys[name] = secret.plaintext
+                keys[name] = await demo_key(session, users[name], scopes, name="naka up")
     return keys
+
+
+async def demo_tenant(session: AsyncSession, customer: Customer, zone: ZoneInfo) -> UUID:
+    """The customer's tenant, on the free plan if it is new; creates what is missing of it. The rest stays."""
+    tenant_id, is_new = await _tenant(session, customer.slug, customer.name)
+    if await find_profile(session, tenant_id) is None:
+        await set_profile(session, ACTOR, tenant_id, customer.profile)
+    if is_new:
+        await put_on_plan(session, ACTOR, tenant_id, await find_plan(session, DEMO_PLAN), zone)
+    return tenant_id
+
+
+async def demo_key(session: AsyncSession, user: User, scopes: list[Scope], *, name: str) -> str:
+    """A new key of a user, in plain text."""
+    _, secret = await create_key(
+        session, ACTOR, user, name=name, scopes=scopes, models=None, expires_at=None, live=False
+    )
+    return secret.plaintext
 
 
 async def _is_valid(directory: Directory, key: str, name: str) -> bool:
@@ -124,18 +131,14 @@ async def _is_valid(directory: Directory, key: str, name: str) -> bool:
 async def _sample(session: AsyncSession, zone: ZoneInfo) -> None:
     """Adds what is missing of the supplier, the plans, and the demo's tenant on the free plan. The rest stays."""
     if await find_supplier(session) is None:
-        await set_supplier(session, _ACTOR, _OPERATOR)
+        await set_supplier(session, ACTOR, _OPERATOR)
     known = {plan.code for plan in await list_plans(session)}
     for code, (name, price, limits) in _CATALOGUE.items():
         if code not in known:
-            await publish_plan(session, _ACTOR, code=code, name=name, limits=limits, price=price)
-    tenant_id, is_new = await _tenant(session, "demo", "Demo")
-    if await find_profile(session, tenant_id) is None:
-        await set_profile(session, _ACTOR, tenant_id, _CUSTOMER)
-    if is_new:
-        await put_on_plan(session, _ACTOR, tenant_id, await find_plan(session, DEMO_PLAN), zone)
+            await publish_plan(session, ACTOR, code=code, name=name, limits=limits, price=price)
+    await demo_tenant(session, DEMO, zone)
     operator_id, _ = await _tenant(session, "operator", "The operator")
-    await give_default_plan(session, _ACTOR, operator_id, DEMO_PLAN, zone)
+    await give_default_plan(session, ACTOR, operator_id, DEMO_PLAN, zone)
 
 
 async def _tenant(session: AsyncSession, slug: str, name: str) -> tuple[UUID, bool]:
@@ -143,14 +146,14 @@ async def _tenant(session: AsyncSession, slug: str, name: str) -> tuple[UUID, bo
     try:
         return (await find_tenant(session, slug)).id, False
     except NotFound:
-        return (await create_tenant(session, _ACTOR, slug=slug, name=name)).id, True
+        return (await create_tenant(session, ACTOR, slug=slug, name=name)).id, True
 
 
 async def _user(session: AsyncSession, slug: str, name: str, external_id: str) -> User:
     """The user; creates it and its tenant if missing."""
     tenant_id, _ = await _tenant(session, slug, name)
     found = await session.scalar(select(User).where(User.tenant_id == tenant_id, User.external_id == external_id))
-    return found or await create_user(session, _ACTOR, tenant_id, external_id=external_id)
+    return found or await create_user(session, ACTOR, tenant_id, external_id=external_id)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 Numbers of tokens are what the Anthropic simulator is told to report; the product measures, prices and bills them.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
@@ -75,19 +76,21 @@ def _profile(name: str, line: str, city: str, code: str, state: str) -> Profile:
 
 
 _SONNET, _HAIKU, _OPUS = "claude-sonnet-4-6", "claude-haiku-4-5", "claude-opus-4-6"
-CUSTOMERS = (
-    Customer(
-        "demo",
-        "Demo",
-        _profile("Demo Customer Private Limited", "2 Marine Drive", "Mumbai", "400020", "27"),
-        (
-            Person("grace", _SONNET, 1, 4_000, 900, chats=True),
-            Person("ada", _SONNET, 2, 6_000, 1_200, chats=True),
-            Person("linus", _HAIKU, 3, 26_000, 4_600, 12_000),
-            Person("barbara", _HAIKU, 3, 24_000, 4_200),
-        ),
-        plan="starter",
+DEMO = Customer(
+    "demo",
+    "Demo",
+    _profile("Demo Customer Private Limited", "2 Marine Drive", "Mumbai", "400020", "27"),
+    (
+        Person("grace", _SONNET, 1, 4_000, 900, chats=True),
+        Person("ada", _SONNET, 2, 6_000, 1_200, chats=True),
+        Person("linus", _HAIKU, 3, 26_000, 4_600, 12_000),
+        Person("barbara", _HAIKU, 3, 24_000, 4_200),
     ),
+    plan="starter",
+)
+"""The customer whose keys `naka up` prints."""
+CUSTOMERS = (
+    DEMO,
     Customer(
         "zenith",
         "Zenith Analytics",
@@ -147,14 +150,10 @@ def _body(person: Person, random: Random) -> dict[str, Any]:
         "words": 12,
         "piece_delay_ms": 0,
     }
-    text = f"{random.choice(_QUESTIONS)} [[sim {_json(script)}]]"
+    text = f"{random.choice(_QUESTIONS)} [[sim {json.dumps(script)}]]"
     if person.chats:
         return {"message": text, "model": person.model}
     return {"model": person.model, "max_tokens": 16_000, "messages": [{"role": "user", "content": text}]}
-
-
-def _json(script: dict[str, int]) -> str:
-    return "{" + ", ".join(f'"{name}": {value}' for name, value in script.items()) + "}"
 
 
 def _about(mean: int, random: Random) -> int:

@@ -17,11 +17,9 @@ from zoneinfo import ZoneInfo
 
 import aiohttp
 
-from api.cli.processes.demo import DEMO_PLAN
+from api.cli.processes.demo import ACTOR, ADMIN_SCOPES, USER_SCOPES, demo_key, demo_tenant
 from api.cli.processes.month import CUSTOMERS, Ask, Customer, asks, moments
 from api.worker import billing_duties
-from billing.catalogue.plans import find_plan, put_on_plan
-from billing.catalogue.profiles import set_profile
 from billing.context import ALERTS, LEVELS, RAZORPAY, BillingContext, build_billing_context
 from core.clock import now_ms
 from core.errors import NakaError
@@ -30,12 +28,9 @@ from core.queue import Duty
 from core.redis.changes import Changes
 from core.redis.client import connect_redis
 from core.settings import Settings
-from core.tenancy.accounts import create_key, create_tenant, create_user, find_tenant
-from core.tenancy.audit import Actor
+from core.tenancy.accounts import create_user
 from core.tenancy.principal import Scope
 
-_ACTOR = Actor("cli:naka up")
-_ADMIN, _USER = [Scope.TENANT_ADMIN, Scope.CHAT, Scope.USAGE_READ], [Scope.CHAT, Scope.USAGE_READ]
 _TIMEOUT_S = 30
 _AT_ONCE = 16
 _SAID = 200
@@ -128,11 +123,12 @@ async def _play(stage: _Stage, tell: Tell) -> None:
 
 async def _begin(stage: _Stage, customer: Customer, zone: ZoneInfo) -> None:
     """Creates the tenant with its people, and subscribes it."""
-    tenant_id = await _tenant(stage, customer, zone)
+    async with stage.context.database.session() as session:
+        tenant_id = await demo_tenant(session, customer, zone)
     for person in customer.people:
         if (customer.slug, person.name) not in stage.keys:
             stage.keys[customer.slug, person.name] = await _key(
-                stage, tenant_id, person.name, _ADMIN if person is customer.people[0] else _USER
+                stage, tenant_id, person.name, ADMIN_SCOPES if person is customer.people[0] else USER_SCOPES
             )
     if customer.plan is None:
         return
@@ -141,25 +137,11 @@ async def _begin(stage: _Stage, customer: Customer, zone: ZoneInfo) -> None:
     await _turn(stage)
 
 
-async def _tenant(stage: _Stage, customer: Customer, zone: ZoneInfo) -> UUID:
-    """The tenant: the demo's own is there already."""
-    async with stage.context.database.session() as session:
-        if customer.slug == CUSTOMERS[0].slug:
-            return (await find_tenant(session, customer.slug)).id
-        tenant = await create_tenant(session, _ACTOR, slug=customer.slug, name=customer.name)
-        await set_profile(session, _ACTOR, tenant.id, customer.profile)
-        await put_on_plan(session, _ACTOR, tenant.id, await find_plan(session, DEMO_PLAN), zone)
-        return tenant.id
-
-
 async def _key(stage: _Stage, tenant_id: UUID, name: str, scopes: list[Scope]) -> str:
     """The key of a new user."""
     async with stage.context.database.session() as session:
-        user = await create_user(session, _ACTOR, tenant_id, external_id=name)
-        _, secret = await create_key(
-            session, _ACTOR, user, name="laptop", scopes=scopes, models=None, expires_at=None, live=False
-        )
-    return secret.plaintext
+        user = await create_user(session, ACTOR, tenant_id, external_id=name)
+        return await demo_key(session, user, scopes, name="laptop")
 
 
 async def _ask(stage: _Stage, ask: Ask) -> None:

@@ -2,11 +2,12 @@
 
 Only what admission and the classification need is decoded; unknown fields pass. Text, schemas and base64 data are not
 copied. A top-level field that is given twice is refused, as two readers could take different ones. `splice` replaces
-`max_tokens` and `stream` and leaves every other byte alone. What is decoded is bounded in number before it is built: a
-few bytes of JSON become a hundred of objects.
+`max_tokens` and `stream` and leaves every other byte alone; `only` takes some of the fields. What is decoded is bounded
+in number before it is built: a few bytes of JSON become a hundred of objects.
 """
 
 import re
+from collections.abc import Collection
 from itertools import islice
 from typing import Any
 
@@ -33,7 +34,7 @@ class InvalidRequest(InvalidBody):
 
 
 class MessagesBody(msgspec.Struct, frozen=True):
-    """A body: its bytes, its fields, and where the values to replace are (start and end; None: not there).
+    """A body: its bytes, its fields, and where in the bytes the value of each top-level field is (start and end).
 
     `blocks`: every content block. `tools`: every tool, those of `tools` and those that a turn adds.
     """
@@ -42,8 +43,7 @@ class MessagesBody(msgspec.Struct, frozen=True):
     fields: Fields
     blocks: tuple[Block, ...]
     tools: tuple[Tool, ...]
-    max_tokens_at: tuple[int, int] | None
-    stream_at: tuple[int, int] | None
+    places: dict[str, tuple[int, int]]
 
     @property
     def max_tokens(self) -> int:
@@ -69,7 +69,7 @@ _NAMES = frozenset(Fields.__struct_fields__)
 def read_body(raw: bytes) -> MessagesBody:
     """Reads the body of `/v1/messages`. Raises InvalidRequest."""
     body = read_count_body(raw)
-    if body.max_tokens_at is None or body.fields.max_tokens is None:
+    if body.fields.max_tokens is None:
         raise InvalidRequest("max_tokens: Field required")
     return body
 
@@ -85,27 +85,37 @@ def read_count_body(raw: bytes) -> MessagesBody:
         raise InvalidRequest(f"messages: may have at most {_MAX_BLOCKS} content blocks")
     added = (block.tool.definition or block.tool for block in blocks if block.tool is not None)
     tools = (*(fields.tools or ()), *added)
-    return MessagesBody(raw, fields, blocks, tools, places.get("max_tokens"), places.get("stream"))
+    return MessagesBody(raw, fields, blocks, tools, places)
 
 
-def splice(body: MessagesBody, *, max_tokens: int, stream: bool = True) -> list[bytes | memoryview]:
-    """Returns the parts of the body with these two values; the other bytes are views of the same memory.
+def splice(body: MessagesBody, *, max_tokens: int) -> list[bytes | memoryview]:
+    """Returns the parts of the body with this `max_tokens` and `stream`; the other bytes are views of the same memory.
 
     A `stream` that is missing is added behind `max_tokens`. Needs a body that has `max_tokens` (`read_body`).
     """
-    if body.max_tokens_at is None:
-        raise InvalidRequest("max_tokens: Field required")
-    value, flag = b"%d" % max_tokens, b"true" if stream else b"false"
-    changes = [(*body.max_tokens_at, value)]
-    if body.stream_at is not None:
-        changes.append((*body.stream_at, flag))
-    elif stream:
-        changes = [(*body.max_tokens_at, value + b',"stream":' + flag)]
+    places, value = body.places, b"%d" % max_tokens
+    if "stream" in places:
+        changes = [(*places["max_tokens"], value), (*places["stream"], b"true")]
+    else:
+        changes = [(*places["max_tokens"], value + b',"stream":true')]
     view, at, parts = memoryview(body.raw), 0, list[bytes | memoryview]()
     for start, end, new in sorted(changes):
         parts += [view[at:start], new]
         at = end
     return [*parts, view[at:]]
+
+
+def only(body: MessagesBody, names: Collection[str]) -> list[bytes | memoryview]:
+    """Returns the parts of an object that has only these of the body's fields; values are views of the same memory.
+
+    `names` are those of the API, with one that every body has.
+    """
+    view, parts, before = memoryview(body.raw), list[bytes | memoryview](), b"{"
+    for name, (start, end) in body.places.items():
+        if name in names:
+            parts += [before + b'"%s":' % name.encode(), view[start:end]]
+            before = b","
+    return [*parts, b"}"]
 
 
 class _Key(str):

@@ -7,20 +7,17 @@ counts (Claude Code asks for 36 at once; those beyond the share wait). The provi
 
 import asyncio
 
-from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.auth.credentials import authenticate
 from api.gateway.messages.body import read_count_body
-from api.gateway.messages.encoding import decode, read_large
-from api.gateway.messages.features import asked
+from api.gateway.messages.call import read_request
 from api.gateway.messages.headers import forwarded, target
 from api.gateway.messages.models import AllowedModels, Provider
 from api.gateway.stream_errors import WholeAnswer, fault
 from api.gateway.upstream.pool import UpstreamRequest
 from api.http.body import ClientLeft, read_body
-from api.http.body_admission import HOLD
 from api.http.problems import problem_response
 from core.errors import NakaError
 from core.resilience.deadline import within
@@ -73,11 +70,7 @@ class CountTokens:
         principal.require(KeyScope.CHAT)
         self._rate.spend(principal.user_id, "Too many token counts.")
         raw = await read_body(scope, receive, max_bytes=self._max_bytes)
-        encoding = Headers(scope=scope).get("content-encoding", "")
-        raw = await decode(raw, encoding, max_bytes=self._max_bytes, hold=scope[HOLD])
-        body = await read_large(read_count_body, raw)
-        wants = asked(body)
-        wants.require_models(principal)
+        body, _ = await read_request(scope, raw, read_count_body, max_bytes=self._max_bytes)
         async with within(self._deadline_s):
             await self._models.require(principal, body.fields.model)
         path = target(COUNT_PATH.encode(), scope)

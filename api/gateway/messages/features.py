@@ -58,13 +58,10 @@ class Asked:
 
     def require_models(self, principal: Principal) -> None:
         """Raises Forbidden for a further model that the key may not use."""
-        if principal.models is None:
-            return
-        if self.may_choose_model:
+        if self.may_choose_model and principal.models is not None:
             raise Forbidden("fallbacks: this key may use some models only, so name them instead of `default`.")
         for model in self.models:
-            if model not in principal.models:
-                raise Forbidden(f"This key may not use the model {model!r}.")
+            principal.require_model(model)
 
 
 def asked(body: MessagesBody) -> Asked:

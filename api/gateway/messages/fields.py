@@ -10,6 +10,7 @@ MAX_OUTPUT_TOKENS = 10_000_000
 _MAX_MODEL_LENGTH = 100
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_MODEL_LENGTH)]
+OutputTokens = Annotated[int, msgspec.Meta(ge=0, le=MAX_OUTPUT_TOKENS)]
 Uses = Annotated[int, msgspec.Meta(ge=0, le=1_000)]
 """More would be held than prices can count exactly."""
 
@@ -31,7 +32,7 @@ class Tool(msgspec.Struct, frozen=True):
     type: str | None = None
     model: str | None = None
     max_uses: Uses | None = None
-    max_tokens: Uses | None = None
+    max_tokens: OutputTokens | None = None
     definition: "Tool | None" = None
 
 
@@ -71,7 +72,7 @@ class Thinking(msgspec.Struct, frozen=True):
     """The `thinking` of a request. `budget_tokens`: of `type` enabled only."""
 
     type: str = ""
-    budget_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_OUTPUT_TOKENS)] | None = None
+    budget_tokens: OutputTokens | None = None
 
 
 class OutputConfig(msgspec.Struct, frozen=True):
@@ -84,7 +85,7 @@ class Fallback(msgspec.Struct, frozen=True):
     """A model to try next, when the first one declines."""
 
     model: Name
-    max_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_OUTPUT_TOKENS)] | None = None
+    max_tokens: OutputTokens | None = None
     speed: str | None = None
 
 
@@ -115,7 +116,7 @@ class Fields(msgspec.Struct, frozen=True):
 
     model: Name
     messages: list[Message]
-    max_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_OUTPUT_TOKENS)] | None = None
+    max_tokens: OutputTokens | None = None
     stream: bool | None = None
     system: str | list[Block] | None = None
     tools: list[Tool] | None = None

@@ -1,4 +1,4 @@
-"""Which headers of a Messages request reach the provider, and which of its answer reach the client. Pure.
+"""The headers of a Messages request that reach the provider, and those of its answer that reach the client. Pure.
 
 What names an account is replaced or dropped: credentials, workspace and profile on the way there; the operator's
 organization and shared rate limits on the way back (source: Anthropic's gateway protocol).

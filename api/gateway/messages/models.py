@@ -20,9 +20,8 @@ from api.gateway.upstream.pool import UpstreamRequest
 from core.clock import now_ms
 from core.logs import get_logger
 from core.resilience.shares import own_work
-from core.tenancy.principal import Forbidden, Principal
+from core.tenancy.principal import Principal
 from metering.admission.entitlements import Entitlements
-from metering.pricing.price import PriceBook, UnknownModel
 from metering.pricing.price_list import PriceList
 
 _FRESH_S = 3600.0
@@ -161,8 +160,7 @@ class AllowedModels:
 
     async def require(self, principal: Principal, model: str) -> None:
         """Raises UnknownModel, or Forbidden for a model that the key or the plan does not allow."""
-        if principal.models is not None and model not in principal.models:
-            raise Forbidden(f"This key may not use the model {model!r}.")
+        principal.require_model(model)
         at_ms = now_ms()
         (await self._prices.book()).at(model, at_ms)
         timeline = await self._entitlements.of(principal.tenant_id, principal.user_id)
@@ -173,18 +171,5 @@ class AllowedModels:
         at_ms, book = now_ms(), await self._prices.book()
         timeline = await self._entitlements.of(principal.tenant_id, principal.user_id)
         plan = timeline.at(at_ms).entitlement
-        return [
-            model
-            for model in book.models
-            if _has_price(book, model, at_ms)
-            and plan.allows_model(model)
-            and (principal.models is None or model in principal.models)
-        ]
-
-
-def _has_price(book: PriceBook, model: str, at_ms: int) -> bool:
-    try:
-        book.at(model, at_ms)
-    except UnknownModel:
-        return False
-    return True
+        names = (price.model for price in book.in_force(at_ms))
+        return sorted(name for name in names if plan.allows_model(name) and principal.allows_model(name))

@@ -1,4 +1,4 @@
-"""How many tokens a prompt of the Messages API can be, and how many it probably is. Pure.
+"""The most tokens that a prompt of the Messages API can be, and the probable number. Pure.
 
 A token is at least a byte of text, and JSON never writes a text in fewer bytes than UTF-8 has, so the bytes of the body
 less its base64 data bound all text, tools and results. So they do for encrypted text of earlier turns: encryption and
@@ -151,9 +151,7 @@ def _is_opaque(block: Block, source: Source | None) -> bool:
 def _overhead_of_tools(tools: Collection[Tool]) -> int:
     if not tools:
         return 0
-    return TOOLS_OVERHEAD_TOKENS + sum(
-        tool_overhead(None if tool.type in {"custom", "tool_reference"} else tool.type) for tool in tools
-    )
+    return TOOLS_OVERHEAD_TOKENS + sum(tool_overhead(tool.type) for tool in tools)
 
 
 def _attempts(fields: Fields) -> int:

@@ -30,7 +30,7 @@ _BY_STATUS = {
 
 
 _TOO_LONG = "prompt is too long"
-"""How the message of a 400 begins that says that the prompt exceeds the model's window (documented)."""
+"""The documented beginning of a 400's message for a prompt that exceeds the model's window."""
 
 log = get_logger(__name__)
 

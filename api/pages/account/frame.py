@@ -4,7 +4,7 @@ A refused form is shown again after a redirect (`api.pages.once`), with its valu
 the server stores nothing. Text from a URL is never shown: `said` is a code for a fixed sentence.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 
@@ -16,7 +16,7 @@ from starlette.datastructures import FormData
 from api.pages.account import wording
 from api.pages.banner import way_of
 from api.pages.once import leave, take
-from api.pages.site import render, sentence
+from api.pages.site import render, see_other, sentence
 from api.pages.visitor import Visitor
 from billing.standing.words import say
 from core.errors import Conflict, Invalid, NakaError, Unavailable
@@ -128,6 +128,28 @@ def leave_refused(request: Request, path: str, typed: Typed, status: int, **more
     """The redirect after a refused form: its page shows the form again."""
     fields = {name: list(values) for name, values in typed.fields.items()}
     return leave(request, path, fields=fields, faults=dict(typed.faults), status=status, **more)
+
+
+async def perform(
+    request: Request,
+    page: str,
+    work: Callable[[], Awaitable[object]],
+    said: str = "",
+    *,
+    form: Typed | None = None,
+    field: str = WHOLE,
+    section: str = "",
+) -> Response:
+    """Does `work` and redirects to `page`, to a section of it if any; the notice is `said`, else the result of `work`.
+
+    The page shows a refusal at the form's `field`; without a form, above everything.
+    """
+    try:
+        result = await work()
+    except REFUSALS as error:
+        typed, status = above(error) if form is None else refused(form, error, field)
+        return leave_refused(request, page, typed, status)
+    return see_other(f"{page}?said={said or result}{section and f'#{section}'}")
 
 
 def show(request: Request, name: str, visitor: Visitor, **context: Any) -> HTMLResponse:

@@ -26,7 +26,7 @@ from api.pages.account.frame import (
     show,
     taken,
 )
-from api.pages.account.people import OVERLAPS, person_page
+from api.pages.account.people import KEY_FORM, OVERLAPS, person_page
 from api.pages.once import leave, take
 from api.pages.route import page_router
 from api.pages.site import render, see_other
@@ -90,8 +90,16 @@ async def user_page(
 ) -> Response:
     """A user with its keys and its limits."""
     typed, status, left = taken(request)
-    forms = {} if typed is NOTHING_TYPED else {str(left.get("form", "typed")): typed}
-    return await person_page(request, visitor, user_id, said=_SAID.get(said, ""), cursor=cursor, status=status, **forms)
+    return await person_page(
+        request,
+        visitor,
+        user_id,
+        cursor=cursor,
+        typed=typed,
+        form=left.get("form"),
+        said=_SAID.get(said, ""),
+        status=status,
+    )
 
 
 @router.post("/keys/{user_id}")
@@ -103,7 +111,7 @@ async def make_key(request: Request, user_id: UserId, visitor: AccountAdmin, for
     except REFUSALS as error:
         is_past = "expires_at" in str(error)
         typed, status = refused(form, Refused({"expires_at": _SENTENCES["expires_at"]}) if is_past else error)
-        return leave_refused(request, f"/account/keys/{user_id}", typed, status, form="key_form")
+        return leave_refused(request, f"/account/keys/{user_id}", typed, status, form=KEY_FORM)
     return leave(request, _MADE, name=made.name, key=made.key, user_id=str(made.user_id))
 
 

@@ -7,6 +7,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from api.pages.account.frame import REFUSALS, FormDep, Refused, Typed, leave_refused, parsed, refused
+from api.pages.account.people import LIMITS_FORM
 from api.pages.route import page_router
 from api.pages.site import see_other
 from api.pages.visitor import AccountAdmin
@@ -30,7 +31,7 @@ async def set_limits(request: Request, user_id: UserId, visitor: AccountAdmin, f
         await limits.set_user_limits(visitor.account_context, user_id, body)
     except REFUSALS as error:
         typed, status = refused(form, error)
-        return leave_refused(request, f"/account/keys/{user_id}", typed, status, form="limits_form")
+        return leave_refused(request, f"/account/keys/{user_id}", typed, status, form=LIMITS_FORM)
     return see_other(f"/account/keys/{user_id}?said=limits")
 
 

@@ -42,9 +42,8 @@ class Allowance:
 async def overview(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
     """The overview."""
     found = await find_overview(visitor.account_context, runtime.metering.entitlements)
-    facts, coming = found.facts, found.upcoming
+    facts, coming, now = found.facts, found.upcoming, found.allowed
     status = await runtime.metering.limit_status.of(visitor.principal.tenant_id, visitor.principal.user_id)
-    now = facts.timeline.at(facts.at_ms)
     allowances = [] if coming is None else _allowances(coming)
     return show(
         request,

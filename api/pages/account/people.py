@@ -17,10 +17,11 @@ from core.clock import now_ms, to_ms
 from core.figures import grouped
 from metering.quota.limits import Meter
 
+KEY_FORM, LIMITS_FORM = "key_form", "limits_form"
 _SIZE = 50
 _MICRO = 1_000_000
 OVERLAPS = {"86400": "in a day", "604800": "in a week", "3600": "in an hour", "0": "at once"}
-"""When a rotated key ends, by seconds."""
+"""The end of a rotated key, in seconds from now."""
 FORM_METERS = ("requests", "tokens", "spend")
 """Meters that the form always shows, spend to those who see its amounts; others appear once they have a limit."""
 
@@ -30,16 +31,19 @@ async def person_page(
     visitor: Visitor,
     user_id: UUID,
     *,
-    cursor: UUID | None = None,
-    key_form: Typed = NOTHING_TYPED,
-    limits_form: Typed | None = None,
+    cursor: UUID | None,
+    typed: Typed,
+    form: Any,
     **context: Any,
 ) -> Response:
-    """The page, with the forms as they were refused if any. Raises NotFound."""
+    """The page. `typed` was refused: of the form for a key or for limits, else above the page. Raises NotFound.
+
+    `form` names it. It comes from a cookie, so it can be anything.
+    """
     found = await users.describe_user(visitor.account_context, user_id, after=cursor, size=_SIZE)
     limits, keys = found.limits, found.keys
     at_ms = now_ms()
-    form = limits_of(limits) if limits_form is None else limits_form
+    is_refused = typed is not NOTHING_TYPED
     always = [meter for meter in FORM_METERS if meter != Meter.SPEND or visitor.context.sees_cost]
     meters = [*always, *sorted({one.meter.value for one in limits.limits}.difference(always))]
     return show(
@@ -47,6 +51,7 @@ async def person_page(
         "user",
         visitor,
         **context,
+        typed=NOTHING_TYPED if form in (KEY_FORM, LIMITS_FORM) else typed,
         user=found.user,
         active=[key for key in keys.items if _is_active(key, at_ms)],
         ended=[key for key in keys.items if not _is_active(key, at_ms)],
@@ -56,9 +61,9 @@ async def person_page(
         scopes=_scopes(visitor),
         overlaps=OVERLAPS,
         models=found.models,
-        key_form=key_form,
+        key_form=typed if form == KEY_FORM else NOTHING_TYPED,
         limits=limits,
-        limits_form=form,
+        limits_form=typed if form == LIMITS_FORM and is_refused else limits_of(limits),
         meters=meters,
     )
 

@@ -4,30 +4,24 @@ Paying happens on Razorpay's page in another tab, because the form-action policy
 page polls for the result. With the real Razorpay its Checkout can open here instead.
 """
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import Request
 from fastapi.responses import Response
 
-from api.auth.access import runtime_of
 from api.pages.account.frame import (
-    REFUSALS,
     FormDep,
     Said,
-    Typed,
-    above,
-    leave_refused,
     parsed,
+    perform,
     show,
     state_of,
     taken,
 )
 from api.pages.route import page_router
 from api.pages.site import see_other
-from api.pages.visitor import AccountAdmin, Visitor
+from api.pages.visitor import AccountAdmin
 from api.schemas.billing.plans import Offer
 from api.schemas.billing.subscriptions import NewSubscription, SubscriptionItem
 from api.schemas.moments import iso_or_none
@@ -88,79 +82,9 @@ class CurrentPlan:
 async def plan_page(request: Request, visitor: AccountAdmin, said: Said = "") -> Response:
     """The current plan and the offers."""
     typed, status, _ = taken(request)
-    return await _page(request, visitor, said=said, typed=typed, status=status)
-
-
-@router.post("/subscribe")
-async def subscribe(request: Request, visitor: AccountAdmin, form: FormDep) -> Response:
-    """Subscribes, or changes the plan. Without a billing profile it asks for that first, and returns here."""
-    context = visitor.account_context
-    if not await has_profile(context):
-        return see_other("/account/profile?next=plan")
-
-    async def begin() -> str:
-        version = form.text("version")
-        wish = {"plan": form.text("plan"), "version": int(version) if version.isdecimal() else None}
-        choose = "Choose one of the plans."
-        body = parsed(NewSubscription, wish, {"plan": choose, "version": choose})
-        view = await subscriptions.subscribe(context, body)
-        return "chosen" if view.waiting is not None else "switched"
-
-    return await _do(request, begin)
-
-
-@router.post("/cancel")
-async def cancel(request: Request, visitor: AccountAdmin) -> Response:
-    """Cancels at the period's end; a subscription still to be authorised is cancelled at once."""
-    context = visitor.account_context
-
-    async def end() -> str:
-        before = await subscriptions.find_subscription(context)
-        await subscriptions.cancel(context, at_period_end=True)
-        return "cancelled" if before.waiting is None else "let-go"
-
-    return await _do(request, end)
-
-
-@router.post("/keep")
-async def keep(request: Request, visitor: AccountAdmin) -> Response:
-    """Takes a cancel back."""
-    return await _do(request, lambda: subscriptions.keep(visitor.account_context), "kept")
-
-
-@router.post("/pause")
-async def pause(request: Request, visitor: AccountAdmin) -> Response:
-    """Stops further charges."""
-    return await _do(request, lambda: subscriptions.pause(visitor.account_context), "paused")
-
-
-@router.post("/resume")
-async def resume(request: Request, visitor: AccountAdmin) -> Response:
-    """Resumes charges."""
-    context = visitor.account_context
-    return await _do(request, lambda: subscriptions.pause(context, resume=True), "resumed")
-
-
-@router.get("/pay")
-async def pay_fee(visitor: AccountAdmin) -> Response:
-    """Leads to Razorpay's page of the unpaid fee. Opened by a link in a tab of its own."""
-    return see_other(await find_fee_page(visitor.account_context) or _HERE)
-
-
-async def _do(request: Request, work: Callable[[], Awaitable[Any]], said: str = "") -> Response:
-    """Does `work`, whose result is the notice unless `said` is; a refusal is shown above the page."""
-    try:
-        done = await work()
-    except REFUSALS as error:
-        typed, status = above(error)
-        return leave_refused(request, _HERE, typed, status)
-    return see_other(f"{_HERE}?said={said or done}")
-
-
-async def _page(request: Request, visitor: Visitor, *, said: str, typed: Typed, status: int) -> Response:
     context = visitor.account_context
     key_id = context.settings.razorpay_key_id
-    choice = await find_plan_choice(context, runtime_of(request).metering.entitlements)
+    choice = await find_plan_choice(context)
     facts = choice.facts
     is_real = _is_razorpay(context.settings.razorpay_base_url)
     live = facts.live
@@ -184,6 +108,62 @@ async def _page(request: Request, visitor: Visitor, *, said: str, typed: Typed, 
         offers=[_shown(offer, live if goes_on else None) for offer in choice.offers],
         starts_at=None if live is None else iso_or_none(live.paid_through_ms or live.start_ms),
     )
+
+
+@router.post("/subscribe")
+async def subscribe(request: Request, visitor: AccountAdmin, form: FormDep) -> Response:
+    """Subscribes, or changes the plan. Without a billing profile it asks for that first, and returns here."""
+    context = visitor.account_context
+    if not await has_profile(context):
+        return see_other("/account/profile?next=plan")
+
+    async def begin() -> str:
+        version = form.text("version")
+        wish = {"plan": form.text("plan"), "version": int(version) if version.isdecimal() else None}
+        choose = "Choose one of the plans."
+        body = parsed(NewSubscription, wish, {"plan": choose, "version": choose})
+        view = await subscriptions.subscribe(context, body)
+        return "chosen" if view.waiting is not None else "switched"
+
+    return await perform(request, _HERE, begin)
+
+
+@router.post("/cancel")
+async def cancel(request: Request, visitor: AccountAdmin) -> Response:
+    """Cancels at the period's end; a subscription still to be authorised is cancelled at once."""
+    context = visitor.account_context
+
+    async def end() -> str:
+        before = await subscriptions.find_subscription(context)
+        await subscriptions.cancel(context, at_period_end=True)
+        return "cancelled" if before.waiting is None else "let-go"
+
+    return await perform(request, _HERE, end)
+
+
+@router.post("/keep")
+async def keep(request: Request, visitor: AccountAdmin) -> Response:
+    """Takes a cancel back."""
+    return await perform(request, _HERE, lambda: subscriptions.keep(visitor.account_context), "kept")
+
+
+@router.post("/pause")
+async def pause(request: Request, visitor: AccountAdmin) -> Response:
+    """Stops further charges."""
+    return await perform(request, _HERE, lambda: subscriptions.pause(visitor.account_context), "paused")
+
+
+@router.post("/resume")
+async def resume(request: Request, visitor: AccountAdmin) -> Response:
+    """Resumes charges."""
+    context = visitor.account_context
+    return await perform(request, _HERE, lambda: subscriptions.pause(context, resume=True), "resumed")
+
+
+@router.get("/pay")
+async def pay_fee(visitor: AccountAdmin) -> Response:
+    """Leads to Razorpay's page of the unpaid fee. Opened by a link in a tab of its own."""
+    return see_other(await find_fee_page(visitor.account_context) or _HERE)
 
 
 def _said(code: str, facts: Facts) -> str:

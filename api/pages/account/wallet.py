@@ -4,22 +4,19 @@ Amounts in forms are rupees before GST. Postgres down: 503 in words; Razorpay do
 """
 
 import re
-from collections.abc import Awaitable, Callable
 
 from fastapi import Request
 from fastapi.responses import Response
 
 from api.pages.account.frame import (
     NOTHING_TYPED,
-    REFUSALS,
     FormDep,
     Refused,
     Said,
     Typed,
     filled,
-    leave_refused,
     parsed,
-    refused,
+    perform,
     show,
     taken,
 )
@@ -30,6 +27,7 @@ from api.routes.parameters import Cursor
 from api.schemas.billing.wallet import NewTopUp, Redemption, WalletRules, WalletSettingsItem
 from api.services.billing import wallets
 from api.services.billing.profiles import has_profile
+from billing.gst.rupees import in_paise, plain_rupees
 from billing.prepaid.top_ups import MAX_PAISE, MIN_PAISE
 
 _HERE = "/account/wallet"
@@ -48,7 +46,8 @@ _KINDS = {
     "refund": "Refund",
     "adjustment": "Adjustment",
 }
-_RUPEES = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,2}))?")
+_RUPEES = re.compile(r"[0-9]{1,9}(\.[0-9]{1,2})?")
+"""At most two decimals: no part of a paisa, and no doubt what a third one means."""
 _TOP_UP = f"An amount of {MIN_PAISE // 100} to {MAX_PAISE // 100} rupees."
 _AMOUNT = "An amount in rupees, such as 500 or 499.50."
 
@@ -86,7 +85,7 @@ async def add_money(request: Request, visitor: AccountAdmin, form: FormDep) -> R
         body = parsed(NewTopUp, {"paise": _paise(form, "paise")}, {"paise": _TOP_UP})
         await wallets.top_up(context, body)
 
-    return await _do(request, form, add, "added", "paise")
+    return await perform(request, _HERE, add, "added", form=form, field="paise")
 
 
 @router.post("/coupons")
@@ -97,7 +96,7 @@ async def redeem(request: Request, visitor: AccountAdmin, form: FormDep) -> Resp
         body = parsed(Redemption, {"code": form.text("code")}, {"code": "This is not a coupon's code."})
         await wallets.redeem(visitor.account_context, body)
 
-    return await _do(request, form, use, "redeemed", "code")
+    return await perform(request, _HERE, use, "redeemed", form=form, field="code")
 
 
 @router.post("/settings")
@@ -110,33 +109,20 @@ async def set_rules(request: Request, visitor: AccountAdmin, form: FormDep) -> R
         body = parsed(WalletRules, values, dict.fromkeys(names, _AMOUNT) | {"top_up_paise": _TOP_UP})
         await wallets.set_rules(visitor.account_context, body)
 
-    return await _do(request, form, save, "saved", "top_up_paise")
+    return await perform(request, _HERE, save, "saved", form=form, field="top_up_paise")
 
 
 def _paise(form: Typed, name: str) -> int:
     """An amount in rupees as paise. Raises Refused."""
-    found = _RUPEES.fullmatch(form.text(name).replace(",", "").removeprefix("₹").strip())
-    if found is None:
+    typed = form.text(name).replace(",", "").removeprefix("₹").strip()
+    if _RUPEES.fullmatch(typed) is None:
         raise Refused({name: _AMOUNT})
-    whole, cents = found.groups()
-    return int(whole) * 100 + int((cents or "0").ljust(2, "0"))
-
-
-async def _do(request: Request, form: Typed, work: Callable[[], Awaitable[None]], said: str, field: str) -> Response:
-    """Does `work` and redirects; the page then shows a refusal at the form's field."""
-    try:
-        await work()
-    except REFUSALS as error:
-        typed, status = refused(form, error, field)
-        return leave_refused(request, _HERE, typed, status)
-    return see_other(f"{_HERE}?said={said}")
+    return in_paise(typed)
 
 
 def _stored(rules: WalletSettingsItem) -> Typed:
+    """The settings as typed: `500` or `499.50`."""
     stored = rules.model_dump()
-    return filled({name: None if paise is None else _rupees(paise) for name, paise in stored.items()})
-
-
-def _rupees(paise: int) -> str:
-    """Paise as typed: `500` or `499.50`."""
-    return str(paise // 100) if paise % 100 == 0 else f"{paise // 100}.{paise % 100:02d}"
+    return filled(
+        {name: None if paise is None else plain_rupees(paise).removesuffix(".00") for name, paise in stored.items()}
+    )

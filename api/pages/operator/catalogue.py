@@ -3,17 +3,15 @@
 The command line and the API publish both.
 """
 
-from typing import Annotated
-
-from fastapi import Path, Request
+from fastapi import Request
 from fastapi.responses import Response
 
 from api.pages.operator.frame import Act, Cell, Listing, Row, Said, money, show_list
 from api.pages.route import page_router
 from api.pages.site import Here, see_other, words
 from api.pages.visitor import Operator
+from api.routes.parameters import PlanCode, PlanVersion
 from api.schemas.billing.plans import PlanItem
-from api.schemas.fields import Slug
 from api.schemas.usage.prices import BandItem, PriceItem
 from api.services.billing.plans import list_plans, offer_plan, withdraw_plan
 from api.services.usage.prices import list_prices
@@ -23,7 +21,6 @@ from core.clock import to_ms
 from core.figures import grouped
 
 router = page_router("/operator")
-Version = Annotated[int, Path(ge=1, le=1_000_000)]
 
 
 @router.get("/plans")
@@ -68,14 +65,14 @@ async def plans(request: Request, visitor: Operator, said: Said = "") -> Respons
 
 
 @router.post("/plans/{code}/{version}/offer")
-async def offer(code: Slug, version: Version, visitor: Operator) -> Response:
+async def offer(code: PlanCode, version: PlanVersion, visitor: Operator) -> Response:
     """Offers a version instead of the one offered before."""
     await offer_plan(visitor.context, code, version)
     return see_other("/operator/plans?said=offered")
 
 
 @router.post("/plans/{code}/{version}/withdraw")
-async def withdraw(code: Slug, version: Version, visitor: Operator) -> Response:
+async def withdraw(code: PlanCode, version: PlanVersion, visitor: Operator) -> Response:
     """Ends the sale of a version."""
     await withdraw_plan(visitor.context, code, version)
     return see_other("/operator/plans?said=withdrawn")

@@ -1,6 +1,6 @@
 """`/operator/reconciliation`: the latest runs of both reconciliations, and a button that has a worker run one now."""
 
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import Request
@@ -45,9 +45,16 @@ async def run(which: str, visitor: Operator) -> Response:
     return see_other("/operator/reconciliation?said=run")
 
 
-def _runs(here: Here, columns: list[str], runs: list[StoredRun], empty: str) -> Listing:
+def _runs(
+    here: Here,
+    columns: list[str],
+    runs: list[StoredRun],
+    empty: str,
+    more: Callable[[StoredRun], list[Cell]] = lambda _: [],
+) -> Listing:
+    """The runs. `more`: the cells after the counts."""
     rows = [
-        Row([Cell(here.at(run.ran_at)), *(Cell(grouped(count), is_number=True) for count in run.counts)])
+        Row([Cell(here.at(run.ran_at)), *(Cell(grouped(count), is_number=True) for count in run.counts), *more(run)])
         for run in runs
     ]
     return Listing(columns, rows, empty)
@@ -55,14 +62,9 @@ def _runs(here: Here, columns: list[str], runs: list[StoredRun], empty: str) -> 
 
 def _comparisons(here: Here, runs: list[StoredRun]) -> Listing:
     """Comparisons with Razorpay. One that stopped says how far it came; the next one continues."""
-    listing = _runs(
-        here,
-        ["Run", "Healed", "Unexplained", "Days compared"],
-        runs,
-        "Not compared yet. A worker compares every hour.",
-    )
-    rows = [Row([*row.cells, Cell(_days(run.report))]) for row, run in zip(listing.rows, runs, strict=True)]
-    return replace(listing, rows=rows)
+    columns = ["Run", "Healed", "Unexplained", "Days compared"]
+    empty = "Not compared yet. A worker compares every hour."
+    return _runs(here, columns, runs, empty, lambda run: [Cell(_days(run.report))])
 
 
 def _days(report: dict[str, Any]) -> str:

@@ -92,8 +92,8 @@ async def made_tenant(request: Request, tenant_id: TenantId, visitor: Operator) 
     left = take(request)
     if "key" not in left:
         return see_other(f"/operator/tenants/{tenant_id}")
-    found = await overview.describe_tenant(visitor.context, tenant_id)
-    return show(request, "tenant_made", visitor, tenant=found.tenant, key=left["key"], user=left.get("user", ""))
+    made = await tenant_services.find_tenant(visitor.context, tenant_id)
+    return show(request, "tenant_made", visitor, tenant=made, key=left["key"], user=left.get("user", ""))
 
 
 @router.get("/{tenant_id}")

@@ -19,10 +19,10 @@ const CONTINUE = "Continue exactly where you stopped.";
 const shelf = new Conversations(visitor);
 let talk = newConversation(); // the open conversation; its turns are `Turn`s
 let running = null; // the AbortController of the answer that is being written
-let editing = null; // {from, draft}: the turn that is being written anew, and what the field held before
+let editing = null; // {from, draft}: the turn being edited, and the field's text before
 let opensAt_ms = 0, ticker = 0; // the server said when to come back: nothing is sent before
 
-/* What went wrong, and when to come back */
+/* Errors, and the time to try again */
 
 function notice(text = "", more = "", way = null) {
   $("notice").hidden = !text;
@@ -53,7 +53,7 @@ function wait(seconds) {
   tick();
 }
 
-/** A refusal in words. Of an account that owes something, a payment is what helps, not a wait until the limit resets. */
+/** A refusal in words. An account that owes something is told to pay, not to wait until the limit resets. */
 async function explain({ status, code, detail, retryAfter_s, request_id: id }) {
   reopen();
   const owed = status === 402 || code === "limit_reached" ? (await standing())?.banner : null;
@@ -70,7 +70,7 @@ async function explain({ status, code, detail, retryAfter_s, request_id: id }) {
 
 /* One message */
 
-/** What is left of the limits; nothing while the account owes something, since its limits are not the whole story. */
+/** The rest of the limits; nothing while the account owes something, since then other limits apply. */
 const showLeft = (left) => { $("left").textContent = $("banner").hidden ? leftLine(left) : ""; };
 const isPassing = (status) => status === 0 || status >= 500; // the same message may be answered in a moment
 const isClosed = () => running !== null || Date.now() < opensAt_ms;
@@ -100,7 +100,7 @@ async function ask(message, from = talk.turns.length) {
   try {
     await stream(asked, turn, controller.signal);
     if (!turn.text) turn.say("Claude gave no answer to this.");
-    $("status").textContent = turn.text || turn.meta; // read out whole, not in pieces
+    $("status").textContent = turn.text || turn.meta; // a screen reader reads the whole text once
   } catch (error) {
     const stopped = controller.signal.aborted, problem = error.problem ?? { status: 0 };
     const stays = stopped || turn.text || (isPassing(problem.status) && !replaced.length);
@@ -132,7 +132,7 @@ async function stream(asked, turn, signal) {
   }
 }
 
-/** What it used, what is left, and why it ended early. */
+/** Shows the usage of an answer, the rest of the limits, and why the answer ended early. */
 async function account(asked, turn) {
   const [request, left] = [await requestOf(turn.id), await tightest()];
   const [line, low] = usageLine(request, left);
@@ -162,15 +162,15 @@ function putBack(conversation, turn, replaced) {
   if (conversation === talk) $("thread").append(...replaced.map(({ article }) => article));
 }
 
-/** Nothing has to be typed twice. */
+/** Puts a refused message back into the field. */
 function giveBack(message, turn, old, from) {
-  if ($("message").value || (old && !turn.text && old.asked === message)) return; // asked again: it stands there
+  if ($("message").value || (old && !turn.text && old.asked === message)) return; // asked again: its text is shown already
   if (old && !turn.text) startEditing(from);
   setMessage(message);
 }
 
 function keep(conversation = talk) {
-  const isOld = conversation !== talk && conversation.id === talk.id; // it was opened anew since
+  const isOld = conversation !== talk && conversation.id === talk.id; // it was opened again since
   if (!conversation.turns.length) shelf.remove(conversation.id);
   else if (!conversation.isGone && !isOld) shelf.save(conversation);
   shelf.saveTab(talk.id, $("message").value);
@@ -256,7 +256,7 @@ $("composer").onsubmit = (event) => { event.preventDefault(); send(); };
 $("stop").onclick = () => { running?.abort(); $("message").focus(); };
 $("message").oninput = () => setMessage();
 $("message").onkeydown = (event) => {
-  if (event.isComposing) return; // Enter picks a word of an IME
+  if (event.isComposing) return; // Enter chooses a word of an input method
   if (event.key === "Escape" && editing) stopEditing();
   else if (event.key === "ArrowUp" && !$("message").value && talk.turns.length) startEditing(talk.turns.length - 1);
   else if (event.key === "Enter" && !event.shiftKey) send();
@@ -267,7 +267,7 @@ $("editing-way").onclick = () => { stopEditing(); $("message").focus(); };
 $("fresh").onclick = fresh;
 $("model").onchange = () => { talk.model = $("model").value; keep(); };
 shelf.onChange(list);
-const leave = () => (running ? keep() : shelf.saveTab(talk.id, $("message").value)); // kept as far as it came
+const leave = () => (running ? keep() : shelf.saveTab(talk.id, $("message").value)); // an unfinished answer is kept, too
 addEventListener("pagehide", leave);
 document.querySelector(".who")?.addEventListener("submit", () => {
   removeEventListener("pagehide", leave);
@@ -276,6 +276,6 @@ document.querySelector(".who")?.addEventListener("submit", () => {
 
 const { open: last, draft = "" } = shelf.tab();
 show(last ? shelf.find(last) : null);
-setMessage($("message").value || draft); // whoever typed before this script was there keeps their words
+setMessage($("message").value || draft); // text typed before this script ran is kept
 $("message").focus();
 tightest().then(showLeft);

@@ -3,8 +3,8 @@
 from fastapi import APIRouter
 
 from api.auth.access import PlatformContext, TenantContext
-from api.routes.billing.parameters import CodeWanted, OwnContext, PlanCode, PlanCursor, PlanVersion
-from api.routes.parameters import PageSize, TenantId
+from api.routes.billing.parameters import CodeWanted, OwnContext, PlanCursor
+from api.routes.parameters import PageSize, PlanCode, PlanVersion, TenantId
 from api.schemas.billing.plans import NewPlan, Offer, PlanItem, RazorpayCopy
 from api.schemas.billing.profiles import OperatorBody, OperatorItem, ProfileBody, ProfileItem
 from api.schemas.pages import DEFAULT_SIZE, Page

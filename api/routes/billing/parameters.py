@@ -29,8 +29,6 @@ EventStateWanted = Annotated[EventState | None, Query(description="Only in this 
 BillWanted = Annotated[UUID | None, Query(description="Only of this bill", examples=[EXAMPLE_ID])]
 Final = Annotated[bool, Query(description="Only those that have a number", examples=[False])]
 Closed = Annotated[bool, Query(description="Closed findings instead of open ones", examples=[False])]
-PlanCode = Annotated[Slug, Path(examples=["team"])]
-PlanVersion = Annotated[int, Path(ge=1, le=1_000_000, examples=[1])]
 CodeWanted = Annotated[Slug | None, Query(description="Only of this plan", examples=["team"])]
 FindingCursor = Annotated[
     Text | None, Query(alias="cursor", description="`next` of the page before", examples=["dispute:d"])

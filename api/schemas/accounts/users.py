@@ -28,7 +28,7 @@ class UserItem(Row):
     external_id: str
     created_at: datetime
     erased_at: datetime | None
-    """When the person was erased; usage and bills stay under a pseudonym."""
+    """The time of the person's erasure; usage and bills stay under a pseudonym."""
 
 
 class UserWithKeys(UserItem):

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from api.schemas.billing.decisions import Reason
 from api.schemas.fields import Body, Text, example
@@ -49,7 +49,7 @@ class WalletSettingsItem(Row):
     top_up_paise: int | None
 
 
-class WalletView(Row):
+class WalletView(BaseModel):
     """A wallet. `unused_paise` is what may still be spent; the usage of running periods is in `balance_paise` yet.
 
     `is_prepaid`: whether the plan in force draws from it.

@@ -110,6 +110,6 @@ async def offered_models(context: ServiceContext, session: AsyncSession) -> list
     """Models that a new key may be restricted to: those with a price that the caller's key may use."""
     from metering.models import PriceRow  # noqa: PLC0415 - lists need no prices
 
-    allowed = None if context.principal is None else context.principal.models
+    principal = context.principal
     priced = await session.scalars(select(PriceRow.model).distinct())
-    return sorted(model for model in priced if allowed is None or model in allowed)
+    return sorted(model for model in priced if principal is None or principal.allows_model(model))

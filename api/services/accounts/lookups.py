@@ -30,6 +30,12 @@ async def reach_tenant(context: ServiceContext, session: AsyncSession, tenant: U
     return await find_tenant(session, tenant)
 
 
+async def operated_tenant(context: ServiceContext, tenant: UUID | str) -> UUID:
+    """The id of a tenant that a platform admin names by id or slug. Raises NotFound, Forbidden."""
+    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
+        return (await reach_tenant(context, session, tenant)).id
+
+
 async def reach_user(context: ServiceContext, session: AsyncSession, user_id: UUID) -> User:
     """A user by id. Raises NotFound, Forbidden."""
     context.require(Scope.TENANT_ADMIN)

@@ -6,6 +6,7 @@ is stored nowhere. Redis down: Unavailable.
 
 import hashlib
 import secrets
+from typing import cast
 from uuid import UUID
 
 from redis.asyncio import Redis
@@ -34,12 +35,12 @@ async def make_link(redis: "Redis", principal: Principal) -> str:
 async def take_link(redis: "Redis", database: Database, token: str) -> Principal:
     """The principal of a link, which works no more. Raises Unauthenticated, Unavailable."""
     try:
-        found = await redis.getdel(_name(token))
+        found = cast("bytes | None", await redis.getdel(_name(token)))  # `connect_redis` decodes nothing
     except (RedisError, OSError) as error:
         raise Unavailable from error
     if found is None:
         raise Unauthenticated
-    tenant_id, key_id = (UUID(each) for each in (found if isinstance(found, str) else found.decode()).split())
+    tenant_id, key_id = map(UUID, found.decode().split())
     async with database.session(tenant_id=tenant_id) as session:
         key = await session.scalar(
             select(ApiKey).where(ApiKey.tenant_id == tenant_id, ApiKey.id == key_id, ApiKey.revoked_at.is_(None))

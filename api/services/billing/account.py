@@ -25,7 +25,7 @@ from core.clock import now_ms
 from core.errors import NotFound
 from core.tenancy.models import Tenant
 from metering.admission.entitlements import Entitlements
-from metering.quota.schedule import Timeline
+from metering.quota.schedule import Stretch
 
 _ANY_USER = UUID(int=0)
 """A user without own limits: the plan's limits of each user apply."""
@@ -35,14 +35,12 @@ _NOT_CHARGED = TERMINAL | {SubscriptionStatus.PAUSED}
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The live subscription, the one to authorise, and what admission allows."""
+    """The live subscription, the one to authorise, and the plan."""
 
     live: Subscription | None
     waiting: Subscription | None
     plan: Plan | None
     """The subscription's plan, or without one the tenant's own."""
-    timeline: Timeline
-    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +66,10 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class AccountOverview:
-    """An account at a glance. `upcoming` is None without a plan."""
+    """An account at a glance. `allowed`: what admission allows now. `upcoming` is None without a plan."""
 
     facts: Facts
+    allowed: Stretch
     upcoming: UpcomingCharges | None
     period_plan: Plan | None
     renewal: Renewal | None
@@ -79,17 +78,19 @@ class AccountOverview:
 
 async def find_overview(context: ServiceContext, entitlements: Entitlements) -> AccountOverview:
     """The overview of the caller's tenant. Raises Unavailable."""
-    tenant_id = own_tenant(context)
+    tenant_id, at_ms = own_tenant(context), now_ms()
     async with context.transaction() as session:
-        facts = await _facts(session, tenant_id, entitlements)
+        facts = await _facts(session, tenant_id)
+        timeline = await entitlements.of(tenant_id, _ANY_USER)
         try:
-            coming = await preview.upcoming_charges(session, context.billing, tenant_id, facts.at_ms)
+            coming = await preview.upcoming_charges(session, context.billing, tenant_id, at_ms)
         except NotFound:
             coming = None
         version = None if coming is None else (coming.period.plan_code, coming.period.plan_version)
         alerts = select(Alert).where(Alert.tenant_id == tenant_id).order_by(Alert.id.desc()).limit(_ALERTS)
         return AccountOverview(
             facts=facts,
+            allowed=timeline.at(at_ms),
             upcoming=coming,
             period_plan=None if version is None else await session.get(Plan, version),
             renewal=await _renewal(session, facts),
@@ -97,11 +98,11 @@ async def find_overview(context: ServiceContext, entitlements: Entitlements) -> 
         )
 
 
-async def find_plan_choice(context: ServiceContext, entitlements: Entitlements) -> PlanChoice:
+async def find_plan_choice(context: ServiceContext) -> PlanChoice:
     """The plan of the caller's tenant, and those it may choose. Raises Unavailable."""
     tenant_id = own_tenant(context)
     async with context.transaction() as session:
-        facts = await _facts(session, tenant_id, entitlements)
+        facts = await _facts(session, tenant_id)
         live, waiting = facts.live, facts.waiting
         ends = live is not None and (live.cancel_at_ms is not None or in_last_cycle(live))
         return PlanChoice(
@@ -114,15 +115,13 @@ async def find_plan_choice(context: ServiceContext, entitlements: Entitlements) 
         )
 
 
-async def _facts(session: AsyncSession, tenant_id: UUID, entitlements: Entitlements) -> Facts:
-    at_ms = now_ms()
+async def _facts(session: AsyncSession, tenant_id: UUID) -> Facts:
     rows = await subscriptions_of(session, tenant_id)
     live = live_of(rows)
     tenant = await session.get_one(Tenant, tenant_id)
     version = (tenant.plan_code, tenant.plan_version) if live is None else (live.plan_code, live.plan_version)
     plan = None if version[0] is None else await session.get(Plan, version)
-    timeline = await entitlements.of(tenant_id, _ANY_USER)
-    return Facts(live, waiting_of(rows), plan, timeline, at_ms)
+    return Facts(live, waiting_of(rows), plan)
 
 
 async def _renewal(session: AsyncSession, facts: Facts) -> Renewal | None:

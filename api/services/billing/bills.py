@@ -19,7 +19,7 @@ from api.schemas.billing.bills import (
     UpcomingItem,
 )
 from api.schemas.pages import Page, page
-from api.services.accounts.lookups import confine, own_tenant, reach_tenant
+from api.services.accounts.lookups import confine, operated_tenant, own_tenant
 from api.services.context import ServiceContext
 from billing.collection import write_off
 from billing.documents.html import render_html
@@ -131,8 +131,7 @@ async def write_off_bill(context: ServiceContext, bill_id: UUID, reason: str) ->
 
 async def close_periods(context: ServiceContext, tenant: UUID | str) -> Closed:
     """Closes the tenant's ended periods now, before the worker does. Raises NotFound for the tenant."""
-    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
-        tenant_id = (await reach_tenant(context, session, tenant)).id
+    tenant_id = await operated_tenant(context, tenant)
     return Closed(closed=await period_close.close_tenant(context.billing, tenant_id))
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from api.schemas.billing.ledger import MONTH, LedgerBalances, LedgerDifference, LedgerForm
 from api.schemas.csv_text import as_csv
-from api.services.accounts.lookups import confine, reach_tenant
+from api.services.accounts.lookups import confine, operated_tenant
 from api.services.context import ServiceContext
 from billing.ledger import adjusting
 from billing.ledger.balances import balances, differences
@@ -33,8 +33,7 @@ async def ledger_balances(context: ServiceContext, tenant: UUID | str | None = N
 
 async def adjust_ledger(context: ServiceContext, tenant: UUID | str, reason: str) -> LedgerBalances:
     """Books the differences between a tenant's rows and its entries. Returns the balances after it. Raises NotFound."""
-    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
-        tenant_id = (await reach_tenant(context, session, tenant)).id
+    tenant_id = await operated_tenant(context, tenant)
     await adjusting.adjust_ledger(context.billing, context.actor, tenant_id, reason)
     return await ledger_balances(context, tenant_id)
 

@@ -8,17 +8,16 @@ from uuid import UUID
 
 from api.schemas.billing.mandates import MandateItem, MandateView, NewMandate, TenantMandate
 from api.schemas.pages import Page
-from api.services.accounts.lookups import list_newest, own_tenant, reach_tenant
+from api.services.accounts.lookups import list_newest, operated_tenant, own_tenant
+from api.services.billing import razorpay_later
 from api.services.context import ServiceContext
 from billing.mandates import mandates
 from billing.mandates.push import push_mandate
 from billing.mandates.sync import refresh_mandate
 from billing.models import Mandate
 from billing.models.states import MandateState
-from billing.razorpay.errors import RazorpayError
 from core.errors import Invalid
 from core.logs import get_logger
-from core.tenancy.principal import Scope
 
 log = get_logger(__name__)
 
@@ -69,10 +68,8 @@ async def check_mandate(context: ServiceContext) -> MandateView:
     async with context.transaction() as session:
         row = await mandates.waiting_mandate(session, tenant_id) or await mandates.active_mandate(session, tenant_id)
     if row is not None:
-        try:
+        with razorpay_later(mandate=row.id):
             await refresh_mandate(context.billing, tenant_id, row.id)
-        except RazorpayError as error:
-            log.warning("razorpay_later", mandate=str(row.id), error=str(error))
     return await find_mandate(context)
 
 
@@ -93,14 +90,11 @@ async def list_mandates(
 
 async def end_for_tenant(context: ServiceContext, tenant: UUID | str, reason: str) -> TenantMandate:
     """Cancels a tenant's mandate for its operator. Raises NotFound."""
-    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
-        tenant_id = (await reach_tenant(context, session, tenant)).id
+    tenant_id = await operated_tenant(context, tenant)
     return TenantMandate.of(await mandates.end_mandate(context.billing, context.actor, tenant_id, reason=reason))
 
 
 async def _send(context: ServiceContext, row: Mandate) -> None:
     """Sends a stored wish to Razorpay; after an error the worker does."""
-    try:
+    with razorpay_later(mandate=row.id):
         await push_mandate(context.billing, row.tenant_id, row.id)
-    except RazorpayError as error:
-        log.warning("razorpay_later", mandate=str(row.id), error=str(error))

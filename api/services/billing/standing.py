@@ -87,7 +87,7 @@ async def list_arrears(context: ServiceContext) -> list[Arrears]:
     """Tenants that are late, the largest sum first; at most 50."""
     at_ms = now_ms()
     async with context.transaction(Scope.PLATFORM_ADMIN) as session:
-        ids = await tenants_in_arrears(session, at_ms, limit=_ARREARS)
+        ids = await tenants_in_arrears(session, at_ms, limit=_ARREARS, largest_first=True)
         found = await session.scalars(select(Tenant).where(Tenant.id.in_(ids)))
         late = [(tenant, await money_status(session, tenant.id, at_ms)) for tenant in found.all()]
     late = [(tenant, status) for tenant, status in late if status.needs_payment]

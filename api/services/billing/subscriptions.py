@@ -14,11 +14,11 @@ from api.schemas.billing.subscriptions import (
     TenantSubscription,
 )
 from api.schemas.pages import Page
-from api.services.accounts.lookups import list_newest, own_tenant, reach_tenant
+from api.services.accounts.lookups import list_newest, operated_tenant, own_tenant, reach_tenant
+from api.services.billing import razorpay_later
 from api.services.context import ServiceContext
 from billing.models import Subscription
 from billing.models.states import SubscriptionState
-from billing.razorpay.errors import RazorpayError
 from billing.subscriptions import checkout, intents, push
 from core.errors import Invalid
 from core.logs import get_logger
@@ -115,7 +115,7 @@ async def cancel_for_tenant(
     context: ServiceContext, tenant: UUID | str, reason: str, *, at_period_end: bool
 ) -> SubscriptionItem:
     """Cancels a tenant's subscription for its operator. Raises NotFound, Conflict."""
-    tenant_id = await _tenant(context, tenant)
+    tenant_id = await operated_tenant(context, tenant)
     row = await intents.cancel_subscription(
         context.billing, context.actor, tenant_id, at_period_end=at_period_end, reason=reason
     )
@@ -124,21 +124,14 @@ async def cancel_for_tenant(
 
 async def pause_for_tenant(context: ServiceContext, tenant: UUID | str, *, resume: bool) -> SubscriptionItem:
     """Pauses or resumes a tenant's subscription for its operator. Raises NotFound, Conflict."""
-    tenant_id = await _tenant(context, tenant)
+    tenant_id = await operated_tenant(context, tenant)
     return SubscriptionItem.of(
         await intents.pause_subscription(context.billing, context.actor, tenant_id, resume=resume)
     )
 
 
-async def _tenant(context: ServiceContext, tenant: UUID | str) -> UUID:
-    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
-        return (await reach_tenant(context, session, tenant)).id
-
-
 async def _send(context: ServiceContext, tenant_id: UUID, subscription_id: UUID) -> None:
     """Sends a stored change to Razorpay; after an error the worker does."""
-    try:
+    with razorpay_later(subscription=subscription_id):
         await push.push_subscription(context.billing, tenant_id, subscription_id)
         await push.wait_for_other_push(context.billing, tenant_id, subscription_id, patience_s=_OTHER_CALL_S)
-    except RazorpayError as error:
-        log.warning("razorpay_later", subscription=str(subscription_id), error=str(error))

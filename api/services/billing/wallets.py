@@ -1,6 +1,5 @@
 """Wallets: balance, entries, top-ups, settings and coupons of a tenant; credit, refunds and coupons by its operator."""
 
-from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,31 +20,19 @@ from api.schemas.billing.wallet import (
     WalletView,
 )
 from api.schemas.pages import Page
-from api.services.accounts.lookups import list_newest, own_tenant, reach_tenant
+from api.services.accounts.lookups import list_newest, operated_tenant, own_tenant, reach_tenant
+from api.services.billing import razorpay_later
 from api.services.context import ServiceContext
 from billing.collection.collection import collect_bill
 from billing.invoicing.bill_list import live_charges
 from billing.invoicing.prepaid_bills import AUTOMATIC
-from billing.models import Bill, WalletEntry
+from billing.models import Bill, Charge, WalletEntry
 from billing.prepaid import credit, refunds, settings, top_ups
-from billing.razorpay.errors import RazorpayError
 from billing.wallet.bounds import prepaid_periods
 from billing.wallet.entries import balance_of, lots_of
 from billing.wallet.funds import available
 from core.clock import now_ms, to_ms
-from core.errors import Conflict
-from core.logs import get_logger
 from core.tenancy.principal import Scope
-
-log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Wallet:
-    tenant_id: UUID
-    is_prepaid: bool
-    balance_paise: int
-    unused_paise: int
 
 
 async def find_wallet(context: ServiceContext, tenant: UUID | str | None = None) -> WalletView:
@@ -55,20 +42,15 @@ async def find_wallet(context: ServiceContext, tenant: UUID | str | None = None)
         at_ms = now_ms()
         balance = await balance_of(session, tenant_id)
         opened = await top_ups.open_top_ups(session, tenant_id)
-        found = _Wallet(
+        charges = await live_charges(session, opened)
+        lots = [lot for lot in await lots_of(session, tenant_id) if lot.left_paise > 0]
+        return WalletView(
             tenant_id=tenant_id,
-            is_prepaid=await _is_prepaid(session, tenant_id, at_ms),
+            is_prepaid=await top_ups.prepaid_plan(session, tenant_id, at_ms) is not None,
             balance_paise=balance,
             unused_paise=available(balance, await prepaid_periods(session, tenant_id, at_ms)),
-        )
-        lots = [lot for lot in await lots_of(session, tenant_id) if lot.left_paise > 0]
-        charges = await live_charges(session, opened)
-        return WalletView.completed(
-            found,
             lots=[WalletLot.completed(lot, kind="money" if lot.is_money else "promotion") for lot in lots],
-            open_top_ups=[
-                _top_up(bill, None if (one := charges.get(bill.id)) is None else one.short_url) for bill in opened
-            ],
+            open_top_ups=[_top_up(bill, charges.get(bill.id)) for bill in opened],
             settings=WalletSettingsItem.of(await settings.find_settings(session, tenant_id)),
         )
 
@@ -85,14 +67,11 @@ async def top_up(context: ServiceContext, new: NewTopUp) -> TopUpItem:
     """Creates a top-up with its payment link, or returns the open one of this amount. Raises Invalid, Conflict."""
     tenant_id = own_tenant(context)
     bill = await top_ups.top_up(context.billing, context.actor, tenant_id, new.paise)
-    try:
+    with razorpay_later(bill=bill.id):
         await collect_bill(context.billing, tenant_id, bill.id)
-    except RazorpayError as error:
-        log.warning("razorpay_later", bill=str(bill.id), error=str(error))
     async with context.transaction() as session:
         bill = await session.get_one(Bill, (tenant_id, bill.id))
-        charge = (await live_charges(session, [bill])).get(bill.id)
-        return _top_up(bill, None if charge is None else charge.short_url)
+        return _top_up(bill, (await live_charges(session, [bill])).get(bill.id))
 
 
 async def set_rules(context: ServiceContext, rules: WalletRules) -> WalletSettingsItem:
@@ -111,7 +90,7 @@ async def redeem(context: ServiceContext, asked: Redemption) -> WalletEntryItem:
 
 async def give_credit(context: ServiceContext, tenant: UUID | str, new: NewWalletCredit) -> WalletEntryItem:
     """Gives a tenant promotional credit. Raises NotFound, Conflict."""
-    tenant_id = await _of_operator(context, tenant)
+    tenant_id = await operated_tenant(context, tenant)
     row = await credit.give_credit(
         context.billing,
         context.actor,
@@ -126,7 +105,7 @@ async def give_credit(context: ServiceContext, tenant: UUID | str, new: NewWalle
 
 async def refund(context: ServiceContext, tenant: UUID | str, asked: WalletRefund) -> list[BillItem]:
     """Gives unused money back. Returns the refund vouchers. Raises NotFound, Conflict."""
-    tenant_id = await _of_operator(context, tenant)
+    tenant_id = await operated_tenant(context, tenant)
     made = await refunds.refund_unused(context.billing, context.actor, tenant_id, asked.paise, reason=asked.reason)
     return [BillItem.of(voucher) for voucher in made]
 
@@ -162,18 +141,7 @@ async def _reach(context: ServiceContext, session: AsyncSession, tenant: UUID | 
     return own_tenant(context) if tenant is None else (await reach_tenant(context, session, tenant)).id
 
 
-async def _of_operator(context: ServiceContext, tenant: UUID | str) -> UUID:
-    async with context.transaction(Scope.PLATFORM_ADMIN) as session:
-        return (await reach_tenant(context, session, tenant)).id
-
-
-async def _is_prepaid(session: AsyncSession, tenant_id: UUID, at_ms: int) -> bool:
-    try:
-        await top_ups.prepaid_plan(session, tenant_id, at_ms)
-    except Conflict:
-        return False
-    return True
-
-
-def _top_up(bill: Bill, pay_url: str | None) -> TopUpItem:
+def _top_up(bill: Bill, charge: Charge | None) -> TopUpItem:
+    """A top-up, and the link that pays it if Razorpay has answered."""
+    pay_url = None if charge is None else charge.short_url
     return TopUpItem.completed(bill, is_automatic=(bill.reason or "").startswith(AUTOMATIC), pay_url=pay_url)

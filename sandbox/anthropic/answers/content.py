@@ -1,4 +1,4 @@
-"""Which blocks an answer has: the script's, a tool's use, a quote of a tool's result, or plain agreement. Pure."""
+"""The blocks of an answer: the script's, a tool's use, a quote of a tool's result, or plain agreement. Pure."""
 
 import hashlib
 from collections.abc import Iterator, Sequence

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from sandbox.anthropic.answers.blocks import Block, Delta
+from sandbox.anthropic.answers.blocks import Block
 from sandbox.anthropic.answers.plan import Answer
 from sandbox.anthropic.answers.usage import Counts, iterations_json, tools_json
 from sandbox.anthropic.frames import PING, frame
@@ -128,9 +128,12 @@ class Events:
                 odd = {"type": "shimmer_delta", "text": "not yours", "shimmer": 3}
                 yield Step(self._delta(number, odd), paced=not self._answer.script.pings)
             first = not (delta.piece and (self._odd or self._answer.script.pings))
-            plain = b"%b%b}\n\n" % (head, msgspec.json.encode(delta.payload))
+            if self._odd:
+                encoded = self._delta(number, delta.payload)
+            else:
+                encoded = b"%b%b}\n\n" % (head, msgspec.json.encode(delta.payload))
             yield Step(
-                self._delta(number, delta.payload) if self._odd else plain,
+                encoded,
                 paced=first and (delta.piece or delta.thinking),
                 piece=delta.piece,
                 chars=delta.chars,
@@ -173,7 +176,7 @@ def pauses(answer: Answer) -> int:
 
 def broken_delta() -> bytes:
     """Encode a delta that is only sent in part."""
-    delta: Json = Delta({"type": "text_delta", "text": "this never arrives in full"}).payload
+    delta = {"type": "text_delta", "text": "this never arrives in full"}
     return frame("content_block_delta", {"type": "content_block_delta", "index": 0, "delta": delta})
 
 

@@ -14,7 +14,7 @@ from sandbox.anthropic.answers.plan import Answer
 from sandbox.anthropic.errors import ApiError, status_of
 from sandbox.anthropic.inferences import Served
 from sandbox.anthropic.ledger import State
-from sandbox.anthropic.wire import ScriptedCutError, Wire, negotiated
+from sandbox.anthropic.wire import ScriptedCutError, Wire
 
 _STREAM_TYPE = b"text/event-stream; charset=utf-8"
 _ERROR_MESSAGE = "Overloaded"
@@ -207,5 +207,5 @@ class Reply:
     def _head(self, content_type: bytes) -> frames.Headers:
         """Return the head of a 200."""
         head = frames.headers(self.served.entry.request_id, content_type, self.answer.script.headers)
-        encoding = negotiated(self.answer.script.compress, self.wire.accept_encoding)
+        encoding = self.wire.encoding
         return [*head, (b"content-encoding", encoding.encode())] if encoding else head

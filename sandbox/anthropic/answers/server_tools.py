@@ -38,7 +38,7 @@ def citation(result: Json) -> Json | None:
         "type": "web_search_result_location",
         "url": found[0]["url"],
         "title": found[0]["title"],
-        "cited_text": "The toll post counts every word that passes.",
+        "cited_text": "A gateway counts every word that passes.",
         "encrypted_index": "c2ltdWxhdGVkLWluZGV4",
     }
 
@@ -56,7 +56,7 @@ def _error(kind: str, call_id: str, code: str) -> Json:
 
 
 def _web_search(short: Json, call_id: str) -> Sequence[Json]:
-    call = _call(call_id, "web_search", {"query": short.get("query", "toll posts")})
+    call = _call(call_id, "web_search", {"query": short.get("query", "gateways")})
     if "error" in short:
         return call, _error("web_search", call_id, short["error"])
     found = [

@@ -5,7 +5,7 @@ over the grown conversation), the context was compacted, an advisor was asked, o
 is the sum of the `message` inferences, or of what the fallback used; the provider bills every charged inference.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,8 @@ from sandbox.anthropic.tokens import count_text
 
 Json = dict[str, Any]
 
+INPUT_FIELDS = ("input_tokens", "cache_read_input_tokens", "cache_creation_5m", "cache_creation_1h")
+"""The input side of `Counts`, as a ledger's entry names it too."""
 _OWN = frozenset({"compaction", "advisor_message"})  # never in the top level
 _WIRE_COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens")
 
@@ -90,9 +92,7 @@ def count_usage(
     if script.web_searches is not None:
         inferences = _with_searches(inferences, script.web_searches)
     counted = top_level(inferences)
-    final = Counts()
-    for each in counted:
-        final = final.plus(each.counts)
+    final = total(counted)
     if script.output_tokens is not None:
         inferences = _scaled(inferences, counted, script.output_tokens, final.output_tokens)
         final = replace(final, output_tokens=script.output_tokens)
@@ -109,6 +109,14 @@ def top_level(inferences: Sequence[Inference]) -> tuple[Inference, ...]:
     """Return the inferences that the top-level usage sums up."""
     fallbacks = [each for each in inferences if each.type == "fallback_message"]
     return tuple(fallbacks or [each for each in inferences if each.type not in _OWN])
+
+
+def total(inferences: Iterable[Inference]) -> Counts:
+    """Return the sum of their counts."""
+    found = Counts()
+    for each in inferences:
+        found = found.plus(each.counts)
+    return found
 
 
 class _Walk:

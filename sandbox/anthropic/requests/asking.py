@@ -1,4 +1,4 @@
-"""What a request asks for: the script in its text or header, the directives in its last text, and what was said.
+"""The wishes in a request: the script in its text or header, the directives in its last text, and earlier turns.
 
 The last marker of a conversation counts. In a tool's round trip the marker is still there when the result comes back; a
 script whose answer asked for a tool is then over, and with `turns` the script of the next answer applies.

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from sandbox.anthropic.errors import ApiError
+from sandbox.anthropic.requests.turns import blocks_of, inner_blocks
 
 Json = dict[str, Any]
 
@@ -25,11 +26,11 @@ def segments(
     """Yield every block of a prompt with the place it stands in."""
     for tool in tools or ():
         yield "tools", tool
-    for number, block in enumerate(_blocks(system)):
+    for number, block in enumerate(blocks_of(system)):
         if number > 0 or not str(block.get("text")).startswith(_STRIPPED):
             yield "system", block
     for turn in messages:
-        for block in _blocks(turn["content"]):
+        for block in blocks_of(turn["content"]):
             yield turn["role"], block
 
 
@@ -44,7 +45,7 @@ def mark_of(block: Json) -> str | None:
     control = block.get("cache_control")
     if isinstance(control, dict):
         return str(control.get("ttl") or "5m")
-    return next((mark for inner in _inner(block) if (mark := mark_of(inner)) is not None), None)
+    return next((mark for inner in inner_blocks(block) if (mark := mark_of(inner)) is not None), None)
 
 
 def check_marks(
@@ -57,7 +58,7 @@ def check_marks(
     marks = [] if top_level is None else [_checked(top_level, "cache_control")]
     found: list[str] = []
     for place, block in segments(tools, system, messages):
-        for each in (block, *_inner(block)):
+        for each in (block, *inner_blocks(block)):
             control = each.get("cache_control")
             if control is not None:
                 if each.get("type") in _UNMARKABLE:
@@ -81,16 +82,3 @@ def _checked(control: object, path: str) -> str:
     if ttl not in _TTLS:
         raise ApiError(400, f"{path}.cache_control.ephemeral.ttl: Input should be '5m' or '1h'")
     return str(ttl)
-
-
-def _inner(block: Json) -> Sequence[Json]:
-    """Return the blocks inside a block."""
-    content = block.get("content")
-    source = block.get("source")
-    if content is None and isinstance(source, dict):
-        content = source.get("content")
-    return [inner for inner in content if isinstance(inner, dict)] if isinstance(content, list) else ()
-
-
-def _blocks(content: str | Sequence[Json] | None) -> Sequence[Json]:
-    return ({"type": "text", "text": content},) if isinstance(content, str) else content or ()

@@ -171,7 +171,7 @@ def _check_common(request: Request) -> None:
         if not text.strip():
             raise ApiError(400, "system: text content blocks must contain non-whitespace text")
     whole = (fields.thread or {}).get("type") != "continue"
-    check_turns(fields.messages, head, window=request.model.max_input_tokens, whole=whole)
+    check_turns(fields.messages, head, request.model, whole=whole)
     check_tools(request.tools, fields.tool_choice, request.model, head)
     check_marks(fields.tools, fields.system, fields.messages, fields.cache_control)
     _check_output_config(fields.output_config, head)

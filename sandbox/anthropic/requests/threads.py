@@ -5,10 +5,11 @@ The errors are those that make SDKs send the whole history, or begin a new threa
 
 from collections import OrderedDict
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
+from sandbox.anthropic.clock import Clock
 from sandbox.anthropic.errors import ApiError
 from sandbox.anthropic.requests.fields import CountFields, Request
 from sandbox.anthropic.requests.turns import check_pairs
@@ -20,14 +21,10 @@ MAX_THREADS = 1_000
 _LIVES_S = 300
 
 
-class _Clock(Protocol):
-    def now_s(self) -> float: ...
-
-
 class Threads:
     """The conversations of the threads, by the id of their last answer."""
 
-    def __init__(self, clock: _Clock) -> None:
+    def __init__(self, clock: Clock) -> None:
         """Start empty."""
         self._clock = clock
         self._kept: OrderedDict[tuple[int, str], tuple[float, CountFields]] = OrderedDict()

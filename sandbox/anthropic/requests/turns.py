@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sandbox.anthropic.errors import ApiError
+from sandbox.anthropic.models import Model
 from sandbox.anthropic.requests.blocks import check_block
 from sandbox.anthropic.requests.head import Head
 from sandbox.anthropic.requests.tools import is_paired_later
@@ -11,8 +12,6 @@ from sandbox.anthropic.requests.tools import is_paired_later
 Json = dict[str, Any]
 
 _ROLES = ("user", "assistant", "system")
-_MAX_IMAGES, _MAX_IMAGES_OLD_WINDOW = 600, 100
-_OLD_WINDOW = 200_000
 
 
 def blocks_of(content: str | Sequence[Json] | None) -> Sequence[Json]:
@@ -22,7 +21,16 @@ def blocks_of(content: str | Sequence[Json] | None) -> Sequence[Json]:
     return content or ()
 
 
-def check_turns(messages: Sequence[Json], head: Head, *, window: int, whole: bool) -> None:
+def inner_blocks(block: Json) -> Sequence[Json]:
+    """Return the blocks inside a block: of a tool result, or of a document's source."""
+    content = block.get("content")
+    source = block.get("source")
+    if content is None and isinstance(source, dict):
+        content = source.get("content")
+    return [inner for inner in content if isinstance(inner, dict)] if isinstance(content, list) else ()
+
+
+def check_turns(messages: Sequence[Json], head: Head, model: Model, *, whole: bool) -> None:
     """Refuse a conversation as Anthropic does; raises `ApiError` (400). One that is not whole continues a thread."""
     if not messages:
         raise ApiError(400, "messages: at least one message is required")
@@ -31,9 +39,8 @@ def check_turns(messages: Sequence[Json], head: Head, *, window: int, whole: boo
     if messages[0]["role"] != "user":
         raise ApiError(400, 'messages: first message must use the "user" role')
     images = _count_images(messages)
-    most = _MAX_IMAGES_OLD_WINDOW if window <= _OLD_WINDOW else _MAX_IMAGES
-    if images > most:
-        raise ApiError(400, f"messages: too many images: {images} > {most}")
+    if images > model.max_images:
+        raise ApiError(400, f"messages: too many images: {images} > {model.max_images}")
     for number, turn in enumerate(messages):
         if isinstance(turn["content"], str):
             continue
@@ -65,9 +72,8 @@ def _count_images(messages: Sequence[Json]) -> int:
     for turn in messages:
         for block in blocks_of(turn["content"]):
             if isinstance(block, dict):
-                inner = block.get("content") if block.get("type") == "tool_result" else None
-                found += block.get("type") == "image"
-                found += sum(isinstance(b, dict) and b.get("type") == "image" for b in inner or () if inner)
+                inner = inner_blocks(block) if block.get("type") == "tool_result" else ()
+                found += sum(each.get("type") == "image" for each in (block, *inner))
     return found
 
 

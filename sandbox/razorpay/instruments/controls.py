@@ -13,8 +13,14 @@ _MOST_STRANGERS = 100_000
 _STRANGER_PAISE = 10_000
 
 
-def _method(call: Call) -> Method:
+def chosen_method(call: Call) -> Method:
+    """The `method` of a control's body, `upi` without one; raises Refused."""
     return payments.method_of(call.body.get("method", "upi"))
+
+
+def outcome(call: Call) -> str:
+    """The `outcome` of a control's body: `ok`, or an error's reason."""
+    return str(call.body.get("outcome", OK))
 
 
 def _paid(call: Call, payment: Payment) -> Json:
@@ -28,9 +34,9 @@ def _authorise(call: Call) -> Json:
     payment = registrations.authorise(
         call.books,
         call.ids[0],
-        _method(call),
+        chosen_method(call),
         call.now,
-        reason=str(call.body.get("outcome", OK)),
+        reason=outcome(call),
         answer=str(call.body.get("answer", "confirmed")),
         late=bool(call.body.get("late", False)),
     )
@@ -39,8 +45,10 @@ def _authorise(call: Call) -> Json:
 
 def _pay_order(call: Call) -> Json:
     """`{method, outcome, answer}`: in Checkout."""
-    reason, answer = str(call.body.get("outcome", OK)), str(call.body.get("answer", "confirmed"))
-    payment = registrations.pay_order(call.books, call.ids[0], _method(call), reason, call.now, answer=answer)
+    answer = str(call.body.get("answer", "confirmed"))
+    payment = registrations.pay_order(
+        call.books, call.ids[0], chosen_method(call), outcome(call), call.now, answer=answer
+    )
     return _paid(call, payment) if payment.token_id else wire.payment(payment)
 
 
@@ -58,18 +66,17 @@ def _outcomes(call: Call) -> Json:
 def _customer(call: Call) -> Json:
     """`{action: cancel | pause | resume}`: in the payer's app."""
     token, action = _token(call), required(call.body, "action")
-    actions = {"cancel": tokens.cancel, "pause": tokens.pause, "resume": tokens.resume}
-    if action not in actions:
+    if action not in tokens.ACTIONS:
         raise Refused("action: cancel, pause or resume")
-    actions[action](call.books, token, call.now)
+    tokens.ACTIONS[action](call.books, token, call.now)
     return shapes.token(token)
 
 
 def _pay_qr(call: Call) -> Json:
     """`{amount, outcome, late}`: the code is scanned."""
     paise = integer(call.body, "amount") if call.body.get("amount") is not None else None
-    reason, late = str(call.body.get("outcome", OK)), bool(call.body.get("late", False))
-    return wire.payment(qr_codes.pay(call.books, call.ids[0], paise, call.now, reason=reason, late=late))
+    late = bool(call.body.get("late", False))
+    return wire.payment(qr_codes.pay(call.books, call.ids[0], paise, call.now, reason=outcome(call), late=late))
 
 
 def _strangers(call: Call) -> Json:

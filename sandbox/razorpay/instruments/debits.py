@@ -6,12 +6,11 @@ the limits refuse; an opt-out of one debit fails it at once as `payment_declined
 paid meanwhile fails. A debit that fails as `late` is captured after `late_s`, though `payment.failed` was sent.
 """
 
-from datetime import UTC, datetime
 from typing import Any
 
 from sandbox.razorpay import authorisation, events, payments
 from sandbox.razorpay.books import Books, find, new_id
-from sandbox.razorpay.calendar import IST
+from sandbox.razorpay.calendar import in_india
 from sandbox.razorpay.entities import METHODS, Json, Order, Payment
 from sandbox.razorpay.instruments import tokens
 from sandbox.razorpay.instruments.entities import Debit, Token
@@ -26,7 +25,6 @@ _FINAL = {
     "mandate_debit_beyond_psp_amount_cap", "transaction_limit_exceeded", "pre_debit_notification_failed",
     "order_already_paid",
 }  # fmt: skip
-_BEYOND_CAP = {"upi": "mandate_debit_beyond_psp_amount_cap"}
 
 
 def create(books: Books, body: Json, now: int) -> Json:
@@ -122,19 +120,19 @@ def _outcome(books: Books, debit: Debit, payment: Payment, now: int) -> str:
         return "mandate_expired"
     if order.status == "paid":
         return "order_already_paid"
-    if debit.amount > books.settings.cap_paise.get(token.by, debit.amount):
-        return _BEYOND_CAP.get(token.by, "transaction_limit_exceeded")
+    if reason := payments.beyond_cap(books, token.by, debit.amount):
+        return reason
     if token.terms.frequency == "monthly" and _debited_this_month(books, token, now):
         return "mandate_current_cycle_allowed_debit_exceeds"
     return token.outcomes.pop(0) if token.outcomes else OK
 
 
 def _debited_this_month(books: Books, token: Token, now: int) -> bool:
-    month = datetime.fromtimestamp(now, UTC).astimezone(IST).strftime("%Y-%m")
+    month = in_india(now).strftime("%Y-%m")
     paid = [books.payments[key] for key, each in books.debits.items() if each.token_id == token.id]
     return any(
         each.status in ("captured", "refunded")
-        and datetime.fromtimestamp(books.debits[each.id].notified_at, UTC).astimezone(IST).strftime("%Y-%m") == month
+        and in_india(books.debits[each.id].notified_at).strftime("%Y-%m") == month
         for each in paid
     )
 

@@ -4,13 +4,12 @@ The page of a registration becomes the payer's UPI app once it is authorised: it
 or cancels the mandate.
 """
 
-from datetime import UTC, datetime
-
 from sandbox.razorpay.books import Books
-from sandbox.razorpay.calendar import IST
+from sandbox.razorpay.calendar import in_india
 from sandbox.razorpay.entities import METHODS, Invoice, Method, Payment
 from sandbox.razorpay.instruments import debits, qr_codes, registrations, tokens
 from sandbox.razorpay.instruments.entities import Token
+from sandbox.razorpay.payments import rupees
 from sandbox.razorpay.refusals import Refused
 
 
@@ -29,9 +28,8 @@ def _mandate(books: Books, invoice: Invoice) -> tuple[str, int | None, str]:
         return "Mandate", None, f"The mandate is {token.status}."
     if invoice.status != "issued" or terms is None:
         return "Mandate", None, f"The registration is {invoice.status}."
-    until = datetime.fromtimestamp(terms.expire_at, UTC).astimezone(IST)
-    most = f"₹ {terms.max_amount // 100}.{terms.max_amount % 100:02d}"
-    said = f"{invoice.description}. Each debit is at most {most}, until {until:%d %B %Y}."
+    most, until = rupees(terms.max_amount), in_india(terms.expire_at)
+    said = f"{invoice.description}. Each debit is at most ₹ {most}, until {until:%d %B %Y}."
     return "Authorise a mandate", invoice.amount, f"{said} You get a notice a day before each debit."
 
 
@@ -47,11 +45,7 @@ def actions(books: Books, target: str) -> list[tuple[str, str, str]]:
     if token is None or token.status not in ("confirmed", "paused"):
         return []
     found = [
-        (
-            f"decline {each.payment_id}",
-            "Decline this debit",
-            f"₹ {each.amount // 100}.{each.amount % 100:02d} {_day(due)}",
-        )
+        (f"decline {each.payment_id}", "Decline this debit", f"₹ {rupees(each.amount)} {_day(due)}")
         for each in books.debits.values()
         if each.token_id == token.id and (due := each.due_at) is not None
     ]
@@ -61,7 +55,7 @@ def actions(books: Books, target: str) -> list[tuple[str, str, str]]:
 
 
 def _day(at: int) -> str:
-    return f"will be debited on {datetime.fromtimestamp(at, UTC).astimezone(IST):%d %B, %H:%M}."
+    return f"will be debited on {in_india(at):%d %B, %H:%M}."
 
 
 def act(books: Books, target: str, action: str, now: int) -> None:
@@ -70,9 +64,8 @@ def act(books: Books, target: str, action: str, now: int) -> None:
     if token is None:
         raise Refused("There is no mandate on this page.")
     name, _, payment_id = action.partition(" ")
-    changes = {"cancel": tokens.cancel, "pause": tokens.pause, "resume": tokens.resume}
-    if name in changes:
-        changes[name](books, token, now)
+    if name in tokens.ACTIONS:
+        tokens.ACTIONS[name](books, token, now)
     elif payment_id in books.debits and books.debits[payment_id].token_id == token.id:
         debits.opt_out(books, payment_id, now)
     else:

@@ -60,7 +60,7 @@ def _content(key: str, paise: int | None) -> str:
     """The link in the code, for a UPI app."""
     fields = {"ver": "01", "mode": "15", "pa": _VPA, "pn": "Naka", "tr": key, "cu": "INR"}
     if paise is not None:
-        fields["am"] = f"{paise // 100}.{paise % 100:02d}"
+        fields["am"] = payments.rupees(paise)
     return f"upi://pay?{urlencode(fields)}"
 
 

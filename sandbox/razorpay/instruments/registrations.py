@@ -11,7 +11,7 @@ from sandbox.razorpay import catalogue, charging, events, payments, refunds
 from sandbox.razorpay.books import Books, find, new_id
 from sandbox.razorpay.entities import Invoice, Method, Order, Payment
 from sandbox.razorpay.instruments import tokens
-from sandbox.razorpay.instruments.entities import Terms
+from sandbox.razorpay.instruments.entities import Terms, Token
 from sandbox.razorpay.payments import OK
 from sandbox.razorpay.refusals import MIN_AMOUNT_PAISE, Refused, amount, integer, notes, required
 
@@ -173,19 +173,18 @@ def _pay(books: Books, order: Order, method: Method, now: int, *, description: s
     return payment
 
 
-def _take(books: Books, order: Order, payment: Payment, method: Method, answer: str, now: int) -> str:
-    """Captures the payment; returns the id of its new token."""
+def _take(books: Books, order: Order, payment: Payment, method: Method, answer: str, now: int) -> Token:
+    """Captures the payment; returns its new token."""
     if order.mandate is None or answer not in ANSWERS:
         raise Refused(f"answer: one of {', '.join(ANSWERS)}")
     token = tokens.make(books, order.mandate, order.customer_id or "", payment, method, answer, now)
     payment.token_id = token.id
     payments.capture(books, payment, now)
-    return token.id
+    return token
 
 
-def _finish(books: Books, token_id: str, payment: Payment, now: int) -> Payment:
+def _finish(books: Books, token: Token, payment: Payment, now: int) -> Payment:
     """The bank's answer, where it comes at once; a rejected mandate's payment is refunded."""
-    token = books.tokens[token_id]
     if token.answer_at is not None and token.answer_at <= now:
         tokens.answered(books, token, now)
     if token.answer == "rejected":

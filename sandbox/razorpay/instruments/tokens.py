@@ -79,6 +79,10 @@ def resume(books: Books, token: Token, now: int) -> None:
     _tell(books, token, now)
 
 
+ACTIONS = {"cancel": cancel, "pause": pause, "resume": resume}
+"""The payer's actions in the UPI app."""
+
+
 def _tell(books: Books, token: Token, now: int) -> None:
     """`token.<status>`."""
     events.emit(books, now, f"token.{token.status}", {"token": shapes.token(token)})

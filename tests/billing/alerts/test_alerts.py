@@ -6,12 +6,14 @@ from datetime import date
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from billing.alerts.alerts import store_alerts
 from billing.context import BillingContext
-from billing.models import Alert
+from billing.models import Alert, BillingPeriod, WalletSettings
+from billing.models.states import WalletEntryKind
 from billing.rating.overage import Meter, MeterTerms, PastAllowance, Terms
+from billing.wallet.entries import add_entry
 from core.clock import now_ms, to_datetime
 from core.ids import uuid7
 from core.tenancy.audit import Actor
@@ -184,6 +186,18 @@ async def test_who_used_nothing_today_is_not_looked_at(watch: Watch) -> None:
     watch.day = date.fromordinal(to_datetime(now_ms()).date().toordinal() - 3)
     await watch.use(uuid7(), output_tokens=5_000)
     assert await watch.told() == []
+
+
+async def test_a_tenant_that_fails_stops_no_other_alert(watch: Watch) -> None:
+    broken = await watch.setup.tenant()
+    await watch.setup.period(broken, PERIOD, terms=TERMS, ended_ms=-10 * DAY_MS)
+    async with watch.context.database.session() as session:
+        session.add(WalletSettings(tenant_id=broken, low_paise=1))
+        await add_entry(session, broken, WalletEntryKind.PROMOTION, 1, "coupon:a", now_ms())
+        of_broken = update(BillingPeriod).where(BillingPeriod.tenant_id == broken)
+        await session.execute(of_broken.values(terms={"past_allowance": "prepaid"}))
+    await watch.use(uuid7(), output_tokens=500)
+    assert await watch.told() == [("allowance", "output_tokens", 50)]
 
 
 async def test_two_that_look_at_once_tell_once(watch: Watch) -> None:

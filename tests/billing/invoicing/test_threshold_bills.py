@@ -15,7 +15,7 @@ from billing.rating.overage import PastAllowance, Terms
 from core.clock import now_ms
 from core.tenancy.audit import Actor
 from metering.quota.windows import Calendar
-from tests.billing.operator import DAY_MS, PERIOD, RUPEE_A_TOKEN, TERMS, OperatorSetup, shown
+from tests.billing.operator import DAY_MS, METERS, PERIOD, TERMS, OperatorSetup, shown
 
 THRESHOLD = 100_000
 """A thousand tokens past the allowance."""
@@ -25,7 +25,6 @@ MONTH = Calendar("Asia/Kolkata").month(now_ms()).name
 @pytest.fixture
 async def setup(setup: OperatorSetup) -> OperatorSetup:
     """An operator whose plan `heavy` bills each Rs 1,000."""
-    meters = [{"meter": "output_tokens", "allowance": 1_000, "rate_paise": RUPEE_A_TOKEN}]
     async with setup.context.database.session() as session:
         session.add(
             Plan(
@@ -34,7 +33,7 @@ async def setup(setup: OperatorSetup) -> OperatorSetup:
                 name="Heavy",
                 limits={},
                 base_paise=0,
-                meters=meters,
+                meters=METERS,
                 past_allowance="bill",
                 ceiling_paise=10_000_000,
                 threshold_paise=THRESHOLD,

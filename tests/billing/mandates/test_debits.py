@@ -36,7 +36,7 @@ async def test_a_bill_is_debited_once(tenant: MandatedTenant) -> None:
     assert (charge.instrument, charge.state, charge.mandate_id) == ("mandate", "submitted", mandate.id)
     [debit] = tenant.razorpay.debits()
     assert (debit["payment_id"], debit["token_id"], debit["order_id"]) == (
-        charge.payment_id,
+        charge.razorpay_id,
         mandate.token_id,
         charge.order_id,
     )
@@ -52,7 +52,7 @@ async def test_a_due_date_is_three_days_on(tenant: MandatedTenant) -> None:
     began_ms = now_ms()
     await tenant.work()
     assert abs(((await tenant.read(bill_id)).due_ms or 0) - began_ms - 3 * DAY_MS) < 60_000
-    tenant.razorpay.opt_out(str((await tenant.charge(bill_id)).payment_id))
+    tenant.razorpay.opt_out(str((await tenant.charge(bill_id)).razorpay_id))
     await tenant.pass_time(hours=60)
     await tenant.work()
     assert (await tenant.charge(bill_id)).instrument == "payment_link"
@@ -67,7 +67,7 @@ async def test_a_debit_that_failed_for_good_becomes_a_link(tenant: MandatedTenan
     charge, token_id = await tenant.charge(bill_id), str(mandate.token_id)
     match how:
         case "opt_out":
-            tenant.razorpay.opt_out(str(charge.payment_id))
+            tenant.razorpay.opt_out(str(charge.razorpay_id))
         case "retries":
             tenant.razorpay.debit_outcomes(token_id, RETRIED)
             await tenant.pass_time(hours=27)
@@ -98,8 +98,8 @@ async def test_a_debit_captured_after_it_failed_is_applied_and_the_link_cancelle
     await tenant.debited(charge)
     await tenant.work()
     assert len(tenant.links("created")) == 1
-    tenant.razorpay.authorise_late(str(charge.payment_id))
-    payment = await tenant.context.razorpay.fetch_payment(str(charge.payment_id))
+    tenant.razorpay.authorise_late(str(charge.razorpay_id))
+    payment = await tenant.context.razorpay.fetch_payment(str(charge.razorpay_id))
     assert await refresh_charge_by_payment(tenant.context, payment)
     await tenant.work()
     assert (await tenant.read(bill_id)).state == "paid"
@@ -116,8 +116,8 @@ async def test_a_bill_paid_by_link_and_late_debit_gives_one_of_them_back(tenant:
     await tenant.debited(charge)
     await tenant.work()
     tenant.razorpay.pay_link(tenant.links("created")[0]["id"])
-    tenant.razorpay.authorise_late(str(charge.payment_id))
-    payment = await tenant.context.razorpay.fetch_payment(str(charge.payment_id))
+    tenant.razorpay.authorise_late(str(charge.razorpay_id))
+    payment = await tenant.context.razorpay.fetch_payment(str(charge.razorpay_id))
     assert await refresh_charge_by_payment(tenant.context, payment)
     await tenant.pass_time(hours=2)
     await tenant.work()

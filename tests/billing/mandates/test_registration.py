@@ -1,5 +1,7 @@
 """Registering, authorising, replacing and ending a mandate, with lost answers and lost webhooks."""
 
+import asyncio
+
 import pytest
 
 from billing.mandates.mandates import end_mandate, register_mandate
@@ -122,6 +124,37 @@ async def test_an_expired_or_refused_wish_is_void(tenant: MandatedTenant) -> Non
     )
     refused = await tenant.wish()
     assert (refused.state, "not enabled" in str(refused.error)) == ("void", True)
+
+
+async def test_a_slow_refusal_of_our_key_does_not_open_another_calls_claim(tenant: MandatedTenant) -> None:
+    """Two calls are under way: the first, refused late, would let a third one make a second registration."""
+    tenant.razorpay.fault(
+        route="POST /v1/subscription_registration/auth_links",
+        kind="error",
+        status=401,
+        code="BAD_REQUEST_ERROR",
+        description="no",
+        delay_s=1,
+    )
+    call = asyncio.create_task(tenant.wish())
+    for _ in range(500):
+        if [one.state for one in await tenant.mandates()] == ["submitting"]:
+            break
+        await asyncio.sleep(0.01)
+    [claimed] = await tenant.mandates()
+    async with tenant.context.locked(claimed) as (_, fresh):
+        fresh.tried_ms = (claimed.tried_ms or 0) + 1  # another worker claimed it since
+    assert (await call).state == "submitting"
+    assert (await tenant.mandate(claimed.id)).tried_ms == (claimed.tried_ms or 0) + 1
+
+
+async def test_a_refusal_of_our_key_leaves_the_wish(tenant: MandatedTenant) -> None:
+    route = "POST /v1/subscription_registration/auth_links"
+    tenant.razorpay.fault(route=route, kind="error", status=401, code="BAD_REQUEST_ERROR", description="no")
+    wish = await tenant.wish()
+    assert (wish.state, "401" in str(wish.error)) == ("intended", True)
+    await tenant.work()
+    assert (await tenant.mandate(wish.id)).state == "submitted"
 
 
 async def test_a_newer_mandate_replaces_the_active_one(tenant: MandatedTenant) -> None:

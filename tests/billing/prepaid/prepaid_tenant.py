@@ -1,6 +1,5 @@
 """A tenant on a prepaid plan: a rupee a token past the allowance of 1,000, without a subscription."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -22,15 +21,14 @@ from core.tenancy.audit import Actor
 from metering.models import EntitlementRow
 from metering.quota.limits import PlanLimits
 from metering.quota.schedule import Schedule, segments_of
-from tests.billing.operator import RUPEE_A_TOKEN, OperatorSetup
-from tests.billing.signup import OPENS, follow
+from tests.billing.operator import METERS, OperatorSetup
+from tests.billing.signup import OPENS, OnRazorpaysClock, follow
 from tests.simulated_razorpay import Razorpay
 
 ACTOR = Actor("test")
-METERS = [{"meter": "output_tokens", "allowance": 1_000, "rate_paise": RUPEE_A_TOKEN}]
 
 
-class PrepaidTenant:
+class PrepaidTenant(OnRazorpaysClock):
     """The tenant, in this calendar month."""
 
     def __init__(self, setup: OperatorSetup, razorpay: Razorpay, tenant_id: UUID) -> None:
@@ -62,12 +60,6 @@ class PrepaidTenant:
         """The amount that admission may grant in each period."""
         async with self.context.database.session() as session:
             return await funds_of_periods(session, self.tenant_id, at_ms or now_ms())
-
-    async def advance(self, *, days: int = 0, to_ms: int | None = None) -> None:
-        """Moves the clocks of both sides."""
-        to = None if to_ms is None else to_ms / 1000
-        await asyncio.to_thread(lambda: self.razorpay.advance(days=days, to=to))
-        follow(self.razorpay)
 
     async def month(self) -> str:
         """The name of the running period."""

@@ -19,7 +19,7 @@ from billing.models import Bill, Plan, Subscription
 from billing.subscriptions.intents import cancel_subscription, end_replaced, subscribe
 from core.clock import DAY_MS, to_datetime, to_ms
 from core.tenancy.audit import Actor
-from metering.models import EntitlementRow, UsageMeter
+from metering.models import EntitlementRow
 from metering.quota.limits import PlanLimits
 from metering.quota.schedule import Schedule, period_at, segments_of, window_of
 from metering.quota.windows import Calendar
@@ -297,12 +297,7 @@ class StoryTenant:
 
     async def _count(self, name: str, window: str, place: int, units: int) -> None:
         self.grants.use(window, place, units)
-        values = {"tenant_id": self.tenant_id, "period_id": name, "shard": 0, "output_tokens": units}
-        statement = insert(UsageMeter).values(values)
-        more = {"output_tokens": UsageMeter.output_tokens + statement.excluded.output_tokens}
-        keys = ["tenant_id", "period_id", "shard"]
-        async with self.context.database.session() as session:
-            await session.execute(statement.on_conflict_do_update(index_elements=keys, set_=more))
+        await OperatorSetup(self.context).add_usage(self.tenant_id, name, output_tokens=units)
 
     # ------------------------------------------------------------------------------------------------------ bills
 

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import time
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -204,7 +203,7 @@ def test_forged_ones_are_counted(secrets: tuple[str, ...]) -> None:
 
 def test_of_many_refusals_few_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     at_s = 1_000.0
-    monkeypatch.setattr(time, "monotonic", lambda: at_s)
+    monkeypatch.setattr(inbox_module, "time", SimpleNamespace(monotonic=lambda: at_s))
     said: list[tuple[str, dict[str, int]]] = []
     recorder = SimpleNamespace(warning=lambda event, **fields: said.append((event, fields)))
     monkeypatch.setattr(inbox_module, "log", recorder)  # structlog caches a used logger, which capturing would miss

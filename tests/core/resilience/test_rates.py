@@ -1,6 +1,6 @@
 """Rate limits: a burst, then the average rate; owners are independent, and forgotten when idle."""
 
-import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +9,7 @@ from core.resilience.rates import Rate, RateLimited
 
 def test_a_burst_then_the_average(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("core.resilience.rates.time", SimpleNamespace(monotonic=lambda: clock[0]))
     rate = Rate(60)
     for _ in range(10):
         rate.spend("key")
@@ -25,7 +25,7 @@ def test_a_burst_then_the_average(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_owners_whose_bucket_is_full_again_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("core.resilience.rates.time", SimpleNamespace(monotonic=lambda: clock[0]))
     rate = Rate(600)
     for number in range(10_000):
         rate.spend(number)

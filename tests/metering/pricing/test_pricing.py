@@ -93,9 +93,10 @@ async def test_a_pinned_price_outlives_a_newer_one(book: PriceBook) -> None:
 
 
 async def test_every_listed_price_is_whole(book: PriceBook) -> None:
-    assert len(book.models) == 21
-    for model in book.models:
-        bands = book.at(model, NOW_MS).bands
+    prices = book.in_force(NOW_MS)
+    assert len(prices) == 21
+    for price in prices:
+        model, bands = price.model, price.bands
         starts = [band.over_prompt_tokens for band in bands]
         assert starts[0] == 0
         assert starts == sorted(set(starts))

@@ -24,7 +24,8 @@ from metering.settlement.chars_per_token import ENOUGH_TOKENS, CharsPerToken
 from metering.settlement.token_counting import OutputCounter, broken_usage, final_usage
 from metering.sql import load
 from sandbox.anthropic import count_text
-from tests.harness import SIMULATOR_KEY, Simulator, scripted
+from tests.harness import SIMULATOR_KEY, Books, Simulator, scripted
+from tests.metering.process import Process
 from tests.servers import asyncpg_dsn
 
 MODEL = "claude-sonnet-4-6"
@@ -74,9 +75,9 @@ async def test_before_message_start_nothing_is_billed() -> None:
     assert await measure(OutputCounter(None, CharsPerToken()), silent) == (NO_USAGE, Source.FINAL)
 
 
-def unanswered(count: Callable[[], Awaitable[int]] | None, **known: Any) -> UsageRecorder:
+def unanswered(count: Callable[[], Awaitable[int]] | None) -> UsageRecorder:
     """A request that was sent and never answered."""
-    return broken("", started=None, unanswered=True, held_prompt_tokens=100, count_prompt=count, **known)
+    return broken("", started=None, unanswered=True, most_prompt_tokens=100, count_prompt=count)
 
 
 @pytest.mark.parametrize(("counted", "expected"), [(7, 7), (100, 100), (101, 100), (0, 0)])
@@ -102,16 +103,20 @@ async def test_a_prompt_that_nobody_counts_is_what_was_held(error: Exception | N
 
 
 @pytest.mark.parametrize(
-    ("counted", "once", "expected"), [(None, 40, 40), (None, 101, 100), (7, 40, 7), (41, 40, 40), (None, None, 100)]
+    ("once", "counted", "expected"), [(40, None, 40), (101, None, 100), (40, 7, 7), (40, 41, 40), (None, None, 100)]
 )
 async def test_an_unanswered_prompt_is_that_of_one_inference(
-    counted: int | None, once: int | None, expected: int
+    process: Process, books: Books, once: int | None, counted: int | None, expected: int
 ) -> None:
+    grant = await process.admit(await books.account())
+    assert grant.request.held_prompt_tokens == 100
+
     async def count() -> int:
         assert counted is not None
         return counted
 
-    recorder = unanswered(None if counted is None else count, prompt_once=once)
+    recorder = process.settlements.recorder(grant, None if counted is None else count, prompt_once=once)
+    recorder.sent()
     usage = Usage(input_tokens=expected)
     assert await measure(OutputCounter(None, CharsPerToken()), recorder) == (usage, Source.ESTIMATED)
 
@@ -331,7 +336,7 @@ async def test_few_count_at_once_and_the_rest_waits_its_turn(upstream: Upstream,
     began = loop.time()
     assert await asyncio.gather(*(upstream.count_output(MODEL, slow) for _ in range(48))) == [count_text(slow)] * 48
     assert loop.time() - began >= 0.3
-    rows = [row for row in simulator._rows(None) if row["kind"] == "count_tokens"][-48:]
+    rows = simulator.counts()[-48:]
     moments = sorted([(row["started_ms"], 1) for row in rows] + [(row["ended_ms"], -1) for row in rows])
     running = longest = 0
     for _, step in moments:

@@ -1,9 +1,10 @@
-"""The simulator knows after a restart what it billed, on the clock of a file."""
+"""The simulator knows after a restart what it billed, and follows the clock of a file."""
 
 from pathlib import Path
 
 import httpx2
 
+from core.clock import follow_test_clock, stop_following
 from sandbox.anthropic import create_app
 from sandbox.anthropic.usage_report import admin_key_of
 
@@ -50,3 +51,20 @@ async def test_rows_survive_a_restart_and_a_torn_last_line(tmp_path: Path) -> No
         assert [row["seq"] for row in (await third.get("/_sim/inferences")).json()["items"]] == [1, 2, 3]
         await third.delete("/_sim/ledger")
     assert rows.read_bytes() == b""
+
+
+async def test_its_caches_expire_by_the_clock_of_its_rows(tmp_path: Path) -> None:
+    file = tmp_path / "clock"
+    text = {"type": "text", "text": "a word " * 5_000, "cache_control": {"type": "ephemeral"}}
+    cached = BODY | {"messages": [{"role": "user", "content": [text]}]}
+    read = []
+    try:
+        async with _client(tmp_path / "rows") as http:
+            for ahead_ms in (0, 299_000, 600_000):  # a read renews the five minutes
+                file.write_text(str(ahead_ms))
+                follow_test_clock(file)
+                answer = await http.post("/v1/messages", json=cached, headers=HEADERS)
+                read.append(answer.json()["usage"]["cache_read_input_tokens"] > 0)
+    finally:
+        stop_following()
+    assert read == [False, True, False]

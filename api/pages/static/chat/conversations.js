@@ -17,7 +17,7 @@ export function newConversation(model = "") {
   return { id, turns: [], from: 0, model, updated_ms: Date.now() };
 }
 
-/** The first words of what was asked first. */
+/** The first words of the first message. */
 export function titleOf({ turns }) {
   const words = (turns[0]?.asked ?? "").trim().replace(/\s+/g, " ");
   if (!words) return "New chat";
@@ -29,12 +29,12 @@ export function titleOf({ turns }) {
 export class Conversations {
   #prefix;
   #tab;
-  #loose = new Map(); // what could not be stored
+  #loose = new Map(); // conversations that could not be stored
 
   constructor(visitor) {
     this.#prefix = `${PREFIX}${visitor}.`;
     this.#tab = `${PREFIX}${visitor}`;
-    for (const key of keysOf(localStorageOrNone())) { // somebody else's, who never signed out
+    for (const key of keysOf(localStorageOrNone())) { // of another user, who never signed out
       if (key.startsWith(PREFIX) && !key.startsWith(this.#prefix)) localStorage.removeItem(key);
     }
   }
@@ -66,7 +66,7 @@ export class Conversations {
     localStorageOrNone()?.removeItem(this.#prefix + id);
   }
 
-  /** Which conversation this tab shows, and what is half typed in it. */
+  /** The conversation that this tab shows, and its unsent text. */
   tab() {
     return read(sessionStorageOrNone(), this.#tab) ?? {};
   }
@@ -75,9 +75,9 @@ export class Conversations {
     write(sessionStorageOrNone(), this.#tab, { open, draft });
   }
 
-  /** Nothing stays for whoever comes next. */
+  /** Removes everything, for the next visitor of this browser. */
   forget() {
-    for (const { id } of this.list()) this.remove(id);
+    this.#loose.clear();
     for (const key of keysOf(localStorageOrNone())) if (key.startsWith(this.#prefix)) localStorage.removeItem(key);
     sessionStorageOrNone()?.removeItem(this.#tab);
   }

@@ -5,14 +5,14 @@
 import { readEvents } from "../sse.js";
 import { tightest } from "./usage.js";
 
-const SILENCE_MS = 45_000; // the server breaks silence every 15 s: three missed beats are a dead line
+const SILENCE_MS = 45_000; // the server sends a comment every 15 s: after three missing ones the connection is dead
 const KEPT_SHARE = 2 / 3; // of the earlier turns' bytes, after each refusal
 const BYTES_PER_TOKEN = 3; // about: decides only whether it is worth asking again
 const TOO_LARGE = new Set(["input_exceeds_limit", "input_too_large", "body_too_large"]);
 const encoder = new TextEncoder();
 const bytesOf = (value) => encoder.encode(JSON.stringify(value)).length;
 
-/** What the provider reads of a turn; nothing of one that was never answered. */
+/** The text of a turn for the provider; none of a turn without an answer. */
 const messagesOf = ({ asked, text }) => (text.trim() ? [{ role: "user", text: asked }, { role: "assistant", text }] : []);
 
 /**
@@ -56,7 +56,7 @@ function fitting(turns, from, bytes) {
 export async function* pieces(response) {
   for await (const { type, data } of readEvents(response.body, SILENCE_MS)) {
     if (type === "error") throw failure({ status: 502, ...parsed(data) });
-    if (type === "done") return; // the one end that means the answer is whole, and in the books
+    if (type === "done") return; // the answer is complete, and its usage is committed
     if (type === "message") yield data;
   }
   throw failure({ status: 0 });

@@ -48,7 +48,7 @@ function family(comment, string, keywords, anyCase = false, keyword = "(?!)") {
   };
 }
 
-/** Appends the code to `parent`, with what the language marks in spans. */
+/** Appends the code to `parent`, with the language's tokens in spans. */
 export function highlight(text, language, parent) {
   const found = text.length > MOST_CHARS ? undefined : LANGUAGES.get(language.toLowerCase());
   if (!found) return void parent.append(text);

@@ -1,10 +1,10 @@
-/** The conversation on the page: its turns with what can be done with each, and the scrolling that follows an answer. */
+/** The conversation on the page: its turns with their buttons, and the scrolling that follows an answer. */
 import { render } from "../markdown.js";
 
 const $ = (id) => document.getElementById(id);
 const COPIED_MS = 1500;
 
-/** One message and its answer. What is kept of it is in `toJSON`. */
+/** One message and its answer; `toJSON` is its stored form. */
 export class Turn {
   constructor({ asked, text = "", meta = "", low = false, ended = false, cut = "" }) {
     Object.assign(this, { asked, text, ended, cut });
@@ -25,7 +25,7 @@ export class Turn {
     this.part("meta").classList.toggle("low", low);
   }
 
-  /** Why the answer ends early; the page offers to go on. */
+  /** The reason why the answer ended early; the page offers to continue. */
   sayCut(cut) {
     this.cut = cut;
     this.part("cut").hidden = !cut;
@@ -49,7 +49,7 @@ export class Turn {
     follow();
   }
 
-  /** No more words come. */
+  /** Ends the answer. */
   end() {
     this.write();
     this.state = "ended";
@@ -96,7 +96,7 @@ async function toClipboard(text) {
 
 /* Scrolling */
 
-let atEnd = true; // false while the reader has scrolled up: then the page does not pull them down
+let atEnd = true; // false while the reader has scrolled up: then the page does not scroll down
 let height = 0, lastTop = 0;
 
 export function toEnd() {
@@ -111,7 +111,7 @@ export const follow = () => requestAnimationFrame(() => {
 });
 
 new ResizeObserver(() => { height = $("thread").clientHeight; follow(); }).observe($("thread")); // a notice, a phone's keyboard
-$("thread").onscroll = ({ target: t }) => { // a scroll that only came of a new height is not the reader's
+$("thread").onscroll = ({ target: t }) => { // a scroll that a new height caused is not the reader's
   // Nor did the reader leave the end when it moved on: since our own scroll to it, more may have been written.
   const wentUp = t.scrollTop < lastTop;
   lastTop = t.scrollTop;

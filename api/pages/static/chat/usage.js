@@ -4,12 +4,12 @@
  */
 import { NUMBERS, clock } from "./words.js";
 
-const SETTLE_WAITS_MS = [0, 500, 1500, 3000]; // a stopped answer is in the books a moment after it was stopped
+const SETTLE_WAITS_MS = [0, 500, 1500, 3000]; // a stopped answer is settled a moment later
 const LOW_SHARE = 0.1; // of a window's limit, from which on the line about what is left warns
 const NANO = 1e9;
 const { admin } = document.getElementById("main").dataset;
 
-/** JSON of a GET, or null: these reads only adorn the answer and must never disturb it. */
+/** JSON of a GET, or null: an answer is shown without these figures if a read fails. */
 const read = (path) => fetch(path, { cache: "no-store" })
   .then((response) => (response.ok ? response.json() : null)).catch(() => null);
 
@@ -23,7 +23,7 @@ export async function requestOf(id) {
   return null;
 }
 
-/** The window that ends first of those that count tokens: 5,000 left today is no comfort when the period has 200. */
+/** Of the windows that count tokens, the one with the least left: today's 5,000 don't help if the period has 200. */
 export async function tightest() {
   const windows = (await read("/v1/limits"))?.windows ?? [];
   return windows

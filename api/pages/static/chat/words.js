@@ -1,4 +1,4 @@
-/** What the page says: what went wrong and what to do next, times and spans, and why an answer ended early. */
+/** The words of the page: errors and the next step, times and spans, and why an answer ended early. */
 
 export const NUMBERS = document.documentElement.dataset.numbers; // the locale that groups digits as the other pages do
 const { admin, longest } = document.getElementById("main").dataset;
@@ -26,7 +26,7 @@ export function wordsFor(status, code, opensAt_ms) {
                                         : "Something went wrong on our side. Send it again.");
 }
 
-/* Where to go from here, by what went wrong: [path, words]. */
+/* The page that helps, by the error's code: [path, words]. */
 const WAYS = {
   401: ["/sign-in?next=%2F", "Sign in"],
   402: admin && ["/account", "See your account"],
@@ -51,7 +51,7 @@ export function span(left_ms) {
   return s < 60 ? `${s} s` : `${Math.floor(s / size)} ${unit} ${Math.floor((s % size) / part)} ${of}`;
 }
 
-/** Why a whole answer stops short, or nothing. `used`: its request, as `GET /v1/usage/requests/{id}` tells it. */
+/** The reason why a complete answer was cut, or nothing. `used`: its request, as `GET /v1/usage/requests/{id}` tells it. */
 export function whyCut(used) {
   if (used?.stop_reason === "model_context_window_exceeded") return "This answer was cut: the conversation fills the model's window.";
   if (used?.stop_reason !== "max_tokens") return "";

@@ -199,7 +199,13 @@ def test_the_output_of_other_attempts_and_of_a_compaction_is_held_beside_the_gra
 
 @pytest.mark.parametrize(
     ("tool", "tokens"),
-    [({"max_uses": 3, "max_tokens": 700}, 2_100), ({"max_uses": 3}, 384_000), ({}, 1_280_000), ({"max_uses": 0}, 0)],
+    [
+        ({"max_uses": 3, "max_tokens": 700}, 2_100),
+        ({"max_uses": 3, "max_tokens": 2_048}, 6_144),
+        ({"max_uses": 3}, 384_000),
+        ({}, 1_280_000),
+        ({"max_uses": 0}, 0),
+    ],
 )
 def test_the_output_of_an_advisor_is_held(tool: dict[str, int], tokens: int) -> None:
     advisor = {"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-5", **tool}
