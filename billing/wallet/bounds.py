@@ -100,7 +100,7 @@ async def _priced(
 
 
 async def _billed_paise(session: AsyncSession, rows: Sequence[BillingPeriod]) -> dict[str, int]:
-    """What each period's documents billed before tax, by its name, without drafts, which draw nothing."""
+    """The amount before tax that each period's documents billed, by its name, without drafts, which draw nothing."""
     if not rows:
         return {}
     query = select(Bill.period_id, Bill.taken).where(
