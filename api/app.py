@@ -1,7 +1,8 @@
 """The ASGI application: middleware and routes over one runtime.
 
-Middleware from the outside in: request context, tracing, CORS, HEAD, usage. Then `/chat` and `/v1/messages`, plain ASGI
-applications, or FastAPI for every other route.
+Middleware from the outside in: WebSockets, whose questions are requests of their own, request context, tracing, CORS,
+HEAD, idempotency (if it is on), usage. Then `/chat` and `/v1/messages`, plain ASGI applications, or FastAPI for every
+other route.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -16,11 +17,15 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.gateway.chat import read_chat
+from api.gateway.chat.call import read_chat
+from api.gateway.chat.socket import ChatSockets
+from api.gateway.chat.ui_call import UI_PATH, read_ui
 from api.gateway.codec import MeteredRoute
+from api.gateway.idempotency.middleware import IdempotencyMiddleware
 from api.gateway.messages.call import MessagesReader
 from api.gateway.messages.count_tokens import COUNT_PATH, CountTokens
 from api.gateway.relay import Relay
@@ -31,13 +36,15 @@ from api.http.parameters import refuse_unknown
 from api.http.problems import answer_with_problem
 from api.http.request_context import RequestContextMiddleware
 from api.http.turns import TurnsMiddleware
+from api.mcp.endpoint import PATH as MCP_PATH
+from api.mcp.endpoint import McpEndpoint
 from api.observability.tracing import TracingMiddleware
 from api.openapi.description import describe
-from api.pages import account, operator, reference, reports, sign_in
+from api.pages import account, members, operator, reference, reports, sign_in
 from api.pages import chat as chat_page
 from api.pages.sign_in import SIGN_IN_MAX_BYTES
 from api.pages.site import answer_in_kind
-from api.routes import admin, anthropic, billing, health, metrics, usage, webhooks
+from api.routes import admin, anthropic, billing, health, metrics, tokens, usage, webhooks
 from api.runtime import Runtime
 from billing.webhooks.inbox import MAX_BYTES
 from core.errors import NakaError
@@ -45,6 +52,7 @@ from core.settings import Settings
 
 _TRACE_HEADERS = ("traceparent", "tracestate", "baggage", "sentry-trace")
 """Headers that a tracing frontend adds to every request (W3C Trace Context and Baggage, Sentry)."""
+_IDEMPOTENCY_HEADERS = ("idempotency-key", "last-event-id")
 _SDK_HEADERS = (
     *("anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access", "content-encoding", "x-app"),
     *("x-stainless-lang", "x-stainless-package-version", "x-stainless-os", "x-stainless-arch", "x-stainless-runtime"),
@@ -78,9 +86,11 @@ class Naka(FastAPI):
         """Builds the middleware, from the inside out."""
         runtime, settings = self._runtime, self._runtime.settings
         chat = partial(read_chat, settings=settings, upstream=runtime.upstream)
+        ui = partial(read_ui, settings=settings, upstream=runtime.upstream)
         messages = MessagesReader(settings, runtime.upstream, runtime.model_details.window_tokens)
         metered = {
             ("POST", "/chat"): MeteredRoute(chat, settings.request_body_max_bytes),
+            ("POST", UI_PATH): MeteredRoute(ui, settings.request_body_max_bytes),
             ("POST", "/v1/messages"): MeteredRoute(messages.read, settings.messages_body_max_bytes),
         }
         relay = Relay(runtime.upstream, settings, runtime.idle_monitor)
@@ -89,35 +99,57 @@ class Naka(FastAPI):
             fastapi = fastapi.app
         count_tokens = CountTokens(
             runtime.upstream,
-            runtime.directory,
+            runtime.identities,
             runtime.allowed_models,
             places=runtime.pools.counts,
             settings=settings,
         )
         direct: dict[tuple[str, str], ASGIApp] = {("POST", COUNT_PATH): count_tokens, **dict.fromkeys(metered, relay)}
         routes = _DirectRoutes(direct, TurnsMiddleware(fastapi))
+        usage: ASGIApp = UsageTrackingMiddleware(routes, runtime, metered=metered)
+        if runtime.runs is not None:
+            usage = IdempotencyMiddleware(usage, runtime, runtime.runs, metered=metered)
         outer: ASGIApp = CORSMiddleware(
-            HeadMiddleware(UsageTrackingMiddleware(routes, runtime, metered=metered)),
+            HeadMiddleware(usage),
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-api-key", *_TRACE_HEADERS, *_SDK_HEADERS],
+            allow_headers=[
+                "authorization",
+                "content-type",
+                "x-api-key",
+                "naka-tags",
+                *_IDEMPOTENCY_HEADERS,
+                *_TRACE_HEADERS,
+                *_SDK_HEADERS,
+            ],
             expose_headers=[
                 *("x-request-id", "ratelimit", "ratelimit-policy", "retry-after"),
-                *("request-id", "x-should-retry"),
+                *("request-id", "x-should-retry", "idempotency-replayed"),
             ],
             max_age=600,
         )
         if runtime.tracing is not None:
             outer = TracingMiddleware(outer, runtime.tracing)
         body_admission = BodyAdmission(
-            runtime.directory,
+            runtime.identities,
             max_body_bytes=settings.request_body_max_bytes,
             max_bytes=settings.request_bodies_max_bytes,
             metered=frozenset(metered),
-            keyless={("POST", "/webhooks/razorpay"): MAX_BYTES, ("POST", "/sign-in"): SIGN_IN_MAX_BYTES},
+            keyless={
+                ("POST", "/webhooks/razorpay"): MAX_BYTES,
+                **dict.fromkeys((("POST", "/sign-in"), ("POST", "/sign-in/oidc")), SIGN_IN_MAX_BYTES),
+            },
             bounds=dict.fromkeys((("POST", "/v1/messages"), ("POST", COUNT_PATH)), settings.messages_body_max_bytes),
         )
-        return RequestContextMiddleware(outer, body_admission=body_admission, secure=settings.is_production)
+        http = RequestContextMiddleware(outer, body_admission=body_admission, secure=settings.is_production)
+        return ChatSockets(
+            http,
+            runtime.identities,
+            body_admission=body_admission,
+            origins=settings.cors_origins,
+            deadline_s=settings.store_deadline_s,
+            secure=settings.is_production,
+        )
 
 
 class _DirectRoutes:
@@ -136,13 +168,14 @@ def create_app(settings: Settings) -> Naka:
     """Returns the application; its lifespan starts and stops the runtime."""
     runtime = Runtime(settings)
     app = Naka(runtime)
-    for module in (usage, admin, billing, health, webhooks, anthropic):
+    for module in (usage, tokens, admin, billing, health, webhooks, anthropic):
         app.include_router(module.router)
-    for page in (chat_page, sign_in, account, reports, operator, reference):
+    for page in (chat_page, sign_in, members, account, reports, operator, reference):
         app.include_router(page.router)
     app.include_router(metrics.build_router(runtime))
+    app.router.routes.append(Route(MCP_PATH, McpEndpoint(runtime), methods=["POST"], include_in_schema=False))
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
-    for path in ("/chat", "/v1/messages", COUNT_PATH):
+    for path in ("/chat", UI_PATH, "/v1/messages", COUNT_PATH):
         app.add_route(path, _post_only, methods=["POST"], include_in_schema=False)
     for error in (NakaError, RequestValidationError):
         app.add_exception_handler(error, answer_with_problem)

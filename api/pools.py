@@ -19,6 +19,8 @@ _COUNTS_AT_ONCE = 32  # half for one tenant: Claude Code asks for 36 counts at o
 _COUNTS_WAITING = 512  # 32 at once finish twice as many in 5 s, at 150 ms each
 _COUNT_WAIT_S = 5.0
 _BUSY_S = 2
+_FOLLOWERS = 1000
+_FOLLOWED_RUNS = 256  # each has an answer in memory, of IDEMPOTENCY_ANSWER_MAX_BYTES at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,10 @@ class Pools:
     connections: FairPool
     live: FairPool
     """Open live views."""
+    followers: FairPool
+    """Requests that get the answer of another one with their Idempotency-Key."""
+    followed_runs: FairPool
+    """The answers that they get."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Pools":
@@ -55,6 +61,8 @@ class Pools:
                 "connections", CONNECTIONS - _OWN_CONNECTIONS, max_waiting=_MAX_WAITING, wait_s=wait_s
             ),
             live=FairPool("live", settings.live_views, retry_after_s=_BUSY_S),
+            followers=FairPool("followers", _FOLLOWERS, retry_after_s=_BUSY_S),
+            followed_runs=FairPool("followed_runs", _FOLLOWED_RUNS, retry_after_s=_BUSY_S),
         )
 
     def __iter__(self) -> Iterator[FairPool]:

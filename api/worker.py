@@ -48,7 +48,7 @@ from metering.admission.redis_pipeline import RedisPipeline
 from metering.admission.redis_scripts import QuotaScripts
 from metering.journal.partitions import ensure_partitions
 from metering.pricing.price_list import PriceList
-from metering.reconciliation.pruning import prune_processes, prune_reconciliations
+from metering.reconciliation.pruning import prune_processes, prune_reconciliations, prune_tag_values
 from metering.reconciliation.reconcile import run_reconciliation
 from metering.reconciliation.retention import detach_old_months
 from metering.settlement.chars_per_token import CharsPerToken
@@ -127,6 +127,7 @@ def duties(pool: Connections, quota: QuotaScripts, settings: Settings) -> list[D
         async with pool.acquire(patient=True) as connection:
             await prune_processes(connection)
             await prune_reconciliations(connection)
+            await prune_tag_values(connection)
             await prune_events(connection)
             await prune_sessions(connection)
             await forget_jobs(connection, older_than=_JOBS_FOR)

@@ -35,13 +35,16 @@ async def has_open_requests(session: AsyncSession, tenant_id: UUID, period_id: s
     return bool(await session.scalar(select(select(literal(1)).where(*own).exists())))
 
 
-def changed_since_close(now_ms: int) -> Select[UUID, str]:
-    """Keys of closed periods, ended at most WATCHED_FOR_MS ago, whose meters differ from their last close."""
+def changed_since_close(now_ms: int) -> Select[UUID, int, str]:
+    """Closed periods, ended at most WATCHED_FOR_MS ago, whose meters differ from their last close.
+
+    Each row is tenant, start and name.
+    """
     period = BillingPeriod
     own = (UsageMeter.tenant_id == period.tenant_id, UsageMeter.period_id == period.period_id)
     meters = select(*_sums()).where(*own).lateral("meters")
     return (
-        select(period.tenant_id, period.period_id)
+        select(period.tenant_id, period.starts_ms, period.period_id)
         .join(meters, true())
         .where(
             period.state == PeriodState.CLOSED,

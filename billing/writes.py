@@ -78,6 +78,15 @@ async def release(context: BillingContext, row: Subscription | Charge | Mandate,
             fresh.state, fresh.error = INTENDED, str(error)[:MAX_ERROR]
 
 
+async def take_over(context: BillingContext, row: Charge) -> bool:
+    """Whether this caller makes a call of a `submitting` row again, whose last one had no effect."""
+    async with context.locked(row) as (_, fresh):
+        if fresh.state != SUBMITTING or fresh.tried_ms != row.tried_ms:
+            return False  # another worker took it over
+        fresh.tried_ms = row.tried_ms = now_ms()
+    return True
+
+
 async def advance_all(
     context: BillingContext,
     due: Select[UUID, UUID],

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, SmallInteger, Text, UniqueConstraint, func
-from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.postgres.database import Base
@@ -39,6 +39,40 @@ class LimitRow(Base):
     subject_id: Mapped[UUID] = mapped_column(primary_key=True)
     limits: Mapped[list[Any]] = mapped_column(JSONB)
     concurrency: Mapped[int | None]
+
+
+class TagKeyRow(Base):
+    """A tag key that a tenant declares: usage is added up by its values, of at most `max_values` a day."""
+
+    __tablename__ = "tag_keys"
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    max_values: Mapped[int] = mapped_column(server_default="1000")
+    created_at: Mapped[datetime] = mapped_column(TimestampTz, server_default=func.now())
+    removed_at: Mapped[datetime | None] = mapped_column(TimestampTz)
+
+
+class TagValueRow(Base):
+    """A value that a declared key had on a day. Later values than `max_values` are added up as `other`."""
+
+    __tablename__ = "tag_values"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(Text, primary_key=True)
+
+
+class TagLimitRow(Base):
+    """The limits of all requests of a tenant with this tag."""
+
+    __tablename__ = "tag_limits"
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    value: Mapped[str] = mapped_column(Text, primary_key=True)
+    limits: Mapped[list[Any]] = mapped_column(JSONB)
 
 
 class EntitlementRow(Base):
@@ -147,6 +181,8 @@ class UsageRequest(CountColumns, Base):
     output_chars: Mapped[int | None] = mapped_column(BigInteger)
     hold_until: Mapped[datetime | None] = mapped_column(TimestampTz)
     modifiers: Mapped[str | None] = mapped_column(Text)
+    tags: Mapped[dict[str, str] | None] = mapped_column(JSONB)
+    tag_keys: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
 
 
 class UsageEntry(CountColumns, Base):
@@ -284,6 +320,20 @@ class UsageByDay(ReportedColumns, Base):
     shard: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
 
 
+class UsageByTag(ReportedColumns, Base):
+    """The rollup by tag, day and period, in shards like the meters."""
+
+    __tablename__ = "usage_by_tag"
+    __table_args__ = (Index(None, "tenant_id", "day"),)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    tag_key: Mapped[str] = mapped_column(Text, primary_key=True)
+    tag_value: Mapped[str] = mapped_column(Text, primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    period_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    shard: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+
+
 class UsageCheckpoint(CountColumns, Base):
     """The sums of the rows of a detached month, by the operator's day and period. `month` is in UTC."""
 
@@ -291,6 +341,19 @@ class UsageCheckpoint(CountColumns, Base):
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     month: Mapped[date] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    period_id: Mapped[str] = mapped_column(Text, primary_key=True)
+
+
+class UsageTagCheckpoint(CountColumns, Base):
+    """The sums of the rows of a detached month and of their entries, by tag, day and period. `month` is in UTC."""
+
+    __tablename__ = "usage_tag_checkpoints"
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    month: Mapped[date] = mapped_column(primary_key=True)
+    tag_key: Mapped[str] = mapped_column(Text, primary_key=True)
+    tag_value: Mapped[str] = mapped_column(Text, primary_key=True)
     day: Mapped[date] = mapped_column(primary_key=True)
     period_id: Mapped[str] = mapped_column(Text, primary_key=True)
 

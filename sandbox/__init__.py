@@ -1,1 +1,4 @@
-"""Local services for development and tests: Postgres and Valkey from wheels, simulators of Anthropic and Razorpay."""
+"""Local services for development and tests: Postgres and Valkey from wheels, simulators of three providers.
+
+These are Anthropic, Razorpay and an identity provider.
+"""

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, cast
 
 from core.settings import SANDBOX_RAZORPAY_KEY_ID, SANDBOX_RAZORPAY_KEY_SECRET, SANDBOX_RAZORPAY_WEBHOOK_SECRET
+from core.settings.sign_in import SANDBOX_OIDC_CLIENT_ID, SANDBOX_OIDC_CLIENT_SECRET
 from sandbox.anthropic.usage_report import admin_key_of
 from sandbox.daemon import HOST, ServerUnavailable, kept_port
 
@@ -49,11 +51,13 @@ def laptop(
     api_url: str,
     tell: Callable[[str], None],
     start_s: int | None = None,
+    people: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Laptop]:
     """Starts the services that `configured` (DATABASE_URL, REDIS_URL, ANTHROPIC_API_KEY, ...) does not name.
 
     `api_url` receives the webhooks; `tell` is called with each step. `start_s`: where the common clock of simulators
-    and Naka begins, Unix seconds, in a new home folder. Raises ServerUnavailable.
+    and Naka begins, Unix seconds, in a new home folder. `people`: who can be chosen at the simulated identity provider,
+    name by email. Raises ServerUnavailable.
     """
     running = Laptop()
     with ExitStack() as stack:
@@ -61,6 +65,7 @@ def laptop(
         _valkey(running, stack, home, configured, tell)
         _anthropic(running, stack, home, configured, anthropic_key, tell)
         _razorpay(running, stack, home, configured, api_url, start_s, tell)
+        _oidc(running, stack, home, configured, people, tell)
         yield running
 
 
@@ -167,6 +172,36 @@ def _razorpay(
         "TEST_CLOCK_FILE": str(clock),
     }
     running.parts.append(Part("Razorpay", real=False, where=url))
+
+
+def _oidc(
+    running: Laptop,
+    stack: ExitStack,
+    home: Path,
+    configured: Mapping[str, str],
+    people: Mapping[str, str],
+    tell: Callable[[str], None],
+) -> None:
+    """Starts the identity provider; its port, which is part of its issuer, survives restarts."""
+    if configured.get("OIDC_ISSUER"):
+        running.parts.append(Part("Sign-in", real=True, where=configured["OIDC_ISSUER"]))
+        return
+    tell("starting the identity provider's simulator")
+    log = stack.enter_context((home / "oidc.log").open("ab"))
+    port = kept_port(home / "oidc.port")
+    issuer = f"http://{HOST}:{port}"
+    command = [sys.executable, "-m", "sandbox.oidc", "--port", str(port), "--issuer", issuer, "--with-parent"]
+    command += [word for email, name in people.items() for word in ("--person", f"{email}={name}")]
+    process, url = start_simulator("the identity provider's simulator", command, log)
+    stack.callback(stop_process, process)
+    running.children["the identity provider's simulator"] = process
+    running.environment |= {
+        "OIDC_ISSUER": issuer,
+        "OIDC_CLIENT_ID": SANDBOX_OIDC_CLIENT_ID,
+        "OIDC_CLIENT_SECRET": SANDBOX_OIDC_CLIENT_SECRET,
+        "OIDC_NAME": "the simulator",
+    }
+    running.parts.append(Part("Sign-in", real=False, where=url))
 
 
 def _is_behind(clock: Path) -> bool:

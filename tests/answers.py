@@ -17,6 +17,8 @@ class Answer:
     done: bool = False
     error: dict[str, Any] | None = None
     raw: bytes = b""
+    end: dict[str, Any] = field(default_factory=dict)
+    """What the end told beside that it is the end."""
 
     @property
     def text(self) -> str:
@@ -59,7 +61,7 @@ def read_answer(response: httpx2.Response, body: bytes) -> Answer:
         if event == "message":
             answer.pieces.append(data)
         elif event == "done":
-            answer.done = True
+            answer.done, answer.end = True, json.loads(data or "{}")
         elif event == "error":
             answer.error = json.loads(data)
     return answer

@@ -8,14 +8,15 @@ from typing import Annotated, cast
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
-from api.auth.credentials import PRINCIPAL, authenticate, credential_of
+from api.auth.credentials import PRINCIPAL, credential_of
+from api.auth.identities import named_user
 from api.http.problems import REQUEST_ID
 from api.runtime import Runtime
 from api.services.context import ServiceContext
 from core.tenancy.audit import Actor
 from core.tenancy.principal import Principal, Scope
 
-_bearer = HTTPBearer(auto_error=False, description="An API key: `nk_live_...` or `nk_test_...`")
+_bearer = HTTPBearer(auto_error=False, description="An API key, or a short-lived token")
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -32,7 +33,7 @@ async def caller_of(request: Request, runtime: Runtime, scope: Scope | None) -> 
     Raises Unauthenticated, Forbidden, ForeignOrigin, RateLimited, Unavailable.
     """
     runtime.rate.spend(credential_of(request.scope))  # before the look-up, so that a refusal costs no connection
-    principal = await authenticate(runtime.directory, request.scope, fresh=True)
+    principal = await runtime.identities.principal_of(request.scope, fresh=True)
     if scope is not None:
         principal.require(scope)
     return principal
@@ -68,6 +69,31 @@ class Access:
         return context_of(request, runtime, await caller_of(request, runtime, self.scope))
 
 
-ReaderContext = Annotated[ServiceContext, Depends(Access(Scope.USAGE_READ))]
+class OwnAccess(Access):
+    """Requires `scope`, as `Access`; a key that acts for users sees what the user has that the header names.
+
+    Raises UserUnknown, UserDisabled, and as `caller_of`.
+    """
+
+    async def __call__(
+        self, request: Request, runtime: RuntimeDep, _: Annotated[object, Security(_bearer)]
+    ) -> ServiceContext:
+        """Returns the context of the request's caller, or of the user that it names."""
+        return context_of(request, runtime, await acting_caller_of(request, runtime, self.scope))
+
+
+async def acting_caller_of(request: Request, runtime: Runtime, scope: Scope | None) -> Principal:
+    """Returns the request's caller, which has `scope`, or the user that it names in the header. Creates no user.
+
+    Raises UserUnknown, UserDisabled, and as `caller_of`.
+    """
+    principal = await caller_of(request, runtime, scope)
+    if named_user(request.scope) is None:
+        return principal
+    return await runtime.identities.acting_for(request.scope, principal, creates=False, fresh=True)
+
+
+ReaderContext = Annotated[ServiceContext, Depends(OwnAccess(Scope.USAGE_READ))]
+UsageContext = Annotated[ServiceContext, Depends(Access(Scope.TENANT_READ))]
 TenantContext = Annotated[ServiceContext, Depends(Access(Scope.TENANT_ADMIN))]
 PlatformContext = Annotated[ServiceContext, Depends(Access(Scope.PLATFORM_ADMIN))]

@@ -1,4 +1,4 @@
-"""Authentication of a request by its API key, or by the session cookie of a browser that signed in with one.
+"""The credentials of a request: its API key or token, or the session cookie of a browser that signed in.
 
 No other site can make a browser send the key's header. The browser adds the cookie itself, so a request that changes
 something needs `Sec-Fetch-Site: same-origin`, or else an `Origin` that is this host (CSRF). On https only the `__Host-`
@@ -12,11 +12,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import Response
 from starlette.types import Scope
 
-from api.http.client_address import client_address, network_of
-from core.resilience.shares import OWNER
-from core.tenancy.directory import Directory
-from core.tenancy.keys import visible_prefix
-from core.tenancy.principal import Forbidden, Principal, Unauthenticated
+from core.tenancy.principal import Forbidden, Unauthenticated
 
 PRINCIPAL = "naka.principal"
 """The scope key of the authenticated principal, for the access log."""
@@ -25,7 +21,7 @@ SECURE = "naka.secure"
 _SECURE_COOKIE = "__Host-naka"
 """Browsers accept a `__Host-` cookie only over https, for this host and all its paths."""
 _PLAIN_COOKIE = "naka_session"
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class UnreadableKey(Unauthenticated):
@@ -37,30 +33,6 @@ class ForeignOrigin(Forbidden):
 
     def __init__(self) -> None:
         super().__init__("This request does not come from a page of this server.")
-
-
-async def authenticate(directory: Directory, scope: Scope, *, fresh: bool = False) -> Principal:
-    """Returns the principal of a request and sets it on the scope. Raises Unauthenticated, ForeignOrigin, Unavailable.
-
-    Sets the owner of the task's pool places to the tenant. The directory has a connection of its own and takes none.
-    """
-    key = token = None
-    try:
-        key = key_of(scope)
-        token = session_of(scope) if key is None else None
-        if token is None:
-            principal = await directory.authenticate(key, fresh=fresh)
-        else:
-            if scope["method"] not in _SAFE_METHODS:
-                require_own_origin(scope)
-            principal = await directory.authenticate_session(token, fresh=fresh)
-    except Unauthenticated as error:
-        if key is not None or token is not None or isinstance(error, UnreadableKey):
-            directory.activity_log.failed(network_of(client_address(scope)), visible_prefix(key or ""))
-        raise
-    scope[PRINCIPAL] = principal
-    OWNER.set(principal.tenant_id)
-    return principal
 
 
 def credential_of(scope: Scope) -> int | None:
@@ -77,7 +49,7 @@ def key_of(scope: Scope) -> str | None:
         scheme, *credentials = value.split(maxsplit=1)[:2] or [""]
         if scheme.lower() == "bearer":
             sent.append(credentials[0] if credentials else "")
-    keys = {_as_typed(value) for value in sent}
+    keys = {as_typed(value) for value in sent}
     if len(keys) > 1:
         raise UnreadableKey("The request has two different API keys (Authorization, x-api-key). Send one.")
     return read_key(keys.pop()) if keys else None
@@ -85,6 +57,8 @@ def key_of(scope: Scope) -> str | None:
 
 def read_key(text: str) -> str:
     """Returns the key without surrounding white space or invisible characters. Raises UnreadableKey."""
+    if text and text.isascii() and text.isprintable() and " " not in text:
+        return text  # a token has hundreds of characters, which the set below would visit one by one
     invisible = "".join({char for char in text if char.isspace() or not char.isprintable()})
     key = text.strip(invisible)
     if not key:
@@ -94,7 +68,7 @@ def read_key(text: str) -> str:
     return key
 
 
-def _as_typed(value: str) -> str:
+def as_typed(value: str) -> str:
     """Decodes a header value that the server read as Latin-1 and the client sent as UTF-8."""
     try:
         return value.encode("latin-1").decode().strip()
@@ -122,6 +96,15 @@ def require_own_origin(scope: Scope) -> None:
         ours = urlsplit(origin).netloc == headers.get("host")
     if not ours:
         raise ForeignOrigin
+
+
+def origin_of(scope: Scope) -> str | None:
+    """Returns the origin of the page that sent the request; None of no page. Browsers leave out their own on a GET."""
+    headers = Headers(scope=scope)
+    origin = headers.get("origin")
+    if origin is None and headers.get("sec-fetch-site") == "same-origin":
+        return f"{'https' if is_secure(scope) else 'http'}://{headers.get('host', '')}"
+    return origin
 
 
 def set_session(response: Response, token: str, *, secure: bool, ttl_s: int) -> None:

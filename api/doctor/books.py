@@ -43,13 +43,15 @@ async def prices(checkup: Checkup) -> None:
 
 
 async def tenant_plans(checkup: Checkup) -> None:
-    """Every tenant has a plan of its own or a subscription, and the default plan exists."""
+    """Every tenant has a plan of its own or a subscription, and the default plan is on offer."""
     code = checkup.settings.default_plan
-    if code and not await checkup.postgres.fetchval("SELECT EXISTS (SELECT FROM plans WHERE code = $1)", code):
+    states = {row["state"] for row in await checkup.postgres.fetch("SELECT state FROM plans WHERE code = $1", code)}
+    if code and "offered" not in states:
+        says = f"has no version on offer ({', '.join(sorted(states))})" if states else "does not exist"
         checkup.fault(
             "plans",
-            f"DEFAULT_PLAN {code} does not exist: no tenant can be created without a plan",
-            f"naka plan publish {code} --help",
+            f"DEFAULT_PLAN {code} {says}: no tenant can be created without naming a plan",
+            f"naka plan offer {code} VERSION" if states else f"naka plan publish {code} --help",
         )
         return
     without = int(await checkup.postgres.fetchval(_WITHOUT_PLAN))

@@ -61,4 +61,5 @@ _CHECKS: list[tuple[str, Callable[[Checkup], Awaitable[None]], tuple[str, ...]]]
     ("spool", host.spool, ()),
     ("Anthropic", providers.anthropic, ()),
     ("Razorpay", providers.razorpay, ()),
+    ("sign-in", providers.sign_in, ()),
 ]

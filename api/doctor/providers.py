@@ -1,11 +1,13 @@
-"""Checks of the two providers."""
+"""Checks of the providers: Anthropic, Razorpay, and the one where people sign in."""
 
 import time
 
+from api.auth.oidc import OidcClient
 from api.doctor.findings import Checkup
 from api.gateway.upstream.client import Upstream
 from api.gateway.upstream.prompts import ChatPrompt
 from billing.razorpay.client import Razorpay
+from core.errors import Unavailable
 
 
 async def anthropic(checkup: Checkup) -> None:
@@ -58,3 +60,27 @@ async def razorpay(checkup: Checkup) -> None:
         otherwise="RAZORPAY_WEBHOOK_SECRET is not set: every delivery is refused",
         mend="copy it from the webhook's page in Razorpay's dashboard",
     )
+
+
+async def sign_in(checkup: Checkup) -> None:
+    """The identity provider answers as OpenID Connect says, if there is one."""
+    settings, name = checkup.settings, "sign-in"
+    if not settings.oidc_issuer:
+        return
+    faults = settings.sign_in_faults(is_production=settings.is_production)
+    if faults:
+        checkup.fault(name, "; ".join(faults), "see docs/howto/sign-in.md")
+        return
+    client = OidcClient(settings)
+    try:
+        await client.begin(f"{settings.public_url}/sign-in/oidc/callback")
+    except Unavailable:
+        checkup.fault(
+            name,
+            "the identity provider does not answer, or its metadata names another issuer or no https",
+            "open OIDC_ISSUER with /.well-known/openid-configuration: its issuer must be exactly OIDC_ISSUER",
+        )
+    else:
+        checkup.ok(name, f"{settings.oidc_shown_name} answers")
+    finally:
+        await client.close()

@@ -14,6 +14,7 @@ from api.gateway.upstream.events import Event
 from api.gateway.upstream.pool import Header
 from api.gateway.upstream.prompts import Prompt
 from metering.admission.admission import AdmissionRequest
+from metering.journal.records import Settlement
 
 CALL = "naka.call"
 """The scope key of a metered request's `Call`."""
@@ -40,11 +41,14 @@ class Codec(Protocol):
     def taken(self) -> bytes:
         """Returns the bytes for the client since the last call."""
 
-    def last(self) -> bytes:
-        """The last write of a complete answer, which waits for the settlement."""
+    tells_usage: bool
+    """Whether `last` needs the settlement."""
 
-    def failed(self, error: Exception, scope: Scope) -> bytes:
-        """The last write of a stream that failed after its head."""
+    def last(self, settlement: Settlement | None) -> bytes:
+        """The last write of a complete answer, which waits for the settlement. None: it is not told, or not known."""
+
+    def failed(self, error: Exception, scope: Scope) -> bytes | None:
+        """The last write of a stream that failed after its head; None for a form without one: the connection is cut."""
 
     keepalive: bytes
     """The bytes that keep an idle stream open; empty for a form that has none."""
@@ -61,6 +65,10 @@ class Call:
     """The most tokens of thinking, where the request says so."""
     prompt_once: int | None = None
     """The most tokens of the prompt in the first inference of its own model; None: what is held of all inferences."""
+    user: str | None = None
+    """The end user that the body names, as sent."""
+    tags: tuple[tuple[str, str], ...] = ()
+    """The tags of the body, as sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from api.gateway.idle_monitor import IdleMonitor, MonitoredStream
 from api.gateway.stream_errors import UpstreamFault, fault
 from api.gateway.upstream.client import STREAM_ERRORS, Upstream, UpstreamStream
 from api.gateway.upstream.events import BadStream
+from api.gateway.upstream.pool import Header
 from api.http.body_admission import RELEASE
 from api.http.problems import problem_response
 from api.http.request_context import DIRECT_WRITE, RAW_SEND
@@ -31,9 +32,11 @@ from core.clock import now_ms
 from core.settings import Settings
 from core.spans import UNTRACED, Span, span
 from metering.journal.recorder import UsageRecorder
-from metering.journal.records import Outcome
+from metering.journal.records import Outcome, Settlement
 
 RECORDER = "naka.recorder"
+SETTLED = "naka.settled"
+"""The scope key of the usage middleware's `async () -> Settlement`, which settles a complete answer."""
 _LAST_WRITE_S = 2.0
 """Seconds that a slow client may delay our shutdown."""
 _MAX_HELD_BYTES = 256 * 1024
@@ -91,6 +94,8 @@ class _Exchange:
     """Writes a piece at once; False: the client does not keep up."""
     _codec: Codec
     _reader: AnswerReader
+    _headers: list[Header] = field(default_factory=list)
+    """Of a 200, once the answer begins."""
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when this task has something to do."""
     _held: list[bytes] = field(default_factory=list)
@@ -100,7 +105,9 @@ class _Exchange:
     _head_sent: bool = False
     _is_over: bool = False
     """Whether the upstream ended, or broke."""
+    _is_complete: bool = False
     _last: bytes | None = None
+    """The last write of a complete answer."""
     _finished: bool = False
     _client_gone: bool = False
     _cancelled: bool = False
@@ -183,10 +190,8 @@ class _Exchange:
                 break
         self._span.end()
         deadline.reschedule(None)  # the answer is complete; the last write has its own bounds
-        self._last = self._codec.last()
-        if not self._head_sent:
-            await self._send_head(stream, len(self._last))
-        await self._finish(self._last)
+        self._is_complete = True
+        await self._conclude()
         await stream.finish()
 
     async def _catch_up(self, stream: UpstreamStream) -> None:
@@ -195,8 +200,9 @@ class _Exchange:
             if self._client_gone:
                 raise _Disconnected
             self._scope[RELEASE]()  # the prompt is gone, and a whole answer's head is far off
+            self._headers = self._codec.head(stream)
             if self._codec.streams:
-                await self._send_head(stream)
+                await self._send_head()
         if self._head_sent:
             await self._flush(stream)
         if self._reader.fault is not None:
@@ -244,10 +250,20 @@ class _Exchange:
         self._flows = self._write is not None
         stream.resume()
 
-    async def _send_head(self, stream: UpstreamStream, length: int | None = None) -> None:
+    async def _conclude(self) -> None:
+        """Sends the end of a complete answer; again, if a stop interrupted it."""
+        if self._last is None:
+            settled = self._scope.get(SETTLED) if self._codec.tells_usage else None
+            settlement: Settlement | None = None if settled is None else await settled()
+            self._last = self._codec.last(settlement)
+        if not self._head_sent:
+            await self._send_head(len(self._last))
+        await self._finish(self._last)
+
+    async def _send_head(self, length: int | None = None) -> None:
         """Sends the head; `length`: of a whole answer."""
         self._head_sent = True
-        headers = self._codec.head(stream)
+        headers = self._headers
         if length is not None:
             headers.append((b"content-length", b"%d" % length))
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -260,7 +276,10 @@ class _Exchange:
     async def _fail(self, error: UpstreamFault) -> None:
         """Sends the fault: an HTTP status before the head, the error event after it."""
         if self._head_sent:
-            await self._finish(self._codec.failed(error, self._scope))
+            last = self._codec.failed(error, self._scope)
+            if last is None:
+                raise error  # the server cuts the connection
+            await self._finish(last)
         else:
             await problem_response(error, self._scope)(self._scope, self._receive, self._send)
 
@@ -269,14 +288,14 @@ class _Exchange:
         self._note(Outcome.SHUTDOWN)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WRITE_S):
-                if self._last is None:
+                if not self._is_complete:
                     await self._fail(fault("shutting_down"))
                 elif not self._finished:
-                    await self._finish(self._last)
+                    await self._conclude()
 
     async def _comment(self) -> None:
-        if self._head_sent and not self._finished and self._codec.streams:
-            body = self._codec.keepalive
+        body = self._codec.keepalive
+        if body and self._head_sent and not self._finished:
             await self._raw_send({"type": "http.response.body", "body": body, "more_body": True})
 
     def _note(self, outcome: Outcome) -> None:
@@ -290,7 +309,7 @@ class _Exchange:
         self._client_gone = True
         if self._recorder.unanswered:
             await self._disconnects.wait()  # cancelled when the answer begins
-        if self._last is not None:  # complete; the server reports a disconnect when it has sent `done`, too
+        if self._is_complete:  # the server reports a disconnect when it has sent `done`, too
             return
         self._cancelled = True
         task.cancel()

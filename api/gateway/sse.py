@@ -51,6 +51,11 @@ def data_frame(text: str) -> bytes:
     return f"data: {text}\n\n".encode()
 
 
+def done_frame(end: dict[str, Any]) -> bytes:
+    """Returns `done` with what the end tells, as JSON."""
+    return b"event: done\ndata: " + msgspec.json.encode(end) + b"\n\n"
+
+
 def error_frame(problem: dict[str, Any]) -> bytes:
     """Returns the event that ends a failed stream: `problem` as JSON."""
     return b"event: error\ndata: " + msgspec.json.encode(problem) + b"\n\n"

@@ -11,24 +11,27 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 
 import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth.credentials import PRINCIPAL, authenticate
-from api.gateway.codec import CALL, MeteredRoute
+from api.auth.credentials import PRINCIPAL
+from api.gateway.codec import CALL, Call, MeteredRoute
 from api.gateway.ratelimit_headers import rate_limit_headers
-from api.gateway.relay import RECORDER
+from api.gateway.relay import RECORDER, SETTLED
+from api.gateway.stream_errors import UpstreamFault
+from api.gateway.tags import tags_of
 from api.http.body import ClientLeft, InvalidBody, read_body
 from api.http.problems import REQUEST_ID, code_of, problem_response
 from api.observability.tracing import TENANT
 from api.runtime import Runtime
-from core.errors import NakaError
+from core.errors import Invalid, NakaError
 from core.logs import get_logger
 from core.resilience.deadline import within
 from core.spans import span
-from core.tenancy.principal import Principal, Unauthenticated
+from core.tenancy.principal import Principal, Unauthenticated, UserDisabled
 from core.tenancy.principal import Scope as KeyScope
 from metering.admission.admission import AdmissionRequest
 from metering.admission.failure_rate import FailingRequests
@@ -47,7 +50,7 @@ class UsageTrackingMiddleware:
     def __init__(self, app: ASGIApp, runtime: Runtime, *, metered: Mapping[tuple[str, str], MeteredRoute]) -> None:
         self._app = app
         self._metered = metered
-        self._directory = runtime.directory
+        self._identities = runtime.identities
         self._admission = runtime.metering.admission
         self._settlements = runtime.metering.settlements
         self._refusals = runtime.metering.refusals
@@ -71,12 +74,15 @@ class UsageTrackingMiddleware:
                 self._failing.check(principal.user_id)
                 left_s = self._deadline_s - (time.monotonic() - began_s)
                 call = scope[CALL] = await route.read(scope, await read_body(scope, receive, max_bytes=route.max_bytes))
+                tags = tags_of(scope, principal, call)
+                principal = await self._acting_for(scope, principal, call, left_s)
                 # Before admission, so that a full pool answers at once and takes no hold.
                 held.enter_context(self._connections.take(principal.tenant_id))
-                grant = await self._admit(principal, call.admission, left_s)
+                asked = replace(call.admission, tags=tags) if tags else call.admission
+                grant = await self._admit(principal, asked, left_s)
             except ClientLeft:
                 return
-            except InvalidBody as error:  # not a refusal: not counted
+            except (Invalid, InvalidBody) as error:  # not a refusal: not counted
                 await problem_response(error, scope)(scope, receive, send)
                 return
             except NakaError as error:
@@ -90,13 +96,13 @@ class UsageTrackingMiddleware:
                 thinking_budget=call.thinking_budget,
             )
             recorder.began_s = began_s
-            del call  # the relay lets go of a large prompt when the answer begins
+            del call, asked  # the relay lets go of a large prompt when the answer begins
             await self._run(grant, recorder, scope, receive, send)
 
     def _count_refusal(self, error: NakaError, principal: Principal | None) -> None:
         """Counts a refusal, for its tenant too if the key is known; only refused requests come here."""
         self._metrics.refused(error)
-        tenant_id = error.tenant_id if isinstance(error, Unauthenticated) else None
+        tenant_id = error.tenant_id if isinstance(error, Unauthenticated | UserDisabled) else None
         if principal is not None:
             tenant_id = principal.tenant_id
         if tenant_id is not None:
@@ -104,17 +110,25 @@ class UsageTrackingMiddleware:
 
     async def _authenticate(self, scope: Scope) -> Principal:
         with span("authenticate"):
-            principal = await authenticate(self._directory, scope)
+            principal = await self._identities.principal_of(scope)
             scope[TENANT] = str(principal.tenant_id)
-            principal.require(KeyScope.CHAT)
+            principal.require_any(KeyScope.CHAT, KeyScope.CHAT_AS_USER)
             return principal
+
+    async def _acting_for(self, scope: Scope, principal: Principal, call: Call, within_s: float) -> Principal:
+        """Returns the principal of the user that the request names; after the body was read: a bad one makes none."""
+        async with within(within_s):
+            acting = await self._identities.acting_for(scope, principal, call.user)
+        if acting is not principal:
+            self._failing.check(acting.user_id)
+        return acting
 
     async def _admit(self, principal: Principal, request: AdmissionRequest, within_s: float) -> Grant:
         try:
             with span("admit"):
                 return await self._admission.admit(principal, request, within_s=within_s)
-        except Unauthenticated:
-            self._directory.forget(principal.tenant_id)  # the cached key is outdated
+        except (Unauthenticated, UserDisabled):
+            self._identities.forget(principal.tenant_id)  # the cached key or user is outdated
             raise
 
     async def _run(self, grant: Grant, recorder: UsageRecorder, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,6 +136,7 @@ class UsageTrackingMiddleware:
         scope[REQUEST_ID] = str(grant.request.id)
         structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID])
         settlement = _SettleOnce(lambda: self._settlements.begin(grant, recorder))
+        scope[SETTLED] = settlement.committed
 
         async def send_settled(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -132,12 +147,18 @@ class UsageTrackingMiddleware:
                     await settlement.committed()
             await send(message)
 
+        is_cut = False
         try:
             await self._app(scope, receive, send_settled)
+        except UpstreamFault:
+            is_cut = True  # by the server, and as soon as other forms say that they failed
+            raise
         finally:
             if recorder.started is None:
                 self._failing.note(grant.request.user_id)
-            await settlement.committed()
+            begun = settlement.begin()
+            if not is_cut:
+                await asyncio.shield(begun)
 
 
 class _SettleOnce:

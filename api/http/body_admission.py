@@ -16,10 +16,10 @@ from types import MappingProxyType
 
 from starlette.types import Message, Receive, Scope
 
-from api.auth.credentials import PRINCIPAL, authenticate
+from api.auth.credentials import PRINCIPAL
+from api.auth.identities import Identities
 from api.http.body import BodyTooLarge
 from core.errors import Unavailable
-from core.tenancy.directory import Directory
 
 HOLD = "naka.hold_body"
 """The scope key of `Body.hold`."""
@@ -61,7 +61,7 @@ class BodyAdmission:
 
     def __init__(
         self,
-        directory: Directory,
+        identities: Identities,
         *,
         max_body_bytes: int,
         max_bytes: int,
@@ -69,7 +69,7 @@ class BodyAdmission:
         keyless: Mapping[tuple[str, str], int],
         bounds: Mapping[tuple[str, str], int] = MappingProxyType({}),
     ) -> None:
-        self.directory = directory
+        self.identities = identities
         self.metered = metered
         self.keyless = keyless
         self.bounds = bounds
@@ -146,7 +146,7 @@ class Body:
         else:
             self._max_bytes = admission.bounds.get(route, admission.max_body_bytes)
             if route not in admission.metered:
-                await authenticate(admission.directory, self._scope)
+                await admission.identities.principal_of(self._scope)
             principal = self._scope.get(PRINCIPAL)
             self._owner = None if principal is None else principal.tenant_id
         if self._declared is not None:

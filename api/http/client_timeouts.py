@@ -7,7 +7,7 @@ this process does not read is not counted.
 import select
 from collections.abc import Callable, Iterable
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -42,6 +42,28 @@ class Stage(IntEnum):
     """The rest of a body that was answered unread."""
 
 
+class SlowReader:
+    """What a client that is being waited for has read since the last look."""
+
+    def __init__(self) -> None:
+        self._since: tuple[float, int] | None = None
+
+    def forget(self) -> None:
+        """Notes that the client is not waited for any more, or was not given its time."""
+        self._since = None
+
+    def is_too_slow(self, now_s: float, unread: int, limits: ClientLimits) -> bool:
+        """Whether it reads less than `min_bytes_per_s` within a `stall_s`. `unread`: bytes that wait for it."""
+        if self._since is None:
+            self._since = now_s, unread
+            return False
+        since_s, unread_then = self._since
+        if now_s - since_s < limits.stall_s:
+            return False
+        self._since = now_s, unread
+        return unread_then - unread <= limits.min_bytes_per_s * (now_s - since_s)
+
+
 class TimedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 protocol with timeouts. A subclass writes the 408 (`answer_timeout`)."""
 
@@ -55,7 +77,7 @@ class TimedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._address: str | None = None
         self._lingers = False
-        self._stalled: tuple[float, int] | None = None
+        self._reader = SlowReader()
 
     def connection_made(self, transport: Any) -> None:
         """Admits the connection, or refuses it with a 503."""
@@ -135,7 +157,7 @@ class TimedProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         """Resets the timeout of a client that does not read."""
-        self._stalled = None
+        self._reader.forget()
         super().resume_writing()
 
     def check(self, now_s: float, elapsed_s: float) -> None:
@@ -143,7 +165,7 @@ class TimedProtocol(HttpToolsProtocol):
         if self._waits_for_reader():
             self._check_reader(now_s)
         else:
-            self._stalled = None
+            self._reader.forget()
         if self.transport.is_closing() or self.is_refused:
             return
         if self.pipeline and self._has_left():
@@ -173,7 +195,7 @@ class TimedProtocol(HttpToolsProtocol):
     def forgive(self, elapsed_s: float) -> None:
         """Excludes time in which this process was blocked."""
         self._since_s += elapsed_s
-        self._stalled = None
+        self._reader.forget()
 
     def _owes_answer(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle  # uvicorn's annotation lacks the initial None
@@ -208,22 +230,23 @@ class TimedProtocol(HttpToolsProtocol):
         return is_over and self.transport.get_write_buffer_size() > 0
 
     def _check_reader(self, now_s: float) -> None:
-        """Closes the connection unless the client reads `min_bytes_per_s` within each `stall_s`."""
-        limits, left = self.connection_limits.limits, self.transport.get_write_buffer_size()
-        if self._stalled is None:
-            self._stalled = now_s, left
-            return
-        since_s, left_then = self._stalled
-        if now_s - since_s < limits.stall_s:
-            return
-        if left_then - left <= limits.min_bytes_per_s * (now_s - since_s):
+        unread = self.transport.get_write_buffer_size()
+        if self._reader.is_too_slow(now_s, unread, self.connection_limits.limits):
             self._log_timeout("reader")
             self.transport.abort()
-        else:
-            self._stalled = now_s, left
 
     def _log_timeout(self, timeout: str) -> None:
         log.info("client_timed_out", timeout=timeout, client=self.client[0] if self.client else "")
+
+
+class Timed(Protocol):
+    """A connection with timeouts."""
+
+    def check(self, now_s: float, elapsed_s: float) -> None:
+        """Closes the connection if a timeout has passed. `elapsed_s`: since the last check."""
+
+    def forgive(self, elapsed_s: float) -> None:
+        """Excludes time in which this process was blocked."""
 
 
 class Sweeper:
@@ -233,7 +256,7 @@ class Sweeper:
         self._every_s = limits.sweep_s
         self._last_s: float | None = None
 
-    def sweep(self, connections: Callable[[], Iterable[TimedProtocol]], now_s: float) -> bool:
+    def sweep(self, connections: Callable[[], Iterable[Timed]], now_s: float) -> bool:
         """Checks the connections if `sweep_s` have passed, and returns whether it did. `now_s`: the loop's time."""
         elapsed_s = self._every_s if self._last_s is None else now_s - self._last_s
         if elapsed_s < self._every_s:

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from api.auth.sign_in_throttle import TooManyAttempts
+from api.gateway.idempotency.errors import IdempotencyConflict, IdempotencyFull, IdempotencyMismatch
 from api.gateway.messages.encoding import BadEncoding
 from api.gateway.messages.errors import AnthropicError, anthropic_error, is_anthropic_path
 from api.gateway.ratelimit_headers import refusal_headers
@@ -23,6 +24,8 @@ from api.gateway.stream_errors import UpstreamFault
 from api.http.body import BodyTooLarge, InvalidBody, WrongMediaType
 from billing.webhooks.inbox import StaleEvent
 from core.errors import Conflict, Invalid, NakaError, NotFound, Overloaded, PaymentRequired, Unavailable
+from core.identity.end_users import TooManyNewUsers, UserRequired
+from core.identity.persons import NotAdmitted
 from core.logs import get_logger
 from core.resilience.outage import STORE_ERRORS, driver_error
 from core.resilience.rates import RateLimited
@@ -30,6 +33,7 @@ from core.tenancy.principal import Forbidden, Unauthenticated
 from metering.admission.admission import QuotaExceeded, TooLarge
 from metering.admission.failure_rate import TooManyFailures
 from metering.pricing.price import UnknownModel, UnknownModifier
+from metering.quota.budgets import Budget
 from metering.quota.limits import EffectiveLimit, Meter
 
 REQUEST_ID = "naka.request_id"
@@ -37,16 +41,22 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     Unauthenticated: (401, "unauthenticated"),
     PaymentRequired: (402, "payment_required"),
     Forbidden: (403, "forbidden"),
+    NotAdmitted: (403, "not_admitted"),
     NotFound: (404, "not_found"),
     Conflict: (409, "conflict"),
+    IdempotencyConflict: (409, "idempotency_conflict"),
+    IdempotencyMismatch: (422, "idempotency_mismatch"),
+    IdempotencyFull: (429, "idempotency_full"),
     StaleEvent: (410, "event_too_old"),
     BodyTooLarge: (413, "body_too_large"),
     TooLarge: (413, "input_exceeds_limit"),
     WrongMediaType: (415, "unsupported_media_type"),
     InvalidBody: (422, "invalid_request"),
+    UserRequired: (422, "user_required"),  # before its base class
     Invalid: (422, "invalid_request"),
     UnknownModel: (422, "unknown_model"),
     UnknownModifier: (400, "unknown_modifier"),
+    TooManyNewUsers: (429, "too_many_new_users"),
     TooManyAttempts: (429, "too_many_attempts"),
     Overloaded: (503, "overloaded"),  # before its base class
     TooManyFailures: (429, "too_many_failures"),
@@ -62,6 +72,7 @@ _CODES = {
 }
 
 _MAX_LOGGED_CHARS = 300
+_LINKS = ("/sign-in/link/", "/sign-in/invitation/")
 
 log = get_logger(__name__)
 
@@ -78,7 +89,7 @@ class Problem:
 def code_of(error: NakaError) -> str:
     """Returns the code of an error, as its answer names it."""
     match error:
-        case QuotaExceeded() | UpstreamFault() | PaymentRequired() | Forbidden():
+        case QuotaExceeded() | UpstreamFault() | PaymentRequired() | Forbidden() | IdempotencyConflict():
             return error.code
         case BadEncoding():
             return error.error_code
@@ -133,11 +144,17 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
         **extra,
     }
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error("request_failed", path=scope.get("path"), request_id=scope.get(REQUEST_ID), exc_info=error)
+        log.error("request_failed", path=logged_path(scope), request_id=scope.get(REQUEST_ID), exc_info=error)
     return Problem(status, body, headers)
 
 
-def _limit_facts(error: QuotaExceeded, limit: EffectiveLimit) -> dict[str, Any]:
+def logged_path(scope: Scope) -> str:
+    """Returns the path without the token of a link, which may still be valid."""
+    path: str = scope.get("path", "")
+    return next((f"{link}..." for link in _LINKS if path.startswith(link)), path)
+
+
+def _limit_facts(error: QuotaExceeded, limit: EffectiveLimit | Budget) -> dict[str, Any]:
     """The limit for programs: its name and, but for spend, which a tenant may not see, what is used of how much."""
     if limit.meter is Meter.SPEND:
         return {"limit": limit.name}

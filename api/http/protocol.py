@@ -1,10 +1,12 @@
 """The HTTP/1.1 protocol of a client connection: uvicorn's, with problems as its own errors and a graceful shutdown.
 
 During a shutdown each answer closes its connection. A request that arrives too late, or is cancelled before its answer
-began, gets a 503 with `Retry-After`.
+began, gets a 503 with `Retry-After`. A handshake for a WebSocket on one of `SOCKET_PATHS` hands the connection over to
+`api.http.websocket`; on any other path it is an ordinary request.
 """
 
 import asyncio
+from collections.abc import Iterable
 from enum import IntEnum
 from functools import partial
 from http import HTTPStatus
@@ -18,11 +20,12 @@ from uvicorn.server import ServerState
 from api.gateway.stream_errors import fault
 from api.http.client_timeouts import LINGER_S, TimedProtocol
 from api.http.connection_limits import ConnectionLimits
-from api.http.problems import REQUEST_ID, problem_response
+from api.http.problems import REQUEST_ID, logged_path, problem_response
 from api.http.request_context import DIRECT_WRITE, AnswerCut
 from core.ids import uuid7
 from core.logs import get_logger
 
+SOCKET_PATHS = frozenset({b"/chat"})
 _MAX_HEAD_BYTES = 64 * 1024
 
 log = get_logger(__name__)
@@ -86,8 +89,30 @@ class NakaProtocol(TimedProtocol):
         self._in_head = False
         super().on_headers_complete()
         self._latest = self.cycle
+        if self._upgrades():
+            return
         if self.server_state.phase is not Phase.SERVING:
             self.cycle.keep_alive = False
+
+    def _should_upgrade(self) -> bool:
+        """Whether the request is a handshake that the application may accept, and no earlier one is being answered."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return (
+            super()._should_upgrade()
+            and self.url.partition(b"?")[0] in SOCKET_PATHS
+            and self.parser.get_method() == b"GET"
+            and self.parser.get_http_version() == "1.1"
+            and (cycle is None or cycle.response_complete)
+        )
+
+    def _upgrades(self) -> bool:
+        return bool(self.parser.should_upgrade()) and self._should_upgrade()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hands the connection over, with its count."""
+        super().handle_websocket_upgrade()
+        self.transport.get_protocol().adopt(self._address)  # type: ignore[attr-defined]
+        self._address = None
 
     def send_400_response(self, msg: str) -> None:
         """Answers an unparsable request and closes. `msg` is the parser's and is not shown."""
@@ -136,7 +161,7 @@ class NakaProtocol(TimedProtocol):
             self.transport.close()
         except Exception as error:
             if cycle.response_started:
-                log.exception("request_failed", path=scope["path"])
+                log.exception("request_failed", path=logged_path(scope))
                 self.transport.close()  # as above
             else:
                 await _answer_with(error, scope, receive, send)
@@ -148,18 +173,24 @@ class NakaProtocol(TimedProtocol):
         self.loop.call_later(LINGER_S, self.transport.close)
 
     def _answer_by_itself(self, status: HTTPStatus) -> None:
-        scope = {REQUEST_ID: str(uuid7()), "path": (self.scope or {}).get("path", "")}  # none before the head's end
-        response = problem_response(HTTPException(status), scope)
-        response.headers["x-request-id"] = scope[REQUEST_ID]
-        lines = [
-            b"HTTP/1.1 %d %b" % (status, status.phrase.encode()),
-            *(name + b": " + value for name, value in self.server_state.default_headers),
-            *(name + b": " + value for name, value in response.raw_headers),
-            b"connection: close",
-            b"",
-            bytes(response.body),
-        ]
-        self.transport.write(b"\r\n".join(lines))
+        path = (self.scope or {}).get("path", "")  # none before the head's end
+        self.transport.write(raw_answer(HTTPException(status), path, self.server_state.default_headers))
+
+
+def raw_answer(error: Exception, path: str, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Returns the bytes of an error's answer, which closes the connection."""
+    scope = {REQUEST_ID: str(uuid7()), "path": path}
+    response = problem_response(error, scope)
+    response.headers["x-request-id"] = scope[REQUEST_ID]
+    lines = [
+        b"HTTP/1.1 %d %b" % (response.status_code, HTTPStatus(response.status_code).phrase.encode()),
+        *(name + b": " + value for name, value in default_headers),
+        *(name + b": " + value for name, value in response.raw_headers),
+        b"connection: close",
+        b"",
+        bytes(response.body),
+    ]
+    return b"\r\n".join(lines)
 
 
 class _DirectWrite:

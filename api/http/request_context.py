@@ -1,7 +1,8 @@
 """The outermost middleware: request id, access log, body bounds, and the handler of uncaught errors.
 
 An uncaught error is a 500 problem and a log line with its traceback; neither holds bodies, keys or texts. The access
-log names the tenant, the key's prefix and the address. Responses are `no-store` unless they set `cache-control`.
+log names the tenant, the key's prefix, our id of the user and the address. Responses are `no-store` unless they set
+`cache-control`.
 """
 
 import asyncio
@@ -18,10 +19,11 @@ from api.gateway.messages.errors import is_anthropic_path
 from api.http.body import ClientLeft
 from api.http.body_admission import HOLD, RELEASE, BodyAdmission
 from api.http.client_address import client_address
-from api.http.problems import REQUEST_ID, problem_response
+from api.http.problems import REQUEST_ID, logged_path, problem_response
 from core.errors import Invalid, NakaError
 from core.ids import uuid7
 from core.logs import get_logger
+from core.tenancy.principal import Principal
 
 RAW_SEND = "naka.raw_send"
 """The scope key of the server's own `send`. Streamed text bypasses the middleware through it; a middleware that must
@@ -35,7 +37,6 @@ _REFUSAL_DELAY_S = 0.25
 """Each 429 of a route that is not metered waits this long: a caller that sends as fast as it is answered would
 otherwise spend the process's time on being refused. The number of its connections is bounded elsewhere."""
 _STATIC = "/static/"
-_SIGN_IN_LINK = "/sign-in/link/"
 """Public scripts and styles, cached by their ETag."""
 
 log = get_logger("api.access")
@@ -90,7 +91,7 @@ class RequestContextMiddleware:
         except Exception as error:
             if status:
                 if not isinstance(error, NakaError):
-                    log.exception("request_failed", path=scope["path"])
+                    log.exception("request_failed", path=logged_path(scope))
                 raise AnswerCut from error
             await problem_response(error, scope)(scope, receive, send_named)
         finally:
@@ -114,19 +115,19 @@ def _add_headers(head: Message, scope: Scope) -> None:
         headers.setdefault("cache-control", "no-store")
 
 
-def _logged_path(path: str) -> str:
-    """The path without the token of a sign-in link, which may still be valid after a HEAD."""
-    return f"{_SIGN_IN_LINK}..." if path.startswith(_SIGN_IN_LINK) else path
-
-
 def _log_access(scope: Scope, status: int, duration_us: int) -> None:
     principal = scope.get(PRINCIPAL)
     log.info(
         "request",
         method=scope["method"],
-        path=_logged_path(scope["path"]),
+        path=logged_path(scope),
         status=status,
         duration_us=duration_us,
         address=client_address(scope),
-        **({} if principal is None else {"tenant": str(principal.tenant_id), "key": principal.key_prefix}),
+        **({} if principal is None else _names(principal)),
     )
+
+
+def _names(principal: Principal) -> dict[str, str]:
+    """Whose request it is, without the tenant's name for the user, which may be an e-mail address."""
+    return {"tenant": str(principal.tenant_id), "key": principal.key_prefix, "user": str(principal.user_id)}

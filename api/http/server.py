@@ -26,6 +26,7 @@ from uvicorn.server import HANDLED_SIGNALS
 from api.http.client_timeouts import Sweeper
 from api.http.connection_limits import ClientLimits, ConnectionLimits
 from api.http.protocol import NakaProtocol, Phase, State
+from api.http.websocket import NakaWebSocket
 from core.descriptors import is_exhausted
 from core.errors import NakaError
 from core.logs import get_logger
@@ -33,6 +34,8 @@ from core.settings import Settings
 
 _KEEP_ALIVE_S = 75  # longer than a load balancer's usual 60 s, so that the load balancer closes first
 _BACKLOG = 2048
+_PING_S = 20.0
+"""Seconds between pings of a WebSocket, and for the answer to one."""
 _TICK_S = 0.05
 _PATIENCE_S = 1  # a connection accepted last may still have a request or a last write under way
 _LOG_EVERY_S = 10
@@ -171,8 +174,9 @@ class _Server(uvicorn.Server):
             self._descriptors_logged_s = now_s
             log.error("file_descriptors_exhausted", connections=len(self.server_state.connections))
 
-    def _connections(self) -> Sequence[NakaProtocol]:
-        return [connection for connection in self.server_state.connections if isinstance(connection, NakaProtocol)]
+    def _connections(self) -> Sequence[NakaProtocol | NakaWebSocket]:
+        ours = (NakaProtocol, NakaWebSocket)
+        return [connection for connection in self.server_state.connections if isinstance(connection, ours)]
 
     def _is_over(self, ends_at: float) -> bool:
         return self._hurried or time.monotonic() >= ends_at
@@ -220,7 +224,10 @@ def serve(
         app,
         loop="uvloop",
         http=NakaProtocol,
-        ws="none",
+        ws=NakaWebSocket,
+        ws_ping_interval=_PING_S,
+        ws_ping_timeout=_PING_S,
+        ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
         server_header=False,

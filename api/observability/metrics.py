@@ -26,6 +26,8 @@ from metering.counts import TOKEN_COLUMNS
 from metering.journal.recorder import UsageRecorder
 from metering.journal.records import Outcome, Settlement
 from metering.pricing.answer_cost import IterationUsage
+from metering.quota.budgets import Budget
+from metering.quota.limits import EffectiveLimit
 
 OTHER = "other"
 _EVERY_S = 1.0
@@ -90,6 +92,11 @@ class ProcessMetrics:
             "naka_requests_turned_away", "Requests refused for reasons other than limits.", ("error",)
         )
         self._faults = counter("naka_upstream_errors", "Provider errors.", ("kind",))
+        self._idempotent = counter(
+            "naka_idempotent_requests",
+            "Requests with an Idempotency-Key that ran, or got another's answer.",
+            ("result",),
+        )
         self._webhooks = counter("naka_webhooks_refused", "Deliveries without a valid signature.")
         self._stale = counter("naka_webhooks_stale", "Signed deliveries that were too old.")
         self._first_token = histogram(
@@ -150,7 +157,9 @@ class ProcessMetrics:
         """Counts a request that was not admitted."""
         with contextlib.suppress(OSError):
             match error:
-                case QuotaExceeded(code=code, limit=limit):
+                case QuotaExceeded(code=code, limit=Budget() as budget):
+                    self._quota.labels(code, budget.scope, budget.window_name).inc()
+                case QuotaExceeded(code=code, limit=EffectiveLimit() | None as limit):
                     scope, window = (limit.scope.value, limit.window.value) if limit else ("none", "none")
                     self._quota.labels(code, scope, window).inc()
                 case TooLarge():
@@ -159,6 +168,11 @@ class ProcessMetrics:
                     self._quota.labels(error.code, "none", "none").inc()
                 case _:
                     self._turned_away.labels(type(error).__name__).inc()
+
+    def idempotent(self, result: str) -> None:
+        """Counts a request with an Idempotency-Key: `run` or `replayed`."""
+        with contextlib.suppress(OSError):
+            self._idempotent.labels(result).inc()
 
     def set_stats(self, stats: ProcessStats) -> None:
         """Sets the gauges."""

@@ -149,7 +149,7 @@ class TracingMiddleware:
 
 def route_of(scope: Scope) -> str:
     """Returns the route's template. A path could contain anything, so it is never used."""
-    if scope["path"] == "/chat":
-        return "/chat"
+    if scope["path"] in {"/chat", "/chat/ui"}:
+        return str(scope["path"])
     route = scope.get("route")
     return str(getattr(route, "path", "unmatched"))

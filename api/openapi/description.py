@@ -1,4 +1,4 @@
-"""The OpenAPI description: FastAPI's own, plus `/chat`, which bypasses FastAPI.
+"""The OpenAPI description: FastAPI's own, plus `/chat` and `/chat/ui`, which bypass FastAPI.
 
 A route's summary is the first sentence of its docstring, and every response has an example.
 """
@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from api.openapi.examples import example_of
+from metering.tags.tags import KEY_PATTERN, MAX_TAGS, MAX_VALUE_CHARS
 
 PROBLEM = {
     "type": "object",
@@ -29,11 +30,12 @@ _PROBLEM_REF = {"schema": {"$ref": "#/components/schemas/Problem"}}
 _CHAT_STATUSES = {
     "401": "No valid API key",
     "402": "The tenant's subscription does not allow it; `code` says why",
-    "403": "The key may not use chat, or not this model",
+    "403": "The key may not use chat, this model or this origin, or act for this user",
+    "409": "The answer to this `Idempotency-Key` is not stored, or can't be continued",
     "413": "The body or the prompt is too large",
     "415": "The body is not JSON",
     "422": "The body does not match the schema, or the model has no price",
-    "429": "A limit was reached, or too many requests failed; retry after `Retry-After`",
+    "429": "A limit was reached, too many requests failed, or too many users are new; retry after `Retry-After`",
     "502": "Claude failed",
     "503": "Busy or unavailable; retry after `Retry-After`",
     "504": "Claude did not answer in time",
@@ -48,6 +50,26 @@ def _problems(statuses: dict[str, str]) -> dict[str, Any]:
     }
 
 
+_ANSWER = {
+    "text": "A token is a few characters of text.",
+    "request_id": "019a0b6e-4b7c-7c3e-9d1f-2a5b8c4d6e7f",
+    "model": "claude-sonnet-4-6",
+    "stop_reason": "end_turn",
+    "usage": {
+        "input_tokens": 21,
+        "output_tokens": 9,
+        "cache_read_tokens": 0,
+        "cache_write_5m_tokens": 0,
+        "cache_write_1h_tokens": 0,
+        "source": "final",
+    },
+}
+_USAGE = {
+    "name": "usage",
+    "in": "query",
+    "description": "1: the end of the answer tells its usage",
+    "schema": {"type": "string", "enum": ["0", "1"]},
+}
 _STREAM = "data: A token is a few characters of text.\n\nevent: done\ndata: \n\n"
 _CHAT = {
     "tags": ["chat"],
@@ -56,9 +78,22 @@ _CHAT = {
     "description": (
         "`messages` are earlier turns: roles alternate, the first is `user`, and `message` follows an `assistant`. "
         "The answer is unnamed events whose data is a piece of text, then `event: done` with empty data; or "
-        "`event: error` with a problem as JSON. A comment is sent after every 15 s without text."
+        "`event: error` with a problem as JSON. A comment is sent after every 15 s without text. "
+        "`Accept: text/plain` gets the text alone, `Accept: application/json` one object with the usage; a WebSocket "
+        "on this path takes the same body. Where the operator keeps answers, requests with one `Idempotency-Key` get "
+        "one answer, billed once, and `Last-Event-ID` continues it."
     ),
     "security": [{"HTTPBearer": []}],
+    "parameters": [
+        _USAGE,
+        {
+            "name": "Naka-Tags",
+            "in": "header",
+            "description": "Tags of the request, beside those of the body, separated by commas",
+            "schema": {"type": "string", "pattern": f"^{KEY_PATTERN[1:-1]}=[a-zA-Z0-9_.-]{{1,100}}$"},
+            "example": "feature=search",
+        },
+    ],
     "requestBody": {
         "required": True,
         "content": {
@@ -70,6 +105,10 @@ _CHAT = {
                         "message": {"type": "string", "minLength": 1, "pattern": r"\S"},
                         "system": {"type": ["string", "null"]},
                         "model": {"type": ["string", "null"], "minLength": 1, "maxLength": 100},
+                        "user": {
+                            "type": ["string", "null"],
+                            "description": "The end user that a key with `chat:as-user` acts for; or `Naka-User`",
+                        },
                         "messages": {
                             "type": ["array", "null"],
                             "maxItems": 10_000,
@@ -82,6 +121,19 @@ _CHAT = {
                                 },
                             },
                         },
+                        "tags": {
+                            "type": ["object", "null"],
+                            "description": "Keys and values to find and add up the request by",
+                            "maxProperties": MAX_TAGS,
+                            "propertyNames": {"pattern": KEY_PATTERN},
+                            "additionalProperties": {
+                                "type": "string",
+                                "minLength": 1,
+                                "maxLength": MAX_VALUE_CHARS,
+                                "pattern": r"^[!-~]+$",
+                            },
+                            "examples": [{"feature": "search", "conversation": "c-42"}],
+                        },
                     },
                 },
                 "example": {"message": "What is a token?"},
@@ -91,7 +143,78 @@ _CHAT = {
     "responses": {
         "200": {
             "description": "The answer",
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM}},
+            "content": {
+                "text/event-stream": {"schema": {"type": "string"}, "example": _STREAM},
+                "text/plain": {"schema": {"type": "string"}, "example": _ANSWER["text"]},
+                "application/json": {"schema": {"type": "object"}, "example": _ANSWER},
+            },
+        },
+        **_problems(_CHAT_STATUSES),
+    },
+}
+_UI_PART = {
+    "type": "object",
+    "required": ["type"],
+    "properties": {"type": {"type": "string"}, "text": {"type": "string"}},
+}
+_UI_MESSAGE = {
+    "type": "object",
+    "required": ["role", "parts"],
+    "properties": {
+        "role": {"type": "string", "enum": ["system", "user", "assistant"]},
+        "parts": {"type": "array", "items": _UI_PART},
+    },
+}
+_UI_STREAM = """data: {"type":"start","messageId":"019a0b6e-4b7c-7c3e-9d1f-2a5b8c4d6e7f"}
+
+data: {"type":"start-step"}
+
+data: {"type":"text-start","id":"text"}
+
+data: {"type":"text-delta","id":"text","delta":"A token is a few characters of text."}
+
+data: {"type":"text-end","id":"text"}
+
+data: {"type":"finish-step"}
+
+data: {"type":"finish","finishReason":"stop"}
+
+data: [DONE]
+
+"""
+_CHAT_UI = {
+    "tags": ["chat"],
+    "operationId": "chat_ui",
+    "summary": "Ask Claude from `useChat`; the answer is a UI message stream of the Vercel AI SDK.",
+    "description": (
+        "The body is what `DefaultChatTransport` sends. The last message is the user's; files and tools are refused. "
+        "An `error` part, and the body of a refusal, is a problem as JSON."
+    ),
+    "security": [{"HTTPBearer": []}],
+    "parameters": [_USAGE],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["messages"],
+                    "properties": {
+                        "messages": {"type": "array", "minItems": 1, "maxItems": 10_000, "items": _UI_MESSAGE},
+                        "system": {"type": ["string", "null"]},
+                        "model": {"type": ["string", "null"], "minLength": 1, "maxLength": 100},
+                    },
+                },
+                "example": {
+                    "messages": [{"role": "user", "parts": [{"type": "text", "text": "What is a token?"}]}],
+                },
+            }
+        },
+    },
+    "responses": {
+        "200": {
+            "description": "The answer",
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _UI_STREAM}},
         },
         **_problems(_CHAT_STATUSES),
     },
@@ -108,7 +231,7 @@ _STATUSES = {
 
 
 def describe(app: FastAPI) -> None:
-    """Adds `/chat` and the problem schema to `app.openapi()`."""
+    """Adds the routes of `/chat` and the problem schema to `app.openapi()`."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -130,7 +253,7 @@ def _complete(schema: dict[str, Any]) -> dict[str, Any]:
             _add_examples(operation, components)
             if path.startswith("/v1"):
                 operation["responses"] |= _problems(_STATUSES)
-    schema["paths"] = {"/chat": {"post": _CHAT}, **schema["paths"]}
+    schema["paths"] = {"/chat": {"post": _CHAT}, "/chat/ui": {"post": _CHAT_UI}, **schema["paths"]}
     return schema
 
 

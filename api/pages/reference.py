@@ -94,7 +94,7 @@ def _operation(
         path=path,
         summary=given.get("summary", ""),
         words=given.get("description", ""),
-        scope="chat" if path == "/chat" else scopes.get((method, path), ""),
+        scope="chat" if path.startswith("/chat") else scopes.get((method, path), ""),
         parameters=[_field(each["name"], each, each["schema"], schemas) for each in given.get("parameters", [])],
         body=list(_fields(body.get("schema", {}), schemas)),
         curl=_curl(method, path, given, body.get("example") or example_of(body.get("schema", {}), schemas), schemas),

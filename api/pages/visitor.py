@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.auth.access import RuntimeDep, caller_of, context_of, runtime_of
-from api.auth.credentials import PRINCIPAL, authenticate
+from api.auth.credentials import PRINCIPAL
 from api.pages.banner import Banner, banner_of
 from api.schemas.accounts.sessions import Caller
 from api.services.accounts.sessions import describe_caller
@@ -14,7 +14,7 @@ from api.services.billing.standing import standing_of
 from api.services.context import ServiceContext
 from billing.standing.status import MoneyStatus
 from core.errors import NakaError
-from core.tenancy.principal import Principal, Scope
+from core.tenancy.principal import Forbidden, Principal, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,9 @@ def places_of(principal: Principal) -> list[tuple[str, str]]:
     """Pages that a key may open: (path, label)."""
     found = [("/", "Chat")] if Scope.CHAT in principal.scopes else []
     if _is_admin(principal):
-        found += [("/account", "Account"), ("/reports", "Reports")]
+        found.append(("/account", "Account"))
+    if principal.may(Scope.TENANT_READ):
+        found.append(("/reports", "Reports"))
     if Scope.PLATFORM_ADMIN in principal.scopes:
         found.append(("/operator", "Operator"))
     return found
@@ -72,7 +74,10 @@ def _is_admin(principal: Principal) -> bool:
 
 
 class PageAccess:
-    """Admits visitors whose key has `scope`; None admits any valid key. Raises as `caller_of`."""
+    """Admits visitors whose key has `scope`; None admits any valid key. Raises as `caller_of`.
+
+    Pages show and change what belongs to the key, so they refuse tokens and JWTs of users that a key acts for.
+    """
 
     def __init__(self, scope: Scope | None) -> None:
         self._scope = scope
@@ -80,6 +85,8 @@ class PageAccess:
     async def __call__(self, request: Request, runtime: RuntimeDep) -> Visitor:
         """The visitor of this request."""
         principal = await caller_of(request, runtime, self._scope)
+        if principal.is_delegated:
+            raise Forbidden("Pages need a session or an API key. A token is for requests of its user only.")
         names = await describe_caller(runtime.database, principal)
         context = context_of(request, runtime, principal)
         money = await standing_of(context, principal.tenant_id) if request.method == "GET" else None
@@ -87,7 +94,7 @@ class PageAccess:
 
 
 async def visitor_or_none(request: Request, *, is_away: bool = False) -> Visitor | None:
-    """The visitor of an error page, which has to be shown whatever fails: None without a valid session or key.
+    """The visitor of an error page, which has to be shown whatever fails: None without a valid session or own key.
 
     `is_away`: Postgres does not answer, so nobody is looked up, and no names are shown.
     """
@@ -95,16 +102,17 @@ async def visitor_or_none(request: Request, *, is_away: bool = False) -> Visitor
     names = Caller(tenant="", user="", key_prefix="")
     try:
         if principal is None and not is_away:
-            principal = await authenticate(runtime.directory, request.scope)
+            principal = await runtime.identities.principal_of(request.scope)
         if principal is not None and not is_away:
             names = await describe_caller(runtime.database, principal)
     except NakaError:
         return None
-    if principal is None:
+    if principal is None or principal.is_delegated:
         return None
     return Visitor(principal, names.tenant, names.user, names.key_prefix, context_of(request, runtime, principal))
 
 
 Anybody = Annotated[Visitor, Depends(PageAccess(None))]
+UsageReader = Annotated[Visitor, Depends(PageAccess(Scope.TENANT_READ))]
 AccountAdmin = Annotated[Visitor, Depends(PageAccess(Scope.TENANT_ADMIN))]
 Operator = Annotated[Visitor, Depends(PageAccess(Scope.PLATFORM_ADMIN))]

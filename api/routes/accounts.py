@@ -13,8 +13,8 @@ from api.routes.streamed import StreamedAnswer
 from api.schemas.accounts.keys import KeyItem, KeyMade, NewKey, Rotation
 from api.schemas.accounts.limits import Limits, LimitsSet
 from api.schemas.accounts.privacy import AuditItem, Erasure, Exported
-from api.schemas.accounts.tenants import NewTenant, PlanChoice, TenantItem
-from api.schemas.accounts.users import NewUser, UserItem
+from api.schemas.accounts.tenants import NewTenant, NewUsers, PlanChoice, TenantItem
+from api.schemas.accounts.users import NewUser, UserItem, UserState
 from api.schemas.pages import DEFAULT_SIZE, Page
 from api.services.accounts import audit, keys, limits, privacy, tenants, users
 
@@ -65,6 +65,12 @@ async def one_user(user_id: UserId, context: TenantContext) -> UserItem:
     return await users.find_user(context, user_id)
 
 
+@router.put("/users/{user_id}/state")
+async def user_state(user_id: UserId, body: UserState, context: TenantContext) -> UserItem:
+    """Disable a user, whose requests are then refused at once, or enable it again. Idempotent."""
+    return await users.set_disabled(context, user_id, disabled=body.disabled)
+
+
 Descendants = Annotated[bool, Query(description="Also revoke every key derived from it")]
 
 
@@ -110,6 +116,30 @@ async def set_user_limits(user_id: UserId, body: Limits, context: TenantContext)
 async def tenant_limits(tenant_id: TenantId, context: TenantContext) -> LimitsSet:
     """The limits of a tenant as a whole."""
     return await limits.find_tenant_limits(context, tenant_id)
+
+
+@router.get("/tenants/{tenant_id}/user-limits")
+async def limits_of_all_users(tenant_id: TenantId, context: TenantContext) -> LimitsSet:
+    """The limits of each user of a tenant that has no limits of its own."""
+    return await limits.find_default_limits(context, tenant_id)
+
+
+@router.put("/tenants/{tenant_id}/user-limits")
+async def set_limits_of_all_users(tenant_id: TenantId, body: Limits, context: TenantContext) -> LimitsSet:
+    """Replace the limits of each user of a tenant that has no limits of its own."""
+    return await limits.set_default_limits(context, tenant_id, body)
+
+
+@router.get("/tenants/{tenant_id}/new-users")
+async def new_users(tenant_id: TenantId, context: TenantContext) -> NewUsers:
+    """Whether requests that name an unknown user create it, and how many users a minute at most."""
+    return await tenants.find_new_users(context, tenant_id)
+
+
+@router.put("/tenants/{tenant_id}/new-users")
+async def set_new_users(tenant_id: TenantId, body: NewUsers, context: TenantContext) -> NewUsers:
+    """Set whether requests that name an unknown user create it, and how many users a minute at most."""
+    return await tenants.set_new_users(context, tenant_id, body)
 
 
 @router.put("/tenants/{tenant_id}/limits")

@@ -6,7 +6,7 @@ caller's scope is checked before any id is looked up.
 
 from fastapi import APIRouter, Depends
 
-from api.routes import accounts
+from api.routes import accounts, issuers, members
 from api.routes.answers import NO_TEXT, not_kept
 from api.routes.billing import (
     alerts,
@@ -19,15 +19,19 @@ from api.routes.billing import (
     subscriptions,
     wallets,
 )
-from api.routes.usage import corrections, prices, reports, requests
+from api.routes.usage import corrections, prices, reports, requests, tag_limits, tags
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(not_kept)], responses={400: NO_TEXT})
 for module in (
     accounts,
+    issuers,
+    members,
     prices,
     requests,
     corrections,
     reports,
+    tags,
+    tag_limits,
     catalogue,
     subscriptions,
     mandates,

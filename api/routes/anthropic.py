@@ -10,12 +10,12 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from api.auth.access import RuntimeDep, caller_of
+from api.auth.access import RuntimeDep, acting_caller_of
 from api.gateway.messages.features import NotOffered
 from api.http.parameters import ANYTHING, Reads
 from api.runtime import Runtime
 from core.errors import Invalid, NotFound
-from core.tenancy.principal import Scope
+from core.tenancy.principal import Principal, Scope
 
 _ANY = [Depends(Reads(ANYTHING))]  # clients add parameters of their own (`beta=true`)
 _METHODS = ["GET", "POST", "DELETE"]
@@ -62,7 +62,7 @@ async def model(model: str, request: Request, runtime: RuntimeDep) -> Response:
 @router.api_route("/v1/messages/batches/{rest:path}", methods=_METHODS)
 async def batches(request: Request, runtime: RuntimeDep) -> Response:
     """Refuses message batches: nothing bounds their cost yet."""
-    await caller_of(request, runtime, Scope.CHAT)
+    await _caller(request, runtime)
     raise NotOffered("batches", "messages")
 
 
@@ -70,7 +70,7 @@ async def batches(request: Request, runtime: RuntimeDep) -> Response:
 @router.api_route("/v1/files/{rest:path}", methods=_METHODS)
 async def files(request: Request, runtime: RuntimeDep) -> Response:
     """Refuses files: they live in the operator's workspace."""
-    await caller_of(request, runtime, Scope.CHAT)
+    await _caller(request, runtime)
     raise NotOffered("files", "files")
 
 
@@ -78,7 +78,7 @@ async def files(request: Request, runtime: RuntimeDep) -> Response:
 @router.api_route("/v1/skills/{rest:path}", methods=_METHODS)
 async def skills(request: Request, runtime: RuntimeDep) -> Response:
     """Refuses skills: they live in the operator's workspace."""
-    await caller_of(request, runtime, Scope.CHAT)
+    await _caller(request, runtime)
     raise NotOffered("skills", "skills")
 
 
@@ -102,9 +102,16 @@ def _place(found: Sequence[Model], parameter: str, name: str) -> int:
     raise Invalid(f"{parameter}: no such model")
 
 
+async def _caller(request: Request, runtime: Runtime) -> Principal:
+    """Returns who may chat: the caller, or the user that it names."""
+    principal = await acting_caller_of(request, runtime, None)
+    principal.require_any(Scope.CHAT, Scope.CHAT_AS_USER)
+    return principal
+
+
 async def _models(request: Request, runtime: Runtime) -> list[Model]:
     """Returns the models that the caller may use, the newest first."""
-    principal = await caller_of(request, runtime, Scope.CHAT)
+    principal = await _caller(request, runtime)
     names = await runtime.allowed_models.of(principal)
     await runtime.model_details.load()
     known = [runtime.model_details.of(name) for name in names]

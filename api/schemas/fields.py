@@ -7,9 +7,11 @@ bounded by what Redis, which counts in doubles, keeps exact.
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from core.errors import Invalid
+from core.identity.end_users import normal_name
 from metering.quota.limits import MAX_LIMIT
 
 MAX_CONCURRENCY = 1_000_000
@@ -23,8 +25,17 @@ _CONTROL = r"\x00-\x1f\x7f-\x9f"
 _TEXT = rf"^[^\s{_CONTROL}](?:[^{_CONTROL}]*[^\s{_CONTROL}])?$"
 
 
+def _normal_name(text: str) -> str:
+    try:
+        return normal_name(text)
+    except Invalid as error:
+        raise PydanticCustomError("user_name", "must have 1 to 200 characters, and no control characters") from error
+
+
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_TEXT)]
+UserName = Annotated[str, AfterValidator(_normal_name)]
+"""A tenant's own name for a user, in NFC and trimmed."""
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")]
 ModelPattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}\*?$")]
 """A model's name, or a prefix of names that ends in `*`."""

@@ -63,7 +63,7 @@ class ServiceContext:
         """The context without the operator's scope, which would reach every tenant: as an admin of its own tenant."""
         if self.principal is None or not self.principal.is_platform_admin:
             return self
-        scopes = (self.principal.scopes | {Scope.TENANT_ADMIN}) - {Scope.PLATFORM_ADMIN}
+        scopes = (self.principal.scopes | {Scope.TENANT_ADMIN, Scope.TENANT_MEMBERS}) - {Scope.PLATFORM_ADMIN}
         return replace(self, principal=replace(self.principal, scopes=scopes))
 
     @property

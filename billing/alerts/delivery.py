@@ -20,12 +20,12 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import distinct_on
 from standardwebhooks import Webhook
 
-from billing.alerts.routing import Routes
 from billing.context import BillingContext
 from billing.models import Alert, AlertDelivery, AlertEndpoint
 from billing.models.states import AlertState
 from core.clock import now_ms, to_iso
 from core.logs import get_logger
+from core.network.routes import Routes
 
 PAUSES_S = (5, 300, 1800, 7200, 18_000, 36_000, 36_000)
 _TIMEOUT_S = 10

@@ -1,55 +1,27 @@
 """A tenant's endpoint for alerts: one URL, and the secret that signs its messages.
 
-In production only https to a public address is called, without redirects. The URL is parsed by the library that calls
-it, so that both read it alike. A secret is shown once; during a rotation the old and the new one sign.
+In production only https to a public address is called (`core.network.tenant_urls`), without redirects. A secret is
+shown once; during a rotation the old and the new one sign.
 """
 
 import base64
-import re
 import secrets
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
-from yarl import URL
 
-from billing.alerts.public_addresses import is_public, literal
 from billing.models import AlertEndpoint
 from core.clock import now_ms
-from core.errors import Invalid, NotFound
+from core.errors import NotFound
+from core.network.tenant_urls import checked_url
 from core.tenancy.audit import Actor, record
 
 SECRET_BYTES = 32
-MAX_URL = 500
-_AUTHORITY_ENDS = re.compile(r"[/?#]")
-_HTTPS = 443
-_UNPRIVILEGED = 1024
-_PRIVATE_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".onion")
 
 
 def encode_secret(secret: bytes) -> str:
     """The secret in the format of the Standard Webhooks libraries."""
     return "whsec_" + base64.b64encode(secret).decode()
-
-
-def checked_url(url: str, *, production: bool) -> str:
-    """The URL, if it is allowed. Raises Invalid."""
-    try:
-        parts = URL(url)
-        host, port = parts.host, parts.port
-    except ValueError as error:
-        raise Invalid("not a valid URL") from error
-    if parts.scheme not in {"http", "https"} or not host or not port or len(url) > MAX_URL or not url.isprintable():
-        raise Invalid("the endpoint must be an http or https URL")
-    authority = _AUTHORITY_ENDS.split(url.partition("//")[2], maxsplit=1)[0]
-    if "@" in authority or "%" in authority or "#" in url:
-        raise Invalid("the endpoint's URL must not contain a user, password or fragment")
-    if production and parts.scheme != "https":
-        raise Invalid("the endpoint must use https")
-    if production and port != _HTTPS and port < _UNPRIVILEGED:
-        raise Invalid("the endpoint's port must be 443, or 1024 or above")
-    if production and not _may_be_public(host):
-        raise Invalid("the endpoint must have a public address")
-    return url
 
 
 async def set_endpoint(
@@ -91,12 +63,3 @@ async def find_endpoint(session: AsyncSession, tenant_id: UUID) -> AlertEndpoint
     if row is None:
         raise NotFound("no endpoint is set")
     return row
-
-
-def _may_be_public(host: str) -> bool:
-    """Whether a host is a public address, or a name that may have one; the call checks its addresses."""
-    address = literal(host)
-    if address is not None:
-        return is_public(address)
-    name = host.lower().removesuffix(".")
-    return "." in name and not name.endswith(_PRIVATE_NAMES)

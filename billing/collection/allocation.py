@@ -57,6 +57,35 @@ async def apply_link_payments(
         charge.state, charge.error, charge.ended_ms = ChargeState.SUBMITTED, None, None
 
 
+async def apply_qr_code_payments(
+    session: AsyncSession,
+    context: BillingContext,
+    charge: Charge,
+    code: entities.QrCode,
+    payments: Sequence[entities.Payment],
+    now_ms: int,
+) -> None:
+    """Applies the payments of a QR code to the bill of its charge and refunds the excess. Idempotent; the lock is held.
+
+    `code` and `payments` as fetched. The charge becomes paid when money came, and void when the code is closed without
+    any. A second code, made after a doubt, only brings its money: the charge then follows its own code.
+    """
+    charge = await session.get_one(Charge, (charge.tenant_id, charge.id))
+    bill = await session.get_one(Bill, (charge.tenant_id, charge.bill_id))
+    captured = await _apply_to_bill(session, context, charge, bill, payments, now_ms)
+    if charge.razorpay_id not in (None, code.id) or charge.instrument != Instrument.QR_CODE:
+        return
+    charge.razorpay_id, charge.short_url, charge.upi_link = code.id, code.image_url, code.upi_link
+    charge.checked_ms, charge.expire_by_ms = now_ms, (code.close_by or 0) * 1000 or charge.expire_by_ms
+    if captured:
+        _end(charge, ChargeState.PAID, None, now_ms)
+    elif code.status == "closed" and charge.state in LIVE:
+        _end(charge, ChargeState.VOID, charge.wanted_void or code.close_reason or "expired", now_ms)
+        enqueue_after_commit(session, COLLECT)
+    elif charge.state in {*UNANSWERED, ChargeState.FAILED}:
+        charge.state, charge.error, charge.ended_ms = ChargeState.SUBMITTED, None, None
+
+
 async def apply_debit(
     session: AsyncSession, context: BillingContext, charge: Charge, payments: Sequence[entities.Payment], now_ms: int
 ) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from billing.access.projection import project
 from billing.context import COLLECT, SHORTEST_DUE_MS, BillingContext, enqueue_after_commit
 from billing.findings import record_finding
-from billing.invoicing.prepaid_bills import AUTOMATIC
+from billing.invoicing.prepaid_bills import AUTOMATIC, BY_QR_CODE
 from billing.mandates.mandates import mandate_for
 from billing.models import Bill, Charge, Mandate, Subscription
 from billing.models.bills import SMALLEST_PAISE, balance_sql, due_of
@@ -96,7 +96,7 @@ async def create_charge(context: BillingContext, tenant_id: UUID, bill_id: UUID)
                 id=uuid7(at_ms),
                 bill_id=bill_id,
                 attempt=attempt,
-                instrument=_instrument(mandate, carrier),
+                instrument=_instrument(bill, mandate, carrier),
                 state=ChargeState.INTENDED,
                 amount_paise=due_of(bill),
                 reference=f"{bill_id.hex}-{attempt}",
@@ -111,9 +111,11 @@ async def create_charge(context: BillingContext, tenant_id: UUID, bill_id: UUID)
             await project(session, context.zone, tenant_id, at_ms)
 
 
-def _instrument(mandate: Mandate | None, carrier: UUID | None) -> Instrument:
+def _instrument(bill: Bill, mandate: Mandate | None, carrier: UUID | None) -> Instrument:
     if mandate is not None:
         return Instrument.MANDATE
+    if bill.kind == BillKind.RECEIPT_VOUCHER and bill.reason == BY_QR_CODE:
+        return Instrument.QR_CODE
     return Instrument.PAYMENT_LINK if carrier is None else Instrument.ADDON
 
 

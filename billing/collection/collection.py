@@ -15,13 +15,21 @@ from billing.collection.addons import delete_addon, refresh_addon, submit_addon
 from billing.collection.charges import claim_charge, create_charge, needs_attention, needs_charge
 from billing.collection.mandate_debits import refresh_debit, submit_debit
 from billing.collection.payment_links import apply_link, cancel_link, refresh_link, submit_link
+from billing.collection.qr_codes import (
+    apply_qr_code,
+    charge_named,
+    close_qr_code,
+    find_qr_codes,
+    refresh_qr_code,
+    submit_qr_code,
+)
 from billing.context import BillingContext
 from billing.findings.resolved import resolve_findings
-from billing.invoicing.fee_credits import credit_refunded_fees
+from billing.invoicing.refunds_by_hand import credit_refunds_by_hand
 from billing.models import Bill, Charge
 from billing.models.states import LIVE, UNANSWERED, ChargeState, Instrument
 from billing.payments.refunds import send_refunds
-from billing.razorpay.entities import Payment
+from billing.razorpay.entities import Payment, QrCode
 from billing.writes import SUBMITTING, advance_all
 from core.clock import now_ms
 from core.errors import NotFound
@@ -39,6 +47,7 @@ class Steps:
 _STEPS: Mapping[str, Steps] = MappingProxyType(
     {
         Instrument.PAYMENT_LINK: Steps(submit_link, refresh_link, cancel_link),
+        Instrument.QR_CODE: Steps(submit_qr_code, refresh_qr_code, close_qr_code),
         Instrument.ADDON: Steps(submit_addon, refresh_addon, delete_addon),
         Instrument.MANDATE: Steps(submit_debit, refresh_debit, refresh_debit),  # a debit can't be called back
     }
@@ -59,7 +68,7 @@ async def collect(context: BillingContext) -> None:
     )
     await advance_all(context, due, advance_charge, Charge)
     await send_refunds(context)
-    await credit_refunded_fees(context)
+    await credit_refunds_by_hand(context)
     async with context.database.session() as session:
         await resolve_findings(session, now_ms())
 
@@ -89,9 +98,10 @@ async def advance_charge(context: BillingContext, tenant_id: UUID, charge_id: UU
 
 
 async def refresh_charge(context: BillingContext, tenant_id: UUID, charge_id: UUID) -> None:
-    """Fetches the link, add-on or debit of a charge and applies it. Raises RazorpayError, Unavailable, NotFound.
+    """Fetches the link, QR code, add-on or debit of a charge and applies it.
 
-    A link whose creation is in doubt is looked up by its reference; such an add-on is left to the duty.
+    A link whose creation is in doubt is looked up by its reference, and a QR code by its notes; such an add-on is left
+    to the duty. Raises RazorpayError, Unavailable, NotFound.
     """
     async with context.database.session() as session:
         charge = await session.get(Charge, (tenant_id, charge_id))
@@ -104,6 +114,9 @@ async def refresh_charge(context: BillingContext, tenant_id: UUID, charge_id: UU
     elif charge.instrument == Instrument.PAYMENT_LINK and charge.state == ChargeState.SUBMITTING:
         for link in await context.razorpay.find_payment_links(charge.reference):
             await refresh_charge_by_link(context, link.id, charge.reference)
+    elif charge.instrument == Instrument.QR_CODE and charge.state == ChargeState.SUBMITTING:
+        for code in await find_qr_codes(context, charge):
+            await apply_qr_code(context, charge, code)
 
 
 async def refresh_charge_by_link(context: BillingContext, link_id: str, reference: str | None = None) -> bool:
@@ -126,8 +139,23 @@ async def refresh_charge_by_link(context: BillingContext, link_id: str, referenc
     return True
 
 
+async def refresh_charge_by_qr_code(context: BillingContext, code: QrCode) -> UUID | None:
+    """Refreshes the charge of a fetched QR code; returns its tenant, None if the code isn't ours.
+
+    A code whose creation was in doubt is adopted. Raises RazorpayError, Unavailable.
+    """
+    charge_id = charge_named(code)
+    known = Charge.razorpay_id == code.id if charge_id is None else Charge.id == charge_id
+    async with context.database.session() as session:
+        charge = (await session.scalars(select(Charge).where(known))).first()
+    if charge is None:
+        return None
+    await apply_qr_code(context, charge, code)
+    return charge.tenant_id
+
+
 async def refresh_charge_by_payment(context: BillingContext, payment: Payment) -> bool:
-    """Refreshes the charge whose link or debit a payment came on, found by its notes or order; False if none.
+    """Refreshes the charge whose link, QR code or debit a payment came on, found by its notes or order; False if none.
 
     This also finds money on a link that was believed gone. Raises RazorpayError, Unavailable.
     """
@@ -139,6 +167,9 @@ async def refresh_charge_by_payment(context: BillingContext, payment: Payment) -
         charge = (await session.scalars(select(Charge).where(known))).first()
     if charge is None or charge.instrument == Instrument.ADDON:
         return False
+    if charge.instrument == Instrument.QR_CODE:
+        for code in await context.razorpay.qr_codes_of_payment(payment.id):  # a doubt may have left two
+            await apply_qr_code(context, charge, code)
     await refresh_charge(context, charge.tenant_id, charge.id)
     return True
 

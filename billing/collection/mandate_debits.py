@@ -20,7 +20,7 @@ from billing.models.states import UNANSWERED, ChargeState
 from billing.razorpay.entities import Order, Payment
 from billing.razorpay.errors import RazorpayError, RazorpayInDoubt, RazorpayRefused
 from billing.razorpay.payer_names import payer
-from billing.writes import release, submit
+from billing.writes import release, submit, take_over
 from core.clock import now_ms
 from core.logs import get_logger
 
@@ -38,7 +38,7 @@ async def submit_debit(context: BillingContext, charge: Charge, *, again: bool) 
         await void_charge(context, charge, charge.wanted_void or "the mandate has ended")
     elif charge.order_id is None:
         await _create_order(context, charge, mandate, again=again)
-    elif await _take_over(context, charge):
+    elif await take_over(context, charge):
         await _debit(context, charge, mandate)
 
 
@@ -114,15 +114,6 @@ async def _adopt_order(context: BillingContext, charge: Charge, mandate: Mandate
         fresh.order_id = charge.order_id = order.id
         fresh.tried_ms = charge.tried_ms = now_ms()
     await _debit(context, charge, mandate)
-
-
-async def _take_over(context: BillingContext, charge: Charge) -> bool:
-    """Whether this caller makes the debit again: the last call had no effect."""
-    async with context.locked(charge) as (_, fresh):
-        if fresh.state != ChargeState.SUBMITTING or fresh.tried_ms != charge.tried_ms:
-            return False  # another worker took it over
-        fresh.tried_ms = charge.tried_ms = now_ms()
-    return True
 
 
 async def _debit(context: BillingContext, charge: Charge, mandate: Mandate) -> None:

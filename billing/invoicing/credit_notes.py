@@ -20,10 +20,10 @@ from billing.gst.tax import BASIS_POINTS, TaxLine
 from billing.invoicing.issuing import billed_by, finalise, give_number, new_document
 from billing.invoicing.prepaid_bills import give_back_to_wallet
 from billing.ledger.movements import bill_credited, write_off_reversed
-from billing.models import Bill, Charge, Dispute, Payment, Refund
+from billing.models import Bill, Charge, Dispute, Payment
 from billing.models.bills import SMALLEST_PAISE, balance_of
-from billing.models.states import REFUND_UNSENT, BillKind, BillState
-from billing.payments.refunds import request_refund
+from billing.models.states import BillKind, BillState
+from billing.payments.refunds import request_refund, wanted_paise
 from billing.rating.overage import OverageBill, Reading, Terms, price_period
 from billing.wallet.draw import give_back, total_of
 from billing.wallet.entries import drawn_by
@@ -122,7 +122,7 @@ async def apply_note(session: AsyncSession, bill: Bill, note: Bill, now_ms: int)
     """
     before, forgiven_paise = max(0, -balance_of(bill)), min(bill.written_off_paise, -note.total_paise)
     bill.written_off_paise -= forgiven_paise
-    await write_off_reversed(session, bill, note, forgiven_paise, now_ms)
+    await write_off_reversed(session, bill, str(note.id), forgiven_paise, now_ms)
     bill.credited_paise -= note.total_paise
     back_paise = max(0, -balance_of(bill)) - before
     if bill.state == BillState.OPEN and balance_of(bill) < SMALLEST_PAISE:
@@ -160,19 +160,13 @@ async def _payments(session: AsyncSession, bill: Bill) -> list[tuple[Payment, in
     )
     found = []
     for payment in await session.scalars(query):
-        wanted = await session.scalar(
-            select(func.coalesce(func.sum(Refund.amount_paise), 0)).where(
-                Refund.tenant_id == bill.tenant_id,
-                Refund.payment_id == payment.razorpay_id,
-                Refund.state.in_(REFUND_UNSENT),
-            )
-        )
+        wanted = await wanted_paise(session, payment)
         lost = await session.scalar(
             select(func.coalesce(func.sum(Dispute.amount_paise), 0)).where(
                 Dispute.tenant_id == bill.tenant_id, Dispute.payment_id == payment.razorpay_id, Dispute.status == "lost"
             )
         )
-        left_paise = payment.amount_paise - payment.refunded_paise - int(wanted or 0) - int(lost or 0)
+        left_paise = payment.amount_paise - payment.refunded_paise - wanted - int(lost or 0)
         found.append((payment, left_paise))
     return found
 

@@ -192,7 +192,7 @@ async def document_of(session: AsyncSession, context: BillingContext, bill: Bill
         tax=tuple(replace(line, tax_paise=sign * line.tax_paise) for line in tax),
         total_paise=sign * bill.total_paise,
         refers_to=() if of is None or of.number is None else (_named(of),),
-        reason="" if of is None else _REASONS.get(BillKind(of.kind), ""),
+        reason="" if of is None else bill.reason or _REASONS.get(BillKind(of.kind), ""),
         paid=await _paid(session, bill),
         pay_url=None if charge is None or not due_of(bill) else charge.short_url,
         due_paise=due_of(bill),

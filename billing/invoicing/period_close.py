@@ -33,8 +33,8 @@ PATIENCE_MS = 15 * 60_000
 """Time past the longest request after which an open one is no longer waited for; recovery settles it."""
 _BATCH = 200
 
-Search = Callable[[int], Select[UUID, str]]
-_KEY = (BillingPeriod.tenant_id, BillingPeriod.period_id)
+Search = Callable[[int], Select[UUID, int, str]]
+_KEY = (BillingPeriod.tenant_id, BillingPeriod.starts_ms, BillingPeriod.period_id)
 
 log = get_logger(__name__)
 
@@ -159,26 +159,26 @@ async def _close_or_log(context: BillingContext, tenant_id: UUID, period_id: str
 async def _found(context: BillingContext, search: Search) -> AsyncIterator[tuple[UUID, str]]:
     """The results of a search, in batches; no session is open while one is processed.
 
-    A tenant's periods come in order of their ids, which begin with a date.
+    A tenant's periods come in order of time: by name, the tenth segment of a period would come before the second.
     """
     after: list[ColumnElement[bool]] = []
     while True:
         async with context.database.session() as session:
             query = search(now_ms()).where(*after).order_by(*_KEY).limit(_BATCH)
-            keys = [(tenant_id, period_id) for tenant_id, period_id in await session.execute(query)]
-        for key in keys:
-            yield key
+            keys: list[tuple[UUID, int, str]] = [(row[0], row[1], row[2]) for row in await session.execute(query)]
+        for tenant_id, _, period_id in keys:
+            yield tenant_id, period_id
         if len(keys) < _BATCH:
             return
         after = [tuple_(*_KEY) > keys[-1]]
 
 
-def _ended(now_ms: int) -> Select[UUID, str]:
+def _ended(now_ms: int) -> Select[UUID, int, str]:
     """Open periods whose end has passed."""
     return select(*_KEY).where(BillingPeriod.state == PeriodState.OPEN, BillingPeriod.ends_ms <= now_ms)
 
 
-def _with_profile(now_ms: int) -> Select[UUID, str]:
+def _with_profile(now_ms: int) -> Select[UUID, int, str]:
     """Periods with a bill held for a profile that exists by now."""
     return select(*_KEY).where(
         BillingPeriod.ends_ms <= now_ms,

@@ -11,17 +11,20 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.context import BillingContext
-from billing.documents.bill_lines import overage_lines, promotion_lines
+from billing.documents.bill_lines import advance_lines, overage_lines, promotion_lines
+from billing.gst.tax import TaxLine
 from billing.invoicing.issuing import Parties, copied, give_number, new_document, totals_of
 from billing.ledger.movements import document_issued, paid_from_wallet, returned_to_wallet
 from billing.models import Bill, BillingPeriod
 from billing.models.states import BillKind, BillState, WalletEntryKind
 from billing.rating.overage import OverageBill
-from billing.wallet.draw import Part, draw, total_of
+from billing.wallet.draw import Lot, Part, draw, total_of
 from billing.wallet.entries import add_entry, lots_of, record_usage
 
 AUTOMATIC = "automatic"
 """Reason of an open top-up that the tenant's mandate pays."""
+BY_QR_CODE = "qr_code"
+"""Reason of an open top-up that was asked for with a UPI QR code."""
 
 
 async def bill_prepaid(
@@ -72,3 +75,41 @@ async def settle_top_up(session: AsyncSession, context: BillingContext, bill: Bi
     )
     await session.flush()
     await document_issued(session, bill, now_ms)
+
+
+async def issue_refund_voucher(
+    session: AsyncSession,
+    context: BillingContext,
+    receipt: Bill,
+    lot: Lot,
+    net_paise: int,
+    tax: Sequence[TaxLine],
+    now_ms: int,
+) -> Bill:
+    """Issues the voucher of a top-up's part that is given back, and takes it out of the wallet. Project afterwards.
+
+    `tax` as on the voucher: negative. The lot, and the balance, become negative if so much is not left.
+    """
+    voucher = await new_document(
+        session,
+        receipt,
+        BillKind.REFUND_VOUCHER,
+        now_ms,
+        supply=receipt.supply,
+        customer=receipt.customer,
+        supplier=receipt.supplier,
+        lines=advance_lines(-net_paise),
+        taken={},
+        taxable_paise=-net_paise,
+        tax=msgspec.to_builtins(tax),
+        total_paise=-net_paise + sum(line.tax_paise for line in tax),
+        refers_to=receipt.id,
+    )
+    await give_number(session, context, voucher, now_ms)
+    voucher.state = BillState.ISSUED
+    await session.flush()
+    await document_issued(session, voucher, now_ms)
+    receipt.credited_paise -= voucher.total_paise
+    kind, reference = WalletEntryKind.REFUND, f"refund:{voucher.id}"
+    await add_entry(session, receipt.tenant_id, kind, -net_paise, reference, now_ms, of_id=lot.id, bill_id=voucher.id)
+    return voucher

@@ -64,7 +64,7 @@ def _running(at_ms: int) -> Select[UUID, str]:
             BillingPeriod.starts_ms <= at_ms,
             BillingPeriod.ends_ms > at_ms,
         )
-        .order_by(BillingPeriod.tenant_id, BillingPeriod.period_id)
+        .order_by(BillingPeriod.tenant_id, BillingPeriod.starts_ms)
     )
 
 

@@ -4,11 +4,11 @@ Each books in the caller's transaction, under the tenant's lock, at the time of 
 its entries. Booking a movement again changes nothing. Signs: debits are positive (`billing.models.ledger`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.ledger.entries import Movement, book
@@ -84,17 +84,68 @@ async def refund_changed(session: AsyncSession, refund: Refund, now_ms: int) -> 
     await book(session, refund.tenant_id, movement, cash=change, customer_credit=-change)
 
 
-async def dispute_lost(session: AsyncSession, dispute: Dispute, reopened: Sequence[Applied], now_ms: int) -> None:
-    """Razorpay took a payment back. `reopened`: bills that are due again; the rest was the customer's credit."""
-    rest, detail = dispute.amount_paise, {"dispute_id": dispute.razorpay_id}
-    for bill, paise in reopened:
-        reference = f"dispute:{dispute.razorpay_id}:{bill.id}"
+async def dispute_lost(
+    session: AsyncSession,
+    dispute: Dispute,
+    reopened: Sequence[Applied],
+    taken: Mapping[UUID, int],
+    now_ms: int,
+    turn: str = "",
+) -> None:
+    """Razorpay took a payment back. `reopened`: bills that are due again; the rest was the customer's credit.
+
+    `taken`: what each bill no longer counts as paid, which `taken_by` returns. `turn`: `dispute_turn`.
+    """
+    detail = {"dispute_id": dispute.razorpay_id, "taken": {str(bill_id): paise for bill_id, paise in taken.items()}}
+    await _of_dispute(session, dispute, reopened, -1, detail, now_ms, turn)
+
+
+async def dispute_won(
+    session: AsyncSession, dispute: Dispute, settled: Sequence[Applied], now_ms: int, turn: str
+) -> None:
+    """Razorpay gave a lost payment back. `settled`: bills that it pays again; the rest is the customer's credit."""
+    await _of_dispute(session, dispute, settled, 1, {"dispute_id": dispute.razorpay_id, "won": True}, now_ms, turn)
+
+
+async def dispute_turn(session: AsyncSession, dispute: Dispute) -> str:
+    """The end of the references of a dispute's next booking; empty for the first. It may be lost and won repeatedly."""
+    booked = select(func.count()).where(*_its_entries(dispute))
+    return f":{count}" if (count := await session.scalar(booked)) else ""
+
+
+async def taken_by(session: AsyncSession, dispute: Dispute) -> dict[UUID, int]:
+    """What the last loss of a dispute took from each bill; empty for one from before the ledger."""
+    query = select(LedgerEntry).where(*_its_entries(dispute), ~LedgerEntry.detail.has_key("won"))
+    entries = (await session.scalars(query.order_by(LedgerEntry.id.desc()))).all()
+    if entries and "taken" in entries[0].detail:
+        return {UUID(bill_id): int(paise) for bill_id, paise in entries[0].detail["taken"].items()}
+    # Booked by a version that did not say it: the debt that was open again.
+    return {entry.bill_id: entry.receivable for entry in entries if entry.bill_id is not None}
+
+
+def _its_entries(dispute: Dispute) -> tuple[ColumnElement[bool], ...]:
+    its = LedgerEntry.detail["dispute_id"].astext == dispute.razorpay_id
+    return LedgerEntry.tenant_id == dispute.tenant_id, LedgerEntry.kind == LedgerEntryKind.DISPUTE, its
+
+
+async def _of_dispute(
+    session: AsyncSession,
+    dispute: Dispute,
+    parts: Sequence[Applied],
+    sign: int,
+    detail: dict[str, Any],
+    now_ms: int,
+    turn: str,
+) -> None:
+    rest = dispute.amount_paise
+    for bill, paise in parts:
+        reference = f"dispute:{dispute.razorpay_id}:{bill.id}{turn}"
         movement = Movement(LedgerEntryKind.DISPUTE, reference, now_ms, bill.id, dispute.payment_id, detail=detail)
-        await book(session, dispute.tenant_id, movement, cash=-paise, receivable=paise)
+        await book(session, dispute.tenant_id, movement, cash=sign * paise, receivable=-sign * paise)
         rest -= paise
-    reference = f"dispute:{dispute.razorpay_id}"
+    reference = f"dispute:{dispute.razorpay_id}{turn}"
     movement = Movement(LedgerEntryKind.DISPUTE, reference, now_ms, None, dispute.payment_id, detail=detail)
-    await book(session, dispute.tenant_id, movement, cash=-rest, customer_credit=rest)
+    await book(session, dispute.tenant_id, movement, cash=sign * rest, customer_credit=-sign * rest)
 
 
 async def remainder_carried(session: AsyncSession, source: Bill, target: Bill, paise: int, now_ms: int) -> None:
@@ -112,9 +163,9 @@ async def bill_written_off(session: AsyncSession, bill: Bill, paise: int, now_ms
     await book(session, bill.tenant_id, movement, write_off=paise, receivable=-paise)
 
 
-async def write_off_reversed(session: AsyncSession, bill: Bill, note: Bill, paise: int, now_ms: int) -> None:
-    """A credit note reduced a bill that was written off: so much of the debt was none."""
-    movement = Movement(LedgerEntryKind.WRITE_OFF, f"write_off:{bill.id}:{note.id}", now_ms, bill.id)
+async def write_off_reversed(session: AsyncSession, bill: Bill, by: str, paise: int, now_ms: int) -> None:
+    """So much of a debt that was written off is none, by a credit note, or by money of a dispute that was won."""
+    movement = Movement(LedgerEntryKind.WRITE_OFF, f"write_off:{bill.id}:{by}", now_ms, bill.id)
     await book(session, bill.tenant_id, movement, write_off=-paise, receivable=paise)
 
 

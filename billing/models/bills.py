@@ -118,8 +118,11 @@ class Charge(Base):
     reference: Mapped[str] = mapped_column(Text, unique=True)
     subscription_id: Mapped[UUID | None]
     razorpay_id: Mapped[str | None] = mapped_column(Text, unique=True)
-    """The payment link, the add-on, or the debit's newest payment."""
+    """The payment link, the QR code, the add-on, or the debit's newest payment."""
     short_url: Mapped[str | None] = mapped_column(Text)
+    """The page of a payment link, or the image of a QR code."""
+    upi_link: Mapped[str | None] = mapped_column(Text)
+    """The link in a QR code, if Razorpay shows it to this account."""
     order_id: Mapped[str | None] = mapped_column(Text)
     mandate_id: Mapped[UUID | None]
     """The mandate that a debit is made on."""

@@ -2,7 +2,7 @@
 
 Above the operator's cap a refund waits for approval; one that failed is sent again when an operator says so. A refund
 made in Razorpay's dashboard gets a row when it is seen; the bill that its payment paid stays paid, and a finding
-reports it (a fee gets its credit note: `billing.invoicing.fee_credits`). Razorpay down: the duty tries again. Postgres
+reports it (it gets its document in `billing.invoicing.refunds_by_hand`). Razorpay down: the duty tries again. Postgres
 down: Unavailable, and nothing is sent.
 """
 
@@ -16,7 +16,7 @@ from billing.context import COLLECT, BillingContext, enqueue_after_commit
 from billing.findings import record_finding, resolve_finding
 from billing.ledger.movements import refund_changed
 from billing.models import Payment, Refund
-from billing.models.states import REFUND_ENDED, UNANSWERED, RefundState
+from billing.models.states import REFUND_ENDED, REFUND_UNSENT, UNANSWERED, RefundState
 from billing.payments.payments import find_payment, update_payment
 from billing.razorpay import entities
 from billing.razorpay.errors import RazorpayRefused
@@ -57,6 +57,19 @@ async def request_refund(
         await _report(session, row, "refund_awaits_operator")
     enqueue_after_commit(session, COLLECT)
     return row
+
+
+async def wanted_paise(session: AsyncSession, payment: Payment, *, with_failed: bool = False) -> int:
+    """What refunds will take of a payment that Razorpay doesn't show yet.
+
+    `with_failed`: also those that failed, and that an operator may still send again. The tenant's lock is held.
+    """
+    its = select(Refund).where(Refund.tenant_id == payment.tenant_id, Refund.payment_id == payment.razorpay_id)
+    rows = (await session.scalars(its)).all()
+    sent_again = {row.cause.partition(_AGAIN)[2] for row in rows}
+    failed = [row for row in rows if row.state == RefundState.FAILED and str(row.id) not in sent_again]
+    unsent = [row for row in rows if row.state in REFUND_UNSENT]
+    return sum(row.amount_paise for row in (*unsent, *(failed if with_failed else ())))
 
 
 async def decide_refund(

@@ -6,7 +6,7 @@ Postgres down: Unavailable.
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -102,9 +102,13 @@ async def end_coupon(session: AsyncSession, actor: Actor, code: str) -> Coupon:
     return coupon
 
 
-async def list_coupons(session: AsyncSession) -> Sequence[Coupon]:
-    """Every coupon, newest first."""
-    return (await session.scalars(select(Coupon).order_by(Coupon.created_ms.desc(), Coupon.code))).all()
+async def list_coupons(session: AsyncSession, *, before: str | None = None, limit: int) -> Sequence[Coupon]:
+    """A page of coupons, newest first. `before`: the code of the last coupon seen."""
+    query = select(Coupon).order_by(Coupon.created_ms.desc(), Coupon.code.desc()).limit(limit)
+    if before is not None:
+        last = select(Coupon.created_ms, Coupon.code).where(Coupon.code == before.upper())
+        query = query.where(tuple_(Coupon.created_ms, Coupon.code) < last.scalar_subquery())
+    return (await session.scalars(query)).all()
 
 
 async def _promote(

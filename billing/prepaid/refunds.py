@@ -12,18 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.access.projection import project
 from billing.context import BillingContext
-from billing.documents.bill_lines import advance_lines
 from billing.gst.tax import TaxLine
 from billing.invoicing.credit_notes import credited_tax
-from billing.invoicing.issuing import give_number, new_document
-from billing.ledger.movements import document_issued
+from billing.invoicing.prepaid_bills import issue_refund_voucher
 from billing.models import Bill, Payment
 from billing.models.bills import SMALLEST_PAISE
-from billing.models.states import BillKind, BillState, WalletEntryKind
 from billing.payments.refunds import request_refund
 from billing.wallet.bounds import unused_paise
 from billing.wallet.draw import Lot
-from billing.wallet.entries import add_entry, lots_of
+from billing.wallet.entries import lots_of
 from core.clock import now_ms
 from core.errors import Conflict
 from core.tenancy.audit import Actor, record
@@ -64,31 +61,9 @@ async def _refund(
         credited_tax(line, earlier, -paise, whole=paise == lot.paise)
         for line in msgspec.convert(receipt.tax, list[TaxLine])
     ]
-    total_paise = -paise + sum(line.tax_paise for line in tax)
-    if -total_paise < SMALLEST_PAISE:
+    if paise - sum(line.tax_paise for line in tax) < SMALLEST_PAISE:
         return None
-    voucher = await new_document(
-        session,
-        receipt,
-        BillKind.REFUND_VOUCHER,
-        at_ms,
-        supply=receipt.supply,
-        customer=receipt.customer,
-        supplier=receipt.supplier,
-        lines=advance_lines(-paise),
-        taken={},
-        taxable_paise=-paise,
-        tax=msgspec.to_builtins(tax),
-        total_paise=total_paise,
-        refers_to=receipt.id,
-    )
-    await give_number(session, context, voucher, at_ms)
-    voucher.state = BillState.ISSUED
-    await session.flush()
-    await document_issued(session, voucher, at_ms)
-    receipt.credited_paise -= total_paise
-    kind, reference = WalletEntryKind.REFUND, f"refund:{voucher.id}"
-    await add_entry(session, receipt.tenant_id, kind, -paise, reference, at_ms, of_id=lot.id, bill_id=voucher.id)
+    voucher = await issue_refund_voucher(session, context, receipt, lot, paise, tax, at_ms)
     await _send_back(session, context, receipt, voucher)
     return voucher
 

@@ -15,7 +15,7 @@ from billing.access.periods import new_period, period_at
 from billing.context import COLLECT, BillingContext, enqueue_after_commit
 from billing.documents.bill_lines import advance_lines
 from billing.invoicing.issuing import copied, new_document, parties_of, totals_of
-from billing.invoicing.prepaid_bills import AUTOMATIC
+from billing.invoicing.prepaid_bills import AUTOMATIC, BY_QR_CODE
 from billing.models import Bill, Charge, Plan
 from billing.models.states import LIVE, BillKind, BillState, ChargeState, PeriodKind
 from billing.rating.overage import PastAllowance
@@ -40,16 +40,19 @@ async def top_up(
     paise: int,
     *,
     automatic: bool = False,
+    by_qr_code: bool = False,
     below_paise: int | None = None,
 ) -> Bill:
     """Stores a top-up of so much before tax, or returns the open one of this amount. Raises Invalid, Conflict.
 
-    A tenant has one open top-up that it pays itself, and one that its mandate pays; a new amount replaces the former.
+    A tenant has one open top-up that it pays itself, and one that its mandate pays; a new amount replaces the former,
+    and so does `by_qr_code`: a UPI QR code pays it instead of a payment link.
     `below_paise`: only if less than that is unused, which an earlier top-up may have changed meanwhile.
     """
     if not MIN_PAISE <= paise <= MAX_PAISE:
         raise Invalid(f"a top-up is of {MIN_PAISE // 100} to {MAX_PAISE // 100} rupees before GST")
     at_ms = now_ms()
+    reason = AUTOMATIC if automatic else BY_QR_CODE if by_qr_code else None
     async with context.tenant_transaction(tenant_id) as session:
         plan = await prepaid_plan(session, tenant_id, at_ms)
         if plan is None:
@@ -59,7 +62,7 @@ async def top_up(
             raise Invalid("a billing profile is required first")
         for other in await open_top_ups(session, tenant_id):
             if (other.reason == AUTOMATIC) is automatic:
-                if other.taxable_paise == paise or automatic:
+                if automatic or (other.taxable_paise, other.reason) == (paise, reason):
                     return other
                 give_up(session, other, "replaced")
         if below_paise is not None and await unused_paise(session, tenant_id, at_ms) >= below_paise:
@@ -74,7 +77,7 @@ async def top_up(
             taken={},
             **totals_of(paise, parties),
             **copied(parties),
-            reason=AUTOMATIC if automatic else None,
+            reason=reason,
         )
         bill.state = BillState.OPEN
         target, after = f"bill:{bill.id}", {"paise": paise, "total_paise": bill.total_paise}

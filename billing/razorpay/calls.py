@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 from billing.razorpay.entities import (
     ENTITY_ID,
     Addon,
+    Dispute,
     Invoice,
     Misshapen,
     Order,
     Payment,
     PaymentLink,
     Plan,
+    QrCode,
     Refund,
     Registration,
     Subscription,
@@ -29,7 +31,9 @@ from billing.razorpay.transport import Transport
 PAGE = 100  # Razorpay's largest
 MAX_PAGES = 50
 
-E = TypeVar("E", Plan, Subscription, Invoice, Payment, Refund, PaymentLink, Addon, Registration, Order, Token)
+E = TypeVar(
+    "E", Plan, Subscription, Invoice, Payment, Refund, Dispute, PaymentLink, Addon, Registration, Order, Token, QrCode
+)
 Json = dict[str, Any]
 Resource = Callable[[Any], Any]
 """Selects one of the SDK's resources of a client."""

@@ -13,7 +13,8 @@ import razorpay
 from pydantic import SecretStr
 
 from billing.razorpay.calls import PAGE, Json, checked_id, entities_of, given, has_notes, nothing
-from billing.razorpay.entities import Addon, Invoice, Payment, PaymentLink, Plan, Refund, Subscription
+from billing.razorpay.entities import Addon, Dispute, Invoice, Payment, PaymentLink, Plan, Refund, Subscription
+from billing.razorpay.qr_codes import QrCodeCalls
 from billing.razorpay.recurring import RecurringCalls
 from billing.razorpay.transport import Patience, Session, Transport
 from core.settings import Settings
@@ -21,7 +22,7 @@ from core.settings import Settings
 _REFUND_KEY = re.compile(r"[A-Za-z0-9_-]{10,}")
 
 
-class Razorpay(RecurringCalls):
+class Razorpay(RecurringCalls, QrCodeCalls):
     """The client. One per process and event loop; close it at the end."""
 
     def __init__(
@@ -150,6 +151,10 @@ class Razorpay(RecurringCalls):
         """All refunds of a payment."""
         one = checked_id(payment_id)
         return await self._pages(Refund, lambda sdk, page: sdk.payment.fetch_multiple_refund(one, page))
+
+    async def fetch_dispute(self, dispute_id: str) -> Dispute:
+        """The current dispute."""
+        return await self._fetch(Dispute, checked_id(dispute_id), lambda sdk: sdk.dispute)
 
     async def create_payment_link(
         self,

@@ -13,6 +13,8 @@ import msgspec
 
 ENTITY_ID = re.compile(r"[a-z]+_[A-Za-z0-9]{1,40}")
 """Any entity's id, safe in a URL path."""
+MAX_UPI_LINK = 1_000
+"""Characters; NPCI's links are far shorter, and a longer one makes no code that a camera reads."""
 
 
 class Misshapen(ValueError):
@@ -93,6 +95,14 @@ class Refund(_Entity, frozen=True, kw_only=True):
     notes: dict[str, str] = {}
 
 
+class Dispute(_Entity, frozen=True, kw_only=True):
+    """A dispute: `open`, `under_review`, `won`, `lost` or `closed`."""
+
+    payment_id: str
+    amount: int
+    status: str
+
+
 class PaymentLink(_Entity, frozen=True, kw_only=True):
     """A payment link. `payments` name its payments once there are some."""
 
@@ -105,6 +115,26 @@ class PaymentLink(_Entity, frozen=True, kw_only=True):
     created_at: int
     payments: list[dict[str, Any]] | None = None
     notes: dict[str, str] = {}
+
+
+class QrCode(_Entity, frozen=True, kw_only=True):
+    """A UPI QR code: `active` or `closed`. `image_content` is the link in it, which not every account is shown."""
+
+    status: str
+    image_url: str | None = None
+    image_content: str | None = None
+    payment_amount: int | None = None
+    payments_count_received: int = 0
+    close_by: int | None = None
+    close_reason: str | None = None
+    created_at: int
+    notes: dict[str, str] = {}
+
+    @property
+    def upi_link(self) -> str | None:
+        """The link in the code, if it is one that a UPI app pays."""
+        said = self.image_content or ""
+        return said if said.startswith("upi://pay?") and said.isascii() and len(said) <= MAX_UPI_LINK else None
 
 
 class Addon(_Entity, frozen=True, kw_only=True):

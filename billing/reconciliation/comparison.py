@@ -12,7 +12,7 @@ from billing.context import BillingContext
 from billing.findings import record_finding, resolve_finding
 from billing.models import BillingFinding, RazorpayReconciliation
 from billing.razorpay.errors import RazorpayError
-from billing.reconciliation.charges import compare_charges, compare_links
+from billing.reconciliation.charges import compare_charges, compare_links, compare_qr_codes
 from billing.reconciliation.mandates import compare_mandates
 from billing.reconciliation.payments import compare_payments, compare_refunds
 from billing.reconciliation.report import RazorpayReport, for_each
@@ -70,6 +70,7 @@ async def _divided(context: BillingContext, days: list[Window], compared_ms: dic
 async def _compare_days(context: BillingContext, found: RazorpayReport, spans: list[Window]) -> None:
     async def compare(span: Window) -> None:
         await compare_links(context, found, span)
+        await compare_qr_codes(context, found, span)
         await compare_payments(context, found, span)
         async with context.database.session() as session:
             await mark_compared(session, span, now_ms())

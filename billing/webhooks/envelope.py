@@ -22,6 +22,7 @@ _MAX_MOMENT = 1 << 40
 _SUBJECTS: dict[str, "Subject"] = {
     "subscription": "subscription",
     "payment_link": "payment_link",
+    "qr_code": "qr_code",
     "payment.dispute": "dispute",
     "payment": "payment",
     "refund": "refund",
@@ -30,7 +31,9 @@ _SUBJECTS: dict[str, "Subject"] = {
     "token": "token",
 }
 
-Subject = Literal["subscription", "payment_link", "dispute", "payment", "refund", "invoice", "order", "token"]
+Subject = Literal[
+    "subscription", "payment_link", "qr_code", "dispute", "payment", "refund", "invoice", "order", "token"
+]
 
 
 @dataclass(frozen=True, slots=True)

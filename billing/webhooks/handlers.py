@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import select
 
-from billing.collection.collection import refresh_charge_by_link, refresh_charge_by_payment
+from billing.collection.collection import (
+    refresh_charge_by_link,
+    refresh_charge_by_payment,
+    refresh_charge_by_qr_code,
+)
 from billing.context import BillingContext
 from billing.mandates.sync import refresh_mandate_by_payment, refresh_registration, refresh_token
 from billing.models import Charge
@@ -43,17 +48,20 @@ async def refresh_target(context: BillingContext, target: Target, shown: dict[st
     """Refreshes one entity. `shown`: the newest event's copy of it; `invoices`: ids that the events mention."""
     match target.subject:
         case "subscription":
-            return await _subscription(context, target.id, invoices)
+            found = await _subscription(context, target.id, invoices)
         case "invoice":
-            return await _invoice(context, target.id)
+            found = await _invoice(context, target.id)
         case "payment_link":
-            return await _link(context, target.id, shown)
+            found = await _link(context, target.id, shown)
+        case "qr_code":
+            found = await _qr_code(context, target.id)
         case "dispute":
-            return await _dispute(context, shown)
+            found = await _dispute(context, target.id, shown)
         case "token":
-            return _of(await refresh_token(context, target.id))
+            found = _of(await refresh_token(context, target.id))
         case "payment" | "refund" | "order":
-            return await _payment(context, target.id)
+            found = await _payment(context, target.id)
+    return found
 
 
 def _of(tenant_id: UUID | None) -> Found:
@@ -90,6 +98,15 @@ async def _link(context: BillingContext, link_id: str, shown: dict[str, Any]) ->
         return Found(ours=True, tenant_id=await session.scalar(query))
 
 
+async def _qr_code(context: BillingContext, qr_code_id: str) -> Found:
+    code = await context.razorpay.fetch_qr_code(qr_code_id)
+    tenant_id = await refresh_charge_by_qr_code(context, code)
+    if tenant_id is None and code.notes:
+        for payment in await context.razorpay.payments_of_qr_code(code.id):  # a payment may lack its code's notes
+            await report_unplaced(context, msgspec.structs.replace(payment, notes=code.notes))
+    return _of(tenant_id)
+
+
 async def _payment(context: BillingContext, payment_id: str) -> Found:
     """Refreshes a known payment with its refunds, or else the invoice, link, debit or mandate that it was for."""
     if not await refresh_refunds(context, payment_id):
@@ -107,14 +124,16 @@ async def _payment(context: BillingContext, payment_id: str) -> Found:
     return await _found(context, payment_id)
 
 
-async def _dispute(context: BillingContext, shown: dict[str, Any]) -> Found:
-    """Stores the newest event's copy: the client has no fetch of disputes."""
-    payment_id = str(shown["payment_id"])
-    if not await record_dispute(context, shown):
-        found = await _payment(context, payment_id)  # the payment's own event may arrive later
-        if not found.ours or not await record_dispute(context, shown):
+async def _dispute(context: BillingContext, dispute_id: str, shown: dict[str, Any]) -> Found:
+    """Stores the newest event's copy with what a fetch says: a dispute that was lost may be won later."""
+    fetched = await context.razorpay.fetch_dispute(dispute_id)
+    told = shown | {"id": fetched.id, "payment_id": fetched.payment_id}
+    told |= {"amount": fetched.amount, "status": fetched.status}
+    if not await record_dispute(context, told):
+        found = await _payment(context, fetched.payment_id)  # the payment's own event may arrive later
+        if not found.ours or not await record_dispute(context, told):
             return NOT_OURS
-    return await _found(context, payment_id)
+    return await _found(context, fetched.payment_id)
 
 
 async def _found(context: BillingContext, payment_id: str) -> Found:

@@ -1,1 +1,1 @@
-"""Addresses and outbound proxies."""
+"""Addresses, outbound proxies, and the one HTTP client for URLs that tenants choose."""

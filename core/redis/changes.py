@@ -1,28 +1,22 @@
 """Cache invalidation between processes over Redis pub/sub. Redis down: entries live as long as their time to live.
 
-Every (re)connect invalidates everything, because messages may have been missed. An idle connection is pinged, because a
-frozen server or a network that drops packets does not close it.
+Every (re)connect invalidates everything, because messages may have been missed.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 from uuid import UUID
 
 from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeout
 
 from core.logs import get_logger
+from core.redis.channel import listen
 from core.tasks import end
 
 CHANNEL = "naka:changes"
 EVERYTHING = "*"
-_RETRY_S = 0.1
 _PUBLISH_S = 1  # a hanging Redis must not delay an answer
-_IDLE_S = 10.0
-_PONG_S = 2.0
 
 log = get_logger(__name__)
 
@@ -59,35 +53,21 @@ class Changes:
             await end(self._task)
 
     async def _listen(self) -> None:
-        while True:
-            try:
-                async with self._redis.pubsub() as pubsub:
-                    await pubsub.subscribe(CHANNEL)
-                    while True:
-                        message = await _next(pubsub)
-                        if message["type"] == "message":
-                            self._notify(_tenant(message["data"]))
-                        elif message["type"] == "subscribe":  # also sent when redis-py reconnects by itself
-                            self._notify(None)
-                            self.subscribed.set()
-            except (RedisError, OSError):
-                self.subscribed.clear()
-                await asyncio.sleep(_RETRY_S)
+        await listen(
+            self._redis,
+            CHANNEL,
+            lambda data: self._notify(_tenant(data)),
+            on_connect=self._connected,
+            on_loss=self.subscribed.clear,
+        )
+
+    def _connected(self) -> None:
+        self._notify(None)
+        self.subscribed.set()
 
     def _notify(self, tenant_id: UUID | None) -> None:
         for listener in self._listeners:
             listener(tenant_id)
-
-
-async def _next(pubsub: "PubSub") -> Any:
-    """Returns the next message, or the answer to a ping. Raises RedisError without an answer."""
-    message = await pubsub.get_message(timeout=_IDLE_S)
-    if message is None:
-        await pubsub.ping()
-        message = await pubsub.get_message(timeout=_PONG_S)
-    if message is None:
-        raise RedisTimeout("the connection is dead")
-    return message
 
 
 def _tenant(data: bytes) -> UUID | None:

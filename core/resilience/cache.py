@@ -25,6 +25,11 @@ class TtlCache(Generic[K, V]):
         self._loading: dict[K, asyncio.Task[V]] = {}
         self._generation = 0
 
+    @property
+    def generation(self) -> int:
+        """Another number after each invalidation; see `put`."""
+        return self._generation
+
     def get(self, key: K) -> V | None:
         """Returns the entry; None when missing or expired."""
         entry = self._entries.get(key)
@@ -33,8 +38,10 @@ class TtlCache(Generic[K, V]):
     async def load(self, key: K, fetch: Callable[[], Awaitable[V]]) -> V:
         """Returns the entry, or what `fetch` returns, cached unless invalidated meanwhile. Errors are not cached."""
         found = self.get(key)
-        if found is not None:
-            return found
+        return found if found is not None else await self.reload(key, fetch)
+
+    async def reload(self, key: K, fetch: Callable[[], Awaitable[V]]) -> V:
+        """Returns what `fetch` returns, in place of the entry; the entry stays if `fetch` fails."""
         task = self._loading.get(key)
         if task is None:
             with unbounded():  # other callers with later deadlines may wait for it
@@ -47,9 +54,7 @@ class TtlCache(Generic[K, V]):
         generation = self._generation
         value = await fetch()
         if generation == self._generation:
-            if len(self._entries) >= self._max_size:
-                self._entries.clear()
-            self._entries[key] = (time.monotonic() + self._ttl_s, value)
+            self.put(key, value)
         return value
 
     def _forget(self, key: K, task: asyncio.Task[V]) -> None:
@@ -57,6 +62,14 @@ class TtlCache(Generic[K, V]):
             del self._loading[key]
         if not task.cancelled():
             task.exception()  # retrieved, so that asyncio does not warn about it
+
+    def put(self, key: K, value: V, *, generation: int | None = None) -> None:
+        """Caches a value. `generation`: as before it was read; None: no invalidation can have outdated it."""
+        if generation not in (None, self._generation):
+            return
+        if len(self._entries) >= self._max_size:
+            self._entries.clear()
+        self._entries[key] = (time.monotonic() + self._ttl_s, value)
 
     def discard(self, key: K) -> None:
         """Drops one outdated entry; a load of it in progress is still cached."""

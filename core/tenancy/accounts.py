@@ -3,11 +3,12 @@
 Another tenant's id raises the same NotFound as an unknown id.
 """
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -24,7 +25,7 @@ from core.tenancy.derivation import (
     require_within,
 )
 from core.tenancy.keys import NewKey, generate_key
-from core.tenancy.models import ApiKey, Tenant, User
+from core.tenancy.models import ApiKey, Invitation, Issuer, Member, Tenant, User
 from core.tenancy.principal import Scope
 
 DEFAULT_SCOPES = (Scope.CHAT, Scope.USAGE_READ)
@@ -51,6 +52,22 @@ async def find_tenant(session: AsyncSession, tenant: UUID | str) -> Tenant:
     return found
 
 
+async def set_new_users(
+    session: AsyncSession, actor: Actor, tenant_id: UUID, *, makes_users: bool, new_users_per_minute: int
+) -> None:
+    """Sets whether a request that names an unknown user creates it, and how many users a minute at most."""
+    query = select(Tenant).where(Tenant.id == tenant_id).with_for_update(key_share=True)
+    tenant = (await session.scalars(query.execution_options(populate_existing=True))).one()
+    before = {"makes_users": tenant.makes_users, "new_users_per_minute": tenant.new_users_per_minute}
+    after = {"makes_users": makes_users, "new_users_per_minute": new_users_per_minute}
+    if before == after:
+        return
+    tenant.makes_users, tenant.new_users_per_minute = makes_users, new_users_per_minute
+    target = f"tenant:{tenant_id}"
+    record(session, actor, "tenant.new_users", tenant_id=tenant_id, target=target, before=before, after=after)
+    await session.flush()
+
+
 async def create_user(session: AsyncSession, actor: Actor, tenant_id: UUID, *, external_id: str) -> User:
     """Creates a user of the tenant. Raises NotFound for the tenant, Conflict when `external_id` is taken in it."""
     await find_tenant(session, tenant_id)
@@ -72,6 +89,23 @@ async def find_user(session: AsyncSession, user_id: UUID, *, tenant_id: UUID | N
     if found is None:
         raise NotFound("no such user")
     return found
+
+
+async def set_disabled(session: AsyncSession, actor: Actor, user: User, *, disabled: bool) -> None:
+    """Disables a user, or enables it again. Idempotent. Raises Invalid for an erased one, which stays disabled.
+
+    Once this is committed, no request opens for a disabled user, whatever key it came with.
+    """
+    locked = select(User).where(User.tenant_id == user.tenant_id, User.id == user.id).with_for_update()
+    found = (await session.scalars(locked.execution_options(populate_existing=True))).one()
+    if found.erased_at is not None:
+        raise Invalid("this user was erased")
+    if (found.disabled_at is not None) == disabled:
+        return
+    found.disabled_at = await session.scalar(select(func.clock_timestamp())) if disabled else None
+    await session.flush()
+    action = "user.disable" if disabled else "user.enable"
+    record(session, actor, action, tenant_id=found.tenant_id, target=f"user:{found.id}")
 
 
 async def create_key(
@@ -140,7 +174,7 @@ async def find_key(session: AsyncSession, key_id: UUID, *, tenant_id: UUID | Non
 
 
 async def revoke_key(session: AsyncSession, actor: Actor, key: ApiKey) -> None:
-    """Revokes the key. Idempotent.
+    """Revokes the key and the invitations made with it; a member whose key it is, is one no more. Idempotent.
 
     Once this is committed, no request opens with the key: the open share-locks the key's row, so it either committed
     before or sees the revocation.
@@ -150,12 +184,20 @@ async def revoke_key(session: AsyncSession, actor: Actor, key: ApiKey) -> None:
     before = describe_key(key)
     key.revoked_at = await session.scalar(select(func.clock_timestamp()))
     await session.flush()
+    of_key = update(Member).where(Member.tenant_id == key.tenant_id, Member.key_id == key.id)
+    await session.execute(of_key.where(Member.removed_at.is_(None)).values(removed_at=key.revoked_at))
+    invited = update(Invitation).where(Invitation.tenant_id == key.tenant_id, Invitation.actor == f"key:{key.id}")
+    pending = invited.where(Invitation.accepted_at.is_(None), Invitation.revoked_at.is_(None))
+    await session.execute(pending.values(revoked_at=key.revoked_at))
     _record(session, actor, "key.revoke", key, before)
 
 
-async def revoke_tree(session: AsyncSession, actor: Actor, key: ApiKey) -> list[ApiKey]:
+async def revoke_tree(
+    session: AsyncSession, actor: Actor, key: ApiKey, *, check: Callable[[ApiKey], None] | None = None
+) -> list[ApiKey]:
     """Revokes the key and every key derived from it; returns the keys revoked, the root first.
 
+    `check`: raises for a derived key that the caller may not end; the key's rights may have been lessened since.
     It searches until no derived key is left. Creating a key share-locks the parent, so a key created meanwhile is found
     by the next search, and none is created with a key revoked here.
     """
@@ -163,6 +205,8 @@ async def revoke_tree(session: AsyncSession, actor: Actor, key: ApiKey) -> list[
     await revoke_key(session, actor, key)
     while found := await find_tree(session, key):
         for derived in found:
+            if check is not None:
+                check(derived)
             await revoke_key(session, actor, derived)
         ended += found
     return ended
@@ -174,8 +218,12 @@ async def rotate_key(
     """Creates a successor with the same name, scopes, models and expiry.
 
     The old key ends after `overlap_s` seconds, or at its own expiry if that is sooner. Raises Invalid when the key has
-    ended, and ExceedsParentKey when the actor's key could not have created it.
+    ended or is a member's or an issuer's, which has no secret to replace, and ExceedsParentKey when the actor's key
+    could not have created it.
     """
+    of_others = (exists().where(table.tenant_id == key.tenant_id, table.key_id == key.id) for table in (Member, Issuer))
+    if await session.scalar(select(or_(*of_others))):
+        raise Invalid("this key belongs to a member or an issuer, and has no secret to rotate")
     now = await _now(session)
     if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
         raise Invalid("a revoked or expired key cannot be rotated")

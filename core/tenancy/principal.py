@@ -1,5 +1,6 @@
 """The principal of a request and its scopes. Pure."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
@@ -8,12 +9,31 @@ from core.errors import NakaError
 
 
 class Scope(StrEnum):
-    """The permissions of a key. `platform:admin` includes `tenant:admin`; no other scope includes another."""
+    """The permissions of a key. `platform:admin` includes the tenant's scopes, `tenant:admin` includes `tenant:read`.
+
+    `chat:as-user`: each request names the end user that it acts for. `tenant:read`: the usage of the whole tenant.
+    `tenant:members`: who else signs in to the tenant, which `tenant:admin` does not include.
+    """
 
     CHAT = "chat"
+    CHAT_AS_USER = "chat:as-user"
     USAGE_READ = "usage:read"
+    TENANT_READ = "tenant:read"
     TENANT_ADMIN = "tenant:admin"
+    TENANT_MEMBERS = "tenant:members"
     PLATFORM_ADMIN = "platform:admin"
+
+
+_INCLUDED_IN = {
+    Scope.TENANT_READ: frozenset({Scope.TENANT_ADMIN, Scope.PLATFORM_ADMIN}),
+    Scope.TENANT_ADMIN: frozenset({Scope.PLATFORM_ADMIN}),
+    Scope.TENANT_MEMBERS: frozenset({Scope.PLATFORM_ADMIN}),
+}
+
+
+def includes(scopes: Collection[str], scope: str) -> bool:
+    """Whether `scopes` contain a scope, or one that includes it."""
+    return scope in scopes or any(each in scopes for each in _INCLUDED_IN.get(Scope(scope), ()))
 
 
 class Unauthenticated(NakaError):
@@ -35,9 +55,21 @@ class Forbidden(NakaError):
         self.code = code
 
 
+class UserDisabled(Forbidden):
+    """The user that the request acts for was disabled or erased. `tenant_id`: for the tenant's count of refusals."""
+
+    def __init__(self, tenant_id: UUID | None = None) -> None:
+        super().__init__("This user is disabled. An admin of the account can enable it.", code="user_disabled")
+        self.tenant_id = tenant_id
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The owner of a valid key: tenant, user, scopes, and the models the key may use (None: any)."""
+    """The owner of a valid key, or the user that it acts for: scopes, and the models that it may use (None: any).
+
+    Only of a short-lived token or a JWT: `tags` of all its requests, and `budget`, what the requests of `token_id` may
+    use in its life, by meter (spend in micro-USD).
+    """
 
     tenant_id: UUID
     user_id: UUID
@@ -47,12 +79,26 @@ class Principal:
     expires_at_ms: int | None = None
     key_prefix: str = field(default="", compare=False)
     """The part of the key shown in logs."""
+    tags: tuple[tuple[str, str], ...] = ()
+    token_id: str = ""
+    budget: tuple[tuple[str, int], ...] = ()
+    is_delegated: bool = False
+    """Whether a key acts for a user here: a short-lived token, a JWT, a user that the request names."""
+
+    def may(self, scope: Scope) -> bool:
+        """Whether the key has `scope`, or one that includes it."""
+        return includes(self.scopes, scope)
 
     def require(self, scope: Scope) -> None:
         """Raises Forbidden when the key lacks `scope`."""
-        if scope in self.scopes or (scope == Scope.TENANT_ADMIN and Scope.PLATFORM_ADMIN in self.scopes):
+        if self.may(scope):
             return
         raise Forbidden(f"This key lacks the permission {scope.value}.")
+
+    def require_any(self, *scopes: Scope) -> None:
+        """Raises Forbidden when the key has none of `scopes`; the message names the first."""
+        if self.scopes.isdisjoint(scopes):
+            self.require(scopes[0])
 
     def allows_model(self, model: str) -> bool:
         """Whether the key may use the model."""

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.ids import uuid7
@@ -48,12 +48,35 @@ async def begin_session(session: AsyncSession, principal: Principal, *, ttl_s: i
     return token
 
 
-async def end_session(session: AsyncSession, token: str) -> tuple[UUID, UUID] | None:
-    """Ends a session and returns its tenant, whose caches must be invalidated, and its key; None if it had ended."""
-    ended = update(WebSession).where(WebSession.hash == hash_token(token), WebSession.ended_at.is_(None))
+async def end_session(session: AsyncSession, hashed: bytes) -> tuple[UUID, UUID] | None:
+    """Ends the session of a token's hash; returns its tenant, whose caches must be invalidated, and its key.
+
+    None if it had ended.
+    """
+    ended = update(WebSession).where(WebSession.hash == hashed, WebSession.ended_at.is_(None))
     returned = ended.values(ended_at=func.clock_timestamp()).returning(WebSession.tenant_id, WebSession.key_id)
     found = (await session.execute(returned)).one_or_none()
     return None if found is None else (found.tenant_id, found.key_id)
+
+
+async def end_sessions(session: AsyncSession, tenant_id: UUID, key_id: UUID) -> int:
+    """Ends every session of a key, whose tenant's caches must be invalidated; returns how many ended."""
+    running = update(WebSession).where(*_running(tenant_id, key_id)).values(ended_at=func.clock_timestamp())
+    return len((await session.scalars(running.returning(WebSession.id))).all())
+
+
+async def count_sessions(session: AsyncSession, tenant_id: UUID, key_id: UUID) -> int:
+    """Returns the number of running sessions of a key."""
+    return await session.scalar(select(func.count(WebSession.id)).where(*_running(tenant_id, key_id))) or 0
+
+
+def _running(tenant_id: UUID, key_id: UUID) -> tuple[ColumnElement[bool], ...]:
+    return (
+        WebSession.tenant_id == tenant_id,
+        WebSession.key_id == key_id,
+        WebSession.ended_at.is_(None),
+        WebSession.expires_at > func.clock_timestamp(),
+    )
 
 
 async def prune_sessions(connection: Any) -> None:

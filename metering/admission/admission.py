@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Protocol
 from uuid import UUID
 
@@ -24,12 +25,16 @@ from metering.admission.postgres_grants import PostgresGrants
 from metering.admission.rebuild import Rebuilder
 from metering.admission.redis_grants import RedisGrants
 from metering.admission.redis_pipeline import RedisUnavailable
+from metering.budgets.tag_limits import TagLimitCache
 from metering.pricing.price import STANDARD, Modifiers
 from metering.pricing.price_list import PriceList
 from metering.pricing.tokens import bound_of_count
+from metering.quota.budgets import Budget
 from metering.quota.limits import EffectiveLimit, Entitlement
 from metering.quota.query import Answer, Grant, Mend, QuotaQuery, Refused, Retry
-from metering.quota.refusal_words import wallet_words, words_of
+from metering.quota.refusal_words import budget_words, wallet_words, words_of
+from metering.tags.resolution import TagResolver
+from metering.tags.tags import NO_TAGS, RequestTags, Tags
 
 _TRIES = 12
 _AGAIN_S = 0.05
@@ -55,7 +60,7 @@ class AdmissionRequest:
     can make. `features`: those that the plan has to allow. `further_models`: those that may be charged beside `model`;
     key and plan have to allow each (the caller checks the key). `may_choose_model`: the provider may choose others.
     `further_output`: the most output tokens beside `max_tokens`, of other models and of earlier attempts. The hold has
-    the dearest rates of all of them.
+    the dearest rates of all of them. `tags`: checked, with those of the principal (`metering.tags.tags.merged`).
     """
 
     model: str
@@ -71,6 +76,7 @@ class AdmissionRequest:
     may_choose_model: bool = False
     further_output: int = 0
     of_count: Callable[[int], int] = int
+    tags: Tags = ()
 
 
 class QuotaExceeded(NakaError):
@@ -81,7 +87,7 @@ class QuotaExceeded(NakaError):
     """
 
     def __init__(
-        self, message: str, *, code: str, retry_after_s: int, limit: EffectiveLimit | None, used: int = 0
+        self, message: str, *, code: str, retry_after_s: int, limit: EffectiveLimit | Budget | None, used: int = 0
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -137,6 +143,8 @@ class Admission:
     breaker: Breaker
     entitlements: Entitlements
     prices: PriceList
+    tags: TagResolver
+    tag_limits: TagLimitCache
     rules: AdmissionRules
     counted: dict[UUID, list[float]] = field(default_factory=dict, init=False)
     """The times of the last exact counts, by tenant."""
@@ -170,6 +178,7 @@ class Admission:
 
     async def _query(self, principal: Principal, request: AdmissionRequest, *, min_epoch: int = 0) -> QuotaQuery:
         smallest = request.smallest_output
+        tags = await self._tags(principal, request)
         return QuotaQuery(
             principal=principal,
             model=request.model,
@@ -186,7 +195,15 @@ class Admission:
             further_models=request.further_models,
             may_choose_model=request.may_choose_model,
             further_output=request.further_output,
+            tags=tags,
+            budgets=await self.tag_limits.budgets(principal, tags.added_up),
         )
+
+    async def _tags(self, principal: Principal, request: AdmissionRequest) -> RequestTags:
+        if not request.tags and not principal.token_id:
+            return NO_TAGS
+        today = date.fromisoformat(self.redis_grants.today.name)
+        return await self.tags.resolve(principal, request.tags, today)
 
     async def _ask(self, query: QuotaQuery, attempt: _Attempt) -> Answer:
         """The answer of the store that admits this tenant, as far as this process knows; a Retry is mended.
@@ -260,6 +277,8 @@ class Admission:
 
 def _refusal(refused: Refused, entitlement: Entitlement) -> NakaError:
     """The error of a refusal: which limit, and when to come back."""
+    if refused.budget is not None:
+        return _budget_refusal(refused, refused.budget)
     limit = None if refused.limit is None else entitlement.limits[refused.limit]
     if limit is not None and limit.is_wallet and refused.cause != "held":
         return PaymentRequired(wallet_words(refused, limit), code="wallet_empty")
@@ -271,3 +290,17 @@ def _refusal(refused: Refused, entitlement: Entitlement) -> NakaError:
     code = {"held": "too_many_at_once" if limit is None else "held"}.get(refused.cause, "limit_reached")
     used = 0 if limit is None else limit.in_unit(refused.used)
     return QuotaExceeded(message, code=code, retry_after_s=wait_s, limit=limit, used=used)
+
+
+def _budget_refusal(refused: Refused, budget: Budget) -> NakaError:
+    """The error of a refusal by a budget of a tag or a token."""
+    message = budget_words(refused, budget)
+    if refused.cause == "never":
+        return TooLarge(message)
+    return QuotaExceeded(
+        message,
+        code="held" if refused.cause == "held" else "budget_exhausted",
+        retry_after_s=max(1, ceil_div(refused.ends_ms - refused.now_ms, 1000)),
+        limit=budget,
+        used=budget.in_unit(refused.used),
+    )

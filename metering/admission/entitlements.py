@@ -29,8 +29,10 @@ from metering.sql import load
 _EMPTY = Schedule()
 _LIMITS = msgspec.json.Decoder(tuple[Limit, ...])
 _User = tuple[UUID, UUID]
-LimitSource = Literal["set", "plan", "default"]
-"""The source of limits: set for the user or the tenant, given by its plan, or the settings (without a plan)."""
+LimitSource = Literal["set", "users", "plan", "default"]
+"""The source of limits: set for the user or the tenant, for all its users, given by its plan, or the settings."""
+ALL_USERS = UUID(int=0)
+"""The `subject_id` of the limits of a tenant's users that have no set of their own."""
 
 
 class Entitlements:
@@ -81,7 +83,7 @@ class Entitlements:
             plan=self._defaults if projected.limits is None else projected.limits,
             plan_version=projected.plan_version,
             defaults=self._defaults,
-            user=sets.get(user),
+            user=sets.get(user) or sets.get((user[0], ALL_USERS)),
             tenant=sets.get((user[0], user[0])),
             read_epoch=projected.epoch,
         )
@@ -107,10 +109,13 @@ class _Projected:
 async def read_limits(
     session: AsyncSession, tenant_id: UUID, subject_id: UUID, *, defaults: PlanLimits = NO_PLAN
 ) -> tuple[LimitSet, LimitSource]:
-    """The limits of a user, or of the tenant itself (`subject_id` is its id), and their source."""
+    """The limits of a user, of the tenant itself (`subject_id` is its id) or of `ALL_USERS`, and their source."""
     row = await session.get(LimitRow, (tenant_id, subject_id))
     if row is not None:
         return _limit_set(row), "set"
+    for_all = None if subject_id in (tenant_id, ALL_USERS) else await session.get(LimitRow, (tenant_id, ALL_USERS))
+    if for_all is not None:
+        return _limit_set(for_all), "users"
     plan = await session.get(EntitlementRow, tenant_id)
     is_on_plan = plan is not None and bool(plan.plan_version)
     given = msgspec.convert(plan.limits, PlanLimits) if plan is not None and is_on_plan else defaults
@@ -120,7 +125,7 @@ async def read_limits(
 async def set_limits(
     session: AsyncSession, actor: Actor, tenant_id: UUID, subject_id: UUID, limits: LimitSet
 ) -> LimitSet | None:
-    """Replaces the limits of a user, or of the tenant itself (`subject_id` is its id). Returns the previous ones.
+    """Replaces the limits of a user, of the tenant itself (`subject_id` is its id) or of `ALL_USERS`; returns the old.
 
     Notify `core.redis.changes` after the commit.
     """
@@ -129,9 +134,10 @@ async def set_limits(
     values: dict[str, Any] = {"limits": msgspec.to_builtins(limits.limits), "concurrency": limits.concurrency}
     statement = insert(LimitRow).values(tenant_id=tenant_id, subject_id=subject_id, **values)
     await session.execute(statement.on_conflict_do_update(index_elements=["tenant_id", "subject_id"], set_=values))
-    target = f"tenant:{tenant_id}" if subject_id == tenant_id else f"user:{subject_id}"
+    target = f"tenant:{tenant_id}" if subject_id in (tenant_id, ALL_USERS) else f"user:{subject_id}"
+    action = "limits.replace" if subject_id != ALL_USERS else "user_limits.replace"
     was, after = None if before is None else msgspec.to_builtins(before), msgspec.to_builtins(limits)
-    record(session, actor, "limits.replace", tenant_id=tenant_id, target=target, before=was, after=after)
+    record(session, actor, action, tenant_id=tenant_id, target=target, before=was, after=after)
     return before
 
 

@@ -12,7 +12,7 @@ passed (`Rebuilder.rebuild_tenant`). Postgres unreachable: `Unavailable`, nothin
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from uuid import UUID
 
@@ -23,14 +23,16 @@ from core.logs import get_logger
 from core.postgres.connection import Connection
 from core.postgres.url import PostgresUrl
 from core.resilience.outage import COLLISIONS, STORE_ERRORS, is_outage, is_undone
-from core.tenancy.principal import Unauthenticated
+from core.tenancy.principal import Unauthenticated, UserDisabled
 from metering.admission.snapshot import names_at, read_snapshot
+from metering.budgets.usage import TagWindow, lock_budgets, read_usage, states_of
 from metering.journal.group_commit import GroupCommitter, Poisoned
 from metering.journal.in_flight import InFlight
-from metering.journal.journal import open_batch, void_unknown
-from metering.quota.counters import ScopeCounters
-from metering.quota.decision import decide, room
-from metering.quota.query import Answer, Grant, QuotaQuery, Refused, Retry
+from metering.journal.journal import Opened, open_batch, refusal_reasons, void_unknown
+from metering.quota.budgets import BudgetState, BudgetWindow
+from metering.quota.counters import ScopeCounters, WindowState
+from metering.quota.decision import decide, fit_budgets, room
+from metering.quota.query import Answer, Grant, QuotaQuery, QuotaTerms, Refused, Retry
 from metering.quota.schedule import Period
 from metering.quota.windows import Calendar
 from metering.sql import load
@@ -126,7 +128,7 @@ class PostgresGrants:
         """One try. A granted request is in flight (`InFlight`) and open; if the caller leaves first, nobody runs it.
 
         Raises PaymentRequired, Forbidden, UnknownModel, Unauthenticated when the key was revoked meanwhile,
-        Unavailable.
+        UserDisabled, Unavailable.
         """
         pending = _Pending(query)
         try:
@@ -152,7 +154,7 @@ class PostgresGrants:
         """
         try:
             while group and not await self._transaction(connection, group):
-                group = [one for one in group if not isinstance(one.answer, Unauthenticated)]
+                group = [one for one in group if not isinstance(one.answer, Unauthenticated | UserDisabled)]
         except STORE_ERRORS as error:
             collided = isinstance(error, COLLISIONS)
             if is_outage(error) and not is_undone(error):
@@ -172,7 +174,7 @@ class PostgresGrants:
                 group[0].answer = Poisoned("the journal refuses this row")
 
     async def _transaction(self, connection: Connection, group: list[_Pending]) -> bool:
-        """Answers the queries of one tenant. False: rolled back, since a key was revoked whose grant took room."""
+        """Answers the queries of one tenant. False: rolled back, since a key or user ended whose grant took room."""
         transaction = connection.transaction()
         await transaction.start()
         try:
@@ -183,18 +185,24 @@ class PostgresGrants:
             with contextlib.suppress(*STORE_ERRORS):
                 await transaction.rollback()
             raise
-        revoked = [one for one, grant in granted if grant.request.id not in opened]
-        if not revoked:
+        ended = [(one, grant.request) for one, grant in granted if grant.request.id not in opened]
+        if not ended:
             await transaction.commit()
             return True
         await transaction.rollback()
         self._forget(*group)
-        for one in revoked:
-            one.answer = Unauthenticated()
+        reasons = await refusal_reasons(connection, [request for _, request in ended])
+        for one, request in ended:
+            is_disabled = reasons[request.key_id, request.user_id] is Opened.USER_DISABLED
+            one.answer = UserDisabled(request.tenant_id) if is_disabled else Unauthenticated()
         return False
 
     async def _decide(self, connection: Connection, group: list[_Pending]) -> list[tuple[_Pending, Grant]]:
-        """Answers each query under the tenant's lock; returns the grants."""
+        """Answers each query under the tenant's lock; returns the grants.
+
+        The locks of budgets come first, as where Redis grants (`metering.budgets.opens`).
+        """
+        await _lock_budgets(connection, group)
         tenant_id, take_over = group[0].tenant_id, any(one.query.redis_unreachable for one in group)
         (row,) = await connection.fetch(load("fallback_enter"), tenant_id, take_over, self._dwell_s)
         self.note_fallback(tenant_id, row["fallback_s"])
@@ -243,6 +251,13 @@ class PostgresGrants:
             one.granted.clear()
 
 
+async def _lock_budgets(connection: Connection, group: list[_Pending]) -> None:
+    """Locks the budgets of all queries; a tag has one lock, whatever the window."""
+    tags = {(one.tenant_id, budget.key, budget.value) for one in group for budget in one.query.budgets}
+    if tags:
+        await lock_budgets(connection, tags)
+
+
 class _LockedTenant:
     """One tenant under its lock: its counters, and each grant on top of them."""
 
@@ -253,6 +268,7 @@ class _LockedTenant:
         self._epoch = epoch
         self._now_ms = now_ms
         self._counters: dict[UUID | None, ScopeCounters] = {}
+        self._usage: dict[TagWindow, WindowState] = {}
 
     async def answer(self, query: QuotaQuery) -> Grant | Refused:
         """The grant, which counts from now on, or the refusal. Raises PaymentRequired, Forbidden, UnknownModel.
@@ -262,7 +278,8 @@ class _LockedTenant:
         terms = query.terms(self._now_ms, self._calendar)
         user_id, periods = query.principal.user_id, query.timeline.periods
         user, tenant = await self._read(user_id, periods), await self._read(None, periods)
-        granted = decide(query, terms, user, tenant, self._now_ms)
+        budgets = query.budget_windows(terms, self._now_ms)
+        granted = await self._decide(query, terms, user, tenant, budgets)
         if isinstance(granted, Refused):
             return granted
         held_output = granted + query.further_output
@@ -270,7 +287,9 @@ class _LockedTenant:
         amounts = (query.prompt_bound, held_output, query.web_searches, held_nano_usd)
         user, tenant = user.with_hold(*amounts), tenant.with_hold(*amounts)
         self._counters[user_id], self._counters[None] = user, tenant
-        return query.grant(
+        for window in {TagWindow.of(self._tenant_id, one) for one in budgets}:
+            self._usage[window] = self._usage[window].with_hold((1, *amounts))
+        grant = query.grant(
             terms,
             id=uuid7(self._now_ms),
             epoch=self._epoch,
@@ -278,6 +297,30 @@ class _LockedTenant:
             output_tokens=granted,
             room=room(terms.entitlement, user, tenant),
         )
+        return replace(grant, budgets=states_of(self._tenant_id, budgets, self._usage))
+
+    async def _decide(
+        self,
+        query: QuotaQuery,
+        terms: QuotaTerms,
+        user: ScopeCounters,
+        tenant: ScopeCounters,
+        budgets: tuple[BudgetWindow, ...],
+    ) -> int | Refused:
+        """The output tokens to grant under the budgets and all limits, or the refusal."""
+        if budgets:
+            most = fit_budgets(query, terms, await self._states(budgets), self._now_ms)
+            if isinstance(most, Refused):
+                return most
+            query = replace(query, max_tokens=most)
+        return decide(query, terms, user, tenant, self._now_ms)
+
+    async def _states(self, budgets: tuple[BudgetWindow, ...]) -> tuple[BudgetState, ...]:
+        """The budgets with all grants before; their locks are held."""
+        missing = {TagWindow.of(self._tenant_id, one) for one in budgets} - self._usage.keys()
+        if missing:
+            self._usage |= await read_usage(self._connection.fetch, missing)
+        return states_of(self._tenant_id, budgets, self._usage)
 
     async def _read(self, user_id: UUID | None, periods: Sequence[Period]) -> ScopeCounters:
         if user_id not in self._counters:

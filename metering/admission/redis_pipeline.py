@@ -1,4 +1,4 @@
-"""The one connection to Redis that admission uses. All calls that wait go out in the next pipeline.
+"""The one connection to Redis of one use, such as admission. All calls that wait go out in the next pipeline.
 
 One connection, because an epoch belongs to one run of one Redis: the run id is read at each connect, on the connection
 that the scripts then run on, and goes into a call when it is sent. So no script gets the run id of another server.
@@ -55,9 +55,9 @@ class Script:
     digest: str
 
 
-def load_script(name: str) -> Script:
-    """Reads a script of `metering/admission/lua`."""
-    text = (_LUA / f"{name}.lua").read_bytes()
+def load_script(name: str, folder: Path = _LUA) -> Script:
+    """Reads a script of a folder, by default `metering/admission/lua`."""
+    text = (folder / f"{name}.lua").read_bytes()
     return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 
@@ -71,7 +71,7 @@ class _Call:
 
 
 class RedisPipeline:
-    """Calls scripts and commands in the order of the requests. One per process."""
+    """Calls scripts and commands in the order of the requests. One per process and use."""
 
     def __init__(
         self, url: str, *, timeout_s: float, breaker: Breaker | None = None, probe_s: float = _PROBE_S

@@ -28,6 +28,7 @@ class Opened(Enum):
     OPEN = "open"
     EPOCH_MOVED = "epoch"
     KEY_ENDED = "key"
+    USER_DISABLED = "user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +91,7 @@ class Journal:
         await self.settlements.stop()
 
     async def _open(self, connection: Connection, batch: list[OpenRequest]) -> list[Opened | InFallback]:
-        opened = await open_batch(connection, batch, self.process_id)
-        refused = [request for request in batch if request.id not in opened]
-        reasons = await _refusal_reasons(connection, refused) if refused else {}
-        return [Opened.OPEN if request.id in opened else reasons[request.key_id] for request in batch]
+        return await open_or_explain(connection, batch, self.process_id)
 
     async def _open_in_doubt(self, connection: Connection, batch: list[OpenRequest]) -> list[Opened | InFallback]:
         """The answers of a batch whose connection broke: rows that were not committed become void, and ask again."""
@@ -105,22 +103,35 @@ class Journal:
         return [Settled.NOW if settlement.id in settled else Settled.BEFORE for settlement in batch]
 
 
+async def open_or_explain(connection: Any, batch: Sequence[OpenRequest], process_id: UUID) -> list[Opened | InFallback]:
+    """Opens the requests whose epoch, key and user are valid; why the others were not opened."""
+    opened = await open_batch(connection, batch, process_id)
+    refused = [request for request in batch if request.id not in opened]
+    reasons = await refusal_reasons(connection, refused) if refused else {}
+    return [Opened.OPEN if request.id in opened else reasons[request.key_id, request.user_id] for request in batch]
+
+
 async def open_batch(connection: Any, batch: Sequence[OpenRequest], process_id: UUID) -> set[UUID]:
-    """Opens the requests whose epoch and key are valid, on an asyncpg connection; returns their ids."""
+    """Opens the requests whose epoch, key and user are valid, on an asyncpg connection; returns their ids."""
     return {row["id"] for row in await connection.fetch(load("open"), *_columns(_OPEN, batch), process_id)}
 
 
-async def _refusal_reasons(connection: Any, requests: Sequence[OpenRequest]) -> dict[UUID, Opened | InFallback]:
-    """The reason why requests were not opened, by key."""
-    columns = _columns(("tenant_id", "key_id", "opened_at"), requests)
-    reasons: dict[UUID, Opened | InFallback] = {}
+async def refusal_reasons(
+    connection: Any, requests: Sequence[OpenRequest]
+) -> dict[tuple[UUID, UUID], Opened | InFallback]:
+    """The reason why requests were not opened, by key and user."""
+    columns = _columns(("tenant_id", "key_id", "user_id", "opened_at"), requests)
+    reasons: dict[tuple[UUID, UUID], Opened | InFallback] = {}
     for row in await connection.fetch(load("not_opened"), *columns):
+        whose = row["key_id"], row["user_id"]
         if not row["key_is_good"]:
-            reasons[row["key_id"]] = Opened.KEY_ENDED
+            reasons[whose] = Opened.KEY_ENDED
+        elif not row["user_is_good"]:
+            reasons[whose] = Opened.USER_DISABLED
         elif row["fallback_s"] is None:
-            reasons[row["key_id"]] = Opened.EPOCH_MOVED
+            reasons[whose] = Opened.EPOCH_MOVED
         else:
-            reasons[row["key_id"]] = InFallback(row["fallback_s"])
+            reasons[whose] = InFallback(row["fallback_s"])
     return reasons
 
 

@@ -41,7 +41,10 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """A granted request to be opened, in the order of `open.sql`. Times in milliseconds since 1970."""
+    """A granted request to be opened, in the order of `open.sql`. Times in milliseconds since 1970.
+
+    `tags`: a JSON object of all of its tags. `tag_keys`: those that are added up, joined by commas.
+    """
 
     tenant_id: UUID
     id: UUID
@@ -59,6 +62,8 @@ class OpenRequest:
     held_output_tokens: int
     held_nano_usd: int
     held_web_searches: int = 0
+    tags: str | None = None
+    tag_keys: str | None = None
 
     @property
     def opened_at(self) -> datetime:

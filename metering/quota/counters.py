@@ -37,6 +37,10 @@ class WindowState:
         numbers = tuple(int(number) for number in _WINDOW.unpack(packed))
         return cls(numbers[: len(NO_COUNTS)], numbers[len(NO_COUNTS) :])
 
+    def with_hold(self, amounts: Sequence[int]) -> "WindowState":
+        """The window after one more hold of these amounts (`HELD`)."""
+        return WindowState(self.used, tuple(a + b for a, b in zip(self.held, amounts, strict=True)))
+
 
 @dataclass(frozen=True, slots=True)
 class ScopeCounters:
@@ -53,13 +57,7 @@ class ScopeCounters:
     def with_hold(self, prompt: int, output: int, web_searches: int, nano_usd: int) -> "ScopeCounters":
         """The counters after one more hold, in all windows."""
         more = (1, prompt, output, web_searches, nano_usd)
-        return ScopeCounters(
-            self.active + 1,
-            tuple(
-                WindowState(window.used, tuple(a + b for a, b in zip(window.held, more, strict=True)))
-                for window in self.windows
-            ),
-        )
+        return ScopeCounters(self.active + 1, tuple(window.with_hold(more) for window in self.windows))
 
 
 @dataclass(frozen=True, slots=True)

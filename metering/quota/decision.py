@@ -5,8 +5,10 @@ a large request takes half of the room. A property test holds this module and th
 against each other.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from metering.quota.budgets import Budget, BudgetState
 from metering.quota.counters import ScopeCounters, WindowState
 from metering.quota.limits import WINDOWS, BillMeter, EffectiveLimit, Entitlement, LimitScope, Meter
 from metering.quota.query import QuotaQuery, QuotaTerms, Refused
@@ -27,16 +29,28 @@ def decide(
             cause = "never" if most == 0 else "held"
             return _refused(now_ms, _No(cause, None, now_ms + _MOMENT_MS), counters.active, of_user=of_user)
     windows = {LimitScope.USER: user.windows, LimitScope.TENANT: tenant.windows}
-    granted = _fit_all(_SizedQuery(query, terms, query.prompt_bound), windows, now_ms)
-    if not isinstance(granted, _No):
-        return granted
-    likely = _SizedQuery(query, terms, query.prompt_likely)
-    worth_counting = query.prompt_likely < query.prompt_bound and not isinstance(_fit_all(likely, windows, now_ms), _No)
-    used = 0
-    if granted.limit is not None:
-        limit = entitlement.limits[granted.limit]
-        used, _ = measure(limit, windows[limit.scope][WINDOWS.index(limit.window)])
-    return _refused(now_ms, granted, used, worth_counting=worth_counting)
+    ends = terms.window_ends_ms(now_ms)
+    checked = [
+        _Checked(limit, windows[limit.scope][WINDOWS.index(limit.window)], ends[limit.window])
+        for limit in entitlement.limits
+    ]
+    return _decide(query, terms, checked, now_ms)
+
+
+def fit_budgets(query: QuotaQuery, terms: QuotaTerms, budgets: Sequence[BudgetState], now_ms: int) -> int | Refused:
+    """The output tokens that fit the budgets of the query, at most those that it asks for, or the refusal."""
+    checked = [_Checked(one.budget, one.state, one.window.ends_ms) for one in budgets]
+    answer = _decide(query, terms, checked, now_ms)
+    if isinstance(answer, Refused) and answer.limit is not None:
+        return replace(answer, limit=None, budget=budgets[answer.limit].budget)
+    return answer
+
+
+def fits_budget(one: BudgetState, amounts: Sequence[int]) -> bool:
+    """Whether a hold of these amounts (`counters.HELD`) fits the rest of a budget. What takes nothing always does."""
+    used, held = count(one.budget.meter, one.state)
+    _, asked = count(one.budget.meter, WindowState(held=tuple(amounts)))
+    return asked == 0 or used + held + asked <= one.budget.bound
 
 
 def room(entitlement: Entitlement, user: ScopeCounters, tenant: ScopeCounters) -> tuple[int, ...]:
@@ -49,7 +63,7 @@ def room(entitlement: Entitlement, user: ScopeCounters, tenant: ScopeCounters) -
     return tuple(rooms)
 
 
-def measure(limit: EffectiveLimit, window: WindowState) -> tuple[int, int]:
+def measure(limit: EffectiveLimit | Budget, window: WindowState) -> tuple[int, int]:
     """(used, held) of a limit's meter in its window. A charge holds the most that the running requests can cost."""
     if not isinstance(limit.meter, BillMeter):
         return count(limit.meter, window)
@@ -76,6 +90,20 @@ def count(meter: Meter, window: WindowState) -> tuple[int, int]:
     }[meter]
 
 
+def budget_room(one: BudgetState) -> int:
+    """The rest of a budget, in its counting unit."""
+    return one.budget.bound - sum(count(one.budget.meter, one.state))
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A limit, its window, and the end of the window."""
+
+    limit: EffectiveLimit | Budget
+    window: WindowState
+    ends_ms: int
+
+
 @dataclass(frozen=True, slots=True)
 class _No:
     cause: str
@@ -100,7 +128,7 @@ class _SizedQuery:
         """A room of which half is all that is asked: more of it changes nothing."""
         return 2 * self.query.max_tokens
 
-    def fits(self, limit: EffectiveLimit, window: WindowState) -> tuple[int, int, int]:
+    def fits(self, limit: EffectiveLimit | Budget, window: WindowState) -> tuple[int, int, int]:
         """The output tokens that fit an empty window, a window without its holds, and the window; -1: not even 0."""
         if isinstance(limit.meter, BillMeter):
             own = Pending(self.prompt, self.query.further_output, self.query.web_searches)
@@ -137,18 +165,28 @@ class _SizedQuery:
         return (room - fixed) // each if each else self.enough
 
 
-def _fit_all(sized: _SizedQuery, windows: dict[LimitScope, tuple[WindowState, ...]], now_ms: int) -> int | _No:
+def _decide(query: QuotaQuery, terms: QuotaTerms, checked: Sequence[_Checked], now_ms: int) -> int | Refused:
+    granted = _fit_all(_SizedQuery(query, terms, query.prompt_bound), checked, now_ms)
+    if not isinstance(granted, _No):
+        return granted
+    likely = _SizedQuery(query, terms, query.prompt_likely)
+    worth_counting = query.prompt_likely < query.prompt_bound and not isinstance(_fit_all(likely, checked, now_ms), _No)
+    used = 0
+    if granted.limit is not None:
+        used, _ = measure(checked[granted.limit].limit, checked[granted.limit].window)
+    return _refused(now_ms, granted, used, worth_counting=worth_counting)
+
+
+def _fit_all(sized: _SizedQuery, checked: Sequence[_Checked], now_ms: int) -> int | _No:
     """The grant under all limits, or the limit that refuses it."""
-    ends = sized.terms.window_ends_ms(now_ms)
     if_idle, at_once = sized.query.max_tokens, sized.enough
     spent, tightest = _No("used", None, 0), None
-    for index, limit in enumerate(sized.terms.entitlement.limits):
-        empty, idle, now = sized.fits(limit, windows[limit.scope][WINDOWS.index(limit.window)])
-        ends_ms = ends[limit.window]
+    for index, one in enumerate(checked):
+        empty, idle, now = sized.fits(one.limit, one.window)
         if empty < sized.smallest:
-            return _No("never", index, ends_ms)
-        if idle < sized.smallest and ends_ms > spent.ends_ms:
-            spent = _No("used", index, ends_ms)
+            return _No("never", index, one.ends_ms)
+        if idle < sized.smallest and one.ends_ms > spent.ends_ms:
+            spent = _No("used", index, one.ends_ms)
         if_idle = min(if_idle, idle)
         if now < at_once:
             at_once, tightest = now, index

@@ -65,6 +65,16 @@ _QUOTA_UNITS: dict[Meter | BillMeter, str] = {
 _COUNTED_IN: dict[Meter | BillMeter, int] = {Meter.SPEND: NANO_USD_PER_MICRO_USD, BillMeter.CHARGE: PAISE}
 
 
+def counting_unit(meter: Meter | BillMeter) -> int:
+    """The counts of a window in one unit of a limit: 1,000 nano-USD in a micro-USD."""
+    return _COUNTED_IN.get(meter, 1)
+
+
+def quota_unit(meter: Meter | BillMeter) -> str:
+    """The quota unit of a meter in the RateLimit-Policy header."""
+    return _QUOTA_UNITS.get(meter, "tokens")
+
+
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """At most `limit` of `meter` in each `window`; spend in micro-USD."""
 
@@ -148,7 +158,7 @@ class EffectiveLimit:
     @property
     def bound(self) -> int:
         """The limit in the unit that windows count in."""
-        return self.limit * _COUNTED_IN.get(self.meter, 1)
+        return self.limit * counting_unit(self.meter)
 
     @property
     def name(self) -> str:
@@ -158,15 +168,15 @@ class EffectiveLimit:
     @property
     def unit(self) -> str:
         """The quota unit of the RateLimit-Policy header."""
-        return _QUOTA_UNITS.get(self.meter, "tokens")
+        return quota_unit(self.meter)
 
     def in_unit(self, counted: int) -> int:
         """A count in the unit of `limit`, rounded up."""
-        return ceil_div(counted, _COUNTED_IN.get(self.meter, 1))
+        return ceil_div(counted, counting_unit(self.meter))
 
     def room_in_unit(self, room: int) -> int:
         """The rest of a window in the unit of `limit`, rounded down."""
-        return room // _COUNTED_IN.get(self.meter, 1)
+        return room // counting_unit(self.meter)
 
     @property
     def packed(self) -> list[object]:

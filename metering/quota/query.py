@@ -13,10 +13,14 @@ from core.errors import PaymentRequired
 from core.tenancy.principal import Forbidden, Principal
 from metering.journal.records import OpenRequest
 from metering.pricing.price import STANDARD, Modifiers, Price, PriceBook
+from metering.quota.budgets import Budget, BudgetState, BudgetWindow
 from metering.quota.limits import Entitlement
 from metering.quota.schedule import Timeline, period_at, resumes, window_of
 from metering.quota.windows import Calendar, Window, WindowKind, minute_window
+from metering.tags.tags import NO_TAGS, RequestTags
 
+_LIFE_MS = 3_600_000
+"""The life of a token's budget from now on, if the token does not say."""
 LARGE_OUTPUT = 16_384
 """A request for more output tokens than this takes only a part of the room that is left: docs/decisions/0014."""
 
@@ -60,8 +64,8 @@ class QuotaQuery:
     `prompt_likely`: the probable size of the prompt. `smallest_output`: the fewest output tokens worth a grant.
     `features`: those that the plan has to allow. `further_models`: those that may answer beside `model`;
     `may_choose_model`: the provider may choose others. `further_output`: what they may write beside the grant.
-    `ttl_ms`: how long the request may run. `redis_unreachable`: this process cannot reach Redis, so Postgres takes the
-    tenant over.
+    `budgets`: those of its tags and of its token. `ttl_ms`: how long the request may run. `redis_unreachable`: this
+    process cannot reach Redis, so Postgres takes the tenant over.
     """
 
     principal: Principal
@@ -81,6 +85,8 @@ class QuotaQuery:
     further_models: tuple[str, ...] = ()
     may_choose_model: bool = False
     further_output: int = 0
+    tags: RequestTags = NO_TAGS
+    budgets: tuple[Budget, ...] = ()
 
     def terms(self, at_ms: int, calendar: Calendar) -> QuotaTerms:
         """The terms of a moment.
@@ -125,6 +131,24 @@ class QuotaQuery:
         prompts, outputs, searches = zip(*rates, strict=True)
         return max(prompts), max(outputs), max(searches)
 
+    def budget_windows(self, terms: QuotaTerms, at_ms: int) -> tuple[BudgetWindow, ...]:
+        """The windows of its budgets at a moment that the terms cover."""
+        if not self.budgets:
+            return ()
+        ends = terms.window_ends_ms(at_ms)
+        names = {
+            WindowKind.MINUTE: minute_window(at_ms).name,
+            WindowKind.DAY: terms.day.name,
+            WindowKind.PERIOD: terms.period.name,
+        }
+        life_ends_ms = self.principal.expires_at_ms or at_ms + _LIFE_MS
+        return tuple(
+            BudgetWindow(budget, "", life_ends_ms)
+            if budget.window is None
+            else BudgetWindow(budget, names[budget.window], ends[budget.window])
+            for budget in self.budgets
+        )
+
     def grant(
         self,
         terms: QuotaTerms,
@@ -156,6 +180,8 @@ class QuotaQuery:
             held_output_tokens=held_output,
             held_nano_usd=terms.nano_usd(self.prompt_bound, held_output, self.web_searches),
             held_web_searches=self.web_searches,
+            tags=self.tags.as_json,
+            tag_keys=self.tags.joined_keys,
         )
         window_ends_ms = tuple(ends[limit.window] for limit in terms.entitlement.limits)
         return Grant(
@@ -176,7 +202,7 @@ class Grant:
 
     `room`: what is left of each limit of the entitlement after this hold, in its counting unit. `holds_expired`: some
     hold may be past its deadline. `modifiers`: of the price, as the request asks for them. `further_output`: what of
-    the held output is for other models.
+    the held output is for other models. `budgets`: each with this hold.
     """
 
     request: OpenRequest
@@ -187,6 +213,7 @@ class Grant:
     holds_expired: bool = False
     modifiers: Modifiers = STANDARD
     further_output: int = 0
+    budgets: tuple[BudgetState, ...] = ()
 
     @property
     def output_tokens(self) -> int:
@@ -198,9 +225,9 @@ class Grant:
 class Refused:
     """`cause`: `used`, `held` (by requests that still run), or `never` (an empty window would not fit it).
 
-    `limit` is the index of the limit, or None for a concurrency (`of_user` says whose). `worth_counting`: the probable
-    size of the prompt would fit. `used`: without holds, in the limit's counting unit; running requests for a
-    concurrency. `epoch`: of the counters in Redis; None for Postgres's own, under the tenant's lock.
+    `limit` is the index of the limit, or None for a concurrency (`of_user` says whose) and for a `budget`.
+    `worth_counting`: the probable size of the prompt would fit. `used`: without holds, in the limit's counting unit;
+    running requests for a concurrency. `epoch`: of the counters in Redis; None for Postgres's own.
     """
 
     now_ms: int
@@ -212,6 +239,7 @@ class Refused:
     holds_expired: bool
     used: int
     epoch: int | None = field(default=None, compare=False)
+    budget: Budget | None = None
 
 
 class Mend(Enum):

@@ -5,6 +5,7 @@ Spend is the provider's cost, which a tenant may not see: such a limit is a budg
 
 from core.figures import grouped
 from core.money import ceil_div
+from metering.quota.budgets import Budget
 from metering.quota.limits import BillMeter, EffectiveLimit, LimitScope, Meter
 from metering.quota.query import Refused
 from metering.quota.windows import WindowKind
@@ -15,6 +16,7 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 _PAISE = 100
 _BUDGET = "budget for model usage"
 _WHEN_ENDED = "Try again when one of them has ended."
+_RAISE_BUDGET = "To continue before, an admin of your account can raise this budget."
 
 
 def words_of(refused: Refused, limit: EffectiveLimit | None) -> str:
@@ -32,7 +34,31 @@ def words_of(refused: Refused, limit: EffectiveLimit | None) -> str:
             return f"{whose.capitalize()} running requests hold the rest of {span} {_all(limit)}{used}. {_WHEN_ENDED}"
         case _:
             who = "You've" if is_user else "Your account has"
-            return f"{who} {_used(limit, limit.in_unit(refused.used))} {_reset(refused, limit)}. {_what_to_do(limit)}"
+            used = _used(limit, limit.in_unit(refused.used))
+            return f"{who} {used} {_reset(refused, limit.window)}. {_what_to_do(limit)}"
+
+
+def budget_words(refused: Refused, budget: Budget) -> str:
+    """The message when a budget refuses. It names the key of the tag, and never its value."""
+    of_token = budget.is_of_token
+    who = "This token" if of_token else f"Requests with this {budget.key} tag"
+    span = "its" if budget.window is None else _SPANS[budget.window]
+    if refused.cause == "never":
+        each = "" if budget.window is None else f" per {_EACH[budget.window]}"
+        whose = "this token's" if of_token else f"the {budget.key} tag's"
+        most = f"{_BUDGET if _is_hidden(budget) else f'limit of {_all(budget)}'}{each}"
+        return f"This request is too large for {whose} {most}. Shorten it, or ask for a shorter answer."
+    if refused.cause == "held":
+        used = "" if _is_hidden(budget) else f"; {_amount(budget, budget.in_unit(refused.used))} used"
+        running = "Running requests of this token" if of_token else f"Running requests with this {budget.key} tag"
+        return f"{running} hold the rest of {span} {_all(budget)}{used}. {_WHEN_ENDED}"
+    has = "has" if of_token else "have"
+    if budget.window is None:
+        return f"{who} {has} {_used_of(budget, budget.in_unit(refused.used), span)}. Use a new token."
+    resets = "It resets" if _is_hidden(budget) else "They reset"
+    spent = f"{who} {has} {_used_of(budget, budget.in_unit(refused.used), span)}. {resets}"
+    more = "Try again then." if budget.window is WindowKind.MINUTE else _RAISE_BUDGET
+    return f"{spent} {_reset(refused, budget.window)}. {more}"
 
 
 def wallet_words(refused: Refused, limit: EffectiveLimit) -> str:
@@ -53,17 +79,21 @@ def _at_once(refused: Refused) -> str:
 
 def _used(limit: EffectiveLimit, used: int) -> str:
     """A sentence about the usage, and the subject of the next sentence."""
-    span, they = _SPANS[limit.window], "It resets" if _is_hidden(limit) or _is_money(limit) else "They reset"
+    they = "It resets" if _is_hidden(limit) or _is_money(limit) else "They reset"
+    return f"{_used_of(limit, used, _SPANS[limit.window])}. {they}"
+
+
+def _used_of(limit: EffectiveLimit | Budget, used: int, span: str) -> str:
     if _is_hidden(limit):
-        return f"used {span} {_BUDGET}, or what is left is too little for this request. {they}"
+        return f"used {span} {_BUDGET}, or what is left is too little for this request"
     if used >= limit.limit:
-        return f"used {span} {_all(limit)}. {they}"
-    return f"used {_amount(limit, used)} of {span} {_all(limit)}, and this request needs more than the rest. {they}"
+        return f"used {span} {_all(limit)}"
+    return f"used {_amount(limit, used)} of {span} {_all(limit)}, and this request needs more than the rest"
 
 
-def _reset(refused: Refused, limit: EffectiveLimit) -> str:
+def _reset(refused: Refused, window: WindowKind) -> str:
     wait_s = max(1, ceil_div(refused.ends_ms - refused.now_ms, 1000))
-    match limit.window:
+    match window:
         case WindowKind.MINUTE:
             return f"in {wait_s} s"
         case WindowKind.DAY:
@@ -87,15 +117,15 @@ def _what_to_do(limit: EffectiveLimit) -> str:
     return "To continue before, an admin of your account can choose a larger plan."
 
 
-def _is_hidden(limit: EffectiveLimit) -> bool:
+def _is_hidden(limit: EffectiveLimit | Budget) -> bool:
     return limit.meter is Meter.SPEND
 
 
-def _is_money(limit: EffectiveLimit) -> bool:
+def _is_money(limit: EffectiveLimit | Budget) -> bool:
     return limit.meter is BillMeter.CHARGE
 
 
-def _all(limit: EffectiveLimit) -> str:
+def _all(limit: EffectiveLimit | Budget) -> str:
     """The whole limit: `1,500 tokens`, `₹5,000 of overage`."""
     if _is_hidden(limit):
         return _BUDGET
@@ -104,7 +134,7 @@ def _all(limit: EffectiveLimit) -> str:
     return f"{_amount(limit, limit.limit)} {limit.meter.value.replace('_', ' ')}"
 
 
-def _amount(limit: EffectiveLimit, value: int) -> str:
+def _amount(limit: EffectiveLimit | Budget, value: int) -> str:
     if not _is_money(limit):
         return grouped(value)
     whole, paise = divmod(value, _PAISE)

@@ -15,7 +15,7 @@ from core.ids import uuid7_floor
 from metering.counts import REPORTED_COLUMNS
 
 ROLLUP, METERS, REDIS, OPEN = "rollup", "meters", "redis", "open"
-DAILY, MONTHLY, BY_DAY = "usage_daily", "usage_monthly", "usage_by_day"
+DAILY, MONTHLY, BY_DAY, BY_TAG = "usage_daily", "usage_monthly", "usage_by_day", "usage_by_tag"
 CHECKS = {
     ROLLUP: "the rollups are what rows and entries add up to",
     METERS: "the meters are what rows and entries add up to",

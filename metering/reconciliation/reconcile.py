@@ -182,7 +182,7 @@ def _days(tenant_id: UUID, month: Month) -> tuple[Any, ...]:
 
 def _rollup(tenant_id: UUID, row: Any) -> Drift:
     """The drift of a row; its subject names the key, and the rollup unless it is the daily one."""
-    columns = ("rollup", "user_id", "day", "period_id", "key_id", "model")
+    columns = ("rollup", "user_id", "day", "period_id", "key_id", "model", "tag_key", "tag_value")
     subject = {name.removesuffix("_id"): str(row[name]) for name in columns if row.get(name) is not None}
     if subject["rollup"] == DAILY:
         del subject["rollup"]

@@ -19,11 +19,11 @@ from core.tenancy.audit import Actor
 from metering.adjustments.ledger import SHARD, retry_collisions
 from metering.counts import COUNT_COLUMNS, REPORTED_COLUMNS
 from metering.journal.epoch import move_epoch
-from metering.reconciliation.drifts import BY_DAY, DAILY, MONTHLY, MOST_KEPT, Drift, Month
+from metering.reconciliation.drifts import BY_DAY, BY_TAG, DAILY, MONTHLY, MOST_KEPT, Drift, Month
 from metering.reconciliation.reconcile import is_archived, meter_drifts, rollup_drifts
 from metering.sql import load
 
-_ORDER = (BY_DAY, MONTHLY, DAILY)
+_ORDER = (BY_DAY, MONTHLY, DAILY, BY_TAG)
 """The lock order of `naka_add_usage`, so that a repair and a settlement do not deadlock."""
 
 
@@ -41,7 +41,8 @@ async def repair_rollup(connections: Connections, actor: Actor, tenant_id: UUID,
             some = [drift for drift in drifts if drift.subject.get("rollup", DAILY) == rollup]
             if some:
                 where = (tenant_id, SHARD, rollup)
-                await connection.execute(load("repair_rollup"), *where, *_keys(some), *_missing(some, REPORTED_COLUMNS))
+                added = *_keys(some), *_missing(some, REPORTED_COLUMNS), *_tags(some)
+                await connection.execute(load("repair_rollup"), *where, *added)
         if drifts:
             await _record(connection, actor, tenant_id, "usage.repair_rollup", drifts)
         return len(drifts)
@@ -103,15 +104,20 @@ async def _exclusively(connections: Connections, tenant_id: UUID, repair: Callab
 
 
 def _keys(drifts: Sequence[Drift]) -> list[list[Any]]:
-    """The users, days, periods, API keys and models. Users and API keys are absent, and null, in `usage_by_day`."""
+    """The users, days, periods, API keys and models. What a rollup does not have is null."""
     subjects = [drift.subject for drift in drifts]
     return [
         [subject.get("user") for subject in subjects],
         [date.fromisoformat(subject["day"]) for subject in subjects],
         [subject["period"] for subject in subjects],
         [subject.get("key") for subject in subjects],
-        [subject["model"] for subject in subjects],
+        [subject.get("model") for subject in subjects],
     ]
+
+
+def _tags(drifts: Sequence[Drift]) -> list[list[str | None]]:
+    """The tag keys and values; null in all rollups but `usage_by_tag`."""
+    return [[drift.subject.get(name) for drift in drifts] for name in ("tag_key", "tag_value")]
 
 
 def _missing(drifts: Sequence[Drift], names: Sequence[str]) -> list[list[int]]:

@@ -49,6 +49,7 @@ class RequestFilter(UsageFilter):
     key_id: UUID | None = None
     model: str | None = None
     state: str | None = None
+    tag: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,9 @@ def _query_of(wanted: RequestFilter) -> KeysetQuery:
         sift.append(lambda columns: columns.key_id == wanted.key_id)
     if wanted.model is not None:
         sift.append(lambda columns: columns.model == wanted.model)
+    if wanted.tag is not None:
+        key, value = wanted.tag
+        sift.append(lambda columns: columns.tags[key].astext == value)
     is_open = UsageRequest.state == literal_column("'open'")  # a literal, so that every plan may use the partial index
     if wanted.state not in (None, "open"):
         sift.append(lambda columns: columns.state == wanted.state)

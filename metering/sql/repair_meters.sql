@@ -8,6 +8,6 @@ WITH repairs AS (
   SELECT $1::uuid, id, 'repair', period_id, $14, $15, {counts} FROM repairs
 )
 SELECT naka_add_usage(
-         array_agg(ROW($1::uuid, NULL, NULL, period_id, NULL, NULL, {counts}, 0)::naka_usage_0012),
+         array_agg(ROW($1::uuid, NULL, NULL, period_id, NULL, NULL, {counts}, 0, NULL, NULL)::naka_usage_0015),
          $2::smallint, ARRAY['usage_meters'])
   FROM repairs

@@ -16,7 +16,7 @@ revision = "0012"
 down_revision = "0011"
 
 _NEW = ("thinking_tokens", "web_searches")
-_COUNTS = (*COUNTS[:-1], *_NEW, COUNTS[-1])
+NINE = (*COUNTS[:-1], *_NEW, COUNTS[-1])
 _TYPE = "naka_usage_0012"
 _COUNTED = (
     "usage_requests",
@@ -34,7 +34,7 @@ _ADD_HELD = "ADD COLUMN held_web_searches bigint, ADD COLUMN modifiers text"
 _DROP_HELD = "DROP COLUMN held_web_searches, DROP COLUMN modifiers"
 
 # Every request needs these tables: a lock that is waited for stops admission, so it is waited for briefly, many times.
-_LOCK = f"""
+LOCK = f"""
 DO $$
 BEGIN
   PERFORM set_config('lock_timeout', '100ms', true);
@@ -50,7 +50,7 @@ BEGIN
 END
 $$
 """
-_DETACHED_MONTHS = """
+DETACHED_MONTHS = """
 DO $$
 DECLARE
   part regclass;
@@ -89,12 +89,12 @@ _FACTORS = (
 
 def upgrade() -> None:
     """Adds the columns under one lock, so that no statement sees some of them."""
-    op.execute(_LOCK)
+    op.execute(LOCK)
     _change_counts(_ADD, _ADD_HELD)
     op.execute(_KINDS.format(kinds=f"{_OLD_KINDS}, 'iteration'"))
-    op.execute(type_of(_TYPE, _COUNTS))
-    op.execute(function_of(_TYPE, _COUNTS))
-    op.execute(detach_month(_COUNTS))
+    op.execute(type_of(_TYPE, NINE))
+    op.execute(function_of(_TYPE, NINE))
+    op.execute(detach_month(NINE))
     op.execute(_PRICES)
     _set_factors(_BATCH)
     for factors, models in _FACTORS:
@@ -103,7 +103,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drops everything again; fails if there are entries of iterations, whose usage older versions cannot show."""
-    op.execute(_LOCK)
+    op.execute(LOCK)
     op.execute("ALTER TABLE prices DROP COLUMN factors, DROP COLUMN web_search_rate")
     op.execute(detach_month())
     op.execute(f"DROP FUNCTION naka_add_usage({_TYPE}[], smallint, text[])")
@@ -113,7 +113,7 @@ def downgrade() -> None:
 
 
 def _change_counts(change: str, change_held: str) -> None:
-    op.execute(_DETACHED_MONTHS.replace("CHANGE", f"{change}, {change_held}"))
+    op.execute(DETACHED_MONTHS.replace("CHANGE", f"{change}, {change_held}"))
     for table in _COUNTED:
         op.execute(f"ALTER TABLE {table} {change}{f', {change_held}' if table == 'usage_requests' else ''}")
 

@@ -6,8 +6,15 @@ triggers refuse every change of them. Rows from before the ledger get entries of
 
 from alembic import op
 
+from core.errors import NakaError
+
 revision = "0014"
 down_revision = "0013"
+
+
+class RowsRefused(NakaError):
+    """Rows that the constraints of this revision don't allow: their table, ids, and the rule."""
+
 
 _COLUMNS = """
 ALTER TABLE bills
@@ -49,6 +56,41 @@ _KEYS = (
     ("wallet_entries", "of_id", "wallet_entries", "id"),
 )
 """Each with the tenant. Checked at the commit, so that rows of one transaction may come in any order."""
+_RULES = (
+    ("bills", "id", "number IS NOT NULL AND issued_ms IS NULL", "a numbered document has no date"),
+    ("bills", "id", "kind = 'credit_note' AND refers_to IS NULL", "a credit note names no bill"),
+    (
+        "bills",
+        "id",
+        "credited_paise NOT BETWEEN 0 AND greatest(total_paise, 0)",
+        "credited_paise is above the total",
+    ),
+    ("bills", "id", "paid_paise < 0", "paid_paise is negative"),
+    (
+        "bills",
+        "id",
+        "CASE WHEN kind IN ('credit_note', 'refund_voucher') THEN total_paise > 0 ELSE total_paise < 0 END",
+        "total_paise has the wrong sign",
+    ),
+    ("charges", "id", "amount_paise <= 0", "amount_paise is not positive"),
+    (
+        "payments",
+        "razorpay_id",
+        "applied_paise < 0 OR excess_paise < 0 OR applied_paise + excess_paise > amount_paise",
+        "applied_paise and excess_paise are not parts of amount_paise",
+    ),
+    (
+        "payments",
+        "razorpay_id",
+        "refunded_paise NOT BETWEEN 0 AND amount_paise",
+        "refunded_paise is above the amount",
+    ),
+    ("refunds", "id", "amount_paise <= 0", "amount_paise is not positive"),
+)
+"""Table, the column that names a row, the condition of a row that breaks a rule of `_CHECKS`, and that in words."""
+_IDS = {"payments": "razorpay_id", "disputes": "razorpay_id"}
+_NAMED = 5
+"""Rows of one kind that the error names."""
 _KEPT = """
     kind, period_id, seq, starts_ms, ends_ms, subscription_id, plan_code, plan_version, lines, taken, taxable_paise,
     supply, tax, total_paise, customer, supplier, number, refers_to, created_ms, issued_ms
@@ -130,7 +172,9 @@ ALTER TABLE billing_findings DROP COLUMN resolved
 
 
 def upgrade() -> None:
-    """Books what exists, then adds the constraints and triggers."""
+    """Books what exists, then adds the constraints and triggers. Raises RowsRefused."""
+    if not op.get_context().as_sql:
+        _refuse_rows()
     _execute(_COLUMNS)
     for opening in (_OPEN_BILLS, _OPEN_PAYMENTS, _OPEN_REFUNDS, _OPEN_DISPUTES):
         op.execute(opening)
@@ -155,6 +199,30 @@ def downgrade() -> None:
         op.execute(f"ALTER TABLE {table} DROP CONSTRAINT {_name(table, column)}")
     op.execute("DELETE FROM ledger_entries WHERE kind = 'opening'")
     _execute(_OLD)
+
+
+def _refuse_rows() -> None:
+    """Names the rows that break a rule, before anything is changed. Raises RowsRefused."""
+    connection, faults = op.get_bind(), list[str]()
+    missing = [(table, _IDS.get(table, "id"), *_without(table, *key)) for table, *key in _KEYS]
+    for table, name, condition, words in (*_RULES, *missing):
+        query = f"SELECT tenant_id, {name} FROM {table} WHERE {condition} ORDER BY 1, 2 LIMIT {_NAMED + 1}"  # noqa: S608 - constants
+        rows = connection.exec_driver_sql(query).all()
+        if rows:
+            named = ", ".join(f"{row_id} (tenant {tenant_id})" for tenant_id, row_id in rows[:_NAMED])
+            faults.append(f"{table}: {words}: {named}{' and more' if len(rows) > _NAMED else ''}")
+    if faults:
+        raise RowsRefused(
+            "this version's ledger refuses rows of billing; nothing was changed. Correct them, then migrate again:\n"
+            + "\n".join(faults)
+        )
+
+
+def _without(table: str, column: str, target: str, key: str) -> tuple[str, str]:
+    """The condition of a row that names no row of `target`, and that in words."""
+    same = f"other.tenant_id = {table}.tenant_id AND other.{key} = {table}.{column}"
+    condition = f"{column} IS NOT NULL AND NOT EXISTS (SELECT FROM {target} AS other WHERE {same})"
+    return condition, f"{column} names no row of {target}"
 
 
 def _name(table: str, column: str) -> str:

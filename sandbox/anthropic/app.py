@@ -6,7 +6,7 @@ serves bypass Starlette's middleware, which would hide the server's own `send`.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -139,16 +139,20 @@ class Simulator(Starlette):
         """Check a messages request and read its script; raises `ApiError`."""
         request = read_messages(call.body, call.head)
         asked = read_asked(request)
+        if asked.script.stall_after is not None and not self._strikes(asked.script):
+            asked = replace(asked, script=msgspec.structs.replace(asked.script, stall_after=None, fail_times=None))
         if request.fields.thread is None:
             return request, asked
         return self._threads.continued(request, asked.script), asked
 
     def _fail(self, script: Script) -> None:
         """Raise the scripted HTTP error, if this request is to fail."""
-        if script.status is None:
-            return
-        if script.fail_times is None or self.ledger.fail(script.ref or "", script.fail_times):
+        if script.status is not None and self._strikes(script):
             raise _scripted_error(script, script.status)
+
+    def _strikes(self, script: Script) -> bool:
+        """Count a request that is to fail or to stall; whether it does."""
+        return script.fail_times is None or self.ledger.fail(script.ref or "", script.fail_times)
 
     def _open(self, request: Request, answer: Answer, request_id: str, message_id: str) -> Entry:
         """Write the entry of an accepted messages request."""

@@ -131,7 +131,7 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     status: Status | None = None
     """Answer with this HTTP error."""
     fail_times: Size | None = None
-    """Do so only the first N times that this `ref` asks; null: always."""
+    """Do so, or stall, only the first N times that this `ref` asks; null: always."""
     error_type: str | None = None
     """The type in the error body or event; null: the one that belongs to `status`, else `overloaded_error`."""
     error_message: str | None = None
@@ -172,8 +172,8 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def __post_init__(self) -> None:
         """Refuse what could not mean anything."""
-        if self.fail_times is not None and (self.ref is None or self.status is None):
-            raise ValueError("fail_times needs ref and status")
+        if self.fail_times is not None and (self.ref is None or (self.status is None) == (self.stall_after is None)):
+            raise ValueError("fail_times needs ref, and either status or stall_after")
         if self.turns is not None and any(turn.turns is not None for turn in self.turns):
             raise ValueError("turns within turns")
 

@@ -9,7 +9,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,15 +92,17 @@ class Stack:
             raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()}") from None
         return json.loads(found) if found else None
 
-    def chat(self, account: Account, message: str = "hello", /, **script: Any) -> None:
+    def chat(self, account: Account, message: str = "hello", /, tags: Mapping[str, str] = {}, **script: Any) -> None:
         """Sends a message and reads the whole answer; `script` is for the simulator."""
-        with self.asking(account, message, **script) as answer:
+        with self.asking(account, message, tags, **script) as answer:
             assert b"event: done" in answer.read()
 
     @contextmanager
-    def asking(self, account: Account, message: str = "hello", /, **script: Any) -> Iterator[HTTPResponse]:
+    def asking(
+        self, account: Account, message: str = "hello", /, tags: Mapping[str, str] = {}, **script: Any
+    ) -> Iterator[HTTPResponse]:
         """Sends a message; disconnects at the end of the block if the answer was not read."""
-        data = json.dumps({"message": scripted(message, **script)}).encode()
+        data = json.dumps({"message": scripted(message, **script), **({"tags": tags} if tags else {})}).encode()
         headers = account.headers | {"content-type": "application/json"}
         with urllib.request.urlopen(urllib.request.Request(f"{self.url}/chat", data, headers), timeout=60) as answer:
             yield answer

@@ -110,6 +110,38 @@ def test_example_client_is_let_in_from_its_origin(
     assert watch.hosts == {stack.url.removeprefix("http://"), client_origin.removeprefix("http://")}
 
 
+def test_example_of_a_websocket_asks_twice_on_one_connection(
+    tab: "Page", watch: Watch, client_origin: str, stack: Stack, account: Account
+) -> None:
+    opened = list[str]()
+    tab.on("websocket", lambda socket: opened.append(socket.url))
+    tab.goto(f"{client_origin}/websocket.html")
+    tab.get_by_label("Server").fill(stack.url)
+    tab.get_by_label("API key").fill(account.key)
+    for text in (ANSWER, "And once more."):
+        client_asks(tab, scripted(text=text))
+        tab.wait_for_function("(end) => document.querySelector('output').textContent === end", arg=text)
+    stack.books(lambda books: books.settled(account, 2))
+    assert opened == [f"{stack.url.replace('http', 'ws')}/chat"], "one connection, and no key in its URL"
+    assert [line for line in watch.console if "404" not in line] == []
+
+    tab.reload()
+    tab.get_by_label("Server").fill(stack.url)
+    tab.get_by_label("API key").fill("nk_live_wrong")
+    client_asks(tab, "hello")
+    tab.get_by_role("status").get_by_text("[401 Unauthorized: A valid API key is required.]").wait_for()
+
+
+def test_a_websocket_of_another_origin_is_not_let_in(
+    tab: "Page", client_origin: str, stack: Stack, account: Account
+) -> None:
+    tab.goto(f"{client_origin.replace('localhost', '127.0.0.1')}/websocket.html")
+    tab.get_by_label("Server").fill(stack.url)
+    tab.get_by_label("API key").fill(account.key)
+    client_asks(tab, "hello")
+    tab.get_by_role("status").get_by_text("[the server refused the connection]").wait_for()
+
+
 def test_another_origin_is_not_let_in(tab: "Page", client_origin: str, stack: Stack, account: Account) -> None:
     tab.goto(f"{client_origin.replace('localhost', '127.0.0.1')}/client.html")
     tab.get_by_label("Server").fill(stack.url)

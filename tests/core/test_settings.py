@@ -15,6 +15,7 @@ from core.settings import (
     SettingsError,
     read_settings,
 )
+from core.settings.sign_in import SANDBOX_OIDC_CLIENT_SECRET
 
 GOOD = {
     "NAKA_ENV": "production",
@@ -206,3 +207,37 @@ def test_the_bodies_of_messages_fit_the_memory_for_bodies(monkeypatch: pytest.Mo
     assert little.messages_body_max_bytes == 16_000_000
     with pytest.raises(ValueError, match="REQUEST_BODIES_MAX_BYTES"):
         settings(monkeypatch, REQUEST_BODIES_MAX_BYTES="16000000", MESSAGES_BODY_MAX_BYTES="16000001")
+
+
+OIDC = {
+    "OIDC_ISSUER": "https://login.example",
+    "OIDC_CLIENT_ID": "naka",
+    "OIDC_CLIENT_SECRET": "s3cret",
+    "PUBLIC_URL": "https://naka.example/",
+}
+
+
+def test_people_may_sign_in_at_a_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = settings(monkeypatch, **OIDC, OIDC_NAME="Our directory", OIDC_ALLOWED_DOMAINS="@Acme.example, b.example.")
+    found.require_servers()
+    assert found.public_url == "https://naka.example"
+    assert found.oidc_allowed_domains == ("acme.example", "b.example")
+    assert found.oidc_shown_name == "Our directory"
+    assert settings(monkeypatch, **OIDC, OIDC_NAME=None).oidc_scopes == ("openid", "email", "profile")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"OIDC_CLIENT_ID": None}, "not set: OIDC_CLIENT_ID"),
+        ({"OIDC_CLIENT_SECRET": SANDBOX_OIDC_CLIENT_SECRET}, "OIDC_CLIENT_SECRET is the simulator's"),
+        ({"PUBLIC_URL": None}, "not set: PUBLIC_URL"),
+        ({"PUBLIC_URL": "http://naka.example"}, "PUBLIC_URL must be https"),
+        ({"OIDC_ISSUER": "http://login.example"}, "OIDC_ISSUER must be https"),
+        ({"OIDC_ROLE_CLAIM": "roles"}, "are set together"),
+        ({"OIDC_SCOPES": "email"}, "OIDC_SCOPES must contain openid"),
+    ],
+)
+def test_an_incomplete_provider(monkeypatch: pytest.MonkeyPatch, changed: dict[str, str | None], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        settings(monkeypatch, **{**OIDC, **changed}).require_servers()

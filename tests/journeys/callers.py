@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 
 from tests.harness import Account, Api, Simulator
-from tests.journeys.forms import CHAT, Form
+from tests.journeys.forms import CHAT, Form, SocketForm
 
 _ARRIVAL_S = 0.3
 """Time in which what was sent is read, on a busy machine."""
@@ -24,10 +24,15 @@ class Caller:
         self._writer = writer
 
     @classmethod
-    async def ask(cls, api: Api, account: Account, message: str, form: Form = CHAT) -> "Caller":
+    async def ask(cls, api: Api, account: Account, message: str, form: Form = CHAT, *, more: bytes = b"") -> "Caller":
+        """Sends a request; `more`: further lines of its head."""
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
-        writer.write(form.request(account, message))
-        return cls(reader, writer)
+        caller = cls(reader, writer)
+        if isinstance(form, SocketForm):
+            writer.write(form.handshake(account))
+            await caller.hears("\r\n\r\n")
+        writer.write(form.request(account, message).replace(b"\r\n", b"\r\n" + more, 1))
+        return caller
 
     async def hears(self, words: str) -> None:
         """Returns once the words arrived."""
@@ -37,7 +42,7 @@ class Caller:
     async def rest(self) -> str:
         """Returns everything until the server closes the connection."""
         async with asyncio.timeout(20):
-            said = (await self._reader.read()).decode()
+            said = (await self._reader.read()).decode(errors="replace")  # a WebSocket's frames have binary heads
         self._writer.close()
         await self._writer.wait_closed()
         return said

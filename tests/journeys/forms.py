@@ -1,6 +1,6 @@
-"""The three forms of a metered request: `/chat`, and `/v1/messages` streamed and whole. One kit of tests runs for all.
+"""The forms of a metered request: `/chat` in five, `/v1/messages` streamed and whole. One kit of tests runs for all.
 
-A fault is named by its status and code on `/chat`; `Form.told` says what the same fault is on `/v1/messages`.
+A fault is named by its status and code on `/chat`; `Form.assert_told` says what the same fault is in each form.
 """
 
 import json
@@ -9,6 +9,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 
 from tests.answers import Answer, parse_sse, read_answer
 from tests.harness import Account
@@ -32,22 +35,33 @@ class Form:
     name: str
     path: str = "/v1/messages"
     streams: bool = True
+    accept: str = "*/*"
 
     @property
     def is_chat(self) -> bool:
-        """Whether it is `/chat`."""
-        return self.path == "/chat"
+        """Whether it is a form of `/chat`, where errors are problems."""
+        return self.path.startswith("/chat")
+
+    @property
+    def has_head(self) -> bool:
+        """Whether a head tells the client that the answer begins."""
+        return self.streams
+
+    @property
+    def refusal_head(self) -> str:
+        """The beginning of a 503 that `Caller.rest` returns."""
+        return "http/1.1 503 "
 
     def body(self, message: str, **more: Any) -> dict[str, Any]:
         """The request's body."""
         if self.is_chat:
             return {"message": message, **more}
-        turns = [{"role": "user", "content": message}]
+        turns: list[dict[str, Any]] = [{"role": "user", "content": message}]
         return {"model": MODEL, "max_tokens": MAX_TOKENS, "messages": turns, "stream": self.streams, **more}
 
     async def ask(self, http: httpx2.AsyncClient, account: Account, message: str = "hello", **more: Any) -> Answer:
         """Sends a message and reads the whole answer."""
-        headers = account.headers if self.is_chat else {**account.headers, "anthropic-version": "2023-06-01"}
+        headers = {**account.headers, "anthropic-version": "2023-06-01", "accept": self.accept}
         async with http.stream("POST", self.path, json=self.body(message, **more), headers=headers) as response:
             return self.read(response, await response.aread())
 
@@ -56,7 +70,7 @@ class Form:
         body = json.dumps(self.body(message)).encode()
         head = (
             f"POST {self.path} HTTP/1.1\r\nhost: naka\r\nauthorization: Bearer {account.key}\r\n"
-            f"anthropic-version: 2023-06-01\r\nconnection: {connection}\r\n"
+            f"anthropic-version: 2023-06-01\r\nconnection: {connection}\r\naccept: {self.accept}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
@@ -118,8 +132,149 @@ def _read_events(answer: Answer, body: bytes) -> None:
                 pass
 
 
+class PlainForm(Form):
+    """`Accept: text/plain`: an answer that fails has no last chunk."""
+
+    async def ask(self, http: httpx2.AsyncClient, account: Account, message: str = "hello", **more: Any) -> Answer:
+        headers = {**account.headers, "accept": self.accept}
+        async with http.stream("POST", self.path, json=self.body(message, **more), headers=headers) as response:
+            if response.status_code != httpx2.codes.OK:
+                return read_answer(response, await response.aread())
+            assert response.headers["content-type"] == "text/plain; charset=utf-8"
+            answer = Answer(response.status_code, response.headers)
+            try:
+                async for chunk in response.aiter_raw():
+                    answer.raw += chunk
+                answer.done = True
+            except httpx2.RemoteProtocolError:
+                pass
+            answer.pieces = [answer.raw.decode()]
+            return answer
+
+    def frame_end(self, text: str) -> str:
+        return text
+
+    def assert_told(self, answer: Answer, status: int, code: str, *, started: bool) -> None:
+        if started:
+            assert (answer.status, answer.done, answer.error) == (200, False, None)
+        else:
+            super().assert_told(answer, status, code, started=False)
+
+
+class JsonForm(Form):
+    """`Accept: application/json`: one object with the text and its usage."""
+
+    def read(self, response: httpx2.Response, body: bytes) -> Answer:
+        answer = Answer(response.status_code, response.headers, raw=body)
+        told = json.loads(body)
+        if response.status_code != httpx2.codes.OK:
+            answer.error = told
+            return answer
+        assert response.headers["content-type"] == "application/json"
+        assert told["request_id"] == response.headers["x-request-id"]
+        answer.pieces, answer.done, answer.end = [told.pop("text")], True, told
+        return answer
+
+
+class UiForm(Form):
+    """`/chat/ui`: the UI message stream of the Vercel AI SDK."""
+
+    def body(self, message: str, **more: Any) -> dict[str, Any]:
+        turns = [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": message}]}]
+        return {"id": "c1", "messages": turns, "trigger": "submit-message", **more}
+
+    def frame_end(self, text: str) -> str:
+        return json.dumps(text, ensure_ascii=False)[1:] + "}"
+
+    def read(self, response: httpx2.Response, body: bytes) -> Answer:
+        if response.status_code != httpx2.codes.OK:
+            return read_answer(response, body)
+        assert response.headers["x-vercel-ai-ui-message-stream"] == "v1"
+        answer = Answer(response.status_code, response.headers, raw=body)
+        events = parse_sse(body)
+        assert events.pop() == ("message", "[DONE]")
+        parts = [json.loads(data) for _, data in events]
+        kinds = [part["type"] for part in parts]
+        end = ["finish-step", "finish"] if kinds[-1] == "finish" else ["error"]
+        deltas = ["text-delta"] * kinds.count("text-delta")
+        text = ["text-start", *deltas, "text-end"] if "text-start" in kinds else []
+        assert kinds == ["start", "start-step", *text, *end]
+        assert parts[0]["messageId"] == response.headers["x-request-id"]
+        answer.pieces = [part["delta"] for part in parts if part["type"] == "text-delta"]
+        if end == ["error"]:
+            answer.error = json.loads(parts[-1]["errorText"])
+        else:
+            answer.done, answer.end = True, parts[-1]
+        return answer
+
+
+class SocketForm(Form):
+    """A question on a WebSocket; there is no head, and an error is a frame whenever it comes."""
+
+    @property
+    def has_head(self) -> bool:
+        return False
+
+    @property
+    def refusal_head(self) -> str:
+        return ""
+
+    async def ask(self, http: httpx2.AsyncClient, account: Account, message: str = "hello", **more: Any) -> Answer:
+        url = f"ws://{http.base_url.host}:{http.base_url.port}{self.path}"
+        answer = Answer(200, httpx2.Headers())
+        async with connect(url, additional_headers=account.headers, compression=None, proxy=None) as socket:
+            await socket.send(json.dumps(self.body(message, **more)))
+            try:
+                while not answer.done and answer.error is None:
+                    frame: dict[str, Any] = json.loads(await socket.recv())
+                    match frame:
+                        case {"text": text}:
+                            answer.pieces.append(text)
+                        case {"done": True}:
+                            del frame["done"]
+                            answer.done, answer.end = True, frame
+                        case {"error": error}:
+                            answer.error, answer.status = error, error["status"]
+                            answer.headers["retry-after"] = str(frame.get("retry_after_s", ""))
+                            answer.headers["x-request-id"] = error["request_id"]
+                        case other:
+                            pytest.fail(f"no frame of an answer: {other}")
+            except ConnectionClosed:
+                pass
+        return answer
+
+    def handshake(self, account: Account) -> bytes:
+        """The bytes of the request that opens the connection."""
+        return (
+            f"GET {self.path} HTTP/1.1\r\nhost: naka\r\nauthorization: Bearer {account.key}\r\n"
+            "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+            "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        ).encode()
+
+    def request(self, account: Account, message: str, *, connection: str = "keep-alive") -> bytes:
+        """The frame of a question, after `handshake`."""
+        del account, connection
+        return Frame(Opcode.TEXT, json.dumps(self.body(message)).encode()).serialize(mask=True)
+
+    def frame_end(self, text: str) -> str:
+        return json.dumps(text, ensure_ascii=False)[1:] + "}"
+
+    def assert_told(self, answer: Answer, status: int, code: str, *, started: bool) -> None:
+        del started
+        assert answer.error is not None
+        assert not answer.done
+        assert (answer.error["status"], answer.error["code"]) == (status, code)
+
+
 CHAT = Form("chat", path="/chat")
+PLAIN = PlainForm("plain", path="/chat", accept="text/plain")
+JSON = JsonForm("json", path="/chat", streams=False, accept="application/json")
+UI = UiForm("ui", path="/chat/ui")
+SOCKET = SocketForm("socket", path="/chat")
 STREAMED = Form("streamed")
 WHOLE = Form("whole", streams=False)
 FORMS = (CHAT, STREAMED, WHOLE)
+"""The forms that differ on the wire between Naka and a client of plain HTTP; what is alike is tested in these."""
+ALL_FORMS = (*FORMS, PLAIN, JSON, UI, SOCKET)
 every_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+all_forms = pytest.mark.parametrize("form", ALL_FORMS, ids=lambda form: form.name)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from websockets.asyncio.client import connect
 
 from api.auth.sign_in_throttle import FREE_ATTEMPTS
 from metering.quota.limits import Limit, LimitSet, Meter
@@ -252,3 +253,20 @@ async def test_http_2_is_offered_over_tls(fronts: dict[str, Front]) -> None:
     writer.transport.abort()
 
     assert chosen == "h2"
+
+
+async def test_a_websocket_goes_through(front: Front, books: Books) -> None:
+    account = await books.account()
+    url = f"{front.url.replace('http', 'ws')}/chat"
+    asked = json.dumps({"message": scripted(pieces=PIECES, first_delay_ms=0, piece_delay_ms=PACE_MS)})
+    headers = account.headers | {"origin": front.url}
+    async with connect(url, additional_headers=headers, ssl=front.tls, proxy=None) as socket:
+        for _ in range(2):
+            arrived = list[float]()
+            await socket.send(asked)
+            while "done" not in (frame := json.loads(await socket.recv())):
+                assert frame == {"text": PIECES[len(arrived)]}
+                arrived.append(time.monotonic())
+            assert len(arrived) == len(PIECES)
+            assert arrived[-1] - arrived[0] > PACE_MS / 1000 * (len(PIECES) - 2), "each as it came"
+    assert len(await books.settled(account, 2)) == 2

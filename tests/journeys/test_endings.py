@@ -28,14 +28,28 @@ from tests.harness import (
     scripted,
 )
 from tests.journeys.callers import Caller, eventually, limit_status_when_free, sent, served
-from tests.journeys.forms import Form, every_form
+from tests.journeys.forms import PLAIN, SOCKET, UI, Form, all_forms
 
 LIMITS = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 1_000_000),), concurrency=1)
 CACHED: dict[str, Any] = {"cache_read_input_tokens": 3, "cache_creation_5m": 5, "cache_creation_1h": 7}
 RATES = (3_000, 15_000, 300, 3_750, 6_000)
 PIECES = ["The toll", " of 12 🧾 is", " नाका,\n", "  said twice."]
-RARE_MODELS = {"chat": "claude-mythos-5", "streamed": "claude-opus-5", "whole": "claude-opus-4-8"}
+RARE_MODELS = {
+    "chat": "claude-mythos-5",
+    "streamed": "claude-opus-5",
+    "whole": "claude-opus-4-8",
+    "plain": "claude-fable-5",
+    "json": "claude-opus-4-7",
+    "ui": "claude-opus-4-6",
+    "socket": "claude-sonnet-5",
+}
 """Nobody else here is answered by them, so each density is of one test."""
+ENDS = {
+    "chat": "event: done\ndata: \n\n\r\n0\r\n\r\n",
+    "plain": "\r\n0\r\n\r\n",
+    "ui": '"}\n\ndata: [DONE]\n\n\r\n0\r\n\r\n',
+}
+"""What a complete answer ends with on the wire."""
 FAILING_COUNT = '[[sim {"count_status": 500}]]'
 SLOW_COUNT = '[[sim {"count_delay_ms": 3000}]]'
 WAITING_SETTLEMENT = (
@@ -139,7 +153,7 @@ def impatient_api(story_environment: dict[str, str], run_folder: Path, worker: s
         yield made
 
 
-@every_form
+@all_forms
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
 async def test_an_ending(
     api: Api, request: pytest.FixtureRequest, books: Books, simulator: Simulator, ending: Ending, form: Form
@@ -177,7 +191,10 @@ async def hear_and_leave(
     """Sends a message, reads so many pieces, disconnects, and returns their characters."""
     caller = await Caller.ask(api, account, message, form)
     if pieces >= 0 and form.streams:
-        await caller.hears("x-request-id")
+        if form.has_head:
+            await caller.hears("x-request-id")
+        elif not pieces:
+            await sent(simulator, account.key_id.hex, 0)
         for piece in PIECES[:pieces]:
             await caller.hears(form.frame_end(piece))
     elif pieces >= 0:
@@ -209,7 +226,7 @@ def billed(entry: dict[str, Any], is_billed: bool | None) -> list[int]:  # noqa:
     return [entry[name] for name in LEDGER_FIELDS] if is_billed else [0] * 5
 
 
-@every_form
+@all_forms
 async def test_our_own_stop(start_api: Callable[..., Api], books: Books, simulator: Simulator, form: Form) -> None:
     api = start_api(SHUTDOWN_DRAIN_S="0", SHUTDOWN_GRACE_S="0")
     waiting, hearing = await books.account(limits=LIMITS), await books.account(limits=LIMITS)
@@ -218,7 +235,7 @@ async def test_our_own_stop(start_api: Callable[..., Api], books: Books, simulat
     script = {"ref": hearing.key_id.hex, "pieces": PIECES, "stall_after": 2, **CACHED}
     late = await Caller.ask(api, hearing, scripted(**script), form)
     if form.streams:
-        await late.hears(PIECES[1])
+        await late.hears(form.frame_end(PIECES[1]))
     else:
         await sent(simulator, hearing.key_id.hex, 2)
     await served(simulator, waiting.key_id.hex, ended=False)
@@ -227,18 +244,27 @@ async def test_our_own_stop(start_api: Callable[..., Api], books: Books, simulat
 
     said = '"code":"shutting_down"' if form.is_chat else '"type":"api_error","message":"this server is restarting'
     answer = (await early.rest()).lower()
-    assert answer.startswith("http/1.1 503 ")
-    assert "retry-after: 5\r\n" in answer
+    assert answer.startswith(form.refusal_head)
+    assert ('"retry_after_s":5' if form is SOCKET else "retry-after: 5\r\n") in answer
     assert said in answer
     answer = (await late.rest()).lower()
-    if form.streams:
+    if form is PLAIN:
+        assert answer == "\r\n", "the end of a chunk, and no last one"
+    elif form is SOCKET:
+        assert '{"error":{' in answer
+    elif form is UI:
+        assert '{"type":"error","errortext":' in answer
+        assert answer.endswith("\r\n0\r\n\r\n")
+        said = said.replace('"', '\\"')
+    elif form.streams:
         assert "event: error\ndata: {" in answer
         assert answer.endswith("\r\n0\r\n\r\n")
     else:
         assert answer.startswith("http/1.1 503 ")
         assert "retry-after: 5\r\n" in answer
-    assert said in answer
-    assert not [end for end in ("event: done", "message_stop", "end_turn") if end in answer]
+    assert form is PLAIN or said in answer
+    ends = ("event: done", "message_stop", "end_turn", '"finish"', '"done"')
+    assert not [end for end in ends if end in answer]
     assert await asyncio.to_thread(api.process.wait, 10) == 0
     for account, is_billed, source in ((waiting, None, "estimated"), (hearing, True, "counted")):
         entry = await served(simulator, account.key_id.hex, ended=True)
@@ -247,7 +273,7 @@ async def test_our_own_stop(start_api: Callable[..., Api], books: Books, simulat
         assert [row[name] for name in TOKEN_FIELDS] == billed(entry, is_billed)
 
 
-@every_form
+@all_forms
 async def test_our_own_stop_while_a_complete_answer_is_booked(
     start_api: Callable[..., Api], books: Books, simulator: Simulator, form: Form
 ) -> None:
@@ -259,15 +285,17 @@ async def test_our_own_stop_while_a_complete_answer_is_booked(
     async with books.connection() as keeper, keeper.transaction():
         await keeper.execute("SELECT FROM usage_requests WHERE tenant_id = $1 FOR UPDATE", account.tenant_id)
         if form.streams:
-            await caller.hears(PIECES[-1])
+            await caller.hears(form.frame_end(PIECES[-1]))
         await served(simulator, account.key_id.hex, ended=True)
         await eventually(lambda: books.fetch(WAITING_SETTLEMENT))
         api.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.5)
 
     answer = await caller.rest()
-    if form.is_chat:
-        assert answer.endswith("event: done\ndata: \n\n\r\n0\r\n\r\n")
+    if form.name in ENDS:
+        assert answer.endswith(ENDS[form.name])
+    elif form is SOCKET:
+        assert '{"done":true}' in answer
     elif form.streams:
         assert answer.endswith('{"type":"message_stop"}\n\n\r\n0\r\n\r\n')
     else:
@@ -277,7 +305,7 @@ async def test_our_own_stop_while_a_complete_answer_is_booked(
     assert (row["outcome"], row["source"]) == ("completed", "final")
 
 
-@every_form
+@all_forms
 async def test_output_that_cannot_be_counted_is_estimated(
     api: Api, books: Books, simulator: Simulator, form: Form
 ) -> None:
@@ -303,7 +331,7 @@ async def test_output_that_cannot_be_counted_is_estimated(
                 assert row["output_tokens"] == -(-len("".join(pieces[:after])) // per_token)
 
 
-@every_form
+@all_forms
 async def test_nobody_waits_for_the_count(api: Api, books: Books, simulator: Simulator, form: Form) -> None:
     account = await books.account(limits=LIMITS)
     script = {"ref": account.key_id.hex, "pieces": [SLOW_COUNT, "and words"], "cut_after": 2}
@@ -312,7 +340,8 @@ async def test_nobody_waits_for_the_count(api: Api, books: Books, simulator: Sim
         answer = await form.ask(http, account, scripted(**script))
 
     assert time.monotonic() - began < 2.5
-    assert answer.error is not None
+    assert not answer.done
+    assert (answer.error is None) == (form is PLAIN), "text has no words for it"
     assert [row["state"] for row in await books.requests(account)] == ["open"]
     (row,) = await books.settled(account, 1)
     entry = await served(simulator, account.key_id.hex, ended=True)

@@ -40,6 +40,7 @@ TABLES = (
     "plans",
     "prices",
     "limit_sets",
+    "tag_keys",
     "usage_requests",
     "usage_entries",
     "usage_daily",

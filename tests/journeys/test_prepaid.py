@@ -7,7 +7,7 @@ import pytest
 
 from tests.answers import Answer
 from tests.harness import chat, scripted
-from tests.journeys.shop import RATES, Customer, Shop, gross, rounded
+from tests.journeys.shop import RATES, Customer, Shop, gross, post_form, rounded
 from tests.journeys.test_month_mandate import TROUBLE, authorise
 
 AT_ONCE = 100
@@ -99,6 +99,45 @@ async def test_a_top_up_whose_answer_was_lost_is_credited_once(shop: Shop) -> No
     await shop.advance(days=1)
     assert [row["paise"] for row in await entries(customer)] == [NET]
     assert len(shop.razorpay.ledger()["links"]) == 1
+    await books_agree(shop, customer, gross(NET))
+
+
+QR_TROUBLE: dict[str, list[dict[str, Any]]] = {
+    "plain": [],
+    "webhook twice": [{"event": "qr_code.credited", "kind": "duplicate", "copies": 3, "times": None}],
+    "answer lost, shuffled webhooks": [
+        {"route": "POST /v1/payments/qr_codes", "kind": "cut", "when": "after"},
+        {"event": "qr_code.credited", "kind": "duplicate", "copies": 3, "times": None},
+        {"event": "payment.captured", "kind": "reorder", "times": None},
+    ],
+    "webhooks lost": [{"event": "*", "kind": "drop", "times": None}],
+}
+
+
+@pytest.mark.parametrize("trouble", QR_TROUBLE)
+async def test_a_top_up_by_qr_code_is_credited_once(shop: Shop, trouble: str) -> None:
+    customer = await prepaid_customer(shop)
+    for fault in QR_TROUBLE[trouble]:
+        shop.razorpay.fault(**fault)
+    body = {"paise": NET, "instrument": "qr_code"}
+    asked = await customer.call("POST", "/v1/billing/wallet/top-ups", expect=201, **body)
+    await shop.turn()
+    again = await customer.call("POST", "/v1/billing/wallet/top-ups", expect=201, **body)
+    (code,) = shop.razorpay.ledger()["qr_codes"]
+    assert (again["id"], again["collected_by"], again["total_paise"]) == (asked["id"], "qr_code", gross(NET))
+    assert (again["pay_url"], again["upi_link"]) == (code["image_url"], code["image_content"])
+    assert (await wallet_of(customer))["open_top_ups"] == [again]
+    await asyncio.to_thread(post_form, again["pay_url"], method="upi", outcome="ok")
+    await shop.turn()
+    for event in shop.razorpay.deliveries("qr_code.credited"):
+        shop.razorpay.replay(event["event_id"])
+    await shop.turn()
+    await shop.advance(days=1)
+    assert [row["paise"] for row in await entries(customer)] == [NET]
+    assert (await say(customer)).done
+    (voucher,) = await customer.bills("receipt_voucher")
+    assert (voucher["state"], voucher["paid_paise"], bool(voucher["number"])) == ("paid", gross(NET), True)
+    assert shop.razorpay.ledger()["links"] == []
     await books_agree(shop, customer, gross(NET))
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.answers import parse_sse
 from tests.harness import Api, Books, Simulator, scripted
 from tests.journeys.callers import served
-from tests.journeys.forms import CHAT, FORMS, STREAMED, Form, every_form
+from tests.journeys.forms import CHAT, FORMS, SOCKET, STREAMED, Form, every_form
 from tests.raw_connection import RawConnection, Reply
 from tests.raw_provider import RawProvider, Request, raw_provider
 
@@ -60,6 +60,15 @@ async def fast() -> AsyncIterator[tuple[Fast, RawProvider]]:
         yield write, made
 
 
+async def stopped(write: Fast) -> None:
+    """Returns once the provider cannot write; asserts that this was long before its end."""
+    sent = -1
+    while sent != write.sent or not sent:
+        sent = write.sent
+        await asyncio.sleep(SILENT_S)
+    assert sent < PIECES * 0.9
+
+
 @pytest.mark.parametrize("form", [CHAT, STREAMED], ids=lambda form: form.name)
 async def test_a_client_that_does_not_read_stops_the_provider_and_then_gets_every_byte(
     start_api: Callable[..., Api], books: Books, fast: tuple[Fast, RawProvider], form: Form
@@ -71,12 +80,8 @@ async def test_a_client_that_does_not_read_stops_the_provider_and_then_gets_ever
     before_kb = api.resident_kb()
     caller = await RawConnection.open(api.port, form.request(account, "hello"), receive_bytes=4096)
 
-    sent = -1
-    while sent != write.sent or not sent:
-        sent = write.sent
-        await asyncio.sleep(SILENT_S)
+    await stopped(write)
 
-    assert sent < PIECES * 0.9
     assert api.resident_kb() - before_kb < GROWTH_MB * 1024
     async with asyncio.timeout(60):
         reply = await caller.reply()
@@ -102,6 +107,24 @@ async def test_a_client_that_never_reads_is_left_and_billed(
     (row,) = await books.settled(account, 1)
     assert (row["outcome"], row["input_tokens"]) == ("client_gone", 5)
     assert b"message_stop" not in await caller.rest()
+    await caller.close()
+
+
+async def test_a_websocket_that_does_not_read_stops_the_provider_and_is_left_and_billed(
+    start_api: Callable[..., Api], books: Books, fast: tuple[Fast, RawProvider]
+) -> None:
+    write, provider = fast
+    api = await asyncio.to_thread(start_api, ANTHROPIC_BASE_URL=provider.url, CLIENT_STALL_TIMEOUT_S="10")
+    account = await books.account()
+    before_kb = api.resident_kb()
+    caller = await RawConnection.open(api.port, SOCKET.handshake(account), receive_bytes=4096)
+    await caller.hears("\r\n\r\n")
+    caller.send(SOCKET.request(account, "hello"))
+    await stopped(write)
+    assert api.resident_kb() - before_kb < GROWTH_MB * 1024
+    (row,) = await books.settled(account, 1)
+    assert (row["outcome"], row["input_tokens"]) == ("client_gone", 5)
+    assert write.sent < PIECES * 0.9
     await caller.close()
 
 

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 LIMIT = 4_000
 AT_ONCE = 100
 SMALLEST_GRANT = 64
-SLOWEST_S = 6
+SLOWEST_S = 12
 BACK_WITHIN_S = 20
 Fault = Callable[[Valkey], object]
 

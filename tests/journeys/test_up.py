@@ -1,5 +1,6 @@
 """`naka up` for a newcomer: it answers, keeps its data, stops cleanly, and reports errors in one line."""
 
+import asyncio
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 from razorpay import Client
@@ -24,12 +26,15 @@ from sandbox.laptop import laptop
 from tests.answers import parse_sse
 from tests.harness import ROOT
 from tests.journeys.shop import DAY_S, post_form
+from tests.pages.provider import target_of
 
 START_S = 180
 CLEAN = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith(("DATABASE_", "REDIS_", "ANTHROPIC_", "RAZORPAY_", "TEST_CLOCK_", "PYTEST", "NAKA_"))
+    if not name.startswith(
+        ("DATABASE_", "REDIS_", "ANTHROPIC_", "RAZORPAY_", "TEST_CLOCK_", "PYTEST", "NAKA_", "OIDC_", "PUBLIC_URL")
+    )
 }
 
 pytestmark = pytest.mark.slow
@@ -112,6 +117,19 @@ def _razorpay_is_simulated(demo: dict[str, str], home: Path) -> dict[str, Any]:
     return dict(link)
 
 
+async def _somebody_signs_in(url: str) -> None:
+    """The demo's owner, at the simulated identity provider."""
+    async with httpx2.AsyncClient(trust_env=False, timeout=30) as browser:
+        ours = {"sec-fetch-site": "same-origin"}
+        page = await browser.post(f"{url}/sign-in/oidc", data={"next": "/account/members"}, headers=ours)
+        chosen = await browser.post(target_of(page), data={"person": "grace@demo.example"})
+        back = await browser.get(chosen.headers["location"])
+        assert target_of(back) == "/account/members"
+        members = await browser.get(f"{url}/account/members")
+        assert "alan@demo.example" in members.text
+        assert "Create invitation" in members.text
+
+
 def _sdk(demo: dict[str, str]) -> Any:
     return Client(auth=(SANDBOX_RAZORPAY_KEY_ID, SANDBOX_RAZORPAY_KEY_SECRET), base_url=demo["razorpay_url"])
 
@@ -144,6 +162,7 @@ def test_what_is_configured_is_not_simulated(tmp_path: Path) -> None:
         "ANTHROPIC_BASE_URL": "https://api.anthropic.com",
         "RAZORPAY_KEY_ID": "rzp_test_0123456789abcd",
         "RAZORPAY_BASE_URL": "https://api.razorpay.com",
+        "OIDC_ISSUER": "https://login.example",
     }
     url = "http://127.0.0.1:1"
     with laptop(tmp_path, configured, anthropic_key="k", api_url=url, tell=lambda _: None) as running:
@@ -170,6 +189,8 @@ def test_first_start_second_start_and_a_start_after_a_kill(private_home: Callabl
         (command,) = re.findall(r"^ +(curl -N .*)$", words, re.MULTILINE)
         streamed = subprocess.run(["bash", "-c", command], capture_output=True, check=True, timeout=60).stdout
         assert parse_sse(streamed)[-1] == ("done", "")
+        assert re.search(r"Sign-in +simulated", words)
+        asyncio.run(_somebody_signs_in(demo["url"]))
         link = _razorpay_is_simulated(demo, home)
         taken = _fails("--port", str(port), "--home", str(home / "other"))
         assert taken == f"naka up: port {port} is in use: stop its process, or use --port"
@@ -225,6 +246,7 @@ def test_a_new_home_has_a_month_behind_it(private_home: Callable[[], Path]) -> N
         (due,) = [bill for bill in bills if bill["due_paise"] > 0]
         assert due["pay_url"].startswith(demo["razorpay_url"])
         assert due["due_at"] > bills[0]["issued_at"]
+        _shows_each_kind_of_customer(demo)
         links = dict(re.findall(r"^  (Tenant admin|User|Operator) +(http://\S+)$", words, re.MULTILINE))
         for role, page in {"Tenant admin": "/account", "User": "/", "Operator": "/operator"}.items():
             assert _opened(links[role]).endswith(page)
@@ -233,6 +255,31 @@ def test_a_new_home_has_a_month_behind_it(private_home: Callable[[], Path]) -> N
         second.await_banner()
         assert "requests answered" not in second.log.read_text(), "once"
         _agrees(home)
+
+
+def _shows_each_kind_of_customer(demo: dict[str, Any]) -> None:
+    """One pays by mandate, one in advance, and one is overdue."""
+    tenants = {one["slug"]: one["id"] for one in _admin(demo, "tenants")["items"]}
+    (mandate,) = _admin(demo, "mandates")["items"]
+    assert (mandate["tenant_id"], mandate["state"]) == (tenants["zenith"], "active")
+    debits = [one for one in _admin(demo, "charges")["items"] if one["instrument"] == "mandate"]
+    assert [(one["tenant_id"], one["state"]) for one in debits] == [(tenants["zenith"], "paid")]
+    wallet = _admin(demo, f"tenants/{tenants['nimbus']}/wallet")
+    assert wallet["is_prepaid"]
+    assert 0 < wallet["unused_paise"] < 200_000
+    (top_up,) = [one for one in _admin(demo, "charges")["items"] if one["instrument"] == "qr_code"]
+    assert (top_up["tenant_id"], top_up["state"]) == (tenants["nimbus"], "paid")
+    states = {slug: _admin(demo, f"tenants/{tenants[slug]}/status")["state"] for slug in ("zenith", "nimbus", "orbit")}
+    assert states == {"zenith": "active", "nimbus": "active", "orbit": "overdue"}
+
+
+def _admin(demo: dict[str, Any], what: str) -> dict[str, Any]:
+    """Asks as the operator."""
+    headers = {"authorization": f"Bearer {demo['platform_admin_key']}"}
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{demo['url']}/v1/admin/{what}", None, headers), timeout=30
+    ) as answer:
+        return dict(json.load(answer))
 
 
 def _agrees(home: Path) -> None:

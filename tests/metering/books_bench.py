@@ -25,6 +25,7 @@ from tests import servers
 from tests.harness import Books
 from tests.metering.books_model import Asked, BooksModel, State, hash_key
 from tests.metering.process import Process, start_process
+from tests.metering.tagged import assert_tags_exact
 from tests.servers import asyncpg_dsn
 
 T = TypeVar("T")
@@ -188,6 +189,8 @@ def check_postgres(bench: Bench, model: BooksModel, tenants: list[UUID], now_ms:
     for table, key in (("usage_daily", _DAILY), ("usage_meters", _METER)):
         there = bench.fetch(f"SELECT * FROM {table} WHERE tenant_id = ANY ($1)", tenants)
         assert _sums(there, key) == _sums([*settled, *entries], key), table
+    for tenant_id in tenants:
+        bench.run(assert_tags_exact(bench.books, tenant_id))
 
 
 def _check_row(asked: Asked, row: Any, entries: list[Any], now_ms: int) -> None:

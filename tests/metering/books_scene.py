@@ -23,6 +23,7 @@ from tests.metering.books_model import Asked, BooksModel, State, hash_key, judge
 from tests.metering.model import ModelHash, names_at
 from tests.metering.process import principal
 from tests.metering.short_calendar import ShortCalendar
+from tests.metering.tagged import declare
 
 Answer = tuple[Any, ...]
 """("granted", output tokens, room), or the refusal's code and its limit."""
@@ -52,6 +53,8 @@ class Scene:
             for of_user in of_users:
                 asked = self.bench.books.account(limits=of_user, tenant_limits=of_tenant, tenant_id=tenant_id)
                 made = self.bench.run(asked)
+                if tenant_id is None:
+                    self.bench.run(declare(self.bench.books, made.tenant_id, "feature", "conversation"))
                 tenant_id = made.tenant_id
                 self.accounts.append(made)
 

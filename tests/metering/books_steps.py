@@ -7,6 +7,7 @@ import copy
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from tests.metering.books_draws import ASK, OF_TENANT, Asking, finish, start, wr
 from tests.metering.books_model import Asked, State
 from tests.metering.books_story import Story
 from tests.metering.process import text_ask
+from tests.metering.proof import SOME_TAGS
 from tests.metering.short_calendar import ShortCalendar
 
 TTLS_MS = [200, 400]
@@ -101,7 +103,8 @@ class Steps(RuleBasedStateMachine):
         """A few users ask, one after the other, by way of some process, which may not see Redis; some answers begin."""
         for who, post, prompt, output, blind, progress in asks:
             account = self.scene.accounts[who % 4]
-            asked = self.scene.admit(self.awake(post), account, text_ask(output, prompt), blind=blind)
+            ask = replace(text_ask(output, prompt), tags=SOME_TAGS[progress % len(SOME_TAGS)])
+            asked = self.scene.admit(self.awake(post), account, ask, blind=blind)
             if asked and progress % 4:
                 start(asked, (prompt, progress, 7, 1))
                 write(asked, 9 * progress)

@@ -2,10 +2,11 @@
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
+from itertools import cycle
 from typing import Any
 
 import asyncpg
@@ -24,6 +25,7 @@ from metering.pricing.tokens import NO_USAGE, Usage
 from metering.reports.requests import find_request
 from tests.harness import ACTOR, Account, Books
 from tests.metering.rows import KOLKATA, PRICE, request
+from tests.metering.tagged import assert_tags_exact
 from tests.servers import asyncpg_dsn
 
 SONNET, HAIKU = PRICE.model, "claude-haiku-4-5"
@@ -32,6 +34,13 @@ ESTIMATED = (Outcome.CLIENT_GONE, Source.ESTIMATED)
 COUNTED = (Outcome.CLIENT_GONE, Source.COUNTED)
 FINAL = (Outcome.COMPLETED, Source.FINAL)
 BETTER = (LOST, ESTIMATED, COUNTED, FINAL)
+TAGS: tuple[tuple[str | None, str | None], ...] = (
+    ('{"feature": "search", "conversation": "c-1", "team": "x"}', "conversation,feature"),
+    (None, None),
+    ('{"feature": "chat"}', "feature"),
+    ('{"feature": "chat"}', None),
+)
+"""Tags of the requests and the keys that are added up, in turn."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +51,14 @@ class LedgerDriver:
     journal: Journal
     account: Account
     book: PriceBook
+    tags: Iterator[tuple[str | None, str | None]] = field(default_factory=lambda: cycle(TAGS))
 
     async def opened(self) -> OpenRequest:
         """An open request, of a price that the list has."""
         price_id = self.book.at(SONNET, now_ms()).id
-        asked = replace(request(self.account), price_id=price_id, epoch=await self.epoch())
+        tags, tag_keys = next(self.tags)
+        named = replace(request(self.account), tags=tags, tag_keys=tag_keys)
+        asked = replace(named, price_id=price_id, epoch=await self.epoch())
         assert await self.journal.opens.submit(asked) is Opened.OPEN
         return asked
 
@@ -142,6 +154,7 @@ class LedgerDriver:
                 for where, counts in (await self._sums(part, key)).items():
                     expected[where] = expected.get(where, UsageCounts()) + counts
             assert _nonzero(there) == _nonzero(expected), table
+        await assert_tags_exact(self.books, self.account.tenant_id)
         return await self.books.sums("usage_meters", self.account.tenant_id)
 
     async def _sums(self, table: str, key: tuple[str, ...]) -> dict[tuple[Any, ...], UsageCounts]:

@@ -5,7 +5,7 @@ the counters in Redis beside the sums of the rows in Postgres.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import ANY
 from uuid import UUID
@@ -16,6 +16,7 @@ from core.postgres.database import Connections, Database
 from core.tenancy.principal import Principal
 from metering.admission.admission import Admission, AdmissionRequest, AdmissionRules
 from metering.admission.breaker import Breaker, BreakerRules
+from metering.admission.budget_status import BudgetStatusReader
 from metering.admission.entitlements import Entitlements
 from metering.admission.expired_holds import ExpiredHolds
 from metering.admission.limit_status import LimitStatusReader
@@ -24,6 +25,8 @@ from metering.admission.rebuild import Rebuilder
 from metering.admission.redis_grants import RedisGrants
 from metering.admission.redis_pipeline import RedisPipeline
 from metering.admission.redis_scripts import QuotaScripts
+from metering.budgets.opens import BudgetedOpens
+from metering.budgets.tag_limits import TagLimitCache
 from metering.counts import COUNT_COLUMNS
 from metering.journal.in_flight import InFlight
 from metering.journal.journal import Journal
@@ -51,6 +54,8 @@ from metering.settlement.recovery import Recovery
 from metering.settlement.replay import Replay
 from metering.settlement.settlement import Settlements
 from metering.settlement.token_counting import OutputCounter
+from metering.tags.resolution import TagResolver
+from metering.tags.tags import Tags
 from tests.harness import Account, Books, spool_folder
 from tests.servers import asyncpg_dsn
 
@@ -82,10 +87,20 @@ class Process:
     postgres_grants: PostgresGrants
     limit_status: LimitStatusReader
     entitlements: Entitlements
+    tags: TagResolver
+    budgeted: BudgetedOpens
+    budget_status: BudgetStatusReader
 
-    async def admit(self, account: Account, *, max_tokens: int = 100, prompt_bytes: int = 68) -> Grant:
+    async def admit(self, account: Account, *, max_tokens: int = 100, prompt_bytes: int = 68, tags: Tags = ()) -> Grant:
         """Asks for `account`; a prompt of 68 bytes is held as 100 tokens."""
-        return await self.admission.admit(principal(account), text_ask(max_tokens, prompt_bytes), within_s=PATIENCE_S)
+        return await self.admit_as(principal(account), max_tokens=max_tokens, prompt_bytes=prompt_bytes, tags=tags)
+
+    async def admit_as(
+        self, who: Principal, *, max_tokens: int = 100, prompt_bytes: int = 68, tags: Tags = ()
+    ) -> Grant:
+        """As `admit`, for a caller such as a short-lived token."""
+        ask = replace(text_ask(max_tokens, prompt_bytes), tags=tags)
+        return await self.admission.admit(who, ask, within_s=PATIENCE_S)
 
     async def settle(self, grant: Grant, usage: Usage) -> Settlement:
         """The request ended well and used `usage`."""
@@ -96,6 +111,7 @@ class Process:
         await self.settlements.stop()
         await self.expired_holds.stop()
         await self.postgres_grants.stop()
+        await self.budgeted.stop()
         await self.journal.stop()
         await self.replay.stop()
         await self.heartbeat.stop()
@@ -133,6 +149,9 @@ async def start_process(  # noqa: PLR0913 - each test turns the one knob that it
     rebuilder, expired_holds = Rebuilder(pool, quota, calendar), ExpiredHolds(pool, quota)
     prices = PriceList(database, ttl_s=60)
     entitlements = Entitlements(database, ttl_s=remember_s)
+    tags = TagResolver(database, ttl_s=remember_s)
+    tag_limits = TagLimitCache(database, ttl_s=remember_s)
+    budgeted = BudgetedOpens(database, asyncpg_dsn(database_url), process_id=process_id, timeout_s=10)
     postgres_grants = PostgresGrants(
         asyncpg_dsn(database_url),
         process_id=process_id,
@@ -142,18 +161,21 @@ async def start_process(  # noqa: PLR0913 - each test turns the one knob that it
         dwell_s=fallback_s,
     )
     admission = Admission(
-        RedisGrants(quota, journal, expired_holds, running=running, calendar=calendar),
+        RedisGrants(quota, journal, expired_holds, running=running, calendar=calendar, budgeted=budgeted),
         postgres_grants,
         rebuilder=rebuilder,
         breaker=pipeline.breaker,
         entitlements=entitlements,
         prices=prices,
+        tags=tags,
+        tag_limits=tag_limits,
         rules=AdmissionRules(smallest_grant=SMALLEST_GRANT, ttl_ms=ttl_ms, counts_per_minute=60),
     )
     await pool.start()
     pipeline.start()
     journal.start()
     postgres_grants.start()
+    budgeted.start()
     counter = OutputCounter(None, densities)
     settlements = Settlements(journal, quota, prices, pool, in_flight=running, spool=spool, counter=counter)
     heartbeat = Heartbeat(pool, running, densities, process_id, every_s=1)
@@ -180,6 +202,9 @@ async def start_process(  # noqa: PLR0913 - each test turns the one knob that it
         postgres_grants,
         LimitStatusReader(quota, rebuilder, entitlements, calendar, pool),
         entitlements,
+        tags,
+        budgeted,
+        BudgetStatusReader(tags, tag_limits, calendar, pool),
     )
 
 

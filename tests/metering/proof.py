@@ -11,17 +11,27 @@ from metering.pricing.tokens import Usage
 from metering.quota.query import Grant
 from metering.reconciliation.drifts import Month, Reconciliation
 from metering.reconciliation.reconcile import Scope, reconcile
+from metering.tags.tags import Tags
 from tests.harness import Account, Books
 from tests.metering.ledger_driver import draw_usage
 from tests.metering.process import Process
 from tests.metering.rows import KOLKATA
+from tests.metering.tagged import declare
 
 OPERATOR = Actor("cli:test")
+SOME_TAGS: tuple[Tags, ...] = (
+    (),
+    (("feature", "search"),),
+    (("conversation", "c-1"), ("feature", "search")),
+    (("conversation", "c-2"), ("team", "x")),
+)
+"""`team` is no declared key."""
 TABLES = {
     "usage_requests": "id",
     "usage_daily": "user_id, day, period_id, key_id, model",
     "usage_monthly": "user_id, month, period_id, key_id, model",
     "usage_by_day": "day, period_id, model, shard",
+    "usage_by_tag": "tag_key, tag_value, day, period_id, shard",
     "usage_meters": "period_id, shard",
     "usage_entries": "id",
 }
@@ -40,13 +50,16 @@ def found(run: Reconciliation) -> dict[str, int]:
 async def traffic(process: Process, accounts: list[Account], dice: random.Random, requests: int) -> list[Grant]:
     """Concurrent requests of all accounts; returns those that still run."""
 
-    async def one(account: Account, usage: Usage, *, ends: bool) -> Grant | None:
-        grant = await process.admit(account, max_tokens=1 + usage.output_tokens)
+    async def one(account: Account, usage: Usage, tags: Tags, *, ends: bool) -> Grant | None:
+        grant = await process.admit(account, max_tokens=1 + usage.output_tokens, tags=tags)
         if ends:
             await process.settle(grant, usage)
         return None if ends else grant
 
-    wanted = [one(dice.choice(accounts), draw_usage(dice), ends=dice.random() < 0.8) for _ in range(requests)]
+    wanted = [
+        one(dice.choice(accounts), draw_usage(dice), dice.choice(SOME_TAGS), ends=dice.random() < 0.8)
+        for _ in range(requests)
+    ]
     return [grant for grant in await asyncio.gather(*wanted) if grant is not None]
 
 
@@ -70,6 +83,7 @@ async def audited(books: Books, tenant_id: UUID) -> list[str]:
 async def three_users(books: Books) -> list[Account]:
     """Three users of one tenant."""
     first = await books.account()
+    await declare(books, first.tenant_id, "feature", "conversation")
     return [first, *[await books.account(tenant_id=first.tenant_id) for _ in range(2)]]
 
 

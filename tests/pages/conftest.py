@@ -1,13 +1,17 @@
 """The application of `tests/api`, and somebody at a browser who signs in to it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
 
+from core.settings import Settings
 from tests.api.conftest import Api, api, settings  # noqa: F401 - the same application, as fixtures
 from tests.harness import Account
+
+if TYPE_CHECKING:
+    from tests.pages.provider import AtProvider
 
 ORIGIN = "http://naka.test"
 SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
@@ -39,3 +43,12 @@ async def sign_in(api: Api) -> AsyncIterator[SignIn]:  # noqa: F811 - the fixtur
     yield begin
     for browser in browsers:
         await browser.aclose()
+
+
+@pytest.fixture
+async def provider(settings: Settings) -> "AsyncIterator[AtProvider]":  # noqa: F811 - the fixture
+    """A site where people sign in at an identity provider."""
+    from tests.pages.provider import site, with_provider  # noqa: PLC0415 - it imports this module
+
+    async with site(with_provider(settings)) as opened:
+        yield opened

@@ -17,6 +17,8 @@ PAGES = (
     "/operator/bills",
     "/operator/charges",
     "/operator/refunds",
+    "/operator/mandates",
+    "/operator/coupons",
     "/operator/findings",
     "/operator/webhooks",
     "/operator/reconciliation",
@@ -54,7 +56,8 @@ async def full(api: Api) -> UUID:
 
 async def test_every_page_stands_on_an_empty_database_and_on_a_full_one(api: Api, sign_in: SignIn, full: UUID) -> None:
     operator = await sign_in(await api.platform_admin())
-    for path in (*PAGES, f"/operator/tenants/{full}", "/operator/webhooks/evt_1", f"/operator/audit?tenant={full}"):
+    its = (f"/operator/tenants/{full}", f"/operator/tenants/{full}/wallet", f"/operator/mandates?tenant={full}")
+    for path in (*PAGES, *its, "/operator/webhooks/evt_1", f"/operator/audit?tenant={full}"):
         page = await operator.get(path)
         assert page.status_code == 200, (path, page.text[:500])
         assert EVIL not in page.text, path
@@ -66,7 +69,7 @@ async def test_every_page_stands_on_an_empty_database_and_on_a_full_one(api: Api
 
 async def test_nobody_else_gets_in(api: Api, sign_in: SignIn, full: UUID) -> None:
     admin = await sign_in(await api.books.account(scopes=[Scope.TENANT_ADMIN], tenant_id=full))
-    for path in (*PAGES, f"/operator/tenants/{full}"):
+    for path in (*PAGES, f"/operator/tenants/{full}", f"/operator/tenants/{full}/wallet"):
         page = await admin.get(path)
         assert page.status_code == 403, path
         assert "You don't have access to this page" in page.text
@@ -76,6 +79,11 @@ async def test_nobody_else_gets_in(api: Api, sign_in: SignIn, full: UUID) -> Non
         "/findings/close",
         "/tenants",
         "/reconciliation/books/run",
+        "/coupons",
+        "/coupons/HELLO/end",
+        f"/mandates/{full}/end",
+        f"/tenants/{full}/wallet/credits",
+        f"/tenants/{full}/wallet/refunds",
     ):
         assert (await admin.post(f"/operator{path}", data={"key": EVIL, "reason": "x"})).status_code == 403, path
     operator = await sign_in(await api.platform_admin())

@@ -2,8 +2,9 @@
 
 import httpx2
 import pytest
+from sqlalchemy import update
 
-from billing.models import Plan
+from billing.models import Charge, Plan
 from billing.prepaid.credit import new_coupon
 from core.tenancy.audit import Actor
 from tests.api.conftest import Api
@@ -56,7 +57,26 @@ async def test_the_page_of_a_prepaid_tenant(api: Api, setup: OperatorSetup, sign
     assert 'value="499.50"' in page
 
 
+async def test_a_top_up_by_qr_code_shows_the_code(api: Api, setup: OperatorSetup, sign_in: SignIn) -> None:
+    tenant_id = await setup.tenant(plan="pre")
+    browser = await sign_in(await api.tenant_admin(tenant_id))
+    await post(browser, "top-ups", paise="500", by_qr="yes")
+    answered = {"state": "submitted", "short_url": "https://razorpay.example/qr.png", "expire_by_ms": 1_900_000_000_000}
+    async with setup.context.database.session() as session:
+        assert await session.scalar(update(Charge).values(**answered).returning(Charge.instrument)) == "qr_code"
+    page = (await browser.get("/account/wallet")).text
+    assert "Show QR code at Razorpay" in page
+    assert 'href="https://razorpay.example/qr.png"' in page
+    assert "<svg" not in page.split("Add money")[1].split("<form")[0], "no code without its link"
+    async with setup.context.database.session() as session:
+        await session.execute(update(Charge).values(upi_link="upi://pay?pa=naka@example&am=590.00"))
+    page = (await browser.get("/account/wallet")).text
+    assert 'aria-label="UPI QR code"' in page
+    assert 'href="upi://pay?pa=naka@example&amp;am=590.00"' in page
+
+
 async def test_a_tenant_that_is_not_prepaid(api: Api, setup: OperatorSetup, sign_in: SignIn) -> None:
     browser = await sign_in(await api.tenant_admin(await setup.tenant(plan="team")))
     assert "Your plan is not prepaid" in await read(browser, "/account/wallet")
+    assert "/account/wallet/coupons" not in (await browser.get("/account/wallet")).text
     await read(browser, "/account/bills")

@@ -456,6 +456,17 @@ async def test_failing_some_times(url: str, http: httpx2.AsyncClient) -> None:
     assert [served["status"] for served in await entries(http, ref)] == [529, 529, 200]
 
 
+async def test_stalling_some_times(claude: anthropic.AsyncAnthropic, http: httpx2.AsyncClient) -> None:
+    ref, prompt = order(stall_after=1, fail_times=1, pieces=["one ", "two ", "three"])
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await claude.messages.create(**chat(prompt))
+    (block,) = (await claude.messages.create(**chat(prompt))).content
+    assert isinstance(block, anthropic.types.TextBlock)
+    assert block.text == "one two three"
+    assert [served["state"] for served in await entries(http, ref)] == ["client_gone", "completed"]
+
+
 @pytest.mark.parametrize(("script", "pieces"), [({"error_first": True}, 0), ({"error_after": 2}, 2)])
 async def test_error_events(
     claude: anthropic.AsyncAnthropic, http: httpx2.AsyncClient, script: Json, pieces: int

@@ -23,7 +23,7 @@ def create(
     return lambda context: users.create_user(context, tenant_name(tenant), new)
 
 
-@app.answering("list", "id", "external_id", "created_at")
+@app.answering("list", "id", "external_id", "created_at", "disabled_at")
 def list_all(tenant: Tenant) -> Call:
     """List the users of a tenant."""
     return lambda context: users.list_users(context, tenant_name(tenant))
@@ -40,6 +40,18 @@ def limits(
     if wanted is None:
         return lambda context: find_user_limits(context, user_id)
     return lambda context: set_user_limits(context, user_id, wanted)
+
+
+@app.answering("disable")
+def disable(user_id: UserId) -> Call:
+    """Refuse a user's requests from now on, whatever key they come with."""
+    return lambda context: users.set_disabled(context, user_id, disabled=True)
+
+
+@app.answering("enable")
+def enable(user_id: UserId) -> Call:
+    """Allow a disabled user's requests again."""
+    return lambda context: users.set_disabled(context, user_id, disabled=False)
 
 
 @app.answering("erase")

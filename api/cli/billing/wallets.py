@@ -7,7 +7,7 @@ import typer
 
 from api.cli.command import Call, Group
 from api.cli.options import Limit, Reason, Tenant, tenant_name
-from api.schemas.billing.wallet import NewCoupon, NewWalletCredit, WalletRefund
+from api.schemas.billing.wallet import NewCoupon, NewTopUp, NewWalletCredit, WalletRefund
 from api.services.billing import wallets
 from billing.gst.rupees import in_paise
 
@@ -29,6 +29,18 @@ def show_one(tenant: Tenant) -> Call:
 def entries(tenant: Tenant, most: Limit = 50) -> Call:
     """List the movements of a tenant's wallet, newest first."""
     return lambda context: wallets.list_entries(context, tenant_name(tenant), size=most)
+
+
+@app.answering("top-up", billing=True)
+def top_up(
+    tenant: Tenant,
+    amount: Amount,
+    *,
+    qr: Annotated[bool, typer.Option("--qr", help="By a UPI QR code instead of a payment link.")] = False,
+) -> Call:
+    """Ask a tenant for money; the answer has the payment link, or the UPI QR code's link and image."""
+    new = NewTopUp(paise=in_paise(amount), instrument="qr_code" if qr else "payment_link")
+    return lambda context: wallets.top_up(context, new, tenant_name(tenant))
 
 
 @app.answering("credit", billing=True)
@@ -56,9 +68,9 @@ def refund(
 
 
 @coupon_app.answering("list", "code", "paise", "credit_days", "expires_at", "uses", "max_uses")
-def list_all() -> Call:
+def list_all(most: Limit = 50) -> Call:
     """List coupons, newest first."""
-    return wallets.list_coupons
+    return lambda context: wallets.list_coupons(context, size=most)
 
 
 @coupon_app.answering("create")

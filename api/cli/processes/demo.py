@@ -7,6 +7,7 @@ tenant, `operator`.
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -46,20 +47,34 @@ def _limits(tokens_a_day: int, spend_micro_usd: int) -> PlanLimits:
 _METERS = (Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS, Meter.CACHE_READ_TOKENS, Meter.CACHE_WRITE_TOKENS)
 
 
-def _price(base_paise: int, ceiling_paise: int | None, *terms: tuple[int, int]) -> Price:
+def _price(
+    base_paise: int,
+    ceiling_paise: int | None,
+    *terms: tuple[int, int],
+    past: PastAllowance | None = None,
+    threshold_paise: int | None = None,
+) -> Price:
     """`terms` of each meter: the units included a month, and the overage price in paise per million units."""
     priced = tuple(MeterTerms(meter, *each) for meter, each in zip(_METERS, terms, strict=True))
-    past = PastAllowance.BLOCK if ceiling_paise is None else PastAllowance.BILL
-    return Price(base_paise, Terms(priced, past, ceiling_paise), when_unpaid="free")
+    past = past or (PastAllowance.BLOCK if ceiling_paise is None else PastAllowance.BILL)
+    when_unpaid: Literal["block", "free"] = "block" if past is PastAllowance.PREPAID else "free"
+    return Price(
+        base_paise, Terms(priced, past, ceiling_paise), when_unpaid=when_unpaid, threshold_paise=threshold_paise
+    )
 
 
 _FREE = _price(0, None, (1_000_000, 0), (200_000, 0), (1_000_000, 0), (200_000, 0))
 _STARTER = _price(99_900, 500_000, (3_000_000, 40_000), (600_000, 200_000), (3_000_000, 4_000), (600_000, 50_000))
 _TEAM = _price(299_900, 2_000_000, (10_000_000, 35_000), (2_000_000, 175_000), (10_000_000, 3_500), (2_000_000, 44_000))
+_METERED_TERMS = ((0, 45_000), (0, 225_000), (0, 4_500), (0, 55_000))
+_METERED = _price(0, 1_000_000, *_METERED_TERMS, threshold_paise=30_000)
+_PREPAID = _price(0, None, *_METERED_TERMS, past=PastAllowance.PREPAID)
 _CATALOGUE = {
     "free": ("Free", _FREE, _limits(200_000, 20_000_000)),
     "starter": ("Starter", _STARTER, _limits(500_000, 60_000_000)),
     "team": ("Team", _TEAM, _limits(2_000_000, 300_000_000)),
+    "metered": ("Metered", _METERED, _limits(100_000, 60_000_000)),
+    "prepaid": ("Prepaid", _PREPAID, _limits(500_000, 60_000_000)),
 }
 DEMO_PLAN = "free"
 """The plan of tenants without a subscription."""
@@ -102,12 +117,12 @@ async def demo_keys(database: Database, known: Mapping[str, str], zone: ZoneInfo
 
 
 async def demo_tenant(session: AsyncSession, customer: Customer, zone: ZoneInfo) -> UUID:
-    """The customer's tenant, on the free plan if it is new; creates what is missing of it. The rest stays."""
+    """The customer's tenant, on its own plan if it is new; creates what is missing of it. The rest stays."""
     tenant_id, is_new = await _tenant(session, customer.slug, customer.name)
     if await find_profile(session, tenant_id) is None:
         await set_profile(session, ACTOR, tenant_id, customer.profile)
     if is_new:
-        await put_on_plan(session, ACTOR, tenant_id, await find_plan(session, DEMO_PLAN), zone)
+        await put_on_plan(session, ACTOR, tenant_id, await find_plan(session, customer.own_plan), zone)
     return tenant_id
 
 

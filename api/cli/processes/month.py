@@ -47,9 +47,10 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """A tenant. `plan`: what it subscribes to on the first day; None stays on the free plan.
+    """A tenant. `plan`: what it subscribes to on the first day; None stays on `own_plan`.
 
-    The first person administers the account; `settles`: it pays its overage, too.
+    The first person administers the account; `settles`: it pays its overage by hand, `has_mandate`: by a mandate.
+    `top_up_paise`: of its wallet on the first day, by UPI QR code.
     """
 
     slug: str
@@ -57,8 +58,11 @@ class Customer:
     profile: Profile
     people: Sequence[Person]
     plan: str | None = None
+    own_plan: str = "free"
     method: str = "upi"
     settles: bool = False
+    has_mandate: bool = False
+    top_up_paise: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Ask:
 
 def _profile(name: str, line: str, city: str, code: str, state: str) -> Profile:
     email = f"billing@{name.split(maxsplit=1)[0].lower()}.example"
-    return Profile(name, (line,), city, code, "IN", email, state=state)
+    return Profile(name, (line,), city, code, "IN", email, state=state, contact="+919812345670")
 
 
 _SONNET, _HAIKU, _OPUS = "claude-sonnet-4-6", "claude-haiku-4-5", "claude-opus-4-6"
@@ -104,12 +108,22 @@ CUSTOMERS = (
         plan="team",
         method="card_domestic",
         settles=True,
+        has_mandate=True,
     ),
     Customer(
         "nimbus",
         "Nimbus Tools",
         _profile("Nimbus Tools LLP", "9 Park Street", "Kolkata", "700016", "19"),
         (Person("asha", _HAIKU, 3, 13_000, 2_000, chats=True), Person("dev", _HAIKU, 2, 9_000, 1_500, chats=True)),
+        own_plan="prepaid",
+        top_up_paise=200_000,
+    ),
+    Customer(
+        "orbit",
+        "Orbit Media",
+        _profile("Orbit Media Private Limited", "5 Anna Salai", "Chennai", "600002", "33"),
+        (Person("kavya", _HAIKU, 2, 60_000, 9_000),),
+        own_plan="metered",
     ),
 )
 

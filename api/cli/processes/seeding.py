@@ -20,7 +20,7 @@ import aiohttp
 from api.cli.processes.demo import ACTOR, ADMIN_SCOPES, USER_SCOPES, demo_key, demo_tenant
 from api.cli.processes.month import CUSTOMERS, Ask, Customer, asks, moments
 from api.worker import billing_duties
-from billing.context import ALERTS, LEVELS, RAZORPAY, BillingContext, build_billing_context
+from billing.context import ALERTS, COLLECT, LEVELS, RAZORPAY, THRESHOLDS, BillingContext, build_billing_context
 from core.clock import now_ms
 from core.errors import NakaError
 from core.postgres.database import Database
@@ -30,6 +30,7 @@ from core.redis.client import connect_redis
 from core.settings import Settings
 from core.tenancy.accounts import create_user
 from core.tenancy.principal import Scope
+from metering.quota.windows import Calendar
 
 _TIMEOUT_S = 30
 _AT_ONCE = 16
@@ -101,7 +102,7 @@ async def seed_month(settings: Settings, url: str, keys: dict[tuple[str, str], s
 
 async def _play(stage: _Stage, tell: Tell) -> None:
     zone = stage.context.zone
-    tell("demo data: three customers")
+    tell("demo data: the customers")
     for customer in CUSTOMERS:
         await _begin(stage, customer, zone)
     times = moments(datetime.now(UTC), zone)
@@ -114,7 +115,7 @@ async def _play(stage: _Stage, tell: Tell) -> None:
             await _pass_period_ends(stage, at)
             await _settle_bills(stage)
             if stage.done.days % _ALERTS_EVERY == 0:
-                await _run(stage, LEVELS, ALERTS)
+                await _run(stage, THRESHOLDS, COLLECT, LEVELS, ALERTS)
         await _advance(stage, at.timestamp())
         await asyncio.gather(*(_ask(stage, ask) for ask in asks(at)))
     await _advance(stage, "now")
@@ -130,11 +131,19 @@ async def _begin(stage: _Stage, customer: Customer, zone: ZoneInfo) -> None:
             stage.keys[customer.slug, person.name] = await _key(
                 stage, tenant_id, person.name, ADMIN_SCOPES if person is customer.people[0] else USER_SCOPES
             )
-    if customer.plan is None:
-        return
-    view = await _call(stage, customer, "POST", "/v1/billing/subscription", plan=customer.plan)
-    await _pay(stage, view["waiting"]["pay_url"], customer)
-    await _turn(stage)
+    if customer.plan is not None:
+        view = await _call(stage, customer, "POST", "/v1/billing/subscription", plan=customer.plan)
+        await _pay(stage, view["waiting"]["pay_url"], customer.method)
+        await _turn(stage)
+    if customer.has_mandate:
+        view = await _call(stage, customer, "POST", "/v1/billing/mandate", method="upi")
+        await _pay(stage, view["waiting"]["pay_url"], "upi")
+        await _turn(stage)
+    if customer.top_up_paise:
+        asked = {"paise": customer.top_up_paise, "instrument": "qr_code"}
+        top_up = await _call(stage, customer, "POST", "/v1/billing/wallet/top-ups", **asked)
+        await _pay(stage, top_up["pay_url"], "upi")
+        await _turn(stage)
 
 
 async def _key(stage: _Stage, tenant_id: UUID, name: str, scopes: list[Scope]) -> str:
@@ -158,9 +167,11 @@ async def _ask(stage: _Stage, ask: Ask) -> None:
 
 
 async def _pass_period_ends(stage: _Stage, until: datetime) -> None:
-    """Stops the clock's run behind each end of a paid period, and runs the duties there."""
+    """Stops the clock's run behind each end of a period that is billed, and runs the duties there."""
     while True:
         ends = [await _period_end(stage, customer) for customer in CUSTOMERS if customer.plan is not None]
+        month = Calendar(stage.context.zone.key).month(now_ms() - _AFTER_S * 1000)  # of tenants without a subscription
+        ends.append(datetime.fromtimestamp(month.ends_ms / 1000, UTC))
         due = [end for end in ends if end.timestamp() + _AFTER_S < until.timestamp()]
         if not due:
             return
@@ -181,7 +192,7 @@ async def _settle_bills(stage: _Stage) -> None:
         bills = await _call(stage, customer, "GET", "/v1/billing/bills")
         for bill in bills["items"]:
             if bill["pay_url"] is not None:
-                await _pay(stage, bill["pay_url"], customer)
+                await _pay(stage, bill["pay_url"], customer.method)
                 await _turn(stage)
 
 
@@ -199,14 +210,14 @@ async def _run(stage: _Stage, *names: str) -> None:
             await duty.run()
 
 
-async def _pay(stage: _Stage, pay_url: str, customer: Customer) -> None:
+async def _pay(stage: _Stage, pay_url: str, method: str) -> None:
     """Sends the form of one of Razorpay's pages."""
-    status, _ = await _send(stage, "POST", pay_url, data={"method": customer.method, "outcome": "ok"})
+    status, _ = await _send(stage, "POST", pay_url, data={"method": method, "outcome": "ok"})
     if status >= HTTPStatus.BAD_REQUEST:
         raise SeedFailed(f"Razorpay's page answered {status}")
 
 
-async def _call(stage: _Stage, customer: Customer, method: str, path: str, **body: Any) -> Any:
+async def _call(stage: _Stage, customer: Customer, method: str, path: str, /, **body: Any) -> Any:
     """Calls the API as the customer's admin."""
     headers = {"x-api-key": stage.keys[customer.slug, customer.people[0].name]}
     status, text = await _send(stage, method, stage.api_url + path, json=body or None, headers=headers)

@@ -24,6 +24,7 @@ from rich.status import Status
 
 from api.cli.processes.children import load_ahead, start_children
 from api.cli.processes.demo import DEMO_PLAN, demo_keys, write_private
+from api.cli.processes.demo_people import PEOPLE, demo_members
 from api.cli.processes.month import DAYS
 from api.cli.processes.sign_in import LINKS_FOR_MIN, demo_links
 from api.cli.signals import ending_signals
@@ -32,6 +33,7 @@ from core.environment import variable
 from core.errors import NakaError
 from core.postgres.database import Database
 from core.settings import SANDBOX_ANTHROPIC_KEY, Settings, SettingsError, build_settings
+from core.settings.sign_in import SANDBOX_OIDC_CLIENT_ID
 from migrations.upgrade import migrate
 from sandbox.daemon import ServerUnavailable
 from sandbox.laptop import Laptop, laptop
@@ -85,10 +87,20 @@ def _run(port: int, home: Path, *, empty: bool) -> None:
             load_ahead(stack)
             start_s = int(time.time()) - DAYS * DAY_MS // 1000 if seeds else None
             running = stack.enter_context(
-                laptop(home, configured, anthropic_key=SANDBOX_ANTHROPIC_KEY, api_url=url, tell=tell, start_s=start_s)
+                laptop(
+                    home,
+                    configured,
+                    anthropic_key=SANDBOX_ANTHROPIC_KEY,
+                    api_url=url,
+                    tell=tell,
+                    start_s=start_s,
+                    people=PEOPLE,
+                )
             )
             if settings.paise_per_usd is None:
                 running.environment["PAISE_PER_USD"] = _PAISE_PER_USD
+            if not settings.public_url:
+                running.environment["PUBLIC_URL"] = url
             started = {name: configured[name] for name in ("NAKA_ENV", "DEFAULT_PLAN")} | running.environment
             write_private(home / "env", "".join(f"{name}={value}\n" for name, value in started.items()))
             settings = build_settings(Path(".env"), **{name.lower(): value for name, value in started.items()})
@@ -133,6 +145,7 @@ def _configured(settings: Settings) -> dict[str, str]:
         "RAZORPAY_KEY_ID": settings.razorpay_key_id,
         "RAZORPAY_BASE_URL": settings.razorpay_base_url,
         "DEFAULT_PLAN": settings.default_plan or DEMO_PLAN,
+        "OIDC_ISSUER": settings.oidc_issuer,
     }
 
 
@@ -169,7 +182,10 @@ def _known(file: Path) -> dict[str, str]:
 async def _demo(settings: Settings, known: dict[str, str]) -> dict[str, str]:
     database = Database(settings.postgres)
     try:
-        return await demo_keys(database, known, ZoneInfo(settings.timezone))
+        keys = await demo_keys(database, known, ZoneInfo(settings.timezone))
+        if settings.oidc_client_id == SANDBOX_OIDC_CLIENT_ID:
+            await demo_members(database)
+        return keys
     finally:
         await database.close()
 
@@ -201,6 +217,8 @@ def _banner(url: str, keys: dict[str, str], links: Sequence[tuple[str, str]], ru
     )
     for role, link in links:
         _console.print(f"  {role:13} {link}", soft_wrap=True)
+    if any(part.name == "Sign-in" and not part.real for part in running.parts):
+        _console.print(f"  or choose a person: {url}/sign-in", soft_wrap=True)
     _console.print(f"\nKeys for trying it, and for scripts: {home / 'demo.json'}", soft_wrap=True)
     _console.print("Ask from a terminal:\n", soft_wrap=True)
     command = (

@@ -20,13 +20,14 @@ from api.schemas.csv_text import BYTE_ORDER_MARK, cell
 from api.schemas.usage.reports import UsageQuery, UsageRows
 from api.services.context import ServiceContext
 from api.services.usage.reports import stream_refusals, stream_usage
+from api.services.usage.tags import read_tag
 from billing.gst.rupees import rupees
 from billing.invoicing.report_prices import paise_of
 from core.errors import Invalid
 from core.figures import grouped, usd
 from core.postgres.database import Database
 from metering.reports.refusals import REFUSAL_GROUPS
-from metering.reports.usage_report import GROUPS, ORDERS, RATED, RATED_SUMS
+from metering.reports.usage_report import GROUPS, ORDERS, RATED, RATED_SUMS, TAG_GROUP, column_of
 
 Since = Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day; the month's first.")]
 Until = Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included; today.")]
@@ -65,11 +66,12 @@ def usage(  # noqa: PLR0913 - the filters
     since: Since = None,
     until: Until = None,
     by: Annotated[
-        str, typer.Option(help=f"Any of {', '.join(GROUPS)}, separated by commas; empty for the sum.")
+        str, typer.Option(help=f"Any of {', '.join(GROUPS)}, or tag:KEY, separated by commas; empty for the sum.")
     ] = "day",
     tenant: Annotated[str | None, typer.Option(help="Only this tenant: its slug or id.")] = None,
     user: Annotated[UUID | None, typer.Option(help="Only this user, by its id.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only requests with this tag, as feature=search.")] = None,
     order: Annotated[str | None, typer.Option(help=f"Highest first, by one of {', '.join(ORDERS)}.")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
     as_csv: AsCsv = False,
@@ -77,8 +79,11 @@ def usage(  # noqa: PLR0913 - the filters
 ) -> None:
     """Show usage by the groups asked for; without a range, of this month."""
     groups = [group.strip() for group in by.split(",") if group.strip()]
-    if not set(groups) <= set(GROUPS) or order not in (None, *ORDERS):
-        raise Invalid(f"--by takes {', '.join(GROUPS)}; --order {', '.join(ORDERS)}")
+    if not {group for group in groups if not group.startswith(TAG_GROUP)} <= set(GROUPS) or order not in (
+        None,
+        *ORDERS,
+    ):
+        raise Invalid(f"--by takes {', '.join(GROUPS)}, tag:KEY; --order {', '.join(ORDERS)}")
 
     query = UsageQuery(
         first=since.date() if since else None,
@@ -87,6 +92,7 @@ def usage(  # noqa: PLR0913 - the filters
         tenant=tenant_name(tenant) if tenant else None,
         user_id=user,
         model=model,
+        tag=read_tag(tag) if tag else None,
         order=order,
         top=top,
         named=True,
@@ -182,7 +188,7 @@ def _show(groups: list[str], rows: list[dict[str, Any]]) -> None:
 
 
 def _named(group: str, row: dict[str, Any]) -> str:
-    value = row.get(_NAMES.get(group, group))
+    value = row.get(column_of(group) if group.startswith(TAG_GROUP) else _NAMES.get(group, group))
     if value is None:
         value = row.get(f"{group}_id")
     return value.isoformat() if isinstance(value, date) else str(value or "-")

@@ -17,6 +17,7 @@ from api.gateway.upstream.event_reader import EventReader, data_of
 from api.gateway.upstream.events import BadStream, Event, MessageStop, UpstreamErrorEvent
 from api.gateway.upstream.pool import Header
 from api.http.problems import anthropic_error_of
+from metering.journal.records import Settlement
 
 MAX_FRAME_BYTES = 16 << 20
 """The results of a server tool come whole in one event."""
@@ -29,6 +30,7 @@ class StreamCodec:
     """The codec of a streamed answer."""
 
     streams = True
+    tells_usage = False
     keepalive = _PING
 
     def __init__(self) -> None:
@@ -70,8 +72,9 @@ class StreamCodec:
         self._out = []
         return b"".join(out)
 
-    def last(self) -> bytes:
+    def last(self, settlement: Settlement | None) -> bytes:
         """`message_stop`."""
+        del settlement
         return self._last
 
     def failed(self, error: Exception, scope: Scope) -> bytes:
@@ -83,6 +86,7 @@ class WholeCodec:
     """The codec of an answer that was not streamed."""
 
     streams = False
+    tells_usage = False
     keepalive = b""
 
     def __init__(self) -> None:
@@ -113,8 +117,9 @@ class WholeCodec:
         """Nothing before the end."""
         return b""
 
-    def last(self) -> bytes:
+    def last(self, settlement: Settlement | None) -> bytes:
         """The message."""
+        del settlement
         return self._assembly.encoded()
 
     def failed(self, error: Exception, scope: Scope) -> bytes:

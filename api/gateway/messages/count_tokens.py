@@ -10,7 +10,7 @@ import asyncio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.auth.credentials import authenticate
+from api.auth.identities import Identities
 from api.gateway.messages.body import read_count_body
 from api.gateway.messages.call import read_request
 from api.gateway.messages.headers import forwarded, target
@@ -24,7 +24,6 @@ from core.resilience.deadline import within
 from core.resilience.rates import Rate
 from core.resilience.shares import FairPool
 from core.settings import Settings
-from core.tenancy.directory import Directory
 from core.tenancy.principal import Scope as KeyScope
 
 COUNT_PATH = "/v1/messages/count_tokens"
@@ -38,14 +37,14 @@ class CountTokens:
     def __init__(
         self,
         provider: Provider,
-        directory: Directory,
+        identities: Identities,
         models: AllowedModels,
         *,
         places: FairPool,
         settings: Settings,
     ) -> None:
         self._provider = provider
-        self._directory = directory
+        self._identities = identities
         self._models = models
         self._places = places
         self._rate = Rate(settings.messages_counts_per_minute)
@@ -66,7 +65,8 @@ class CountTokens:
 
     async def _count(self, scope: Scope, receive: Receive) -> WholeAnswer:
         async with within(self._deadline_s):
-            principal = await authenticate(self._directory, scope, fresh=True)
+            principal = await self._identities.principal_of(scope, fresh=True)
+            principal = await self._identities.acting_for(scope, principal, fresh=True)
         principal.require(KeyScope.CHAT)
         self._rate.spend(principal.user_id, "Too many token counts.")
         raw = await read_body(scope, receive, max_bytes=self._max_bytes)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from api.gateway.idempotency.errors import IdempotencyConflict, IdempotencyMismatch
 from api.gateway.messages.body import InvalidRequest
 from api.gateway.messages.encoding import BadEncoding
 from api.gateway.stream_errors import UpstreamFault, WholeAnswer
@@ -51,6 +52,7 @@ _OF_OPERATOR = (
 _BUSY_FAULTS = frozenset({"upstream_busy", "upstream_rate_limited", "upstream_overloaded"})
 _HOPELESS_FAULTS = frozenset({"upstream_credentials", "upstream_account", "upstream_rejected"})
 _MONEY = frozenset({Meter.SPEND, BillMeter.CHARGE})
+_USED_UP = frozenset({"limit_reached", "budget_exhausted"})
 _JSON = {"content-type": "application/json"}
 _PLAIN_CODES = frozenset({"forbidden"})
 
@@ -132,13 +134,13 @@ def _form(error: Exception, status: int) -> _Form:
             form = _of_quota(error)
         case UpstreamFault():
             form = _of_upstream(error)
-        case BadEncoding() | InvalidRequest():
+        case BadEncoding() | InvalidRequest() | IdempotencyMismatch():
             form.error_code = error.error_code
         case UnknownModel():
             form = _Form(HTTPStatus.NOT_FOUND)
         case Unauthenticated():
             form.retry = False
-        case PaymentRequired() | Forbidden():
+        case PaymentRequired() | Forbidden() | IdempotencyConflict():  # the SDKs would ask a 409 again
             form.retry, form.error_code = False, None if error.code in _PLAIN_CODES else error.code
         case Overloaded():
             form = _Form(OVERLOADED, retry=True)
@@ -151,8 +153,8 @@ def _of_quota(error: QuotaExceeded) -> _Form:
     """A used-up budget is a 429 of the type `billing_error`, as of Anthropic's own gateway; other limits are rates."""
     if error.code == "blocked":
         return _Form(HTTPStatus.FORBIDDEN, retry=False, error_code=error.code)
-    limit, used_up = error.limit, error.code == "limit_reached"
-    budget = used_up and limit is not None and (limit.meter in _MONEY or limit.window is WindowKind.PERIOD)
+    limit, used_up = error.limit, error.code in _USED_UP
+    budget = used_up and limit is not None and (limit.meter in _MONEY or limit.window in (WindowKind.PERIOD, None))
     lasts = used_up and limit is not None and limit.window is not WindowKind.MINUTE
     kind = "billing_error" if budget else "rate_limit_error"
     return _Form(HTTPStatus.TOO_MANY_REQUESTS, kind, retry=not lasts, error_code=error.code)

@@ -1,8 +1,20 @@
 """Pages on which a tenant's admin manages its account. An operator, too, sees only its own tenant here."""
 
-from api.pages.account import alerts, bills, keys, limits, mandate, overview, plan, profile, wallet
+from api.pages.account import (
+    alerts,
+    bills,
+    issuers,
+    keys,
+    limits,
+    mandate,
+    overview,
+    plan,
+    profile,
+    tags,
+    wallet,
+)
 from api.pages.route import page_router
 
 router = page_router()
-for part in (overview, plan, mandate, profile, bills, wallet, keys, limits, alerts):
+for part in (overview, plan, mandate, profile, bills, wallet, keys, issuers, limits, tags, alerts):
     router.include_router(part.router)

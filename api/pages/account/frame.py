@@ -31,6 +31,9 @@ TABS = [
     ("/account/bills", "Bills"),
     ("/account/wallet", "Wallet"),
     ("/account/keys", "Users and keys"),
+    ("/account/tags", "Tags"),
+    ("/account/budgets", "Budgets"),
+    ("/account/members", "Members"),
     ("/account/alerts", "Alerts"),
     ("/account/profile", "Billing profile"),
 ]

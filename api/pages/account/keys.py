@@ -1,4 +1,4 @@
-"""Users of the account and their keys: create a user, create a key (shown once), rotate it, revoke it.
+"""Users of the account and their keys: create and disable a user; create a key (shown once), rotate it, revoke it.
 
 Only keys with scopes that a tenant's admin may grant. A key that ends ends its sessions.
 """
@@ -34,7 +34,7 @@ from api.pages.visitor import AccountAdmin, Visitor, visitor_or_none
 from api.routes.parameters import Cursor, KeyId, UserId
 from api.schemas.accounts.keys import NewKey, Rotation
 from api.schemas.accounts.users import NewUser
-from api.services.accounts import keys, users
+from api.services.accounts import issuers, keys, users
 from core.clock import now_ms, to_datetime
 from metering.quota.windows import day_start_ms
 
@@ -54,16 +54,34 @@ _SAID = {
     "revoked": "The key is revoked. Requests with it are refused.",
     "limits": "Limits saved. They apply from the next request on.",
     "user": "User created. Create a key for it next.",
+    "issuer": "Identity provider added. Its tokens are accepted from now on.",
+    "removed": "Identity provider removed. Its tokens are refused from now on.",
+    "disabled": "The user is disabled. Its requests are refused.",
+    "enabled": "The user is enabled.",
 }
 
 
 @router.get("/keys")
-async def users_page(request: Request, visitor: AccountAdmin, user: str = "", cursor: Cursor = None) -> Response:
-    """Users, oldest first, or the one of this name."""
-    typed, status, _ = taken(request)
+async def users_page(
+    request: Request, visitor: AccountAdmin, user: str = "", said: Said = "", cursor: Cursor = None
+) -> Response:
+    """Users, oldest first, or the one of this name; and the identity providers."""
+    typed, status, left = taken(request)
     wanted, tenant_id = user[:_NAME_MAX].strip(), visitor.principal.tenant_id
     found = await users.list_users_with_keys(visitor.account_context, tenant_id, name=wanted, after=cursor, size=_SIZE)
-    return show(request, "keys", visitor, status=status, typed=typed, found=found, wanted=wanted)
+    is_issuer = left.get("form") == "issuer"
+    return show(
+        request,
+        "keys",
+        visitor,
+        status=status,
+        said=_SAID.get(said, ""),
+        typed=NOTHING_TYPED if is_issuer else typed,
+        found=found,
+        wanted=wanted,
+        issuers=await issuers.list_issuers(visitor.account_context, tenant_id),
+        typed_issuer=typed if is_issuer else NOTHING_TYPED,
+    )
 
 
 @router.post("/keys")
@@ -113,6 +131,18 @@ async def make_key(request: Request, user_id: UserId, visitor: AccountAdmin, for
         typed, status = refused(form, Refused({"expires_at": _SENTENCES["expires_at"]}) if is_past else error)
         return leave_refused(request, f"/account/keys/{user_id}", typed, status, form=KEY_FORM)
     return leave(request, _MADE, name=made.name, key=made.key, user_id=str(made.user_id))
+
+
+@router.post("/keys/{user_id}/state")
+async def set_state(request: Request, user_id: UserId, visitor: AccountAdmin, form: FormDep) -> Response:
+    """Disables the user, or enables it again. Raises NotFound for another tenant's user."""
+    disabled = form.text("state") == "disabled"
+    try:
+        await users.set_disabled(visitor.account_context, user_id, disabled=disabled)
+    except REFUSALS as error:
+        typed, status = above(error)
+        return leave_refused(request, f"/account/keys/{user_id}", typed, status)
+    return see_other(f"/account/keys/{user_id}?said={'disabled' if disabled else 'enabled'}")
 
 
 @router.get("/key/made")

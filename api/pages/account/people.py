@@ -15,6 +15,7 @@ from api.services.accounts import users
 from api.services.accounts.lookups import GRANTABLE
 from core.clock import now_ms, to_ms
 from core.figures import grouped
+from core.tenancy.derivation import grantable_scopes
 from metering.quota.limits import Meter
 
 KEY_FORM, LIMITS_FORM = "key_form", "limits_form"
@@ -44,8 +45,7 @@ async def person_page(
     limits, keys = found.limits, found.keys
     at_ms = now_ms()
     is_refused = typed is not NOTHING_TYPED
-    always = [meter for meter in FORM_METERS if meter != Meter.SPEND or visitor.context.sees_cost]
-    meters = [*always, *sorted({one.meter.value for one in limits.limits}.difference(always))]
+    active = [key for key in keys.items if _is_active(key, at_ms)]
     return show(
         request,
         "user",
@@ -53,7 +53,8 @@ async def person_page(
         **context,
         typed=NOTHING_TYPED if form in (KEY_FORM, LIMITS_FORM) else typed,
         user=found.user,
-        active=[key for key in keys.items if _is_active(key, at_ms)],
+        active=active,
+        may_disable=all(GRANTABLE.issuperset(key.scopes) for key in active),
         ended=[key for key in keys.items if not _is_active(key, at_ms)],
         more_keys=keys.next,
         own_key_id=visitor.principal.key_id,
@@ -64,8 +65,14 @@ async def person_page(
         key_form=typed if form == KEY_FORM else NOTHING_TYPED,
         limits=limits,
         limits_form=typed if form == LIMITS_FORM and is_refused else limits_of(limits),
-        meters=meters,
+        meters=meters_of(limits, visitor),
     )
+
+
+def meters_of(limits: LimitsSet, visitor: Visitor) -> list[str]:
+    """The meters of a form of limits."""
+    always = [meter for meter in FORM_METERS if meter != Meter.SPEND or visitor.context.sees_cost]
+    return [*always, *sorted({one.meter.value for one in limits.limits}.difference(always))]
 
 
 def limits_of(limits: LimitsSet) -> Typed:
@@ -90,8 +97,5 @@ def _is_active(key: KeyItem, at_ms: int) -> bool:
 def _scopes(visitor: Visitor) -> dict[str, tuple[str, str]]:
     """Scopes that this visitor may grant: those of its own key; for the operator, all."""
     principal = visitor.principal
-    return {
-        scope: said
-        for scope, said in wording.SCOPES.items()
-        if principal.is_platform_admin or scope in principal.scopes
-    }
+    granted = grantable_scopes(principal.scopes)
+    return {scope: said for scope, said in wording.SCOPES.items() if principal.is_platform_admin or scope in granted}

@@ -27,6 +27,7 @@ from api.routes.parameters import Cursor
 from api.schemas.billing.wallet import NewTopUp, Redemption, WalletRules, WalletSettingsItem
 from api.services.billing import wallets
 from api.services.billing.profiles import has_profile
+from billing.documents.qr import qr_path
 from billing.gst.rupees import in_paise, plain_rupees
 from billing.prepaid.top_ups import MAX_PAISE, MIN_PAISE
 
@@ -68,6 +69,7 @@ async def wallet_page(request: Request, visitor: AccountAdmin, said: Said = "", 
         typed=_stored(wallet.settings) if typed is NOTHING_TYPED else typed,
         wallet=wallet,
         waiting=waits[0] if waits else None,
+        code=qr_path(waits[0].upi_link) if waits and waits[0].upi_link else None,
         on_its_way=sum(one.paise for one in wallet.open_top_ups if one.is_automatic),
         entries=await wallets.list_entries(context, before=cursor, size=_SIZE),
         kinds=_KINDS,
@@ -82,7 +84,8 @@ async def add_money(request: Request, visitor: AccountAdmin, form: FormDep) -> R
         return see_other("/account/profile")
 
     async def add() -> None:
-        body = parsed(NewTopUp, {"paise": _paise(form, "paise")}, {"paise": _TOP_UP})
+        values = {"paise": _paise(form, "paise"), "instrument": "qr_code" if form.text("by_qr") else "payment_link"}
+        body = parsed(NewTopUp, values, {"paise": _TOP_UP})
         await wallets.top_up(context, body)
 
     return await perform(request, _HERE, add, "added", form=form, field="paise")

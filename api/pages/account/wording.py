@@ -37,11 +37,14 @@ _FEATURES = {
 WINDOWS = {"minute": "minute", "day": "day", "period": "billing period"}
 METHODS = {"upi": "UPI", "card": "Card", "emandate": "e-mandate"}
 SCOPES = {
-    "chat": ("Chat", "Send messages. Enough for your own product."),
+    "chat": ("Chat", "Send messages as its user."),
+    "chat:as-user": ("Act for users", "Your product's backend: each request names the user it is for."),
     "usage:read": ("Read usage", "View its user's usage and remaining limits."),
+    "tenant:read": ("Read the account's usage", "View the usage of every user, on the reports."),
     "tenant:admin": ("Full admin access", "Everything on these pages: keys, plan, bills."),
 }
 """Name and explanation of each scope that can be granted here."""
+_OTHER_SCOPES = {"tenant:members": "Manage members", "platform:admin": "Operate the platform"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,11 @@ class State:
     text: str
     way: Way | None = None
     """The next step."""
+
+
+def scope(name: str) -> str:
+    """The name of any scope."""
+    return SCOPES[name][0] if name in SCOPES else _OTHER_SCOPES.get(name, name)
 
 
 def meter(name: str) -> str:

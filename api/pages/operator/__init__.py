@@ -1,8 +1,19 @@
-"""The operator's pages: tenants, money, findings, webhooks, reconciliation, audit log, catalogue."""
+"""The operator's pages: tenants and their wallets, money, mandates, coupons, webhooks, checks, audit log, catalogue."""
 
-from api.pages.operator import audit, catalogue, money, overview, reconciliation, tenants, webhooks
+from api.pages.operator import (
+    audit,
+    catalogue,
+    coupons,
+    mandates,
+    money,
+    overview,
+    reconciliation,
+    tenants,
+    wallets,
+    webhooks,
+)
 from api.pages.route import page_router
 
 router = page_router()
-for part in (overview, tenants, money, webhooks, reconciliation, audit, catalogue):
+for part in (overview, tenants, wallets, money, mandates, coupons, webhooks, reconciliation, audit, catalogue):
     router.include_router(part.router)

@@ -23,6 +23,8 @@ TABS = [
     ("/operator/bills", "Bills"),
     ("/operator/charges", "Charges"),
     ("/operator/refunds", "Refunds"),
+    ("/operator/mandates", "Mandates"),
+    ("/operator/coupons", "Coupons"),
     ("/operator/findings", "Findings"),
     ("/operator/webhooks", "Webhooks"),
     ("/operator/reconciliation", "Reconciliation"),
@@ -41,6 +43,11 @@ _SAID = {
     "approved": "The refund is being sent.",
     "denied": "The refund is denied.",
     "closed": "The finding is closed.",
+    "credited": "The credit is in the wallet.",
+    "refunded": "The vouchers are issued, and the money is being refunded.",
+    "coupon": "The coupon can be used from now on.",
+    "ended": "The coupon has ended. Credit that it gave stays.",
+    "mandate_ended": "The mandate is being cancelled at Razorpay.",
     "moved": "The plan has been changed.",
     "offered": "The version is on offer.",
     "withdrawn": "The version is withdrawn. Tenants that have it keep it.",
@@ -113,10 +120,16 @@ def show(
 
 
 def show_list(
-    request: Request, visitor: Visitor, title: str, listing: Listing, said: str = "", lead: str = ""
+    request: Request,
+    visitor: Visitor,
+    title: str,
+    listing: Listing,
+    said: str = "",
+    lead: str = "",
+    beside: tuple[str, Listing] | None = None,
 ) -> HTMLResponse:
-    """Renders a page with one table."""
-    return show(request, "list", visitor, said, title=title, lead=lead, listing=listing)
+    """Renders a page with one table, and below it another one with its title."""
+    return show(request, "list", visitor, said, title=title, lead=lead, listing=listing, beside=beside)
 
 
 def filters(path: str, shown: Mapping[str, str], chosen: str, **kept: object) -> list[tuple[str, str, bool]]:

@@ -14,6 +14,7 @@ from api.pages.site import Here, words
 from api.pages.visitor import Visitor
 from api.schemas.billing.bills import BillItem
 from api.schemas.billing.collection import ChargeItem, FindingItem, RefundItem
+from api.schemas.billing.mandates import TenantMandate
 from api.schemas.billing.webhooks import EventItem
 from api.schemas.pages import Page
 from api.services.accounts.tenants import tenant_names
@@ -36,9 +37,15 @@ class OperatorList(Generic[T]):
 
 
 async def show_page(
-    request: Request, visitor: Visitor, declared: OperatorList[T], found: Page[T], said: str, **chosen: Any
+    request: Request,
+    visitor: Visitor,
+    declared: OperatorList[T],
+    found: Page[T],
+    said: str,
+    beside: tuple[str, Listing] | None = None,
+    **chosen: Any,
 ) -> Response:
-    """A page of a list. `chosen`: the filters in its URL, `state` among them."""
+    """A page of a list. `chosen`: the filters in its URL, `state` among them. `beside`: a second table, with title."""
     names = await tenant_names(visitor.context, (_tenant_of(item) for item in found.items))
     here, state = Here(visitor.context.zone), chosen.pop("state") or ""
 
@@ -54,7 +61,7 @@ async def show_page(
         filters(declared.path, declared.states, state, **chosen),
         declared.page_acts(found.items),
     )
-    return show_list(request, visitor, declared.title, listing, said, declared.lead)
+    return show_list(request, visitor, declared.title, listing, said, declared.lead, beside)
 
 
 def _tenant_of(item: Any) -> UUID | None:
@@ -135,6 +142,38 @@ CHARGES: OperatorList[ChargeItem] = OperatorList(
     {"": "All", "failed": "Failed", "submitted": "Submitted", "paid": "Paid", "void": "Void"},
     "No charges yet.",
     acts=_charge_acts,
+)
+
+
+def _mandate_acts(mandate: TenantMandate) -> Sequence[Act]:
+    if mandate.ended_at is not None or mandate.ends_soon:
+        return ()
+    question = "Cancel this mandate? Later bills are paid by link. A debit that has begun goes on."
+    return [Act("Cancel", question, f"/operator/mandates/{mandate.tenant_id}/end", wants_reason=True, is_grave=True)]
+
+
+def _mandate_note(mandate: TenantMandate) -> str:
+    if mandate.ends_soon:
+        return "is being cancelled"
+    return mandate.end_reason or mandate.error or ("paused by the customer" if mandate.paused_at else "")
+
+
+MANDATES: OperatorList[TenantMandate] = OperatorList(
+    "/operator/mandates",
+    "Mandates",
+    {
+        "Tenant": None,
+        "State": lambda mandate, _: Cell(mandate.state, is_state=True, note=_mandate_note(mandate)),
+        "By": lambda mandate, _: Cell(words(mandate.method)),
+        "Limit per debit": lambda mandate, _: money(mandate.max_paise),
+        "Token": lambda mandate, _: Cell(mandate.token_id or mandate.razorpay_id or ""),
+        "Authorised": lambda mandate, here: Cell(here.at(mandate.authorised_at)),
+        "Expires": lambda mandate, here: Cell(here.day(mandate.expires_at)),
+    },
+    {"": "All", "active": "Active", "submitted": "To authorise", "ended": "Ended"},
+    "No mandates yet. Tenants authorise one on their account's page.",
+    "Bills for usage are debited from an active mandate, up to its limit with GST; a larger one gets a payment link.",
+    _mandate_acts,
 )
 
 

@@ -21,12 +21,11 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from api.auth.access import RuntimeDep
-from api.auth.credentials import authenticate
 from api.http.body import ClientLeft
 from api.pages.reports.words import LIVE, TABS
 from api.pages.route import page_router
 from api.pages.site import render
-from api.pages.visitor import AccountAdmin, Visitor
+from api.pages.visitor import UsageReader, Visitor
 from api.runtime import Runtime
 from api.schemas.usage.counts import COST
 from api.services.usage.live import LiveFeed, read_live
@@ -61,7 +60,7 @@ class LiveAnswer(EventSourceResponse):
 
 
 @router.get("/reports/live")
-async def live_page(request: Request, visitor: AccountAdmin) -> Response:
+async def live_page(request: Request, visitor: UsageReader) -> Response:
     """The page. A script fills in the figures."""
     whose = "all tenants" if visitor.context.is_platform_admin else visitor.tenant
     figures = _figures(sees_cost=visitor.context.sees_cost)
@@ -69,7 +68,7 @@ async def live_page(request: Request, visitor: AccountAdmin) -> Response:
 
 
 @router.get("/reports/live/events")
-async def live_events(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
+async def live_events(request: Request, runtime: RuntimeDep, visitor: UsageReader) -> Response:
     """Sends one reading a second, `away` while Postgres is down, and `end` once the session has ended."""
     ending = anyio.Event()
     answer = LiveAnswer(
@@ -113,7 +112,7 @@ def _reading(present: LiveUsage, *, sees_cost: bool) -> ServerSentEvent:
 async def _may_look(request: Request, runtime: Runtime) -> bool:
     """Whether the session may still see the figures. True while Postgres is down, so that an outage ends no stream."""
     try:
-        (await authenticate(runtime.directory, request.scope, fresh=True)).require(KeyScope.TENANT_ADMIN)
+        (await runtime.identities.principal_of(request.scope, fresh=True)).require(KeyScope.TENANT_READ)
     except Unavailable:
         return True
     except NakaError:

@@ -15,7 +15,7 @@ from api.pages.reports.view import PARAMETERS, BadView, View, quick_ranges, read
 from api.pages.reports.words import ENTRIES, OUTCOMES, REQUEST_COUNTS, SOURCES, STATES, TABS, narrowed
 from api.pages.route import page_router
 from api.pages.site import render
-from api.pages.visitor import AccountAdmin
+from api.pages.visitor import UsageReader
 from api.schemas.usage.counts import COST
 from api.schemas.usage.requests import RequestItem, RequestQuery
 from api.services.usage import requests
@@ -27,7 +27,7 @@ _PAGE = 50
 
 
 @router.get("/reports/requests", dependencies=[Depends(Reads(*PARAMETERS, "cursor"))])
-async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountAdmin) -> Response:
+async def requests_page(request: Request, runtime: RuntimeDep, visitor: UsageReader) -> Response:
     """A page of requests; `cursor` starts an older one."""
     asked, today = request.query_params, operators_today(visitor.context)
     try:
@@ -41,6 +41,7 @@ async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountA
         user_id=view.user_id,
         key_id=view.key_id,
         model=view.model,
+        tag=view.tag,
         since=view.first,
         until=view.last,
         before=before,
@@ -58,7 +59,7 @@ async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountA
         duration=duration,
         older=view.requests_url(cursor=found.next) if found.next is not None else "",
         newest=view.requests_url() if before else "",
-        usage=view.url(),
+        usage=view.usage_url,
         csv=f"/v1/admin/requests?{urlencode(_api_query(view, subject.tenant_id))}",
         ranges=[
             (label, view.requests_url(first=first, last=last), view.covers(first, last))
@@ -73,7 +74,7 @@ async def requests_page(request: Request, runtime: RuntimeDep, visitor: AccountA
 
 
 @router.get("/reports/requests/{request_id}")
-async def request_page(request: Request, visitor: AccountAdmin, request_id: UUID) -> Response:
+async def request_page(request: Request, visitor: UsageReader, request_id: UUID) -> Response:
     """One request, and its revisions and corrections."""
     found, sees_cost = await requests.find_request(visitor.context, request_id), visitor.context.sees_cost
     return render(

@@ -13,10 +13,13 @@ from api.schemas.usage.reports import FiguresQuery, Group
 from api.services.usage.days import MAX_DAYS
 from core.errors import Invalid
 from metering.counts import COUNT_COLUMNS
+from metering.reports.usage_report import TAG_GROUP
+from metering.tags.tags import MAX_VALUE_CHARS, TOKEN_KEY, is_key
 
-PARAMETERS = ("from", "to", "group_by", "measure", "order", "tenant", "user_id", "key_id", "model")
+PARAMETERS = ("from", "to", "group_by", "measure", "order", "tenant", "user_id", "key_id", "model", "tag")
 """Every parameter of a view."""
 _TEXT_MAX = 200
+_NOT_BY_TAG = (Group.USER, Group.KEY, Group.MODEL)
 _YEAR_MONTHS = 12
 
 
@@ -59,13 +62,14 @@ class View(FiguresQuery):
         named = {
             "from": self.first.isoformat(),
             "to": self.last.isoformat(),
-            "group_by": self.group.value,
+            "group_by": self.group_name,
             "measure": self.measure.value if self.measure != Measure.TOKENS else None,
             "order": f"{'-' if self.is_falling else ''}{self.order}" if with_order and not self.is_as_usual else None,
             "tenant": self.tenant,
             "user_id": self.user_id,
             "key_id": self.key_id,
             "model": self.model,
+            "tag": None if self.tag is None else "=".join(self.tag),
         }
         return {name: str(value) for name, value in named.items() if value is not None}
 
@@ -77,6 +81,16 @@ class View(FiguresQuery):
     def requests_query(self) -> dict[str, str]:
         """The parameters of that page: a list of requests has no groups."""
         return {name: value for name, value in self.query().items() if name not in ("group_by", "measure", "order")}
+
+    @property
+    def usage_url(self) -> str:
+        """The page of its usage, which is not added up by a tag for a single user, key or model."""
+        return self.url(tag=None) if self.is_personal else self.url()
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether it is narrowed to what usage by a tag is not added up for."""
+        return any(value is not None for value in (self.user_id, self.key_id, self.model))
 
     @property
     def is_as_usual(self) -> bool:
@@ -94,6 +108,13 @@ def usual_order(group: Group, measure: Measure) -> tuple[str, bool]:
     return ("day", False) if group == Group.DAY else (measure.value, True)
 
 
+def require_added_up(view: View) -> None:
+    """Raises BadView for a report that no rollup has."""
+    is_by_tag = view.group == Group.TAG or view.tag is not None
+    if is_by_tag and (view.is_personal or view.group in _NOT_BY_TAG or (view.group == Group.TAG and view.tag)):
+        raise BadView("Usage by a tag can be shown by day, for all users, keys and models together.")
+
+
 def read_view(asked: Mapping[str, str], today: date, *, sees_tenants: bool, sees_cost: bool) -> View:
     """The view that a URL asks for. Raises BadView.
 
@@ -105,8 +126,10 @@ def read_view(asked: Mapping[str, str], today: date, *, sees_tenants: bool, sees
         raise BadView("The first day is after the last one.")
     if (last - first).days > MAX_DAYS:
         raise BadView(f"A report covers at most {MAX_DAYS + 1} days.")
-    groups = [group.value for group in Group if sees_tenants or group != Group.TENANT]
-    group = Group(_one_of(asked, "group_by", groups, "user" if first == last else "day"))
+    tag, by_tag = _tag(asked), _by_tag(asked)
+    groups = [group.value for group in Group if group != Group.TAG and (sees_tenants or group != Group.TENANT)]
+    usual = "user" if first == last and tag is None else "day"
+    group = Group.TAG if by_tag else Group(_one_of(asked, "group_by", groups, usual))
     hidden = () if sees_cost else (Measure.COST.value,)
     measures = [measure.value for measure in Measure if measure.value not in hidden]
     measure = Measure(_one_of(asked, "measure", measures, "tokens"))
@@ -126,6 +149,8 @@ def read_view(asked: Mapping[str, str], today: date, *, sees_tenants: bool, sees
         user_id=read_id(asked, "user_id"),
         key_id=read_id(asked, "key_id"),
         model=_text(asked, "model"),
+        tag=tag,
+        by_tag=by_tag,
     )
 
 
@@ -166,6 +191,27 @@ def _day(asked: Mapping[str, str], name: str) -> date | None:
     if not FIRST_YEAR <= day.year <= LAST_YEAR:
         raise BadView(f"Choose days from {FIRST_YEAR} to {LAST_YEAR}.")
     return day
+
+
+def _by_tag(asked: Mapping[str, str]) -> str:
+    """The tag key of a report by tag, whose group is written as `tag:feature`; empty for another report."""
+    group = asked.get("group_by", "")
+    key = group.removeprefix(TAG_GROUP) if group.startswith(TAG_GROUP) else ""
+    if key and key != TOKEN_KEY and not is_key(key):
+        raise BadView("This link is broken: group_by has no valid tag.")
+    return key
+
+
+def _tag(asked: Mapping[str, str]) -> tuple[str, str] | None:
+    """The tag that requests have; None for any. Raises BadView."""
+    if not asked.get("tag"):
+        return None
+    key, equals, value = asked["tag"].partition("=")
+    if not equals or not (is_key(key) or key == TOKEN_KEY) or not value or len(value) > MAX_VALUE_CHARS:
+        raise BadView("Write a tag as feature=search.")
+    if not value.isprintable():
+        raise BadView("This link is broken: the tag has invalid characters.")
+    return key, value
 
 
 def _one_of(asked: Mapping[str, str], name: str, allowed: list[str], usual: str) -> str:

@@ -21,7 +21,7 @@ COLUMNS = (
 REQUEST_COUNTS = tuple(column for column in COLUMNS[2:11] if column[0] != "tokens")
 """Counts of a single request."""
 CLASSES = ("Input", "Output", "Cache read", f"Cache write, 5{_NBSP}min", f"Cache write, 1{_NBSP}h")
-FIELDS = {"tenant": "Tenant", "user_id": "User", "key_id": "Key", "model": "Model"}
+FIELDS = {"tenant": "Tenant", "user_id": "User", "key_id": "Key", "model": "Model", "tag": "Tag"}
 """Labels of the filters of a page, by the view's field."""
 GROUPS = {"day": "Day", "user": "User", "key": "Key", "model": "Model", "tenant": "Tenant"}
 MEASURES = {

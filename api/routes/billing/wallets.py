@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 
 from api.auth.access import PlatformContext
 from api.routes.billing.parameters import OwnContext
@@ -28,6 +28,9 @@ from api.services.billing import wallets
 router, own = APIRouter(), APIRouter(prefix="/wallet")
 
 Code = Annotated[CouponCode, Path(examples=["WELCOME-500"])]
+CouponCursor = Annotated[
+    CouponCode | None, Query(alias="cursor", description="`next` of the page before", examples=["WELCOME-500"])
+]
 
 
 @own.get("")
@@ -48,7 +51,8 @@ async def my_wallet_entries(
 async def new_top_up(body: NewTopUp, context: OwnContext) -> TopUpItem:
     """Add money. Pay it at `pay_url`; a repeated request returns the same top-up until it is paid.
 
-    Without `pay_url` Razorpay hasn't answered yet: ask again in a minute. Another amount replaces an unpaid top-up.
+    Without `pay_url` Razorpay hasn't answered yet: ask again in a minute. Another amount or instrument replaces an
+    unpaid top-up.
     """
     return await wallets.top_up(context, body)
 
@@ -92,9 +96,11 @@ async def refund_wallet(tenant_id: TenantId, body: WalletRefund, context: Platfo
 
 
 @router.get("/coupons")
-async def all_coupons(context: PlatformContext) -> list[CouponItem]:
+async def all_coupons(
+    context: PlatformContext, cursor: CouponCursor = None, size: PageSize = DEFAULT_SIZE
+) -> Page[CouponItem]:
     """List coupons, newest first."""
-    return await wallets.list_coupons(context)
+    return await wallets.list_coupons(context, before=cursor, size=size)
 
 
 @router.post("/coupons", status_code=201)

@@ -3,17 +3,25 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Header, Path, Request
 
 from api.auth.access import ReaderContext, RuntimeDep, principal_of
 from api.routes.parameters import FromDay, ToDay
 from api.schemas.fields import EXAMPLE_ID
 from api.schemas.usage.own_usage import LimitsAnswer, OwnRequest, UsageAnswer
 from api.services.usage import own_usage
+from metering.tags.tags import parse_header
 
 router = APIRouter(prefix="/v1", tags=["usage"])
 
 RequestId = Annotated[UUID, Path(description="`X-Request-Id` of the answer", examples=[EXAMPLE_ID])]
+
+TagsHeader = Annotated[
+    str,
+    Header(
+        alias="Naka-Tags", max_length=4096, description="Also the limits of these tags", examples=["feature=search"]
+    ),
+]
 
 
 @router.get("/usage")
@@ -29,6 +37,15 @@ async def request_usage(request_id: RequestId, request: Request, context: Reader
 
 
 @router.get("/limits")
-async def limits(request: Request, context: ReaderContext, runtime: RuntimeDep) -> LimitsAnswer:
-    """Each limit of the key's user and of its tenant: used, held by running requests, left, and its reset."""
-    return await own_usage.own_limits(context, principal_of(request), runtime.metering.limit_status)
+async def limits(request: Request, context: ReaderContext, runtime: RuntimeDep, tags: TagsHeader = "") -> LimitsAnswer:
+    """Each limit of the key's user and of its tenant: used, held by running requests, left, and its reset.
+
+    Also those of a short-lived token, and of requests with the tags of `Naka-Tags`.
+    """
+    return await own_usage.own_limits(
+        context,
+        principal_of(request),
+        tuple(parse_header(tags.encode("latin-1"))) if tags.strip() else (),
+        statuses=runtime.metering.limit_status,
+        budgets=runtime.metering.budget_status,
+    )

@@ -7,22 +7,23 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Query, Response
 
-from api.auth.access import RuntimeDep, TenantContext
-from api.routes.parameters import Form, FromDay, KeyWanted, ModelWanted, TenantWanted, ToDay, UserWanted
+from api.auth.access import RuntimeDep, UsageContext
+from api.routes.parameters import Form, FromDay, KeyWanted, ModelWanted, TagWanted, TenantWanted, ToDay, UserWanted
 from api.routes.streamed import StreamedAnswer
 from api.schemas.csv_text import as_csv
 from api.schemas.usage.reports import RefusalsFound, Report, UsageQuery, UsageRows
 from api.services.usage.reports import stream_refusals, stream_usage
+from api.services.usage.tags import read_tag
 from metering.reports.refusals import REFUSAL_GROUPS
-from metering.reports.usage_report import GROUPS, ORDERS
+from metering.reports.usage_report import GROUPS, ORDERS, TAG_GROUP
 
 router = APIRouter()
-_GROUP = "|".join(GROUPS)
+_GROUP = "|".join([*GROUPS, rf"{TAG_GROUP}(?:nk:token|[a-z0-9][a-z0-9_.-]{{0,39}})"])
 
 GroupBy = Annotated[
     str,
     Query(
-        description=f"Any of {', '.join(GROUPS)}, separated by commas; empty for one row, the sum of all",
+        description=f"Any of {', '.join(GROUPS)}, or `tag:` and a key, separated by commas; empty for the sum of all",
         pattern=rf"^(?:(?:{_GROUP})(?:,(?:{_GROUP})){{0,9}})?$",
         examples=["tenant,day"],
     ),
@@ -62,7 +63,7 @@ Names = Annotated[bool, Query(description="Tenants' slugs, users' external ids, 
 )
 async def usage_by_group(  # noqa: PLR0913 - the filters
     *,
-    context: TenantContext,
+    context: UsageContext,
     runtime: RuntimeDep,
     first: FromDay = None,
     last: ToDay = None,
@@ -71,6 +72,7 @@ async def usage_by_group(  # noqa: PLR0913 - the filters
     user_id: UserWanted = None,
     key_id: KeyWanted = None,
     model: ModelWanted = None,
+    tag: TagWanted = None,
     order: Order = None,
     top: Top = None,
     names: Names = False,
@@ -85,6 +87,7 @@ async def usage_by_group(  # noqa: PLR0913 - the filters
         user_id=user_id,
         key_id=key_id,
         model=model,
+        tag=read_tag(tag) if tag else None,
         order=order,
         top=top,
         named=names,
@@ -106,7 +109,7 @@ async def usage_by_group(  # noqa: PLR0913 - the filters
 )
 async def refusals_by_group(
     *,
-    context: TenantContext,
+    context: UsageContext,
     runtime: RuntimeDep,
     first: FromDay = None,
     last: ToDay = None,

@@ -8,13 +8,25 @@ from contextlib import aclosing
 
 from fastapi import APIRouter, Response
 
-from api.auth.access import RuntimeDep, TenantContext
-from api.routes.parameters import Cursor, Form, KeyWanted, ModelWanted, PageSize, Since, TenantWanted, Until, UserWanted
+from api.auth.access import RuntimeDep, UsageContext
+from api.routes.parameters import (
+    Cursor,
+    Form,
+    KeyWanted,
+    ModelWanted,
+    PageSize,
+    Since,
+    TagWanted,
+    TenantWanted,
+    Until,
+    UserWanted,
+)
 from api.routes.streamed import StreamedAnswer
 from api.schemas.csv_text import as_csv
 from api.schemas.pages import DEFAULT_SIZE, Page
 from api.schemas.usage.requests import CSV_COLUMNS, RequestItem, RequestQuery, State
 from api.services.usage import requests
+from api.services.usage.tags import read_tag
 
 router = APIRouter()
 
@@ -31,12 +43,13 @@ router = APIRouter()
 )
 async def all_requests(  # noqa: PLR0913 - the filters
     *,
-    context: TenantContext,
+    context: UsageContext,
     runtime: RuntimeDep,
     tenant_id: TenantWanted = None,
     user_id: UserWanted = None,
     key_id: KeyWanted = None,
     model: ModelWanted = None,
+    tag: TagWanted = None,
     state: State | None = None,
     since: Since = None,
     until: Until = None,
@@ -50,6 +63,7 @@ async def all_requests(  # noqa: PLR0913 - the filters
         user_id=user_id,
         key_id=key_id,
         model=model,
+        tag=read_tag(tag) if tag else None,
         state=state,
         since=since,
         until=until,
@@ -66,4 +80,9 @@ async def _lines(batches: AsyncGenerator[list[RequestItem], None]) -> AsyncGener
     async with aclosing(batches):
         async for batch in batches:
             items = [item.model_dump(mode="json") for item in batch]
-            yield [[item[name] for name in CSV_COLUMNS] for item in items]
+            yield [[_cell(item[name]) for name in CSV_COLUMNS] for item in items]
+
+
+def _cell(value: object) -> object:
+    """Tags as one text: `conversation=c-42,feature=search`."""
+    return ",".join(f"{key}={each}" for key, each in sorted(value.items())) if isinstance(value, dict) else value

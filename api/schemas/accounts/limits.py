@@ -19,7 +19,8 @@ class LimitItem(Body):
     limit: LimitValue
 
 
-def _once_each(limits: list[LimitItem]) -> list[LimitItem]:
+def once_each(limits: list[LimitItem]) -> list[LimitItem]:
+    """The limits. Raises ValueError if two are of one meter and window."""
     if len({(item.meter, item.window) for item in limits}) < len(limits):
         raise ValueError("a meter has one limit in a window")
     return limits
@@ -36,7 +37,7 @@ class Limits(Body):
         concurrency=4,
     )
 
-    limits: Annotated[list[LimitItem], Field(max_length=len(METERS) * len(WINDOWS)), AfterValidator(_once_each)]
+    limits: Annotated[list[LimitItem], Field(max_length=len(METERS) * len(WINDOWS)), AfterValidator(once_each)]
     concurrency: ConcurrencyLimit | None = None
 
     def as_set(self) -> LimitSet:
@@ -47,7 +48,8 @@ class Limits(Body):
 class LimitsSet(BaseModel):
     """The limits in force, and their source.
 
-    `set`: limits of this user or tenant itself; `plan`: those of the tenant's plan; `default`: the tenant has no plan.
+    `set`: limits of this user or tenant itself; `users`: set for all users of the tenant; `plan`: those of its plan;
+    `default`: the tenant has no plan.
     """
 
     limits: list[LimitItem]

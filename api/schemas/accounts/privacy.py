@@ -46,11 +46,25 @@ class SessionItem(BaseModel):
     ended_at: datetime | None
 
 
+class MembershipItem(BaseModel):
+    """A membership of the user, with what the identity provider calls the person."""
+
+    id: UUID
+    tenant_id: UUID
+    email: str
+    role: str
+    oidc_issuer: str | None
+    oidc_subject: str | None
+    created_at: datetime
+    removed_at: datetime | None
+
+
 class Exported(BaseModel):
     """Everything known about a user."""
 
     user: UserItem
     keys: list[KeyItem]
+    members: list[MembershipItem]
     sessions: list[SessionItem]
     audit: list[AuditItem]
     usage: list[DayUsage]

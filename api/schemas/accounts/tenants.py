@@ -4,11 +4,13 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from api.schemas.fields import Body, PlanNumber, Slug, Text, example
 from api.schemas.rows import Row
 from core.tenancy.models import Tenant
+
+MAX_NEW_USERS = 100_000
 
 
 class NewTenant(Body):
@@ -34,6 +36,23 @@ class PlanChoice(Body):
 
     code: Slug
     version: PlanNumber | None = None
+
+
+class NewUsers(Body):
+    """`makes_users`: requests that name an unknown user create it, at most `new_users_per_minute`.
+
+    Every user of the minute counts, also those that an admin created.
+    """
+
+    model_config = example(makes_users=True, new_users_per_minute=600)
+
+    makes_users: bool = Field(strict=True)
+    new_users_per_minute: int = Field(strict=True, ge=0, le=MAX_NEW_USERS)
+
+    @classmethod
+    def of(cls, tenant: Tenant) -> Self:
+        """The shape of a row."""
+        return cls(makes_users=tenant.makes_users, new_users_per_minute=tenant.new_users_per_minute)
 
 
 class PlanNamed(BaseModel):

@@ -3,11 +3,11 @@
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from api.schemas.accounts.keys import KeyItem
 from api.schemas.accounts.limits import LimitsSet
-from api.schemas.fields import Body, Text, example
+from api.schemas.fields import Body, UserName, example
 from api.schemas.pages import Page
 from api.schemas.rows import Row
 
@@ -17,7 +17,15 @@ class NewUser(Body):
 
     model_config = example(external_id="user-4711")
 
-    external_id: Text
+    external_id: UserName
+
+
+class UserState(Body):
+    """Whether a user is disabled."""
+
+    model_config = example(disabled=True)
+
+    disabled: bool = Field(strict=True)
 
 
 class UserItem(Row):
@@ -29,6 +37,8 @@ class UserItem(Row):
     created_at: datetime
     erased_at: datetime | None
     """The time of the person's erasure; usage and bills stay under a pseudonym."""
+    disabled_at: datetime | None
+    """Since when requests of the user are refused; null while it is enabled."""
 
 
 class UserWithKeys(UserItem):

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from api.schemas.fields import Body, example
 from api.schemas.moments import Iso
 from api.schemas.rows import Row
-from billing.alerts.endpoints import MAX_URL
+from core.network.tenant_urls import MAX_URL
 
 Url = Annotated[str, StringConstraints(min_length=8, max_length=MAX_URL, pattern=r"^https?://[!-~]+$")]
 

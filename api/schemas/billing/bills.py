@@ -128,3 +128,37 @@ class BillHistory:
     payments: Sequence[Payment]
     credit_notes: list[BillItem]
     refers_to: BillItem | None
+
+
+class BillPayment(Row):
+    """A payment applied to a bill."""
+
+    applied_paise: int
+    method: str | None
+    captured_at: IsoOrNone = Field(validation_alias="captured_ms")
+
+
+class BillExplanation(BaseModel):
+    """A bill in sentences, with the figures that they are made of; without the parties' names and addresses."""
+
+    sentences: list[str]
+    bill: BillItem
+    lines: list[dict[str, Any]]
+    tax: list[dict[str, Any]]
+    payments: list[BillPayment]
+    credit_notes: list[BillItem]
+    refers_to: BillItem | None
+
+    @classmethod
+    def of(cls, history: BillHistory, sentences: list[str]) -> Self:
+        """The shape of a bill's history."""
+        bill = history.bill
+        return cls(
+            sentences=sentences,
+            bill=BillItem.model_construct(**{name: getattr(bill, name) for name in BillItem.model_fields}),
+            lines=bill.lines,
+            tax=bill.tax,
+            payments=[BillPayment.of(each) for each in history.payments],
+            credit_notes=history.credit_notes,
+            refers_to=history.refers_to,
+        )

@@ -9,6 +9,7 @@ from api.schemas.billing.decisions import Reason
 from api.schemas.fields import Body, Text, example
 from api.schemas.moments import Iso, IsoOrNone, Moment
 from api.schemas.rows import Row
+from billing.models.states import Instrument
 from billing.prepaid.top_ups import MAX_PAISE, MIN_PAISE
 
 MAX_DAYS = 3_650
@@ -30,14 +31,21 @@ class WalletLot(Row):
 
 
 class TopUpItem(Row):
-    """A top-up; `total_paise` is with GST. An open one without `pay_url` waits for Razorpay's answer."""
+    """A top-up; `total_paise` is with GST. An open one without `pay_url` waits for Razorpay's answer.
+
+    `collected_by`: a payment link at `pay_url`, or a UPI QR code, whose image is there. `upi_link` is the link in that
+    code, if Razorpay shows it: draw it as a code, or open it in a UPI app. Both end at `expires_at`.
+    """
 
     id: UUID
     paise: int = Field(validation_alias="taxable_paise")
     total_paise: int
     state: Literal["open", "paid", "void"]
     is_automatic: bool
+    collected_by: Instrument | None
     pay_url: str | None
+    upi_link: str | None
+    expires_at: IsoOrNone = Field(validation_alias="expire_by_ms")
     created_at: Iso = Field(validation_alias="created_ms")
 
 
@@ -79,11 +87,15 @@ class WalletEntryItem(Row):
 
 
 class NewTopUp(Body):
-    """The amount before GST."""
+    """The amount before GST. `instrument`: pay at a payment link, or by scanning a UPI QR code within two hours.
 
-    model_config = example(paise=100_000)
+    Where Razorpay gives the operator no QR codes, it is a payment link all the same.
+    """
+
+    model_config = example(paise=100_000, instrument="qr_code")
 
     paise: TopUpPaise
+    instrument: Literal["payment_link", "qr_code"] = "payment_link"
 
 
 class WalletRules(Body):

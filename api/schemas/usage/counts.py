@@ -55,12 +55,13 @@ def counts(row: Any) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageFilter:
-    """Whose usage, of which model; None filters nothing. `tenant` is an id or a slug."""
+    """Whose usage, of which model; None filters nothing. `tenant` is an id or a slug, `tag` a key and its value."""
 
     tenant: UUID | str | None = None
     user_id: UUID | None = None
     key_id: UUID | None = None
     model: str | None = None
+    tag: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

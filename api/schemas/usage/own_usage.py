@@ -11,10 +11,10 @@ from api.schemas.rows import Row
 from api.schemas.usage.counts import Counts, DayUsage, counts
 from api.schemas.usage.requests import State
 from core.clock import to_datetime
+from metering.admission.budget_status import BudgetStatus
 from metering.admission.limit_status import UserLimitStatus
 from metering.counts import COUNT_COLUMNS
 from metering.quota.limits import Meter
-from metering.quota.windows import WindowKind
 from metering.reports.requests import RequestUsage
 
 
@@ -69,22 +69,50 @@ class OwnRequest(Counts):
         )
 
 
+class LimitedTag(BaseModel):
+    """The tag that a limit is of."""
+
+    key: str
+    value: str
+
+
 class LimitWindow(Row):
     """One limit: spend is in micro-USD, a charge (bounded by a plan's ceiling) in paise before tax.
 
-    `held` is reserved by running requests. Amounts of spend are null for a tenant, unless the operator shows the
-    provider's cost; `used_percent` is there in any case.
+    Of the user, of its tenant, of a `tag` of the request, or of the short-lived token in its life, at whose end it
+    `resets_at`. `held` is reserved by running requests. Amounts of spend are null for a tenant, unless the operator
+    shows the provider's cost; `used_percent` is there in any case.
     """
 
-    scope: Literal["user", "tenant"] = Field(validation_alias=AliasPath("limit", "scope"))
+    scope: Literal["user", "tenant", "tag", "token"] = Field(validation_alias=AliasPath("limit", "scope"))
     meter: str = Field(validation_alias=AliasPath("limit", "meter"))
-    window: WindowKind = Field(validation_alias=AliasPath("limit", "window"))
+    window: Literal["minute", "day", "period", "life"] = Field(validation_alias=AliasPath("limit", "window"))
     limit: int | None = Field(validation_alias=AliasPath("limit", "limit"))
     used: int | None
     held: int | None
     remaining: int | None
     used_percent: int
     resets_at: Annotated[datetime, BeforeValidator(to_datetime)] = Field(validation_alias="resets_ms")
+    tag: LimitedTag | None = None
+
+    @classmethod
+    def of_budget(cls, status: BudgetStatus) -> Self:
+        """The shape of a budget of a tag or a token."""
+        budget = status.budget
+        return cls.model_validate(
+            {
+                "scope": budget.scope,
+                "meter": budget.meter.value,
+                "window": budget.window_name,
+                "limit": budget.limit,
+                "used": status.used,
+                "held": status.held,
+                "remaining": status.remaining,
+                "used_percent": status.used_percent,
+                "resets_at": status.resets_ms,
+                "tag": None if budget.is_of_token else LimitedTag(key=budget.key, value=budget.value),
+            }
+        )
 
     def shown(self, *, with_cost: bool) -> Self:
         """Itself, or a copy without the provider's cost."""
@@ -101,7 +129,7 @@ class Concurrency(BaseModel):
 
 
 class LimitsAnswer(BaseModel):
-    """The limits of a user and of its tenant, and what its plan allows.
+    """The limits of a user, of its tenant, and of the caller's token and tags, and what its plan allows.
 
     `features` of the Messages API; `models`: names, or prefixes that end in `*`, and null for all.
     """
@@ -112,10 +140,12 @@ class LimitsAnswer(BaseModel):
     models: list[str] | None
 
     @classmethod
-    def of(cls, status: UserLimitStatus, *, with_cost: bool) -> Self:
-        """The shape of all limits' status."""
+    def of(cls, status: UserLimitStatus, budgets: Iterable[BudgetStatus], *, with_cost: bool) -> Self:
+        """The shape of all limits' status, budgets last."""
+        windows = [LimitWindow.of(limit) for limit in status.limits]
+        windows += map(LimitWindow.of_budget, budgets)
         return cls(
-            windows=[LimitWindow.of(limit).shown(with_cost=with_cost) for limit in status.limits],
+            windows=[window.shown(with_cost=with_cost) for window in windows],
             concurrency=Concurrency(limit=status.concurrency, active=status.active),
             features=sorted(status.features),
             models=None if status.models is None else list(status.models),

@@ -13,7 +13,7 @@ from sqlalchemy import Row
 from api.schemas.usage.counts import Counts, UsageFilter
 from billing.invoicing.report_prices import margin_paise, paise_of
 from metering.counts import TOKEN_COLUMNS
-from metering.reports.usage_report import RATED, SUMS
+from metering.reports.usage_report import RATED, SUMS, TAG_GROUP
 
 Rows = Sequence[Row[*tuple[Any, ...]]]
 _NUMBERS = frozenset({*SUMS, RATED})
@@ -27,6 +27,7 @@ class Group(StrEnum):
     KEY = "key"
     MODEL = "model"
     TENANT = "tenant"
+    TAG = "tag"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,10 @@ class UsageRows:
 
 
 class ReportRow(Counts):
-    """The sums of one group; only the columns of the groups asked for are there, and their names if wanted."""
+    """The sums of one group; only the columns of the groups asked for are there, and their names if wanted.
+
+    `tag`: the value of the tag that is grouped by, null for usage without it.
+    """
 
     tenant_id: UUID | None = None
     tenant_slug: str | None = None
@@ -72,6 +76,7 @@ class ReportRow(Counts):
     model: str | None = None
     day: date | None = None
     month: date | None = None
+    tag: str | None = None
     errors: int = 0
     rated_nano_paise: int = 0
 
@@ -109,6 +114,13 @@ class FiguresQuery(UsageFilter):
     group: Group
     order: str
     is_falling: bool
+    by_tag: str = ""
+    """The tag key of a report by tag."""
+
+    @property
+    def group_name(self) -> str:
+        """The group as reports name it."""
+        return f"{TAG_GROUP}{self.by_tag}" if self.group == Group.TAG else self.group.value
 
     @property
     def days(self) -> int:
@@ -118,7 +130,7 @@ class FiguresQuery(UsageFilter):
     @property
     def is_narrowed(self) -> bool:
         """Whether it covers less than whole tenants, which bills are for."""
-        return any(value is not None for value in (self.user_id, self.key_id, self.model))
+        return any(value is not None for value in (self.user_id, self.key_id, self.model, self.tag))
 
 
 @dataclass(frozen=True, slots=True)

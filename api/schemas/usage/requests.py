@@ -15,7 +15,7 @@ State = Literal["open", "settled", "void"]
 _ROW = ("id", "tenant_id", "user_id", "key_id", "state", "upstream_request_id", "opened_at", "settled_at")
 _IN_FRONT = ("id", "opened_at", "settled_at", "tenant_id", "user_id", "key_id", "model", "state", "outcome", "source")
 _COUNTS = tuple(name for name in COUNT_COLUMNS if name not in LATER_COLUMNS)
-CSV_COLUMNS = (*_IN_FRONT, *_COUNTS, "entries", "upstream_request_id", *LATER_COLUMNS)
+CSV_COLUMNS = (*_IN_FRONT, *_COUNTS, "entries", "upstream_request_id", *LATER_COLUMNS, "tags")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,8 @@ class RequestItem(Counts):
 
     The counts are what it counts for by now: its first settlement, what other models did for it, better measurements
     that came later, corrections; so many `entries`. A count is below zero where a correction took off more than the
-    best measurement came to. `model` is what answered, or while that is not known, what was asked for.
+    best measurement came to. `model` is what answered, or while that is not known, what was asked for. `tags` are those
+    that it was sent with; keys that begin with `nk:` are Naka's own.
     """
 
     id: UUID
@@ -45,6 +46,7 @@ class RequestItem(Counts):
     opened_at: datetime | None
     settled_at: datetime | None
     entries: int
+    tags: dict[str, str]
 
     @classmethod
     def of(cls, usage: RequestUsage, **more: object) -> Self:
@@ -58,6 +60,7 @@ class RequestItem(Counts):
                 "model": known.model or row["model_asked"],
                 **counts(known.total),
                 "entries": usage.entries,
+                "tags": row["tags"] or {},
                 **more,
             }
         )

@@ -6,7 +6,7 @@ admin is also kept from the operator's keys.
 
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.schemas.accounts.keys import KeyItem, KeyMade, NewKey, Rotation
@@ -17,8 +17,8 @@ from core.errors import NotFound
 from core.tenancy import accounts
 from core.tenancy.activity_log import last_uses
 from core.tenancy.lists import list_keys as list_rows
-from core.tenancy.models import ApiKey, User
-from core.tenancy.principal import Scope
+from core.tenancy.models import ApiKey, Member, User
+from core.tenancy.principal import Forbidden, Scope
 
 
 async def create_key(context: ServiceContext, user_id: UUID, new: NewKey) -> KeyMade:
@@ -69,13 +69,17 @@ async def find_key(context: ServiceContext, key_id: UUID) -> KeyItem:
 async def revoke_key(context: ServiceContext, key_id: UUID, *, descendants: bool) -> list[KeyItem]:
     """Ends a key, and with `descendants` every key derived from it; the keys that ended, or the key if none did.
 
-    Idempotent. Raises NotFound, Forbidden.
+    Idempotent. Raises NotFound, and Forbidden, also for a member's key unless the caller manages members, and when one
+    of the derived keys has permissions that the caller may not grant.
     """
     async with context.transaction(Scope.TENANT_ADMIN) as session:
         key = await accounts.find_key(session, key_id, tenant_id=context.tenant_id)
         require_grantable(context, key.scopes)
+        await _require_membership_right(context, session, key)
         if descendants:
-            ended = await accounts.revoke_tree(session, context.actor, key)
+            ended = await accounts.revoke_tree(
+                session, context.actor, key, check=lambda derived: require_grantable(context, derived.scopes)
+            )
         else:
             await accounts.revoke_key(session, context.actor, key)
             ended = [key]
@@ -97,6 +101,16 @@ async def rotate_key(context: ServiceContext, key_id: UUID, rotation: Rotation) 
         )
         publish_after_commit(session, key.tenant_id)
     return KeyMade.with_secret(made)
+
+
+async def _require_membership_right(context: ServiceContext, session: AsyncSession, key: ApiKey) -> None:
+    """Raises Forbidden for another member's key, unless the caller manages members: revoking it ends the membership."""
+    principal = context.principal
+    if principal is None or principal.may(Scope.TENANT_MEMBERS) or key.id == principal.key_id:
+        return
+    of_member = exists().where(Member.tenant_id == key.tenant_id, Member.key_id == key.id, Member.removed_at.is_(None))
+    if await session.scalar(select(of_member)):
+        raise Forbidden("This is a member's key. Only an owner of the account, or the operator, removes a member.")
 
 
 async def key_page(session: AsyncSession, user: User, *, after: UUID | None, size: int | None) -> Page[KeyItem]:

@@ -1,6 +1,6 @@
-"""Limits of a user, and of a tenant as a whole. A set replaces the one before; without a set the plan's apply.
+"""Limits of a user, of all users without their own, and of a tenant as a whole. A set replaces the one before.
 
-A tenant's admin sets its users' limits. Only a platform admin sets the tenant's own.
+Without a set the plan's apply. A tenant's admin sets its users' limits. Only a platform admin sets the tenant's own.
 """
 
 from uuid import UUID
@@ -43,10 +43,24 @@ async def set_tenant_limits(context: ServiceContext, tenant: UUID | str, limits:
         return await _replace(context, session, found.id, found.id, limits)
 
 
+async def find_default_limits(context: ServiceContext, tenant: UUID | str) -> LimitsSet:
+    """The limits of each user of a tenant that has none of its own. Raises NotFound."""
+    async with context.transaction() as session:
+        found = await reach_tenant(context, session, tenant)
+        return await limits_in_force(context, session, found.id, entitlements.ALL_USERS)
+
+
+async def set_default_limits(context: ServiceContext, tenant: UUID | str, limits: Limits) -> LimitsSet:
+    """Replaces the limits of each user of a tenant that has none of its own. Raises NotFound."""
+    async with context.transaction() as session:
+        found = await reach_tenant(context, session, tenant)
+        return await _replace(context, session, found.id, entitlements.ALL_USERS, limits)
+
+
 async def limits_in_force(
     context: ServiceContext, session: AsyncSession, tenant_id: UUID, subject_id: UUID
 ) -> LimitsSet:
-    """The limits of a user, or of the tenant when `subject_id` is its id."""
+    """The limits of a user, of the tenant when `subject_id` is its id, or of `entitlements.ALL_USERS`."""
     defaults = default_limits(context.settings)
     return LimitsSet.of(*await entitlements.read_limits(session, tenant_id, subject_id, defaults=defaults))
 

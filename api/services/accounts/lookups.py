@@ -16,8 +16,8 @@ from core.tenancy.models import Tenant, User
 from core.tenancy.principal import Forbidden, Scope
 
 R = TypeVar("R", bound=Row)
-GRANTABLE = frozenset({Scope.CHAT, Scope.USAGE_READ, Scope.TENANT_ADMIN})
-"""Scopes that a tenant's admin may grant. Only a platform admin grants `platform:admin`."""
+GRANTABLE = frozenset({Scope.CHAT, Scope.CHAT_AS_USER, Scope.USAGE_READ, Scope.TENANT_READ, Scope.TENANT_ADMIN})
+"""Scopes that a tenant's admin may grant. Only a platform admin grants others; an owner has its scope as a member."""
 
 
 async def reach_tenant(context: ServiceContext, session: AsyncSession, tenant: UUID | str) -> Tenant:
@@ -88,4 +88,4 @@ async def newest_page(
 def require_grantable(context: ServiceContext, scopes: Iterable[str]) -> None:
     """Raises Forbidden for scopes that this caller may not grant."""
     if not context.is_platform_admin and not GRANTABLE.issuperset(scopes):
-        raise Forbidden("only a platform admin may make, show or end a key with platform:admin")
+        raise Forbidden("only a platform admin may make, show or end a key with these permissions")

@@ -14,7 +14,7 @@ from core.redis.changes import Changes
 from core.tenancy.audit import Actor, record
 from core.tenancy.models import ApiKey, Tenant, User
 from core.tenancy.principal import Principal
-from core.tenancy.sessions import begin_session, end_session
+from core.tenancy.sessions import begin_session, count_sessions, end_session, end_sessions, hash_token
 
 
 async def describe_caller(database: Database, principal: Principal) -> Caller:
@@ -30,8 +30,10 @@ async def describe_caller(database: Database, principal: Principal) -> Caller:
     return Caller(tenant=tenant, user=user, key_prefix=prefix)
 
 
-async def sign_in(database: Database, principal: Principal, origin: Origin, *, ttl_s: int, previous: str | None) -> str:
-    """Begins a session and returns its token. `previous`: the token of a session to end in its place."""
+async def sign_in(
+    database: Database, principal: Principal, origin: Origin, *, ttl_s: int, previous: bytes | None
+) -> str:
+    """Begins a session and returns its token. `previous`: the hash of the session to end in its place."""
     async with database.session() as session:
         if previous is not None:
             await end_session(session, previous)
@@ -43,12 +45,27 @@ async def sign_in(database: Database, principal: Principal, origin: Origin, *, t
 async def sign_out(database: Database, changes: Changes, origin: Origin, token: str) -> UUID | None:
     """Ends a session on every process; its tenant, or None when it had ended before."""
     async with database.session() as session:
-        ended = await end_session(session, token)
+        ended = await end_session(session, hash_token(token))
         if ended is None:
             return None
         _record(session, origin, "session.end", *ended)
     await changes.publish(ended[0])
     return ended[0]
+
+
+async def sign_out_everywhere(database: Database, changes: Changes, origin: Origin, principal: Principal) -> int:
+    """Ends every session of the caller's key, on every process; returns how many."""
+    async with database.session() as session:
+        ended = await end_sessions(session, principal.tenant_id, principal.key_id)
+        _record(session, origin, "session.end_all", principal.tenant_id, principal.key_id)
+    await changes.publish(principal.tenant_id)
+    return ended
+
+
+async def running_sessions(database: Database, principal: Principal) -> int:
+    """The number of the sessions of the caller's key."""
+    async with database.session(tenant_id=principal.tenant_id) as session:
+        return await count_sessions(session, principal.tenant_id, principal.key_id)
 
 
 def _record(session: AsyncSession, origin: Origin, action: str, tenant_id: UUID, key_id: UUID) -> None:

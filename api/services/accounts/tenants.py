@@ -6,7 +6,14 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.schemas.accounts.tenants import NewTenant, NewTenantWithAdmin, PlanChoice, TenantItem, TenantWithAdmin
+from api.schemas.accounts.tenants import (
+    NewTenant,
+    NewTenantWithAdmin,
+    NewUsers,
+    PlanChoice,
+    TenantItem,
+    TenantWithAdmin,
+)
 from api.schemas.pages import Page, one_more, page
 from api.services.accounts.lookups import reach_tenant
 from api.services.context import ServiceContext, publish_after_commit
@@ -69,6 +76,27 @@ async def find_tenant(context: ServiceContext, tenant: UUID | str) -> TenantItem
     """A tenant by id, or by slug for a platform admin. Raises NotFound, also for one out of the caller's reach."""
     async with context.transaction() as session:
         return TenantItem.of(await reach_tenant(context, session, tenant))
+
+
+async def find_new_users(context: ServiceContext, tenant: UUID | str) -> NewUsers:
+    """Whether requests create users of a tenant. Raises NotFound."""
+    async with context.transaction() as session:
+        return NewUsers.of(await reach_tenant(context, session, tenant))
+
+
+async def set_new_users(context: ServiceContext, tenant: UUID | str, wanted: NewUsers) -> NewUsers:
+    """Sets whether requests create users of a tenant, and how many a minute. Raises NotFound."""
+    async with context.transaction() as session:
+        found = await reach_tenant(context, session, tenant)
+        await accounts.set_new_users(
+            session,
+            context.actor,
+            found.id,
+            makes_users=wanted.makes_users,
+            new_users_per_minute=wanted.new_users_per_minute,
+        )
+        publish_after_commit(session, found.id)
+    return wanted
 
 
 async def tenant_names(context: ServiceContext, ids: Iterable[UUID | None]) -> dict[UUID, str]:

@@ -2,17 +2,18 @@
 
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
 from api.schemas.accounts.users import NewUser, UserDetail, UserItem, UserWithKeys
 from api.schemas.pages import Page, one_more, page
 from api.services.accounts.keys import key_page, offered_models
 from api.services.accounts.limits import limits_in_force
-from api.services.accounts.lookups import reach_tenant, reach_user
-from api.services.context import ServiceContext
+from api.services.accounts.lookups import reach_tenant, reach_user, require_grantable
+from api.services.context import ServiceContext, publish_after_commit
 from core.clock import now_ms, to_datetime
 from core.tenancy import accounts, lists
 from core.tenancy.models import ApiKey, User
+from core.tenancy.principal import Scope
 
 
 async def create_user(context: ServiceContext, tenant: UUID | str, new: NewUser) -> UserItem:
@@ -44,11 +45,8 @@ async def list_users_with_keys(
             rows = (await session.scalars(query)).all()
         else:
             rows = await lists.list_users(session, found.id, after=after, limit=size + 1)
-        is_active = ApiKey.revoked_at.is_(None) & (
-            ApiKey.expires_at.is_(None) | (ApiKey.expires_at > to_datetime(now_ms()))
-        )
         counted = select(ApiKey.user_id, func.count()).where(
-            ApiKey.tenant_id == found.id, ApiKey.user_id.in_([row.id for row in rows]), is_active
+            ApiKey.tenant_id == found.id, ApiKey.user_id.in_([row.id for row in rows]), _is_active()
         )
         counts = {user_id: int(count) for user_id, count in await session.execute(counted.group_by(ApiKey.user_id))}
     return page(rows, size, lambda row: UserWithKeys.completed(row, active_keys=counts.get(row.id, 0)))
@@ -58,6 +56,21 @@ async def find_user(context: ServiceContext, user_id: UUID) -> UserItem:
     """A user. Raises NotFound."""
     async with context.transaction() as session:
         return UserItem.of(await reach_user(context, session, user_id))
+
+
+async def set_disabled(context: ServiceContext, user_id: UUID, *, disabled: bool) -> UserItem:
+    """Disables a user, so that its requests are refused at once, or enables it again.
+
+    Raises NotFound, Invalid, and Forbidden for a user with a key that the caller may not end, as an owner's.
+    """
+    async with context.transaction(Scope.TENANT_ADMIN) as session:
+        user = await reach_user(context, session, user_id)
+        await accounts.set_disabled(session, context.actor, user, disabled=disabled)
+        query = select(ApiKey.scopes).where(ApiKey.tenant_id == user.tenant_id, ApiKey.user_id == user.id, _is_active())
+        for scopes in await session.scalars(query):  # under the user's lock: no key is made meanwhile
+            require_grantable(context, scopes)
+        publish_after_commit(session, user.tenant_id)
+        return UserItem.of(user)
 
 
 async def describe_user(context: ServiceContext, user_id: UUID, *, after: UUID | None, size: int) -> UserDetail:
@@ -70,3 +83,8 @@ async def describe_user(context: ServiceContext, user_id: UUID, *, after: UUID |
             limits=await limits_in_force(context, session, user.tenant_id, user.id),
             models=await offered_models(context, session),
         )
+
+
+def _is_active() -> ColumnElement[bool]:
+    """Whether a key has neither been revoked nor expired."""
+    return ApiKey.revoked_at.is_(None) & (ApiKey.expires_at.is_(None) | (ApiKey.expires_at > to_datetime(now_ms())))

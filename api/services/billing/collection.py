@@ -23,12 +23,13 @@ async def list_charges(
     tenant: UUID | str | None = None,
     bill_id: UUID | None = None,
     state: str | None = None,
+    instrument: str | None = None,
     before: UUID | None = None,
     size: int,
 ) -> Page[ChargeItem]:
     """Attempts to collect bills, newest first. Raises NotFound for the tenant."""
     context.require(Scope.PLATFORM_ADMIN)
-    wanted = {"bill_id": bill_id, "state": state}
+    wanted = {"bill_id": bill_id, "state": state, "instrument": instrument}
     return await list_newest(context, ChargeItem, Charge, tenant, before=before, size=size, **wanted)
 
 

@@ -82,10 +82,15 @@ async def end_mandate(context: ServiceContext) -> MandateView:
 
 
 async def list_mandates(
-    context: ServiceContext, *, tenant: UUID | str | None = None, before: UUID | None = None, size: int
+    context: ServiceContext,
+    *,
+    tenant: UUID | str | None = None,
+    state: str | None = None,
+    before: UUID | None = None,
+    size: int,
 ) -> Page[TenantMandate]:
     """Mandates, ended ones too, newest first. Raises NotFound for the tenant."""
-    return await list_newest(context, TenantMandate, Mandate, tenant, before=before, size=size)
+    return await list_newest(context, TenantMandate, Mandate, tenant, before=before, size=size, state=state)
 
 
 async def end_for_tenant(context: ServiceContext, tenant: UUID | str, reason: str) -> TenantMandate:

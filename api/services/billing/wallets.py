@@ -19,7 +19,7 @@ from api.schemas.billing.wallet import (
     WalletSettingsItem,
     WalletView,
 )
-from api.schemas.pages import Page
+from api.schemas.pages import Page, page
 from api.services.accounts.lookups import list_newest, operated_tenant, own_tenant, reach_tenant
 from api.services.billing import razorpay_later
 from api.services.context import ServiceContext
@@ -63,10 +63,14 @@ async def list_entries(
     return await list_newest(context, WalletEntryItem, WalletEntry, tenant, before=before, size=size)
 
 
-async def top_up(context: ServiceContext, new: NewTopUp) -> TopUpItem:
-    """Creates a top-up with its payment link, or returns the open one of this amount. Raises Invalid, Conflict."""
-    tenant_id = own_tenant(context)
-    bill = await top_ups.top_up(context.billing, context.actor, tenant_id, new.paise)
+async def top_up(context: ServiceContext, new: NewTopUp, tenant: UUID | str | None = None) -> TopUpItem:
+    """Creates a top-up with its payment link or QR code, or returns the open one of this amount.
+
+    Of the caller's tenant, or of this one. Raises NotFound, Invalid, Conflict.
+    """
+    tenant_id = own_tenant(context) if tenant is None else await operated_tenant(context, tenant)
+    by_qr_code = new.instrument == "qr_code"
+    bill = await top_ups.top_up(context.billing, context.actor, tenant_id, new.paise, by_qr_code=by_qr_code)
     with razorpay_later(bill=bill.id):
         await collect_bill(context.billing, tenant_id, bill.id)
     async with context.transaction() as session:
@@ -125,10 +129,11 @@ async def create_coupon(context: ServiceContext, new: NewCoupon) -> CouponItem:
         return CouponItem.of(row)
 
 
-async def list_coupons(context: ServiceContext) -> list[CouponItem]:
-    """Every coupon, newest first."""
+async def list_coupons(context: ServiceContext, *, before: str | None = None, size: int) -> Page[CouponItem]:
+    """A page of coupons, newest first. `before`: the code of the last coupon of the page before."""
     async with context.transaction(Scope.PLATFORM_ADMIN) as session:
-        return [CouponItem.of(row) for row in await credit.list_coupons(session)]
+        rows = await credit.list_coupons(session, before=before, limit=size + 1)
+        return page(rows, size, CouponItem.of, lambda row: row.code)
 
 
 async def end_coupon(context: ServiceContext, code: str) -> CouponItem:
@@ -142,6 +147,12 @@ async def _reach(context: ServiceContext, session: AsyncSession, tenant: UUID | 
 
 
 def _top_up(bill: Bill, charge: Charge | None) -> TopUpItem:
-    """A top-up, and the link that pays it if Razorpay has answered."""
-    pay_url = None if charge is None else charge.short_url
-    return TopUpItem.completed(bill, is_automatic=(bill.reason or "").startswith(AUTOMATIC), pay_url=pay_url)
+    """A top-up, and the link or QR code that pays it if Razorpay has answered."""
+    return TopUpItem.completed(
+        bill,
+        is_automatic=(bill.reason or "").startswith(AUTOMATIC),
+        collected_by=None if charge is None else charge.instrument,
+        pay_url=None if charge is None else charge.short_url,
+        upi_link=None if charge is None else charge.upi_link,
+        expire_by_ms=None if charge is None else charge.expire_by_ms,
+    )

@@ -9,9 +9,11 @@ from api.services.usage.days import date_range
 from core.errors import NotFound
 from core.resilience.deadline import within
 from core.tenancy.principal import Principal, Scope
+from metering.admission.budget_status import BudgetStatusReader
 from metering.admission.limit_status import LimitStatusReader
 from metering.reports import requests
 from metering.reports.usage_report import UsageReport
+from metering.tags.tags import Tags, merged
 
 
 async def own_usage(
@@ -35,9 +37,20 @@ async def own_request(context: ServiceContext, principal: Principal, request_id:
     return OwnRequest.of(found).shown(with_cost=context.sees_cost)
 
 
-async def own_limits(context: ServiceContext, principal: Principal, statuses: LimitStatusReader) -> LimitsAnswer:
-    """Every limit of the key's user and of its tenant. Raises Unavailable."""
+async def own_limits(
+    context: ServiceContext,
+    principal: Principal,
+    tags: Tags,
+    *,
+    statuses: LimitStatusReader,
+    budgets: BudgetStatusReader,
+) -> LimitsAnswer:
+    """Every limit of the key's user, of its tenant, of its token, and of requests with these tags.
+
+    Raises InvalidTags, Unavailable.
+    """
     context.require(Scope.USAGE_READ)
     async with within(context.settings.store_deadline_s):
         status = await statuses.of(principal.tenant_id, principal.user_id)
-        return LimitsAnswer.of(status, with_cost=context.sees_cost)
+        of_tags = await budgets.of(principal, merged(principal.tags, tags))
+        return LimitsAnswer.of(status, of_tags, with_cost=context.sees_cost)

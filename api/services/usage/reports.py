@@ -34,7 +34,7 @@ from core.postgres.database import Database
 from core.tenancy.models import ApiKey, Tenant, User
 from core.tenancy.principal import Scope
 from metering.reports.refusals import RefusalReport
-from metering.reports.usage_report import GROUP_COLUMNS, UsageReport, sum_of
+from metering.reports.usage_report import GROUP_COLUMNS, UsageReport, column_of, sum_of
 
 BATCH_ROWS = 500
 SHOWN_ROWS = 100
@@ -45,7 +45,7 @@ _NOBODY = UUID(int=0)
 
 async def stream_usage(context: ServiceContext, reports: Database, wanted: UsageQuery) -> UsageRows:
     """A report by any groups, of any length. Raises Invalid for the days, NotFound for what the query names."""
-    context.require(Scope.TENANT_ADMIN)
+    context.require(Scope.TENANT_READ)
     first, last = date_range(context, wanted.first, wanted.last)
     async with context.transaction(patient=True) as session:
         subject = await find_subject(context, session, wanted)
@@ -83,7 +83,7 @@ async def _batches(
 
 async def stream_refusals(context: ServiceContext, reports: Database, wanted: UsageQuery) -> UsageRows:
     """Refused requests by the groups asked for. Raises Invalid for the days, NotFound for the tenant."""
-    context.require(Scope.TENANT_ADMIN)
+    context.require(Scope.TENANT_READ)
     first, last = date_range(context, wanted.first, wanted.last)
     async with context.transaction(patient=True) as session:
         subject = await find_subject(context, session, wanted)
@@ -93,11 +93,11 @@ async def stream_refusals(context: ServiceContext, reports: Database, wanted: Us
 
 async def read_figures(context: ServiceContext, reports: Database, wanted: FiguresQuery) -> FiguresReport:
     """A report by one group: a few reads, whatever is asked. Raises NotFound for what the query names."""
-    async with context.transaction(Scope.TENANT_ADMIN, database=reports, patient=True) as session:
+    async with context.transaction(Scope.TENANT_READ, database=reports, patient=True) as session:
         subject = await find_subject(context, session, wanted)
         query = _figures_query(wanted, subject, today(context))
         found = (await session.execute(query)).mappings().all()
-        keys = [row[GROUP_COLUMNS[wanted.group]] for row in found]
+        keys = [row[column_of(wanted.group_name)] for row in found]
         names = await _names(session, wanted.group, keys) if keys else {}
         is_billed = context.is_platform_admin and not wanted.is_narrowed
         bills = (
@@ -108,7 +108,8 @@ async def read_figures(context: ServiceContext, reports: Database, wanted: Figur
         refused = RefusalReport(wanted.first, wanted.last, ("code",), subject.tenant_id).query()
         refusals = {} if wanted.is_narrowed else {row.code: int(row.requests) for row in await session.execute(refused)}
     rows = [
-        FiguresRow(key, names.get(key) or _unnamed(key), Figures.of(row)) for key, row in zip(keys, found, strict=True)
+        FiguresRow(key, names.get(key) or _unnamed(wanted.group, key), Figures.of(row))
+        for key, row in zip(keys, found, strict=True)
     ]
     return FiguresReport(
         rows,
@@ -123,30 +124,32 @@ async def read_figures(context: ServiceContext, reports: Database, wanted: Figur
 
 def _figures_query(wanted: FiguresQuery, subject: Subject, day: date) -> Select[*tuple[Any, ...]]:
     """The first rows in the query's order, each with the sum of all rows and their number beside it."""
-    report = UsageReport(wanted.first, wanted.last, (wanted.group.value,), **_chosen(wanted, subject, day))
+    report = UsageReport(wanted.first, wanted.last, (wanted.group_name,), **_chosen(wanted, subject, day))
     rows = report.query(period_rates(subject.tenant_id)).order_by(None).subquery("rows")
     totals = [func.sum(rows.c[name]).over().label(f"all_{name}") for name in FIGURES]
     order = sum_of(rows, GROUP_COLUMNS.get(wanted.order, wanted.order))
     limit = wanted.days if wanted.group == Group.DAY else SHOWN_ROWS
     shown = select(rows, *totals, func.count().over().label("groups"))
     return shown.order_by(
-        order.desc() if wanted.is_falling else order.asc(), rows.c[GROUP_COLUMNS[wanted.group]]
+        order.desc() if wanted.is_falling else order.asc(), rows.c[column_of(wanted.group_name)]
     ).limit(limit)
 
 
 def _chosen(wanted: UsageFilter, subject: Subject, day: date) -> dict[str, Any]:
     selected = {"tenant_id": subject.tenant_id, "user_id": subject.user_id}
-    return {**selected, "key_id": wanted.key_id, "model": wanted.model, "today": day}
+    return {**selected, "key_id": wanted.key_id, "model": wanted.model, "tag": wanted.tag, "today": day}
 
 
-def _unnamed(key: Any) -> GroupName:
+def _unnamed(group: Group, key: Any) -> GroupName:
+    if group == Group.TAG and key is None:
+        return GroupName("Without this tag")
     return GroupName("Credits", "not tied to one request") if key in ("", _NOBODY) else GroupName(str(key))
 
 
 async def _names(session: AsyncSession, group: Group, ids: Sequence[Any]) -> dict[Any, GroupName]:
     """Names of the shown ids alone."""
     match group:
-        case Group.DAY | Group.MODEL:
+        case Group.DAY | Group.MODEL | Group.TAG:
             return {}
         case Group.TENANT:
             query = select(Tenant.id, Tenant.slug, Tenant.name).where(Tenant.id.in_(ids))

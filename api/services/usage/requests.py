@@ -28,7 +28,7 @@ _MOST_ENTRIES = 200
 
 async def list_requests(context: ServiceContext, wanted: RequestQuery, *, size: int) -> Page[RequestItem]:
     """A page of requests, newest first. Raises NotFound for what the query names."""
-    async with context.transaction(Scope.TENANT_ADMIN, patient=True) as session:
+    async with context.transaction(Scope.TENANT_READ, patient=True) as session:
         _, chosen = await _chosen(context, session, wanted)
         found = await requests.list_requests(session, chosen, limit=size)
     return page_of(found, lambda usage: RequestItem.of(usage).shown(with_cost=context.sees_cost))
@@ -38,7 +38,7 @@ async def list_named_requests(
     context: ServiceContext, reports: Database, wanted: RequestQuery, *, size: int
 ) -> tuple[Subject, Page[NamedRequest]]:
     """A page of requests with the names of users and tenants, and the names of what the query names."""
-    async with context.transaction(Scope.TENANT_ADMIN, database=reports, patient=True) as session:
+    async with context.transaction(Scope.TENANT_READ, database=reports, patient=True) as session:
         subject, chosen = await _chosen(context, session, wanted)
         found = await requests.list_requests(session, chosen, limit=size)
         names = await _user_names(session, {usage.row["user_id"] for usage in found.rows})
@@ -54,14 +54,14 @@ async def stream_requests(
     context: ServiceContext, reports: Database, wanted: RequestQuery
 ) -> AsyncGenerator[list[RequestItem], None]:
     """All requests, newest first, in batches, on a connection of `reports`. Raises NotFound before the first one."""
-    async with context.transaction(Scope.TENANT_ADMIN, patient=True) as session:
+    async with context.transaction(Scope.TENANT_READ, patient=True) as session:
         _, chosen = await _chosen(context, session, wanted)
     return _batches(context, reports, chosen)
 
 
 async def find_request(context: ServiceContext, request_id: UUID) -> RequestDetail:
     """A request with its names and entries. Raises NotFound."""
-    async with context.transaction(Scope.TENANT_ADMIN, patient=True) as session:
+    async with context.transaction(Scope.TENANT_READ, patient=True) as session:
         usage = await requests.find_request(session, request_id, tenant_id=context.tenant_id)
         row = usage.row
         entries = await requests.list_entries(
@@ -91,6 +91,7 @@ async def _chosen(
         user_id=subject.user_id,
         key_id=wanted.key_id,
         model=wanted.model,
+        tag=wanted.tag,
         state=wanted.state,
         since=start_of(context, wanted.since),
         until=end_of(context, wanted.until),

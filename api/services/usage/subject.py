@@ -43,4 +43,6 @@ async def find_subject(context: ServiceContext, session: AsyncSession, wanted: U
         tenant_id, user_id, names["key_id"] = key.tenant_id, key.user_id, f"{key.name} ({key.prefix}…)"
     if wanted.model is not None:
         names["model"] = wanted.model
+    if wanted.tag is not None:
+        names["tag"] = "=".join(wanted.tag)
     return Subject(tenant_id, user_id, names)

@@ -17,9 +17,9 @@ from tests.pages.reported import drawn, settle
 SERVES_A_TENANT = {"TenantAdmin", "AccountAdmin", "Reader", "TenantContext", "ReaderContext", "ServiceContext"}
 GUARDED = """
 SELECT polrelid::regclass::text AS name FROM pg_policy
- WHERE polname = 'naka_all' AND polrelid <> ALL ('{api_keys,web_sessions}'::regclass[])
+ WHERE polname = 'naka_all' AND polrelid <> ALL ('{api_keys,users,web_sessions}'::regclass[])
 """
-"""A key is looked for before anybody knows whose it is."""
+"""A key, and whether its user is disabled, is looked for before anybody knows whose it is."""
 PAGES = (
     *(f"/account/{name}" for name in ("plan", "bills", "keys", "alerts", "profile")),
     "/reports",
@@ -45,6 +45,8 @@ def reads(admin: Account) -> list[str]:
         f"tenants/{tenant}",
         f"tenants/{tenant}/users",
         f"tenants/{tenant}/limits",
+        f"tenants/{tenant}/user-limits",
+        f"tenants/{tenant}/new-users",
         f"users/{user}",
         f"users/{user}/keys",
         f"users/{user}/limits",
@@ -72,8 +74,8 @@ async def test_a_tenants_reads_need_nothing_that_the_application_may_see(api: Ap
     before = {path: await _read(api, admin, path) for path in reads(admin)}
     assert all(len(body) > 20 for body in before.values()), "there is something to be seen"
     await blind(api)
-    users = await api.http.get(f"/v1/admin/tenants/{admin.tenant_id}/users", headers=operator.headers)
-    assert users.status_code == 500, "the operator's own queries are blind"
+    found = await api.http.get(f"/v1/admin/tenants/{admin.tenant_id}", headers=operator.headers)
+    assert found.status_code == 500, "the operator's own queries are blind"
     assert {path: await _read(api, admin, path) for path in reads(admin)} == before
 
 
@@ -93,6 +95,10 @@ async def test_a_tenants_changes_are_made_under_its_own_role(api: Api) -> None:
     limits = {"limits": [{"meter": "tokens", "window": "day", "limit": 5}]}
     for _ in range(2):
         await api.call(admin, "PUT", f"/users/{user['id']}/limits", json=limits, expect=200)
+    await api.call(admin, "PUT", f"/tenants/{admin.tenant_id}/user-limits", json=limits, expect=200)
+    new_users = {"makes_users": False, "new_users_per_minute": 7}
+    await api.call(admin, "PUT", f"/tenants/{admin.tenant_id}/new-users", json=new_users, expect=200)
+    await api.call(admin, "PUT", f"/users/{user['id']}/state", json={"disabled": True}, expect=200)
     for method, path, body in (
         ("PUT", "/endpoint", ENDPOINT),
         ("POST", "/endpoint/rotate", None),

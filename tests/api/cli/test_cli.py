@@ -121,6 +121,25 @@ def test_from_a_tenant_to_a_key(naka: Naka) -> None:
     assert successor["prefix"] in naka.run("key", "list", user["id"]).stdout
 
 
+def test_limits_of_a_tag(naka: Naka) -> None:
+    naka.json("tenant", "create", "acme", "Acme")
+    tag = "conversation=c 42"
+    made = naka.json("tenant", "limit-tag", "acme", tag, "--set", "tokens/day=1500", "--set", "spend/period=5")
+    assert (made["key"], made["value"]) == ("conversation", "c 42")
+    assert [(one["meter"], one["limit"], one["used"]) for one in made["limits"]] == [
+        ("tokens", 1500, 0),
+        ("spend", 5, 0),
+    ]
+    assert naka.json("tenant", "tag-limits", "acme", "--key", "conversation") == [made]
+    assert "declare the key `feature` first" in naka.fails(
+        "tenant", "limit-tag", "acme", "feature=x", "--set", "tokens/day=1"
+    )
+    assert "limits" in naka.fails("tenant", "limit-tag", "acme", tag)
+    assert "KEY=VALUE" in naka.fails("tenant", "unlimit-tag", "acme", "conversation")
+    assert "Removed." in naka.run("tenant", "unlimit-tag", "acme", tag).stdout
+    assert naka.json("tenant", "tag-limits", "acme") == []
+
+
 def test_prices(naka: Naka) -> None:
     band = ("--band", "0:1:2:3:4:5", "--band", "200000:2:4:6:8:10")
     price = naka.json("price", "add", "claude-next", "2031-01-01T00:00:00Z", *band)

@@ -14,7 +14,7 @@ from core.tenancy.audit import Actor
 from metering.quota.limits import PlanLimits
 
 ACTOR, ZONE = Actor("test"), ZoneInfo("Asia/Kolkata")
-CATALOGUE = [("free", 1), ("starter", 1), ("team", 1)]
+CATALOGUE = [("free", 1), ("metered", 1), ("prepaid", 1), ("starter", 1), ("team", 1)]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from api.doctor.findings import Verdict
 from core.settings import Settings
 from core.tenancy.principal import Scope
 from sandbox.daemon import free_port
-from tests import servers
+from tests import fork_server, servers
 from tests.api.cli.test_cli import Naka
 from tests.harness import SIMULATOR_KEY, Books, Razorpay, Simulator
 from tests.journeys.shop import OPERATOR
@@ -87,6 +87,18 @@ async def test_tenants_without_a_plan_are_named(given: dict[str, Any]) -> None:
     verdict, words = (await found(given, default_plan="gone"))["plans"]
     assert verdict is Verdict.FAULT
     assert "DEFAULT_PLAN gone does not exist" in words
+
+
+@pytest.mark.parametrize("state", ["draft", "withdrawn"])
+async def test_a_default_plan_that_is_not_on_offer_is_named(given: dict[str, Any], state: str) -> None:
+    await bring_in_order(given["database_url"])
+    books = Books(given["database_url"])
+    await books.fetch("UPDATE plans SET state = $1 WHERE code = 'free'", state)
+    await books.close()
+    verdict, words = (await found(given, default_plan="free"))["plans"]
+    assert verdict is Verdict.FAULT
+    assert f"DEFAULT_PLAN free has no version on offer ({state})" in words
+    assert "naka plan offer free VERSION" in words
 
 
 async def test_a_good_set_up_is_well(given: dict[str, Any]) -> None:
@@ -193,3 +205,16 @@ async def test_a_low_limit_of_descriptors_is_a_warning_and_an_absurd_one_a_fault
 
     assert verdict is (Verdict.OK if resource.getrlimit(resource.RLIMIT_NOFILE)[1] > 1_000_200 else Verdict.WARNING)
     assert "needed at most" in said or "raise the limit" in said
+
+
+async def test_the_identity_provider(given: dict[str, Any]) -> None:
+    process, url = fork_server.listening("sandbox.oidc", "--port", "0")
+    oidc = {"naka_env": "development", "oidc_issuer": url, "oidc_client_id": "naka", "oidc_client_secret": "s3cret"}
+    try:
+        assert "sign-in" not in await found(given, naka_env="development")
+        assert (await found(given, **oidc))["sign-in"][0] is Verdict.OK
+        verdict, said = (await found(given, **oidc | {"oidc_issuer": f"{url}/"}))["sign-in"]
+        assert (verdict, "exactly OIDC_ISSUER" in said) == (Verdict.FAULT, True), "another issuer"
+        assert (await found(given, **oidc | {"oidc_client_id": ""}))["sign-in"][0] is Verdict.FAULT
+    finally:
+        fork_server.stop(process)

@@ -15,11 +15,12 @@ import pytest
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.http.client_timeouts import BODY_BYTES_PER_S
 from api.http.connection_limits import ClientLimits
 from api.http.server import _Server, listen
+from api.http.websocket import NakaWebSocket
 from core.descriptors import raise_limit
 
 HEAD_S = 0.4
@@ -103,7 +104,7 @@ class Caller:
         return time.monotonic() - self.since_s
 
 
-def served(story: Story, **changed: Any) -> None:
+def served(story: Story, *, app: ASGIApp = echo, **changed: Any) -> None:
     """Runs the story against a server with these limits."""
     given: dict[str, Any] = {
         "head_s": HEAD_S,
@@ -119,9 +120,10 @@ def served(story: Story, **changed: Any) -> None:
         listener = listen("127.0.0.1", 0)
         left: list[str] = []
         config = uvicorn.Config(
-            echo,
+            app,
             http="api.http.protocol:NakaProtocol",
-            ws="none",
+            ws=NakaWebSocket,
+            ws_ping_interval=None,
             lifespan="off",
             log_config=None,
             timeout_keep_alive=2,

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from api.auth.sign_in_throttle import FREE_ATTEMPTS, SignInThrottle, TooManyAttempts
-from core.redis import changes as news
+from core.redis import channel
 from core.redis.changes import Changes
 from core.redis.client import connect_redis
 from sandbox.valkey import Valkey
@@ -47,8 +47,8 @@ async def test_a_silent_connection_is_given_up(
     private_valkey: Callable[..., Valkey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A network that drops packets closes no connection: only a ping detects it."""
-    monkeypatch.setattr(news, "_IDLE_S", 0.2)
-    monkeypatch.setattr(news, "_PONG_S", 0.2)
+    monkeypatch.setattr(channel, "_IDLE_S", 0.2)
+    monkeypatch.setattr(channel, "_PONG_S", 0.2)
     server = private_valkey(appendonly="no")
     redis = connect_redis(server.url, timeout_s=0.3)
     changes, told = Changes(redis), list[UUID | None]()

@@ -6,32 +6,46 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from core.clock import now_ms
+from core.identity.invitations import invite
+from core.identity.members import NewMember, add_member
+from core.identity.roles import SCOPES, Role
 from core.ids import uuid7
 from core.tenancy.principal import Scope
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
 from tests.api.conftest import Api
-from tests.harness import Account, Books
+from tests.core.identity.idp import AUDIENCE, ISSUER, claims, new_key, pem_of, sign
+from tests.harness import ACTOR, Account, Books
 
 LIMITS = LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 1000),))
 OF_BILLING = frozenset({"bill_id", "charge_id", "refund_id"})
 """Ids of what an operator alone may look at; here they are nothing's."""
+OF_PEOPLE = frozenset({"member_id", "invitation_id"})
 NO_EVENT = "AAAAAAAAAAAAAA"
 """An event of Razorpay's that never came."""
 PLAN = {"code": "team", "version": 1}
 """The plan of the example, which is published first."""
+TAG = {"key": "conversation"}
+"""A tag key that every tenant has from the start."""
 TABLES = (
     "tenants",
     "users",
     "api_keys",
+    "issuers",
     "limit_sets",
+    "tag_limits",
     "entitlements",
     "audit_log",
+    "members",
+    "invitations",
     "usage_requests",
     "usage_entries",
     "usage_daily",
     "usage_meters",
+    "tag_keys",
 )
 
 
@@ -52,7 +66,7 @@ class Operation:
 
     async def send(self, api: Api, account: Account | None, ids: dict[str, UUID]) -> Any:
         """Calls it: path ids from `ids`, and each query id only if it is there."""
-        known = {**ids, **PLAN}
+        known = {**ids, **PLAN, **TAG}
         path = re.sub(r"{(\w+)}", lambda name: str(known.get(name[1], NO_EVENT)), self.path)
         query = self.query | {name: str(ids[name]) for where, name in self.ids if where == "query" and name in ids}
         how = {} if self.body is None else {"json": self.body}
@@ -107,13 +121,40 @@ async def neighbour(api: Api) -> dict[str, UUID]:
         victim.user_id,
         victim.key_id,
     )
-    return ids_of(victim) | {"request_id": request_id}
+    await api.books.fetch("INSERT INTO tag_keys (tenant_id, key) VALUES ($1, 'feature')", victim.tenant_id)
+    issuer_id = uuid7()
+    await api.books.fetch(
+        "INSERT INTO issuers (tenant_id, id, key_id, issuer, audience, verification_keys, user_claim, scopes)"
+        " VALUES ($1, $2, $3, 'https://login.neighbour.example', 'naka', 'https://neighbour.example', 'sub', '{chat}')",
+        victim.tenant_id,
+        issuer_id,
+        (await api.books.account(tenant_id=victim.tenant_id)).key_id,
+    )
+    return ids_of(victim) | {"request_id": request_id, "issuer_id": issuer_id, **await _people(api, victim)}
+
+
+async def _people(api: Api, victim: Account) -> dict[str, UUID]:
+    """A member of the tenant, and somebody invited."""
+    async with api.books.database.session() as session:
+        new = NewMember(f"m-{uuid7().hex}@acme.example", Role.VIEWER)
+        member = await add_member(session, ACTOR, victim.tenant_id, new, live=False)
+        email = f"i-{uuid7().hex}@acme.example"
+        made, _ = await invite(session, ACTOR, victim.tenant_id, email=email, role=Role.VIEWER, days=1)
+    return {"member_id": member.id, "invitation_id": made.id}
 
 
 def ids_of(account: Account) -> dict[str, UUID]:
     """Its ids by the name of the parameter; the request is one that nobody made."""
     ids = {"tenant_id": account.tenant_id, "user_id": account.user_id, "key_id": account.key_id}
-    return ids | {"price_id": uuid7(), "request_id": uuid7()} | {name: uuid7() for name in OF_BILLING}
+    return ids | {name: uuid7() for name in ("price_id", "request_id", "issuer_id", *OF_PEOPLE, *OF_BILLING)}
+
+
+async def jwt_of(api: Api, admin: Account) -> str:
+    """A JWT of an issuer of the admin's tenant, which names a user of its own and claims to be a neighbour's admin."""
+    key = new_key("ES256")
+    new = {"issuer": f"{ISSUER}{admin.tenant_id}", "audience": AUDIENCE, "verification_keys": pem_of(key)}
+    await api.call(admin, "POST", f"/tenants/{admin.tenant_id}/issuers", json=new, expect=201)
+    return sign(key, "ES256", claims(iss=new["issuer"], scope="tenant:admin platform:admin", tenant_id=str(uuid7())))
 
 
 async def settled(api: Api, account: Account) -> UUID:
@@ -152,12 +193,13 @@ async def test_the_document_has_the_operations(api: Api) -> None:
     found = list(operations(api))
     assert len(found) >= 27
     named = {name for operation in found for _, name in operation.ids}
-    assert named == {"tenant_id", "user_id", "key_id", "price_id", "request_id"} | OF_BILLING
+    assert named == {"tenant_id", "user_id", "key_id", "issuer_id", "price_id", "request_id"} | OF_PEOPLE | OF_BILLING
     assert all(operation.body for operation in found if operation.method == "PUT")
 
 
-async def test_a_neighbours_id_is_an_unknown_id(api: Api) -> None:
-    admin = await api.tenant_admin()
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.ADMIN, Role.OWNER])
+async def test_a_neighbours_id_is_an_unknown_id(api: Api, role: Role) -> None:
+    admin = await api.books.account(scopes=sorted({Scope.CHAT, *SCOPES[role]}))
     mine = ids_of(admin)
     theirs = await neighbour(api)
     before = await dump(api.books, theirs["tenant_id"])
@@ -214,6 +256,70 @@ async def test_only_an_admin_may(api: Api) -> None:
             assert answer.status_code == status, f"{operation}: {answer.text}"
             assert answer.headers["content-type"] == "application/problem+json"
     assert await dump(api.books, reader.tenant_id) == before
+
+
+async def test_a_viewer_reads_the_usage_and_nothing_else(api: Api) -> None:
+    viewer = await api.books.account(scopes=sorted(SCOPES[Role.VIEWER]))
+    ids = ids_of(viewer) | {"request_id": await settled(api, viewer)}
+    before = await dump(api.books, viewer.tenant_id)
+    read = set()
+    for operation in operations(api):
+        answer = await operation.send(api, viewer, ids)
+        assert answer.status_code in (200, 403), f"{operation}: {answer.text}"
+        if answer.status_code == 200:
+            read.add(str(operation))
+    assert read == {
+        "GET /v1/admin/reports/usage",
+        "GET /v1/admin/reports/refusals",
+        "GET /v1/admin/requests",
+    }
+    assert await dump(api.books, viewer.tenant_id) == before
+
+
+@pytest.mark.parametrize("kind", ["token", "jwt"])
+async def test_a_token_administers_nothing_and_reaches_no_neighbour(api: Api, kind: str) -> None:
+    admin = await api.books.account(scopes=[Scope.TENANT_ADMIN, Scope.CHAT, Scope.CHAT_AS_USER, Scope.USAGE_READ])
+    theirs = await neighbour(api)
+    made = await api.http.post("/v1/tokens", json={"user": "ada", "ttl_s": 600}, headers=admin.headers)
+    sent = made.json()["token"] if kind == "token" else await jwt_of(api, admin)
+    token = Account(admin.tenant_id, admin.user_id, admin.key_id, sent)
+    assert (await api.http.get("/v1/usage", headers=token.headers)).status_code == 200, "which makes the JWT's user"
+    before = [await dump(api.books, tenant_id) for tenant_id in (admin.tenant_id, theirs["tenant_id"])]
+    for operation in operations(api):
+        for ids in (ids_of(admin), theirs):
+            answer = await operation.send(api, token, ids)
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), f"{operation}: {answer.text}"
+    assert [await dump(api.books, tenant_id) for tenant_id in (admin.tenant_id, theirs["tenant_id"])] == before
+
+
+@pytest.mark.parametrize("kind", ["token", "jwt", "named", "as_user"])
+async def test_no_route_tells_a_token_or_a_named_user_of_a_neighbour(api: Api, kind: str) -> None:
+    """Every documented route that is no admin's, with the neighbour's ids in path and query."""
+    backend, victim = await api.books.account(scopes=[Scope.CHAT_AS_USER, Scope.USAGE_READ]), await neighbour(api)
+    (their,) = await api.books.fetch("SELECT external_id FROM users WHERE id = $1", victim["user_id"])
+    made = await api.http.post("/v1/tokens", json={"user": "ada", "ttl_s": 600}, headers=backend.headers)
+    headers = {
+        "token": {"authorization": f"Bearer {made.json()['token']}"},
+        "jwt": {"authorization": f"Bearer {await jwt_of(api, await api.tenant_admin(backend.tenant_id))}"},
+        "named": backend.headers | {"naka-user": "ada"},
+        "as_user": backend.headers | {"naka-user": their["external_id"]},
+    }[kind]
+    before, asked = await dump(api.books, victim["tenant_id"]), 0
+    for path, methods in api.app.openapi()["paths"].items():
+        if path.startswith(("/v1/admin", "/chat")):
+            continue
+        place = re.sub(r"{(\w+)}", lambda name: str(victim.get(name[1], NO_EVENT)), path)
+        for method in methods:
+            query = {name: str(id_) for name, id_ in victim.items() if method == "get"}
+            for params in ({}, query):
+                answer = await api.http.request(method.upper(), place, params=params, headers=headers)
+                told = {str(id_) for id_ in victim.values()} - {part for part in place.split("/") if part}
+                assert not any(id_ in answer.text for id_ in told), f"{method} {path}: {answer.text}"
+                asked += 1
+    assert asked >= 20
+    assert await dump(api.books, victim["tenant_id"]) == before
+    answer = await api.http.get(f"/v1/usage/requests/{victim['request_id']}", headers=headers)
+    assert answer.status_code in (403, 404)
 
 
 async def test_every_operation_is_for_the_operator(api: Api) -> None:

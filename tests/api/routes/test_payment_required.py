@@ -55,6 +55,7 @@ async def test_limits_show_a_ceiling_in_paise(api: Api) -> None:
         "held": 0,
         "remaining": 50_000,
         "used_percent": 0,
+        "tag": None,
     }
 
 

@@ -1,5 +1,6 @@
 """A person is exported whole, and erased: the books stay, the person goes."""
 
+import asyncio
 from typing import Any
 
 import asyncpg
@@ -23,6 +24,7 @@ SELECT string_agg(row, ' ') FROM (
     UNION ALL SELECT s::text FROM web_sessions s UNION ALL SELECT a::text FROM audit_log a
 ) AS rows
 """
+WAITS_FOR_ME = "SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
 
 
 async def person(api: Api, admin: Account) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -105,6 +107,41 @@ async def test_erasing_takes_the_person_and_leaves_the_books(api: Api) -> None:
     kept = await api.call(await api.platform_admin(), "GET", f"/users/{other['id']}/export", expect=200)
     assert kept.json()["user"]["external_id"] == NAME, "nobody else's"
     assert ADDRESS in kept.text
+
+
+async def test_tags_of_an_erased_users_requests_go_but_for_those_that_are_added_up(api: Api) -> None:
+    admin = await api.tenant_admin()
+    (user, _), (other, _) = await person(api, admin), await person(api, await api.tenant_admin())
+    tags = '{"feature": "search", "customer": "ada@acme.example", "nk:token": "t-1"}'
+    await api.books.fetch("UPDATE usage_requests SET tags = $1, tag_keys = '{feature}'", tags)
+    before = (await api.call(admin, "GET", f"/users/{user['id']}/export", expect=200)).json()
+    assert before["requests"][0]["tags"]["customer"] == "ada@acme.example"
+    await api.books.fetch("SELECT naka_erase_tags(tenant_id, id) FROM users")  # nobody is erased yet
+    await api.call(admin, "POST", f"/users/{user['id']}/erase", expect=200)
+    after = (await api.call(admin, "GET", f"/users/{user['id']}/export", expect=200)).json()
+    assert after["requests"][0]["tags"] == {"feature": "search", "nk:token": "t-1"}
+    kept = await api.call(await api.platform_admin(), "GET", f"/users/{other['id']}/export", expect=200)
+    assert kept.json()["requests"][0]["tags"]["customer"] == "ada@acme.example", "nobody else's"
+
+
+async def test_an_erasure_that_collides_with_a_settlement_is_tried_again(api: Api) -> None:
+    admin = await api.tenant_admin()
+    user, key = await person(api, admin)
+    await settled(api, Account(admin.tenant_id, user["id"], key["id"], key["key"]))
+    await api.books.fetch("UPDATE usage_requests SET tags = $1", '{"customer": "ada@acme.example"}')
+    last, first = await api.books.fetch("SELECT id FROM usage_requests ORDER BY ctid DESC")
+    lock = "SELECT FROM usage_requests WHERE id = $1 FOR UPDATE"
+    async with api.books.connection() as settlement, asyncio.timeout(30):
+        await settlement.execute("BEGIN")
+        await settlement.execute("SET LOCAL deadlock_timeout = '20s'")  # the erasure loses
+        await settlement.fetch(lock, last["id"])
+        erasing = asyncio.create_task(api.call(admin, "POST", f"/users/{user['id']}/erase", expect=200))
+        while not await settlement.fetch(WAITS_FOR_ME):  # noqa: ASYNC110 - Postgres tells nobody
+            await asyncio.sleep(0.01)
+        await settlement.fetch(lock, first["id"])
+        await settlement.execute("COMMIT")
+        await erasing
+    assert await api.books.fetch("SELECT FROM usage_requests WHERE tags IS NOT NULL") == []
 
 
 async def test_only_an_erased_user_leaves_the_audit_log(api: Api) -> None:

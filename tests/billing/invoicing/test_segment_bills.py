@@ -90,3 +90,15 @@ async def test_an_alert_counts_the_whole_period(setup: OperatorSetup) -> None:
     allowance, ceiling = watched_terms(terms, reading, row)
     assert (allowance.window_name, allowance.limit, allowance.used) == (PERIOD, 1_000, 850)
     assert (ceiling.limit, ceiling.used) == (10_000_000, 0)
+
+
+async def test_segments_close_in_the_order_of_time(setup: OperatorSetup) -> None:
+    """By name, the tenth comes before the second."""
+    tenant_id = await setup.tenant()
+    names = [PERIOD, *(f"{PERIOD}~{number}" for number in range(2, 12))]
+    for at, name in enumerate(names):
+        await setup.period(tenant_id, name, ended_ms=(20 - at) * 60_000 + DAY_MS)
+        await setup.add_usage(tenant_id, name, output_tokens=2_000)
+    await setup.close()
+    by_number = sorted(await setup.bills(tenant_id), key=lambda bill: bill.number or "")
+    assert [bill.period_id for bill in by_number] == names

@@ -16,8 +16,8 @@ from billing.collection.charges import create_charge
 from billing.collection.write_off import write_off_bill
 from billing.context import BillingContext
 from billing.findings.resolved import resolve_findings
-from billing.invoicing.fee_credits import credit_refunded_fees
-from billing.models import Bill, Charge, Refund, Subscription
+from billing.invoicing.refunds_by_hand import credit_refunds_by_hand
+from billing.models import Bill, Charge, Dispute, Refund, Subscription
 from billing.models.states import LIVE, REFUND_UNSENT, RefundState
 from billing.payments import refunds
 from billing.payments.disputes import record_dispute
@@ -87,11 +87,12 @@ class RandomMoney:
             self.send_again,
             self.refund_by_hand,
             self.dispute,
+            self.dispute_again,
             self.write_off,
         ]
         chosen = self.draw.choice(steps)
         await chosen()
-        await credit_refunded_fees(self.context)
+        await credit_refunds_by_hand(self.context)
         async with self.context.database.session() as session:
             await resolve_findings(session, now_ms())
         return chosen.__name__
@@ -197,6 +198,19 @@ class RandomMoney:
                 self.cash_paise -= most
             told = {"id": f"disp_{key}", "payment_id": key, "amount": most}
             for one in ("open", status, status, "open"):
+                assert await record_dispute(self.context, {**told, "status": one})
+
+    async def dispute_again(self) -> None:
+        """A dispute that was lost is won after all, or the other way round."""
+        rows = await self._rows(Dispute, Dispute.status.in_(("won", "lost")))
+        if rows:
+            row = self.draw.choice(rows)
+            if row.status == "won" and row.payment_id not in self._disputed:
+                return  # it was won at first, and the payment may be refunded since
+            status = "lost" if row.status == "won" else "won"
+            self.cash_paise += row.amount_paise if status == "won" else -row.amount_paise
+            told = {"id": row.razorpay_id, "payment_id": row.payment_id, "amount": row.amount_paise}
+            for one in (status, status, "open"):
                 assert await record_dispute(self.context, {**told, "status": one})
 
     async def write_off(self) -> None:

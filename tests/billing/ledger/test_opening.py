@@ -2,15 +2,19 @@
 
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import Connection, select, text
 
 import migrations
 from billing.context import BillingContext
 from billing.ledger.balances import balances, differences
-from billing.models import Payment
+from billing.models import Bill, Payment
 from billing.payments.disputes import record_dispute
+from core.errors import NakaError
 from core.postgres.database import Database
 from tests import servers
 from tests.billing.ledger.random_money import RandomMoney
@@ -45,12 +49,60 @@ async def test_older_rows_are_booked_at_the_upgrade(context: BillingContext, set
         assert await differences(session) == []
 
 
+async def test_rows_that_break_a_rule_are_named_and_nothing_is_changed(
+    context: BillingContext, setup: OperatorSetup
+) -> None:
+    money = await RandomMoney.open(context, setup, 3)
+    await money.fee()
+    owner = Database(servers.owner(context.settings.database_url), pool_size=1)
+    async with context.database.session() as session:
+        bill = (await session.scalars(select(Bill))).one()
+        payment = (await session.scalars(select(Payment))).one()
+    async with owner.session() as session:
+        await session.execute(text("SET session_replication_role = replica"))
+        await session.execute(text("ALTER TABLE bills DROP CONSTRAINT ck_bills_paid_paise"))
+        await session.execute(text("UPDATE bills SET paid_paise = -5"))
+        await session.execute(text("UPDATE payments SET charge_id = gen_random_uuid()"))
+
+    def refused(connection: Connection) -> str:
+        with Operations.context(MigrationContext.configure(connection)), pytest.raises(NakaError) as error:
+            _migration()._refuse_rows()
+        return str(error.value)
+
+    async with owner.session() as session:
+        said = (await (await session.connection()).run_sync(refused)).splitlines()
+    assert "nothing was changed" in said[0]
+    assert said[1:] == [
+        f"bills: paid_paise is negative: {bill.id} (tenant {bill.tenant_id})",
+        f"payments: charge_id names no row of charges: {payment.razorpay_id} (tenant {payment.tenant_id})",
+    ]
+    async with owner.session() as session:
+        await session.execute(text("SET session_replication_role = replica"))
+        await session.execute(text("UPDATE bills SET paid_paise = 0"))
+        await session.execute(text("UPDATE payments SET charge_id = NULL"))
+        await session.execute(text("ALTER TABLE bills ADD CONSTRAINT ck_bills_paid_paise CHECK (paid_paise >= 0)"))
+
+    def allowed(connection: Connection) -> None:
+        with Operations.context(MigrationContext.configure(connection)):
+            _migration()._refuse_rows()
+
+    async with owner.session() as session:
+        await (await session.connection()).run_sync(allowed)
+    await owner.close()
+
+
 def _openings() -> list[str]:
     """The statements of the migration."""
+    module = _migration()
+    return [module._OPEN_BILLS, module._OPEN_PAYMENTS, module._OPEN_REFUNDS, module._OPEN_DISPUTES]
+
+
+def _migration() -> Any:
+    """The migration."""
     file = Path(migrations.__file__).parent / "versions" / "m0014_ledger_of_rows.py"
     spec = spec_from_file_location("m0014", file)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    return [module._OPEN_BILLS, module._OPEN_PAYMENTS, module._OPEN_REFUNDS, module._OPEN_DISPUTES]
+    return module

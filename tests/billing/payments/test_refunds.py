@@ -5,17 +5,21 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy import select
 
+from billing.collection.write_off import write_off_bill
 from billing.context import BillingContext
 from billing.models import Dispute, Payment, Refund
 from billing.models.bills import due_of
 from billing.payments.disputes import record_dispute
-from billing.payments.refunds import decide_refund, refresh_refunds, request_refund
+from billing.payments.refunds import decide_refund, refresh_refunds, request_refund, send_again
+from billing.webhooks.envelope import Target
+from billing.webhooks.handlers import refresh_target
 from core.errors import Conflict, NotFound
 from core.ids import uuid7
 from core.tenancy.audit import Actor
 from core.tenancy.models import AuditEntry
 from tests.billing.billed_tenant import PAISE, BilledTenant, with_rules
 from tests.billing.ledger_proof import proved
+from tests.billing.operator import OperatorSetup
 from tests.simulated_razorpay import Razorpay
 
 OPERATOR = Actor("cli:test")
@@ -168,3 +172,101 @@ async def test_a_dispute_that_was_won_changes_nothing(tenant: BilledTenant) -> N
         assert await record_dispute(tenant.context, dispute)
     assert (await tenant.read(payment.bill_id or uuid7())).state == "paid"
     assert (await proved(tenant.context))["cash"] == PAISE
+
+
+async def lose(tenant: BilledTenant, payment: Payment) -> str:
+    """Loses a dispute of the payment, as its event tells; returns the dispute's id."""
+    opened = tenant.razorpay.dispute(payment.razorpay_id)
+    await settle_dispute(tenant, opened["id"], "lost")
+    return str(opened["id"])
+
+
+async def settle_dispute(tenant: BilledTenant, dispute_id: str, status: str) -> None:
+    """Ends a dispute so, and processes its event twice, whose copy is outdated."""
+    tenant.razorpay.close_dispute(dispute_id, status)
+    for _ in range(2):
+        found = await refresh_target(tenant.context, Target("dispute", dispute_id), {"status": "open"}, set())
+        assert found.ours
+
+
+async def test_a_dispute_lost_and_later_won_pays_its_bill_again(tenant: BilledTenant) -> None:
+    payment = await paid(tenant)
+    dispute_id = await lose(tenant, payment)
+    await tenant.collect()
+    bill_id = payment.bill_id or uuid7()
+    assert ((await tenant.read(bill_id)).state, [link["status"] for link in tenant.links()]) == (
+        "open",
+        ["paid", "created"],
+    )
+    for status in ("won", "lost", "won"):
+        await settle_dispute(tenant, dispute_id, status)
+        await proved(tenant.context)
+        assert (await tenant.read(bill_id)).state == ("open" if status == "lost" else "paid")
+        await tenant.collect(2)
+    bill = await tenant.read(bill_id)
+    assert (bill.paid_paise, due_of(bill)) == (PAISE, 0)
+    assert "created" not in [link["status"] for link in tenant.links()], "nobody can pay it again"
+    assert (await proved(tenant.context))["cash"] == PAISE
+    assert await tenant.refunds() == []
+    assert await OperatorSetup(tenant.context).findings() == []
+
+
+async def test_a_bill_paid_again_before_its_dispute_was_won_is_paid_back_once(tenant: BilledTenant) -> None:
+    payment = await paid(tenant)
+    dispute_id = await lose(tenant, payment)
+    await tenant.collect()
+    tenant.razorpay.pay_link(tenant.links()[-1]["id"])
+    await tenant.age()
+    await tenant.collect()
+    await settle_dispute(tenant, dispute_id, "won")
+    await tenant.collect(2)
+    [refund] = await tenant.refunds()
+    assert (refund.payment_id, refund.amount_paise, refund.state) == (payment.razorpay_id, PAISE, "processed")
+    assert refund.cause == f"excess:{payment.razorpay_id}:{dispute_id}:1"
+    assert tenant.net_collected() == PAISE
+    balances = await proved(tenant.context)
+    assert (balances["cash"], balances["receivable"], balances["customer_credit"]) == (PAISE, 0, 0)
+    assert await OperatorSetup(tenant.context).findings() == []
+
+
+async def test_a_debt_written_off_after_a_lost_dispute_is_paid_when_it_is_won(tenant: BilledTenant) -> None:
+    payment = await paid(tenant)
+    dispute_id = await lose(tenant, payment)
+    await write_off_bill(tenant.context, OPERATOR, payment.bill_id or uuid7(), "gone")
+    await settle_dispute(tenant, dispute_id, "won")
+    bill = await tenant.read(payment.bill_id or uuid7())
+    assert (bill.state, bill.paid_paise, bill.written_off_paise) == ("paid", PAISE, 0)
+    balances = await proved(tenant.context)
+    assert (balances["cash"], balances["write_off"]) == (PAISE, 0)
+    assert await tenant.refunds() == []
+
+
+async def test_a_dispute_that_is_won_gives_nothing_back_that_an_awaited_refund_gives(tenant: BilledTenant) -> None:
+    payment = await paid(tenant)
+    tenant.context = with_rules(tenant.context, refund_cap_paise=5_000)
+    await tenant.credit(payment.bill_id or uuid7(), 30_000)
+    awaiting = await wanted(tenant, payment, 30_000, "credit:1")
+    dispute_id = await lose(tenant, payment)
+    await settle_dispute(tenant, dispute_id, "won")
+    await decide_refund(tenant.context, OPERATOR, awaiting.id, approve=True, reason="right")
+    await tenant.collect(2)
+    assert [(one.cause, one.state) for one in await tenant.refunds()] == [("credit:1", "processed")]
+    assert tenant.net_collected() == PAISE - 30_000
+
+
+async def test_a_dispute_that_is_won_gives_nothing_back_that_a_failed_refund_gives_when_sent_again(
+    tenant: BilledTenant,
+) -> None:
+    payment = await paid(tenant)
+    await tenant.credit(payment.bill_id or uuid7(), 30_000)
+    failed = await wanted(tenant, payment, 30_000, "credit:1")
+    for _ in range(2):
+        tenant.razorpay.settings(refund_fails=1)
+        await tenant.collect(2)
+        dispute_id = await lose(tenant, payment)
+        await settle_dispute(tenant, dispute_id, "won")
+        failed = await send_again(tenant.context, OPERATOR, failed.id, reason="again")
+    tenant.razorpay.settings(refund_fails=0)
+    await tenant.collect(2)
+    assert [one.state for one in await tenant.refunds()] == ["failed", "failed", "processed"]
+    assert tenant.net_collected() == PAISE - 30_000

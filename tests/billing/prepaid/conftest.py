@@ -13,5 +13,7 @@ from tests.simulated_razorpay import Razorpay
 @pytest.fixture
 async def prepaid(setup: OperatorSetup, razorpay: Razorpay) -> AsyncIterator[PrepaidTenant]:
     """A tenant on a prepaid plan, with a profile, on the simulator's clock."""
-    yield await PrepaidTenant.open(setup, razorpay)
+    tenant = await PrepaidTenant.open(setup, razorpay)
+    yield tenant
+    tenant.close()
     stop_following()

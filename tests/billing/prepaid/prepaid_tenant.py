@@ -1,6 +1,7 @@
 """A tenant on a prepaid plan: a rupee a token past the allowance of 1,000, without a subscription."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,8 @@ from billing.invoicing.period_close import close_due
 from billing.models import Bill, BillingPeriod, Charge, LedgerEntry, Plan, WalletEntry
 from billing.prepaid.top_ups import top_up
 from billing.prepaid.wallets import run_wallets
+from billing.razorpay.client import Razorpay as Gateway
+from billing.razorpay.errors import RazorpayError
 from billing.wallet.bounds import funds_of_periods, unused_paise
 from billing.wallet.entries import balance_of
 from core.clock import now_ms
@@ -21,6 +24,7 @@ from core.tenancy.audit import Actor
 from metering.models import EntitlementRow
 from metering.quota.limits import PlanLimits
 from metering.quota.schedule import Schedule, segments_of
+from tests.billing.billed_tenant import impatient
 from tests.billing.operator import METERS, OperatorSetup
 from tests.billing.signup import OPENS, OnRazorpaysClock, follow
 from tests.simulated_razorpay import Razorpay
@@ -34,6 +38,7 @@ class PrepaidTenant(OnRazorpaysClock):
     def __init__(self, setup: OperatorSetup, razorpay: Razorpay, tenant_id: UUID) -> None:
         self.setup, self.razorpay, self.tenant_id = setup, razorpay, tenant_id
         self.context: BillingContext = setup.context
+        self.quick: Gateway | None = None
 
     @classmethod
     async def open(cls, setup: OperatorSetup, razorpay: Razorpay, **tenant: Any) -> "PrepaidTenant":
@@ -79,6 +84,38 @@ class PrepaidTenant(OnRazorpaysClock):
         bill = await top_up(self.context, ACTOR, self.tenant_id, paise)
         await collect_bill(self.context, self.tenant_id, bill.id)
         return bill
+
+    async def top_up_by_qr(self, paise: int) -> Bill:
+        """Asks for a top-up by UPI QR code, with the code."""
+        bill = await top_up(self.context, ACTOR, self.tenant_id, paise, by_qr_code=True)
+        await collect_bill(self.context, self.tenant_id, bill.id)
+        return bill
+
+    async def try_by_qr(self, paise: int) -> Bill:
+        """The same, when Razorpay's answer to the code may be lost or a refusal."""
+        bill = await top_up(self.context, ACTOR, self.tenant_id, paise, by_qr_code=True)
+        with suppress(RazorpayError):
+            await collect_bill(self.context, self.tenant_id, bill.id)
+        return bill
+
+    async def pay_code(self) -> None:
+        """Scans and pays the last QR code."""
+        self.razorpay.scan(self.codes()[-1]["id"])
+        await self.collect()
+
+    def be_impatient(self) -> None:
+        """Waits shortly for Razorpay's answers."""
+        self.context = impatient(self.context, self.razorpay)
+        self.quick = self.context.razorpay
+
+    def close(self) -> None:
+        """Closes the client of short time-outs, if there is one."""
+        if self.quick is not None:
+            self.quick.close()
+
+    def codes(self) -> list[dict[str, Any]]:
+        """The QR codes at Razorpay, oldest first."""
+        return list(self.razorpay.ledger()["qr_codes"])
 
     async def pay(self, bill: Bill) -> None:
         """Pays the link of a top-up."""

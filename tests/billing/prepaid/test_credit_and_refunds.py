@@ -7,8 +7,9 @@ from sqlalchemy import select
 
 from billing.alerts.alerts import store_alerts
 from billing.collection.collection import collect
-from billing.models import Alert, Coupon, Payment, WalletEntry
+from billing.models import Alert, Bill, Coupon, Payment, WalletEntry
 from billing.payments.disputes import record_dispute
+from billing.payments.refunds import refresh_refunds
 from billing.prepaid.credit import end_coupon, give_credit, new_coupon, redeem_coupon
 from billing.prepaid.refunds import refund_unused
 from billing.prepaid.settings import set_settings
@@ -150,3 +151,77 @@ async def test_a_lost_dispute_of_a_top_up_is_taken_out_of_the_wallet(prepaid: Pr
     assert (bill.state, bill.paid_paise) == ("paid", 118_000)
     assert (await prepaid.top_up(100_000)).id != bill.id
     await proved(prepaid.context)
+
+
+async def refund_by_hand(prepaid: PrepaidTenant, bill: Bill, paise: int) -> None:
+    """Refunds a top-up in Razorpay's dashboard; the duty runs twice."""
+    payment = await payment_of(prepaid, bill)
+    prepaid.razorpay.refund_payment(payment.razorpay_id, paise)
+    await refresh_refunds(prepaid.context, payment.razorpay_id)
+    for _ in range(2):
+        await prepaid.collect()
+
+
+async def payment_of(prepaid: PrepaidTenant, bill: Bill) -> Payment:
+    """The payment of a top-up."""
+    async with prepaid.context.database.session() as session:
+        return (await session.scalars(select(Payment).where(Payment.bill_id == bill.id))).one()
+
+
+async def test_a_top_up_refunded_in_the_dashboard_gets_its_voucher(prepaid: PrepaidTenant) -> None:
+    bill = await prepaid.funded(100_000)
+    await refund_by_hand(prepaid, bill, 59_000)
+    (voucher,) = await prepaid.bills("refund_voucher")
+    assert (voucher.refers_to, voucher.taxable_paise, voucher.total_paise) == (bill.id, -50_000, -59_000)
+    assert (voucher.number or "").startswith("TRF/")
+    assert await prepaid.entries() == [("top_up", 100_000), ("refund", -50_000)]
+    assert await prepaid.ceiling() == 50_000
+    await refund_by_hand(prepaid, bill, 33_333)
+    await refund_by_hand(prepaid, bill, 118_000 - 59_000 - 33_333)
+    vouchers = await prepaid.bills("refund_voucher")
+    assert (sum(one.total_paise for one in vouchers), sum(one.taxable_paise for one in vouchers)) == (
+        -118_000,
+        -100_000,
+    )
+    assert await prepaid.balance() == (0, 0)
+    assert set((await proved(prepaid.context)).values()) == {0}
+    assert await prepaid.setup.findings() == []
+
+
+async def test_used_money_refunded_in_the_dashboard_is_owed_by_the_next_top_up(prepaid: PrepaidTenant) -> None:
+    bill = await prepaid.funded(100_000)
+    await prepaid.use(1_400)
+    await refund_by_hand(prepaid, bill, 118_000)
+    assert await prepaid.balance() == (0, 0)
+    assert await prepaid.ceiling() == 0
+    await prepaid.funded(50_000)
+    assert await prepaid.balance() == (50_000, 10_000)
+    await prepaid.end_month()
+    assert await prepaid.balance() == (10_000, 10_000)
+    assert await prepaid.setup.findings() == []
+    await proved(prepaid.context)
+
+
+async def test_our_own_refund_of_a_top_up_makes_one_voucher(prepaid: PrepaidTenant) -> None:
+    bill = await prepaid.funded(100_000)
+    await refund_unused(prepaid.context, ACTOR, prepaid.tenant_id, 20_000, reason="asked for")
+    await refund_by_hand(prepaid, bill, 11_800)
+    assert [one.taxable_paise for one in await prepaid.bills("refund_voucher")] == [-20_000, -10_000]
+    assert await prepaid.setup.findings() == []
+    await proved(prepaid.context)
+
+
+async def test_a_top_up_s_dispute_that_is_won_after_all_is_added_again(prepaid: PrepaidTenant) -> None:
+    bill = await prepaid.funded(100_000)
+    payment = await payment_of(prepaid, bill)
+    told = {"id": "disp_1", "payment_id": payment.razorpay_id, "amount": 118_000}
+    left = []
+    for status in ("lost", "won", "won", "lost", "won"):
+        assert await record_dispute(prepaid.context, {**told, "status": status})
+        await proved(prepaid.context)
+        left.append((await prepaid.balance())[0])
+    assert left == [0, 100_000, 100_000, 0, 100_000]
+    assert await prepaid.ceiling() == 100_000
+    assert (await prepaid.booked())["cash"] == 118_000
+    await prepaid.collect()
+    assert await prepaid.setup.findings() == []

@@ -58,6 +58,10 @@ WRITES: dict[str, Call] = {
         notes={},
     ),
     "unregister": lambda rzp: rzp.cancel_registration("inv_1"),
+    "qr code": lambda rzp: rzp.create_qr_code(
+        name="Naka", amount_paise=118_000, description="Top-up", close_by=1_793_865_600, notes={}
+    ),
+    "close": lambda rzp: rzp.close_qr_code("qr_1"),
     "untoken": lambda rzp: rzp.cancel_token("cust_1", "token_1"),
     "order": lambda rzp: rzp.create_order(amount_paise=118_000, receipt="b-1", notes={}),
     "debit": lambda rzp: rzp.debit_token(
@@ -79,12 +83,17 @@ READS: dict[str, Call] = {
     "payment": lambda rzp: rzp.fetch_payment(PAY),
     "payments": lambda rzp: rzp.list_payments(since=1, until=2),
     "refunds": lambda rzp: rzp.refunds_of(PAY),
+    "dispute": lambda rzp: rzp.fetch_dispute("disp_1"),
     "registration": lambda rzp: rzp.fetch_registration("inv_1"),
     "token": lambda rzp: rzp.fetch_token("cust_1", "token_1"),
     "orders": lambda rzp: rzp.find_orders("b-1"),
     "tries": lambda rzp: rzp.payments_of_order("order_1"),
     "link": lambda rzp: rzp.fetch_payment_link(LINK),
     "links": lambda rzp: rzp.find_payment_links("ovg_1"),
+    "code": lambda rzp: rzp.fetch_qr_code("qr_1"),
+    "codes": lambda rzp: rzp.find_qr_codes({"charge": "c1"}, since=1, until=2),
+    "code's": lambda rzp: rzp.payments_of_qr_code("qr_1"),
+    "paid by": lambda rzp: rzp.qr_codes_of_payment(PAY),
     "addon": lambda rzp: rzp.fetch_addon(ADDON),
     "addons": lambda rzp: rzp.list_addons(since=1),
 }

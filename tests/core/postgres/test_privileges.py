@@ -65,7 +65,7 @@ def _value(kind: str, allowed: str | None, name: str) -> str:
     return {
         "uuid": f"'{uuid7()}'",
         "text": f"'{name} {uuid7()}'",
-        "bytea": "'\\x00'",
+        "bytea": f"'\\x{uuid7().hex}'",
         "jsonb": "'{}'",
         "date": "'2026-11-01'",
         "text[]": "'{}'",

@@ -14,6 +14,7 @@ from core.clock import to_ms
 from core.errors import InDoubt, Unavailable
 from core.ids import uuid7
 from core.tenancy.accounts import find_key, revoke_key
+from core.tenancy.principal import Scope
 from metering.journal.group_commit import Poisoned
 from metering.journal.journal import InFallback, Journal, Opened, Settled, void_unknown
 from metering.pricing.tokens import Usage
@@ -135,6 +136,10 @@ async def test_what_was_never_opened_cannot_be_settled(journal: Journal, books: 
 
 async def test_why_a_request_bounces(journal: Journal, books: Books, account: Account) -> None:
     expired, revoked, good = account, await _same_tenant(books, account), await _same_tenant(books, account)
+    disabled, stranger = await _same_tenant(books, account), await books.account()
+    backend = await books.account(tenant_id=account.tenant_id, scopes=[Scope.CHAT_AS_USER])
+    ownerless = await books.account(tenant_id=account.tenant_id, scopes=[Scope.CHAT_AS_USER])
+    await books.fetch("UPDATE users SET disabled_at = now() WHERE id = ANY ($1)", [disabled.user_id, ownerless.user_id])
     ago = datetime.now(UTC) - timedelta(seconds=1)
     await books.fetch("UPDATE api_keys SET expires_at = $2 WHERE id = $1", expired.key_id, ago)
     await books.fetch("UPDATE api_keys SET revoked_at = $2 WHERE id = $1", revoked.key_id, ago)
@@ -147,7 +152,12 @@ async def test_why_a_request_bounces(journal: Journal, books: Books, account: Ac
         replace(request(good), epoch=0): Opened.EPOCH_MOVED,
         replace(request(good), epoch=2): Opened.EPOCH_MOVED,
         replace(request(revoked), epoch=0): Opened.KEY_ENDED,
-        replace(request(good), user_id=account.user_id): Opened.EPOCH_MOVED,  # no such key of that user
+        replace(request(good), user_id=account.user_id): Opened.KEY_ENDED,  # no such key of that user
+        request(disabled): Opened.USER_DISABLED,
+        replace(request(backend), user_id=good.user_id): Opened.OPEN,
+        replace(request(backend), user_id=disabled.user_id): Opened.USER_DISABLED,
+        replace(request(ownerless), user_id=good.user_id): Opened.USER_DISABLED,  # whose key it is
+        replace(request(backend), user_id=stranger.user_id): Opened.USER_DISABLED,  # no such user of the tenant
     }
     assert await asyncio.gather(*map(journal.opens.submit, asked)) == list(asked.values())
     rows = await books.fetch("SELECT id FROM usage_requests WHERE tenant_id = $1", account.tenant_id)

@@ -37,9 +37,8 @@ VALUES ($1, $2, $3, $4, $2, 'open', 1, $5, $6, $7, $8, $9, $10, 1, 2, 3)
 ROLLUPS = ("usage_daily", "usage_monthly", "usage_by_day", "usage_meters")
 FILES = """
 SELECT relname, relfilenode FROM pg_class
- WHERE relkind = 'r' AND relname ~ '^usage_' AND relname <> 'usage_refusals' ORDER BY relname
+ WHERE relkind = 'r' AND relname ~ '^usage_'
 """
-"""All but the table that migration 0013 makes."""
 
 
 async def test_a_process_of_the_older_version_goes_on_writing(books: Books) -> None:
@@ -109,7 +108,7 @@ async def test_an_upgrade_is_in_nobodys_way_and_rewrites_nothing(database_url: s
     connection = await asyncpg.connect(asyncpg_dsn(owner))
     await connection.execute("SELECT naka_make_month($1)", month)
     await connection.execute("SELECT naka_detach_month($1, 0, false)", month)
-    files = await connection.fetch(FILES)
+    files = set(await connection.fetch(FILES))
     assert detached in {row["relname"] for row in files}
     reader = await asyncpg.connect(asyncpg_dsn(database_url))
     await reader.execute("BEGIN")
@@ -125,7 +124,7 @@ async def test_an_upgrade_is_in_nobodys_way_and_rewrites_nothing(database_url: s
     assert 0.05 < max(waited) < 3, "it gives up, and tries again"
     await reader.close()
     await upgrade
-    assert await connection.fetch(FILES) == files
+    assert files.issubset(await connection.fetch(FILES)), "what was there is not written anew"
     first, after = (uuid7_floor(to_ms(datetime(2031, at, 1, tzinfo=UTC))) for at in (5, 6))
     await connection.execute(
         f"ALTER TABLE usage_requests ATTACH PARTITION {detached} FOR VALUES FROM ('{first}') TO ('{after}')"

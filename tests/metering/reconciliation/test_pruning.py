@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from core.ids import uuid7
-from metering.reconciliation.pruning import prune_processes, prune_reconciliations
+from metering.reconciliation.pruning import prune_processes, prune_reconciliations, prune_tag_values
 from tests.programs import until
 from tests.servers import asyncpg_dsn
 
@@ -84,3 +84,14 @@ async def test_reports_go_after_ninety_days(connect: Callable[[], Any]) -> None:
     await prune_reconciliations(connection)
 
     assert await connection.fetchval("SELECT array_agg(drifts) FROM reconciliations") == [89]
+
+
+async def test_tag_values_of_old_days_go_and_marks_stay(connect: Callable[[], Any]) -> None:
+    connection, tenant_id = await connect(), uuid7()
+    for days, value in ((36, "old"), (36, ""), (34, "young"), (0, "today")):
+        await connection.execute(
+            "INSERT INTO tag_values VALUES ($1, 'feature', current_date - $2::integer, $3)", tenant_id, days, value
+        )
+    await prune_tag_values(connection)
+    left = await connection.fetch("SELECT value FROM tag_values WHERE tenant_id = $1", tenant_id)
+    assert {row["value"] for row in left} == {"", "young", "today"}

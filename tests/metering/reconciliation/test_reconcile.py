@@ -172,13 +172,16 @@ async def test_a_wrong_or_missing_row_of_the_rollup_is_named_and_repaired(
         ("usage_by_day", "UPDATE usage_by_day SET cost_nano_usd = cost_nano_usd - 3"),
         ("usage_by_day", "UPDATE usage_by_day SET errors = errors - 1"),
         ("usage_by_day", "DELETE FROM usage_by_day"),
+        ("usage_by_tag", "UPDATE usage_by_tag SET output_tokens = output_tokens + 7"),
+        ("usage_by_tag", "UPDATE usage_by_tag SET errors = errors + 1"),
+        ("usage_by_tag", "DELETE FROM usage_by_tag"),
     ],
 )
 async def test_a_coarser_rollup_that_drifted_is_named_and_repaired(
     process: Process, books: Books, tenant_id: UUID, table: str, damage: str
 ) -> None:
     before = await books.sums(table, tenant_id)
-    rest = [name for name in ("usage_daily", "usage_monthly", "usage_by_day") if name != table]
+    rest = [name for name in ("usage_daily", "usage_monthly", "usage_by_day", "usage_by_tag") if name != table]
     others = [await books.sums(name, tenant_id) for name in rest]
     await books.fetch(f"{damage} WHERE tenant_id = $1", tenant_id)
     run = await check(process, tenant_id)

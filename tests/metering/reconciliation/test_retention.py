@@ -30,6 +30,14 @@ from tests.rollups import fill_rollups
 KOLKATA = Calendar("Asia/Kolkata")
 NOW = Month(f"{to_datetime(now_ms()):%Y-%m}")
 SUMS = ", ".join(COUNT_COLUMNS)
+TAGGED: tuple[tuple[str | None, list[str] | None], ...] = (
+    ('{"feature": "search"}', ["feature"]),
+    ('{"feature": "chat", "conversation": "c-1"}', ["conversation", "feature"]),
+    ('{"nk:token": "t-1", "team": "x"}', ["nk:token"]),
+    (None, None),
+)
+"""Tags and the keys that are added up."""
+WAITING = "SELECT FROM pg_stat_activity WHERE query LIKE '%naka_detach_month%' AND wait_event = 'relation'"
 
 
 @pytest.fixture
@@ -89,8 +97,8 @@ async def _request(connection: object, account: Account, at: int, dice: random.R
     counts = [dice.randrange(1000) for _ in COUNT_COLUMNS]
     await connection.execute(  # type: ignore[attr-defined]
         f"INSERT INTO usage_requests (tenant_id, id, user_id, key_id, state, day, period_id, model, outcome, source,"
-        f" model_known, {SUMS}) VALUES ($1, $2, $3, $4, $5, $6, $7, 'm', 'completed', 'final', true,"
-        f" {', '.join(map(str, counts))})",
+        f" model_known, tags, tag_keys, {SUMS}) VALUES ($1, $2, $3, $4, $5, $6, $7, 'm', 'completed', 'final', true,"
+        f" $8, $9, {', '.join(map(str, counts))})",
         account.tenant_id,
         request_id,
         account.user_id,
@@ -98,6 +106,7 @@ async def _request(connection: object, account: Account, at: int, dice: random.R
         state,
         KOLKATA.date_of(at),
         KOLKATA.month(at).name,
+        *dice.choice(TAGGED),
     )
     return request_id
 
@@ -115,6 +124,12 @@ async def attached(books: Books) -> list[str]:
     return sorted(
         row["relname"][-7:].replace("_", "-") for row in rows if row["relname"][-7:] <= NOW.name.replace("-", "_")
     )
+
+
+async def until_waiting(books: Books) -> None:
+    async with asyncio.timeout(5):
+        while not await books.fetch(WAITING):  # noqa: ASYNC110 - Postgres tells nobody
+            await asyncio.sleep(0.01)
 
 
 async def test_months_go_and_the_books_add_up(old: Books, pool: Connections, account: Account) -> None:
@@ -156,6 +171,52 @@ async def test_a_credit_in_a_month_that_went_still_adds_up(old: Books, pool: Con
     assert before - after == {"output_tokens": 5}
 
 
+async def test_entries_of_tagged_requests_of_a_month_that_went_still_add_up(
+    old: Books, pool: Connections, account: Account
+) -> None:
+    rows = await old.fetch("SELECT id FROM usage_requests WHERE tag_keys IS NOT NULL")
+    for row in rows:
+        async with old.database.session() as session:
+            await correct(session, ACTOR, account.tenant_id, row["id"], Amounts(requests=3), reason="late")
+    assert await drifts(pool, account) == {}
+    sums = "SELECT sum(requests) AS sum FROM usage_by_tag WHERE tag_key <> 'nk:token'"
+    before = await old.fetch(sums)
+    await detach_old_months(pool, keep_months=2, drop=True)
+    assert await drifts(pool, account) == {}
+    assert await old.fetch(sums) == before
+
+
+async def test_a_correction_while_a_month_is_detached_is_not_lost(
+    old: Books, pool: Connections, account: Account
+) -> None:
+    month = NOW.later(-6)
+    (row,) = await old.fetch(
+        "SELECT id FROM usage_requests WHERE tag_keys = '{feature}' AND day > $1 AND day < $2 LIMIT 1",
+        month.first + timedelta(days=1),
+        month.later(1).first - timedelta(days=1),
+    )
+    assert await detach_old_months(pool, keep_months=6) == [NOW.later(-7).name]
+    async with old.database.session() as session:
+        await correct(session, ACTOR, account.tenant_id, row["id"], Amounts(requests=3), reason="late")
+        detaching = asyncio.create_task(detach_old_months(pool, keep_months=5))
+        await until_waiting(old)  # its sums are stored; it waits for the correction to be committed
+    assert await detaching == [], "the month stays, and is tried again"
+    assert await drifts(pool, account) == {}
+    assert await detach_old_months(pool, keep_months=5) == [month.name]
+    assert await drifts(pool, account) == {}
+
+
+async def test_the_sums_of_short_lived_tokens_go_with_the_rows(old: Books, pool: Connections, account: Account) -> None:
+    query = "SELECT DISTINCT day FROM usage_by_tag WHERE tag_key = 'nk:token' ORDER BY day"
+    limit, before = NOW.later(-2).first, [row["day"] for row in await old.fetch(query)]
+    assert min(before) < limit
+    await detach_old_months(pool, keep_months=2)
+    after = [row["day"] for row in await old.fetch(query)]
+    assert after == [day for day in before if day > limit]  # the first day in India began in UTC's month before
+    assert await old.fetch("SELECT FROM usage_tag_checkpoints WHERE tag_key = 'nk:token'") == []
+    assert await drifts(pool, account) == {}
+
+
 async def test_a_drift_in_a_month_that_went_is_still_found(old: Books, pool: Connections, account: Account) -> None:
     await detach_old_months(pool, keep_months=2, drop=True)
     assert await drifts(pool, account) == {}
@@ -164,6 +225,7 @@ async def test_a_drift_in_a_month_that_went_is_still_found(old: Books, pool: Con
         ("usage_daily", "day", "rollup"),
         ("usage_monthly", "month", "rollup"),
         ("usage_by_day", "day", "rollup"),
+        ("usage_by_tag", "day", "rollup"),
         ("usage_meters", "period_id", "meters"),
     ):
         one = f"ctid = (SELECT ctid FROM {table} WHERE left({column}::text, 7) = $1 LIMIT 1)"

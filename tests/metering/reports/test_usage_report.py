@@ -13,6 +13,7 @@ import pytest
 
 from billing.invoicing.report_prices import margin_paise, paise_of, period_rates
 from core.clock import now_ms
+from core.errors import Invalid
 from core.tenancy.accounts import create_tenant, create_user
 from metering.counts import COUNT_COLUMNS, LATER_COLUMNS
 from metering.reports.usage_report import GROUPS, RATED, SUMS, UsageReport, whole_months
@@ -195,3 +196,88 @@ def test_a_shown_amount_is_rounded_once_half_up() -> None:
     assert [paise_of(nano) for nano in (499_999_999, 500_000_000, -500_000_000, 1_500_000_000)] == [0, 1, -1, 2]
     assert margin_paise(10_000_000_000, 1_000_000, 8_800) == 1  # 10 paise less 8.8
     assert KOLKATA.date_of(now_ms()) >= FIRST
+
+
+# ------------------------------------------------------------------------------------------------ by a tag
+
+
+VALUES = ("search", "chat", None)
+"""Values of the tag `feature`; None: no such tag."""
+
+
+@pytest.fixture
+async def tagged(report_books: Books, rows: list[Row]) -> list[Row]:
+    """The rows with a tag each, or none, and the rollup by tag of them; `team` is a tag of all of them."""
+    dice, names = random.Random(3), ("tenant_id", "day", "period_id", *SUMS)
+    made = [row | {"tag": dice.choice(VALUES)} for row in rows]
+    slots = ", ".join(f"${place + 4}" for place in range(len(names)))
+    moved = ", ".join(f"{name} = t.{name} + excluded.{name}" for name in SUMS)
+    statement = (
+        f"INSERT INTO usage_by_tag AS t (tag_key, tag_value, shard, {', '.join(names)}) VALUES ($1, $2, $3, {slots})"
+        f" ON CONFLICT (tenant_id, tag_key, tag_value, day, period_id, shard) DO UPDATE SET {moved}"
+    )
+    async with report_books.connection() as connection:
+        for key in ("feature", "team"):
+            values = [(key, row["tag"] if key == "feature" else "x", row) for row in made]
+            added = [
+                [key, value, dice.randrange(3), *(row[name] for name in names)] for key, value, row in values if value
+            ]
+            await connection.executemany(statement, added)
+    return made
+
+
+async def test_a_report_by_a_tag_adds_up_to_the_rows(report_books: Books, tagged: list[Row]) -> None:
+    dice = random.Random(7)
+    plans = {row["id"]: row["plan_code"] for row in await report_books.fetch("SELECT id, plan_code FROM tenants")}
+    for _ in range(60):
+        first = FIRST + timedelta(days=dice.randrange(-10, DAYS))
+        tenant_id = dice.choice([None, dice.choice(tagged)["tenant_id"]])
+        groups = ["tag:feature", *dice.sample(["tenant", "day", "month"], dice.randrange(3))]
+        wanted = UsageReport(first, first + timedelta(days=dice.choice([0, 20, 90])), groups, tenant_id=tenant_id)
+        async with report_books.database.session() as session:
+            found = (await session.execute(wanted.query(period_rates(tenant_id)))).mappings().all()
+        names = [{"tag:feature": "tag", "tenant": "tenant_id"}.get(group, group) for group in groups]
+        table = {
+            tuple(row[name] for name in names): Counter({name: int(row[name]) for name in (*SUMS, RATED)})
+            for row in found
+        }
+        sums: dict[tuple[Any, ...], Counter[str]] = {}
+        for row in tagged:
+            if wanted.first <= row["day"] <= wanted.last and tenant_id in (None, row["tenant_id"]):
+                of = tuple((row | {"month": row["day"].replace(day=1)})[name] for name in names)
+                priced = {RATED: price(row, plans[row["tenant_id"]])}
+                sums.setdefault(of, Counter()).update({name: row[name] for name in SUMS} | priced)
+        assert table == sums, wanted
+
+
+async def test_without_a_tag_nothing_is_left_where_all_requests_have_it(report_books: Books, tagged: list[Row]) -> None:
+    span = (FIRST, FIRST + timedelta(days=DAYS))
+    async with report_books.database.session() as session:
+        rows = (await session.execute(UsageReport(*span, ["tag:team"]).query())).mappings().all()
+        none = (await session.execute(UsageReport(*span, ["tag:unknown"]).query())).mappings().all()
+        some = (await session.execute(UsageReport(*span, ["day"], tag=("feature", "chat")).query())).mappings().all()
+    whole = {name: sum(row[name] for row in tagged) for name in SUMS}
+    assert [(row["tag"], {name: int(row[name]) for name in SUMS}) for row in rows] == [("x", whole)]
+    assert [(row["tag"], {name: int(row[name]) for name in SUMS}) for row in none] == [(None, whole)]
+    by_day: dict[date, int] = Counter()
+    for row in tagged:
+        by_day[row["day"]] += row["requests"] if row["tag"] == "chat" else 0
+    assert {row["day"]: int(row["requests"]) for row in some} == {
+        day: count for day, count in by_day.items() if any(r["tag"] == "chat" and r["day"] == day for r in tagged)
+    }
+
+
+@pytest.mark.parametrize(
+    ("groups", "filters"),
+    [
+        (["tag:feature", "user"], {}),
+        (["tag:feature", "model"], {}),
+        (["tag:feature", "tag:team"], {}),
+        (["tag:feature"], {"model": "m"}),
+        (["tag:feature"], {"tag": ("team", "x")}),
+        (["key"], {"tag": ("team", "x")}),
+    ],
+)
+def test_what_is_not_added_up_by_tag_is_refused(groups: list[str], filters: dict[str, Any]) -> None:
+    with pytest.raises(Invalid, match="tag"):
+        UsageReport(FIRST, FIRST, groups, **filters)

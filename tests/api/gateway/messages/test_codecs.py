@@ -103,7 +103,7 @@ def assembled(events: list[dict[str, Any]]) -> dict[str, Any]:
     for event in [*map(frame, events), STOP]:
         list(codec.read(event))
         assert codec.taken() == b""
-    message: dict[str, Any] = json.loads(codec.last())
+    message: dict[str, Any] = json.loads(codec.last(None))
     return message
 
 
@@ -142,7 +142,7 @@ def test_halves_of_a_character_are_joined() -> None:
     )
     codec = WholeCodec()
     list(codec.read(data))
-    assert json.loads(codec.last())["content"][0]["text"] == "\U0001f600"
+    assert json.loads(codec.last(None))["content"][0]["text"] == "\U0001f600"
 
 
 names = st.sampled_from(
@@ -183,9 +183,9 @@ def test_a_stream_comes_out_byte_for_byte(stream: bytes, cuts: list[int]) -> Non
         for event in codec.read(stream[start:end]):
             ends += isinstance(event, MessageStop)
         out += codec.taken()
-    assert out + codec.last() == stream
+    assert out + codec.last(None) == stream
     assert ends == 1
-    assert codec.last().startswith(b"event: message_stop"), "the end waits for the settlement"
+    assert codec.last(None).startswith(b"event: message_stop"), "the end waits for the settlement"
 
 
 def test_the_providers_own_words_do_not_end_a_stream() -> None:
@@ -208,7 +208,7 @@ def test_a_message_whose_content_is_no_list_is_a_bad_stream(content: object) -> 
         list(codec.read(frame(start)))
     except BadStream:
         return
-    json.loads(codec.last())
+    json.loads(codec.last(None))
 
 
 def test_an_assembled_message_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

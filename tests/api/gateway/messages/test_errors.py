@@ -21,6 +21,7 @@ from core.tenancy.principal import Forbidden, Unauthenticated
 from metering.admission.admission import QuotaExceeded, TooLarge
 from metering.admission.failure_rate import TooManyFailures
 from metering.pricing.price import UnknownModel
+from metering.quota.budgets import Budget
 from metering.quota.limits import BillMeter, EffectiveLimit, LimitScope, Meter
 from metering.quota.windows import WindowKind
 
@@ -30,6 +31,11 @@ SCOPE: dict[str, Any] = {"path": "/v1/messages", REQUEST_ID: "id-1"}
 def quota(code: str, meter: Meter | BillMeter | None = None, window: WindowKind = WindowKind.DAY) -> QuotaExceeded:
     limit = None if meter is None else EffectiveLimit(LimitScope.USER, meter, window, 10)
     return QuotaExceeded("You've used it up.", code=code, retry_after_s=77, limit=limit)
+
+
+def budget(code: str, meter: Meter, window: WindowKind | None) -> QuotaExceeded:
+    limit = Budget("feature", "search", meter, window, 10)
+    return QuotaExceeded("It is used up.", code=code, retry_after_s=77, limit=limit)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +69,9 @@ def quota(code: str, meter: Meter | BillMeter | None = None, window: WindowKind 
         (quota("limit_reached", Meter.TOKENS, WindowKind.PERIOD), 429, "billing_error", False, "limit_reached"),
         (quota("limit_reached", Meter.TOKENS), 429, "rate_limit_error", False, "limit_reached"),
         (quota("limit_reached", Meter.REQUESTS, WindowKind.MINUTE), 429, "rate_limit_error", True, "limit_reached"),
+        (budget("budget_exhausted", Meter.TOKENS, None), 429, "billing_error", False, "budget_exhausted"),
+        (budget("budget_exhausted", Meter.TOKENS, WindowKind.DAY), 429, "rate_limit_error", False, "budget_exhausted"),
+        (budget("held", Meter.TOKENS, None), 429, "rate_limit_error", True, "held"),
         (quota("held", Meter.SPEND), 429, "rate_limit_error", True, "held"),
         (quota("too_many_at_once"), 429, "rate_limit_error", True, "too_many_at_once"),
         (TooManyFailures(9), 429, "rate_limit_error", True, None),

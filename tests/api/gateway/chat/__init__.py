@@ -1,0 +1,1 @@
+"""Tests of `/chat`: the body, and the forms of the answer."""
