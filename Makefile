@@ -3,6 +3,8 @@
 
 PYTHON  ?= python3
 SHELL   := /bin/bash
+# Written whatever the environment says: a process that compiles all that it imports starts three times as slowly.
+export PYTHONDONTWRITEBYTECODE =
 # One more than there are cores: many a test waits for something.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2); [ $$n -gt 3 ] && n=3; echo $$((n + 1)))
 BIN     := .venv/bin
