@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.relay_cpu [--rounds 3]
 
-Naka runs complete: key, quota in Valkey, journal and settlement in Postgres. Both programs are pinned to the last core,
+Naka runs complete: key, quota in Valkey, journal and settlement in Postgres; then for the same user with a short-lived
+token and two tags, one of them added up. Both programs are pinned to the last core,
 all else to the first; they alternate for several rounds, and medians are compared. One piece: 32 requests in flight.
 The cost of a piece is (CPU of an answer of 200 pieces, 4 ms apart, on 8 streams - CPU of an answer of one piece, one
 after the other on 8 streams) / 199.
@@ -18,10 +19,12 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.tenancy.principal import Scope
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
 from sandbox.daemon import free_port
@@ -35,6 +38,7 @@ IN_FLIGHT = 32
 PACE_MS = 4
 PIECES = 200
 DONE = b"event: done"
+TAGS = "feature=search,conversation=c-42"
 ONE = json.dumps({"message": '[[sim {"pieces": ["The toll post counts."]}]]'})
 MANY = json.dumps(
     {"message": "[[sim " + json.dumps({"pieces": ["a word or two "] * PIECES, "piece_delay_ms": PACE_MS}) + "]]"}
@@ -43,12 +47,13 @@ MANY = json.dumps(
 
 @dataclass
 class Target:
-    """A server under test: its process, port and key."""
+    """A server under test: its process, port and key, and further header lines of its requests."""
 
     name: str
     process: fork_server.Program
     port: int
     key: str
+    more: str = ""
 
     def cpu_ns(self) -> int:
         """Returns the CPU time of all its threads."""
@@ -87,7 +92,7 @@ def _targets(stack: ExitStack, home: Path, core: int) -> list[Target]:
     simulator = Simulator()
     stack.callback(simulator.stop)
     database = servers.migrated(database)
-    key = asyncio.run(_account(database)).key
+    account, token_of = asyncio.run(_accounts(database))
     settings = environment(database, valkey, simulator.url)
     naka = stack.enter_context(running(Api(settings, home / "naka.log")))
     port = free_port()
@@ -102,17 +107,23 @@ def _targets(stack: ExitStack, home: Path, core: int) -> list[Target]:
     stack.callback(plain.wait, 10)
     stack.callback(plain.terminate)
     _await(port)
-    targets = [Target("plain script", plain, port, "-"), Target("Naka", naka.process, naka.port, key)]
+    tags = f"Naka-Tags: {TAGS}\r\n"
+    targets = [
+        Target("plain script", plain, port, "-"),
+        Target("Naka", naka.process, naka.port, account.key),
+        Target("Naka, token and tags", naka.process, naka.port, token_of(naka.url), tags),
+    ]
     for target in targets:
         for task in Path(f"/proc/{target.process.pid}/task").iterdir():
             os.sched_setaffinity(int(task.name), {core})
     return targets
 
 
-async def _account(database: str) -> Account:
+async def _accounts(database: str) -> tuple[Account, Callable[[str], str]]:
+    """A user with a key, and what asks a server for a token of the same user."""
     books = Books(database)
     try:
-        return await books.account(
+        account = await books.account(
             limits=LimitSet(
                 (
                     Limit(Meter.REQUESTS, WindowKind.MINUTE, 10**6),
@@ -122,8 +133,18 @@ async def _account(database: str) -> Account:
                 concurrency=1000,
             )
         )
+        backend = await books.account(tenant_id=account.tenant_id, scopes=[Scope.CHAT_AS_USER])
+        ((name,),) = await books.fetch("SELECT external_id FROM users WHERE id = $1", account.user_id)
     finally:
         await books.close()
+
+    def token_of(url: str) -> str:
+        headers = backend.headers | {"content-type": "application/json"}
+        asked = urllib.request.Request(f"{url}/v1/tokens", json.dumps({"user": name, "ttl_s": 3600}).encode(), headers)
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return str(json.load(answer)["token"])
+
+    return account, token_of
 
 
 def _await(port: int) -> None:
@@ -149,7 +170,7 @@ async def _drive(target: Target, body: str, requests: int, at_once: int) -> None
     left = requests
     head = (
         f"POST /chat HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {target.key}\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        f"{target.more}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
 
     async def stream() -> None:
