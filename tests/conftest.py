@@ -70,9 +70,9 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Searches for garbage seldom, and not among what the collection of tests created: it took a tenth of the run."""
+    """Searches for garbage as seldom as a server, and not among the collected tests: it took a tenth of the run."""
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(10_000, 20, 20)
     gc.enable()
 
 

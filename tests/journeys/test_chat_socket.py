@@ -246,15 +246,17 @@ async def test_a_large_question_is_taken_and_a_larger_one_is_not(api: Api, books
 
 async def test_room_for_large_questions_is_shared_with_bodies(start_api: Callable[..., Api], books: Books) -> None:
     api = start_api(REQUEST_BODIES_MAX_BYTES="1200000", REQUEST_BODY_MAX_BYTES="1000000")
-    rest = asyncio.Event()
+    begun, rest = asyncio.Event(), asyncio.Event()
 
     async def slowly() -> AsyncIterator[str]:
         yield '{"message": "' + "x" * 600_000
+        begun.set()
         await rest.wait()
         yield '"}'
 
     async with dial(api, await books.account()) as first:
         sending = asyncio.create_task(first.send(slowly()))
+        await begun.wait()
         await asyncio.sleep(0.5)
         async with dial(api, await books.account()) as second:
             await second.send("x" * 900_000)

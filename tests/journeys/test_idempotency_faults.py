@@ -16,7 +16,7 @@ from tests.journeys.forms import Form, every_form
 from tests.journeys.idempotent import ON, ask, ask_each, key_lines, until
 
 pytestmark = pytest.mark.chaos
-RETRIES = 60
+RETRIES = 100  # and as many afterwards
 STALLS = {"piece_delay_ms": 20, "stall_after": 5, "fail_times": 1}
 """The first run stays in the middle of its answer until its process ends; later ones are whole."""
 
