@@ -4,7 +4,6 @@ With pytest-xdist the controller owns the run (`tests.servers.Run`) and tells th
 the one process is both.
 """
 
-import gc
 import os
 import re
 import secrets
@@ -45,7 +44,6 @@ STARTS_A_SERVER = frozenset({"shared_servers", "run_folder", "razorpay_process",
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    gc.disable()  # collecting tests creates few garbage objects; `pytest_collection_finish` enables it
     share_compiled_statements()
     os.environ.update(UNLIMITED)  # a test that is about the defaults gives its own
     # As a server does; structlog by itself draws every traceback for a person, which is a tenth of the whole run.
@@ -67,13 +65,6 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     node.workerinput["naka_folder"] = str(node.config.stash[FOLDER])
-
-
-def pytest_collection_finish() -> None:
-    """Searches for garbage as seldom as a server, and not among the collected tests: it took a tenth of the run."""
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
-    gc.enable()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
