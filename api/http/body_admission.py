@@ -29,16 +29,20 @@ _ANONYMOUS_SHARE = 8
 
 
 class _Budget:
-    """Bytes that may be held at once. An owner takes more only while it holds less than is free."""
+    """Bytes that may be held at once. An owner takes more only while it holds less than is free.
+
+    A body whose length nobody declared is asked for as it grows, by the rule of one that was declared: `so_far`, what
+    it has taken itself, counts as free.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._left = max_bytes
         self._held: dict[Hashable, int] = {}
 
-    def take(self, owner: Hashable, size: int) -> None:
+    def take(self, owner: Hashable, size: int, so_far: int = 0) -> None:
         """Raises Unavailable when fewer are left, or the owner has its share. An owner of None has no share."""
         held = self._held.get(owner, 0)
-        if size > self._left or (owner is not None and held >= self._left):
+        if size > self._left or (owner is not None and held - so_far >= self._left + so_far):
             raise Unavailable("The server is busy. Try again.", retry_after_s=1)
         self._left -= size
         self._held[owner] = held + size
@@ -135,7 +139,7 @@ class Body:
         if size < 0:
             self._budget.give_back(self._owner, -size)
         else:
-            self._budget.take(self._owner, size)
+            self._budget.take(self._owner, size, self._held)
         self._held += size
 
     async def _admit(self) -> None:

@@ -70,7 +70,7 @@ class NakaWebSocket(WebSocketsSansIOProtocol):
         self.is_ending = False
         self._is_answering = False
         self._is_known = False
-        self._hold: Callable[[int], None] | None = None
+        self._hold: Callable[[int, int], None] | None = None
         self._address: str | None = None
         self._waits_since_s = self.loop.time()
         """When the client was last waited for: its introduction, or its next question."""
@@ -89,8 +89,11 @@ class NakaWebSocket(WebSocketsSansIOProtocol):
         """Takes over the connection's count from the HTTP connection that it was."""
         self._address = address
 
-    def admit(self, max_bytes: int, hold: Callable[[int], None]) -> None:
-        """Lets messages have `max_bytes`. `hold` takes room for them, raising NakaError; negative: gives it back."""
+    def admit(self, max_bytes: int, hold: Callable[[int, int], None]) -> None:
+        """Lets messages have `max_bytes`. `hold` takes room for more of one beside what it has, raising NakaError.
+
+        Negative: gives it back.
+        """
         self._is_known, self._hold = True, hold
         self.conn.max_message_size = max_bytes
 
@@ -217,7 +220,7 @@ class NakaWebSocket(WebSocketsSansIOProtocol):
         wanted = self._message_bytes - self._held_bytes
         if self._hold is not None and self._message_bytes > _FREE_BYTES and wanted > 0:
             try:
-                self._hold(wanted)
+                self._hold(wanted, self._held_bytes)
             except NakaError as error:
                 self.end(CloseCode.TRY_AGAIN_LATER, str(error))
                 self._free()  # at once: the client may need a while to close
@@ -227,7 +230,7 @@ class NakaWebSocket(WebSocketsSansIOProtocol):
     def _free(self) -> None:
         self._message_since_s, self._message_bytes = None, 0
         if self._held_bytes and self._hold is not None:
-            self._hold(-self._held_bytes)
+            self._hold(-self._held_bytes, 0)
         self._held_bytes = 0
 
     def handle_events(self) -> None:

@@ -264,8 +264,17 @@ async def test_room_for_large_questions_is_shared_with_bodies(start_api: Callabl
         rest.set()
         await sending
         assert (await answer(first))[-1] == {"done": True}
-    async with dial(api, await books.account()) as third:
-        assert (await ask(third, "x" * 900_000))[-1] == {"done": True}
+
+    async def in_parts() -> AsyncIterator[str]:
+        yield '{"message": "'
+        for _ in range(9):
+            await asyncio.sleep(0.02)
+            yield "x" * 100_000
+        yield '"}'
+
+    async with dial(api, await books.account()) as third:  # alone it has all, as a body of a declared length has
+        await third.send(in_parts())
+        assert (await answer(third))[-1] == {"done": True}
 
 
 @pytest.mark.parametrize("is_reset", [False, True], ids=["close", "reset"])

@@ -193,11 +193,11 @@ class _Conversation:
             return
         admission = self._sockets.body_admission
 
-        def hold(size: int) -> None:
+        def hold(size: int, so_far: int) -> None:
             if size < 0:
                 admission.authenticated.give_back(principal.tenant_id, -size)
             else:
-                admission.authenticated.take(principal.tenant_id, size)
+                admission.authenticated.take(principal.tenant_id, size, so_far)
 
         self._connection.admit(admission.max_body_bytes, hold)
 

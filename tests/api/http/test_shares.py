@@ -11,8 +11,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from api.http.body_admission import _Budget
 from billing.alerts.alerts import TESTS_PER_MINUTE
 from core.clock import now_ms
+from core.errors import Unavailable
 from core.resilience.shares import FairPool, PoolFull
 from core.settings import Settings
 from core.tenancy.principal import Scope
@@ -75,6 +77,19 @@ async def admin_of(api: Api, tenant: Account) -> Account:
 def refused(answer: httpx2.Response) -> tuple[int, str, bool]:
     """Returns the status, the code, and whether it has a Retry-After."""
     return answer.status_code, answer.json()["code"], int(answer.headers["retry-after"]) >= 1
+
+
+def test_a_body_that_grows_has_the_room_of_one_that_was_declared() -> None:
+    room = _Budget(1_200)
+    for taken in range(0, 900, 100):
+        room.take("a", 100, taken)
+    with pytest.raises(Unavailable):
+        room.take("a", 1)  # another body of the same owner
+    room.take("b", 200)
+    with pytest.raises(Unavailable):
+        room.take("a", 200, 900)  # more than there is
+    room.give_back("a", 900)
+    room.take("a", 1)
 
 
 async def test_a_full_share_of_the_upstream_answers_before_a_hold_is_taken(api: Api) -> None:

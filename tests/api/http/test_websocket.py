@@ -37,8 +37,9 @@ class Sockets:
         self.room = room
         self.ended = 0
 
-    def hold(self, size: int) -> None:
+    def hold(self, size: int, so_far: int) -> None:
         """Takes room for a message."""
+        del so_far
         if size > self.room:
             raise Unavailable("full")
         self.room -= size
