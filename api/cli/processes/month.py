@@ -20,16 +20,17 @@ _WEEKDAY, _WEEKEND = (time(11, 10), time(16, 40)), (time(13, 20),)
 _SATURDAY = 5
 _QUIET = 6
 """At a weekend there are this many times fewer requests."""
-_QUESTIONS = (
-    "Summarise this ticket in three sentences.",
-    "Which clauses of this contract mention termination?",
-    "Write a reply to this customer, and offer a call.",
-    "Why does this query scan the whole table?",
-    "Turn these notes into a release announcement.",
-    "What changed between these two versions?",
-    "Explain this stack trace to a new colleague.",
-    "List the open questions of this meeting.",
-)
+_QUESTIONS = {
+    "Summarise this ticket in three sentences.": "documents",
+    "Which clauses of this contract mention termination?": "documents",
+    "Write a reply to this customer, and offer a call.": "drafts",
+    "Why does this query scan the whole table?": "code",
+    "Turn these notes into a release announcement.": "drafts",
+    "What changed between these two versions?": "documents",
+    "Explain this stack trace to a new colleague.": "code",
+    "List the open questions of this meeting.": "documents",
+}
+"""What people ask, and the feature of their product that it comes from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,12 @@ class Customer:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request."""
+    """One request. `feature`: of the customer's product, a tag."""
 
     slug: str
     person: Person
     body: dict[str, Any]
+    feature: str
 
 
 def _profile(name: str, line: str, city: str, code: str, state: str) -> Profile:
@@ -151,11 +153,12 @@ def asks(at: datetime) -> Iterator[Ask]:
             wanted = person.a_day * share * random.uniform(0.7, 1.3)
             number = int(wanted) + (random.random() < wanted % 1)
             for _ in range(number):
-                yield Ask(customer.slug, person, _body(person, random))
+                body, question = _body(person, random)
+                yield Ask(customer.slug, person, body, "assistant" if person.chats else _QUESTIONS[question])
 
 
-def _body(person: Person, random: Random) -> dict[str, Any]:
-    """The body of `/chat` or `/v1/messages`, with orders for the simulator."""
+def _body(person: Person, random: Random) -> tuple[dict[str, Any], str]:
+    """The body of `/chat` or `/v1/messages`, with orders for the simulator, and its question."""
     output = _about(person.output_tokens, random)
     script = {
         "input_tokens": _about(person.input_tokens, random),
@@ -164,10 +167,11 @@ def _body(person: Person, random: Random) -> dict[str, Any]:
         "words": 12,
         "piece_delay_ms": 0,
     }
-    text = f"{random.choice(_QUESTIONS)} [[sim {json.dumps(script)}]]"
+    question = random.choice(list(_QUESTIONS))
+    text = f"{question} [[sim {json.dumps(script)}]]"
     if person.chats:
-        return {"message": text, "model": person.model}
-    return {"model": person.model, "max_tokens": 16_000, "messages": [{"role": "user", "content": text}]}
+        return {"message": text, "model": person.model}, question
+    return {"model": person.model, "max_tokens": 16_000, "messages": [{"role": "user", "content": text}]}, question
 
 
 def _about(mean: int, random: Random) -> int:

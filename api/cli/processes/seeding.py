@@ -131,6 +131,7 @@ async def _begin(stage: _Stage, customer: Customer, zone: ZoneInfo) -> None:
             stage.keys[customer.slug, person.name] = await _key(
                 stage, tenant_id, person.name, ADMIN_SCOPES if person is customer.people[0] else USER_SCOPES
             )
+    await _call(stage, customer, "PUT", f"/v1/admin/tenants/{tenant_id}/tag-keys/feature", max_values=50)
     if customer.plan is not None:
         view = await _call(stage, customer, "POST", "/v1/billing/subscription", plan=customer.plan)
         await _pay(stage, view["waiting"]["pay_url"], customer.method)
@@ -155,7 +156,11 @@ async def _key(stage: _Stage, tenant_id: UUID, name: str, scopes: list[Scope]) -
 
 async def _ask(stage: _Stage, ask: Ask) -> None:
     """Sends a request, and reads the answer to its end, which follows its settlement."""
-    headers = {"x-api-key": stage.keys[ask.slug, ask.person.name], "anthropic-version": "2023-06-01"}
+    headers = {
+        "x-api-key": stage.keys[ask.slug, ask.person.name],
+        "anthropic-version": "2023-06-01",
+        "naka-tags": f"feature={ask.feature}",
+    }
     path = "/chat" if ask.person.chats else "/v1/messages"
     status, text = await _send(stage, "POST", stage.api_url + path, json=ask.body, headers=headers)
     if status == HTTPStatus.OK:
