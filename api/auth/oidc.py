@@ -212,7 +212,7 @@ class OidcClient:
 
 
 class _Fetched:
-    """What the provider publishes, fetched once for all who wait, however many they are. `fetch` is bounded in time."""
+    """A document of the provider, fetched once for all requests that wait for it. `fetch` is bounded in time."""
 
     def __init__(self, fetch: Callable[[], Awaitable[Any]]) -> None:
         self._fetch = fetch

@@ -43,7 +43,7 @@ class Stage(IntEnum):
 
 
 class SlowReader:
-    """What a client that is being waited for has read since the last look."""
+    """The progress of a client that is being waited for."""
 
     def __init__(self) -> None:
         self._since: tuple[float, int] | None = None

@@ -26,7 +26,7 @@ class NewInvitation(Body):
 
 
 class NewMemberBody(Body):
-    """A member who needs no link: whoever signs in first with this email, verified by the provider."""
+    """A member who needs no link: the first person to sign in with this email, verified by the provider."""
 
     email: Email
     role: Role
@@ -81,7 +81,7 @@ class Membership(Row):
 
 
 class Invited(Row):
-    """What a link offers: a role in a tenant, to an email."""
+    """The offer of a link: a role in a tenant, to an email."""
 
     email: str
     role: Role

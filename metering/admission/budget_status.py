@@ -38,7 +38,7 @@ class BudgetStatus:
     @property
     def used_percent(self) -> int:
         """The used part of the budget, rounded down; 100 of a budget of 0."""
-        return self.used * 100 // self.budget.limit if self.budget.limit else 100
+        return self.budget.used_percent(self.used)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class LimitStatus:
     @property
     def used_percent(self) -> int:
         """The used part of the limit, rounded down; 100 of a limit of 0."""
-        return self.used * 100 // self.limit.limit if self.limit.limit else 100
+        return self.limit.used_percent(self.used)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core.money import ceil_div
 from core.tenancy.principal import Principal
 from metering.quota.counters import WindowState
-from metering.quota.limits import Limit, Meter, counting_unit, quota_unit
+from metering.quota.limits import Limit, Meter, Metered
 from metering.quota.windows import WindowKind
 from metering.tags.tags import TOKEN_KEY, Tags
 
@@ -24,7 +23,7 @@ TagLimits = Mapping[Tag, tuple[Limit, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Metered):
     """At most `limit` of `meter` in each `window` for the requests with this tag. Spend in micro-USD.
 
     `window` None: in the life of the token whose id is `value`. Read like an `EffectiveLimit`.
@@ -53,11 +52,6 @@ class Budget:
         return LIFE if self.window is None else self.window.value
 
     @property
-    def bound(self) -> int:
-        """The limit in the unit that windows count in."""
-        return self.limit * counting_unit(self.meter)
-
-    @property
     def name(self) -> str:
         """The name in the RateLimit headers and in refusals: `tag-feature-tokens-day`, `token-tokens`.
 
@@ -65,19 +59,6 @@ class Budget:
         """
         meter = self.meter.value.replace("_", "-")
         return f"token-{meter}" if self.window is None else f"tag-{self.key}-{meter}-{self.window.value}"
-
-    @property
-    def unit(self) -> str:
-        """The quota unit of the RateLimit-Policy header."""
-        return quota_unit(self.meter)
-
-    def in_unit(self, counted: int) -> int:
-        """A count in the unit of `limit`, rounded up."""
-        return ceil_div(counted, counting_unit(self.meter))
-
-    def room_in_unit(self, room: int) -> int:
-        """The rest of a window in the unit of `limit`, rounded down."""
-        return room // counting_unit(self.meter)
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,8 +140,38 @@ class PlanLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     models: tuple[str, ...] | None = None
 
 
+class Metered:
+    """A limit on a meter, and the units of both."""
+
+    __slots__ = ()
+    meter: Meter | BillMeter
+    limit: int
+
+    @property
+    def bound(self) -> int:
+        """The limit in the unit that windows count in."""
+        return self.limit * counting_unit(self.meter)
+
+    @property
+    def unit(self) -> str:
+        """The quota unit of the RateLimit-Policy header."""
+        return quota_unit(self.meter)
+
+    def in_unit(self, counted: int) -> int:
+        """A count in the unit of `limit`, rounded up."""
+        return ceil_div(counted, counting_unit(self.meter))
+
+    def room_in_unit(self, room: int) -> int:
+        """The rest of a window in the unit of `limit`, rounded down."""
+        return room // counting_unit(self.meter)
+
+    def used_percent(self, used: int) -> int:
+        """The used part of the limit, rounded down; 100 of a limit of 0."""
+        return used * 100 // self.limit if self.limit else 100
+
+
 @dataclass(frozen=True, slots=True)
-class EffectiveLimit:
+class EffectiveLimit(Metered):
     """A limit as admission checks it; `bound` is in the meter's counting unit (nano-USD for spend).
 
     `prices`, only of a charge: (allowance, rate in paise per million) of each of PRICED_CLASSES. `is_wallet`: adding
@@ -156,27 +186,9 @@ class EffectiveLimit:
     is_wallet: bool = False
 
     @property
-    def bound(self) -> int:
-        """The limit in the unit that windows count in."""
-        return self.limit * counting_unit(self.meter)
-
-    @property
     def name(self) -> str:
         """The name in the RateLimit headers and in refusals: `user-tokens-day`."""
         return f"{self.scope.value}-{self.meter.value.replace('_', '-')}-{self.window.value}"
-
-    @property
-    def unit(self) -> str:
-        """The quota unit of the RateLimit-Policy header."""
-        return quota_unit(self.meter)
-
-    def in_unit(self, counted: int) -> int:
-        """A count in the unit of `limit`, rounded up."""
-        return ceil_div(counted, counting_unit(self.meter))
-
-    def room_in_unit(self, room: int) -> int:
-        """The rest of a window in the unit of `limit`, rounded down."""
-        return room // counting_unit(self.meter)
 
     @property
     def packed(self) -> list[object]:

@@ -30,7 +30,7 @@ _QUESTIONS = {
     "Explain this stack trace to a new colleague.": "code",
     "List the open questions of this meeting.": "documents",
 }
-"""What people ask, and the feature of their product that it comes from."""
+"""Questions, each with the feature of the customer's product that sends it."""
 
 
 @dataclass(frozen=True, slots=True)

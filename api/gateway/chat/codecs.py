@@ -30,7 +30,7 @@ encode = msgspec.json.encode
 
 
 class TextCodec:
-    """What all forms have in common. `frame`: the bytes that the client receives of a piece of text.
+    """The common part of all forms. `frame`: the bytes that the client receives of a piece of text.
 
     `tells_usage`: whether the end of the answer names what it used.
     """
@@ -178,7 +178,7 @@ def _line(text: str) -> bytes:
 
 
 def end_of(settlement: Settlement | None, request_id: str) -> dict[str, Any]:
-    """What the end of an answer tells: the model, why it stopped, and the usage as it was committed."""
+    """The end of an answer: the model, why it stopped, and the usage as it was committed."""
     if settlement is None:
         return {"request_id": request_id, "model": None, "stop_reason": None, "usage": None}
     usage = settlement.usage

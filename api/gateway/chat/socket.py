@@ -12,20 +12,20 @@ CORS_ORIGINS is refused, because browsers send its handshake without asking.
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.frames import CloseCode
 
 from api.auth.credentials import SECURE, credential_of
 from api.auth.identities import Identities
 from api.gateway.chat.forms import IN_SOCKET
+from api.gateway.chat.socket_exchange import Exchange, wait_of
 from api.http.body_admission import BodyAdmission
 from api.http.problems import REQUEST_ID, problem_of, problem_response
 from api.http.request_context import DIRECT_WRITE, AnswerCut
@@ -183,7 +183,7 @@ class _Conversation:
             self._admit(await self._sockets.authenticate(self._question))
         except NakaError as error:
             problem = problem_of(error, {REQUEST_ID: str(uuid7()), "path": PATH})
-            await self._send_frame({"error": problem.body, **_wait_of(problem.headers.get("retry-after"))})
+            await self._send_frame({"error": problem.body, **wait_of(problem.headers.get("retry-after"))})
             await self._close(CloseCode.POLICY_VIOLATION)
             return False
         return True
@@ -227,7 +227,7 @@ class _Conversation:
             scope[DIRECT_WRITE] = self._connection.write_lines
             self._connection.begin_answer()
         drained = None if self._connection is None else self._connection.drained
-        exchange = _Exchange(body, self._take_early, self._send_frame, self._send, drained)
+        exchange = Exchange(body, self._take_early, self._send_frame, self._send, drained)
         try:
             await self._sockets.app(scope, exchange.receive, exchange.send)
         except AnswerCut:
@@ -264,58 +264,3 @@ class _Conversation:
         with suppress(OSError):
             await self._send({**head, "headers": response.raw_headers})
             await self._send({"type": "websocket.http.response.body", "body": bytes(response.body)})
-
-
-class _Exchange:
-    """The `receive` and `send` of one question."""
-
-    def __init__(
-        self,
-        body: bytes,
-        take_early: Callable[[], Awaitable[bool]],
-        send_frame: Callable[[dict[str, Any]], Awaitable[None]],
-        send: Send,
-        drained: Callable[[], Awaitable[None]] | None,
-    ) -> None:
-        self._body: bytes | None = body
-        self._take_early = take_early
-        self._send_frame = send_frame
-        self._send = send
-        self._drained = drained
-        self._status = 0
-        self._retry_after: str | None = None
-        self._refusal = b""
-        self.is_complete = False
-
-    async def receive(self) -> Message:
-        """The body, then the client's leaving."""
-        if self._body is not None:
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
-        while not self.is_complete and not await self._take_early():
-            pass
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Message) -> None:
-        """Lines of an answer as they come, at the client's pace; a refusal as one frame."""
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            self._retry_after = Headers(raw=message["headers"]).get("retry-after")
-            return
-        body, is_last = message.get("body", b""), not message.get("more_body")
-        if self._status == HTTPStatus.OK:
-            for line in body.splitlines():
-                with suppress(OSError):  # the client left
-                    await self._send({"type": "websocket.send", "text": line.decode()})
-            if self._drained is not None:  # what the relay wrote by itself counts, too
-                await self._drained()
-        else:
-            self._refusal += body
-            if is_last:
-                error = msgspec.json.decode(self._refusal)
-                await self._send_frame({"error": error, **_wait_of(self._retry_after)})
-        self.is_complete = self.is_complete or is_last
-
-
-def _wait_of(retry_after: str | None) -> dict[str, int]:
-    return {} if retry_after is None else {"retry_after_s": int(retry_after)}

@@ -46,7 +46,7 @@ _TAKEOVERS = 10
 
 
 class _Named(msgspec.Struct):
-    """What is read of a body here."""
+    """The fields of a body that are read here."""
 
     user: str | None = None
 

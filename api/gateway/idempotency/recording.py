@@ -34,7 +34,7 @@ _LAST_WAIT_S = 1.0
 _CLOSE_S = 3.0
 """How long the end of a run is tried to be stored; after it the lease expires."""
 _MAX_QUEUED_BYTES = 256 * 1024
-"""What may wait for the client once the answer is not stored; then the run waits, too."""
+"""Bytes that may wait for the client once the answer is not stored; at the bound the run waits, too."""
 _COMPLETE = frozenset({Outcome.COMPLETED, Outcome.REFUSED})
 _OK = 200
 

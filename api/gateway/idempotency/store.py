@@ -19,7 +19,7 @@ from core.tasks import end
 from metering.admission.redis_pipeline import RedisPipeline, load_script
 
 RUN_BYTES = 1024
-"""What an empty run counts: about what Redis takes for its keys."""
+"""Bytes that an empty run counts: about as many as its keys take in Redis."""
 _LUA = Path(__file__).parent / "lua"
 READ_AT_ONCE = 64
 """Items of one read: of 64 kB at most each, so that Redis is not held up."""
@@ -29,7 +29,7 @@ _FOLLOWED_MS = 60_000
 
 
 class Kept(Enum):
-    """What became of items."""
+    """The result of storing items."""
 
     KEPT = b"kept"
     LARGE = b"large"

@@ -27,7 +27,7 @@ TagText = Annotated[str, StringConstraints(max_length=400)]
 
 
 class TokenLimits(Body):
-    """What all requests of the token may use in its life; `spend` in micro-USD. Null: no limit of its own."""
+    """The most that all requests of the token use in its life; `spend` in micro-USD. Null: no limit of its own."""
 
     requests: LimitValue | None = None
     tokens: LimitValue | None = None
