@@ -98,9 +98,11 @@ async def _moves(checkup: Checkup) -> bool:
     """Whether one connection used several server processes, which only a pooler in transaction mode causes."""
     ask = "SELECT pg_backend_pid()"
     first = await checkup.postgres.fetchval(ask)
-    others = [await connect(checkup.settings.postgres, "naka doctor", timeout_s=CHECK_S) for _ in range(3)]
+    others: list[Connection] = []
     try:
-        for other in others:
+        for _ in range(3):
+            other = await connect(checkup.settings.postgres, "naka doctor", timeout_s=CHECK_S)
+            others.append(other)
             await other.execute("BEGIN")
             await other.fetchval(ask)
         return bool(first != await checkup.postgres.fetchval(ask))

@@ -7,7 +7,7 @@ of its own, and statements have no names. LISTEN needs a session, so the worker'
 
 import random
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 from asyncpg.transaction import Transaction
@@ -73,12 +73,15 @@ async def connect(
         command_timeout=command_timeout_s,
         server_settings=startup,
     )
-    _set_socket_options(connection, url)
-    if isinstance(connection, _Pooled) and wanted:
+    try:
+        _set_socket_options(connection, url)
         if url.pooler == "transaction":
-            connection.local_settings = _as_statements("SET LOCAL", wanted)
-        else:
+            cast("_Pooled", connection).local_settings = _as_statements("SET LOCAL", wanted)
+        elif url.pooler == "session" and wanted:
             await connection.execute(_as_statements("SET", wanted))
+    except BaseException:  # cancelled, too: the caller never gets the connection
+        connection.terminate()
+        raise
     return connection
 
 

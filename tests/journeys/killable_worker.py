@@ -1,9 +1,7 @@
 """Workers that are killed: before or after the effect of a Razorpay call, or anywhere else."""
 
 import asyncio
-import gc
 import inspect
-import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -88,9 +86,6 @@ class Worker:
                     raise
                 self.deaths += 1
         self.gateway.fate = None
-        with warnings.catch_warnings():  # a connection that was being opened would have ended with its process
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
 
     async def _do(self, duty: Duty) -> None:
         with suppress(RazorpayError, NakaError):  # like the worker's loop, which runs it again
