@@ -5,19 +5,21 @@ HEAD, idempotency (if it is on), usage. Then `/chat` and `/v1/messages`, plain A
 other route.
 """
 
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -61,6 +63,7 @@ _SDK_HEADERS = (
     "x-stainless-raw-response",
 )
 """Headers that Anthropic's SDKs send from a browser."""
+_DEPENDENCIES = [Depends(refuse_unknown)]
 _STATIC = Path(__file__).parent / "pages" / "static"
 
 
@@ -73,7 +76,6 @@ class Naka(FastAPI):
             summary="Meters, limits and bills an AI chat on Claude.",
             version="0.1.0",
             lifespan=partial(_lifespan, runtime),
-            dependencies=[Depends(refuse_unknown)],
             docs_url=None,
             redoc_url=None,
             # FastAPI's own traces would carry paths and exception messages; ours are in api.observability.tracing.
@@ -168,11 +170,8 @@ def create_app(settings: Settings) -> Naka:
     """Returns the application; its lifespan starts and stops the runtime."""
     runtime = Runtime(settings)
     app = Naka(runtime)
-    for module in (usage, tokens, admin, billing, health, webhooks, anthropic):
-        app.include_router(module.router)
-    for page in (chat_page, sign_in, members, account, reports, operator, reference):
-        app.include_router(page.router)
-    app.include_router(metrics.build_router(runtime))
+    app.router.routes.extend(_ROUTES)
+    app.include_router(metrics.build_router(runtime), dependencies=_DEPENDENCIES)
     app.router.routes.append(Route(MCP_PATH, McpEndpoint(runtime), methods=["POST"], include_in_schema=False))
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     for path in ("/chat", UI_PATH, "/v1/messages", COUNT_PATH):
@@ -182,6 +181,24 @@ def create_app(settings: Settings) -> Naka:
     app.add_exception_handler(HTTPException, answer_in_kind)
     describe(app)
     return app
+
+
+def _build_routes() -> list[BaseRoute]:
+    """Builds the routes that need no runtime, and has FastAPI work out the parameters of each.
+
+    It would do so during the first request, for 0.2 s in which no other request of the process goes on.
+    """
+    router = APIRouter(dependencies=_DEPENDENCIES)
+    for module in (usage, tokens, admin, billing, health, webhooks, anthropic):
+        router.include_router(module.router)
+    for page in (chat_page, sign_in, members, account, reports, operator, reference):
+        router.include_router(page.router)
+    deque(iter_route_contexts(router.routes), maxlen=0)
+    return router.routes
+
+
+_ROUTES = _build_routes()
+"""Shared by all applications of a process, and by processes forked from it."""
 
 
 async def _post_only(_: Request) -> Response:

@@ -103,7 +103,8 @@ class Postgres:
         except BaseException:
             self._daemon.release()
             raise
-        self._url = f"postgresql://{USER}:{password}@{HOST}:{port}/{DATABASE}"
+        # Without the option every connection asks for TLS first, which this server never offers.
+        self._url = f"postgresql://{USER}:{password}@{HOST}:{port}/{DATABASE}?sslmode=disable"
         return self._url
 
     def stop(self, *, fast: bool = True) -> None:

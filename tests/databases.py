@@ -65,66 +65,73 @@ class TestDatabase:
 
     def __init__(self, server: str, name: str, template: str) -> None:
         self._server, self._name, self._template = server, name, template
+        self._runner = asyncio.Runner()
+        self._connection: Any = None
         self._catalog = self._filled = ""
         self._rows: dict[str, bytes] = {}
         self._sequences: dict[str, Any] = {}
 
     def fresh(self) -> str:
         """The owner's URL of the database, as the template has it."""
-        if not self._catalog or not asyncio.run(self._emptied()):
+        if not self._catalog or not self._runner.run(self._emptied()):
+            self._runner.run(self._disconnect())
             servers.create_database(self._server, self._name, template=self._template)
-            asyncio.run(self._learn())
+            self._runner.run(self._learn())
         return servers.at_path(self._server, self._name)
 
     def drop(self) -> None:
         """Removes the database."""
+        self._runner.run(self._disconnect())
+        self._runner.close()
         servers.drop_database(self._server, self._name)
 
-    async def _connect(self) -> Any:
-        return await asyncpg.connect(servers.asyncpg_dsn(servers.at_path(self._server, self._name)))
+    async def _connected(self) -> Any:
+        """The connection, which is kept from test to test: its statements are planned already."""
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(servers.asyncpg_dsn(servers.at_path(self._server, self._name)))
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
 
     async def _learn(self) -> None:
         """Reads what the template has: catalog, rows, sequences."""
-        connection = await self._connect()
-        try:
-            self._catalog = await connection.fetchval(_FINGERPRINT)
-            tables = [row[0] for row in await connection.fetch(_TABLES)]
-            self._filled = " UNION ALL ".join(
-                f"SELECT '{table}' WHERE EXISTS (SELECT FROM ONLY {table})" for table in tables
-            )
-            self._sequences = {row["name"]: row["last_value"] for row in await connection.fetch(_SEQUENCES)}
-            self._rows = {}
-            for row in await connection.fetch(self._filled):
-                copied = BytesIO()
-                await connection.copy_from_query(f"SELECT * FROM ONLY {row[0]}", output=copied, format="binary")
-                self._rows[row[0]] = copied.getvalue()
-        finally:
-            await connection.close()
+        connection = await self._connected()
+        self._catalog = await connection.fetchval(_FINGERPRINT)
+        tables = [row[0] for row in await connection.fetch(_TABLES)]
+        self._filled = " UNION ALL ".join(
+            f"SELECT '{table}' WHERE EXISTS (SELECT FROM ONLY {table})" for table in tables
+        )
+        self._sequences = {row["name"]: row["last_value"] for row in await connection.fetch(_SEQUENCES)}
+        self._rows = {}
+        for row in await connection.fetch(self._filled):
+            copied = BytesIO()
+            await connection.copy_from_query(f"SELECT * FROM ONLY {row[0]}", output=copied, format="binary")
+            self._rows[row[0]] = copied.getvalue()
 
     async def _emptied(self) -> bool:
         """Gives every table and sequence the template's content; False when the catalog is another."""
-        connection = await self._connect()
-        try:
-            for _ in range(_LOOKS):
-                if not await connection.fetchval(_OTHERS):
-                    break
-                await asyncio.sleep(_LOOK_S)
-            if await connection.fetchval(_FINGERPRINT) != self._catalog:
-                return False
-            async with connection.transaction():
-                await connection.execute("SET LOCAL session_replication_role = replica")  # no triggers, no foreign keys
-                for row in await connection.fetch(self._filled):
-                    await connection.execute(f"DELETE FROM ONLY {row[0]}")
-                for table, rows in self._rows.items():
-                    schema, _, name = table.partition(".")
-                    await connection.copy_to_table(name, schema_name=schema, source=BytesIO(rows), format="binary")
-                for row in await connection.fetch(_SEQUENCES):
-                    if row["last_value"] != self._sequences[row["name"]]:
-                        value = self._sequences[row["name"]]
-                        start = row["start_value"] if value is None else value
-                        await connection.execute(
-                            "SELECT setval($1::regclass, $2, $3)", row["name"], start, value is not None
-                        )
-            return True
-        finally:
-            await connection.close()
+        connection = await self._connected()
+        for _ in range(_LOOKS):
+            if not await connection.fetchval(_OTHERS):
+                break
+            await asyncio.sleep(_LOOK_S)
+        if await connection.fetchval(_FINGERPRINT) != self._catalog:
+            return False
+        async with connection.transaction():
+            await connection.execute("SET LOCAL session_replication_role = replica")  # no triggers, no foreign keys
+            for row in await connection.fetch(self._filled):
+                await connection.execute(f"DELETE FROM ONLY {row[0]}")
+            for table, rows in self._rows.items():
+                schema, _, name = table.partition(".")
+                await connection.copy_to_table(name, schema_name=schema, source=BytesIO(rows), format="binary")
+            for row in await connection.fetch(_SEQUENCES):
+                if row["last_value"] != self._sequences[row["name"]]:
+                    value = self._sequences[row["name"]]
+                    start = row["start_value"] if value is None else value
+                    await connection.execute(
+                        "SELECT setval($1::regclass, $2, $3)", row["name"], start, value is not None
+                    )
+        return True
