@@ -5,6 +5,7 @@ at most one live charge (an index enforces it); the next is created only after a
 """
 
 from collections.abc import Sequence
+from functools import cache
 from uuid import UUID
 
 from sqlalchemy import and_, or_, select
@@ -43,6 +44,7 @@ LIST_LAG_MS = 15 * 60_000
 """Razorpay's lists may lag this long; an object missing from one after that doesn't exist."""
 
 
+@cache
 def needs_charge() -> ColumnElement[bool]:
     """Bills to be collected that have no live charge and none that waits for an operator. A top-up gets only one."""
     its = select(Charge.id).where(Charge.tenant_id == Bill.tenant_id, Charge.bill_id == Bill.id)

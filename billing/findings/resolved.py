@@ -5,6 +5,7 @@ when it looks again: only Razorpay shows that they are gone. Postgres down: Unav
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -63,6 +64,7 @@ def named_id(key: str) -> ColumnElement[UUID | None]:
     return _id_in(_named(key))
 
 
+@cache
 def _gone() -> Mapping[str, ColumnElement[bool]]:
     """The condition of each kind, on a finding and what it names."""
     overpaid = func.greatest(-balance_sql(), 0)
