@@ -10,10 +10,10 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || ec
 BIN     := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check test lint format lock clean
+.PHONY: help install run check test test-all lint format lock clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## .venv with everything, exactly as locked
 
@@ -29,8 +29,13 @@ lint: install ## style, types, layers
 check: lint ## lint, then the tests that start no server; ARGS="..." goes to pytest
 	@exec $(BIN)/pytest -q -m "not server" $(ARGS)
 
-test: lint ## lint, then every test; ARGS="..." goes to pytest
-	@exec $(BIN)/pytest -n $(WORKERS) --dist loadgroup --durations=15 $(ARGS)
+TEST = $(BIN)/pytest -n $(WORKERS) --dist loadgroup --durations=15
+
+test: lint ## lint, then the tests, without the slow ones and with two cases of each that needs a server
+	@exec $(TEST) --short $(ARGS)
+
+test-all: lint ## lint, then every test in all its cases, before a release; ARGS="..." goes to pytest
+	@exec $(TEST) $(ARGS)
 
 format: install ## put the code in shape
 	$(BIN)/ruff check --fix .

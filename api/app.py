@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -176,6 +177,7 @@ def create_app(settings: Settings) -> Naka:
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     for path in ("/chat", UI_PATH, "/v1/messages", COUNT_PATH):
         app.add_route(path, _post_only, methods=["POST"], include_in_schema=False)
+    app.add_route(f"{UI_PATH}/{{chat_id}}/stream", _nothing_to_resume, methods=["GET"], include_in_schema=False)
     for error in (NakaError, RequestValidationError):
         app.add_exception_handler(error, answer_with_problem)
     app.add_exception_handler(HTTPException, answer_in_kind)
@@ -204,6 +206,11 @@ _ROUTES = _build_routes()
 async def _post_only(_: Request) -> Response:
     """Makes any method but POST on a direct route a 405. Never called: the route itself answers a POST."""
     raise NotImplementedError
+
+
+async def _nothing_to_resume(_: Request) -> Response:
+    """Answers `useChat` with `resume: true`, which asks for a running answer: an answer ends with its request."""
+    return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 @asynccontextmanager

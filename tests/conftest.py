@@ -43,6 +43,14 @@ PROCESSES = frozenset({"browser", "journeys", "sandbox"})
 STARTS_A_SERVER = frozenset({"shared_servers", "run_folder", "razorpay_process", "private_postgres", "private_valkey"})
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--short",
+        action="store_true",
+        help="without slow tests; of the cases of a test that needs a server, only the first and the last",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     share_compiled_statements()
     os.environ.update(UNLIMITED)  # a test that is about the defaults gives its own
@@ -67,6 +75,11 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["naka_folder"] = str(node.config.stash[FOLDER])
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Whether to pass over a folder: importing what is deselected anyway takes half of `make check`."""
+    return True if config.option.markexpr == "not server" and collection_path.name in PROCESSES else None
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Marks the tests that need a server."""
     fixtures = STARTS_A_SERVER.intersection(getattr(item, "fixturenames", ()))
@@ -75,12 +88,29 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests of a group on one worker: xdist 3.8 writes the group where pytest 9.2 no longer reads it."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves tests out (`--short`), and keeps those of a group on one worker.
+
+    xdist 3.8 writes the group where pytest 9.2 no longer reads it.
+    """
+    if config.option.short:
+        left_out = _left_out(items)
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=list(left_out))
     for item in items:
         grouped = vars(item).get("_nodeid")
         if grouped is not None and item.nodeid != grouped:
             item._id = NodeId.parse(grouped)
+
+
+def _left_out(items: list[pytest.Item]) -> dict[pytest.Item, None]:
+    """What `--short` leaves out, in order."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("server"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    middle = {case for test in cases.values() for case in test[1:-1]}
+    return {item: None for item in items if item in middle or item.get_closest_marker("slow")}
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -53,7 +53,8 @@ ENDS = {
 FAILING_COUNT = '[[sim {"count_status": 500}]]'
 SLOW_COUNT = '[[sim {"count_delay_ms": 3000}]]'
 WAITING_SETTLEMENT = (
-    "SELECT 1 FROM pg_stat_activity WHERE application_name = 'naka-settle' AND wait_event_type = 'Lock'"
+    "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+    " AND application_name = 'naka-settle' AND wait_event_type = 'Lock'"
 )
 IMPATIENT = {"UPSTREAM_READ_TIMEOUT_S": "1.3", "REQUEST_DEADLINE_S": "3", "HANGUP_WAIT_S": "0.5"}
 

@@ -90,7 +90,10 @@ async def locked(books: Books, account: Account, table: str) -> AsyncIterator[No
 
 async def waits_for_lock(books: Books, lane: str) -> None:
     """Returns once that committer's connection waits."""
-    query = "SELECT 1 FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'"
+    query = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = $1 AND wait_event_type = 'Lock'"
+    )
 
     async def look() -> Any:
         return await books.fetch(query, f"naka-{lane}")

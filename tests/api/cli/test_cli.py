@@ -19,8 +19,8 @@ import pytest
 from api.cli import main
 from api.cli.commands import COMMANDS
 from sandbox.daemon import free_port
+from tests import servers
 from tests.harness import ROOT, Books
-from tests.servers import asyncpg_dsn
 
 
 @dataclass
@@ -189,7 +189,7 @@ async def test_a_change_is_audited_and_published(naka: Naka, database_url: str, 
             async for message in pubsub.listen():
                 if message["data"] == str(account.tenant_id).encode():
                     break
-    connection = await asyncpg.connect(asyncpg_dsn(database_url))
+    connection = await asyncpg.connect(servers.asyncpg_dsn(database_url))
     actor = await connection.fetchval("SELECT actor FROM audit_log ORDER BY id DESC LIMIT 1")
     await connection.close()
     assert actor.startswith("cli:")
@@ -248,7 +248,7 @@ def test_a_server_that_is_away_is_one_line(naka: Naka, database_url: str) -> Non
     assert "does not answer" in naka.fails("tenant", "list", DATABASE_URL=nowhere)
     assert "does not answer" in naka.fails("migrate", DATABASE_URL=nowhere)
     assert "DATABASE_URL: it is not a URL" in naka.refuses_settings("tenant", "list", DATABASE_URL="nonsense")
-    assert "no such database" in naka.fails("tenant", "list", DATABASE_URL=f"{database_url}_none")
+    assert "no such database" in naka.fails("tenant", "list", DATABASE_URL=servers.at_path(database_url, "none"))
     scheme, _, rest = database_url.partition("://")
     wrong = f"{scheme}://nobody:x@{rest.partition('@')[2]}"
     assert "refuses" in naka.fails("tenant", "list", DATABASE_URL=wrong)

@@ -49,9 +49,10 @@ async def server(postgres_url: str) -> AsyncIterator[Server]:
 
 
 async def backends(url: str, name: str) -> list[int]:
-    """Returns the number of connections with that application name."""
+    """Returns the process ids of this database's connections with that application name."""
     connection = await asyncpg.connect(asyncpg_dsn(url))
-    rows = await connection.fetch("SELECT pid FROM pg_stat_activity WHERE application_name = $1", name)
+    query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
+    rows = await connection.fetch(query, name)
     await connection.close()
     return [row["pid"] for row in rows]
 

@@ -37,7 +37,8 @@ TAGGED: tuple[tuple[str | None, list[str] | None], ...] = (
     (None, None),
 )
 """Tags and the keys that are added up."""
-WAITING = "SELECT FROM pg_stat_activity WHERE query LIKE '%naka_detach_month%' AND wait_event = 'relation'"
+WAITING = """SELECT FROM pg_stat_activity WHERE datname = current_database()
+    AND query LIKE '%naka_detach_month%' AND wait_event = 'relation'"""
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from api.gateway.upstream.client import Upstream
 from api.gateway.upstream.prompts import ChatPrompt, Turn
 from api.http.body import InvalidBody
 from core.settings import Settings
+from tests.api.conftest import Api
 
 SETTINGS = Settings.model_validate({"chat_system": "Be brief.", "chat_model": "claude-sonnet-4-6"})
 SCOPE: dict[str, Any] = {"headers": [], "query_string": b""}
@@ -104,3 +105,10 @@ async def test_a_body_that_is_no_json_is_refused() -> None:
                 await read_ui(SCOPE, body, SETTINGS, upstream)
     finally:
         await upstream.close()
+
+
+async def test_a_page_that_resumes_finds_no_running_answer(api: Api) -> None:
+    """`useChat({resume: true})` asks so, and takes any other status than 204 for an error."""
+    answer = await api.http.get("/chat/ui/a-chat/stream")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert (await api.http.post("/chat/ui/a-chat/stream")).status_code == 405
