@@ -96,6 +96,7 @@ def test_the_locks_agree_and_the_images_has_neither_tests_nor_servers() -> None:
         assert text.count("==") <= text.count("--hash=sha256:")
 
 
+@pytest.mark.slow
 def test_no_module_imports_a_package_that_the_image_lacks() -> None:
     extra = pinned(ROOT / "requirements.lock").keys() - pinned(ROOT / "requirements.runtime.lock").keys()
     wanted: dict[str, Path] = {}
@@ -129,6 +130,7 @@ def test_every_variable_is_explained_where_it_is_set() -> None:
     assert variables().keys() <= EXPLAINED
 
 
+@pytest.mark.slow
 def test_required_variables_say_what_to_set() -> None:
     refusing = {name for name, rests in variables().items() if any(rest.startswith(":?") for rest in rests)}
     assert refusing == MUST_BE_SET
@@ -224,6 +226,7 @@ def test_bodies_may_be_as_large_as_the_setting_says() -> None:
     assert f"max_size {size}" in (ROOT / "deploy" / "Caddyfile").read_text()
 
 
+@pytest.mark.slow
 def test_bodies_of_messages_may_be_as_large_as_their_setting_says() -> None:
     size = str(default("MESSAGES_BODY_MAX_BYTES"))
     assert variables()["MESSAGES_BODY_MAX_BYTES"] == {f":-{size}"}
@@ -236,6 +239,7 @@ def test_bodies_of_messages_may_be_as_large_as_their_setting_says() -> None:
     assert int(read_s) >= default("CLIENT_BODY_TIMEOUT_S") + int(size) / BODY_BYTES_PER_S
 
 
+@pytest.mark.slow
 def test_docker_itself_accepts_the_compose_file(tmp_path: Path) -> None:
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:

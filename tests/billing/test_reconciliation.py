@@ -91,6 +91,7 @@ async def test_a_paid_link_that_nobody_told_of(signup: Signup) -> None:
     await _is_clean_again(signup)
 
 
+@pytest.mark.slow
 async def test_a_link_paid_after_it_was_thought_gone(signup: Signup) -> None:
     """The charge is void and another is live: the bill takes the money, and nothing is collected twice."""
     charge = await _link(signup)
@@ -154,6 +155,7 @@ async def test_an_answer_that_was_lost(signup: Signup) -> None:
     await _is_clean_again(signup)
 
 
+@pytest.mark.slow
 async def test_money_of_ours_that_nobody_can_explain_is_listed(signup: Signup) -> None:
     """A copy of our link, made in the dashboard, was paid."""
     charge = await _link(signup)
@@ -246,6 +248,7 @@ async def test_money_that_names_a_tenant_and_pays_nothing_we_know_is_a_finding_u
         assert list(await session.scalars(select(BillingFinding.key).where(BillingFinding.closed_ms.is_(None)))) == []
 
 
+@pytest.mark.slow
 async def test_a_run_that_stops_says_how_far_it_came_and_the_next_continues_there(signup: Signup) -> None:
     begin = now_ms() // 1000 - 59 * 86_400
     signup.razorpay.sim("POST", "/strangers", count=200, since=begin)
@@ -276,6 +279,7 @@ async def test_a_run_that_stops_says_how_far_it_came_and_the_next_continues_ther
         assert len(set(await session.scalars(select(ComparedDay.starts_ms)))) == stopped.days
 
 
+@pytest.mark.slow
 async def test_a_mandate_its_debit_and_its_end_that_nobody_told_of(signup: Signup) -> None:
     tenant = await MandatedTenant.start(signup)
     row = await tenant.wish()

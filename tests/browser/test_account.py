@@ -25,6 +25,7 @@ USED = 1_800
 """Input tokens: past the plan's allowance of a thousand."""
 
 
+@pytest.mark.slow
 def test_an_admin_runs_the_account(tab: "Page", watch: Watch, stack: Stack) -> None:
     account = stack.customer()
     stack.sign_in(tab, account, "/account")

@@ -56,6 +56,7 @@ def wait_until(page: "Page", holds: Callable[[], object]) -> None:
         page.wait_for_timeout(20)
 
 
+@pytest.mark.slow
 def test_page_streams_an_answer_and_says_what_it_used(chat: "Page", watch: Watch, page_url: str) -> None:
     chat.add_init_script(
         "window.violations = []; addEventListener('securitypolicyviolation', (e) => violations.push(e.blockedURI))"
@@ -82,6 +83,7 @@ def test_page_streams_an_answer_and_says_what_it_used(chat: "Page", watch: Watch
     assert watch.console == []
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_before_the_script_is_there_and_what_was_typed_stays(tab: "Page", page_url: str) -> None:
     held: list[Route] = []
     tab.route("**/static/chat.js", lambda route: held.append(route))  # noqa: PLW0108 - Playwright sets attributes on it
@@ -95,6 +97,7 @@ def test_nothing_is_sent_before_the_script_is_there_and_what_was_typed_stays(tab
     tab.locator(".meta", has_text="Claude gave no answer to this.").wait_for()
 
 
+@pytest.mark.slow
 def test_text_arrives_whole_and_is_never_markup(chat: "Page", watch: Watch) -> None:
     ask(chat, "shred")
     wait_for_end(chat)
@@ -105,6 +108,7 @@ def test_text_arrives_whole_and_is_never_markup(chat: "Page", watch: Watch) -> N
     assert watch.console == []
 
 
+@pytest.mark.slow
 def test_stop_keeps_the_words_and_closes_the_stream(chat: "Page", watch: Watch, page_url: str) -> None:
     left_before = readers_left(page_url)
     ask(chat, "forever")
@@ -126,6 +130,7 @@ def readers_left(page_url: str) -> int:
         return len(json.load(response)["left"])
 
 
+@pytest.mark.slow
 def test_a_session_that_ended_is_said_and_nothing_has_to_be_typed_twice(chat: "Page", watch: Watch) -> None:
     ask(chat, "status 401")
     alert = chat.get_by_role("alert")
@@ -136,6 +141,7 @@ def test_a_session_that_ended_is_said_and_nothing_has_to_be_typed_twice(chat: "P
     assert all("401" in line for line in watch.console)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("who", "links"), [("user", 0), ("admin", 1)])
 def test_whoever_may_is_shown_the_way_to_the_plans(tab: "Page", page_url: str, who: str, links: int) -> None:
     tab.goto(f"{page_url}/?as={who}")
@@ -144,6 +150,7 @@ def test_whoever_may_is_shown_the_way_to_the_plans(tab: "Page", page_url: str, w
     assert tab.get_by_role("link", name="See the plans").count() == links
 
 
+@pytest.mark.slow
 def test_what_was_said_outlives_a_reload_and_goes_when_it_is_deleted(chat: "Page", watch: Watch) -> None:
     ask(chat, "say *soft*")
     wait_for_end(chat)
@@ -165,6 +172,7 @@ def test_what_was_said_outlives_a_reload_and_goes_when_it_is_deleted(chat: "Page
     assert watch.console == []
 
 
+@pytest.mark.slow
 def test_a_limit_says_when_to_come_back_and_opens_by_itself(chat: "Page", watch: Watch) -> None:
     chat.clock.install(time=NOON)
     chat.clock.pause_at(NOON + timedelta(seconds=1))
@@ -204,6 +212,7 @@ FAILURES = [
 ]
 
 
+@pytest.mark.slow
 def test_a_failure_of_ours_keeps_the_turn_and_offers_to_try_again(chat: "Page") -> None:
     for number, (message, words) in enumerate(FAILURES):
         ask(chat, message)
@@ -219,6 +228,7 @@ def test_a_failure_of_ours_keeps_the_turn_and_offers_to_try_again(chat: "Page") 
     wait_until(chat, lambda: chat.locator(".answer").last.inner_text() == ANSWER)
 
 
+@pytest.mark.slow
 def test_an_account_that_owes_is_told_to_pay_and_not_to_wait(tab: "Page", page_url: str) -> None:
     tab.goto(f"{page_url}/?as=admin")
     tab.locator("#left", has_text="tokens left today").wait_for()
@@ -231,6 +241,7 @@ def test_an_account_that_owes_is_told_to_pay_and_not_to_wait(tab: "Page", page_u
     assert tab.get_by_label("Your message").input_value() == "owe 1900800"
 
 
+@pytest.mark.slow
 def test_every_refusal_has_words_and_gives_the_message_back(chat: "Page") -> None:
     for message, words in REFUSALS:
         chat.reload()
@@ -240,6 +251,7 @@ def test_every_refusal_has_words_and_gives_the_message_back(chat: "Page") -> Non
         assert chat.locator("#empty").is_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("message", "words"), [("break", "Claude did not answer"), ("cut", "The connection broke off")]
 )
@@ -252,6 +264,7 @@ def test_an_answer_that_breaks_off_keeps_what_came(chat: "Page", watch: Watch, m
     assert watch.console == []
 
 
+@pytest.mark.slow
 def test_an_answer_without_words_is_not_an_error(chat: "Page", watch: Watch) -> None:
     ask(chat, "silent")
     chat.locator(".meta", has_text="Claude gave no answer to this.").wait_for()
@@ -259,12 +272,14 @@ def test_an_answer_without_words_is_not_an_error(chat: "Page", watch: Watch) -> 
     assert watch.console == []
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_is_said(chat: "Page") -> None:
     chat.context.set_offline(True)
     ask(chat, "hello")
     chat.get_by_role("alert").get_by_text("Check your network").wait_for()
 
 
+@pytest.mark.slow
 def test_page_follows_the_answer_unless_the_reader_scrolled_up(chat: "Page") -> None:
     chat.set_viewport_size({"width": 375, "height": 420})
     ask(chat, "forever")
@@ -277,6 +292,7 @@ def test_page_follows_the_answer_unless_the_reader_scrolled_up(chat: "Page") -> 
     chat.get_by_role("button", name="Stop").click()
 
 
+@pytest.mark.slow
 def test_page_follows_an_answer_that_grows_by_much_at_once(chat: "Page") -> None:
     chat.set_viewport_size({"width": 375, "height": 420})
     ask(chat, "chapters")
@@ -284,6 +300,7 @@ def test_page_follows_an_answer_that_grows_by_much_at_once(chat: "Page") -> None
     wait_until(chat, lambda: chat.evaluate(AT_END))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [320])
 def test_nothing_sticks_out_sideways(chat: "Page", width: int) -> None:
     chat.set_viewport_size({"width": width, "height": 640})

@@ -49,6 +49,7 @@ def titles(page: "Page") -> list[str]:
     return page.locator("#shelf li button:first-child").all_inner_texts()
 
 
+@pytest.mark.slow
 def test_earlier_turns_go_along(chat: "Page", watch: Watch) -> None:
     say(chat, "say one", "silent", "say two", "recall")
     assert recalled(chat) == [
@@ -61,6 +62,7 @@ def test_earlier_turns_go_along(chat: "Page", watch: Watch) -> None:
     assert axe(chat) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["fits", "room"])
 def test_the_oldest_turns_are_left_out_when_they_do_not_fit(chat: "Page", verb: str) -> None:
     say(chat, *(f"say {number}" for number in range(4)))
@@ -76,6 +78,7 @@ def test_the_oldest_turns_are_left_out_when_they_do_not_fit(chat: "Page", verb: 
     assert recalled(chat)[1] == "user: say 2", "what was left out is not tried again"
 
 
+@pytest.mark.slow
 def test_a_message_that_is_too_large_alone_is_refused_and_nothing_is_lost(chat: "Page") -> None:
     say(chat, "say one", "say two")
     ask(chat, "fits -1")
@@ -85,6 +88,7 @@ def test_a_message_that_is_too_large_alone_is_refused_and_nothing_is_lost(chat: 
     assert chat.get_by_text(LEFT_OUT).is_hidden()
 
 
+@pytest.mark.slow
 def test_more_turns_than_a_body_may_have_are_not_even_tried(chat: "Page", watch: Watch) -> None:
     say(chat, f"say {'a' * 60_000}", "say two", "recall")
     assert recalled(chat)[1:] == ["user: say two", "assistant: two"]
@@ -92,6 +96,7 @@ def test_more_turns_than_a_body_may_have_are_not_even_tried(chat: "Page", watch:
     assert sum(urlsplit(url).path == "/chat" for url in watch.urls) == 3
 
 
+@pytest.mark.slow
 def test_regenerating_asks_again_and_replaces_the_answer(chat: "Page") -> None:
     say(chat, "say one", "recall")
     chat.get_by_role("button", name="Regenerate").last.click()
@@ -100,6 +105,7 @@ def test_regenerating_asks_again_and_replaces_the_answer(chat: "Page") -> None:
     assert chat.locator(".asked").all_inner_texts() == ["say one", "recall"]
 
 
+@pytest.mark.slow
 def test_an_earlier_message_is_edited_and_what_follows_goes(chat: "Page") -> None:
     say(chat, "say one", "say two", "say three")
     box = chat.get_by_label("Your message")
@@ -117,6 +123,7 @@ def test_an_earlier_message_is_edited_and_what_follows_goes(chat: "Page") -> Non
     assert box.input_value() == "recall", "the last message, from the keyboard"
 
 
+@pytest.mark.slow
 def test_an_edited_message_that_is_refused_leaves_the_conversation(chat: "Page") -> None:
     say(chat, "say one", "say two")
     chat.get_by_role("button", name="Edit").first.click()
@@ -127,6 +134,7 @@ def test_an_edited_message_that_is_refused_leaves_the_conversation(chat: "Page")
     chat.get_by_text("You are editing an earlier message").wait_for()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("granted", "why"), [("300", "the end of your limit"), ("2048", "one answer may have, 2,048")])
 def test_a_cut_answer_says_why_and_goes_on(chat: "Page", granted: str, why: str) -> None:
     say(chat, f"long {granted}")
@@ -138,6 +146,7 @@ def test_a_cut_answer_says_why_and_goes_on(chat: "Page", granted: str, why: str)
     assert recalled(chat)[1] == f"user: long {granted}"
 
 
+@pytest.mark.slow
 def test_an_answer_and_its_code_are_copied(chat: "Page", page_url: str) -> None:
     chat.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=page_url)
     say(chat, "hello")
@@ -150,6 +159,7 @@ def test_an_answer_and_its_code_are_copied(chat: "Page", page_url: str) -> None:
     wait_until(chat, lambda: chat.evaluate("navigator.clipboard.readText()") == "ls -l # all")
 
 
+@pytest.mark.slow
 def test_several_conversations_are_kept_listed_and_deleted(chat: "Page", watch: Watch) -> None:
     say(chat, "say one two three")
     chat.get_by_role("button", name="New chat").click()
@@ -179,6 +189,7 @@ def test_several_conversations_are_kept_listed_and_deleted(chat: "Page", watch: 
     assert watch.console == []
 
 
+@pytest.mark.slow
 def test_a_conversation_that_is_left_or_deleted_while_it_is_answered_stops(chat: "Page") -> None:
     ask(chat, "forever one")
     chat.locator(".answer", has_text="word5").wait_for()
@@ -195,6 +206,7 @@ def test_a_conversation_that_is_left_or_deleted_while_it_is_answered_stops(chat:
     assert titles(chat) == ["forever one"]
 
 
+@pytest.mark.slow
 def test_the_model_is_chosen_for_each_conversation(chat: "Page") -> None:
     assert chat.get_by_label("Model").locator("option").all_inner_texts() == ["claude-haiku-4-5", "claude-sonnet-4-6"]
     chat.get_by_label("Model").select_option("claude-haiku-4-5")
@@ -213,6 +225,7 @@ def test_the_cost_is_for_those_who_pay(tab: "Page", page_url: str, who: str, cos
     assert tab.locator(".meta", has_text="Model cost $0.0065").count() == costs
 
 
+@pytest.mark.slow
 def test_a_full_storage_lets_the_oldest_conversation_go(chat: "Page", watch: Watch) -> None:
     say(chat, "say " + "y" * 5_000)
     chat.get_by_role("button", name="New chat").click()
@@ -225,6 +238,7 @@ def test_a_full_storage_lets_the_oldest_conversation_go(chat: "Page", watch: Wat
     assert watch.console == []
 
 
+@pytest.mark.slow
 def test_on_a_narrow_window_the_list_opens_over_the_conversation(chat: "Page") -> None:
     chat.set_viewport_size({"width": 360, "height": 640})
     say(chat, "say one")

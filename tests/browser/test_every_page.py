@@ -110,6 +110,7 @@ async def _history(books: Books, users: list[UUID]) -> None:
     await fill_rollups(books)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), VIEWS if SCREENSHOTS else VIEWS[:1])
 def test_every_page(browser: "Browser", stack: Stack, customer: Account, width: int, scheme: Scheme) -> None:
     wrong: dict[str, list[str]] = {}

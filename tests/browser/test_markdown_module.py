@@ -106,6 +106,7 @@ _RENDER = """async (text) => {
 }"""
 
 
+@pytest.mark.slow
 def test_what_claude_writes_is_shown_as_it_is_meant(tab: "Page", page_url: str) -> None:
     tab.goto(page_url)
     assert {text: tab.evaluate(_RENDER, text) for text in RENDERED} == RENDERED
@@ -117,6 +118,7 @@ def test_code_is_marked_and_stays_as_it_is(tab: "Page", page_url: str) -> None:
         assert tab.evaluate(_MARKED, [language, text]) == [text, marks], language
 
 
+@pytest.mark.slow
 def test_hostile_text_stays_text(chat: "Page", watch: Watch) -> None:
     chat.evaluate("addEventListener('securitypolicyviolation', (e) => { window.harm = e.blockedURI })")
     chat.get_by_label("Your message").fill(f"say {HOSTILE}")
@@ -145,6 +147,7 @@ def test_hostile_text_stays_text(chat: "Page", watch: Watch) -> None:
     assert watch.console == []
 
 
+@pytest.mark.slow
 def test_marks_that_never_end_take_no_time(tab: "Page", page_url: str) -> None:
     tab.goto(page_url)
     began = time.monotonic()

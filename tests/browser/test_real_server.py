@@ -36,6 +36,7 @@ def account(stack: Stack) -> Account:
     return stack.account(limits=LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, TOKENS_A_DAY),)))
 
 
+@pytest.mark.slow
 def test_a_visitor_signs_in_asks_reads_and_reaches_the_limit(
     tab: "Page", watch: Watch, stack: Stack, account: Account
 ) -> None:
@@ -88,6 +89,7 @@ def test_a_visitor_signs_in_asks_reads_and_reaches_the_limit(
     assert tab.evaluate("[sessionStorage.length, localStorage.length]") == [0, 0], "nothing of the talk is left"
 
 
+@pytest.mark.slow
 def test_example_client_is_let_in_from_its_origin(
     tab: "Page", watch: Watch, client_origin: str, stack: Stack, account: Account
 ) -> None:
@@ -110,6 +112,7 @@ def test_example_client_is_let_in_from_its_origin(
     assert watch.hosts == {stack.url.removeprefix("http://"), client_origin.removeprefix("http://")}
 
 
+@pytest.mark.slow
 def test_example_of_a_websocket_asks_twice_on_one_connection(
     tab: "Page", watch: Watch, client_origin: str, stack: Stack, account: Account
 ) -> None:
@@ -142,6 +145,7 @@ def test_a_websocket_of_another_origin_is_not_let_in(
     tab.get_by_role("status").get_by_text("[the server refused the connection]").wait_for()
 
 
+@pytest.mark.slow
 def test_another_origin_is_not_let_in(tab: "Page", client_origin: str, stack: Stack, account: Account) -> None:
     tab.goto(f"{client_origin.replace('localhost', '127.0.0.1')}/client.html")
     tab.get_by_label("Server").fill(stack.url)

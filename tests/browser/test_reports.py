@@ -39,6 +39,7 @@ def _in_the_stacks_time(stack: Stack) -> Iterator[None]:
     stop_following()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_in_the_stacks_time")
 def test_the_heaviest_user_in_three_clicks_a_file_that_adds_up_and_the_present(
     tab: "Page", watch: Watch, stack: Stack

@@ -57,6 +57,7 @@ def owner_of(stack: Stack, account: Account, provider: str) -> str:
     return email
 
 
+@pytest.mark.slow
 def test_an_owner_invites_a_colleague_who_sees_usage_by_feature(
     tab: "Page", watch: Watch, browser: "Browser", stack: Stack, site: str, provider: str
 ) -> None:

@@ -59,12 +59,14 @@ _EVERY_CUT = """async ([bytes, expected]) => {
 }"""
 
 
+@pytest.mark.slow
 def test_sse_reader_gives_the_same_events_wherever_the_stream_is_cut(tab: "Page", page_url: str) -> None:
     tab.goto(page_url)
     wrong = {name: tab.evaluate(_EVERY_CUT, [list(data), expected]) for name, (data, expected) in STREAMS.items()}
     assert wrong == {name: [] for name in STREAMS}
 
 
+@pytest.mark.slow
 def test_sse_expectations_are_those_of_the_browsers_own_parser(tab: "Page", page_url: str) -> None:
     tab.goto(page_url)
     for name, (data, expected) in STREAMS.items():

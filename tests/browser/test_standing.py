@@ -22,7 +22,7 @@ from tests.journeys.shop import BASE_PAISE, RATES, gross
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 FOLDER = os.environ.get("SCREENSHOTS")
 POOR = "insufficient_funds"
@@ -55,6 +55,7 @@ def stack(
         yield made
 
 
+@pytest.mark.slow
 def test_overdue_then_paid(tab: "Page", watch: Watch, stack: Stack) -> None:
     account = overdue(stack)
     owed = owed_by(stack, account)
@@ -102,6 +103,7 @@ def test_overdue_then_paid(tab: "Page", watch: Watch, stack: Stack) -> None:
     assert [line for line in watch.console if "429" not in line and "402" not in line] == []
 
 
+@pytest.mark.slow
 def test_halted_then_paid(tab: "Page", stack: Stack) -> None:
     account = subscriber(stack, "team", "card_domestic")
     subscription = stack.call("GET", "/v1/billing/subscription", account)["current"]
@@ -156,6 +158,7 @@ def test_at_its_limit(tab: "Page", stack: Stack) -> None:
     look(tab, "limit-account")
 
 
+@pytest.mark.slow
 def test_the_operator_sees_who_is_late(tab: "Page", stack: Stack) -> None:
     account = overdue(stack)
     stack.sign_in(tab, stack.operator, "/operator")

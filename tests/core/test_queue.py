@@ -49,6 +49,7 @@ async def serving(*queues: Queue) -> AsyncIterator[None]:
         await asyncio.gather(*tasks)
 
 
+@pytest.mark.slow
 async def test_a_tick_is_done_once_however_many_workers_wake_to_it(database_url: str, connection: Any) -> None:
     done: list[str] = []
 
@@ -79,6 +80,7 @@ async def test_a_tick_is_done_once_however_many_workers_wake_to_it(database_url:
         assert sorted(done) == [*names, "shared"]
 
 
+@pytest.mark.slow
 async def test_a_duty_that_fails_is_logged_and_comes_again(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
     tries = {"raises": 0, "hangs": 0}
 
@@ -104,6 +106,7 @@ async def test_a_duty_that_fails_is_logged_and_comes_again(database_url: str, ca
     assert "hangs" in logged[TimeoutError]
 
 
+@pytest.mark.slow
 async def test_what_runs_is_not_started_again_by_its_next_tick(database_url: str) -> None:
     began = ticks = 0
     release = asyncio.Event()
@@ -188,6 +191,7 @@ async def test_what_a_transaction_stores_is_found_though_a_job_that_waited_looke
     assert found == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 async def test_the_duty_of_a_killed_worker_is_done_by_another(
     database_url: str, connection: Any, start: Callable[..., Process]
@@ -206,6 +210,7 @@ async def test_the_duty_of_a_killed_worker_is_done_by_another(
     assert await second.ends() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 async def test_a_stop_waits_for_what_runs(database_url: str, connection: Any, start: Callable[..., Process]) -> None:
     first = await _begun(database_url, connection, start, takes_s=0.7, grace_s=10)
@@ -214,6 +219,7 @@ async def test_a_stop_waits_for_what_runs(database_url: str, connection: Any, st
     assert await _notes(connection) == [(first.process.pid, "began"), (first.process.pid, "done")]
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 async def test_what_a_stop_cannot_wait_for_is_done_by_another(
     database_url: str, connection: Any, start: Callable[..., Process]

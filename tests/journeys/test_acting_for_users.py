@@ -35,6 +35,7 @@ async def users_of(books: Books, tenant_id: UUID) -> dict[str, UUID]:
     return {row["external_id"]: row["id"] for row in rows}
 
 
+@pytest.mark.slow
 async def test_the_user_that_a_request_names_is_made_metered_and_reported(
     http: httpx2.AsyncClient, books: Books
 ) -> None:
@@ -120,6 +121,7 @@ async def test_a_tenant_decides_whether_and_how_fast_users_are_made(http: httpx2
     assert (await ask(http, naming(backend, known))).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_disabled_user_is_refused_on_every_process_at_once(
     http: httpx2.AsyncClient, start_api: Callable[..., Api], books: Books
 ) -> None:
@@ -164,6 +166,7 @@ async def test_limits_of_all_users_apply_to_each_without_its_own(http: httpx2.As
     assert (await ask(http, naming(backend, "ada"))).status_code == 200
 
 
+@pytest.mark.slow
 async def test_five_hundred_requests_over_two_hundred_new_users_on_two_processes(
     http: httpx2.AsyncClient, start_api: Callable[..., Api], books: Books, simulator: Simulator
 ) -> None:
@@ -197,6 +200,7 @@ async def test_five_hundred_requests_over_two_hundred_new_users_on_two_processes
     assert set(sums[0]) == set(COUNT_COLUMNS)
 
 
+@pytest.mark.slow
 async def test_a_name_is_in_no_log(start_api: Callable[..., Api], books: Books) -> None:
     backend = await books.account(scopes=BACKEND)
     served = start_api(LOG_LEVEL="info")

@@ -115,6 +115,7 @@ async def _is_sound(story: Story) -> None:
     assert undone == []
 
 
+@pytest.mark.slow
 @settings(
     max_examples=2,
     phases=[Phase.explicit, Phase.generate],

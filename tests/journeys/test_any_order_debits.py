@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, example, given, note, settings
 
 from billing.context import BillingContext
@@ -84,6 +85,7 @@ async def _end_state(story: DebitStory) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @settings(
     max_examples=1,
     phases=[Phase.explicit, Phase.generate],

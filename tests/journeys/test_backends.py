@@ -130,6 +130,7 @@ async def test_a_backend_passes_the_answer_on(framework: str, api: Api, books: B
         assert await rows_of(books, account) == [(USER, "completed"), (USER, "client_gone")]
 
 
+@pytest.mark.slow
 @every_framework
 async def test_a_page_asks_with_a_token(framework: str, api: Api, books: Books, tmp_path: Path) -> None:
     account = await books.account(scopes=[Scope.CHAT_AS_USER])

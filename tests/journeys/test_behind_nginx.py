@@ -76,6 +76,7 @@ def somebody() -> str:
     return f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}.{secrets.randbelow(250) + 2}"
 
 
+@pytest.mark.slow
 async def test_pieces_arrive_one_by_one(front: Front, books: Books) -> None:
     account = await books.account()
     reader, writer = await ask(front, account, scripted(pieces=PIECES, piece_delay_ms=PACE_MS))
@@ -177,6 +178,7 @@ async def test_a_body_as_large_as_allowed_arrives_and_a_larger_one_is_refused(fr
     assert larger.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.slow
 async def test_a_prompt_as_large_as_anthropic_takes_arrives_and_its_answer_streams(front: Front, books: Books) -> None:
     account = await books.account()
     turns = [{"role": "user", "content": scripted(pieces=PIECES, piece_delay_ms=PACE_MS)}]
@@ -225,6 +227,7 @@ async def test_the_operators_numbers_stay_inside(front: Front, api: Api) -> None
         assert (await inside.get("/metrics")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_the_api_is_found_again_where_it_went(fronts: dict[str, Front], names: Names) -> None:
     async with fronts["compose"].client() as http:
         assert (await http.get("/healthz")).status_code == 200

@@ -32,6 +32,7 @@ def pooled(request: pytest.FixtureRequest, database_url: str) -> Iterator[dict[s
         yield {"DATABASE_URL": pooler.url, "DATABASE_POOLER": request.param, "DATABASE_DIRECT_URL": database_url}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooled", ["transaction"], indirect=True)  # both: python -m tests.matrix.pgbouncer
 async def test_a_day_behind_it_is_counted_exactly(
     pooled: dict[str, str], database_url: str, redis_url: str, tmp_path: Path

@@ -244,6 +244,7 @@ async def test_a_large_question_is_taken_and_a_larger_one_is_not(api: Api, books
         assert await closed(socket) == (1003, "Send text frames.")
 
 
+@pytest.mark.slow
 async def test_room_for_large_questions_is_shared_with_bodies(start_api: Callable[..., Api], books: Books) -> None:
     api = start_api(REQUEST_BODIES_MAX_BYTES="1200000", REQUEST_BODY_MAX_BYTES="1000000")
     begun, rest = asyncio.Event(), asyncio.Event()
@@ -293,6 +294,7 @@ async def test_a_client_that_leaves_ends_its_answer(
     assert (row["outcome"], row["output_tokens"]) == ("client_gone", entry["output_tokens"])
 
 
+@pytest.mark.slow
 async def test_a_stop_closes_idle_connections_and_lets_answers_end(start_api: Callable[..., Api], books: Books) -> None:
     api = start_api(SHUTDOWN_DRAIN_S="0", SHUTDOWN_GRACE_S="20")
     busy, idle = await books.account(), await books.account()

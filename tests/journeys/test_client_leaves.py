@@ -107,6 +107,7 @@ async def test_after_some_pieces(
     assert (await form.ask(http, account)).done
 
 
+@pytest.mark.slow
 @every_form
 async def test_after_the_upstream_has_ended(
     api: Api, http: httpx2.AsyncClient, books: Books, simulator: Simulator, form: Form
@@ -182,6 +183,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 @every_form
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "reset"])
 @pytest.mark.parametrize("place", PLACES)

@@ -33,6 +33,7 @@ FRONTEND = "http://localhost:3000"
 STRANGER = "https://evil.example"
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pieces=st.lists(st.text(CHARACTERS, max_size=20), max_size=8),
@@ -132,6 +133,7 @@ async def test_connections_are_kept_on_both_sides(api: Api, books: Books, simula
     assert len(set(upstreams)) == 1
 
 
+@pytest.mark.slow
 async def test_the_end_of_the_upstream_may_arrive_after_done(start_api: Callable[..., Api], books: Books) -> None:
     """Its connection is kept, too, and `done` does not wait for it."""
     upstreams, was_read = set(), asyncio.Event()
@@ -189,6 +191,7 @@ async def test_only_the_frontend_may_read_an_answer(http: httpx2.AsyncClient, bo
     assert "access-control-allow-origin" not in theirs.headers
 
 
+@pytest.mark.slow
 async def test_silence_is_broken_by_comments(start_api: Callable[..., Api], books: Books) -> None:
     quiet = scripted(pieces=["a\r", "\nb"], first_delay_ms=1300, piece_delay_ms=1000)
     async with client(start_api(CHAT_KEEPALIVE_S="0.4").url) as http:
@@ -201,6 +204,7 @@ async def test_silence_is_broken_by_comments(start_api: Callable[..., Api], book
     assert answer.text == "a\nb"
 
 
+@pytest.mark.slow
 async def test_the_first_words_do_not_wait_for_the_next(
     http: httpx2.AsyncClient, books: Books, simulator: Simulator
 ) -> None:

@@ -274,6 +274,7 @@ async def test_our_own_stop(start_api: Callable[..., Api], books: Books, simulat
         assert [row[name] for name in TOKEN_FIELDS] == billed(entry, is_billed)
 
 
+@pytest.mark.slow
 @all_forms
 async def test_our_own_stop_while_a_complete_answer_is_booked(
     start_api: Callable[..., Api], books: Books, simulator: Simulator, form: Form
@@ -332,6 +333,7 @@ async def test_output_that_cannot_be_counted_is_estimated(
                 assert row["output_tokens"] == -(-len("".join(pieces[:after])) // per_token)
 
 
+@pytest.mark.slow
 @all_forms
 async def test_nobody_waits_for_the_count(api: Api, books: Books, simulator: Simulator, form: Form) -> None:
     account = await books.account(limits=LIMITS)

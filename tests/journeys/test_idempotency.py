@@ -75,6 +75,7 @@ def replays(answers: list[Any]) -> Counter[str]:
     return Counter(answer.headers["idempotency-replayed"] for answer in answers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", HTTP_FORMS, ids=lambda form: form.name)
 async def test_retries_during_a_run_and_after_it(
     apis: tuple[Api, Api], books: Books, simulator: Simulator, form: Form
@@ -158,6 +159,7 @@ async def test_another_credential_of_the_same_user_cannot_read_the_answer(pair: 
     assert len(await books.requests(account)) == 1
 
 
+@pytest.mark.slow
 @every_form
 async def test_an_error_before_the_head_is_told_to_all_who_wait_and_the_next_runs_anew(
     apis: tuple[Api, Api], pair: Pair, books: Books, form: Form

@@ -43,6 +43,7 @@ def whole(answers: list[Any]) -> Answer:
     return first
 
 
+@pytest.mark.slow
 @every_form
 async def test_retries_across_a_killed_process(
     start_api: Callable[..., Api], books: Books, simulator: Simulator, form: Form
@@ -69,6 +70,7 @@ async def test_retries_across_a_killed_process(
     assert len(await ledger(simulator, account)) == 2
 
 
+@pytest.mark.slow
 @every_form
 async def test_killed_in_the_middle_of_an_answer(
     start_api: Callable[..., Api], books: Books, simulator: Simulator, form: Form
@@ -114,6 +116,7 @@ async def test_killed_after_done(start_api: Callable[..., Api], books: Books, si
     assert len(await ledger(simulator, account)) == 1
 
 
+@pytest.mark.slow
 async def test_a_paused_process_writes_nothing_more(
     start_api: Callable[..., Api], books: Books, simulator: Simulator
 ) -> None:
@@ -143,6 +146,7 @@ async def test_a_paused_process_writes_nothing_more(
     assert len(await ledger(simulator, account)) == 2
 
 
+@pytest.mark.slow
 async def test_a_fenced_run_without_readers_ends(
     start_api: Callable[..., Api], books: Books, simulator: Simulator
 ) -> None:
@@ -171,6 +175,7 @@ async def test_a_fenced_run_without_readers_ends(
     await retry.leave()
 
 
+@pytest.mark.slow
 async def test_a_stop_ends_a_run_without_a_client(
     start_api: Callable[..., Api], books: Books, simulator: Simulator
 ) -> None:
@@ -192,6 +197,7 @@ async def test_a_stop_ends_a_run_without_a_client(
     assert answer.headers["idempotency-replayed"] == "false"
 
 
+@pytest.mark.slow
 async def test_redis_away(start_api: Callable[..., Api], private_valkey: Callable[..., Valkey], books: Books) -> None:
     """With a key it could be billed twice: 503. Without one nothing changes, and a run that began goes on."""
     valkey = private_valkey(appendonly="no")
@@ -218,6 +224,7 @@ async def test_redis_away(start_api: Callable[..., Api], private_valkey: Callabl
     assert [row["state"] for row in await books.requests(account)] == ["settled"] * 4
 
 
+@pytest.mark.slow
 async def test_redis_pauses_for_a_moment_during_a_run(
     start_api: Callable[..., Api], private_valkey: Callable[..., Valkey], books: Books, simulator: Simulator
 ) -> None:

@@ -59,6 +59,7 @@ async def test_a_jwt_chats_as_its_user_with_its_tags(http: httpx2.AsyncClient, b
     assert (await http.get("/v1/usage", headers=bearer(token))).json()["totals"]["requests"] == 1
 
 
+@pytest.mark.slow
 async def test_removing_it_or_disabling_its_user_ends_a_jwt_on_every_process(
     http: httpx2.AsyncClient, books: Books, start_api: Callable[..., Api]
 ) -> None:
@@ -81,6 +82,7 @@ async def test_removing_it_or_disabling_its_user_ends_a_jwt_on_every_process(
             assert (await ask(each, ada))[0] == 401
 
 
+@pytest.mark.slow
 async def test_keys_rotate_while_many_chat(http: httpx2.AsyncClient, books: Books) -> None:
     admin = await books.account(scopes=ADMIN)
     with serve_jwks() as server:
@@ -122,6 +124,7 @@ async def last_refusals(http: httpx2.AsyncClient, admin: Account, server: JwksSe
     assert await ask(http, jwt_of(admin, keys[-1], sub="user-1")) == (200, None), "the keys that are known last"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["huge", "slow", "redirect"])
 async def test_a_hostile_jwks_is_a_503_and_delays_nobody(http: httpx2.AsyncClient, books: Books, fault: str) -> None:
     admin, plain = await books.account(scopes=ADMIN), await books.account()

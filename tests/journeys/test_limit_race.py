@@ -4,7 +4,6 @@ import asyncio
 from datetime import UTC, datetime
 
 import httpx2
-import pytest
 
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
@@ -16,7 +15,6 @@ AT_ONCE = 200
 SMALLEST_GRANT = 64
 
 
-@pytest.mark.slow
 async def test_the_limit_is_used_up_and_never_passed(
     http: httpx2.AsyncClient, books: Books, simulator: Simulator
 ) -> None:

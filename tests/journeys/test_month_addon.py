@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
+
 from tests.journeys.shop import BASE_PAISE, Shop, gross, overage
 
 
+@pytest.mark.slow
 async def test_a_month_by_international_card(shop: Shop) -> None:
     shop.context = replace(shop.context, rules=replace(shop.context.rules, addons=True))
     customer = await shop.customer()

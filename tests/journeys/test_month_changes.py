@@ -3,12 +3,15 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from billing.alerts.alerts import store_alerts
 from billing.subscriptions.intents import subscribe
 from tests.harness import ACTOR
 from tests.journeys.shop import BASE_PAISE, Customer, Shop, gross, overage, taxable
 
 
+@pytest.mark.slow
 async def test_a_change_of_plan_begins_where_the_paid_time_ends(shop: Shop) -> None:
     await shop.publish("big", base_paise=500_000)
     customer = await shop.customer()
@@ -33,6 +36,7 @@ async def test_a_change_of_plan_begins_where_the_paid_time_ends(shop: Shop) -> N
     await shop.money_agrees()
 
 
+@pytest.mark.slow
 async def test_a_change_that_nobody_authorises_changes_nothing(shop: Shop) -> None:
     await shop.publish("big", base_paise=500_000)
     customer = await shop.customer()
@@ -65,6 +69,7 @@ async def test_two_clicks_at_once_are_answered_with_one_link(shop: Shop) -> None
     assert len(shop.razorpay.ledger()["subscriptions"]) == 1
 
 
+@pytest.mark.slow
 async def test_from_block_to_bill_at_the_same_price_at_once(shop: Shop) -> None:
     await shop.publish("strict", past_allowance="block", ceiling_paise=None)
     customer = await shop.customer()
@@ -80,6 +85,7 @@ async def test_from_block_to_bill_at_the_same_price_at_once(shop: Shop) -> None:
     await shop.money_agrees()
 
 
+@pytest.mark.slow
 async def test_the_end_at_the_cycles_end_with_a_last_overage(shop: Shop) -> None:
     customer = await shop.customer()
     await customer.subscribe()
@@ -104,6 +110,7 @@ async def test_the_end_at_the_cycles_end_with_a_last_overage(shop: Shop) -> None
     await shop.money_agrees()
 
 
+@pytest.mark.slow
 async def test_cancelled_now_and_served_to_the_end_of_what_is_paid(shop: Shop) -> None:
     customer = await shop.customer()
     await customer.subscribe()
@@ -117,6 +124,7 @@ async def test_cancelled_now_and_served_to_the_end_of_what_is_paid(shop: Shop) -
     await shop.money_agrees()
 
 
+@pytest.mark.slow
 async def test_the_last_cycle_and_a_renewal(shop: Shop) -> None:
     shop.context = replace(shop.context, rules=replace(shop.context.rules, cycles=2))
     customer = await shop.customer()

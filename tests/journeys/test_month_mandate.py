@@ -79,6 +79,7 @@ async def charges(customer: Customer) -> list[tuple[str, str]]:
     return [(row["instrument"], row["state"]) for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", TROUBLE)
 async def test_months_by_mandate(shop: Shop, trouble: str) -> None:
     customer = await shop.customer()
@@ -124,6 +125,7 @@ async def test_months_by_mandate(shop: Shop, trouble: str) -> None:
     assert findings == []
 
 
+@pytest.mark.slow
 async def test_a_heavy_month_is_billed_as_it_goes(shop: Shop) -> None:
     await publish_heavy(shop)
     customer = await shop.customer()

@@ -1,8 +1,11 @@
 """A trial and its first charge; a pause in the UPI app; a revoked mandate."""
 
+import pytest
+
 from tests.journeys.shop import BASE_PAISE, Customer, Shop, gross
 
 
+@pytest.mark.slow
 async def test_a_trial_gives_the_plan_blocks_and_is_charged_at_its_end(shop: Shop) -> None:
     await shop.publish("tried", trial_days=10)
     customer = await shop.customer()
@@ -20,6 +23,7 @@ async def test_a_trial_gives_the_plan_blocks_and_is_charged_at_its_end(shop: Sho
     await shop.money_agrees()
 
 
+@pytest.mark.slow
 async def test_paused_serves_what_is_paid_and_goes_on_when_resumed(shop: Shop) -> None:
     customer = await shop.customer()
     await customer.subscribe()
@@ -37,6 +41,7 @@ async def test_paused_serves_what_is_paid_and_goes_on_when_resumed(shop: Shop) -
     await shop.money_agrees()
 
 
+@pytest.mark.slow
 async def test_a_revoked_mandate_serves_what_is_paid(shop: Shop) -> None:
     customer = await shop.customer()
     await customer.subscribe()

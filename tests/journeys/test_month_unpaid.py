@@ -1,10 +1,13 @@
 """Unpaid fees: retries, halted, 402, and recovery; an overdue overage bill."""
 
+import pytest
+
 from tests.journeys.shop import BASE_PAISE, Shop, gross, overage
 
 POOR = "insufficient_funds"
 
 
+@pytest.mark.slow
 async def test_a_charge_that_fails_for_good_and_is_paid_by_hand(shop: Shop) -> None:
     customer = await shop.customer()
     await customer.subscribe(method="card_domestic")
@@ -32,6 +35,7 @@ async def test_a_charge_that_fails_for_good_and_is_paid_by_hand(shop: Shop) -> N
     await shop.money_agrees()
 
 
+@pytest.mark.slow
 async def test_an_overage_bill_past_its_due_date_and_paid_in_the_end(shop: Shop) -> None:
     customer = await shop.customer()
     await customer.subscribe()

@@ -124,6 +124,7 @@ async def test_streams_finish_and_are_replayed(
     await assert_exact(own_books, account, simulator)
 
 
+@pytest.mark.slow
 async def test_another_process_replays_what_a_dead_one_spooled(
     postgres: Postgres, own_books: Books, start: Start, simulator: Simulator, tmp_path: Path
 ) -> None:
@@ -142,6 +143,7 @@ async def test_another_process_replays_what_a_dead_one_spooled(
     assert {row["source"] for row in await own_books.requests(account)} == {"final"}
 
 
+@pytest.mark.slow
 async def test_a_spool_found_after_recovery_revises_it(
     postgres: Postgres, own_books: Books, start: Start, simulator: Simulator, tmp_path: Path
 ) -> None:
@@ -162,6 +164,7 @@ async def test_a_spool_found_after_recovery_revises_it(
     assert len(await own_books.fetch("SELECT FROM usage_entries WHERE tenant_id = $1", account.tenant_id)) == 2
 
 
+@pytest.mark.slow
 async def test_stopped_while_postgres_is_away(
     postgres: Postgres, own_books: Books, start: Start, simulator: Simulator, tmp_path: Path
 ) -> None:
@@ -182,6 +185,7 @@ async def test_stopped_while_postgres_is_away(
     await assert_books_agree(own_books, account)
 
 
+@pytest.mark.slow
 async def test_no_connection_is_left(postgres: Postgres, own_books: Books, start: Start, simulator: Simulator) -> None:
     """Another client takes every connection while ours are cut: usage is spooled, requests get 503, and it recovers."""
     api, account = start(), await own_books.account()

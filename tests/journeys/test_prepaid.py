@@ -114,6 +114,7 @@ QR_TROUBLE: dict[str, list[dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", QR_TROUBLE)
 async def test_a_top_up_by_qr_code_is_credited_once(shop: Shop, trouble: str) -> None:
     customer = await prepaid_customer(shop)
@@ -141,6 +142,7 @@ async def test_a_top_up_by_qr_code_is_credited_once(shop: Shop, trouble: str) ->
     await books_agree(shop, customer, gross(NET))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", TROUBLE)
 async def test_a_low_balance_is_topped_up_by_the_mandate(shop: Shop, trouble: str) -> None:
     customer = await prepaid_customer(shop)

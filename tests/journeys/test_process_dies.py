@@ -112,6 +112,7 @@ async def test_killed_in_the_middle_of_answers(
     assert (row["outcome"], row["source"]) == ("completed", "final")
 
 
+@pytest.mark.slow
 @every_form
 async def test_a_sleeper_brings_the_better_count(
     start_api: Callable[..., Api], books: Books, simulator: Simulator, form: Form
@@ -152,6 +153,7 @@ async def test_a_sleeper_brings_the_better_count(
         assert (window["used"], window["held"]) == (sum(ours), 0)
 
 
+@pytest.mark.slow
 @every_form
 async def test_answers_of_a_sleeper_end_at_their_deadline(
     start_api: Callable[..., Api], books: Books, simulator: Simulator, form: Form

@@ -69,6 +69,7 @@ async def stopped(write: Fast) -> None:
     assert sent < PIECES * 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [CHAT, STREAMED], ids=lambda form: form.name)
 async def test_a_client_that_does_not_read_stops_the_provider_and_then_gets_every_byte(
     start_api: Callable[..., Api], books: Books, fast: tuple[Fast, RawProvider], form: Form
@@ -97,6 +98,7 @@ async def test_a_client_that_does_not_read_stops_the_provider_and_then_gets_ever
     await caller.close()
 
 
+@pytest.mark.slow
 async def test_a_client_that_never_reads_is_left_and_billed(
     start_api: Callable[..., Api], books: Books, fast: tuple[Fast, RawProvider]
 ) -> None:
@@ -110,6 +112,7 @@ async def test_a_client_that_never_reads_is_left_and_billed(
     await caller.close()
 
 
+@pytest.mark.slow
 async def test_a_websocket_that_does_not_read_stops_the_provider_and_is_left_and_billed(
     start_api: Callable[..., Api], books: Books, fast: tuple[Fast, RawProvider]
 ) -> None:

@@ -73,6 +73,7 @@ def tokens(rows: list[dict[str, Any]], side: str) -> Counter[str]:
     return sum((Counter(row[side]) for row in rows), Counter[str]())
 
 
+@pytest.mark.slow
 async def test_the_books_are_proved_and_mended(
     naka: Naka, own_books: Books, own_http: httpx2.AsyncClient, own_simulator: Simulator
 ) -> None:

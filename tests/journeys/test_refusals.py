@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
+import pytest
+
 from core.tenancy.principal import Scope
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
@@ -53,6 +55,7 @@ async def test_every_refusal_is_counted_once_by_its_code(start_api: Callable[...
     assert await _refusals(api, stranger) == {"limit_reached": 1}
 
 
+@pytest.mark.slow
 async def test_counts_are_written_at_a_shutdown_and_added(start_api: Callable[..., Api], books: Books) -> None:
     account = await books.account(limits=ONE_A_DAY, scopes=[Scope.TENANT_ADMIN, Scope.CHAT])
     for number in (1, 2):

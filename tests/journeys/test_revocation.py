@@ -11,6 +11,7 @@ from tests.harness import Account, Api, Books, Simulator, chat, client, scripted
 from tests.programs import until
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 async def test_no_request_opens_after_a_revocation(
     api: Api, start_api: Callable[..., Api], books: Books, simulator: Simulator

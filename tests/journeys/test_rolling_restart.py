@@ -102,6 +102,7 @@ def listener() -> Iterator[socket.socket]:
         yield made
 
 
+@pytest.mark.slow
 async def test_under_load(
     books: Books, simulator: Simulator, story_environment: dict[str, str], run_folder: Path, listener: socket.socket
 ) -> None:

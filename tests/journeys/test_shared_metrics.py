@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from metering.quota.limits import LimitSet
 from tests.harness import Account, Api, Books, chat, client, scripted
 
@@ -57,6 +59,7 @@ def _agree(found: dict[str, float], model: str, sums: Counter[str]) -> None:
     assert found['naka_upstream_errors_total{kind="upstream_rejected"}'] == 2
 
 
+@pytest.mark.slow
 async def test_a_scrape_of_any_says_what_all_did(
     story_environment: dict[str, str], books: Books, tmp_path: Path
 ) -> None:

@@ -189,6 +189,7 @@ async def test_a_forged_token_is_a_wrong_key(http: httpx2.AsyncClient, books: Bo
     assert await ask(http, {"authorization": f"Bearer {token}"}) == (200, None)
 
 
+@pytest.mark.slow
 async def test_a_token_expires_also_where_it_is_cached(
     start_api: Callable[..., Api], books: Books, tmp_path: Path
 ) -> None:
@@ -204,6 +205,7 @@ async def test_a_token_expires_also_where_it_is_cached(
         assert (await http.get("/v1/usage", headers=long)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_revoking_its_key_or_disabling_its_user_ends_a_token_on_every_process(
     http: httpx2.AsyncClient, start_api: Callable[..., Api], books: Books
 ) -> None:
@@ -244,6 +246,7 @@ async def test_revoking_its_key_or_disabling_its_user_ends_a_token_on_every_proc
                 assert (await each.get("/v1/usage", headers=headers)).status_code == 401
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [False, True])
 async def test_the_secret_is_rotated_without_a_restart(
     at_once: bool,  # noqa: FBT001 - a parameter of the test

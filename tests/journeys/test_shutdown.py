@@ -101,6 +101,7 @@ async def waits_for_lock(books: Books, lane: str) -> None:
     await eventually(look)
 
 
+@pytest.mark.slow
 async def test_a_balancer_sees_it_before_anything_is_refused(
     start_api: Callable[..., Api], books: Books, dial: Dial
 ) -> None:
@@ -133,6 +134,7 @@ async def test_a_balancer_sees_it_before_anything_is_refused(
     assert {(row["outcome"], row["source"]) for row in rows} == {("completed", "final")}
 
 
+@pytest.mark.slow
 async def test_at_the_end_of_the_grace_what_runs_is_ended_and_settled(
     books: Books, simulator: Simulator, dial: Dial, story_environment: dict[str, str], run_folder: Path
 ) -> None:
@@ -174,6 +176,7 @@ async def test_at_the_end_of_the_grace_what_runs_is_ended_and_settled(
     assert (row["input_tokens"], row["output_tokens"]) == (served["input_tokens"], 0)
 
 
+@pytest.mark.slow
 async def test_what_waits_for_postgres_at_the_end_is_settled_too(
     start_api: Callable[..., Api], books: Books, simulator: Simulator, dial: Dial
 ) -> None:
@@ -238,6 +241,7 @@ async def test_a_second_signal_hurries(
     assert (row["outcome"], row["requests"], row["output_chars"]) == ("shutdown", 1, len("one two "))
 
 
+@pytest.mark.slow
 async def test_a_connection_accepted_in_the_last_moment_gets_its_answer(
     start_api: Callable[..., Api], books: Books, dial: Dial
 ) -> None:

@@ -71,6 +71,7 @@ async def test_postgres_goes_and_comes_back(
     await _assert_books_equal_ledger(own_books, own_http, account, simulator)
 
 
+@pytest.mark.slow
 async def test_redis_goes_and_comes_back_empty(
     valkey: Valkey, own_books: Books, own_http: httpx2.AsyncClient, simulator: Simulator
 ) -> None:
@@ -89,6 +90,7 @@ async def test_redis_goes_and_comes_back_empty(
     await _assert_books_equal_ledger(own_books, own_http, account, simulator)
 
 
+@pytest.mark.slow
 async def test_both_go_and_come_back(
     postgres: Postgres, valkey: Valkey, own_books: Books, own_http: httpx2.AsyncClient, simulator: Simulator
 ) -> None:

@@ -136,6 +136,7 @@ async def strange(start_api: Callable[..., Api], provider: Provider) -> AsyncIte
     assert "Traceback" not in api.log.read_text()
 
 
+@pytest.mark.slow
 @every_form
 async def test_before_the_head(strange: httpx2.AsyncClient, provider: Provider, books: Books, form: Form) -> None:
     for says, status, code, asks in BEFORE_THE_HEAD:
@@ -155,6 +156,7 @@ async def test_before_the_head(strange: httpx2.AsyncClient, provider: Provider, 
         assert (await strange.get("/v1/limits", headers=account.headers)).json()["concurrency"]["active"] == 0
 
 
+@pytest.mark.slow
 @every_form
 async def test_after_the_head(strange: httpx2.AsyncClient, provider: Provider, books: Books, form: Form) -> None:
     for says, text, output, source in AFTER_THE_HEAD:
@@ -171,6 +173,7 @@ async def test_after_the_head(strange: httpx2.AsyncClient, provider: Provider, b
         assert row["upstream_request_id"] == "req_strange"
 
 
+@pytest.mark.slow
 async def test_an_end_without_usage_leaves_the_output_to_be_measured(
     strange: httpx2.AsyncClient, provider: Provider, books: Books
 ) -> None:
@@ -202,6 +205,7 @@ async def test_an_upstream_that_lingers_after_its_end_holds_nobody_up(
     assert [(row["outcome"], row["source"], row["output_tokens"]) for row in rows] == [("completed", "final", 90)] * 6
 
 
+@pytest.mark.slow
 async def test_a_deadline_while_the_upstream_lingers_changes_nothing(
     start_api: Callable[..., Api], provider: Provider, books: Books
 ) -> None:

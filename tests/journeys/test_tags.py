@@ -5,6 +5,7 @@ import random
 from typing import Any
 
 import httpx2
+import pytest
 
 from core.tenancy.principal import Scope
 from tests.harness import Account, Books, chat, scripted
@@ -29,6 +30,7 @@ async def report(http: httpx2.AsyncClient, account: Account, **query: str) -> li
     return items
 
 
+@pytest.mark.slow
 async def test_finance_reads_the_cost_of_features_and_conversations(http: httpx2.AsyncClient, books: Books) -> None:
     admin = await books.account(scopes=[Scope.TENANT_ADMIN, Scope.CHAT, Scope.USAGE_READ])
     path = f"/v1/admin/tenants/{admin.tenant_id}/tag-keys/feature"

@@ -10,7 +10,6 @@ from fractions import Fraction
 from typing import Any
 
 import httpx2
-import pytest
 import redis.asyncio
 
 from metering.admission.redis_scripts import tenant_key
@@ -95,7 +94,6 @@ async def ask(http: httpx2.AsyncClient, account: Account, model: str, script: di
     assert answer.status_code == 200 or "cut_after" in script, answer.text
 
 
-@pytest.mark.slow
 async def test_all_books_equal_the_providers_by_model(
     http: httpx2.AsyncClient, books: Books, simulator: Simulator, redis_url: str
 ) -> None:

@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from typing import Any
 
 import httpx2
-import pytest
 import redis.asyncio
 
 from metering.admission.redis_scripts import tenant_key, user_key
@@ -29,7 +28,6 @@ PRICES = {
 }
 
 
-@pytest.mark.slow
 async def test_rows_rollup_meters_and_redis_equal_the_ledger(
     http: httpx2.AsyncClient, books: Books, simulator: Simulator, redis_url: str
 ) -> None:

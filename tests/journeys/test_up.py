@@ -37,8 +37,6 @@ CLEAN = {
     )
 }
 
-pytestmark = pytest.mark.slow
-
 
 class Up:
     """`naka up` in a folder."""
@@ -172,6 +170,7 @@ def test_what_is_configured_is_not_simulated(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "no clock, no log"
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 def test_first_start_second_start_and_a_start_after_a_kill(private_home: Callable[[], Path]) -> None:
     home, port = private_home() / "naka", free_port()
@@ -226,6 +225,7 @@ def test_first_start_second_start_and_a_start_after_a_kill(private_home: Callabl
         assert "naka up: the worker stopped unexpectedly: see the logs in" in " ".join(third.log.read_text().split())
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 def test_a_new_home_has_a_month_behind_it(private_home: Callable[[], Path]) -> None:
     """Rows, sums, bills and both simulators' ledgers agree, at once and after a restart; every link signs in once."""
@@ -316,6 +316,7 @@ def _refused(link: str) -> str:
     return refused.value.read().decode()
 
 
+@pytest.mark.slow
 def test_a_clock_that_a_killed_start_left_in_the_past_is_set_to_the_present(tmp_path: Path) -> None:
     (tmp_path / "clock").write_text("-86400000")
     configured = {

@@ -231,6 +231,7 @@ async def test_a_refusal_without_a_word_is_free(
     await assert_nothing_is_left(http, account, used=sum(paid))
 
 
+@pytest.mark.slow
 @every_form
 async def test_a_provider_that_nobody_reaches(start_api: Callable[..., Api], books: Books, form: Form) -> None:
     with socket.socket() as dead:  # bound, and never listening
@@ -255,6 +256,7 @@ async def test_a_provider_that_nobody_reaches(start_api: Callable[..., Api], boo
             assert (await form.ask(http, await books.account(), canary)).status == 502
 
 
+@pytest.mark.slow
 @every_form
 async def test_a_provider_that_is_silent(
     start_api: Callable[..., Api], books: Books, simulator: Simulator, form: Form

@@ -65,6 +65,7 @@ def bare_database(shared_servers: servers.Servers, worker: str) -> Iterator[str]
     servers.drop_database(shared_servers.postgres, name)
 
 
+@pytest.mark.slow
 async def test_the_worker_makes_months_that_are_missing_and_checks_the_books(
     database_url: str, connection: Any, work: Callable[..., Process]
 ) -> None:
@@ -87,6 +88,7 @@ async def test_the_worker_makes_months_that_are_missing_and_checks_the_books(
     assert await worker.ends() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 async def test_postgres_goes_and_comes_back(
     private_postgres: Callable[..., Postgres], work: Callable[..., Process]
@@ -133,6 +135,7 @@ def test_a_worker_that_cannot_start_says_why_in_one_line(
     )
 
 
+@pytest.mark.slow
 async def test_two_migrations_at_once(bare_database: str, start: Callable[..., Process]) -> None:
     for one in [start("api.cli", "migrate", DATABASE_URL=bare_database) for _ in range(2)]:
         assert await asyncio.to_thread(one.process.wait, WITHIN_S) == 0, one.log.read_text()

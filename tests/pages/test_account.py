@@ -50,6 +50,7 @@ async def read(browser: httpx2.AsyncClient, path: str, status: int = 200) -> str
     return words(answer)
 
 
+@pytest.mark.slow
 async def test_the_overview_says_what_the_api_says(api: Api, setup: OperatorSetup, sign_in: SignIn) -> None:
     tenant_id = await setup.tenant(plan="team")
     admin = await api.tenant_admin(tenant_id)
@@ -104,6 +105,7 @@ async def test_the_first_day_says_what_to_do(api: Api, sign_in: SignIn) -> None:
     assert "No alerts yet" in await read(browser, "/account/alerts")
 
 
+@pytest.mark.slow
 async def test_bills_are_shown_when_final_and_to_their_tenant_alone(
     api: Api, setup: OperatorSetup, sign_in: SignIn
 ) -> None:
@@ -146,6 +148,7 @@ async def test_a_plan_is_said_with_all_that_it_costs(api: Api, setup: OperatorSe
     assert "up to ₹1,00,000 before GST; then requests are refused until the next period" in shown
 
 
+@pytest.mark.slow
 async def test_a_profile_is_asked_for_first_and_leads_back(api: Api, setup: OperatorSetup, sign_in: SignIn) -> None:
     tenant_id = await setup.tenant(is_known=False)
     browser = await sign_in(await api.tenant_admin(tenant_id))

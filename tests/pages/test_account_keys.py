@@ -80,6 +80,7 @@ async def test_nobody_climbs_by_a_form(api: Api, admin: Account, browser: httpx2
     assert (await api.http.get("/v1/admin/plans", headers=neighbour.headers)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_what_is_typed_wrong_makes_nothing(api: Api, admin: Account, browser: httpx2.AsyncClient) -> None:
     page = f"/account/keys/{admin.user_id}"
     good = {"name": "kept as typed", "scopes": ["chat"]}

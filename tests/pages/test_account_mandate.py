@@ -54,6 +54,7 @@ async def stored(api: Api, tenant_id: UUID) -> list[Mandate]:
         return list(await session.scalars(select(Mandate).where(Mandate.tenant_id == tenant_id).order_by(Mandate.id)))
 
 
+@pytest.mark.slow
 async def test_a_mandate_is_authorised_and_cancelled_on_the_page(
     api: Api, admin: Account, razorpay: Razorpay, sign_in: SignIn
 ) -> None:
@@ -117,6 +118,7 @@ async def test_a_plan_that_blocks_shows_no_mandate(api: Api, setup: OperatorSetu
     assert answer.status_code == 409
 
 
+@pytest.mark.slow
 async def test_a_bill_that_is_debited_says_so(
     api: Api, setup: OperatorSetup, admin: Account, razorpay: Razorpay, sign_in: SignIn
 ) -> None:

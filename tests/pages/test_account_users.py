@@ -66,6 +66,7 @@ async def test_an_owner_of_the_account_is_not_disabled_on_its_page(
     assert (await browser.post(f"{page}/state", data={"state": "disabled"})).status_code == 403
 
 
+@pytest.mark.slow
 async def test_new_users_and_their_limits_in_forms(admin: Account, browser: httpx2.AsyncClient) -> None:
     page = "/account/user-defaults"
     assert "New users and their limits" in (await browser.get("/account/keys")).text

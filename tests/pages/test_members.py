@@ -38,6 +38,7 @@ async def signed_in(provider: AtProvider, member: Member) -> AsyncIterator[httpx
         yield browser
 
 
+@pytest.mark.slow
 async def test_a_colleague_is_invited_and_sees_the_usage(provider: AtProvider) -> None:
     owner, email = await provider.member(), new_email()
     async with signed_in(provider, owner) as at_owner, provider.browser() as browser:
@@ -61,6 +62,7 @@ async def test_a_colleague_is_invited_and_sees_the_usage(provider: AtProvider) -
     assert [row["action"] for row in rows] == ["member.add", "invitation.create", "member.add", "invitation.accept"]
 
 
+@pytest.mark.slow
 async def test_a_link_works_once_for_one_address(provider: AtProvider) -> None:
     owner, email = await provider.member(), new_email()
     async with signed_in(provider, owner) as at_owner:
@@ -77,6 +79,7 @@ async def test_a_link_works_once_for_one_address(provider: AtProvider) -> None:
         assert (await provider.callback(browser, email)).status_code == 200, "without the link, as the member it is"
 
 
+@pytest.mark.slow
 async def test_a_link_that_two_browsers_open_at_once(provider: AtProvider) -> None:
     owner, email = await provider.member(), new_email()
     async with signed_in(provider, owner) as at_owner:
@@ -91,6 +94,7 @@ async def test_a_link_that_two_browsers_open_at_once(provider: AtProvider) -> No
     assert len(rows) == 1
 
 
+@pytest.mark.slow
 async def test_a_link_that_ended(provider: AtProvider) -> None:
     owner = await provider.member()
     async with signed_in(provider, owner) as at_owner, provider.browser() as browser:
@@ -110,6 +114,7 @@ async def test_a_link_that_ended(provider: AtProvider) -> None:
         assert second not in str(dict(kept)), "only its hash is kept"
 
 
+@pytest.mark.slow
 async def test_an_invitation_ends_with_whoever_made_it(provider: AtProvider) -> None:
     owner = await provider.member()
     other, email = await provider.member(tenant_id=owner.tenant_id), new_email()
@@ -140,6 +145,7 @@ async def test_an_invitation_of_a_disabled_owner_makes_no_member(provider: AtPro
         assert (await provider.callback(browser, email, invitation=token)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_who_is_removed_is_out_at_once(provider: AtProvider) -> None:
     owner = await provider.member()
     admin = await provider.member(Role.ADMIN, tenant_id=owner.tenant_id)
@@ -168,6 +174,7 @@ async def test_a_role_applies_to_running_sessions(provider: AtProvider) -> None:
         assert (await at_viewer.get("/operator")).status_code == 403
 
 
+@pytest.mark.slow
 async def test_only_owners_change_members(provider: AtProvider) -> None:
     owner = await provider.member()
     admin = await provider.member(Role.ADMIN, tenant_id=owner.tenant_id)
@@ -190,6 +197,7 @@ async def test_only_owners_change_members(provider: AtProvider) -> None:
         assert (await browser.get("/account/members")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_an_account_keeps_an_owner(provider: AtProvider) -> None:
     owner = await provider.member()
     async with signed_in(provider, owner) as browser:
@@ -218,6 +226,7 @@ async def test_whoever_leaves_is_signed_out(provider: AtProvider) -> None:
         assert "naka_session" not in browser.cookies
 
 
+@pytest.mark.slow
 async def test_a_member_has_no_secret_to_rotate(provider: AtProvider) -> None:
     owner = await provider.member()
     viewer = await provider.member(Role.VIEWER, tenant_id=owner.tenant_id)
@@ -230,6 +239,7 @@ async def test_a_member_has_no_secret_to_rotate(provider: AtProvider) -> None:
         assert (await provider.callback(browser, viewer.email)).status_code == 403
 
 
+@pytest.mark.slow
 async def test_signed_out_everywhere(provider: AtProvider) -> None:
     ada, bob = await provider.member(), await provider.member()
     async with (
@@ -257,6 +267,7 @@ async def test_a_key_too_signs_out_everywhere(provider: AtProvider) -> None:
         assert (await two.get("/v1/usage", headers=account.headers)).status_code == 200, "the key itself is good"
 
 
+@pytest.mark.slow
 async def test_one_person_in_two_accounts(provider: AtProvider) -> None:
     first, email = await provider.member(), new_email()
     here = await provider.member(Role.VIEWER, email)

@@ -123,6 +123,7 @@ async def test_a_token_that_does_not_hold(provider: AtProvider, fault: dict[str,
         assert (await provider.sign_in(browser, ada.email)).status_code == 200, "the next one is sound"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [
@@ -188,6 +189,7 @@ async def test_a_provider_without_an_accepted_algorithm(provider: AtProvider, al
         assert "naka_session" not in browser.cookies
 
 
+@pytest.mark.slow
 async def test_keys_that_were_rotated(provider: AtProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     ada = await provider.member()
     async with provider.browser() as browser:
@@ -250,6 +252,7 @@ async def test_it_ends_on_this_site(provider: AtProvider, wanted: str) -> None:
         assert target_of(await provider.callback(browser, ada.email, next=wanted)) == "/account"
 
 
+@pytest.mark.slow
 async def test_the_session_before_ends(provider: AtProvider) -> None:
     ada, key = await provider.member(), await provider.api.books.account()
     async with provider.browser() as browser, provider.browser() as other:
@@ -326,6 +329,7 @@ async def test_only_some_domains(settings: Settings) -> None:
             assert (await provider.callback(browser, inside.email)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_role_by_claim(settings: Settings) -> None:
     changed = {"oidc_role_claim": "groups", "oidc_tenant_claim": "org", "oidc_operator_tenant": "no-tenant"}
     async with site(with_provider(settings, **changed)) as provider:
@@ -367,6 +371,7 @@ async def test_a_role_by_claim(settings: Settings) -> None:
         assert all(row["revoked_at"] for row in keys)
 
 
+@pytest.mark.slow
 async def test_an_operator_by_claim_is_of_the_operators_tenant(api: Api, settings: Settings) -> None:
     operators = await api.books.account()
     ((slug,),) = await api.books.fetch("SELECT slug FROM tenants WHERE id = $1", operators.tenant_id)

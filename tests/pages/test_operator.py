@@ -54,6 +54,7 @@ async def full(api: Api) -> UUID:
     return tenant
 
 
+@pytest.mark.slow
 async def test_every_page_stands_on_an_empty_database_and_on_a_full_one(api: Api, sign_in: SignIn, full: UUID) -> None:
     operator = await sign_in(await api.platform_admin())
     its = (f"/operator/tenants/{full}", f"/operator/tenants/{full}/wallet", f"/operator/mandates?tenant={full}")
@@ -67,6 +68,7 @@ async def test_every_page_stands_on_an_empty_database_and_on_a_full_one(api: Api
         assert (await operator.get(path)).status_code == 200, path
 
 
+@pytest.mark.slow
 async def test_nobody_else_gets_in(api: Api, sign_in: SignIn, full: UUID) -> None:
     admin = await sign_in(await api.books.account(scopes=[Scope.TENANT_ADMIN], tenant_id=full))
     for path in (*PAGES, f"/operator/tenants/{full}", f"/operator/tenants/{full}/wallet"):
@@ -92,6 +94,7 @@ async def test_nobody_else_gets_in(api: Api, sign_in: SignIn, full: UUID) -> Non
     assert [row["state"] for row in await api.books.fetch("SELECT state FROM webhook_events")] == ["parked"]
 
 
+@pytest.mark.slow
 async def test_a_parked_event_is_replayed_and_a_finding_closed_with_a_reason(
     api: Api, sign_in: SignIn, full: UUID
 ) -> None:
@@ -111,6 +114,7 @@ async def test_a_parked_event_is_replayed_and_a_finding_closed_with_a_reason(
     assert await api.audit(full) == ["finding.close", "webhook.replay"]
 
 
+@pytest.mark.slow
 async def test_a_tenant_is_made_with_its_first_key(api: Api, sign_in: SignIn) -> None:
     operator = await sign_in(await api.platform_admin())
     fields = {"slug": "acme", "name": EVIL, "user": "ada", "plan": ""}

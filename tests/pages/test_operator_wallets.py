@@ -31,6 +31,7 @@ async def operator(api: Api, sign_in: SignIn) -> httpx2.AsyncClient:
     return await sign_in(await api.platform_admin())
 
 
+@pytest.mark.slow
 async def test_credit_is_given_on_a_tenants_wallet(
     api: Api, setup: OperatorSetup, operator: httpx2.AsyncClient
 ) -> None:
@@ -90,6 +91,7 @@ async def test_movements_are_paged(setup: OperatorSetup, operator: httpx2.AsyncC
     ]
 
 
+@pytest.mark.slow
 async def test_coupons_are_made_paged_and_ended(api: Api, operator: httpx2.AsyncClient) -> None:
     new = {"code": "hello-5", "amount": "5", "days": "30", "until": "2099-01-31", "uses": "2"}
     for wrong, said in (

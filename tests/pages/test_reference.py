@@ -24,6 +24,7 @@ def operations(described: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [(f"{method} {path}", given) for path, each in described["paths"].items() for method, given in each.items()]
 
 
+@pytest.mark.slow
 def test_every_route_says_what_it_is_for(described: dict[str, Any]) -> None:
     said = {name: given["summary"] for name, given in operations(described)}
     assert len(said) > 70
@@ -45,6 +46,7 @@ def test_every_route_shows_what_is_sent_and_what_comes_back(described: dict[str,
     assert without == []
 
 
+@pytest.mark.slow
 def test_an_example_has_every_field_in_its_type(described: dict[str, Any]) -> None:
     answer = described["paths"]["/v1/billing/bills"]["get"]["responses"]["200"]["content"]["application/json"][
         "example"
@@ -56,6 +58,7 @@ def test_an_example_has_every_field_in_its_type(described: dict[str, Any]) -> No
     assert described["components"]["schemas"]["Problem"] == PROBLEM
 
 
+@pytest.mark.slow
 async def test_the_page_has_all_of_it_for_everybody(api: Api, described: dict[str, Any]) -> None:
     page: httpx2.Response = await api.http.get("/docs")
     assert page.status_code == 200

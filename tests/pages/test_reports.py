@@ -97,6 +97,7 @@ async def people(api: Api) -> list[Account]:
     return await company(api)
 
 
+@pytest.mark.slow
 async def test_page_csv_and_api_say_the_same_and_add_up(api: Api, people: list[Account], sign_in: SignIn) -> None:
     found = drawn(5, people, days=DAYS, each=60)
     await settle(api.books, found)
@@ -152,6 +153,7 @@ async def test_what_is_not_shown_is_in_the_others(
         assert total[1:] == as_shown(counts(found))
 
 
+@pytest.mark.slow
 async def test_each_bar_leads_one_level_down_until_the_requests(
     api: Api, people: list[Account], sign_in: SignIn
 ) -> None:
@@ -190,6 +192,7 @@ async def test_each_bar_leads_one_level_down_until_the_requests(
     assert keys.count('href="/reports/requests/0') == len([each for each in found if each.account is people[2]])
 
 
+@pytest.mark.slow
 async def test_names_from_outside_are_harmless_and_the_picture_is_ours_alone(
     api: Api, people: list[Account], sign_in: SignIn
 ) -> None:
@@ -218,6 +221,7 @@ async def test_names_from_outside_are_harmless_and_the_picture_is_ours_alone(
         assert (HOSTILE in seen.text) == (path not in {"?group_by=day", "/live"}), path
 
 
+@pytest.mark.slow
 async def test_another_tenants_is_not_found(api: Api, people: list[Account], sign_in: SignIn) -> None:
     theirs = await company(api, 2)
     found = [*drawn(1, people, days=1, each=4), *drawn(2, theirs, days=1, each=4)]

@@ -35,6 +35,7 @@ async def late(api: Api, setup: OperatorSetup) -> UUID:
     return tenant_id
 
 
+@pytest.mark.slow
 async def test_an_overdue_account_says_so_everywhere_in_the_same_words(api: Api, late: UUID, sign_in: SignIn) -> None:
     admin = await api.books.account(scopes=(Scope.TENANT_ADMIN, Scope.CHAT), tenant_id=late)
     browser = await sign_in(admin)
@@ -75,6 +76,7 @@ async def test_a_paid_account_has_no_banner(api: Api, setup: OperatorSetup, late
     assert (await browser.post("/account-status")).json() == {"banner": None, "fingerprint": "0-0"}
 
 
+@pytest.mark.slow
 async def test_the_operator_sees_who_is_late_and_each_is_alerted_once(
     api: Api, setup: OperatorSetup, late: UUID, sign_in: SignIn
 ) -> None:

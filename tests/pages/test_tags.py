@@ -14,6 +14,7 @@ async def admin(api: Api) -> Account:
     return await tagging_admin(api)
 
 
+@pytest.mark.slow
 async def test_the_pages_show_usage_by_tag_down_to_the_requests(api: Api, admin: Account, sign_in: SignIn) -> None:
     browser = await sign_in(admin)
     await api.call(admin, "PUT", f"/tenants/{admin.tenant_id}/tag-keys/feature", json={}, expect=200)

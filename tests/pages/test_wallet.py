@@ -34,6 +34,7 @@ async def post(browser: httpx2.AsyncClient, what: str, status: int = 200, **fiel
     return words(answer)
 
 
+@pytest.mark.slow
 async def test_the_page_of_a_prepaid_tenant(api: Api, setup: OperatorSetup, sign_in: SignIn) -> None:
     tenant_id = await setup.tenant(plan="pre")
     browser = await sign_in(await api.tenant_admin(tenant_id))
@@ -57,6 +58,7 @@ async def test_the_page_of_a_prepaid_tenant(api: Api, setup: OperatorSetup, sign
     assert 'value="499.50"' in page
 
 
+@pytest.mark.slow
 async def test_a_top_up_by_qr_code_shows_the_code(api: Api, setup: OperatorSetup, sign_in: SignIn) -> None:
     tenant_id = await setup.tenant(plan="pre")
     browser = await sign_in(await api.tenant_admin(tenant_id))

@@ -705,6 +705,7 @@ async def test_ledger_pages_and_is_cleared(http: httpx2.AsyncClient) -> None:
     }
 
 
+@pytest.mark.slow
 async def test_side_by_side_each_gets_its_own(url: str, http: httpx2.AsyncClient) -> None:
     await http.delete("/_sim/ledger")
     orders = [order(words=n, thinking=n % 3, head_delay_ms=1500, chunk_bytes=n % 5) for n in range(1, 41)]

@@ -55,6 +55,7 @@ async def test_it_answers_at_its_url_with_its_settings(private_postgres: Make) -
     assert await ask(server.url, "SHOW unix_socket_directories") == ""
 
 
+@pytest.mark.slow
 async def test_only_the_password_opens_it(private_postgres: Make) -> None:
     server = private_postgres()
 
@@ -64,6 +65,7 @@ async def test_only_the_password_opens_it(private_postgres: Make) -> None:
         await asyncpg.connect(server.url.replace(secret.read_text(), "wrong"))
 
 
+@pytest.mark.slow
 async def test_a_restart_keeps_data_and_url(private_postgres: Make) -> None:
     server = private_postgres()
     before = server.url
@@ -76,6 +78,7 @@ async def test_a_restart_keeps_data_and_url(private_postgres: Make) -> None:
     assert await ask(server.url, "SELECT answer FROM kept") == 42
 
 
+@pytest.mark.slow
 async def test_a_pulled_plug_loses_no_commit(private_postgres: Make) -> None:
     server = private_postgres(fsync="on", synchronous_commit="on", full_page_writes="on")
     await ask(server.url, "CREATE TABLE kept AS SELECT 42 AS answer")
@@ -89,6 +92,7 @@ async def test_a_pulled_plug_loses_no_commit(private_postgres: Make) -> None:
     assert await ask(server.url, "SELECT answer FROM kept") == 42
 
 
+@pytest.mark.slow
 async def test_what_a_killed_parent_left_running_is_replaced(private_home: Callable[[], Path]) -> None:
     home = private_home()
     orphan = leave_orphan(home)
@@ -99,6 +103,7 @@ async def test_what_a_killed_parent_left_running_is_replaced(private_home: Calla
     assert not orphan.is_running()
 
 
+@pytest.mark.slow
 def test_an_orphan_can_be_stopped_without_starting(private_home: Callable[[], Path]) -> None:
     home = private_home()
     orphan = leave_orphan(home)
@@ -108,6 +113,7 @@ def test_an_orphan_can_be_stopped_without_starting(private_home: Callable[[], Pa
     assert not orphan.is_running()
 
 
+@pytest.mark.slow
 def test_two_cannot_hold_one_home(private_postgres: Make) -> None:
     server = private_postgres()
 
@@ -117,6 +123,7 @@ def test_two_cannot_hold_one_home(private_postgres: Make) -> None:
     assert psutil.pid_exists(server.pid)
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_named(private_home: Callable[[], Path]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -124,6 +131,7 @@ def test_a_taken_port_is_named(private_home: Callable[[], Path]) -> None:
             Postgres(private_home(), port=port, settings={"fsync": "off"}).start()
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_says_its_last_words(private_home: Callable[[], Path]) -> None:
     home = private_home()
     with pytest.raises(ServerUnavailable, match="max_connections"):
@@ -133,6 +141,7 @@ def test_a_server_that_dies_says_its_last_words(private_home: Callable[[], Path]
         assert server.pid
 
 
+@pytest.mark.slow
 def test_an_initialisation_cut_short_is_done_again(private_home: Callable[[], Path]) -> None:
     home = private_home()
     (home / "data.new").mkdir(parents=True)
@@ -149,6 +158,7 @@ def test_a_missing_wheel_names_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_
         Postgres(tmp_path).start()
 
 
+@pytest.mark.slow
 @as_root
 def test_root_gives_away_the_data_and_no_more(private_postgres: Make) -> None:
     server = private_postgres()

@@ -122,6 +122,7 @@ def test_it_can_be_a_cluster_of_one(private_valkey: Make) -> None:
     assert isinstance(ask(server.url, "CLUSTER", "INFO"), dict | str)
 
 
+@pytest.mark.slow
 def test_what_a_killed_parent_left_running_is_replaced(private_home: Callable[[], Path]) -> None:
     home = private_home()
     orphan = leave_orphan(home)

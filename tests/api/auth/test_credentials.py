@@ -77,6 +77,7 @@ def test_a_customers_network(address: str, network: str) -> None:
     assert network_of(address) == network
 
 
+@pytest.mark.slow
 async def test_an_address_that_fails_is_one_row_a_minute_whatever_it_tries(api: Api) -> None:
     directory = api.app.state.runtime.directory
     for _ in range(3):

@@ -4,6 +4,8 @@ import ast
 import re
 from typing import Any
 
+import pytest
+
 from core.postgres.roles import READER
 from core.tenancy.principal import Scope
 from tests.api.conftest import Api
@@ -67,6 +69,7 @@ async def admin_with_usage(api: Api) -> Account:
     return account
 
 
+@pytest.mark.slow
 async def test_a_tenants_reads_need_nothing_that_the_application_may_see(api: Api) -> None:
     admin, operator = await admin_with_usage(api), await api.platform_admin()
     await api.http.put("/v1/billing/alerts/endpoint", headers=admin.headers, json=ENDPOINT)
@@ -85,6 +88,7 @@ async def _read(api: Api, account: Account, path: str) -> str:
     return re.sub(r'"last_used_at":"[^"]*"', '"last_used_at":null', answer.text)  # it moves with a heartbeat
 
 
+@pytest.mark.slow
 async def test_a_tenants_changes_are_made_under_its_own_role(api: Api) -> None:
     admin = await api.tenant_admin()
     await blind(api)
@@ -111,6 +115,7 @@ async def test_a_tenants_changes_are_made_under_its_own_role(api: Api) -> None:
     assert [row["action"] for row in rows][:4] == ["user.create", "key.create", "key.create", "key.rotate"]
 
 
+@pytest.mark.slow
 async def test_a_tenants_pages_are_drawn_under_its_own_role(api: Api, sign_in: SignIn) -> None:  # noqa: F811
     """All but `/account`, which also shows the standing with limits, out of the caches of the metered path."""
     browser = await sign_in(await admin_with_usage(api))

@@ -93,6 +93,7 @@ def naka(tmp_path: Path, database_url: str, redis_url: str) -> Naka:
     return Naka(tmp_path, {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "PYTHONPATH": root})
 
 
+@pytest.mark.slow
 def test_from_a_tenant_to_a_key(naka: Naka) -> None:
     plan = naka.json("plan", "publish", "team", "Team", "--user", "tokens/day=1000", "--tenant-concurrency", "5")
     assert (plan["version"], plan["tenant"]["concurrency"]) == (1, 5)
@@ -195,6 +196,7 @@ async def test_a_change_is_audited_and_published(naka: Naka, database_url: str, 
     assert actor.startswith("cli:")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [("tenant", "list"), ("tenant", "show", "acme"), ("user", "list", "acme"), ("key", "list", "{user}")]
 )
@@ -275,6 +277,7 @@ def test_the_home_of_naka_up_is_used(naka: Naka, database_url: str) -> None:
     assert "does not answer" in naka.fails("tenant", "list")
 
 
+@pytest.mark.slow
 def test_migrate_makes_the_schema_and_can_be_repeated(naka: Naka, postgres_url: str) -> None:
     empty = {"DATABASE_URL": postgres_url}
     assert "naka migrate" in naka.fails("tenant", "list", **empty)
@@ -302,6 +305,7 @@ def test_serve_on_a_taken_port_is_one_line(naka: Naka) -> None:
         assert f"port {port}" in naka.fails("serve", "--port", str(port), ANTHROPIC_API_KEY="never-used")
 
 
+@pytest.mark.slow
 def test_serve_answers_ends_and_refuses_noise_in_the_one_shape(naka: Naka) -> None:
     port = free_port()
     naka.environment["ANTHROPIC_API_KEY"] = "never-used"

@@ -32,6 +32,7 @@ async def _seen(database: Database) -> tuple[list[tuple[str, int]], str | None, 
         return [(plan.code, plan.version) for plan in await list_plans(session)], demo.plan_code, None not in parties
 
 
+@pytest.mark.slow
 async def test_a_new_database_has_the_catalogue_once(database: Database) -> None:
     keys = await demo_keys(database, {}, ZONE)
     assert await _seen(database) == (CATALOGUE, "free", True)
@@ -40,6 +41,7 @@ async def test_a_new_database_has_the_catalogue_once(database: Database) -> None
     assert await _seen(database) == (CATALOGUE, "free", True)
 
 
+@pytest.mark.slow
 async def test_an_older_home_gets_the_catalogue_and_keeps_its_plan(database: Database) -> None:
     async with database.session() as session:
         plan = await publish_plan(session, ACTOR, code="demo", name="Demo", limits=PlanLimits())

@@ -71,6 +71,7 @@ async def bring_in_order(database_url: str) -> None:
     await books.close()
 
 
+@pytest.mark.slow
 async def test_tenants_without_a_plan_are_named(given: dict[str, Any]) -> None:
     await bring_in_order(given["database_url"])
     books = Books(given["database_url"])
@@ -89,6 +90,7 @@ async def test_tenants_without_a_plan_are_named(given: dict[str, Any]) -> None:
     assert "DEFAULT_PLAN gone does not exist" in words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["draft", "withdrawn"])
 async def test_a_default_plan_that_is_not_on_offer_is_named(given: dict[str, Any], state: str) -> None:
     await bring_in_order(given["database_url"])
@@ -101,6 +103,7 @@ async def test_a_default_plan_that_is_not_on_offer_is_named(given: dict[str, Any
     assert "naka plan offer free VERSION" in words
 
 
+@pytest.mark.slow
 async def test_a_good_set_up_is_well(given: dict[str, Any]) -> None:
     await bring_in_order(given["database_url"])
     wrong = {
@@ -109,6 +112,7 @@ async def test_a_good_set_up_is_well(given: dict[str, Any]) -> None:
     assert set(wrong) <= {"durability"}, wrong  # the tests' own Postgres does without fsync
 
 
+@pytest.mark.slow
 async def test_what_is_broken_is_named_and_the_rest_is_looked_at(given: dict[str, Any]) -> None:
     said = await found(given, redis_url=f"redis://:redis_secret@127.0.0.1:{free_port()}/0")
     assert said["Redis"] == (Verdict.FAULT, "cannot be reached: ConnectionError | check REDIS_URL")
@@ -131,6 +135,7 @@ async def test_what_is_broken_is_named_and_the_rest_is_looked_at(given: dict[str
     assert said["prices"][0] is Verdict.FAULT
 
 
+@pytest.mark.slow
 async def test_what_waits_for_a_person_is_a_warning(given: dict[str, Any]) -> None:
     books = Books(given["database_url"])
     await books.fetch(_PARKED)
@@ -145,6 +150,7 @@ async def test_what_waits_for_a_person_is_a_warning(given: dict[str, Any]) -> No
     )
 
 
+@pytest.mark.slow
 async def test_an_empty_database_wants_to_be_migrated(
     given: dict[str, Any], shared_servers: servers.Servers, worker: str
 ) -> None:
@@ -157,6 +163,7 @@ async def test_an_empty_database_wants_to_be_migrated(
     assert said["prices"] == (Verdict.UNCHECKED, "it needs the schema | ")
 
 
+@pytest.mark.slow
 async def test_a_role_that_owns_the_schema_and_a_privilege_too_many_are_warnings(given: dict[str, Any]) -> None:
     books = Books(given["database_url"])
     await books.fetch("GRANT UPDATE ON audit_log TO naka_app")
@@ -184,6 +191,7 @@ async def test_no_secret_is_said(given: dict[str, Any]) -> None:
     assert not [secret for secret in SECRETS if secret in str(said)]
 
 
+@pytest.mark.slow
 def test_as_a_command(naka: Naka) -> None:
     done = naka.run("doctor", "--json")
     assert done.returncode == 1
@@ -207,6 +215,7 @@ async def test_a_low_limit_of_descriptors_is_a_warning_and_an_absurd_one_a_fault
     assert "needed at most" in said or "raise the limit" in said
 
 
+@pytest.mark.slow
 async def test_the_identity_provider(given: dict[str, Any]) -> None:
     process, url = fork_server.listening("sandbox.oidc", "--port", "0")
     oidc = {"naka_env": "development", "oidc_issuer": url, "oidc_client_id": "naka", "oidc_client_secret": "s3cret"}

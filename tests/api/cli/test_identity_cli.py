@@ -12,6 +12,7 @@ ISSUER = ("https://login.acme.example", "naka")
 KEYS = ("--jwks", "https://203.0.113.7/keys")
 
 
+@pytest.mark.slow
 def test_an_issuer(naka: Naka, tmp_path: Path) -> None:
     naka.json("tenant", "create", "acme", "Acme")
     key = tmp_path / "key.pem"

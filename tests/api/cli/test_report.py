@@ -73,6 +73,7 @@ async def _refuse(database_url: str) -> str:
     return str(row["slug"])
 
 
+@pytest.mark.slow
 def test_refusals_by_any_groups(naka: Naka, database_url: str) -> None:
     slug = asyncio.run(_refuse(database_url))
     march = ("report", "refusals", "--from", "2026-03-01", "--to", "2026-03-31")

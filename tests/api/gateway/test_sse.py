@@ -40,6 +40,7 @@ def test_any_text_arrives_whole(pieces: list[str]) -> None:
     assert "".join(data for _, data in events) == normal("".join(pieces))
 
 
+@pytest.mark.slow
 @given(st.lists(TEXTS.filter(lambda text: "\r" not in text), max_size=12))
 def test_a_piece_is_an_event_of_its_own(pieces: list[str]) -> None:
     assert [data for _, data in parse_sse(framed(pieces))] == [piece for piece in pieces if piece]

@@ -64,6 +64,7 @@ async def almighty(api: Api) -> Account:
     return await api.books.account(scopes=list(Scope))
 
 
+@pytest.mark.slow
 async def test_no_value_of_a_parameter_breaks_a_route(api: Api, almighty: Account) -> None:
     asked = 0
     for method, path, dependant in routes():
@@ -80,6 +81,7 @@ async def test_no_value_of_a_parameter_breaks_a_route(api: Api, almighty: Accoun
             assert (await api.http.get(f"{path}?{days}", headers=almighty.headers)).status_code == 422, (path, days)
 
 
+@pytest.mark.slow
 async def test_an_unknown_parameter_is_refused_by_every_route(api: Api, almighty: Account) -> None:
     refused = 0
     for method, path, _ in routes():

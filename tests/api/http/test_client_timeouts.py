@@ -155,6 +155,7 @@ def is_problem(answer: tuple[int, dict[str, str], bytes], status: int, code: str
     assert answer[1]["connection"] == "close"
 
 
+@pytest.mark.slow
 def test_silence_a_dripping_head_and_a_dripping_body_have_an_end() -> None:
     async def story(server: RunningServer) -> None:
         silent, head, blank, body = [await server.connect() for _ in range(4)]
@@ -178,6 +179,7 @@ def test_silence_a_dripping_head_and_a_dripping_body_have_an_end() -> None:
     served(story)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_large_body_has_time_in_proportion_to_its_size(*, is_chunked: bool) -> None:
     steps, size = 10, 60_000
@@ -198,6 +200,7 @@ def test_a_large_body_has_time_in_proportion_to_its_size(*, is_chunked: bool) ->
     served(story)
 
 
+@pytest.mark.slow
 def test_a_large_body_that_stops_has_an_end() -> None:
     async def story(server: RunningServer) -> None:
         caller = await server.connect()
@@ -224,6 +227,7 @@ def test_a_body_for_anthropics_api_times_out_in_its_form() -> None:
     served(story)
 
 
+@pytest.mark.slow
 def test_a_connection_that_waits_for_its_next_request_has_the_longer_clock() -> None:
     async def story(server: RunningServer) -> None:
         caller = await server.connect()

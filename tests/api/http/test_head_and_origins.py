@@ -23,6 +23,7 @@ def _paths(api: Api) -> list[str]:
     return sorted({*described, *PAGES, *static})
 
 
+@pytest.mark.slow
 async def test_head_answers_as_get_without_a_body(api: Api) -> None:
     admin, operator = await api.tenant_admin(), await api.platform_admin()
     paths = _paths(api)

@@ -16,6 +16,7 @@ from sandbox.valkey import Valkey
 ADDRESS = "192.0.2.7"
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 async def test_a_sign_in_does_not_wait_for_a_redis_that_hangs(private_valkey: Callable[..., Valkey]) -> None:
     server = private_valkey(appendonly="no")

@@ -104,6 +104,7 @@ async def test_a_full_share_of_the_upstream_answers_before_a_hold_is_taken(api: 
     assert (pool.taken, pool.owners) == (0, 0)
 
 
+@pytest.mark.slow
 async def test_who_holds_its_share_of_the_database_waits_and_others_do_not(api: Api) -> None:
     greedy, modest = [await api.tenant_admin() for _ in range(2)]
     with share_of(api.app.state.runtime.pools.database, greedy.tenant_id):
@@ -113,6 +114,7 @@ async def test_who_holds_its_share_of_the_database_waits_and_others_do_not(api: 
         assert (await api.http.get(path, headers=modest.headers)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_flood_of_keys_from_one_address_keeps_nobody_else_out(api: Api) -> None:
     account = await api.books.account(tenant_limits=LimitSet())
     database = api.app.state.runtime.pools.database
@@ -172,6 +174,7 @@ async def unread(api: Api, account: Account, path: str, started: asyncio.Event) 
     await api.app(scope, receive, send)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 async def test_reports_that_nobody_reads_end_and_until_then_hold_no_more_than_a_share(api: Api) -> None:
     greedy, modest = [await api.tenant_admin() for _ in range(2)]
     await settle(api.books, [used(random.Random(1), greedy, now_ms())])
@@ -187,6 +190,7 @@ async def test_reports_that_nobody_reads_end_and_until_then_hold_no_more_than_a_
         assert (pool.taken, pool.owners) == (0, 0), "it was cut, and its connection given back"
 
 
+@pytest.mark.slow
 async def test_live_views_are_shared_and_a_refusal_has_a_status(api: Api) -> None:
     greedy, modest = [await api.tenant_admin() for _ in range(2)]
     pool = api.app.state.runtime.pools.live
@@ -211,6 +215,7 @@ async def test_a_key_has_a_rate_and_another_key_its_own(api: Api) -> None:
     assert (await api.http.get("/account", headers=busy.headers)).status_code == 429
 
 
+@pytest.mark.slow
 async def test_test_alerts_have_a_rate_for_each_tenant(api: Api) -> None:
     busy, other = [await api.tenant_admin() for _ in range(2)]
     path = "/v1/billing/alerts/endpoint"
@@ -223,6 +228,7 @@ async def test_test_alerts_have_a_rate_for_each_tenant(api: Api) -> None:
     assert (await api.http.post(f"{path}/test", headers=other.headers)).status_code == 202
 
 
+@pytest.mark.slow
 async def test_a_tenant_without_a_plan_has_the_defaults_until_it_has_something_else(api: Api) -> None:
     user = await api.books.account()
     root = await api.books.account(scopes=PLATFORM)

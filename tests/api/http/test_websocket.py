@@ -99,6 +99,7 @@ def test_a_client_that_asks_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -
     served(story, app=Sockets())
 
 
+@pytest.mark.slow
 def test_a_message_that_takes_too_long_is_closed() -> None:
     async def story(server: RunningServer) -> None:
         async with dial(server) as slow, dial(server) as cut:

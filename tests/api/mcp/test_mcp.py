@@ -111,6 +111,7 @@ async def test_a_key_sees_the_tools_of_its_permissions(api: Api, mode: str) -> N
                 await client.call_tool(name, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 async def test_an_admin_asks_its_books(api: Api, mode: str) -> None:
     admin = await api.tenant_admin()
@@ -140,6 +141,7 @@ async def test_an_admin_asks_its_books(api: Api, mode: str) -> None:
     assert "Payer" not in json.dumps(explained)
 
 
+@pytest.mark.slow
 async def test_nothing_of_another_tenant_is_reached(api: Api) -> None:
     admin, other = await api.tenant_admin(), await api.tenant_admin()
     request_id, bill_id = await settled(api, other), await bill_of(api, other)
@@ -186,6 +188,7 @@ async def test_wrong_arguments_are_an_answer(api: Api, tool: str, arguments: dic
         assert answer.content[0].text.startswith("invalid_request"), answer.content  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 async def test_a_call_is_authenticated_and_rated_as_any_other(api: Api) -> None:
     admin = await api.tenant_admin()
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
@@ -241,6 +244,7 @@ def naka_mcp(url: str, key: str) -> StdioServerParameters:
     return StdioServerParameters(command=sys.executable, args=["-m", "api.cli", "mcp"], env=environment, cwd=str(ROOT))
 
 
+@pytest.mark.slow
 async def test_over_stdio(api: Api) -> None:
     admin = await api.tenant_admin()
     async with serving(api) as url, Client(stdio_client(naka_mcp(url, admin.key))) as client:
@@ -253,6 +257,7 @@ async def test_over_stdio(api: Api) -> None:
             await client.call_tool("my_usage", {})
 
 
+@pytest.mark.slow
 async def test_without_a_good_key_or_a_server_the_command_says_so(api: Api) -> None:
     async with serving(api) as url:
         for where, key, why in (

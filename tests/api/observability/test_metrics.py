@@ -102,6 +102,7 @@ def _a_long_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "_TTL_S", 600)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_a_long_while")
 async def test_postgres_is_asked_once_however_many_scrape(api: Api) -> None:
     async with api.books.connection() as connection, connection.transaction():
@@ -116,6 +117,7 @@ async def test_postgres_is_asked_once_however_many_scrape(api: Api) -> None:
     assert _read(await api.http.get("/metrics")) == QUIET, "kept for a while"
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 async def test_postgres_away_is_a_scrape_that_fails(
     private_postgres: Callable[..., Postgres], settings: Settings

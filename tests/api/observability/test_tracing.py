@@ -106,6 +106,7 @@ def _attributes(span: Any) -> dict[str, Any]:
     return {item.key: item.value.string_value or item.value.int_value for item in span.attributes}
 
 
+@pytest.mark.slow
 async def test_a_chat_is_one_tree_of_spans_without_a_word_of_it(
     traced: Callable[[str], Settings], collector: Collector
 ) -> None:
@@ -135,6 +136,7 @@ async def test_a_chat_is_one_tree_of_spans_without_a_word_of_it(
         assert secret.encode() not in sent
 
 
+@pytest.mark.slow
 async def test_a_collector_that_is_away_harms_nothing(
     traced: Callable[[str], Settings], caplog: pytest.LogCaptureFixture
 ) -> None:

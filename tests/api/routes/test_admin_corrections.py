@@ -111,6 +111,7 @@ async def test_a_credit_and_what_is_shown_of_it(api: Api) -> None:
     assert await api.audit(admin.tenant_id) == ["usage.credit"] * 2
 
 
+@pytest.mark.slow
 async def test_entries_are_listed_and_filtered(api: Api) -> None:
     operator, admin = await api.platform_admin(), await api.tenant_admin()
     colleague, stranger = await api.books.account(tenant_id=admin.tenant_id), await api.books.account()
@@ -223,6 +224,7 @@ async def test_an_open_request_cannot_be_corrected(api: Api) -> None:
     assert [item["entries"] for item in shown] == [0]
 
 
+@pytest.mark.slow
 async def test_the_commands(api: Api, tmp_path: Path, database_url: str, redis_url: str) -> None:
     naka = Naka(tmp_path, {"DATABASE_URL": database_url, "REDIS_URL": redis_url})
     account = await api.books.account()

@@ -81,6 +81,7 @@ async def test_a_bad_key_is_refused(api: Api, body: dict[str, Any]) -> None:
     assert await api.audit(admin.tenant_id) == []
 
 
+@pytest.mark.slow
 async def test_nobody_climbs_by_way_of_a_key(api: Api) -> None:
     admin = await api.tenant_admin()
     root = await api.books.account(scopes=[Scope.PLATFORM_ADMIN, Scope.CHAT], tenant_id=admin.tenant_id)
@@ -96,6 +97,7 @@ async def test_nobody_climbs_by_way_of_a_key(api: Api) -> None:
     assert above["scopes"] == ["platform:admin"]
 
 
+@pytest.mark.slow
 async def test_a_derived_key_is_bounded_and_ends_with_its_tree(api: Api) -> None:
     admin = await api.tenant_admin()
     bounds: dict[str, Any] = {"models": ["claude-sonnet-4-6"], "expires_at": "2031-01-01T00:00:00Z"}
@@ -128,6 +130,7 @@ async def test_ending_a_key_is_at_once_and_idempotent(api: Api) -> None:
     await api.call(admin, "POST", f"/keys/{made['id']}/rotate", json={"overlap_s": 5}, expect=422)
 
 
+@pytest.mark.slow
 async def test_a_rotated_key_has_a_successor_and_an_end(api: Api) -> None:
     admin = await api.tenant_admin()
     old = await make(api, admin, admin.user_id, scopes=["usage:read"], models=["claude-sonnet-4-6"])

@@ -19,6 +19,7 @@ BAND = {
 PRICE = {"model": "claude-next", "effective_from": "2031-01-01T00:00:00Z", "bands": [BAND]}
 
 
+@pytest.mark.slow
 async def test_a_users_limits_are_replaced_and_hold(api: Api) -> None:
     admin = await api.tenant_admin()
     user = await api.books.account(tenant_id=admin.tenant_id)
@@ -80,12 +81,14 @@ async def test_a_bad_limit_is_refused(api: Api, limit: dict[str, Any], concurren
     await api.call(admin, "PUT", f"/users/{admin.user_id}/limits", json=body, expect=422)
 
 
+@pytest.mark.slow
 async def test_a_meter_has_one_limit_in_a_window(api: Api) -> None:
     admin = await api.tenant_admin()
     body = {"limits": [{"meter": "tokens", "window": "day", "limit": number} for number in (1, 2)]}
     await api.call(admin, "PUT", f"/users/{admin.user_id}/limits", json=body, expect=422)
 
 
+@pytest.mark.slow
 async def test_the_largest_limit_is_taken_whole(api: Api) -> None:
     admin = await api.tenant_admin()
     body = {"limits": [{"meter": "spend", "window": "day", "limit": MAX_LIMIT}]}
@@ -139,6 +142,7 @@ async def test_a_bad_price_is_refused(api: Api, bands: list[dict[str, Any]]) -> 
     await api.call(operator, "POST", "/prices", json=PRICE | {"bands": bands}, expect=422)
 
 
+@pytest.mark.slow
 async def test_a_price_has_modifiers_and_a_rate_for_searches(api: Api) -> None:
     operator = await api.platform_admin()
     body = PRICE | {"factors": {"speed:fast": 2500, "inference_geo:mars": 1}, "web_search_rate": 7}

@@ -108,6 +108,7 @@ async def test_a_bad_filter_is_refused(api: Api, query: dict[str, str]) -> None:
     await api.call(await api.tenant_admin(), "GET", "/requests", params=query, expect=422)
 
 
+@pytest.mark.slow
 async def test_a_report_sums_by_the_groups_asked_for(api: Api) -> None:
     admin = await api.tenant_admin()
     today = NOW.date()
@@ -143,6 +144,7 @@ async def test_an_empty_report_is_whole(api: Api) -> None:
     assert text.text == "\ufeff" + ",".join(("model", *RATED_SUMS)) + "\r\n"
 
 
+@pytest.mark.slow
 async def test_a_long_csv_is_whole_and_runs_no_formula(api: Api) -> None:
     admin = await api.tenant_admin()
     evil = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", 'plain "quoted", text']

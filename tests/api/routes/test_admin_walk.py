@@ -189,6 +189,7 @@ def comparable(answer: Any) -> tuple[Any, ...]:
     return answer.status_code, headers, body
 
 
+@pytest.mark.slow
 async def test_the_document_has_the_operations(api: Api) -> None:
     found = list(operations(api))
     assert len(found) >= 27
@@ -197,6 +198,7 @@ async def test_the_document_has_the_operations(api: Api) -> None:
     assert all(operation.body for operation in found if operation.method == "PUT")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.ADMIN, Role.OWNER])
 async def test_a_neighbours_id_is_an_unknown_id(api: Api, role: Role) -> None:
     admin = await api.books.account(scopes=sorted({Scope.CHAT, *SCOPES[role]}))
@@ -230,6 +232,7 @@ async def test_a_neighbours_user_is_unknown_beside_ones_own_tenant(api: Api) -> 
     assert foreign.status_code == 404
 
 
+@pytest.mark.slow
 async def test_nothing_of_a_neighbour_is_in_a_list(api: Api) -> None:
     admin = await api.tenant_admin()
     mine = ids_of(admin) | {"request_id": await settled(api, admin)}
@@ -245,6 +248,7 @@ async def test_nothing_of_a_neighbour_is_in_a_list(api: Api) -> None:
     assert listed >= 12
 
 
+@pytest.mark.slow
 async def test_only_an_admin_may(api: Api) -> None:
     reader = await api.books.account(scopes=[Scope.CHAT, Scope.USAGE_READ])
     ids = ids_of(reader)
@@ -258,6 +262,7 @@ async def test_only_an_admin_may(api: Api) -> None:
     assert await dump(api.books, reader.tenant_id) == before
 
 
+@pytest.mark.slow
 async def test_a_viewer_reads_the_usage_and_nothing_else(api: Api) -> None:
     viewer = await api.books.account(scopes=sorted(SCOPES[Role.VIEWER]))
     ids = ids_of(viewer) | {"request_id": await settled(api, viewer)}
@@ -276,6 +281,7 @@ async def test_a_viewer_reads_the_usage_and_nothing_else(api: Api) -> None:
     assert await dump(api.books, viewer.tenant_id) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["token", "jwt"])
 async def test_a_token_administers_nothing_and_reaches_no_neighbour(api: Api, kind: str) -> None:
     admin = await api.books.account(scopes=[Scope.TENANT_ADMIN, Scope.CHAT, Scope.CHAT_AS_USER, Scope.USAGE_READ])
@@ -292,6 +298,7 @@ async def test_a_token_administers_nothing_and_reaches_no_neighbour(api: Api, ki
     assert [await dump(api.books, tenant_id) for tenant_id in (admin.tenant_id, theirs["tenant_id"])] == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["token", "jwt", "named", "as_user"])
 async def test_no_route_tells_a_token_or_a_named_user_of_a_neighbour(api: Api, kind: str) -> None:
     """Every documented route that is no admin's, with the neighbour's ids in path and query."""
@@ -322,6 +329,7 @@ async def test_no_route_tells_a_token_or_a_named_user_of_a_neighbour(api: Api, k
     assert answer.status_code in (403, 404)
 
 
+@pytest.mark.slow
 async def test_every_operation_is_for_the_operator(api: Api) -> None:
     operator = await api.platform_admin()
     ids = {**await neighbour(api), "price_id": uuid7()}

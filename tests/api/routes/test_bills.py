@@ -59,6 +59,7 @@ async def with_link(setup: OperatorSetup, bill: Bill) -> None:
         )
 
 
+@pytest.mark.slow
 async def test_a_tenants_admin_sees_its_bills(api: Api, setup: OperatorSetup) -> None:
     tenant_id, other = await billed(setup, 7), await billed(setup, 9)
     admin = await api.tenant_admin(tenant_id)
@@ -79,6 +80,7 @@ async def test_a_tenants_admin_sees_its_bills(api: Api, setup: OperatorSetup) ->
         assert answer.status_code == 404
 
 
+@pytest.mark.slow
 async def test_a_bill_as_html_and_as_pdf(api: Api, setup: OperatorSetup) -> None:
     tenant_id = await billed(setup, 7)
     admin = await api.tenant_admin(tenant_id)
@@ -149,6 +151,7 @@ async def test_an_operator_closes_now(api: Api, setup: OperatorSetup) -> None:
     assert [item["taxable_paise"] for item in items] == [700]
 
 
+@pytest.mark.slow
 async def test_pages_of_bills(api: Api, setup: OperatorSetup) -> None:
     operator = await api.platform_admin()
     for _ in range(3):

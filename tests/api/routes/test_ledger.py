@@ -62,6 +62,7 @@ async def test_balances_and_a_month_of_entries(api: Api, setup: OperatorSetup) -
         await api.call(tenant, "GET", path, expect=403)
 
 
+@pytest.mark.slow
 async def test_a_changed_row_is_a_difference(api: Api, setup: OperatorSetup) -> None:
     operator, bill = await api.platform_admin(), await open_bill(setup)
     async with setup.context.database.session() as session:
@@ -105,6 +106,7 @@ async def test_a_failed_refund_is_sent_again(api: Api, setup: OperatorSetup) -> 
     await api.call(operator, "POST", f"/refunds/{sent['id']}/retry", json=why, expect=409)
 
 
+@pytest.mark.slow
 async def test_the_command_line(setup: OperatorSetup, database_url: str, redis_url: str, tmp_path: Path) -> None:
     bill = await open_bill(setup)
     program = Naka(tmp_path, {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)})

@@ -29,6 +29,7 @@ async def owner(api: Api) -> Account:
     return await api.books.account(scopes=OWNER)
 
 
+@pytest.mark.slow
 async def test_an_owner_manages_members(api: Api) -> None:
     boss = await owner(api)
     at = f"/tenants/{boss.tenant_id}"

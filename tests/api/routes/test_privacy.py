@@ -124,6 +124,7 @@ async def test_tags_of_an_erased_users_requests_go_but_for_those_that_are_added_
     assert kept.json()["requests"][0]["tags"]["customer"] == "ada@acme.example", "nobody else's"
 
 
+@pytest.mark.slow
 async def test_an_erasure_that_collides_with_a_settlement_is_tried_again(api: Api) -> None:
     admin = await api.tenant_admin()
     user, key = await person(api, admin)

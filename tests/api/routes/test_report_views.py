@@ -9,6 +9,8 @@ from io import StringIO
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from api.schemas.csv_text import BYTE_ORDER_MARK
 from core.clock import to_ms
 from core.ids import uuid7
@@ -66,6 +68,7 @@ async def view(api: Api, account: Account, **query: str) -> list[dict[str, Any]]
     return found
 
 
+@pytest.mark.slow
 async def test_the_heaviest_first_and_by_name(api: Api) -> None:
     users = await busy_tenant(api)
     admin = users[0]
@@ -84,6 +87,7 @@ async def test_the_heaviest_first_and_by_name(api: Api) -> None:
     assert total[RATED] == sum(total[name] * rate * 1000 for name, rate in RATES.items())
 
 
+@pytest.mark.slow
 async def test_a_view_is_narrowed_and_nobody_elses(api: Api) -> None:
     users = await busy_tenant(api)
     admin, second, _ = users

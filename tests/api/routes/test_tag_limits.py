@@ -70,6 +70,7 @@ async def test_a_tags_limits_are_set_shown_replaced_and_removed(api: Api) -> Non
     assert await api.audit(admin.tenant_id) == ["tag_limits.replace", "tag_limits.replace", "tag_limits.remove"]
 
 
+@pytest.mark.slow
 async def test_tags_with_limits_are_listed_in_pages(api: Api) -> None:
     admin, path = await declared(api)
     await api.books.fetch("INSERT INTO tag_keys (tenant_id, key) VALUES ($1, 'team')", admin.tenant_id)

@@ -104,6 +104,7 @@ async def test_a_removed_key_is_forgotten_by_the_process_and_can_be_declared_aga
     assert (await resolver._declared(admin.tenant_id))["feature"].most == 4
 
 
+@pytest.mark.slow
 async def test_a_report_by_feature_adds_up_as_json_and_csv(api: Api, admin: Account) -> None:
     async def report(**query: str) -> list[dict[str, Any]]:
         found = await api.call(admin, "GET", "/reports/usage", params=query, expect=200)
@@ -128,6 +129,7 @@ async def test_a_report_by_feature_adds_up_as_json_and_csv(api: Api, admin: Acco
     assert {(row["tag"], row["output_tokens"]) for row in every.json()["items"]} >= {("theirs", 1000), ("search", 10)}
 
 
+@pytest.mark.slow
 async def test_requests_are_listed_with_their_tags_and_by_one(api: Api, admin: Account) -> None:
     query = {"tag": "feature=search"}
     (found,) = (await api.call(admin, "GET", "/requests", params=query, expect=200)).json()["items"]

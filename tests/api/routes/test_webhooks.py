@@ -149,6 +149,7 @@ async def away(
         yield postgres, http
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 async def test_postgres_away_is_not_acknowledged(away: tuple[Postgres, httpx2.AsyncClient]) -> None:
     postgres, http = away

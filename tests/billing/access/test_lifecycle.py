@@ -425,6 +425,7 @@ def moments_of(found: Timeline, after_ms: int) -> list[int]:
     return sorted(moment for edge in edges for moment in (edge - 1, edge, edge + HOUR_MS) if moment >= after_ms)
 
 
+@pytest.mark.slow
 @given(subscriptions(), OWN, DEBTS, DAYS)
 def test_periods_never_overlap_and_have_names_of_their_own(
     facts: Sequence[SubscriptionFacts], own: PlanFacts | None, debts: list[DebtFacts], now_ms: int
@@ -439,6 +440,7 @@ def test_periods_never_overlap_and_have_names_of_their_own(
     assert all(now_ms - KEPT_MS < after.from_ms for after in found.segments[1:])
 
 
+@pytest.mark.slow
 @given(subscriptions(), DAYS)
 def test_a_subscription_that_goes_on_has_no_gap_between_its_cycles(
     facts: Sequence[SubscriptionFacts], now_ms: int
@@ -451,6 +453,7 @@ def test_a_subscription_that_goes_on_has_no_gap_between_its_cycles(
             assert cycles == [] or cycles[-1].ends_ms >= min(ends_ms, cycles[0].starts_ms + 9 * 28 * DAY_MS)
 
 
+@pytest.mark.slow
 @given(subscriptions(), OWN, DEBTS, DAYS)
 def test_nothing_is_given_past_what_is_paid_and_the_grace(
     facts: Sequence[SubscriptionFacts], own: PlanFacts | None, debts: list[DebtFacts], now_ms: int
@@ -470,6 +473,7 @@ def test_nothing_is_given_past_what_is_paid_and_the_grace(
             assert segment.limits == one.plan.blocking
 
 
+@pytest.mark.slow
 @given(subscriptions(), OWN, DEBTS, DAYS, LATER)
 def test_the_same_facts_give_the_same_timeline_and_later_ones_only_its_rest(
     facts: Sequence[SubscriptionFacts], own: PlanFacts | None, debts: list[DebtFacts], now_ms: int, later_ms: int

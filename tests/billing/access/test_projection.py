@@ -163,6 +163,7 @@ async def test_a_subscription_outlives_another_own_plan(acme: Subscriber) -> Non
     assert row.plan_version == "team@1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 async def test_whatever_happens_rows_stay_apart_and_a_second_projection_is_silent(
     database: Database, seed: int

@@ -192,6 +192,7 @@ async def test_nobody_there_is_logged_and_tried_again(context: BillingContext, s
     assert await _log(context, alert_id) == ("pending", [None])
 
 
+@pytest.mark.slow
 async def test_a_tar_pit_delays_its_own_tenant_alone(
     context: BillingContext,
     setup: OperatorSetup,

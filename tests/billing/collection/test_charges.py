@@ -195,6 +195,7 @@ async def test_somebody_elses_link_under_our_reference_is_not_taken(tenant: Bill
     assert await tenant.findings() == ["charge_failed"]
 
 
+@pytest.mark.slow
 async def test_many_workers_at_once_make_one_charge_a_bill(tenant: BilledTenant) -> None:
     bills = [await tenant.bill() for _ in range(6)]
     await asyncio.gather(*(tenant.collect() for _ in range(4)))

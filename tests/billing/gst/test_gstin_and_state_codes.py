@@ -22,6 +22,7 @@ def in_india(*parts: int) -> int:
     return to_ms(datetime(*parts, tzinfo=INDIA))  # type: ignore[arg-type, misc]  # year, month, day, hour, minute
 
 
+@pytest.mark.slow
 async def test_two_workers_and_two_hundred_periods(setup: OperatorSetup) -> None:
     tenants = await setup.tenants(200)
     await setup.periods(tenants, PERIOD)

@@ -96,6 +96,7 @@ async def test_the_ceiling_is_a_line(setup: OperatorSetup) -> None:
     assert sum(each.taxable_paise for each in await setup.bills(tenant_id)) == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_the_documents_sum_to_the_last_reading_however_often_it_is_closed(
     setup: OperatorSetup, seed: int

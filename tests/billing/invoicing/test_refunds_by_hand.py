@@ -100,6 +100,7 @@ async def test_refunded_usage_gets_its_note_and_is_not_billed_again(user: Billed
     assert (supplement.kind, supplement.taxable_paise) == ("overage", 500)
 
 
+@pytest.mark.slow
 async def test_parts_of_usage_add_up_and_a_later_credit_takes_the_rest(
     user: BilledTenant, setup: OperatorSetup
 ) -> None:
@@ -118,6 +119,7 @@ async def test_parts_of_usage_add_up_and_a_later_credit_takes_the_rest(
     assert await setup.findings() == []
 
 
+@pytest.mark.slow
 async def test_a_refund_by_hand_in_place_of_one_that_failed_makes_no_second_note(
     user: BilledTenant, setup: OperatorSetup
 ) -> None:

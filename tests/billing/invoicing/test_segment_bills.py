@@ -3,6 +3,7 @@
 from dataclasses import replace
 from uuid import UUID
 
+import pytest
 from sqlalchemy import select
 
 from billing.alerts.alerts import watched_terms
@@ -92,6 +93,7 @@ async def test_an_alert_counts_the_whole_period(setup: OperatorSetup) -> None:
     assert (ceiling.limit, ceiling.used) == (10_000_000, 0)
 
 
+@pytest.mark.slow
 async def test_segments_close_in_the_order_of_time(setup: OperatorSetup) -> None:
     """By name, the tenth comes before the second."""
     tenant_id = await setup.tenant()

@@ -21,6 +21,7 @@ from tests.billing.ledger.random_money import RandomMoney
 from tests.billing.operator import OperatorSetup
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 5])
 async def test_older_rows_are_booked_at_the_upgrade(context: BillingContext, setup: OperatorSetup, seed: int) -> None:
     money = await RandomMoney.open(context, setup, seed)

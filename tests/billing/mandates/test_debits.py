@@ -28,6 +28,7 @@ async def tenant(signup: Signup) -> MandatedTenant:
     return tenant
 
 
+@pytest.mark.slow
 async def test_a_bill_is_debited_once(tenant: MandatedTenant) -> None:
     bill_id = await tenant.bill()
     for _ in range(3):
@@ -47,6 +48,7 @@ async def test_a_bill_is_debited_once(tenant: MandatedTenant) -> None:
     assert tenant.net_collected() == PAISE
 
 
+@pytest.mark.slow
 async def test_a_due_date_is_three_days_on(tenant: MandatedTenant) -> None:
     bill_id = await tenant.bill(due_ms=now_ms())
     began_ms = now_ms()
@@ -59,6 +61,7 @@ async def test_a_due_date_is_three_days_on(tenant: MandatedTenant) -> None:
     assert abs(((await tenant.read(bill_id)).due_ms or 0) - now_ms() - 3 * DAY_MS) < 120_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["opt_out", "retries", "declined", "cancelled"])
 async def test_a_debit_that_failed_for_good_becomes_a_link(tenant: MandatedTenant, how: str) -> None:
     bill_id = await tenant.bill()
@@ -89,6 +92,7 @@ async def test_a_debit_that_failed_for_good_becomes_a_link(tenant: MandatedTenan
     assert await tenant.findings() == []
 
 
+@pytest.mark.slow
 async def test_a_debit_captured_after_it_failed_is_applied_and_the_link_cancelled(tenant: MandatedTenant) -> None:
     bill_id = await tenant.bill()
     [mandate] = await tenant.mandates()
@@ -107,6 +111,7 @@ async def test_a_debit_captured_after_it_failed_is_applied_and_the_link_cancelle
     assert tenant.net_collected() == PAISE
 
 
+@pytest.mark.slow
 async def test_a_bill_paid_by_link_and_late_debit_gives_one_of_them_back(tenant: MandatedTenant) -> None:
     bill_id = await tenant.bill()
     [mandate] = await tenant.mandates()
@@ -144,6 +149,7 @@ async def test_a_paused_mandate_is_not_debited(tenant: MandatedTenant) -> None:
     assert (await tenant.charge(bill_id)).instrument == "payment_link"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ["POST /v1/orders", "POST /v1/payments/create/recurring"])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("kind", ["html", "throttle"])
@@ -209,6 +215,7 @@ async def test_an_intent_whose_mandate_ended_is_never_sent(tenant: MandatedTenan
     assert tenant.razorpay.debits() == []
 
 
+@pytest.mark.slow
 async def test_one_debit_at_a_time(tenant: MandatedTenant) -> None:
     """Razorpay asks to wait for the outcome; a second bill waits, but for two days at most."""
     first, second = await tenant.bill(), await tenant.bill(20_000)

@@ -243,6 +243,7 @@ async def test_a_process_that_dies_at_any_call(tenant: BilledTenant, call: str, 
     assert tenant.net_collected() == PAISE - 10_000
 
 
+@pytest.mark.slow
 async def test_workers_that_die_and_race_collect_each_bill_once(tenant: BilledTenant) -> None:
     """Two concurrent duties, one of which dies whenever it creates a link."""
     gateway: Any = Dying(tenant.context.razorpay, "create_payment_link", "after")

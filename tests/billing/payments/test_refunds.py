@@ -189,6 +189,7 @@ async def settle_dispute(tenant: BilledTenant, dispute_id: str, status: str) -> 
         assert found.ours
 
 
+@pytest.mark.slow
 async def test_a_dispute_lost_and_later_won_pays_its_bill_again(tenant: BilledTenant) -> None:
     payment = await paid(tenant)
     dispute_id = await lose(tenant, payment)
@@ -254,6 +255,7 @@ async def test_a_dispute_that_is_won_gives_nothing_back_that_an_awaited_refund_g
     assert tenant.net_collected() == PAISE - 30_000
 
 
+@pytest.mark.slow
 async def test_a_dispute_that_is_won_gives_nothing_back_that_a_failed_refund_gives_when_sent_again(
     tenant: BilledTenant,
 ) -> None:

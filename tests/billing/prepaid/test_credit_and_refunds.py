@@ -62,6 +62,7 @@ async def test_an_ended_coupon_gives_nothing(prepaid: PrepaidTenant) -> None:
         await redeem_coupon(prepaid.context, ACTOR, prepaid.tenant_id, "HELLO")
 
 
+@pytest.mark.slow
 async def test_credit_expires_after_the_usage_that_it_covers_was_billed(prepaid: PrepaidTenant) -> None:
     await prepaid.funded(50_000)
     await give_credit(prepaid.context, ACTOR, prepaid.tenant_id, 10_000, reason="welcome", days=1)
@@ -168,6 +169,7 @@ async def payment_of(prepaid: PrepaidTenant, bill: Bill) -> Payment:
         return (await session.scalars(select(Payment).where(Payment.bill_id == bill.id))).one()
 
 
+@pytest.mark.slow
 async def test_a_top_up_refunded_in_the_dashboard_gets_its_voucher(prepaid: PrepaidTenant) -> None:
     bill = await prepaid.funded(100_000)
     await refund_by_hand(prepaid, bill, 59_000)
@@ -188,6 +190,7 @@ async def test_a_top_up_refunded_in_the_dashboard_gets_its_voucher(prepaid: Prep
     assert await prepaid.setup.findings() == []
 
 
+@pytest.mark.slow
 async def test_used_money_refunded_in_the_dashboard_is_owed_by_the_next_top_up(prepaid: PrepaidTenant) -> None:
     bill = await prepaid.funded(100_000)
     await prepaid.use(1_400)
@@ -202,6 +205,7 @@ async def test_used_money_refunded_in_the_dashboard_is_owed_by_the_next_top_up(p
     await proved(prepaid.context)
 
 
+@pytest.mark.slow
 async def test_our_own_refund_of_a_top_up_makes_one_voucher(prepaid: PrepaidTenant) -> None:
     bill = await prepaid.funded(100_000)
     await refund_unused(prepaid.context, ACTOR, prepaid.tenant_id, 20_000, reason="asked for")
@@ -211,6 +215,7 @@ async def test_our_own_refund_of_a_top_up_makes_one_voucher(prepaid: PrepaidTena
     await proved(prepaid.context)
 
 
+@pytest.mark.slow
 async def test_a_top_up_s_dispute_that_is_won_after_all_is_added_again(prepaid: PrepaidTenant) -> None:
     bill = await prepaid.funded(100_000)
     payment = await payment_of(prepaid, bill)

@@ -296,12 +296,14 @@ async def test_a_lost_subscription_is_found_by_its_notes_on_any_page(server: Scr
     assert [one.id for one in everybody] == [item["id"] for item in items]
 
 
+@pytest.mark.slow
 async def test_a_list_without_end_is_no_list(server: Scripted, rzp: Razorpay) -> None:
     server.default = lambda _: says({"items": [subscription(n) for n in range(PAGE)]})
     assert isinstance(await failing(rzp.find_subscriptions({"intent": "i"})), RazorpayUnavailable)
     assert len(server.asked) == MAX_PAGES
 
 
+@pytest.mark.slow
 async def test_pages_come_one_by_one_past_any_number(server: Scripted, rzp: Razorpay) -> None:
     items = [subscription(n) for n in range((MAX_PAGES + 1) * PAGE + 7)]
     server.default = paged(items[:PAGE] + items[PAGE - 1 :])  # one was created meanwhile, which shifted the pages

@@ -55,6 +55,7 @@ async def play(tenant: StoryTenant, name: str, value: float | str) -> None:
             await getattr(tenant, name)(value)
 
 
+@pytest.mark.slow
 @given(steps=st.lists(STEPS, min_size=12, max_size=40))
 @settings(
     max_examples=EXAMPLES,

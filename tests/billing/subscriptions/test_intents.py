@@ -102,6 +102,7 @@ async def test_a_trial_is_given_once_and_is_not_paid(signup: Signup) -> None:
 # ----------------------------------------------------------------------------------------------------- a change
 
 
+@pytest.mark.slow
 async def test_a_change_begins_where_the_paid_time_ends(signup: Signup) -> None:
     old = await signup.subscribed()
     new = await signup.request("plus")

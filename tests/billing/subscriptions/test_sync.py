@@ -67,6 +67,7 @@ async def test_cycles_that_nobody_told_of_are_all_learnt(setup: OperatorSetup, r
     assert now.paid_through_ms == now.current_end_ms
 
 
+@pytest.mark.slow
 async def test_a_slow_fetch_does_not_overwrite_a_newer_one(setup: OperatorSetup, razorpay: Razorpay) -> None:
     row = await subscriber(setup, razorpay)
     await refresh_subscription(setup.context, row.tenant_id, row.id)

@@ -63,6 +63,7 @@ async def test_many_events_of_one_thing_are_one_fetch(setup: OperatorSetup, razo
     assert (await read_subscription(setup.context, row.tenant_id, row.id)).applied == 1
 
 
+@pytest.mark.slow
 async def test_two_processors_share_the_work_and_the_effects_are_once(setup: OperatorSetup, razorpay: Razorpay) -> None:
     rows = [await subscriber(setup, razorpay) for _ in range(4)]
     told = [await store_event(setup.context, _about(row)) for row in rows for _ in range(30)]
@@ -74,6 +75,7 @@ async def test_two_processors_share_the_work_and_the_effects_are_once(setup: Ope
     assert [bill.state for bill in await setup.bills()] == ["paid"] * 4
 
 
+@pytest.mark.slow
 async def test_who_is_killed_leaves_a_lease_that_ends(setup: OperatorSetup, razorpay: Razorpay) -> None:
     row = await subscriber(setup, razorpay)
     told = await store_event(setup.context, _about(row))
@@ -103,6 +105,7 @@ async def test_what_kills_every_worker_is_parked(setup: OperatorSetup, razorpay:
     assert await findings(setup.context) == ["webhook_parked"]
 
 
+@pytest.mark.slow
 async def test_a_poisoned_event_is_parked_and_can_be_replayed(setup: OperatorSetup, razorpay: Razorpay) -> None:
     good, bad = await subscriber(setup, razorpay), await subscriber(setup, razorpay, plan_code="nowhere")
     poison, fine = await store_event(setup.context, _about(bad)), await store_event(setup.context, _about(good))
@@ -146,6 +149,7 @@ async def test_an_applied_event_may_be_replayed(setup: OperatorSetup, razorpay: 
     assert await setup.all_rows() == before
 
 
+@pytest.mark.slow
 async def test_razorpay_away_is_no_failure_of_an_event_for_a_day(setup: OperatorSetup, razorpay: Razorpay) -> None:
     row = await subscriber(setup, razorpay)
     told = await store_event(setup.context, _about(row))

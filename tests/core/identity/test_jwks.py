@@ -113,6 +113,7 @@ async def test_an_invented_id_at_a_slow_server_holds_up_no_known_key(server: Jwk
         assert sum(isinstance(each, KeysUnavailable) for each in refused) == 100  # more than may wait
 
 
+@pytest.mark.slow
 async def test_keys_stay_valid_for_a_bounded_time_while_the_server_is_away(server: JwksServer) -> None:
     async with caching(jwks_refresh_s=1, jwks_keep_s=2) as cache:
         one = source(server.url)
@@ -177,6 +178,7 @@ async def test_a_hostile_server_gets_a_bounded_share(server: JwksServer, fault: 
         assert inside.count == 0
 
 
+@pytest.mark.slow
 async def test_one_tenants_slow_servers_delay_no_other_tenant(server: JwksServer) -> None:
     with serve_jwks() as slow:
         slow.delay_s = 2

@@ -125,6 +125,7 @@ async def test_what_is_closed_answers_nobody(server: Server) -> None:
         await reads.get(1)
 
 
+@pytest.mark.slow
 async def test_a_pool_in_use_is_no_outage(postgres_url: str) -> None:
     database, pool = Database(postgres_url, pool_size=1, timeout_s=1), Connections(postgres_url, timeout_s=1)
     await pool.start()

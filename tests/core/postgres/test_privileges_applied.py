@@ -48,6 +48,7 @@ async def test_a_table_without_a_declaration_is_refused_and_named(owner: Any, ap
     assert not await owner.fetchval("SELECT relrowsecurity FROM pg_class WHERE relname = 'notes'")
 
 
+@pytest.mark.slow
 async def test_a_table_in_use_is_waited_for(owner: Any, application: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long report holds its lock; each attempt is short, so that statements do not queue behind the migration."""
     monkeypatch.setattr(privileges, "_LOCK_TIMEOUT_MS", 50)

@@ -57,6 +57,7 @@ async def has_no_difference(url: str) -> bool:
         await database.close()
 
 
+@pytest.mark.slow
 async def test_an_owner_that_may_not_create_roles_says_what_to_run(private_postgres: Callable[..., Postgres]) -> None:
     admin = private_postgres().url
     owner, login = at(admin, "plain", "plain"), at(admin, "naka_service", PASSWORD)
@@ -79,6 +80,7 @@ def _undo_and_migrate(owner: str, login: str) -> None:
     migrate(login)
 
 
+@pytest.mark.slow
 async def test_an_owner_that_may_create_roles_makes_them_and_the_login(
     private_postgres: Callable[..., Postgres],
 ) -> None:

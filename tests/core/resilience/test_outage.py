@@ -140,6 +140,7 @@ async def test_connections_that_were_closed_meanwhile_are_replaced(url: str) -> 
     await database.close()
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 async def test_no_wait_for_a_server_that_hangs_outlasts_the_deadline(private_postgres: Callable[..., Postgres]) -> None:
     """With any state: pooled connections, a running statement, a transaction to roll back, or none."""

@@ -111,6 +111,7 @@ async def test_a_key_becomes_a_principal_until_it_ends(database: Database) -> No
         await directory.authenticate(secret.plaintext)
 
 
+@pytest.mark.slow
 async def test_a_cached_key_ends_at_its_expiry(database: Database) -> None:
     user = await make_user(database)
     _, secret = await make_key(database, user, expires_at=datetime.now(UTC) + timedelta(seconds=1.5))

@@ -179,6 +179,7 @@ async def test_a_credit_is_of_a_period_and_a_day(ledger: LedgerDriver) -> None:
             await ledger.credit(**amounts)
 
 
+@pytest.mark.slow
 async def test_a_reference_writes_once(ledger: LedgerDriver) -> None:
     asked = await ledger.settled(known=FINAL, usage=Usage(5, 50))
     other = await ledger.settled(known=FINAL, usage=Usage(5, 50))

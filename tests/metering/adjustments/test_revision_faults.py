@@ -103,6 +103,7 @@ async def test_an_error_of_the_caller_leaves_nothing(ledger: LedgerDriver) -> No
     assert await ledger.everything() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["revise", "correct"])
 async def test_who_loses_a_deadlock_tries_again(ledger: LedgerDriver, kind: str) -> None:
     """A transaction with the opposite lock order: the rollup's row first, then the request's."""

@@ -50,6 +50,7 @@ def test_counts_are_named_as_the_columns() -> None:
     assert tuple(UsageMeter.__table__.columns.keys())[-len(COUNT_COLUMNS) :] == COUNT_COLUMNS
 
 
+@pytest.mark.slow
 async def test_only_a_better_measurement_revises(ledger: LedgerDriver) -> None:
     for order in permutations(range(4), 3):
         asked = await ledger.settled(known=BETTER[order[0]], usage=Usage(10, 10 + order[0]))
@@ -144,6 +145,7 @@ async def test_a_hold_that_was_kept_ends(ledger: LedgerDriver, known: tuple[Outc
     assert (await ledger.exact())["output_tokens"] == (80 if known is FINAL else 50)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 async def test_any_sequence_is_exact(ledger: LedgerDriver, seed: int) -> None:
     """Step by step beside a model of three lines: best measurement, corrections, credits."""
@@ -185,6 +187,7 @@ async def test_any_sequence_is_exact(ledger: LedgerDriver, seed: int) -> None:
     assert await ledger.exact() == Counter(dict(zip(COUNT_COLUMNS, total.values, strict=True)))
 
 
+@pytest.mark.slow
 async def test_all_at_once_is_exact_and_nobody_waits_for_ever(ledger: LedgerDriver) -> None:
     dice = random.Random(7)
     requests = [await ledger.opened() for _ in range(6)]

@@ -88,6 +88,7 @@ async def test_a_revoked_key_takes_no_room_of_others_in_its_batch(process: Proce
     assert [type(answer) for answer in answers] == [Unauthenticated] * 4 + [Grant] * 2 + [QuotaExceeded]
 
 
+@pytest.mark.slow
 async def test_a_killed_process_holds_its_budget_until_its_streams_have_ended(start: Start, books: Books) -> None:
     sleeper, alive = await start(), await start()
     account = await books.account()
@@ -117,6 +118,7 @@ async def test_a_killed_process_holds_its_budget_until_its_streams_have_ended(st
     await agree(books, account)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", ["minute", "day", "life"])
 async def test_only_a_better_count_of_what_ran_passes_a_budget(start: Start, books: Books, window: str) -> None:
     sleeper, alive = await start(), await start()
@@ -176,6 +178,7 @@ async def test_a_suspended_process_does_not_keep_others_from_a_budget(
         assert stopped.is_closed()
 
 
+@pytest.mark.slow
 async def test_a_lock_that_stays_taken_leaves_nobody_of_the_batch_in_doubt(process: Process, books: Books) -> None:
     stuck, other = [await books.account() for _ in range(2)]
     for account in (stuck, other):  # their counters are built
@@ -207,6 +210,7 @@ async def test_values_with_limits_are_added_up_past_the_bound_of_distinct_values
     assert '"feature":"other"' in str(other.request.tags)
 
 
+@pytest.mark.slow
 async def test_opens_settlements_rebuilds_and_projections_never_deadlock(start: Start, books: Books) -> None:
     seeing, blind = await start(), await start(redis=f"redis://127.0.0.1:{free_port()}/0", **QUICK)
     await until(lambda: blind.pipeline.breaker.is_open)

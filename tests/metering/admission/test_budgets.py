@@ -30,6 +30,7 @@ async def pair(request: pytest.FixtureRequest, start: Start) -> tuple[Process, P
     return made[0], made[1]
 
 
+@pytest.mark.slow
 async def test_a_hundred_at_once_never_pass_a_tokens_budget_of_requests(
     pair: tuple[Process, Process], books: Books
 ) -> None:
@@ -55,6 +56,7 @@ async def test_a_tokens_budget_of_tokens_is_used_up_and_never_passed(
     assert requests == granted
 
 
+@pytest.mark.slow
 async def test_a_tokens_budget_of_spend_is_used_up_and_never_passed(
     pair: tuple[Process, Process], books: Books
 ) -> None:
@@ -67,6 +69,7 @@ async def test_a_tokens_budget_of_spend_is_used_up_and_never_passed(
     assert limit - (PROMPT + SMALLEST_GRANT) * RATE < nano_usd <= limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", list(WindowKind))
 async def test_a_hundred_at_once_never_pass_a_tags_budget(
     pair: tuple[Process, Process], books: Books, window: WindowKind
@@ -85,6 +88,7 @@ async def test_a_hundred_at_once_never_pass_a_tags_budget(
     assert max(row["requests"] for row in rows) == 30
 
 
+@pytest.mark.slow
 async def test_the_budgets_of_a_tag_and_a_token_hold_together(pair: tuple[Process, Process], books: Books) -> None:
     account = await books.account()
     await limit_tag(books, account, at_most(Meter.TOKENS, 4_000, WindowKind.PERIOD), at_most(Meter.SPEND, 40_000))

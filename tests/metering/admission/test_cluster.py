@@ -54,6 +54,7 @@ def ask(client: redis.Redis, *command: object, **options: object) -> Any:
     return client.execute_command(*command, **options)  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.slow
 def test_a_tenants_keys_share_a_slot(cluster: redis.Redis) -> None:
     slots = set()
     for _ in range(20):
@@ -66,6 +67,7 @@ def test_a_tenants_keys_share_a_slot(cluster: redis.Redis) -> None:
         ask(cluster, "DEL", tenant_key(uuid7()), tenant_key(uuid7()), tenant_key(uuid7()))
 
 
+@pytest.mark.slow
 async def test_the_scripts_run_on_a_cluster(
     cluster: redis.Redis, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Awaitable[Process]], books: Books
 ) -> None:
@@ -88,6 +90,7 @@ async def test_the_scripts_run_on_a_cluster(
         assert WindowState.unpack(cluster.hget(key, f"d:{second.request.day}")) == after[0][1][1]  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 async def test_a_node_of_a_cluster_is_refused_at_the_start_and_later_logged_once(
     cluster: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:

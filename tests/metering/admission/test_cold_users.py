@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+import pytest
 from sqlalchemy import text
 
 from core.postgres.database import Database
@@ -26,6 +27,7 @@ async def crowd(books: Books, first: Account) -> list[Account]:
     ]
 
 
+@pytest.mark.slow
 async def test_a_crowd_of_unseen_users_needs_no_connection_of_the_pools(process: Process, books: Books) -> None:
     first = await books.account()
     await process.admit(first)

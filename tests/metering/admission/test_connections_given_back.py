@@ -36,6 +36,7 @@ async def wait_until(books: Books, name: str, count: int) -> None:
     assert await backends(books, name) == count
 
 
+@pytest.mark.slow
 async def test_a_committer_that_gives_up_on_a_lock_again_and_again_leaves_no_backend_behind(
     books: Books, metering_database: str
 ) -> None:
@@ -57,6 +58,7 @@ async def test_a_committer_that_gives_up_on_a_lock_again_and_again_leaves_no_bac
     await wait_until(books, "naka-stuck", 0)
 
 
+@pytest.mark.slow
 async def test_a_pool_leaves_no_backend_behind_either(books: Books, metering_database: str) -> None:
     pool = Connections(metering_database, timeout_s=0.2)
     await pool.start()

@@ -74,6 +74,7 @@ async def test_nothing_is_asked_of_redis_or_stored_for_a_tenant_that_is_blocked(
     assert await mode(books, account) == before
 
 
+@pytest.mark.slow
 async def test_a_scheduled_block_applies_without_any_job(pair: tuple[Process, Process], books: Books) -> None:
     account = await books.account()
     at_ms = now_ms() + 2_000

@@ -95,6 +95,7 @@ class Race:
         return None
 
 
+@pytest.mark.slow
 @given(limit=st.integers(10_000, 600_000), asks=st.lists(ASKS, min_size=RACERS, max_size=RACERS))
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_racing_large_requests_never_pass_a_limit(

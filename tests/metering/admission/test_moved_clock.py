@@ -77,6 +77,7 @@ async def test_a_request_of_next_month_lands_in_it_and_the_one_that_still_runs_i
     assert await drifts(process, account) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("test_clock")
 async def test_a_hold_of_the_future_expires_at_its_deadline(start: Start, books: Books) -> None:
     process, patient = await start(ttl_ms=1), await start()
@@ -88,6 +89,7 @@ async def test_a_hold_of_the_future_expires_at_its_deadline(start: Start, books:
     assert running.request.deadline_ms > now_ms()
 
 
+@pytest.mark.slow
 async def test_a_month_that_was_interrupted_goes_on_where_it_was(
     test_clock: TestClock, either: Process, books: Books
 ) -> None:

@@ -50,6 +50,7 @@ async def test_a_model_is_refused_unless_the_plan_names_it(either: Process, book
     assert len(await books.requests(account)) == 1
 
 
+@pytest.mark.slow
 async def test_the_terms_in_force_decide_and_not_those_of_the_read(either: Process, books: Books) -> None:
     account = await books.account()
     later_ms = now_ms() + 1_500

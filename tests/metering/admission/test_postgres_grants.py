@@ -54,6 +54,7 @@ async def test_two_hundred_requests_at_once_of_a_tenant_without_an_epoch(without
     assert rooms == [(room,) for room in range(150)]
 
 
+@pytest.mark.slow
 async def test_two_processes_without_redis_share_one_limit(start: Start, without_redis: Process, books: Books) -> None:
     other = await start(redis=f"redis://127.0.0.1:{free_port()}/0", **QUICK)
     account = await books.account(limits=requests(95), tenant_limits=tokens(100_000))
@@ -87,6 +88,7 @@ async def test_a_refusal_groups_digits_as_the_pages_do(without_redis: Process, b
         await without_redis.admit(account, prompt_bytes=200_000)
 
 
+@pytest.mark.slow
 async def test_a_revoked_key_opens_nothing_and_takes_no_room_of_others(without_redis: Process, books: Books) -> None:
     victim = await books.account(tenant_limits=requests(5))
     other = await books.account(tenant_id=victim.tenant_id)
@@ -106,6 +108,7 @@ async def test_a_revoked_key_opens_nothing_and_takes_no_room_of_others(without_r
     assert len(without_redis.running) == 5
 
 
+@pytest.mark.slow
 async def test_one_process_loses_its_redis_and_races_another_for_the_limit(
     start: Start, books: Books, private_valkey: Callable[..., Valkey]
 ) -> None:
@@ -136,6 +139,7 @@ async def test_one_process_loses_its_redis_and_races_another_for_the_limit(
     assert limit - (PROMPT + SMALLEST_GRANT) < sum(row[name] for row in rows for name in TOKEN_FIELDS) <= limit
 
 
+@pytest.mark.slow
 async def test_two_processes_with_two_redises_never_pass_a_limit_and_nobody_fails(
     start: Start, books: Books, private_valkey: Callable[..., Valkey]
 ) -> None:
@@ -149,6 +153,7 @@ async def test_two_processes_with_two_redises_never_pass_a_limit_and_nobody_fail
         assert not process.pipeline.breaker.is_open
 
 
+@pytest.mark.slow
 async def test_postgres_decides_between_two_redises_that_bounce_each_others_grants(
     start: Start, books: Books, private_valkey: Callable[..., Valkey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +197,7 @@ async def test_what_redis_granted_before_postgres_took_over_bounces_and_is_asked
         await process.admit(account)
 
 
+@pytest.mark.slow
 async def test_redis_is_built_again_no_sooner_than_postgres_lets_go(
     process: Process, without_redis: Process, books: Books
 ) -> None:

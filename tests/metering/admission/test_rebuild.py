@@ -216,6 +216,7 @@ async def test_a_flush_in_the_middle_of_a_crowd(process: Process, books: Books) 
     assert len(granted) == 30
 
 
+@pytest.mark.slow
 async def test_two_processes_on_two_redises_never_grant_past_a_limit(
     start: Start, books: Books, private_valkey: Callable[..., Valkey]
 ) -> None:

@@ -120,6 +120,7 @@ async def test_a_poisoned_line_is_set_aside(ours: Process, line: Line, books: Bo
     assert more.request.id in ours.running
 
 
+@pytest.mark.slow
 async def test_a_folder_that_cannot_be_written(ours: Process, line: Line, books: Books, tmp_path: Path) -> None:
     """Waits in memory and retries: the disk or Postgres, whichever is back first."""
     account = await books.account()

@@ -242,6 +242,7 @@ class Race:
         self._revoked = True
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 async def test_whatever_breaks_every_answer_is_true(journal: Journal, books: Books, account: Account) -> None:
     """Backends are killed at random under load: no open row without its answer, no settlement twice."""

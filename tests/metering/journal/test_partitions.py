@@ -120,6 +120,7 @@ async def test_the_migrated_schema_is_what_the_models_say(scratch: str) -> None:
         await database.close()
 
 
+@pytest.mark.slow
 def test_down_to_nothing_and_up_again(scratch: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(ROOT) / "migrations"))

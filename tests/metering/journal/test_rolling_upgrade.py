@@ -102,6 +102,7 @@ async def test_the_price_list_knows_what_multiplies_a_price(books: Books) -> Non
     assert with_fast == {"claude-fable-5-2", "claude-opus-5-5", "claude-opus-5", "claude-opus-4-8"}
 
 
+@pytest.mark.slow
 async def test_an_upgrade_is_in_nobodys_way_and_rewrites_nothing(database_url: str) -> None:
     owner, month, detached = servers.owner(database_url), date(2031, 5, 1), "usage_requests_2031_05_detached"
     await asyncio.to_thread(_downgrade, owner, "0011")

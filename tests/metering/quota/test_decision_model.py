@@ -6,6 +6,7 @@ And decision.py, which decides while Redis is unreachable, against both: every f
 import random
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -209,6 +210,7 @@ STATES = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(
     plan=PLANS,
     limits=st.tuples(SETS, SETS),
@@ -268,6 +270,7 @@ async def test_python_decides_as_the_script_does_on_any_counters(
         assert_decided_alike(query, terms, *states, answer)
 
 
+@pytest.mark.slow
 @given(
     plan=PLANS,
     user=SETS,

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
@@ -244,6 +245,7 @@ async def _commit(post: Post, grant: Grant, recorder: UsageRecorder) -> None:
     await post.process.journal.settlements.submit(await post.process.settlements._measure(grant, recorder))
 
 
+@pytest.mark.slow
 def test_any_order_of_events_keeps_the_books(
     database_url: str, private_valkey: Callable[..., Valkey], tmp_path: Path
 ) -> None:

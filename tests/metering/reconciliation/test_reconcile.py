@@ -39,6 +39,7 @@ async def tenant_id(process: Process, accounts: list[Account]) -> UUID:
 # ------------------------------------------------------------------------------------------ clean books
 
 
+@pytest.mark.slow
 async def test_after_any_traffic_there_is_no_drift(process: Process, accounts: list[Account]) -> None:
     dice, tenant_id = random.Random(3), accounts[0].tenant_id
     for _ in range(3):
@@ -49,6 +50,7 @@ async def test_after_any_traffic_there_is_no_drift(process: Process, accounts: l
     assert found(await check(process, tenant_id)) == {}
 
 
+@pytest.mark.slow
 async def test_under_traffic_there_is_no_drift(
     process: Process, start: Callable[..., Awaitable[Process]], accounts: list[Account]
 ) -> None:
@@ -69,6 +71,7 @@ async def test_under_traffic_there_is_no_drift(
         await asyncio.gather(*busy)
 
 
+@pytest.mark.slow
 async def test_entries_are_no_drift_and_a_repair_of_a_drifted_meter_neither(
     process: Process, books: Books, accounts: list[Account], tenant_id: UUID
 ) -> None:
@@ -132,6 +135,7 @@ ONE_KEY = """(user_id, day, key_id, model) = (SELECT user_id, day, key_id, model
     WHERE tenant_id = $1 AND input_tokens > 0 ORDER BY user_id LIMIT 1)"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "difference"),
     [
@@ -196,6 +200,7 @@ async def test_a_coarser_rollup_that_drifted_is_named_and_repaired(
     assert await repair_rollup(process.pool, OPERATOR, tenant_id, month) == 0
 
 
+@pytest.mark.slow
 async def test_a_row_of_the_rollup_that_nothing_was_used_for_is_emptied(
     process: Process, books: Books, tenant_id: UUID
 ) -> None:
@@ -217,6 +222,7 @@ async def test_a_row_of_the_rollup_that_nothing_was_used_for_is_emptied(
     assert after == before
 
 
+@pytest.mark.slow
 async def test_a_shifted_meter_is_named_repaired_with_a_reason_and_can_drift_again(
     process: Process, books: Books, tenant_id: UUID
 ) -> None:
@@ -250,6 +256,7 @@ async def test_a_shifted_meter_is_named_repaired_with_a_reason_and_can_drift_aga
     assert await audited(books, tenant_id) == ["usage.repair_meters"] * 2
 
 
+@pytest.mark.slow
 async def test_repairs_while_settlements_run_end_exact(
     process: Process, start: Callable[..., Awaitable[Process]], books: Books, accounts: list[Account], tenant_id: UUID
 ) -> None:
@@ -279,6 +286,7 @@ async def test_repairs_while_settlements_run_end_exact(
     assert sorted(await audited(books, tenant_id)) == ["usage.repair_meters"] * 4 + ["usage.repair_rollup"] * 4
 
 
+@pytest.mark.slow
 async def test_a_settlement_that_commits_while_the_rollup_is_repaired_is_not_lost(
     process: Process, books: Books, accounts: list[Account], tenant_id: UUID
 ) -> None:

@@ -45,6 +45,7 @@ async def tenant_id(process: Process, accounts: list[Account]) -> UUID:
     return accounts[0].tenant_id
 
 
+@pytest.mark.slow
 async def test_what_happens_between_the_two_readings_is_no_drift(
     process: Process, accounts: list[Account], tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +84,7 @@ async def held(process: Process, accounts: list[Account], tenant_id: UUID) -> As
     await process.settle(grant, Usage())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("whose", "window", "count"),
     [("the tenant", "d", 2), ("the tenant", "p", 11), ("the user", "d", 12), ("the user", "p", 7)],
@@ -139,6 +141,7 @@ async def test_a_hold_that_is_lost_is_named(process: Process, held: Grant) -> No
     assert {subject["of"] for subject in subjects} == {"the tenant"}
 
 
+@pytest.mark.slow
 async def test_the_hold_of_a_settled_request_is_a_drift_unless_it_is_kept(
     process: Process, books: Books, held: Grant
 ) -> None:
@@ -175,6 +178,7 @@ async def test_a_hold_that_has_lapsed_waits_for_the_next_request_and_is_no_drift
     assert found(await check(process, request.tenant_id)) == {}
 
 
+@pytest.mark.slow
 async def test_what_redis_says_does_not_matter_while_postgres_admits(
     process: Process, books: Books, tenant_id: UUID
 ) -> None:

@@ -172,6 +172,7 @@ async def test_a_credit_in_a_month_that_went_still_adds_up(old: Books, pool: Con
     assert before - after == {"output_tokens": 5}
 
 
+@pytest.mark.slow
 async def test_entries_of_tagged_requests_of_a_month_that_went_still_add_up(
     old: Books, pool: Connections, account: Account
 ) -> None:
@@ -218,6 +219,7 @@ async def test_the_sums_of_short_lived_tokens_go_with_the_rows(old: Books, pool:
     assert await drifts(pool, account) == {}
 
 
+@pytest.mark.slow
 async def test_a_drift_in_a_month_that_went_is_still_found(old: Books, pool: Connections, account: Account) -> None:
     await detach_old_months(pool, keep_months=2, drop=True)
     assert await drifts(pool, account) == {}
@@ -269,6 +271,7 @@ async def test_a_month_that_is_needed_stays_and_those_after_it(
     assert "rollup" not in await drifts(pool, account)
 
 
+@pytest.mark.slow
 async def test_a_busy_table_is_left_for_later(old: Books, pool: Connections, account: Account) -> None:
     async with old.connection() as connection, connection.transaction():
         await connection.execute("LOCK TABLE usage_requests IN ROW EXCLUSIVE MODE")

@@ -32,6 +32,7 @@ async def filled(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     await database.close()
 
 
+@pytest.mark.slow
 async def test_no_page_reads_much_whatever_is_asked_for_and_all_pages_are_the_whole_list(filled: Database) -> None:
     costs = {}
     for name, read in lists().items():
@@ -51,6 +52,7 @@ async def test_no_page_reads_much_whatever_is_asked_for_and_all_pages_are_the_wh
             assert found == list((await rows.exec_driver_sql(query)).scalars())
 
 
+@pytest.mark.slow
 async def test_a_page_that_finds_little_says_where_to_go_on(filled: Database) -> None:
     async with filled.session() as session:
         first = await list_requests(session, RequestFilter(model=OLD_MODEL), limit=50)

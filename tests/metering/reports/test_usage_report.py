@@ -134,6 +134,7 @@ def price(row: Row, plan: str | None) -> int:
     return 0
 
 
+@pytest.mark.slow
 async def test_any_report_is_what_the_rows_add_up_to(report_books: Books, rows: list[Row]) -> None:
     dice = random.Random(5)
     plans = {row["id"]: row["plan_code"] for row in await report_books.fetch("SELECT id, plan_code FROM tenants")}
@@ -226,6 +227,7 @@ async def tagged(report_books: Books, rows: list[Row]) -> list[Row]:
     return made
 
 
+@pytest.mark.slow
 async def test_a_report_by_a_tag_adds_up_to_the_rows(report_books: Books, tagged: list[Row]) -> None:
     dice = random.Random(7)
     plans = {row["id"]: row["plan_code"] for row in await report_books.fetch("SELECT id, plan_code FROM tenants")}
@@ -250,6 +252,7 @@ async def test_a_report_by_a_tag_adds_up_to_the_rows(report_books: Books, tagged
         assert table == sums, wanted
 
 
+@pytest.mark.slow
 async def test_without_a_tag_nothing_is_left_where_all_requests_have_it(report_books: Books, tagged: list[Row]) -> None:
     span = (FIRST, FIRST + timedelta(days=DAYS))
     async with report_books.database.session() as session:

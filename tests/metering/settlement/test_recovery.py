@@ -88,6 +88,7 @@ async def test_the_characters_per_token_of_the_model_are_what_was_measured(start
     assert row["cost_nano_usd"] == price.cost_nano_usd(replace(INPUT, output_tokens=75)) != 0
 
 
+@pytest.mark.slow
 async def test_recovered_by_many_at_once_is_recovered_once(start: Start, books: Books) -> None:
     dead, *alive = [await start() for _ in range(4)]
     account = await books.account()
@@ -127,6 +128,7 @@ async def test_a_beat_under_way_is_waited_for(start: Start, books: Books) -> Non
     assert (await row_of(books, grant))["state"] == "open"
 
 
+@pytest.mark.slow
 async def test_a_process_without_a_row_is_dead_too(start: Start, books: Books) -> None:
     dead, alive = await start(), await start()
     grant, _ = await stream(dead, await books.account(), chars=40)
@@ -246,6 +248,7 @@ async def test_nobody_is_dead_right_after_postgres_was_away(
         await observer.stop()
 
 
+@pytest.mark.slow
 async def test_who_cannot_be_recovered_keeps_nobody_else(start: Start, books: Books) -> None:
     """An unreadable heartbeat, an unknown price, text that Postgres refuses: logged, without effect on others."""
     garbled, unpriced, odd, alive = [await start() for _ in range(4)]

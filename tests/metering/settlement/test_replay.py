@@ -60,6 +60,7 @@ def rewrite(path: Path, change: Callable[[bytes], bytes]) -> bytes:
     return content
 
 
+@pytest.mark.slow
 async def test_postgres_stops_and_comes_back(server: Postgres, redis_url: str, tmp_path: Path) -> None:
     books = Books(server.url)
     account = await books.account()
@@ -90,6 +91,7 @@ async def test_postgres_stops_and_comes_back(server: Postgres, redis_url: str, t
     await books.close()
 
 
+@pytest.mark.slow
 async def test_another_process_replays_what_a_dead_one_left(
     ours: Process, line: Line, start: Start, books: Books, tmp_path: Path
 ) -> None:
@@ -118,6 +120,7 @@ async def test_another_process_replays_what_a_dead_one_left(
     assert (await agree(books, account), len(ours.running)) == (after, 0)
 
 
+@pytest.mark.slow
 async def test_two_read_the_same_settlements(ours: Process, line: Line, start: Start, books: Books) -> None:
     """Concurrent, from several processes, in any order: it is counted once."""
     account = await books.account()

@@ -83,6 +83,7 @@ async def test_values_past_the_bound_are_other_and_the_day_is_marked(start: Star
     assert {row["value"] for row in values} == {*sums, ""}
 
 
+@pytest.mark.slow
 async def test_values_whose_lock_is_taken_keep_no_other_tenant_waiting(process: Process, books: Books) -> None:
     stuck, other = [await books.account() for _ in range(2)]
     for account in (stuck, other):

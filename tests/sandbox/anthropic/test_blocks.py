@@ -127,6 +127,7 @@ async def test_what_nobody_knows(bench: Bench) -> None:
 # ------------------------------------------------------------------------------------------------ bytes
 
 
+@pytest.mark.slow
 @given(body=st.binary(max_size=300), splits=st.lists(st.integers(1, 40), max_size=6))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_raw_body_is_sent_as_it_is(url: str, body: bytes, splits: list[int]) -> None:

@@ -55,6 +55,7 @@ def test_a_subscription_of_yesterday_still_exists(tmp_path: Path) -> None:
         assert bench.events(sub["id"])[3:] == ["pending", "charged", "activated"]
 
 
+@pytest.mark.slow
 def test_a_kill_loses_a_second_at_most(tmp_path: Path) -> None:
     state = tmp_path / "state"
     with Razorpay(state_file=state) as first:
@@ -111,6 +112,7 @@ def test_the_state_never_lies_in_the_future(tmp_path: Path) -> None:
         assert int(clock.read_text()) == int(ahead_s * 1000)
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read_is_kept(tmp_path: Path) -> None:
     state = tmp_path / "state"
     for contents in ("not json", json.dumps({"books": {}})):

@@ -46,6 +46,7 @@ def bodies(draw: st.DrawFn) -> bytes:
     return written(draw, draw(st.permutations([*fields.items(), *more.items()])))
 
 
+@pytest.mark.slow
 @given(raw=bodies(), max_tokens=st.integers(0, 10_000_000))
 def test_only_two_values_change(raw: bytes, max_tokens: int) -> None:
     body = read_body(raw)
@@ -64,6 +65,7 @@ def test_only_two_values_change(raw: bytes, max_tokens: int) -> None:
     assert sum(map(len, kept)) == len(raw) - replaced
 
 
+@pytest.mark.slow
 @given(raw=bodies(), names=st.sets(st.sampled_from(["model", "messages", "stream"])))
 def test_some_of_the_fields(raw: bytes, names: set[str]) -> None:
     names.add("model")
@@ -73,6 +75,7 @@ def test_some_of_the_fields(raw: bytes, names: set[str]) -> None:
     assert all(part.obj is raw for part in parts if isinstance(part, memoryview)), "nothing was copied"
 
 
+@pytest.mark.slow
 @given(raw=bodies(), again=st.sampled_from(["model", "max_tokens", "messages", "stream"]), value=_values)
 def test_a_field_that_is_given_twice(raw: bytes, again: str, value: object) -> None:
     fields = json.loads(raw)

@@ -83,6 +83,7 @@ async def test_a_document_is_held_by_its_count_where_the_window_does_not_fit(api
     assert await held(api, account) == bound_of_count(5_000)
 
 
+@pytest.mark.slow
 async def test_a_document_is_not_counted_where_the_window_fits(api: Api, provider: Provider) -> None:
     Streaming(provider, (200, {"input_tokens": 5_000}))
     account = await api.books.account()
@@ -178,6 +179,7 @@ async def test_a_whole_answer_holds_no_memory_of_bodies_once_it_has_begun(
     assert await asked == 200
 
 
+@pytest.mark.slow
 async def test_the_prompt_is_not_kept_while_its_answer_streams(api: Api, provider: Provider) -> None:
     account = await api.books.account()
     stalled = Streaming(provider, (529, {}))

@@ -175,6 +175,7 @@ def streams(draw: st.DrawFn) -> bytes:
     return b"".join([*out, STOP]).replace(b"\n", newline)
 
 
+@pytest.mark.slow
 @given(streams(), st.lists(st.integers(0, 2000), max_size=12))
 def test_a_stream_comes_out_byte_for_byte(stream: bytes, cuts: list[int]) -> None:
     codec, out, ends = StreamCodec(), b"", 0

@@ -65,6 +65,7 @@ async def test_a_compressed_body(api: Api, provider: Provider) -> None:
     assert wrong.json()["error"]["details"] == {"error_code": "request_body_encoding_unsupported"}
 
 
+@pytest.mark.slow
 async def test_36_at_once(api: Api, provider: Provider) -> None:
     account = await api.books.account()
     running = most = 0
@@ -187,6 +188,7 @@ class TestRate:
     def settings(self, settings: Settings) -> Settings:
         return settings.model_copy(update={"messages_counts_per_minute": 6})
 
+    @pytest.mark.slow
     async def test_it_is_bounded(self, api: Api) -> None:
         account, other = await api.books.account(), await api.books.account()
         answers = [await count(api, account) for _ in range(11)]

@@ -75,6 +75,7 @@ async def test_what_is_not_gzip(body: bytes) -> None:
     assert (refused.value.status, refused.value.error_code) == (400, "request_body_encoding_invalid")
 
 
+@pytest.mark.slow
 async def test_the_largest_body() -> None:
     assert await decoded(gzip.compress(TEXT), max_bytes=len(TEXT)) == TEXT
     with pytest.raises(BadEncoding) as refused:

@@ -121,6 +121,7 @@ async def test_without_the_provider_there_are_names(api: Api, provider: Provider
     assert len(provider.requests) == 1, "not asked again at once"
 
 
+@pytest.mark.slow
 async def test_a_provider_that_says_nothing_is_not_waited_for(api: Api, provider: Provider) -> None:
     async def hang(_: Request) -> tuple[int, Any]:
         await asyncio.sleep(60)

@@ -78,6 +78,7 @@ async def test_a_request_that_is_refused(
     assert not sent(provider)
 
 
+@pytest.mark.slow
 async def test_a_caller_who_is_refused(api: Api, provider: Provider) -> None:
     reader = await api.books.account(scopes=[Scope.USAGE_READ])
     small = await api.books.account(models=["claude-haiku-4-5"])

@@ -299,6 +299,7 @@ async def test_a_half_closed_connection_is_lost() -> None:
         assert made.connections == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piped", [True, False])
 async def test_an_answer_that_nobody_takes_is_not_read_and_then_comes_whole(*, piped: bool) -> None:
     sent = 0
@@ -354,6 +355,7 @@ def served_with(certificate: Path) -> ssl.SSLContext:
     return context
 
 
+@pytest.mark.slow
 async def test_tls(certificate: Path) -> None:
     def trusting() -> ssl.SSLContext:
         return ssl.create_default_context(cafile=certificate)

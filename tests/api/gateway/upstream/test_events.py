@@ -112,6 +112,7 @@ def frame(name: str, data: str | bytes) -> bytes:
     return f"event: {name}\ndata: ".encode() + (data if isinstance(data, bytes) else data.encode()) + b"\n\n"
 
 
+@pytest.mark.slow
 @given(streams(), st.data())
 def test_the_cut_does_not_matter(stream: tuple[list[bytes], list[Event]], data: st.DataObject) -> None:
     frames, events = stream
@@ -124,6 +125,7 @@ def test_the_cut_does_not_matter(stream: tuple[list[bytes], list[Event]], data: 
     assert read(body[i:j] for i, j in zip([0, *borders], [*borders, len(body)], strict=True)) == events
 
 
+@pytest.mark.slow
 @given(streams(), st.data())
 def test_damage_is_a_bad_stream_and_nothing_else(stream: tuple[list[bytes], list[Event]], data: st.DataObject) -> None:
     body = b"".join(stream[0])
