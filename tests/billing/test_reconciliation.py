@@ -65,6 +65,7 @@ async def test_an_authorisation_that_nobody_told_of(signup: Signup) -> None:
     await _is_clean_again(signup)
 
 
+@pytest.mark.slow
 async def test_cycles_that_nobody_told_of(signup: Signup) -> None:
     row = await signup.subscribed()
     await signup.advance(days=50)
@@ -79,6 +80,7 @@ async def test_cycles_that_nobody_told_of(signup: Signup) -> None:
     await _is_clean_again(signup)
 
 
+@pytest.mark.slow
 async def test_a_paid_link_that_nobody_told_of(signup: Signup) -> None:
     charge = await _link(signup)
     assert charge.razorpay_id
@@ -116,6 +118,7 @@ async def test_a_link_paid_after_it_was_thought_gone(signup: Signup) -> None:
     await _is_clean_again(signup)
 
 
+@pytest.mark.slow
 async def test_a_refund_from_the_dashboard(signup: Signup) -> None:
     await signup.subscribed()
     (payment,) = await signup.payments()

@@ -331,6 +331,7 @@ def test_example_client_works_from_another_origin(
     assert [line for line in watch.console if "favicon" not in line and "404" not in line] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("message", "key", "end"), [
     ("shred", "", HARD_TEXT),
     ("hello", "nk_test_wrong", "\n[401 Unauthorized: The key is not known.]"),

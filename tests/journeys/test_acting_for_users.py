@@ -92,6 +92,7 @@ async def test_what_is_refused_before_anything_is_stored(http: httpx2.AsyncClien
         assert await books.fetch("SELECT FROM usage_requests WHERE tenant_id = $1", account.tenant_id) == []
 
 
+@pytest.mark.slow
 async def test_an_invalid_body_makes_no_user(http: httpx2.AsyncClient, books: Books) -> None:
     backend = await books.account(scopes=BACKEND)
     assert (await ask(http, naming(backend, "ada"), message=" ")).status_code == 422

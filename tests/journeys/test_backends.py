@@ -109,6 +109,7 @@ async def rows_of(books: Books, account: Account) -> list[tuple[str, str]]:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 @every_framework
 async def test_a_backend_passes_the_answer_on(framework: str, api: Api, books: Books, tmp_path: Path) -> None:
     account = await books.account(scopes=[Scope.CHAT_AS_USER])
@@ -147,6 +148,7 @@ async def test_a_page_asks_with_a_token(framework: str, api: Api, books: Books, 
     assert await rows_of(books, account) == [(USER, "completed")]
 
 
+@pytest.mark.slow
 @every_framework
 async def test_a_page_asks_with_the_products_jwt(framework: str, api: Api, books: Books, tmp_path: Path) -> None:
     account = await books.account(scopes=[Scope.TENANT_ADMIN, Scope.CHAT, Scope.USAGE_READ, Scope.CHAT_AS_USER])

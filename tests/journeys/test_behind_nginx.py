@@ -258,6 +258,7 @@ async def test_http_2_is_offered_over_tls(fronts: dict[str, Front]) -> None:
     assert chosen == "h2"
 
 
+@pytest.mark.slow
 async def test_a_websocket_goes_through(front: Front, books: Books) -> None:
     account = await books.account()
     url = f"{front.url.replace('http', 'ws')}/chat"

@@ -311,6 +311,7 @@ async def test_a_stop_closes_idle_connections_and_lets_answers_end(start_api: Ca
     assert row["outcome"] == "completed"
 
 
+@pytest.mark.slow
 async def test_connections_count_towards_the_limit_until_they_end(start_api: Callable[..., Api], books: Books) -> None:
     api = start_api(CLIENT_MAX_CONNECTIONS="3")
     account = await books.account()

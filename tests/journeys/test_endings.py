@@ -227,6 +227,7 @@ def billed(entry: dict[str, Any], is_billed: bool | None) -> list[int]:  # noqa:
     return [entry[name] for name in LEDGER_FIELDS] if is_billed else [0] * 5
 
 
+@pytest.mark.slow
 @all_forms
 async def test_our_own_stop(start_api: Callable[..., Api], books: Books, simulator: Simulator, form: Form) -> None:
     api = start_api(SHUTDOWN_DRAIN_S="0", SHUTDOWN_GRACE_S="0")

@@ -244,6 +244,7 @@ async def test_the_body_goes_on_as_it_came(api: Api, books: Books, simulator: Si
     assert account.key not in str(received["headers"])
 
 
+@pytest.mark.slow
 async def test_fifty_at_once_are_booked_exactly(api: Api, books: Books, simulator: Simulator, ref: str) -> None:
     account = await books.account()
     async with sdk(api, account) as client:

@@ -159,6 +159,7 @@ async def test_a_pipeline_is_answered_in_order(api: Api, books: Books) -> None:
     await caller.close()
 
 
+@pytest.mark.slow
 @every_form
 async def test_a_pipelining_client_that_leaves_is_noticed(
     api: Api, books: Books, simulator: Simulator, form: Form

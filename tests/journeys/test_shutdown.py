@@ -222,6 +222,7 @@ async def stuck(books: Books, simulator: Simulator, account: Account) -> None:
     assert [row["state"] for row in await books.requests(account)] == ["open"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second", "when"), [("TERM", "INT", "drain"), ("INT", "TERM", "grace")])
 async def test_a_second_signal_hurries(
     start_api: Callable[..., Api], books: Books, dial: Dial, first: str, second: str, when: str

@@ -258,6 +258,7 @@ async def test_another_site_changes_nothing(api: Api, sign_in: SignIn) -> None:
     assert await api.audit(admin.tenant_id) == []
 
 
+@pytest.mark.slow
 async def test_an_operator_sees_its_own_tenant_and_no_other(api: Api, setup: OperatorSetup, sign_in: SignIn) -> None:
     tenant_id = await setup.tenant_with_usage(7)
     await setup.close()

@@ -27,6 +27,7 @@ async def browser(admin: Account, sign_in: SignIn) -> httpx2.AsyncClient:
     return await sign_in(admin)
 
 
+@pytest.mark.slow
 async def test_a_user_and_its_key_from_first_to_last(api: Api, browser: httpx2.AsyncClient) -> None:
     made = await browser.post("/account/keys", data={"external_id": "user-4711"})
     assert made.status_code == 303
@@ -58,6 +59,7 @@ async def test_a_user_and_its_key_from_first_to_last(api: Api, browser: httpx2.A
     assert "Ended keys (1)" in (await browser.get(page)).text
 
 
+@pytest.mark.slow
 async def test_nobody_climbs_by_a_form(api: Api, admin: Account, browser: httpx2.AsyncClient, sign_in: SignIn) -> None:
     operator = await api.platform_admin()
     for visitor, user_id in ((browser, admin.user_id), (await sign_in(operator), operator.user_id)):
@@ -122,6 +124,7 @@ async def test_ones_own_key_rotated_at_once(api: Api, admin: Account, browser: h
     assert (await api.http.get("/v1/billing/plans", headers={"x-api-key": successor})).status_code == 200
 
 
+@pytest.mark.slow
 async def test_limits_in_a_form(admin: Account, browser: httpx2.AsyncClient) -> None:
     page = f"/account/keys/{admin.user_id}/limits"
     typed = {"requests-minute": "60", "tokens-day": "2,00,000", "spend-period": "$12.5", "concurrency": "4"}
@@ -152,6 +155,7 @@ async def test_a_cookie_that_names_an_unknown_form_is_shown_above(admin: Account
     assert (shown.status_code, "Of another version." in shown.text) == (200, True)
 
 
+@pytest.mark.slow
 async def test_an_endpoint_and_its_secret(api: Api, admin: Account, browser: httpx2.AsyncClient) -> None:
     for wrong in ("", "ftp://a.example/", "https://u:p@a.example/", "javascript:alert(1)", "https://a.example/#x"):
         refused = await submit(browser, "/account/alerts/endpoint", {"url": wrong})

@@ -130,6 +130,7 @@ async def test_an_invitation_ends_with_whoever_made_it(provider: AtProvider) -> 
             assert (await provider.callback(browser, email, invitation=token)).status_code == 403
 
 
+@pytest.mark.slow
 async def test_an_invitation_of_a_disabled_owner_makes_no_member(provider: AtProvider) -> None:
     owner, email = await provider.member(), new_email()
     async with signed_in(provider, owner) as at_owner:
@@ -162,6 +163,7 @@ async def test_who_is_removed_is_out_at_once(provider: AtProvider) -> None:
             assert (await provider.callback(browser, admin.email, invitation=token)).status_code == 200, "once more"
 
 
+@pytest.mark.slow
 async def test_a_role_applies_to_running_sessions(provider: AtProvider) -> None:
     owner = await provider.member()
     viewer = await provider.member(Role.VIEWER, tenant_id=owner.tenant_id)
@@ -217,6 +219,7 @@ async def test_an_account_keeps_an_owner(provider: AtProvider) -> None:
         assert len(rows) == 1, "two owners who remove each other at once"
 
 
+@pytest.mark.slow
 async def test_whoever_leaves_is_signed_out(provider: AtProvider) -> None:
     owner = await provider.member()
     other = await provider.member(tenant_id=owner.tenant_id)

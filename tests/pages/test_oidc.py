@@ -76,6 +76,7 @@ async def test_strangers_are_told_what_to_do(provider: AtProvider) -> None:
         assert dict(browser.cookies) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claims", [{"email_verified": False}, {"email_verified": None}, {"email": "ada"}, {"sub": ""}])
 async def test_only_a_verified_address_names_somebody(provider: AtProvider, claims: dict[str, Any]) -> None:
     ada = await provider.member()
@@ -200,6 +201,7 @@ async def test_keys_that_were_rotated(provider: AtProvider, monkeypatch: pytest.
         assert (await provider.callback(browser, ada.email)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_an_answer_is_good_once_and_in_one_browser(provider: AtProvider) -> None:
     ada = await provider.member()
     async with provider.browser() as browser, provider.browser() as other:

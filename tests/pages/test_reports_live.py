@@ -111,6 +111,7 @@ async def test_everybody_shares_one_read_a_second_while_somebody_looks(monkeypat
     assert len(asked) == reads, "nobody looks"
 
 
+@pytest.mark.slow
 async def test_the_stream_ends_with_the_session(api: Api, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "RECHECK_S", 0)
     monkeypatch.setattr(live, "EVERY_S", 0.05)

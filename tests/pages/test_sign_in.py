@@ -180,6 +180,7 @@ async def test_a_wrong_key_is_said_and_not_echoed(api: Api, key: str) -> None:
         assert (again.status_code, "not accepted" in again.text) == (200, False), "a reload sends no key again"
 
 
+@pytest.mark.slow
 async def test_wrong_keys_slow_their_address_down(api: Api, account: Account) -> None:
     wrong = {"key": account.key[:-1] + ("0" if account.key[-1] != "0" else "1")}
     address, other = f"2001:db8:{uuid4().hex[:4]}:1::1", f"2001:db8:{uuid4().hex[:4]}:1::1"

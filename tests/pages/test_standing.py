@@ -66,6 +66,7 @@ async def test_a_user_is_told_to_ask_an_admin(api: Api, late: UUID, sign_in: Sig
     assert (await browser.get("/v1/billing/status")).status_code == 403
 
 
+@pytest.mark.slow
 async def test_a_paid_account_has_no_banner(api: Api, setup: OperatorSetup, late: UUID, sign_in: SignIn) -> None:
     (bill,) = await setup.bills(late)
     await setup.pay(bill)

@@ -448,6 +448,7 @@ async def test_http_errors(
     assert (served["input_tokens"], served["output_tokens"]) == (0, 0)
 
 
+@pytest.mark.slow
 async def test_failing_some_times(url: str, http: httpx2.AsyncClient) -> None:
     ref, prompt = order(status=529, fail_times=2, retry_after=0, words=3)
     async with anthropic.AsyncAnthropic(base_url=url, api_key=KEY, max_retries=2) as claude:

@@ -45,6 +45,7 @@ def leave_orphan(home: Path) -> psutil.Process:
     return orphan
 
 
+@pytest.mark.slow
 async def test_it_answers_at_its_url_with_its_settings(private_postgres: Make) -> None:
     server = private_postgres(max_connections="17")
 
@@ -169,6 +170,7 @@ def test_root_gives_away_the_data_and_no_more(private_postgres: Make) -> None:
     assert (server.home / "password").stat().st_uid == 0
 
 
+@pytest.mark.slow
 @as_root
 def test_under_a_closed_folder_it_gets_one_capability_and_no_mode_changes(tmp_path: Path) -> None:
     closed = tmp_path / "closed"

@@ -223,6 +223,7 @@ def test_the_help_lists_every_command_without_its_module(naka: Naka) -> None:
     assert "Did you mean 'tenant'" in naka.run("tenan").stderr
 
 
+@pytest.mark.slow
 def test_as_a_process_it_says_one_line(naka: Naka) -> None:
     with naka.start("tenant", "show", "none") as process:
         assert process.communicate(timeout=60) == ("", "naka: no such tenant\n")

@@ -176,6 +176,7 @@ async def test_a_role_that_owns_the_schema_and_a_privilege_too_many_are_warnings
     assert (await found(given))["database role"][0] is Verdict.OK
 
 
+@pytest.mark.slow
 async def test_no_secret_is_said(given: dict[str, Any]) -> None:
     port = free_port()
     said = await found(

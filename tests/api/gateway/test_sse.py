@@ -27,6 +27,7 @@ def framed(pieces: list[str]) -> bytes:
     return b"".join(map(framer.frame, pieces)) + framer.rest()
 
 
+@pytest.mark.slow
 @given(st.lists(TEXTS, max_size=12))
 @example(["a\r", "\nb"])
 @example(["\r", "\r", "\n"])

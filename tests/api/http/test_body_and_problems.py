@@ -101,6 +101,7 @@ async def test_a_request_without_any_body(api: Api, account: Account) -> None:
     send(api, bare).is_problem(422, "invalid_request")
 
 
+@pytest.mark.slow
 async def test_a_model_that_has_no_price(api: Api, account: Account) -> None:
     send(api, post(account, b'{"message": "hi", "model": "gpt-4"}')).is_problem(422, "unknown_model")
 

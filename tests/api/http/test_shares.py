@@ -92,6 +92,7 @@ def test_a_body_that_grows_has_the_room_of_one_that_was_declared() -> None:
     room.take("a", 1)
 
 
+@pytest.mark.slow
 async def test_a_full_share_of_the_upstream_answers_before_a_hold_is_taken(api: Api) -> None:
     greedy, modest = [await api.books.account(tenant_limits=LimitSet()) for _ in range(2)]
     pool = api.app.state.runtime.pools.upstream
@@ -205,6 +206,7 @@ async def test_live_views_are_shared_and_a_refusal_has_a_status(api: Api) -> Non
         assert pool.held_by(modest.tenant_id) == 0, "nobody read it"
 
 
+@pytest.mark.slow
 async def test_a_key_has_a_rate_and_another_key_its_own(api: Api) -> None:
     busy = await api.tenant_admin()
     other = await admin_of(api, busy)

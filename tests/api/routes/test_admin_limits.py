@@ -38,6 +38,7 @@ async def test_a_users_limits_are_replaced_and_hold(api: Api) -> None:
     assert await api.audit(admin.tenant_id) == ["limits.replace", "limits.replace"]
 
 
+@pytest.mark.slow
 async def test_a_plans_limits_hold_where_none_are_set(api: Api) -> None:
     operator, admin = await api.platform_admin(), await api.tenant_admin()
     plan = {"code": "team", "name": "Team", "user": SET, "tenant": {"limits": [], "concurrency": 9}}

@@ -51,6 +51,7 @@ async def asked(api: Api, account: Account, at: datetime, state: str = "settled"
     return request_id
 
 
+@pytest.mark.slow
 async def test_requests_are_listed_and_filtered(api: Api) -> None:
     admin = await api.tenant_admin()
     other = await api.books.account(tenant_id=admin.tenant_id)
@@ -190,6 +191,7 @@ async def test_a_bad_report_is_refused(api: Api, query: dict[str, str]) -> None:
     await api.call(await api.tenant_admin(), "GET", "/reports/usage", params=query, expect=422)
 
 
+@pytest.mark.slow
 async def test_a_report_that_nobody_reads_on_gives_its_connection_back(api: Api) -> None:
     admin = await api.tenant_admin()
     await api.books.fetch(

@@ -1,5 +1,7 @@
 """A tenant's alerts over HTTP: the endpoint and its secret, shown once; the log; the test message."""
 
+import pytest
+
 from core.tenancy.principal import Scope
 from tests.api.conftest import Api
 from tests.harness import Account
@@ -11,6 +13,7 @@ async def call(api: Api, account: Account, method: str, path: str, **body: str) 
     return answer.status_code, answer.json() if answer.content else {}
 
 
+@pytest.mark.slow
 async def test_an_endpoint_from_first_to_last(api: Api) -> None:
     admin = await api.tenant_admin()
     assert (await call(api, admin, "GET", "/endpoint"))[0] == 404

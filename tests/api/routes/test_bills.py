@@ -162,6 +162,7 @@ async def test_pages_of_bills(api: Api, setup: OperatorSetup) -> None:
     assert len({item["id"] for item in first["items"] + second["items"]}) == 3
 
 
+@pytest.mark.slow
 async def test_the_command_line(setup: OperatorSetup, database_url: str, redis_url: str, tmp_path: Path) -> None:
     tenant_id = await billed(setup, 30_000, is_closed=False)
     program = Naka(tmp_path, {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)})

@@ -35,6 +35,7 @@ async def open_bill(setup: OperatorSetup) -> Bill:
     return bill
 
 
+@pytest.mark.slow
 async def test_balances_and_a_month_of_entries(api: Api, setup: OperatorSetup) -> None:
     operator, bill = await api.platform_admin(), await open_bill(setup)
     await setup.pay(bill)

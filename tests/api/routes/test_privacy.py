@@ -109,6 +109,7 @@ async def test_erasing_takes_the_person_and_leaves_the_books(api: Api) -> None:
     assert ADDRESS in kept.text
 
 
+@pytest.mark.slow
 async def test_tags_of_an_erased_users_requests_go_but_for_those_that_are_added_up(api: Api) -> None:
     admin = await api.tenant_admin()
     (user, _), (other, _) = await person(api, admin), await person(api, await api.tenant_admin())

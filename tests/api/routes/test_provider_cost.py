@@ -70,6 +70,7 @@ async def test_csv_keeps_the_column_and_leaves_it_empty(api: Api) -> None:
         assert row["requests"] == "1"
 
 
+@pytest.mark.slow
 async def test_a_budget_is_a_percentage(api: Api) -> None:
     account = await api.books.account(limits=BUDGET)
     spend, tokens = (await read(api, account, "/v1/limits"))["windows"]

@@ -486,6 +486,7 @@ def test_the_same_facts_give_the_same_timeline_and_later_ones_only_its_rest(
         assert all(one in afterwards.planned for one in found.planned if one.starts_ms <= moment < one.ends_ms)
 
 
+@pytest.mark.slow
 @given(subscriptions(), OWN, DAYS, DAYS)
 def test_a_debt_ends_in_a_refusal_or_in_the_own_plan(
     facts: Sequence[SubscriptionFacts], own: PlanFacts | None, due_ms: int, now_ms: int

@@ -68,6 +68,7 @@ async def test_a_credit_takes_from_the_newest_bill_first_and_no_more_than_it_has
     assert (second.state, second.credited_paise) == ("credited", second.total_paise)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paise", [305, 306])  # whose tax is rounded down, and up
 async def test_a_bill_that_is_credited_in_parts_gets_its_very_tax_back(setup: OperatorSetup, paise: int) -> None:
     rate = RUPEE_A_TOKEN * paise // 100

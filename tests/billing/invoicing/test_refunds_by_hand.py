@@ -83,6 +83,7 @@ async def user(context: BillingContext, setup: OperatorSetup, razorpay: Razorpay
     return user
 
 
+@pytest.mark.slow
 async def test_refunded_usage_gets_its_note_and_is_not_billed_again(user: BilledTenant, setup: OperatorSetup) -> None:
     await refund(user, 82_600)
     bill, note = await setup.bills(user.tenant_id)

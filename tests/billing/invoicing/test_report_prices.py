@@ -4,6 +4,8 @@ import json
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
+import pytest
+
 from billing.invoicing.report_prices import billed_by_tenant, paise_of, period_rates
 from core.clock import now_ms, to_datetime
 from metering.reports.usage_report import RATED, UsageReport
@@ -37,6 +39,7 @@ async def test_usage_is_worth_what_the_terms_of_its_period_say(setup: OperatorSe
             assert paise_of(int(row[RATED])) == 100_700 + 600, "a rupee a token, then two; of an unknown period, none"
 
 
+@pytest.mark.slow
 async def test_what_was_billed_is_final_bills_less_their_credit_notes(setup: OperatorSetup) -> None:
     tenant_id, other = await setup.tenant_with_usage(7), await setup.tenant_with_usage(11)
     await setup.close()

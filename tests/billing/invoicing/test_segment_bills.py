@@ -59,6 +59,7 @@ async def test_late_usage_of_an_earlier_segment_prices_the_later_ones_again(setu
     assert await setup.close() == 0
 
 
+@pytest.mark.slow
 async def test_a_credit_reprices_its_segment_and_gives_the_allowance_to_the_next(setup: OperatorSetup) -> None:
     tenant_id = await cut(setup, (PERIOD, TERMS, 1_100), (SECOND, DEARER, 1_050))
     await setup.close()

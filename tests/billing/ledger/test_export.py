@@ -3,6 +3,7 @@
 from contextlib import AbstractAsyncContextManager
 from xml.etree import ElementTree as ET
 
+import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing.ledger import export
@@ -50,6 +51,7 @@ async def test_a_month_is_exported_line_by_line(setup: OperatorSetup) -> None:
     assert vouchers[0].findtext(".//LEDGERNAME", "").startswith("Receivables: t")
 
 
+@pytest.mark.slow
 async def test_pages_of_entries_leave_none_out(setup: OperatorSetup) -> None:
     for tenant_id in await setup.tenants(7):
         await setup.period(tenant_id)

@@ -228,6 +228,7 @@ async def test_one_debit_at_a_time(tenant: MandatedTenant) -> None:
     assert tenant.net_collected() == PAISE + 20_000
 
 
+@pytest.mark.slow
 async def test_a_credit_note_while_the_debit_is_announced_is_refunded(tenant: MandatedTenant) -> None:
     bill_id = await tenant.bill()
     await tenant.work()
@@ -255,6 +256,7 @@ async def test_a_mandate_replaced_while_it_is_debited_ends_afterwards(tenant: Ma
     assert [one["method"] for one in tenant.tokens("confirmed")] == ["card"]
 
 
+@pytest.mark.slow
 async def test_a_debit_without_an_outcome_is_reported(tenant: MandatedTenant) -> None:
     bill_id = await tenant.bill()
     await tenant.work()

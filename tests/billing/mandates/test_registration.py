@@ -126,6 +126,7 @@ async def test_an_expired_or_refused_wish_is_void(tenant: MandatedTenant) -> Non
     assert (refused.state, "not enabled" in str(refused.error)) == ("void", True)
 
 
+@pytest.mark.slow
 async def test_a_slow_refusal_of_our_key_does_not_open_another_calls_claim(tenant: MandatedTenant) -> None:
     """Two calls are under way: the first, refused late, would let a third one make a second registration."""
     tenant.razorpay.fault(

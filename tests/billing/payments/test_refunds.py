@@ -143,6 +143,7 @@ async def test_a_payment_that_is_not_ours_is_left_alone(tenant: BilledTenant) ->
     assert not await refresh_refunds(tenant.context, "pay_ABCDEFGHIJKLMN")
 
 
+@pytest.mark.slow
 async def test_a_dispute_is_kept_and_told_in_any_order(tenant: BilledTenant) -> None:
     payment = await paid(tenant)
     opened = tenant.razorpay.dispute(payment.razorpay_id)

@@ -81,6 +81,7 @@ async def test_credit_expires_after_the_usage_that_it_covers_was_billed(prepaid:
     assert await prepaid.balance() == (48_000, 48_000)
 
 
+@pytest.mark.slow
 async def test_unused_money_is_refunded_with_its_tax(prepaid: PrepaidTenant) -> None:
     voucher = await prepaid.funded(100_000)
     await give_credit(prepaid.context, ACTOR, prepaid.tenant_id, 5_000, reason="welcome")
@@ -106,6 +107,7 @@ async def test_unused_money_is_refunded_with_its_tax(prepaid: PrepaidTenant) -> 
     await proved(prepaid.context)
 
 
+@pytest.mark.slow
 async def test_a_low_balance_alerts_once_until_something_is_added(prepaid: PrepaidTenant) -> None:
     await prepaid.funded(100_000)
     async with prepaid.context.database.session() as session:
@@ -138,6 +140,7 @@ async def test_the_status_of_a_prepaid_account_is_that_of_its_wallet(prepaid: Pr
     assert await state() == ("low", 25_000)
 
 
+@pytest.mark.slow
 async def test_a_lost_dispute_of_a_top_up_is_taken_out_of_the_wallet(prepaid: PrepaidTenant) -> None:
     bill = await prepaid.funded(100_000)
     await prepaid.funded(50_000)

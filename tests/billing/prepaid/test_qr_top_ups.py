@@ -63,6 +63,7 @@ async def test_a_code_whose_webhook_was_lost_is_found_by_looking(prepaid: Prepai
     await credited(prepaid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", TWICE.values(), ids=TWICE)
 async def test_one_code_whatever_happens_to_its_making(prepaid: PrepaidTenant, trouble: dict[str, Any]) -> None:
     prepaid.be_impatient()

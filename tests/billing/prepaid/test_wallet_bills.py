@@ -1,5 +1,7 @@
 """Bills that the wallet pays: drawn once, exactly, and given back by credit notes."""
 
+import pytest
+
 from billing.documents.html import render_html
 from billing.invoicing.issuing import document_of
 from billing.prepaid.credit import give_credit
@@ -8,6 +10,7 @@ from tests.billing.ledger_proof import proved
 from tests.billing.prepaid.prepaid_tenant import ACTOR, PrepaidTenant
 
 
+@pytest.mark.slow
 async def test_a_month_is_paid_from_the_wallet_when_it_is_closed(prepaid: PrepaidTenant) -> None:
     voucher = await prepaid.funded(100_000)
     await prepaid.use(1_300)
@@ -38,6 +41,7 @@ async def test_usage_past_the_balance_is_cut(prepaid: PrepaidTenant) -> None:
     assert await prepaid.balance() == (0, 0)
 
 
+@pytest.mark.slow
 async def test_promotional_credit_reduces_the_taxable_value(prepaid: PrepaidTenant) -> None:
     await prepaid.funded(100_000)
     await give_credit(prepaid.context, ACTOR, prepaid.tenant_id, 10_000, reason="welcome", reference="w")
@@ -82,6 +86,7 @@ async def test_a_correction_gives_back_to_the_wallet_money_first(prepaid: Prepai
     await proved(prepaid.context)
 
 
+@pytest.mark.slow
 async def test_without_a_profile_the_bill_waits_and_the_credit_with_it(prepaid: PrepaidTenant) -> None:
     other = PrepaidTenant(prepaid.setup, prepaid.razorpay, await prepaid.setup.tenant(plan="pre", is_known=False))
     await other.project()

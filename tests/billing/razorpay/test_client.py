@@ -256,6 +256,7 @@ async def test_with_all_threads_taken_nothing_is_sent_and_they_come_free(server:
     gateway.close()
 
 
+@pytest.mark.slow
 async def test_the_event_loop_goes_on_while_fifty_calls_are_slow(server: Scripted) -> None:
     gateway = gateway_to(server.url, Patience(), threads=16)
     server.default = lambda _: Step(body=says(subscription() | {"id": SUB}).body, delay_s=0.25)

@@ -130,6 +130,7 @@ async def test_a_change_begins_where_the_paid_time_ends(signup: Signup) -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_a_change_that_nobody_authorised_leaves_the_old_one(signup: Signup) -> None:
     old = await signup.subscribed()
     new = await signup.request("plus")
@@ -165,6 +166,7 @@ async def test_the_same_price_is_switched_at_once_without_razorpay(signup: Signu
     assert len(signup.at_razorpay()) == 1
 
 
+@pytest.mark.slow
 async def test_from_block_to_bill_at_another_price_bills_once_it_is_authorised(signup: Signup) -> None:
     row = await signup.subscribed("solid")
     async with signup.context.database.session() as session:

@@ -50,6 +50,7 @@ async def _ends_with_one(signup: Signup) -> None:
     assert (await reconcile_razorpay(signup.context)).is_clean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", TWICE.values(), ids=TWICE)
 async def test_a_subscription_is_made_once(signup: Signup, trouble: dict[str, Any]) -> None:
     signup.razorpay.fault(route=MAKE, **trouble)
@@ -61,6 +62,7 @@ async def test_a_subscription_is_made_once(signup: Signup, trouble: dict[str, An
     await _ends_with_one(signup)
 
 
+@pytest.mark.slow
 async def test_a_call_that_nobody_can_be_in_any_more_is_not_waited_for(signup: Signup) -> None:
     signup.razorpay.fault(route=MAKE, kind="cut", when="before")
     row = await signup.request()
@@ -140,6 +142,7 @@ async def test_a_list_that_lags_is_waited_for(signup: Signup, trouble: str) -> N
     await _ends_with_one(signup)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paid", [False, True], ids=["unpaid", "paid"])
 @pytest.mark.parametrize("told_by", ["a webhook", "reconciliation"])
 async def test_one_that_turns_up_late_is_sent_away(signup: Signup, told_by: str, paid: bool) -> None:  # noqa: FBT001
@@ -173,6 +176,7 @@ async def test_one_that_turns_up_late_is_sent_away(signup: Signup, told_by: str,
     assert (await reconcile_razorpay(signup.context)).is_clean
 
 
+@pytest.mark.slow
 async def test_a_wish_survives_a_razorpay_that_is_away(signup: Signup) -> None:
     signup.razorpay.fault(route="*", kind="error", status=503, times=None)
     row = await signup.request()

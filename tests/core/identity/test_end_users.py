@@ -74,6 +74,7 @@ async def test_the_bound_per_minute_is_exact_under_a_race(books: Books, processe
     assert all(isinstance(one, EndUser) for one in found[100:]), "another tenant's bound is its own"
 
 
+@pytest.mark.slow
 async def test_a_process_that_stopped_with_the_lock_delays_its_own_tenant_only(
     books: Books, processes: list[EndUsers]
 ) -> None:

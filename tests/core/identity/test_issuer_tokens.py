@@ -266,6 +266,7 @@ async def test_disabling_the_user_of_its_key_ends_every_token_of_an_issuer(world
         await world.principal(sign(new_key("ES256"), "ES256"), fresh=True)
 
 
+@pytest.mark.slow
 async def test_times(world: World) -> None:
     await world.register(await world.tenant(), leeway_s=10)
     now_s = int(time.time())

@@ -70,6 +70,7 @@ async def test_a_new_key_is_found_at_once_and_a_removed_one_is_refused(server: J
             await cache.find(one, "old", "ES256")
 
 
+@pytest.mark.slow
 async def test_keys_are_fetched_again_while_they_are_used_and_nobody_waits(server: JwksServer) -> None:
     async with caching(jwks_refresh_s=1) as cache:
         one = source(server.url)

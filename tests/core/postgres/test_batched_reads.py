@@ -74,6 +74,7 @@ async def test_a_read_never_rides_on_a_statement_that_runs_already(server: Serve
     assert server.batches == [[1], [1, 2]]
 
 
+@pytest.mark.slow
 async def test_who_waits_too_long_hears_that_too_many_wait(server: Server) -> None:
     reads: Reads = BatchedReads("busy", server, server.double, wait_s=1)
     server.sleeps_s = 1.3

@@ -215,6 +215,7 @@ async def test_a_reference_writes_once(ledger: LedgerDriver) -> None:
     await ledger.exact()
 
 
+@pytest.mark.slow
 async def test_a_reference_raced_by_different_entries_is_of_one(ledger: LedgerDriver) -> None:
     requests = [await ledger.settled(known=FINAL, usage=Usage(5, 50)) for _ in range(4)]
     answers = await asyncio.gather(

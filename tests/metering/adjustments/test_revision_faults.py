@@ -71,6 +71,7 @@ CHANGES: dict[str, Change] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CHANGES)
 async def test_what_breaks_at_the_last_line_leaves_nothing(ledger: LedgerDriver, kind: str) -> None:
     """The epoch is written last: a failure there rolls back entry, rollup, meters, hold and audit entry."""

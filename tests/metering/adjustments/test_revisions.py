@@ -86,6 +86,7 @@ async def test_eight_at_once_write_one_entry(ledger: LedgerDriver) -> None:
     assert (sums["requests"], sums["output_tokens"]) == (1, 70)
 
 
+@pytest.mark.slow
 async def test_another_model_takes_the_counts_with_it(ledger: LedgerDriver) -> None:
     asked = await ledger.settled(usage=Usage(5, 50))
     await ledger.correct(asked, output_tokens=-7)
@@ -112,6 +113,7 @@ async def test_another_model_takes_the_counts_with_it(ledger: LedgerDriver) -> N
     await ledger.exact()
 
 
+@pytest.mark.slow
 async def test_an_open_row_is_settled_and_a_void_or_missing_one_takes_nothing(ledger: LedgerDriver) -> None:
     asked = await ledger.opened()
     final = ledger.measured(asked, FINAL, Usage(1, 2))
@@ -127,6 +129,7 @@ async def test_an_open_row_is_settled_and_a_void_or_missing_one_takes_nothing(le
     assert (await ledger.exact())["output_tokens"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [ESTIMATED, FINAL])
 async def test_a_hold_that_was_kept_ends(ledger: LedgerDriver, known: tuple[Outcome, Source]) -> None:
     """Also by a measurement that is no better: its stream has ended, and its counts are stored."""

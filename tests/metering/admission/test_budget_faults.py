@@ -70,6 +70,7 @@ async def test_who_lost_the_room_meanwhile_is_refused_and_holds_nothing(process:
     assert await redis_counters(process.quota, first) == await books_say(books, first)
 
 
+@pytest.mark.slow
 async def test_a_revoked_key_takes_no_room_of_others_in_its_batch(process: Process, books: Books) -> None:
     victim = await books.account()
     other = await books.account(tenant_id=victim.tenant_id)
@@ -149,6 +150,7 @@ async def test_only_a_better_count_of_what_ran_passes_a_budget(start: Start, boo
     assert again.output_tokens == 100
 
 
+@pytest.mark.slow
 async def test_a_lost_connection_opens_at_most_once(process: Process, books: Books) -> None:
     account = await books.account()
     who = token(account, requests=1)

@@ -45,6 +45,7 @@ async def test_a_crowd_of_unseen_users_needs_no_connection_of_the_pools(process:
     assert await redis_counters(process.quota, grants[-1]) == await books_say(books, grants[-1])
 
 
+@pytest.mark.slow
 async def test_users_read_together_are_what_they_are_alone(process: Process, books: Books) -> None:
     """Two tenants; one user queried at two moments; open requests, settled ones and none."""
     accounts = [await books.account() for _ in range(2)]

@@ -208,6 +208,7 @@ async def test_a_flush_within_a_scheduled_period_loses_nothing_of_it(process: Pr
         assert await redis_counters(process.quota, last, user_id) == await books_say(books, last, user_id)
 
 
+@pytest.mark.slow
 async def test_a_cut_period_meters_in_its_segment_and_limits_go_on(
     process: Process, without_redis: Process, books: Books
 ) -> None:

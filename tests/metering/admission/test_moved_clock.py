@@ -49,6 +49,7 @@ def test_a_file_that_says_nothing_is_the_present(tmp_path: Path, monkeypatch: py
     assert now_ms() - real_ms < HOUR_MS
 
 
+@pytest.mark.slow
 async def test_a_request_of_next_month_lands_in_it_and_the_one_that_still_runs_in_its_own(
     test_clock: TestClock, process: Process, books: Books
 ) -> None:
@@ -118,6 +119,7 @@ async def test_a_month_that_was_interrupted_goes_on_where_it_was(
     assert len(await books.requests(account)) + len(await books.requests(other)) == 6
 
 
+@pytest.mark.slow
 async def test_a_sleeper_of_the_future_holds_no_longer_than_its_deadline(
     test_clock: TestClock, process: Process, books: Books
 ) -> None:
@@ -132,6 +134,7 @@ async def test_a_sleeper_of_the_future_holds_no_longer_than_its_deadline(
     assert timedelta(seconds=20) < row["left"] <= timedelta(seconds=30)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("test_clock")
 async def test_a_credit_goes_to_the_period_of_the_moment(process: Process, books: Books) -> None:
     account = await books.account()

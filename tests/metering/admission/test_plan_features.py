@@ -31,6 +31,7 @@ async def refusal(process: Process, account: Account) -> str:
     return refused.value.code
 
 
+@pytest.mark.slow
 async def test_a_feature_is_refused_unless_the_plan_names_it(either: Process, books: Books) -> None:
     account = await books.account()
     assert await refusal(either, account) == "feature_not_in_plan"

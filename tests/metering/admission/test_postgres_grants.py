@@ -32,6 +32,7 @@ from tests.metering.process import SMALLEST_GRANT, Process, books_say, redis_cou
 from tests.metering.switch import Switch
 
 
+@pytest.mark.slow
 async def test_a_hundred_race_for_the_last_tokens_without_redis(without_redis: Process, books: Books) -> None:
     limit = 9_950
     account = await books.account(limits=tokens(limit))
@@ -66,6 +67,7 @@ async def test_two_processes_without_redis_share_one_limit(start: Start, without
     assert all(first), "one of them was never asked"
 
 
+@pytest.mark.slow
 async def test_concurrency_and_the_tenants_own_limits_hold(without_redis: Process, books: Books) -> None:
     first = await books.account(limits=requests(50, concurrency=3), tenant_limits=requests(5))
     second = await books.account(tenant_id=first.tenant_id)
@@ -174,6 +176,7 @@ async def test_postgres_decides_between_two_redises_that_bounce_each_others_gran
     assert len(await books.requests(account)) == 4
 
 
+@pytest.mark.slow
 async def test_what_redis_granted_before_postgres_took_over_bounces_and_is_asked_there(
     process: Process, without_redis: Process, books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +217,7 @@ async def test_redis_is_built_again_no_sooner_than_postgres_lets_go(
     assert await redis_counters(process.quota, grant) == await books_say(books, grant)
 
 
+@pytest.mark.slow
 async def test_where_a_user_stands_is_the_same_without_redis(
     process: Process, without_redis: Process, books: Books
 ) -> None:

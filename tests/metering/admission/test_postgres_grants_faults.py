@@ -34,6 +34,7 @@ async def current(process: Process, account: Account, model: str = MODEL) -> Quo
     return replace(query, timeline=replace(query.timeline, read_epoch=1_000_000), redis_unreachable=True)
 
 
+@pytest.mark.slow
 async def test_a_tenant_that_postgres_refuses_keeps_no_other_from_a_grant(without_redis: Process, books: Books) -> None:
     accounts = [await books.account() for _ in range(6)]
     queries = [await current(without_redis, account) for account in accounts]
@@ -60,6 +61,7 @@ async def test_a_redis_that_cannot_write_counts_as_unreachable(
     assert (await mode(books, account))[1]
 
 
+@pytest.mark.slow
 async def test_a_hash_that_the_scripts_cannot_read_affects_its_tenant_alone(process: Process, books: Books) -> None:
     account, other = await books.account(limits=requests(3)), await books.account()
     await process.pipeline.command("SET", tenant_key(account.tenant_id), "no hash")

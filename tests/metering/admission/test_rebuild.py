@@ -123,6 +123,7 @@ async def test_a_grant_that_was_given_before_the_flush_bounces_and_is_asked_agai
     assert await redis_counters(process.quota, grant) == await books_say(books, grant)
 
 
+@pytest.mark.slow
 async def test_an_old_copy_that_came_back_after_a_restart(
     start: Start, books: Books, private_valkey: Callable[..., Valkey]
 ) -> None:
@@ -146,6 +147,7 @@ async def test_an_old_copy_that_came_back_after_a_restart(
         assert await redis_counters(process.quota, grant) == await books_say(books, grant)
 
 
+@pytest.mark.slow
 async def test_a_query_sent_to_one_server_is_not_answered_by_another(
     start: Start, books: Books, private_valkey: Callable[..., Valkey]
 ) -> None:

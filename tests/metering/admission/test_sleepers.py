@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+import pytest
+
 from metering.adjustments.corrections import Amounts, correct
 from metering.pricing.tokens import Usage
 from metering.reports.requests import find_request
@@ -13,6 +15,7 @@ from tests.metering.process import Process, redis_counters
 Start = Callable[..., Awaitable[Process]]
 
 
+@pytest.mark.slow
 async def test_a_sleeper_brings_the_better_count(start: Start, books: Books) -> None:
     sleeper, alive = await start(), await start()
     account = await books.account()

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from core.clock import now_ms
 from core.ids import uuid7
 from metering.admission.snapshot import CounterSnapshot, names_at, read_snapshot
@@ -61,6 +63,7 @@ async def test_a_sleeper_holds_in_full_and_its_counts_wait(process: Process, boo
     assert tenant == ScopeCounters(1, (WindowState(counts, (1, 100, 7, 0, its)),) * 3)
 
 
+@pytest.mark.slow
 async def test_the_hold_of_a_sleeper_is_not_released_before_its_time(
     start: Callable[..., Awaitable[Process]], books: Books
 ) -> None:

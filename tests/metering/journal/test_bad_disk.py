@@ -95,6 +95,7 @@ async def test_a_torn_last_line_and_one_that_is_none(start: Start, books: Books,
     assert (await agree(books, account))["requests"] == 4
 
 
+@pytest.mark.slow
 async def test_a_poisoned_line_is_set_aside(ours: Process, line: Line, books: Books, tmp_path: Path) -> None:
     account = await books.account()
     granted = await grants(ours, account, 5)

@@ -62,6 +62,7 @@ async def poison(process: Process, account: Account) -> Any:
     return grant
 
 
+@pytest.mark.slow
 async def test_it_is_kept_open_and_retried_once_the_cause_is_mended(
     ours: Process, books: Books, tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ async def test_it_is_kept_open_and_retried_once_the_cause_is_mended(
     assert len(ours.running) == 0
 
 
+@pytest.mark.slow
 async def test_one_that_was_recovered_meanwhile_gets_the_better_count(
     ours: Process, database_url: str, redis_url: str, books: Books, tmp_path: Path
 ) -> None:

@@ -167,6 +167,7 @@ async def test_a_wrong_or_missing_row_of_the_rollup_is_named_and_repaired(
     assert await audited(books, tenant_id) == ["usage.repair_rollup"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "damage"),
     [
@@ -313,6 +314,7 @@ WAITING = """SELECT FROM pg_stat_activity WHERE datname = current_database() AND
     AND query LIKE '%naka_add_usage%'"""
 
 
+@pytest.mark.slow
 async def test_a_request_that_nobody_settled_is_named_a_minute_after_its_deadline(
     process: Process, books: Books, accounts: list[Account], tenant_id: UUID
 ) -> None:
@@ -326,6 +328,7 @@ async def test_a_request_that_nobody_settled_is_named_a_minute_after_its_deadlin
     assert run.checks[OPEN].drifts[0].subject["request"] == str(grant.request.id)
 
 
+@pytest.mark.slow
 async def test_a_model_that_has_no_price_is_said_and_no_drift(process: Process, books: Books, tenant_id: UUID) -> None:
     await books.fetch(
         "UPDATE usage_requests SET model_known = false WHERE tenant_id = $1 AND id = (SELECT id FROM usage_requests"
@@ -340,6 +343,7 @@ async def test_a_model_that_has_no_price_is_said_and_no_drift(process: Process, 
 # -------------------------------------------------------------------------------------- what is looked at
 
 
+@pytest.mark.slow
 async def test_the_nightly_run_looks_at_every_tenant_and_is_stored(database_url: str, redis_url: str) -> None:
     books = Books(database_url)
     process = await start_process(database_url, redis_url)
@@ -388,6 +392,7 @@ def test_months() -> None:
     assert to_datetime(after.int >> 80).isoformat() == "2027-01-03T00:00:00+00:00"
 
 
+@pytest.mark.slow
 async def test_what_was_measured_is_held_against_what_the_provider_reports(
     process: Process, books: Books, accounts: list[Account]
 ) -> None:

@@ -65,6 +65,7 @@ async def test_what_happens_between_the_two_readings_is_no_drift(
     assert (found(run), running) == ({}, []), run.as_json()
 
 
+@pytest.mark.slow
 async def test_a_hash_that_was_only_built_is_no_drift(
     process: Process, accounts: list[Account], tenant_id: UUID
 ) -> None:
@@ -121,6 +122,7 @@ async def test_a_wrong_window_in_redis_is_named_and_rebuilt(
     assert found(await check(process, request.tenant_id)) == {}
 
 
+@pytest.mark.slow
 async def test_a_hold_that_nobody_owns_is_named(process: Process, books: Books, held: Grant) -> None:
     request = held.request
     await books.fetch("DELETE FROM usage_requests WHERE tenant_id = $1 AND id = $2", request.tenant_id, request.id)
@@ -131,6 +133,7 @@ async def test_a_hold_that_nobody_owns_is_named(process: Process, books: Books, 
         assert drift.difference["held_requests"] == 1
 
 
+@pytest.mark.slow
 async def test_a_hold_that_is_lost_is_named(process: Process, held: Grant) -> None:
     request = held.request
     await process.pipeline.command("HDEL", tenant_key(request.tenant_id), f"h:{request.id.hex}")

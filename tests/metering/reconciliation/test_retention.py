@@ -133,6 +133,7 @@ async def until_waiting(books: Books) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_months_go_and_the_books_add_up(old: Books, pool: Connections, account: Account) -> None:
     assert await drifts(pool, account) == {}
     (oldest, *_) = await old.fetch("SELECT * FROM usage_requests ORDER BY id")
@@ -188,6 +189,7 @@ async def test_entries_of_tagged_requests_of_a_month_that_went_still_add_up(
     assert await old.fetch(sums) == before
 
 
+@pytest.mark.slow
 async def test_a_correction_while_a_month_is_detached_is_not_lost(
     old: Books, pool: Connections, account: Account
 ) -> None:
@@ -208,6 +210,7 @@ async def test_a_correction_while_a_month_is_detached_is_not_lost(
     assert await drifts(pool, account) == {}
 
 
+@pytest.mark.slow
 async def test_the_sums_of_short_lived_tokens_go_with_the_rows(old: Books, pool: Connections, account: Account) -> None:
     query = "SELECT DISTINCT day FROM usage_by_tag WHERE tag_key = 'nk:token' ORDER BY day"
     limit, before = NOW.later(-2).first, [row["day"] for row in await old.fetch(query)]
@@ -240,6 +243,7 @@ async def test_a_drift_in_a_month_that_went_is_still_found(old: Books, pool: Con
         assert await drifts(pool, account) == {}, table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", ["open", "held", "counted"])
 async def test_a_month_that_is_needed_stays_and_those_after_it(
     old: Books, pool: Connections, account: Account, why: str

@@ -36,6 +36,7 @@ async def looked(process: Process) -> None:
     await process.recovery.look()
 
 
+@pytest.mark.slow
 async def test_a_dead_process_is_settled_by_its_last_beat(start: Start, books: Books) -> None:
     dead, alive = await start(), await start()
     account = await books.account()
@@ -187,6 +188,7 @@ async def test_one_that_is_opened_meanwhile_is_no_orphan(
     assert {(await row_of(books, grant))["state"] for grant in opened} == {"open"}
 
 
+@pytest.mark.slow
 async def test_an_orphan_hunt_beside_a_busy_process(process: Process, books: Books) -> None:
     """A living process takes none of its own requests for an orphan while it opens and settles."""
     account = await books.account()
@@ -226,6 +228,7 @@ async def test_one_that_said_goodbye_is_recovered_at_once(start: Start, books: B
     assert await redis_counters(alive.quota, grant) == await books_say(books, grant)
 
 
+@pytest.mark.slow
 async def test_nobody_is_dead_right_after_postgres_was_away(
     metering_database: str, redis_url: str, start: Start, books: Books, tmp_path: Path
 ) -> None:
@@ -272,6 +275,7 @@ async def test_who_cannot_be_recovered_keeps_nobody_else(start: Start, books: Bo
     assert {row["state"] for row in await books.requests(account)} == {"settled"}
 
 
+@pytest.mark.slow
 async def test_more_than_one_bite(process: Process, start: Start, books: Books) -> None:
     """Hundreds of open requests of one dead process: a batch per look, all in the end."""
     dead = await start()

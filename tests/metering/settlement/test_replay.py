@@ -158,6 +158,7 @@ async def test_a_spool_found_after_recovery_revises_it(
     assert (await agree(books, account))["output_tokens"] == 2
 
 
+@pytest.mark.slow
 async def test_a_commit_whose_answer_was_lost(ours: Process, line: Line, books: Books, tmp_path: Path) -> None:
     account = await books.account()
     warm, grant = await grants(ours, account, 2)
@@ -179,6 +180,7 @@ async def test_a_commit_whose_answer_was_lost(ours: Process, line: Line, books: 
     assert await redis_counters(ours.quota, grant) == await books_say(books, grant)
 
 
+@pytest.mark.slow
 async def test_a_stop_while_postgres_is_away(ours: Process, line: Line, books: Books, tmp_path: Path) -> None:
     """Queued and running settlements are on disk when the committer has stopped, and their futures say so."""
     account = await books.account()

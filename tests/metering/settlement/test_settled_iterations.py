@@ -196,6 +196,7 @@ async def test_the_spool_keeps_every_part(line: Line, redis_url: str, tmp_path: 
         assert await used(process, grant) == [TOTAL.values] * 4
 
 
+@pytest.mark.slow
 async def test_a_killed_process_is_settled_alike(start: Start, books: Books) -> None:
     dead, alive = await start(), await start()
     account = await books.account()
@@ -224,6 +225,7 @@ async def test_a_killed_process_is_settled_alike(start: Start, books: Books) -> 
     assert found(await check(alive, account.tenant_id)) == {}
 
 
+@pytest.mark.slow
 async def test_an_expired_hold_is_replaced_by_every_part(start: Start, books: Books) -> None:
     dead, alive = await start(ttl_ms=300), await start()
     account = await books.account()

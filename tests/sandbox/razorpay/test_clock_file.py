@@ -132,6 +132,7 @@ def test_without_a_start_it_says_nought(tmp_path: Path) -> None:
     assert (tmp_path / "clock").read_text() == "0"
 
 
+@pytest.mark.slow
 def test_a_move_arrives(tmp_path: Path) -> None:
     clock = Clock(file=tmp_path / "clock")
     for to in range(int(clock.now()) + 1, int(clock.now()) + 2000):

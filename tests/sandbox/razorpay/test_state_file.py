@@ -23,6 +23,7 @@ def bench_of(razorpay: Razorpay) -> Bench:
     return Bench(razorpay.url, KEY_ID, KEY_SECRET)
 
 
+@pytest.mark.slow
 def test_a_subscription_of_yesterday_still_exists(tmp_path: Path) -> None:
     port, state = free_port(), tmp_path / "state"
     with Razorpay(port=port, state_file=state) as first:
@@ -66,6 +67,7 @@ def test_a_kill_loses_a_second_at_most(tmp_path: Path) -> None:
         assert bench_of(second).fetch(sub["id"]) == sub
 
 
+@pytest.mark.slow
 def test_webhooks_on_their_way_arrive_after_the_start(tmp_path: Path) -> None:
     state = tmp_path / "state"
     with Razorpay(state_file=state, webhook_url="http://127.0.0.1:9/") as first:

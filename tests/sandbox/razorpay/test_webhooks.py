@@ -69,6 +69,7 @@ def test_sixteen_deliveries_and_no_more(bench: Bench, receiver: Receiver) -> Non
     assert delivery(bench, "subscription.cancelled")["state"] == "exhausted"
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_fails_for_a_day_is_disabled_and_loses_events(bench: Bench, receiver: Receiver) -> None:
     receiver.statuses = [503] * 1000
     bench.subscribe("card_domestic")

@@ -258,6 +258,7 @@ async def _take_over(stores: Stores, one: Entry) -> None:
         await pipe.execute()
 
 
+@pytest.mark.slow
 async def test_a_large_answer_goes_to_its_client_alone_at_its_pace(stores: Stores) -> None:
     pieces = [b"data: " + b"x" * 100_000 + b"\n\n"] * 20
     app, owner, other = App(pieces), Client(), Client()
@@ -290,6 +291,7 @@ async def test_a_client_that_does_not_read_holds_nobody_up(stores: Stores) -> No
         assert owner.is_complete
 
 
+@pytest.mark.slow
 async def test_a_run_that_dies_before_its_head_is_not_followed(stores: Stores) -> None:
     one, run, other = entry(key=new_run().encode()), new_run(), Client()
     await stores[0].claim(one, run)

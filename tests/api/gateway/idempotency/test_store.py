@@ -30,6 +30,7 @@ async def test_of_many_claims_one_wins(stores: tuple[RunStore, RunStore]) -> Non
     assert await stores[0].claim(entry(), "") is None
 
 
+@pytest.mark.slow
 async def test_a_lease_that_is_not_extended_is_taken_over_and_its_owner_fenced(
     stores: tuple[RunStore, RunStore],
 ) -> None:

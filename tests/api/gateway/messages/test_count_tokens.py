@@ -143,6 +143,7 @@ async def test_what_lives_in_the_operators_workspace_is_refused(api: Api, provid
     assert not provider.requests
 
 
+@pytest.mark.slow
 async def test_what_the_provider_says_is_passed_on(api: Api, provider: Provider) -> None:
     account = await api.books.account()
     refusal = b'{"type":"error", "error":{"type":"invalid_request_error","message":"messages: no"},"request_id":"r"}'

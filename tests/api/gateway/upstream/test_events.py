@@ -243,6 +243,7 @@ def test_later_counts_overwrite_what_they_name(
     assert delta is not None or overlay(started.usage, None) == usage
 
 
+@pytest.mark.slow
 @given(usages(), st.lists(usages(), max_size=4))
 def test_several_reports_are_one(start: tuple[Any, ReportedUsage], deltas: list[tuple[Any, ReportedUsage]]) -> None:
     reports = [report for _, report in deltas]
