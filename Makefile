@@ -31,7 +31,7 @@ check: lint ## lint, then the tests that start no server; ARGS="..." goes to pyt
 
 TEST = $(BIN)/pytest -n $(WORKERS) --dist loadgroup --durations=15
 
-test: lint ## lint, then the tests, without the slow ones and with two cases of each that needs a server
+test: lint ## lint, then the tests, without slow ones and further cases of those that need a server
 	@exec $(TEST) --short $(ARGS)
 
 test-all: lint ## lint, then every test in all its cases, before a release; ARGS="..." goes to pytest

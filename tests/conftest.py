@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--short",
         action="store_true",
-        help="without slow tests; of the cases of a test that needs a server, only the first and the last",
+        help="without slow tests; of the cases of a test that needs a server, only the first",
     )
 
 
@@ -105,12 +105,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _left_out(items: list[pytest.Item]) -> dict[pytest.Item, None]:
     """What `--short` leaves out, in order."""
-    cases: dict[str, list[pytest.Item]] = {}
+    left_out: dict[pytest.Item, None] = {}
+    seen: set[str] = set()
     for item in items:
-        if item.get_closest_marker("server"):
-            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    middle = {case for test in cases.values() for case in test[1:-1]}
-    return {item: None for item in items if item in middle or item.get_closest_marker("slow")}
+        test = item.nodeid.partition("[")[0]
+        is_further_case = test in seen and item.get_closest_marker("server") is not None
+        if is_further_case or item.get_closest_marker("slow"):
+            left_out[item] = None
+        seen.add(test)
+    return left_out
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
