@@ -26,8 +26,8 @@ lint: install ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint ## lint, then the tests that start no server; ARGS="..." goes to pytest
-	@exec $(BIN)/pytest -q -m "not server" $(ARGS)
+check: lint ## lint, then the tests that start no server, without slow ones; ARGS="..." goes to pytest
+	@exec $(BIN)/pytest -q -n 2 --dist loadgroup -m "not server" --short $(ARGS)
 
 TEST = $(BIN)/pytest -n $(WORKERS) --dist loadgroup --durations=15
 
