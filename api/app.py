@@ -79,6 +79,7 @@ class Naka(FastAPI):
             lifespan=partial(_lifespan, runtime),
             docs_url=None,
             redoc_url=None,
+            openapi_url=None,  # `api.pages.reference` serves it
             # FastAPI's own traces would carry paths and exception messages; ours are in api.observability.tracing.
             telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         )

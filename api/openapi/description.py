@@ -3,6 +3,7 @@
 A route's summary is the first sentence of its docstring, and every response has an example.
 """
 
+from threading import Lock
 from typing import Any
 
 from fastapi import FastAPI
@@ -231,13 +232,17 @@ _STATUSES = {
 
 
 def describe(app: FastAPI) -> None:
-    """Adds the routes of `/chat` and the problem schema to `app.openapi()`."""
-    generate = app.openapi
+    """Adds the routes of `/chat` and the problem schema to `app.openapi()`, which any thread may call.
+
+    The first call takes a second of CPU: no request makes it on the event loop.
+    """
+    generate, making = app.openapi, Lock()
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _complete(generate())
-        return app.openapi_schema
+        with making:
+            if app.openapi_schema is None:
+                app.openapi_schema = _complete(generate())
+            return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents
 

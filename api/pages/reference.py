@@ -1,5 +1,6 @@
-"""`/docs`: the API reference, rendered from the OpenAPI description. Public, without script."""
+"""`/openapi.json`, and `/docs`, the API reference that is rendered from it. Public, without script."""
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from api.auth.access import Access
@@ -55,11 +56,17 @@ class Operation:
     errors: list[tuple[str, str]]
 
 
+@router.get("/openapi.json")
+async def description(request: Request) -> Response:
+    """The OpenAPI description."""
+    return JSONResponse(await asyncio.to_thread(request.app.openapi))
+
+
 @router.get("/docs")
 async def reference(request: Request) -> Response:
     """Every route, by topic."""
     app: FastAPI = request.app
-    described = app.openapi()
+    described = await asyncio.to_thread(app.openapi)
     groups: dict[str, list[Operation]] = {name: [] for name in _TAGS.values()}
     scopes = dict(_scopes(app))
     for path, operations in described["paths"].items():

@@ -1,5 +1,6 @@
 """The API's description: each route says what it is for, shows a request and an answer; and the page made of it."""
 
+from threading import current_thread, main_thread
 from typing import Any
 
 import httpx2
@@ -24,7 +25,6 @@ def operations(described: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [(f"{method} {path}", given) for path, each in described["paths"].items() for method, given in each.items()]
 
 
-@pytest.mark.slow
 def test_every_route_says_what_it_is_for(described: dict[str, Any]) -> None:
     said = {name: given["summary"] for name, given in operations(described)}
     assert len(said) > 70
@@ -67,3 +67,23 @@ async def test_the_page_has_all_of_it_for_everybody(api: Api, described: dict[st
     assert "Scope: <code>platform:admin</code>" in page.text
     assert "curl $NAKA/v1/admin/tenants \\\n" in page.text
     assert "<script" not in page.text
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
+async def test_the_description_is_made_beside_the_event_loop(
+    api: Api, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a second of CPU, in which the loop would send nobody a word."""
+    makers = []
+    make = api.app.openapi
+
+    def openapi() -> dict[str, Any]:
+        makers.append(current_thread())
+        return make()
+
+    monkeypatch.setattr(api.app, "openapi", openapi)
+    answer = await api.http.get(path)
+
+    assert (answer.status_code, "/v1/usage" in answer.text) == (200, True)
+    assert len(makers) == 1
+    assert main_thread() not in makers
