@@ -189,7 +189,7 @@ def create_app(settings: Settings) -> Naka:
 def _build_routes() -> list[BaseRoute]:
     """Builds the routes that need no runtime, and has FastAPI work out the parameters of each.
 
-    It would do so during the first request, for 0.2 s in which no other request of the process goes on.
+    It would do so during the first request, for 0.3 s in which no other request of the process goes on.
     """
     router = APIRouter(dependencies=_DEPENDENCIES)
     for module in (usage, tokens, admin, billing, health, webhooks, anthropic):

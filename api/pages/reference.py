@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from api.auth.access import Access
+from api.http.parameters import ANYTHING, Reads
 from api.openapi.examples import example_of, resolved
 from api.pages.route import page_router
 from api.pages.site import render
@@ -56,7 +57,7 @@ class Operation:
     errors: list[tuple[str, str]]
 
 
-@router.get("/openapi.json")
+@router.get("/openapi.json", dependencies=[Depends(Reads(ANYTHING))])
 async def description(request: Request) -> Response:
     """The OpenAPI description."""
     return JSONResponse(await asyncio.to_thread(request.app.openapi))

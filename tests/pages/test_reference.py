@@ -69,7 +69,7 @@ async def test_the_page_has_all_of_it_for_everybody(api: Api, described: dict[st
     assert "<script" not in page.text
 
 
-@pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/openapi.json?v=2"])
 async def test_the_description_is_made_beside_the_event_loop(
     api: Api, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
