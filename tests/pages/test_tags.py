@@ -3,7 +3,7 @@
 import pytest
 
 from tests.api.conftest import Api
-from tests.api.routes.test_tags import TODAY, tagging_admin
+from tests.api.routes.test_tags import tagging_admin, today
 from tests.harness import Account
 from tests.pages.conftest import SignIn, submit
 
@@ -23,9 +23,9 @@ async def test_the_pages_show_usage_by_tag_down_to_the_requests(api: Api, admin:
     assert "By conversation" in page
     assert "Without this tag" in page
     assert "theirs" not in page
-    day = {"from": str(TODAY), "to": str(TODAY)}
+    day = {"from": str(today()), "to": str(today())}
     page = (await browser.get("/reports", params=day | {"group_by": "tag:feature"})).text
-    assert f"/reports/requests?from={TODAY}&amp;to={TODAY}&amp;tag=feature%3Dsearch" in page
+    assert f"/reports/requests?from={today()}&amp;to={today()}&amp;tag=feature%3Dsearch" in page
     listed = (await browser.get("/reports/requests", params=day | {"tag": "feature=search"})).text
     assert listed.count('href="/reports/requests/0') == 1
     assert "<strong>feature=search</strong>" in listed

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -18,8 +18,12 @@ from tests.sandbox.test_anthropic import HEADERS, KEY, chat, order, server
 
 PATH = "/v1/organizations/usage_report/messages"
 ADMIN = {"x-api-key": f"admin-{KEY}", "anthropic-version": "2023-06-01"}
-TODAY = datetime.now(UTC).date()
 Json = dict[str, Any]
+
+
+def today() -> date:
+    """The day of now, which may be another than when the run began."""
+    return datetime.now(UTC).date()
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ async def organization(url: str, key: str = ADMIN["x-api-key"]) -> AsyncIterator
 
 def around(**changed: Any) -> dict[str, Any]:
     """Yesterday to tomorrow, by model."""
-    first, after = TODAY - timedelta(days=1), TODAY + timedelta(days=2)
+    first, after = today() - timedelta(days=1), today() + timedelta(days=2)
     return {"starting_at": f"{first}T00:00:00Z", "ending_at": f"{after}T00:00:00Z", "group_by[]": "model"} | changed
 
 
@@ -70,25 +74,25 @@ async def test_the_report_is_the_ledger(url: str, http: httpx2.AsyncClient) -> N
         expected[item["model"]] = (*(a + item[name] for a, name in zip(had, names, strict=False)), 0)
     assert set(expected) == {"claude-haiku-5-5", "claude-sonnet-4-6", "claude-sonnet-5"}
     async with organization(url) as client:
-        reported = await client.usage(TODAY - timedelta(days=1), 3)
+        reported = await client.usage(today() - timedelta(days=1), 3)
     assert {entry.model: entry.counts for entry in reported} == expected
-    whole = (await http.get(PATH, params={"starting_at": f"{TODAY}T00:00:00Z"}, headers=ADMIN)).json()
+    whole = (await http.get(PATH, params={"starting_at": f"{today()}T00:00:00Z"}, headers=ADMIN)).json()
     results = [result for bucket in whole["data"] for result in bucket["results"]]
     assert {result["model"] for result in results} == {None}
 
 
 async def test_it_comes_in_pages(http: httpx2.AsyncClient, url: str) -> None:
     await http.post("/v1/messages", json=chat(order(words=4)[1]), headers=HEADERS)
-    asked = around(starting_at=f"{TODAY - timedelta(days=9)}T13:14:15+05:30", limit=4)
+    asked = around(starting_at=f"{today() - timedelta(days=9)}T13:14:15+05:30", limit=4)
     days, page = list[str](), None
     for more in (True, True, False):
         answer = (await http.get(PATH, params=asked | ({"page": page} if page else {}), headers=ADMIN)).json()
         days += [bucket["starting_at"][:10] for bucket in answer["data"]]
         page = answer["next_page"]
         assert (answer["has_more"], page is not None) == (more, more)
-    assert days == [str(TODAY + timedelta(days=by)) for by in range(-9, 2)]
+    assert days == [str(today() + timedelta(days=by)) for by in range(-9, 2)]
     async with organization(url) as client:
-        (entry,) = await client.usage(TODAY - timedelta(days=70), 72)
+        (entry,) = await client.usage(today() - timedelta(days=70), 72)
     assert entry.counts[1] == 4
 
 
@@ -117,7 +121,7 @@ async def test_the_ordinary_key_is_refused(http: httpx2.AsyncClient, url: str) -
     assert (answer.status_code, answer.json()["error"]["type"]) == (401, "authentication_error")
     async with organization(url, KEY) as client:
         with pytest.raises(ReportUnavailable, match="401") as refused:
-            await client.usage(TODAY, 1)
+            await client.usage(today(), 1)
     assert KEY not in str(refused.value)
 
 
@@ -159,7 +163,7 @@ def page(day: str, tokens: int, next_page: str | None = None) -> bytes:
 async def ask(*answers: tuple[int, str, bytes]) -> tuple[list[Reported], Scripted]:
     server = Scripted(*answers)
     async with server.serving() as url, organization(url) as client:
-        return await client.usage(TODAY, 1), server
+        return await client.usage(today(), 1), server
 
 
 async def test_it_comes_back_when_it_is_told_to_and_follows_pages() -> None:
@@ -193,6 +197,6 @@ async def test_it_gives_up(answer: tuple[int, str, bytes], asked: int) -> None:
     server = Scripted(answer)
     async with server.serving() as url, organization(url) as client:
         with pytest.raises(ReportUnavailable) as gave_up:
-            await client.usage(TODAY, 1)
+            await client.usage(today(), 1)
     assert len(server.asked) == asked
     assert ADMIN["x-api-key"] not in str(gave_up.value)

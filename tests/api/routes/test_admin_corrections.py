@@ -24,7 +24,6 @@ from tests.metering.rows import KOLKATA
 
 MODEL = "claude-sonnet-4-6"
 RATE = 15_000  # of output
-NOW = datetime.now(UTC)
 CUT = {"deltas": {"output_tokens": -20}, "reason": "the answer was cut"}
 GIFT = {"amounts": {"output_tokens": 500, "cost_nano_usd": 7}, "reason": "goodwill"}
 ROW = (
@@ -36,11 +35,12 @@ ROW = (
 
 async def asked(api: Api, account: Account, state: str = "settled") -> UUID:
     """A request of 10 + 100 tokens, whose process was lost. Its rollup is of no interest here."""
+    opened_at = datetime.now(UTC)
     async with api.books.database.session() as session:
-        price = PriceBook(await read_prices(session)).at(MODEL, to_ms(NOW))
-    request_id, day = uuid7(to_ms(NOW)), KOLKATA.date_of(to_ms(NOW))
+        price = PriceBook(await read_prices(session)).at(MODEL, to_ms(opened_at))
+    request_id, day = uuid7(to_ms(opened_at)), KOLKATA.date_of(to_ms(opened_at))
     ids = (account.tenant_id, request_id, account.user_id, account.key_id)
-    await api.books.fetch(ROW, *ids, state, price.id, f"{day:%Y-%m}", day, NOW, MODEL)
+    await api.books.fetch(ROW, *ids, state, price.id, f"{day:%Y-%m}", day, opened_at, MODEL)
     return request_id
 
 

@@ -1,7 +1,7 @@
 """Tag keys over HTTP, and reports and lists by tag."""
 
 import csv
-from datetime import timedelta
+from datetime import date, timedelta
 from io import StringIO
 from typing import Any
 
@@ -14,7 +14,10 @@ from tests.harness import Account
 from tests.metering.rows import KOLKATA
 from tests.rollups import fill_rollups
 
-TODAY = KOLKATA.date_of(now_ms())
+
+def today() -> date:
+    """The day of now, which may be another than when the run began."""
+    return KOLKATA.date_of(now_ms())
 
 
 async def asked(api: Api, account: Account, tags: str | None, keys: list[str] | None, *, tokens: int = 1) -> str:
@@ -28,7 +31,7 @@ async def asked(api: Api, account: Account, tags: str | None, keys: list[str] | 
         request_id,
         account.user_id,
         account.key_id,
-        TODAY,
+        today(),
         tokens,
         tags,
         keys,
@@ -39,7 +42,7 @@ async def asked(api: Api, account: Account, tags: str | None, keys: list[str] | 
         " DO UPDATE SET requests = t.requests + 1, output_tokens = t.output_tokens + excluded.output_tokens",
         account.tenant_id,
         account.user_id,
-        TODAY,
+        today(),
         account.key_id,
         tokens,
     )
@@ -73,11 +76,11 @@ async def test_keys_are_declared_changed_and_removed(api: Api) -> None:
     await api.books.fetch(
         "INSERT INTO tag_values VALUES ($1, 'feature', $2, 'a'), ($1, 'feature', $3, 'b'), ($1, 'feature', $3, '')",
         admin.tenant_id,
-        TODAY,
-        TODAY - timedelta(days=3),
+        today(),
+        today() - timedelta(days=3),
     )
     changed = await api.call(admin, "PUT", f"{path}/feature", json={"max_values": 7}, expect=200)
-    day = str(TODAY - timedelta(days=3))
+    day = str(today() - timedelta(days=3))
     assert changed.json() == {"key": "feature", "max_values": 7, "values_today": 1, "overflowed": day}
     await api.call(admin, "DELETE", f"{path}/conversation", expect=204)
     await api.call(admin, "DELETE", f"{path}/conversation", expect=404)
@@ -115,8 +118,8 @@ async def test_a_report_by_feature_adds_up_as_json_and_csv(api: Api, admin: Acco
     assert [(row["tag"], row["output_tokens"]) for row in by_feature] == [("=1+1", 20), ("search", 10), (None, 30)]
     assert sum(row["output_tokens"] for row in by_feature) == (await report(group_by=""))[0]["output_tokens"]
     assert [(row["tag"], row["day"]) for row in await report(group_by="tag:conversation,day", order="tokens")] == [
-        (None, str(TODAY)),
-        ("c-1", str(TODAY)),
+        (None, str(today())),
+        ("c-1", str(today())),
     ]
     assert [row["output_tokens"] for row in await report(group_by="day", tag="feature=search")] == [10]
     text = (await api.call(admin, "GET", "/reports/usage?group_by=tag:feature&format=csv", expect=200)).text

@@ -28,7 +28,6 @@ from tests.harness import ACTOR, Account, Books
 from tests.rollups import fill_rollups
 
 KOLKATA = Calendar("Asia/Kolkata")
-NOW = Month(f"{to_datetime(now_ms()):%Y-%m}")
 SUMS = ", ".join(COUNT_COLUMNS)
 TAGGED: tuple[tuple[str | None, list[str] | None], ...] = (
     ('{"feature": "search"}', ["feature"]),
@@ -39,6 +38,11 @@ TAGGED: tuple[tuple[str | None, list[str] | None], ...] = (
 """Tags and the keys that are added up."""
 WAITING = """SELECT FROM pg_stat_activity WHERE datname = current_database()
     AND query LIKE '%naka_detach_month%' AND wait_event = 'relation'"""
+
+
+def this_month() -> Month:
+    """The month of now, which may be another than when the run began."""
+    return Month(f"{to_datetime(now_ms()):%Y-%m}")
 
 
 @pytest.fixture
@@ -62,9 +66,9 @@ async def account(old: Books, pool: Connections) -> Account:
     account, dice = await old.account(), random.Random(2)
     async with old.connection() as connection:
         for back in range(7):
-            month = NOW.later(-back)
+            month = this_month().later(-back)
             await ensure_partitions(connection, _ms(month))
-            last = NOW.later(1 - back)
+            last = this_month().later(1 - back)
             for at in (
                 _ms(month),
                 _ms(month) + 1000,
@@ -114,7 +118,7 @@ async def _request(connection: object, account: Account, at: int, dice: random.R
 
 async def drifts(pool: Connections, account: Account) -> dict[str, int]:
     run = await reconcile(pool, None, Scope((account.tenant_id,)))
-    assert run.since <= NOW.later(-5), "every month is compared but the first, which is taken for a part"
+    assert run.since <= this_month().later(-5), "every month is compared but the first, which is taken for a part"
     return {name: check.found for name, check in run.checks.items() if check.found}
 
 
@@ -123,7 +127,9 @@ async def attached(books: Books) -> list[str]:
         "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = 'usage_requests'::regclass"
     )
     return sorted(
-        row["relname"][-7:].replace("_", "-") for row in rows if row["relname"][-7:] <= NOW.name.replace("-", "_")
+        row["relname"][-7:].replace("_", "-")
+        for row in rows
+        if row["relname"][-7:] <= this_month().name.replace("-", "_")
     )
 
 
@@ -139,12 +145,13 @@ async def test_months_go_and_the_books_add_up(old: Books, pool: Connections, acc
     (oldest, *_) = await old.fetch("SELECT * FROM usage_requests ORDER BY id")
     assert await detach_old_months(pool, keep_months=0) == []
     gone = await asyncio.gather(*(detach_old_months(pool, keep_months=3) for _ in range(2)))
-    wanted = [NOW.later(-back).name for back in (7, 6, 5, 4)]  # a month before the first is made as well
+    wanted = [this_month().later(-back).name for back in (7, 6, 5, 4)]  # a month before the first is made as well
     assert set(gone[0]) | set(gone[1]) == set(wanted)
-    assert await attached(old) == [NOW.later(-back).name for back in (3, 2, 1, 0)]
+    assert await attached(old) == [this_month().later(-back).name for back in (3, 2, 1, 0)]
     assert await drifts(pool, account) == {}, "with months whose days stand in two"
     assert await detach_old_months(pool, keep_months=3) == []
-    kept = await old.fetch(f"SELECT count(*) AS n FROM usage_requests_{NOW.later(-5).name.replace('-', '_')}_detached")
+    month = this_month().later(-5).name.replace("-", "_")
+    kept = await old.fetch(f"SELECT count(*) AS n FROM usage_requests_{month}_detached")
     assert kept[0]["n"] > 0
 
     async with old.database.session() as session:
@@ -162,7 +169,7 @@ async def test_months_go_and_the_books_add_up(old: Books, pool: Connections, acc
 
 async def test_a_credit_in_a_month_that_went_still_adds_up(old: Books, pool: Connections, account: Account) -> None:
     await detach_old_months(pool, keep_months=2)
-    month = NOW.later(-4)
+    month = this_month().later(-4)
     before = await old.sums("usage_by_day", account.tenant_id)
     async with old.database.session() as session:
         user = await session.get_one(User, (account.tenant_id, account.user_id))
@@ -193,13 +200,13 @@ async def test_entries_of_tagged_requests_of_a_month_that_went_still_add_up(
 async def test_a_correction_while_a_month_is_detached_is_not_lost(
     old: Books, pool: Connections, account: Account
 ) -> None:
-    month = NOW.later(-6)
+    month = this_month().later(-6)
     (row,) = await old.fetch(
         "SELECT id FROM usage_requests WHERE tag_keys = '{feature}' AND day > $1 AND day < $2 LIMIT 1",
         month.first + timedelta(days=1),
         month.later(1).first - timedelta(days=1),
     )
-    assert await detach_old_months(pool, keep_months=6) == [NOW.later(-7).name]
+    assert await detach_old_months(pool, keep_months=6) == [this_month().later(-7).name]
     async with old.database.session() as session:
         await correct(session, ACTOR, account.tenant_id, row["id"], Amounts(requests=3), reason="late")
         detaching = asyncio.create_task(detach_old_months(pool, keep_months=5))
@@ -213,7 +220,7 @@ async def test_a_correction_while_a_month_is_detached_is_not_lost(
 @pytest.mark.slow
 async def test_the_sums_of_short_lived_tokens_go_with_the_rows(old: Books, pool: Connections, account: Account) -> None:
     query = "SELECT DISTINCT day FROM usage_by_tag WHERE tag_key = 'nk:token' ORDER BY day"
-    limit, before = NOW.later(-2).first, [row["day"] for row in await old.fetch(query)]
+    limit, before = this_month().later(-2).first, [row["day"] for row in await old.fetch(query)]
     assert min(before) < limit
     await detach_old_months(pool, keep_months=2)
     after = [row["day"] for row in await old.fetch(query)]
@@ -226,7 +233,7 @@ async def test_the_sums_of_short_lived_tokens_go_with_the_rows(old: Books, pool:
 async def test_a_drift_in_a_month_that_went_is_still_found(old: Books, pool: Connections, account: Account) -> None:
     await detach_old_months(pool, keep_months=2, drop=True)
     assert await drifts(pool, account) == {}
-    month = NOW.later(-4)
+    month = this_month().later(-4)
     for table, column, check in (
         ("usage_daily", "day", "rollup"),
         ("usage_monthly", "month", "rollup"),
@@ -248,7 +255,7 @@ async def test_a_drift_in_a_month_that_went_is_still_found(old: Books, pool: Con
 async def test_a_month_that_is_needed_stays_and_those_after_it(
     old: Books, pool: Connections, account: Account, why: str
 ) -> None:
-    stays = NOW.later(-5)
+    stays = this_month().later(-5)
     async with old.connection() as connection:
         if why == "open":
             await _request(connection, account, _ms(stays) + 5, random.Random(1), "open")
@@ -269,7 +276,7 @@ async def test_a_month_that_is_needed_stays_and_those_after_it(
                     limits=PlanLimits(),
                     schedule=Schedule(periods=(period,)),
                 )
-    assert await detach_old_months(pool, keep_months=2) == [NOW.later(-7).name, NOW.later(-6).name]
+    assert await detach_old_months(pool, keep_months=2) == [this_month().later(-7).name, this_month().later(-6).name]
     assert (await attached(old))[0] == stays.name
     assert await old.fetch("SELECT FROM usage_checkpoints WHERE month >= $1", stays.first) == []
     assert "rollup" not in await drifts(pool, account)
