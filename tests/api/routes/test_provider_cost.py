@@ -1,18 +1,20 @@
 """The provider's cost is the operator's: a tenant sees it nowhere, unless SHOW_PROVIDER_COST says so."""
 
 import csv
-from datetime import timedelta
+from datetime import UTC, datetime
 from io import StringIO
 from typing import Any
 
 import pytest
 
+from core.clock import now_ms
 from core.settings import Settings
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
 from tests.api.conftest import Api
-from tests.api.routes.test_admin_reports import NOW, asked, used
+from tests.api.routes.test_admin_reports import asked, used
 from tests.harness import Account
+from tests.metering.rows import KOLKATA
 
 BUDGET = LimitSet((Limit(Meter.SPEND, WindowKind.DAY, 4_000_000), Limit(Meter.TOKENS, WindowKind.DAY, 1_000)))
 ROUTES = (
@@ -47,8 +49,8 @@ async def read(api: Api, account: Account, path: str) -> Any:
 
 async def test_a_tenant_sees_no_cost_and_the_operator_does(api: Api) -> None:
     admin, operator = await api.tenant_admin(), await api.platform_admin()
-    await used(api, admin, NOW.date(), "m")
-    request_id = await asked(api, admin, NOW - timedelta(hours=1))
+    await used(api, admin, KOLKATA.date_of(now_ms()), "m")
+    request_id = await asked(api, admin, datetime.now(UTC))
     for path in (*ROUTES, f"/v1/usage/requests/{request_id}", f"/v1/admin/users/{admin.user_id}/export"):
         assert costs(await read(api, admin, path)) == {None}, path
     for path in ROUTES[1:]:
@@ -61,8 +63,8 @@ async def test_a_tenant_sees_no_cost_and_the_operator_does(api: Api) -> None:
 
 async def test_csv_keeps_the_column_and_leaves_it_empty(api: Api) -> None:
     admin = await api.tenant_admin()
-    await used(api, admin, NOW.date(), "m")
-    await asked(api, admin, NOW - timedelta(hours=1))
+    await used(api, admin, KOLKATA.date_of(now_ms()), "m")
+    await asked(api, admin, datetime.now(UTC))
     for path in ("/reports/usage", "/requests"):
         answer = await api.call(admin, "GET", path, params={"format": "csv"}, expect=200)
         (row,) = csv.DictReader(StringIO(answer.text.removeprefix("\ufeff")))
