@@ -5,7 +5,6 @@ HEAD, idempotency (if it is on), usage. Then `/chat` and `/v1/messages`, plain A
 other route.
 """
 
-from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -196,7 +195,7 @@ def _build_routes() -> list[BaseRoute]:
         router.include_router(module.router)
     for page in (chat_page, sign_in, members, account, reports, operator, reference):
         router.include_router(page.router)
-    deque(iter_route_contexts(router.routes), maxlen=0)
+    list(iter_route_contexts(router.routes))
     return router.routes
 
 

@@ -77,7 +77,8 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Whether to pass over a folder: importing what is deselected anyway takes half of `make check`."""
-    return True if config.option.markexpr == "not server" and collection_path.name in PROCESSES else None
+    is_passed_over = collection_path.parent == HERE and collection_path.name in PROCESSES
+    return True if is_passed_over and config.option.markexpr == "not server" else None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -89,31 +90,29 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves tests out (`--short`), and keeps those of a group on one worker.
+    """Deselects by `--short`, and keeps the tests of a group on one worker.
 
     xdist 3.8 writes the group where pytest 9.2 no longer reads it.
     """
     if config.option.short:
-        left_out = _left_out(items)
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=list(left_out))
+        deselected = _beyond_short(items)
+        items[:] = [item for item in items if item not in deselected]
+        config.hook.pytest_deselected(items=[*deselected])
     for item in items:
         grouped = vars(item).get("_nodeid")
         if grouped is not None and item.nodeid != grouped:
             item._id = NodeId.parse(grouped)
 
 
-def _left_out(items: list[pytest.Item]) -> dict[pytest.Item, None]:
-    """What `--short` leaves out, in order."""
-    left_out: dict[pytest.Item, None] = {}
-    seen: set[str] = set()
+def _beyond_short(items: list[pytest.Item]) -> set[pytest.Item]:
+    """The slow tests, and all cases but the first of each test that needs a server."""
+    found, seen = set[pytest.Item](), set[str]()
     for item in items:
         test = item.nodeid.partition("[")[0]
-        is_further_case = test in seen and item.get_closest_marker("server") is not None
-        if is_further_case or item.get_closest_marker("slow"):
-            left_out[item] = None
+        if item.get_closest_marker("slow") or (test in seen and item.get_closest_marker("server")):
+            found.add(item)
         seen.add(test)
-    return left_out
+    return found
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

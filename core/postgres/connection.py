@@ -75,7 +75,7 @@ async def connect(
     )
     try:
         _set_socket_options(connection, url)
-        if url.pooler == "transaction":
+        if url.pooler == "transaction":  # isinstance() tells nothing: asyncpg makes it true of every connection
             cast("_Pooled", connection).local_settings = _as_statements("SET LOCAL", wanted)
         elif url.pooler == "session" and wanted:
             await connection.execute(_as_statements("SET", wanted))

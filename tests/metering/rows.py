@@ -1,5 +1,7 @@
 """Records for the journal, as admission and settlement would make them."""
 
+from datetime import date
+
 from core.clock import now_ms
 from core.ids import uuid7
 from metering.journal.records import OpenRequest, Outcome, Settlement, Source
@@ -11,6 +13,11 @@ from tests.harness import Account
 KOLKATA = Calendar("Asia/Kolkata")
 PRICE = Price(uuid7(), "claude-sonnet-4-6", 0, (Band(0, 3_000, 15_000, 300, 3_750, 6_000),))
 USAGE = Usage(1, 2, 3, 4, 5, 1, 6)
+
+
+def today() -> date:
+    """The operator's day of now, which may be another than when the run began."""
+    return KOLKATA.date_of(now_ms())
 
 
 def request(account: Account) -> OpenRequest:

@@ -3,8 +3,9 @@
 import pytest
 
 from tests.api.conftest import Api
-from tests.api.routes.test_tags import tagging_admin, today
+from tests.api.routes.test_tags import tagging_admin
 from tests.harness import Account
+from tests.metering.rows import today
 from tests.pages.conftest import SignIn, submit
 
 

@@ -153,12 +153,11 @@ def asks(at: datetime) -> Iterator[Ask]:
             wanted = person.a_day * share * random.uniform(0.7, 1.3)
             number = int(wanted) + (random.random() < wanted % 1)
             for _ in range(number):
-                body, question = _body(person, random)
-                yield Ask(customer.slug, person, body, "assistant" if person.chats else _QUESTIONS[question])
+                yield _ask(customer.slug, person, random)
 
 
-def _body(person: Person, random: Random) -> tuple[dict[str, Any], str]:
-    """The body of `/chat` or `/v1/messages`, with orders for the simulator, and its question."""
+def _ask(slug: str, person: Person, random: Random) -> Ask:
+    """A question for `/chat` or `/v1/messages`, with orders for the simulator."""
     output = _about(person.output_tokens, random)
     script = {
         "input_tokens": _about(person.input_tokens, random),
@@ -170,8 +169,9 @@ def _body(person: Person, random: Random) -> tuple[dict[str, Any], str]:
     question = random.choice(list(_QUESTIONS))
     text = f"{question} [[sim {json.dumps(script)}]]"
     if person.chats:
-        return {"message": text, "model": person.model}, question
-    return {"model": person.model, "max_tokens": 16_000, "messages": [{"role": "user", "content": text}]}, question
+        return Ask(slug, person, {"message": text, "model": person.model}, "assistant")
+    body = {"model": person.model, "max_tokens": 16_000, "messages": [{"role": "user", "content": text}]}
+    return Ask(slug, person, body, _QUESTIONS[question])
 
 
 def _about(mean: int, random: Random) -> int:

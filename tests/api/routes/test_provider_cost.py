@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from core.clock import now_ms
 from core.settings import Settings
 from metering.quota.limits import Limit, LimitSet, Meter
 from metering.quota.windows import WindowKind
 from tests.api.conftest import Api
 from tests.api.routes.test_admin_reports import asked, used
 from tests.harness import Account
-from tests.metering.rows import KOLKATA
+from tests.metering.rows import today
 
 BUDGET = LimitSet((Limit(Meter.SPEND, WindowKind.DAY, 4_000_000), Limit(Meter.TOKENS, WindowKind.DAY, 1_000)))
 ROUTES = (
@@ -49,7 +48,7 @@ async def read(api: Api, account: Account, path: str) -> Any:
 
 async def test_a_tenant_sees_no_cost_and_the_operator_does(api: Api) -> None:
     admin, operator = await api.tenant_admin(), await api.platform_admin()
-    await used(api, admin, KOLKATA.date_of(now_ms()), "m")
+    await used(api, admin, today(), "m")
     request_id = await asked(api, admin, datetime.now(UTC))
     for path in (*ROUTES, f"/v1/usage/requests/{request_id}", f"/v1/admin/users/{admin.user_id}/export"):
         assert costs(await read(api, admin, path)) == {None}, path
@@ -63,7 +62,7 @@ async def test_a_tenant_sees_no_cost_and_the_operator_does(api: Api) -> None:
 
 async def test_csv_keeps_the_column_and_leaves_it_empty(api: Api) -> None:
     admin = await api.tenant_admin()
-    await used(api, admin, KOLKATA.date_of(now_ms()), "m")
+    await used(api, admin, today(), "m")
     await asked(api, admin, datetime.now(UTC))
     for path in ("/reports/usage", "/requests"):
         answer = await api.call(admin, "GET", path, params={"format": "csv"}, expect=200)

@@ -1,7 +1,7 @@
 """Tag keys over HTTP, and reports and lists by tag."""
 
 import csv
-from datetime import date, timedelta
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 
@@ -11,13 +11,8 @@ from core.clock import now_ms
 from core.ids import uuid7
 from tests.api.conftest import Api
 from tests.harness import Account
-from tests.metering.rows import KOLKATA
+from tests.metering.rows import today
 from tests.rollups import fill_rollups
-
-
-def today() -> date:
-    """The day of now, which may be another than when the run began."""
-    return KOLKATA.date_of(now_ms())
 
 
 async def asked(api: Api, account: Account, tags: str | None, keys: list[str] | None, *, tokens: int = 1) -> str:

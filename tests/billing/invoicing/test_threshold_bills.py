@@ -14,16 +14,11 @@ from billing.models import Bill, BillingPeriod, Plan
 from billing.rating.overage import PastAllowance, Terms
 from core.clock import now_ms
 from core.tenancy.audit import Actor
-from metering.quota.windows import Calendar
 from tests.billing.operator import DAY_MS, METERS, PERIOD, TERMS, OperatorSetup, shown
+from tests.metering.proof import this_month
 
 THRESHOLD = 100_000
 """A thousand tokens past the allowance."""
-
-
-def month() -> str:
-    """The name of the month of now, which may be another than when the run began."""
-    return Calendar("Asia/Kolkata").month(now_ms()).name
 
 
 @pytest.fixture
@@ -51,27 +46,27 @@ async def running(setup: OperatorSetup, tokens: int, *, is_known: bool = True) -
     tenant_id = await setup.tenant(plan="heavy", is_known=is_known)
     async with setup.context.tenant_transaction(tenant_id) as session:
         await project(session, setup.context.zone, tenant_id, now_ms())
-    await setup.add_usage(tenant_id, month(), output_tokens=1_000 + tokens)
+    await setup.add_usage(tenant_id, this_month().name, output_tokens=1_000 + tokens)
     return tenant_id
 
 
 async def test_a_running_period_is_billed_at_its_threshold_and_deducted_by_its_close(setup: OperatorSetup) -> None:
     tenant_id = await running(setup, 999)
     assert await bill_thresholds(setup.context) == 0
-    await setup.add_usage(tenant_id, month(), output_tokens=51)
+    await setup.add_usage(tenant_id, this_month().name, output_tokens=51)
     assert await bill_thresholds(setup.context) == 1
     assert await bill_thresholds(setup.context) == 0
     (bill,) = await setup.bills(tenant_id)
     assert (bill.state, bill.taxable_paise, bill.total_paise) == ("open", 105_000, 123_900)
     async with setup.context.database.session() as session:
-        period = await session.get_one(BillingPeriod, (tenant_id, month()))
+        period = await session.get_one(BillingPeriod, (tenant_id, this_month().name))
         notes = (await document_of(session, setup.context, bill)).notes
     assert period.state == "open"
     assert "Further usage of the period is on a later one" in " ".join(notes)
 
-    await setup.add_usage(tenant_id, month(), output_tokens=1_950)
+    await setup.add_usage(tenant_id, this_month().name, output_tokens=1_950)
     assert await bill_thresholds(setup.context) == 1
-    await setup.add_usage(tenant_id, month(), output_tokens=7)
+    await setup.add_usage(tenant_id, this_month().name, output_tokens=7)
     await end(setup, tenant_id)
     assert await setup.close() == 1
     bills = await setup.bills(tenant_id)
@@ -81,7 +76,7 @@ async def test_a_running_period_is_billed_at_its_threshold_and_deducted_by_its_c
 
 async def test_many_workers_at_once_make_one_bill(setup: OperatorSetup) -> None:
     tenant_id = await running(setup, 1_200)
-    made = await asyncio.gather(*(bill_if_reached(setup.context, tenant_id, month()) for _ in range(6)))
+    made = await asyncio.gather(*(bill_if_reached(setup.context, tenant_id, this_month().name) for _ in range(6)))
     assert sum(made) == 1
     assert [one.taxable_paise for one in await setup.bills(tenant_id)] == [120_000]
 
@@ -89,7 +84,7 @@ async def test_many_workers_at_once_make_one_bill(setup: OperatorSetup) -> None:
 async def test_usage_credited_later_is_given_back_by_the_close(setup: OperatorSetup) -> None:
     tenant_id = await running(setup, 1_200)
     await bill_thresholds(setup.context)
-    await setup.add_usage(tenant_id, month(), output_tokens=-500)
+    await setup.add_usage(tenant_id, this_month().name, output_tokens=-500)
     assert await bill_thresholds(setup.context) == 0
     await end(setup, tenant_id)
     await setup.close()
@@ -125,7 +120,7 @@ async def test_without_a_profile_it_waits(setup: OperatorSetup) -> None:
 async def test_a_held_bill_is_not_made_again_each_minute(setup: OperatorSetup) -> None:
     tenant_id = await running(setup, 90_000)  # far above what is usual, and above twice the threshold
     assert await bill_thresholds(setup.context) == 1
-    await setup.add_usage(tenant_id, month(), output_tokens=5)
+    await setup.add_usage(tenant_id, this_month().name, output_tokens=5)
     assert await bill_thresholds(setup.context) == 0
     (held,) = await setup.bills(tenant_id)
     assert held.state == "held"
@@ -141,10 +136,10 @@ async def test_billing_a_running_period_anew_does_not_close_it(setup: OperatorSe
     (held,) = await setup.bills(tenant_id)
     await void_held_bill(setup.context, Actor("test"), held.id, "a new profile", again=True)
     async with setup.context.database.session() as session:
-        assert (await session.get_one(BillingPeriod, (tenant_id, month()))).state == "open"
+        assert (await session.get_one(BillingPeriod, (tenant_id, this_month().name))).state == "open"
 
 
 async def end(setup: OperatorSetup, tenant_id: UUID) -> None:
     """Ends the period a moment ago."""
     async with setup.context.database.session() as session:
-        (await session.get_one(BillingPeriod, (tenant_id, month()))).ends_ms = now_ms() - 1
+        (await session.get_one(BillingPeriod, (tenant_id, this_month().name))).ends_ms = now_ms() - 1

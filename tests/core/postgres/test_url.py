@@ -180,7 +180,8 @@ async def test_every_part_connects_by_the_same_parameters(
 
 
 async def test_socket_options_and_the_timeout_are_set(database_url: str) -> None:
-    url = parse(f"{database_url}&keepalives_idle=33&keepalives_count=4&connect_timeout=1")
+    options = {"keepalives_idle": "33", "keepalives_count": "4", "connect_timeout": "1"}
+    url = parse(make_url(database_url).update_query_dict(options).render_as_string(hide_password=False))
     assert url.connect_timeout_s == 2
     connection = await connect(url, "test", timeout_s=5)
     raw = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]

@@ -41,7 +41,7 @@ WAITING = """SELECT FROM pg_stat_activity WHERE datname = current_database()
 
 
 def this_month() -> Month:
-    """The month of now, which may be another than when the run began."""
+    """The month of now in UTC, as partitions are made. `tests.metering.proof` has the operator's."""
     return Month(f"{to_datetime(now_ms()):%Y-%m}")
 
 
@@ -126,11 +126,8 @@ async def attached(books: Books) -> list[str]:
     rows = await books.fetch(
         "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = 'usage_requests'::regclass"
     )
-    return sorted(
-        row["relname"][-7:].replace("_", "-")
-        for row in rows
-        if row["relname"][-7:] <= this_month().name.replace("-", "_")
-    )
+    months = [row["relname"][-7:].replace("_", "-") for row in rows]
+    return sorted(month for month in months if month <= this_month().name)
 
 
 async def until_waiting(books: Books) -> None:
