@@ -25,6 +25,7 @@ from api.http.client_address import client_address, network_of
 from core.errors import Invalid
 from core.identity.delegation import act_for
 from core.identity.end_users import EndUsers, UserRequired, normal_name
+from core.resilience.deadline import within
 from core.resilience.shares import OWNER
 from core.tenancy.directory import Directory
 from core.tenancy.keys import visible_prefix
@@ -83,12 +84,20 @@ class Identities:
         return _accept(scope, principal)
 
     async def acting_for(
-        self, scope: Scope, principal: Principal, name: str | None = None, *, creates: bool = True, fresh: bool = False
+        self,
+        scope: Scope,
+        principal: Principal,
+        name: str | None = None,
+        *,
+        creates: bool = True,
+        fresh: bool = False,
+        within_s: float | None = None,
     ) -> Principal:
         """Returns the principal that chats: the user that the header or `name`, of the body, names; else its own.
 
-        A token or JWT is for one user, and its requests name none. Sets the principal on the scope. Raises Invalid for
-        a name, UserRequired, UserUnknown, UserDisabled, Forbidden, TooManyNewUsers, Unavailable.
+        A look-up waits at most `within_s`. A token or JWT is for one user, and its requests name none. Sets the
+        principal on the scope. Raises Invalid for a name, UserRequired, UserUnknown, UserDisabled, Forbidden,
+        TooManyNewUsers, Unavailable.
         """
         wanted = named_user(scope, name)
         if wanted is None:
@@ -96,9 +105,10 @@ class Identities:
                 raise UserRequired
             return principal
         principal.require(KeyScope.CHAT_AS_USER)
-        user = await self._end_users.named(
-            principal.tenant_id, wanted, key_id=principal.key_id, creates=creates, fresh=fresh
-        )
+        async with within(within_s):
+            user = await self._end_users.named(
+                principal.tenant_id, wanted, key_id=principal.key_id, creates=creates, fresh=fresh
+            )
         return _accept(scope, act_for(principal, user.id))
 
     def forget(self, tenant_id: UUID | None) -> None:

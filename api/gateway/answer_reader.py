@@ -26,23 +26,24 @@ from metering.journal.records import Outcome
 
 
 class AnswerReader:
-    """One answer. `has_ended`: `message_stop` arrived; `fault`: what ended the answer early."""
+    """One answer. `has_ended`: `message_stop` arrived; `fault`: what ended the answer early.
 
-    __slots__ = ("_codec", "_recorder", "fault", "has_ended", "span")
+    `is_decided`: one of them; what follows does not matter.
+    """
+
+    __slots__ = ("_codec", "_recorder", "fault", "has_ended", "is_decided", "span")
 
     def __init__(self, codec: Codec, recorder: UsageRecorder) -> None:
         self._codec = codec
         self._recorder = recorder
-        self.has_ended = False
+        self.has_ended = self.is_decided = False
         self.fault: BadStream | UpstreamFault | None = None
         self.span: Span = UNTRACED
 
-    def is_decided(self) -> bool:
-        """Whether the end is known, so that what follows it does not matter."""
-        return self.has_ended or self.fault is not None
-
     def take(self, piece: bytes) -> bytes:
         """Returns what the client may receive of `piece`, and records all else, including a fault that follows it."""
+        if self.is_decided:
+            return b""
         recorder = self._recorder
         one = None if recorder.first_text_s is None else self._codec.one_text(piece)
         if one is None:
@@ -73,7 +74,7 @@ class AnswerReader:
                     if self.has_ended:
                         break
         except (BadStream, UpstreamFault) as error:
-            self.fault = error
+            self.fault, self.is_decided = error, True
         return self._codec.taken()
 
     def _note_event(self, event: Event) -> None:
@@ -94,7 +95,7 @@ class AnswerReader:
             case MessageStop():
                 if recorder.started is None:
                     raise fault("upstream_broken")
-                self.has_ended = True
+                self.has_ended = self.is_decided = True
                 recorder.outcome = Outcome.COMPLETED
                 self._conclude()
             case UpstreamErrorEvent():

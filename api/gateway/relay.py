@@ -13,6 +13,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 from starlette.types import Receive, Scope, Send
@@ -180,7 +181,7 @@ class _Exchange:
 
     async def _pump(self, stream: UpstreamStream, monitored: MonitoredStream, deadline: asyncio.Timeout) -> None:
         """Relays the stream to its end. Raises UpstreamFault, BadStream, _Disconnected, or one of STREAM_ERRORS."""
-        stream.pipe(lambda piece: self._on_piece(piece, stream, monitored), self._on_over)
+        stream.pipe(partial(self._on_piece, stream, monitored), self._on_over)
         while True:
             await self._news.wait()
             self._news.clear()
@@ -212,11 +213,9 @@ class _Exchange:
                 raise fault("upstream_broken")
             raise stream.error
 
-    def _on_piece(self, piece: bytes, stream: UpstreamStream, monitored: MonitoredStream) -> None:
+    def _on_piece(self, stream: UpstreamStream, monitored: MonitoredStream, piece: bytes) -> None:
         """Takes what arrived; runs inside the event loop's read."""
         monitored.read_s = time.monotonic()
-        if self._reader.is_decided():
-            return
         out = self._reader.take(piece)
         if out:
             monitored.wrote_s = monitored.read_s
@@ -231,7 +230,7 @@ class _Exchange:
                 if self._held_bytes > _MAX_HELD_BYTES:
                     stream.pause()
                 self._news.set()
-        if self._reader.is_decided() or not self._head_sent:
+        if self._reader.is_decided or not self._head_sent:
             self._news.set()
 
     def _on_over(self) -> None:

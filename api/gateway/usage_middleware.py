@@ -117,8 +117,7 @@ class UsageTrackingMiddleware:
 
     async def _acting_for(self, scope: Scope, principal: Principal, call: Call, within_s: float) -> Principal:
         """Returns the principal of the user that the request names; after the body was read: a bad one makes none."""
-        async with within(within_s):
-            acting = await self._identities.acting_for(scope, principal, call.user)
+        acting = await self._identities.acting_for(scope, principal, call.user, within_s=within_s)
         if acting is not principal:
             self._failing.check(acting.user_id)
         return acting

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import (
     AskError,
@@ -63,7 +64,7 @@ def load_script(name: str, folder: Path = _LUA) -> Script:
 
 @dataclass(slots=True)
 class _Call:
-    command: Sequence[Any]
+    command: tuple[Any, ...]
     needs_run: bool = False
     script: Script | None = None
     is_probe: bool = False
@@ -80,8 +81,8 @@ class RedisPipeline:
         self.breaker = breaker or Breaker()
         self._probe_s = probe_s
         self._pool = ConnectionPool.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, max_connections=1
-        )
+            url, socket_timeout=None, socket_connect_timeout=timeout_s, max_connections=1
+        )  # a pipeline has one deadline: the library would set one for the request, and one for each answer
         self._timeout_s = timeout_s
         self._connection: AbstractConnection | None = None
         self._waiting: list[_Call] = []
@@ -144,7 +145,7 @@ class RedisPipeline:
             batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
             self._sent = batch
             try:
-                async with asyncio.timeout(self._timeout_s * 2):
+                async with asyncio.timeout(self._timeout_s if self.run_id else self._timeout_s * 2):
                     await self._pipeline(batch)
             except (RedisError, OSError, TimeoutError) as error:
                 await self._disconnect()
@@ -181,7 +182,7 @@ class RedisPipeline:
     async def _pipeline(self, batch: list[_Call]) -> None:
         connection = await self._connected()
         commands = [(*call.command, self.run_id) if call.needs_run else call.command for call in batch]
-        await connection.send_packed_command(connection.pack_commands(commands))
+        await connection.send_packed_command(b"".join(map(pack_command, commands)))
         unknown = []
         for call in batch:
             try:

@@ -4,7 +4,7 @@ The time of the grant fixes the windows, the entitlement and the price. The stor
 everything else, and `QuotaQuery.terms` adds what depends on a moment. Redis's script refuses terms of another moment.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum
 from uuid import UUID
@@ -15,7 +15,7 @@ from metering.journal.records import OpenRequest
 from metering.pricing.price import STANDARD, Modifiers, Price, PriceBook
 from metering.quota.budgets import Budget, BudgetState, BudgetWindow
 from metering.quota.limits import Entitlement
-from metering.quota.schedule import Timeline, period_at, resumes, window_of
+from metering.quota.schedule import Timeline
 from metering.quota.windows import Calendar, Window, WindowKind, minute_window
 from metering.tags.tags import NO_TAGS, RequestTags
 
@@ -94,22 +94,22 @@ class QuotaQuery:
         Raises PaymentRequired when the schedule grants nothing then, Forbidden for a model or a feature that the plan
         does not have then, UnknownModel when the model had no price, UnknownModifier when the price has no factor.
         """
-        stretch = self.timeline.at(at_ms)
-        if stretch.refusal is not None:
-            raise PaymentRequired(stretch.refusal.detail, code=stretch.refusal.code)
-        stretch.entitlement.require(self.model, self.features)
-        prompt_rate, output_rate, search_rate = self._dearest_rates(stretch.entitlement, at_ms)
-        day, part = calendar.day(at_ms), period_at(self.timeline.periods, at_ms, calendar)
+        now = self.timeline.in_force(at_ms, calendar)
+        refusal, entitlement = now.stretch.refusal, now.stretch.entitlement
+        if refusal is not None:
+            raise PaymentRequired(refusal.detail, code=refusal.code)
+        entitlement.require(self.model, self.features)
+        prompt_rate, output_rate, search_rate = self._dearest_rates(entitlement, at_ms)
         return QuotaTerms(
-            entitlement=stretch.entitlement,
-            day=day,
-            period=replace(part, name=window_of(part.name)),
-            segment=part.name,
-            from_ms=max(stretch.from_ms, day.starts_ms, part.starts_ms),
-            until_ms=min(stretch.until_ms, day.ends_ms, part.ends_ms),
+            entitlement=entitlement,
+            day=now.day,
+            period=now.period,
+            segment=now.segment,
+            from_ms=now.from_ms,
+            until_ms=now.until_ms,
             prompt_rate=prompt_rate,
             output_rate=output_rate,
-            resumes=resumes(self.timeline.periods, part, calendar),
+            resumes=now.resumes,
             search_rate=search_rate,
         )
 

@@ -12,7 +12,7 @@ each is priced by its own terms; counters of limits name the period (`window_of`
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -80,16 +80,51 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
+class InForce:
+    """What a timeline and the calendar say of `from_ms <= t < until_ms`.
+
+    `period`: the counters' window; `segment`: its part that usage is metered in. `resumes`: as the function.
+    """
+
+    from_ms: int
+    until_ms: int
+    stretch: Stretch
+    day: Window
+    period: Window
+    segment: str
+    resumes: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """The schedule of one user, read when the tenant's epoch was `read_epoch` (0: it had none)."""
 
     stretches: tuple[Stretch, ...]
     periods: tuple[Period, ...] = ()
     read_epoch: int = 0
+    _last: list[InForce] = field(default_factory=list, init=False, repr=False, compare=False)
+    """The last answer of `in_force`, which nearly every request asks for again."""
 
     def at(self, at_ms: int) -> Stretch:
         """The stretch of a moment."""
         return self.stretches[max(0, bisect_right(self.stretches, at_ms, key=lambda one: one.from_ms) - 1)]
+
+    def in_force(self, at_ms: int, calendar: Calendar) -> InForce:
+        """What applies at a moment, and how long. The calendar is always the operator's."""
+        if not (self._last and self._last[0].from_ms <= at_ms < self._last[0].until_ms):
+            stretch, day, part = self.at(at_ms), calendar.day(at_ms), period_at(self.periods, at_ms, calendar)
+            self._last[:] = [
+                InForce(
+                    from_ms=max(stretch.from_ms, day.starts_ms, part.starts_ms),
+                    until_ms=min(stretch.until_ms, day.ends_ms, part.ends_ms),
+                    stretch=stretch,
+                    day=day,
+                    period=replace(part, name=window_of(part.name)),
+                    segment=part.name,
+                    resumes=resumes(self.periods, part, calendar),
+                )
+            ]
+        return self._last[0]
 
 
 def window_of(segment: str) -> str:

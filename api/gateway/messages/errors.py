@@ -87,7 +87,7 @@ class _Form:
 
 def is_anthropic_path(path: str) -> bool:
     """Whether errors of this path have Anthropic's form."""
-    return any(path == one or path.startswith(f"{one}/") for one in _PATHS)
+    return path.startswith(_PATHS) and any(path == one or path.startswith(f"{one}/") for one in _PATHS)
 
 
 def anthropic_error(

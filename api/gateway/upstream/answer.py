@@ -24,7 +24,7 @@ class ConnectionFault(Exception):
 
 
 class Answer:
-    """An answer being received. `headers` has names in lower case."""
+    """An answer being received. `headers` has names in lower case; `take` is called with each piece."""
 
     def __init__(self, connection: "UpstreamConnection") -> None:
         self.status = 0
@@ -33,7 +33,7 @@ class Answer:
         self.error: ConnectionFault | None = None
         self._connection = connection
         self._head: asyncio.Future[None] = connection.loop.create_future()
-        self._take: Callable[[bytes], None] | None = None
+        self.take: Callable[[bytes], None] = self._keep
         self._on_end: Callable[[], None] | None = None
         self._pieces: list[bytes] = []
         self._buffered = 0
@@ -50,7 +50,7 @@ class Answer:
 
     def pipe(self, take: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
         """From now on calls `take` with each piece, and `on_end` once: the end, or an `error`."""
-        self._take, self._on_end = take, on_end
+        self.take, self._on_end = take, on_end
         if self._pieces:
             pieces, self._pieces, self._buffered = self._pieces, [], 0
             take(b"".join(pieces))
@@ -100,7 +100,7 @@ class Answer:
             if not end.done():
                 end.set_result(None)
 
-        self._take, self._on_end = _drop, note_end
+        self.take, self._on_end = _drop, note_end
         self._connection.resume()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
@@ -117,11 +117,8 @@ class Answer:
         if not self._head.done():
             self._head.set_result(None)
 
-    def on_piece(self, piece: bytes) -> None:
-        """Passes a piece on, or keeps it until it is taken."""
-        if self._take is not None:
-            self._take(piece)
-            return
+    def _keep(self, piece: bytes) -> None:
+        """Keeps a piece until it is read, or the answer is piped."""
         self._pieces.append(piece)
         self._buffered += len(piece)
         if self._buffered > _MAX_BUFFERED_BYTES:

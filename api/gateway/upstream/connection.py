@@ -209,7 +209,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Passes a piece on."""
         self._bare_bytes = 0
         if self._answer is not None:
-            self._answer.on_piece(body)
+            self._answer.take(body)
 
     def on_message_complete(self) -> None:
         """Ends the answer. The connection is free if both sides keep it and the request was sent whole."""

@@ -21,7 +21,9 @@ from api.gateway.upstream.events import (
 )
 
 MAX_FRAME_BYTES = 1 << 20
-_DELTA = b"event: content_block_delta\ndata: "
+_PLAIN = re.compile(rb"event: ([^\r\n]*)\ndata: ([^\r\n]*)\n\n")
+"""A frame of two lines, which is how Anthropic writes all of them."""
+_ONE_DELTA = re.compile(rb"event: content_block_delta\ndata: ([^\r\n]*)\n\n")
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _BLANK_LINE_BYTES = 4
 _REPLACEMENT = "\ufffd"
@@ -40,8 +42,8 @@ class EventReader:
 
     def feed(self, chunk: bytes) -> Iterable[Event]:
         """Returns the events that `chunk` completes, in order. Raises BadStream."""
-        if not self._rest and _is_one_delta(chunk):
-            return self._events(read_event(b"content_block_delta", chunk[len(_DELTA) : -2]))
+        if not self._rest and (delta := _ONE_DELTA.fullmatch(chunk)):
+            return self._events(read_event(b"content_block_delta", delta[1]))
         return (event for _, events in self._frames(chunk) for event in events)
 
     def one_text(self, chunk: bytes) -> str | None:
@@ -49,14 +51,13 @@ class EventReader:
 
         Nearly every read at Claude's usual pace is one: its cost is that of a relayed word.
         """
-        if self._rest or self._half or not _is_one_delta(chunk):
-            return None
-        return text_delta(chunk[len(_DELTA) : -2])
+        delta = None if self._rest or self._half else _ONE_DELTA.fullmatch(chunk)
+        return None if delta is None else text_delta(delta[1])
 
     def frames(self, chunk: bytes) -> Iterable[tuple[bytes, Iterable[Event]]]:
         """Returns the frames that `chunk` completes, byte for byte, each with its events. Raises BadStream."""
-        if not self._rest and _is_one_delta(chunk):
-            return ((chunk, self._events(read_event(b"content_block_delta", chunk[len(_DELTA) : -2]))),)
+        if not self._rest and (delta := _ONE_DELTA.fullmatch(chunk)):
+            return ((chunk, self._events(read_event(b"content_block_delta", delta[1]))),)
         return self._frames(chunk)
 
     def _frames(self, chunk: bytes) -> Iterator[tuple[bytes, Iterable[Event]]]:
@@ -69,7 +70,10 @@ class EventReader:
                 return
             data = bytes(rest)
         start = 0
-        for end in _frame_ends(data):
+        while plain := _PLAIN.match(data, start):
+            start = plain.end()
+            yield plain[0], self._events(read_event(plain[1], plain[2]))
+        for end in _frame_ends(data, start):
             frame, start = data[start:end], end
             yield frame, self._events(read_event(*_fields(frame)))
         self._rest = bytearray(data[start:])
@@ -104,25 +108,18 @@ class EventReader:
             yield Text(whole(text))
 
 
-def _is_one_delta(chunk: bytes) -> bool:
-    """Whether the chunk is one complete frame of two lines, which is how Anthropic writes a delta."""
-    return (
-        chunk.startswith(_DELTA)
-        and chunk.endswith(b"\n\n")
-        and chunk.find(b"\n", len(_DELTA)) == len(chunk) - 2
-        and b"\r" not in chunk
-    )
+def _frame_ends(data: bytes, start: int) -> Iterator[int]:
+    """The ends of the complete frames from `start` on.
 
-
-def _frame_ends(data: bytes) -> Iterator[int]:
-    """The ends of the complete frames. A CR at the very end may be half of a CRLF: the next chunk decides."""
+    A CR at the very end may be half of a CRLF: the next chunk decides.
+    """
     if b"\r" not in data:
-        at = data.find(b"\n\n")
+        at = data.find(b"\n\n", start)
         while at >= 0:
             yield at + 2
             at = data.find(b"\n\n", at + 2)
         return
-    for blank in _BLANK_LINE.finditer(data):
+    for blank in _BLANK_LINE.finditer(data, start):
         if blank.end() < len(data) or data[-1:] != b"\r":
             yield blank.end()
 

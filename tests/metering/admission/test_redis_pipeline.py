@@ -1,6 +1,7 @@
 """The Redis pipeline when its server is slow, down or restarted, and when the process stops."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -85,6 +86,19 @@ async def test_a_late_answer_is_nobodys(
     for _ in range(20):  # a busy machine may be late once more
         answer = answer or await _echo(lane, "in time")
     assert answer == b"in time"
+
+
+async def test_a_pipeline_has_one_deadline_for_all_its_answers(
+    redis_url: str, lane_of: Callable[[str, float], RedisPipeline]
+) -> None:
+    """A server that answers each command just in time would hold up the requests for as long as there are commands."""
+    lane = lane_of(redis_url, 0.5)
+    await lane.connect()
+    began = time.monotonic()
+    slow = [lane.command("BLPOP", f"empty-{number}", 0.4) for number in range(20)]
+    answers = await asyncio.gather(*slow, return_exceptions=True)
+    assert time.monotonic() - began < 3
+    assert isinstance(answers[-1], Unavailable)
 
 
 async def _echo(lane: RedisPipeline, word: str) -> bytes | None:

@@ -28,8 +28,9 @@ SMALL = PlanLimits(tenant=LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 1),)))
 LARGE = PlanLimits(tenant=LimitSet((Limit(Meter.TOKENS, WindowKind.DAY, 2),)))
 
 
-def timeline(*segments: Segment, tenant: LimitSet | None = None) -> Timeline:
-    return timeline_of(Schedule(segments), plan=SMALL, plan_version="free@1", user=None, tenant=tenant, read_epoch=3)
+def timeline(*segments: Segment, periods: tuple[Period, ...] = (), tenant: LimitSet | None = None) -> Timeline:
+    schedule = Schedule(segments, periods)
+    return timeline_of(schedule, plan=SMALL, plan_version="free@1", user=None, tenant=tenant, read_epoch=3)
 
 
 def test_before_the_first_segment_the_row_holds_and_then_the_last_that_has_begun() -> None:
@@ -74,6 +75,28 @@ def test_a_period_covers_its_moment_and_nothing_changes_within_it(drawn: list[tu
         assert period_at(periods, moment, KOLKATA) == found
     covering = [one for one in periods if one.starts_ms <= at < one.ends_ms]
     assert found.name in {one.name for one in covering} or (not covering and found.name == KOLKATA.month(at).name)
+
+
+@given(
+    st.lists(st.tuples(MOMENTS, st.integers(1, 40 * 86_400_000)), max_size=4),
+    st.lists(MOMENTS, max_size=3, unique=True),
+    st.lists(MOMENTS, min_size=1, max_size=6),
+)
+def test_what_is_in_force_is_the_same_whatever_was_asked_before(
+    drawn: list[tuple[int, int]], changes: list[int], asked: list[int]
+) -> None:
+    periods = tuple(Period(f"2026-11-{n}", starts, starts + length) for n, (starts, length) in enumerate(drawn))
+    segments = tuple(Segment(at, f"team@{at}", LARGE) for at in changes)
+    kept = timeline(*segments, periods=periods)
+    for at in asked:
+        found = kept.in_force(at, KOLKATA)
+        for moment in (at, found.from_ms, found.until_ms - 1, found.until_ms):
+            fresh = timeline(*segments, periods=periods).in_force(moment, KOLKATA)
+            assert kept.in_force(moment, KOLKATA) == fresh
+            assert (fresh == found) == (found.from_ms <= moment < found.until_ms)
+        assert found.stretch == kept.at(at)
+        part = period_at(periods, at, KOLKATA)
+        assert (found.segment, found.resumes) == (part.name, resumes(periods, part, KOLKATA))
 
 
 @pytest.mark.parametrize("name", ["2026", "2026-13", "26-11", "2026-11 x", "2026-11|x", "2026-11-", "x2026-11"])
