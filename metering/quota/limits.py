@@ -6,7 +6,7 @@ that blocks at its allowance, a ceiling in money) apply on top in any case. Spen
 nano-USD; a charge is set in paise and counted in their millionths.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -140,6 +140,11 @@ class PlanLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     models: tuple[str, ...] | None = None
 
 
+def names_model(models: Sequence[str] | None, model: str) -> bool:
+    """Whether one of a plan's names or prefixes (`PlanLimits.models`) is the model's."""
+    return models is None or any(model.startswith(one[:-1]) if one.endswith("*") else model == one for one in models)
+
+
 class Metered:
     """A limit on a meter, and the units of both."""
 
@@ -215,9 +220,7 @@ class Entitlement:
 
     def allows_model(self, model: str) -> bool:
         """Whether one of the plan's names or prefixes is the model's."""
-        return self.models is None or any(
-            model.startswith(one[:-1]) if one.endswith("*") else model == one for one in self.models
-        )
+        return names_model(self.models, model)
 
     def require(self, model: str, features: Iterable[str]) -> None:
         """Raises Forbidden, with a code for programs, for a model or a feature that the plan does not have."""

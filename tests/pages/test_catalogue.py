@@ -1,5 +1,6 @@
 """Plans on offer: the operator offers and withdraws versions, and a tenant's page shows what is on offer."""
 
+import json
 import re
 
 import httpx2
@@ -16,6 +17,7 @@ _LIVE = """INSERT INTO subscriptions (tenant_id, id, state, is_open, plan_code, 
     start_ms, cancel_at_ms, cancel_state, applied)
     VALUES ($1, $2, 'submitted', false, 'team', 1, '{}', 354000, 12, $3, $3, 'active', 'sub_X', $4, $3, $4, $3, $4,
     'intended', 1)"""
+HAIKU = "claude-haiku-4-5"
 
 
 @pytest.fixture
@@ -46,6 +48,18 @@ async def test_the_operator_offers_and_withdraws_a_version(api: Api, setup: Oper
     assert (await operator.post("/operator/plans/team/7/offer")).status_code == 404
     done_so_far = await api.books.fetch("SELECT action FROM audit_log WHERE action LIKE 'plan.%' ORDER BY id")
     assert [row["action"] for row in done_so_far] == ["plan.withdraw", "plan.offer"]
+
+
+async def test_the_operator_alone_is_warned_of_models_with_different_prices(
+    api: Api, setup: OperatorSetup, sign_in: SignIn
+) -> None:
+    warning = "costs 5 times as much as one of claude-haiku-4-5: price spend, or name models of one price"
+    operator = await sign_in(await api.platform_admin())
+    buyer = await sign_in(await api.tenant_admin(await setup.tenant()))
+    for models, is_warned in (([HAIKU], False), ([HAIKU, "claude-opus-5"], True)):
+        await api.books.fetch("UPDATE plans SET limits = $1 WHERE code = 'team'", json.dumps({"models": models}))
+        assert (warning in words(await operator.get("/operator/plans"))) is is_warned
+    assert warning not in words(await buyer.get("/account/plan"))
 
 
 async def test_a_withdrawn_version_is_shown_to_who_may_renew_it(

@@ -7,8 +7,9 @@ import typer
 from api.cli.accounts.limits import read_limits
 from api.cli.command import Call, Group
 from api.cli.options import PlanCode, PlanVersion
-from api.schemas.billing.plans import MeterPrice, NewPlan
+from api.schemas.billing.plans import MeterPrice, NewPlan, PlanItem
 from api.services.billing import plans
+from api.services.context import ServiceContext
 from billing.gst.rupees import in_paise
 from billing.rating.overage import Meter, PastAllowance
 from core.errors import Invalid
@@ -83,7 +84,14 @@ def publish_one(  # noqa: PLR0913, PLR0917 - all that a plan says
         models=model or None,
         draft=draft,
     )
-    return lambda context: plans.publish_plan(context, new)
+
+    async def publish(context: ServiceContext) -> PlanItem:
+        plan = await plans.publish_plan(context, new)
+        for warning in plan.warnings:
+            typer.echo(f"Warning: {warning}", err=True)
+        return plan
+
+    return publish
 
 
 @app.answering("offer")

@@ -1,5 +1,6 @@
 """Shapes of plans: published versions, their copies at Razorpay, and offers to a tenant."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -16,8 +17,11 @@ from billing.gst.tax import Supply, Treatment, gross_of
 from billing.models import Plan
 from billing.models.states import PlanState
 from billing.rating.overage import ImpossibleTerms, Meter, MeterTerms, PastAllowance, Terms
+from billing.rating.price_spread import PriceSpread, price_spread
+from billing.rating.terms import terms_of
 from core.errors import Invalid
 from core.features import Feature
+from metering.pricing.price import Price as ModelPrice
 from metering.quota.limits import MAX_CEILING_PAISE, MAX_LIMIT, PlanLimits
 
 _MAX_MODELS = 100
@@ -57,7 +61,7 @@ class NewPlan(Body):
         user={"limits": [{"meter": "tokens", "window": "day", "limit": 200_000}], "concurrency": 2},
         tenant={"limits": [{"meter": "spend", "window": "period", "limit": 100_000_000}], "concurrency": 20},
         features=["web_search"],
-        models=["claude-sonnet-*", "claude-haiku-4-5"],
+        models=["claude-sonnet-4-5*", "claude-sonnet-4-6"],
     )
 
     code: Slug
@@ -140,11 +144,13 @@ class PlanItem(Row):
     created_at: datetime
 
     @classmethod
-    def of(cls, plan: Plan) -> Self:
-        """The shape of a row."""
+    def with_warnings(cls, plan: Plan, prices: Iterable[ModelPrice]) -> Self:
+        """The shape of a row. `prices`: the provider's prices in force, one for each model."""
         limits = msgspec.convert(plan.limits, PlanLimits)
         user, tenant = msgspec.to_builtins(limits.user), msgspec.to_builtins(limits.tenant)
-        return cls.completed(plan, user=user, tenant=tenant, **_offered(limits), warnings=warnings_of(plan))
+        spread = price_spread(terms_of(plan), limits.models, prices)
+        warnings = [*warnings_of(plan), *(() if spread is None else [_uneven(spread)])]
+        return cls.completed(plan, user=user, tenant=tenant, **_offered(limits), warnings=warnings)
 
 
 def _offered(limits: PlanLimits) -> dict[str, list[str] | None]:
@@ -168,6 +174,17 @@ def warnings_of(plan: Plan) -> list[str]:
         why = "a bill above that is collected by payment link, not by mandate; set a threshold to bill sooner"
         said.append(f"the ceiling, {_above(ceiling_paise)}: {why}")
     return said
+
+
+def _uneven(spread: PriceSpread) -> str:
+    """The warning for models of different prices whose tokens are sold alike."""
+    if spread.cheapest_rate:
+        times = f"{float(spread.ratio):.1f}".removesuffix(".0")
+        costs = f"costs {times} times as much as one of {spread.cheapest}"
+    else:
+        costs = f"costs more than one of {spread.cheapest}, which is free"
+    why = f"but an {spread.kind} token of {spread.dearest} {costs}"
+    return f"tokens of every model are sold alike, {why}: price spend, or name models of one price"
 
 
 def _above(paise: int) -> str:

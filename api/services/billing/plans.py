@@ -13,9 +13,11 @@ from billing.catalogue.profiles import supply_for, treatments_served
 from billing.gst.tax import Treatment
 from billing.models import Plan
 from billing.models.catalogue import plan_version
+from core.clock import now_ms
 from core.errors import Invalid
 from core.tenancy.principal import Scope
-from metering.pricing.price_list import require_priced
+from metering.pricing.price import Price, PriceBook
+from metering.pricing.price_list import read_prices, require_priced
 
 
 async def publish_plan(context: ServiceContext, new: NewPlan) -> PlanItem:
@@ -34,26 +36,27 @@ async def publish_plan(context: ServiceContext, new: NewPlan) -> PlanItem:
             price=new.as_price(),
             draft=new.draft,
         )
-        treatments = await treatments_served(session)
+        treatments, prices = await treatments_served(session), await _prices_in_force(session)
         publish_after_commit(session, None)
     if not new.draft:
         await _copy(context, plan, treatments)
-    return PlanItem.of(plan)
+    return PlanItem.with_warnings(plan, prices)
 
 
 async def offer_plan(context: ServiceContext, code: str, version: int) -> PlanItem:
     """Offers a version instead of the one offered before. Idempotent. Raises NotFound."""
     async with context.transaction(Scope.PLATFORM_ADMIN) as session:
         plan = await plans.offer_plan(session, context.actor, code, version)
-        treatments = await treatments_served(session)
+        treatments, prices = await treatments_served(session), await _prices_in_force(session)
     await _copy(context, plan, treatments)
-    return PlanItem.of(plan)
+    return PlanItem.with_warnings(plan, prices)
 
 
 async def withdraw_plan(context: ServiceContext, code: str, version: int) -> PlanItem:
     """Ends the sale of a version; tenants keep it. Idempotent. Raises NotFound."""
     async with context.transaction(Scope.PLATFORM_ADMIN) as session:
-        return PlanItem.of(await plans.withdraw_plan(session, context.actor, code, version))
+        plan = await plans.withdraw_plan(session, context.actor, code, version)
+        return PlanItem.with_warnings(plan, await _prices_in_force(session))
 
 
 async def _copy(context: ServiceContext, plan: Plan, treatments: tuple[Treatment, ...]) -> None:
@@ -65,17 +68,22 @@ async def _copy(context: ServiceContext, plan: Plan, treatments: tuple[Treatment
 async def list_plans(context: ServiceContext, *, after: str | None = None, size: int | None = None) -> Page[PlanItem]:
     """Versions of plans by code and version, all without a `size`; `after` is a version such as `team@2`."""
     async with context.transaction(Scope.PLATFORM_ADMIN) as session:
-        rows = sorted(await plans.list_plans(session), key=_place)
+        rows, prices = sorted(await plans.list_plans(session), key=_place), await _prices_in_force(session)
     if after is not None:
         code, _, version = after.rpartition("@")
         rows = [plan for plan in rows if _place(plan) > (code, int(version))]
-    return page(rows, size, PlanItem.of, plan_version)
+    return page(rows, size, lambda plan: PlanItem.with_warnings(plan, prices), plan_version)
 
 
 async def find_plan(context: ServiceContext, code: str, version: int | None = None) -> PlanItem:
     """A version of a plan; unless one is named, that on offer or else the newest. Raises NotFound."""
     async with context.transaction(Scope.PLATFORM_ADMIN) as session:
-        return PlanItem.of(await plans.find_plan(session, code, version))
+        return PlanItem.with_warnings(await plans.find_plan(session, code, version), await _prices_in_force(session))
+
+
+async def _prices_in_force(session: AsyncSession) -> list[Price]:
+    """The provider's prices, which the warnings of a plan compare."""
+    return PriceBook(await read_prices(session)).in_force(now_ms())
 
 
 async def list_copies(context: ServiceContext, code: str | None) -> list[RazorpayCopy]:

@@ -1,5 +1,7 @@
 """`naka plan`, `naka operator` and `naka profile`: amounts are exact, and what is wrong is one line."""
 
+import json
+
 import pytest
 
 from tests.api.cli.test_cli import Naka, naka
@@ -85,6 +87,16 @@ def test_a_plan_names_its_models_and_features(naka: Naka) -> None:
     assert naka.json("plan", "show", "team") == made
     assert "claude-haiku-*" in naka.run("plan", "show", "team").stdout
     assert "claude-moon" in naka.fails("plan", "publish", "team", "Team", "--model", "claude-moon")
+
+
+def test_a_plan_with_a_warning_is_published_and_the_warning_is_no_part_of_the_answer(naka: Naka) -> None:
+    words = ("plan", "publish", "team", "Team", "--meter", "output_tokens=1000", "--model", "claude-haiku-4-5")
+    even = naka.run(*words, "--json")
+    assert (even.returncode, even.stderr) == (0, "")
+    done = naka.run(*words, "--model", "claude-opus-5", "--json")
+    assert (done.returncode, json.loads(done.stdout)["version"]) == (0, 2)
+    assert done.stderr.splitlines() == [f"Warning: {warning}" for warning in json.loads(done.stdout)["warnings"]]
+    assert "claude-opus-5 costs 5 times as much as one of claude-haiku-4-5" in done.stderr
 
 
 def test_a_tenant_without_a_subscription(naka: Naka) -> None:

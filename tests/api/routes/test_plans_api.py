@@ -17,8 +17,12 @@ GOOD: dict[str, Any] = {
     "when_unpaid": "free",
     "trial_days": 14,
     "features": ["mcp", "web_search"],
-    "models": ["claude-haiku-*", "claude-sonnet-4-6"],
+    "models": ["claude-sonnet-4-5*", "claude-sonnet-4-6"],
 }
+UNEVEN = (
+    "tokens of every model are sold alike, but an input token of claude-sonnet-4-6 costs 3 times as much as one of"
+    " claude-haiku-4-5: price spend, or name models of one price"
+)
 
 
 async def test_a_price_is_kept_as_it_was_said(api: Api) -> None:
@@ -98,6 +102,37 @@ async def test_a_plan_that_names_neither_allows_every_model_and_no_feature(api: 
     plain = {name: value for name, value in GOOD.items() if name not in {"features", "models"}}
     made = (await api.call(admin, "POST", "/plans", expect=201, json=plain)).json()
     assert (made["features"], made["models"]) == ([], None)
+
+
+async def test_tokens_of_models_with_different_prices_are_warned_of(api: Api) -> None:
+    admin, tenant = await api.platform_admin(), await api.tenant_admin()
+    both = GOOD | {"models": ["claude-haiku-4-5", "claude-sonnet-4-6"]}
+    made = (await api.call(admin, "POST", "/plans", expect=201, json=both)).json()
+    assert (made["state"], made["warnings"]) == ("offered", [UNEVEN])
+    spend = both | {"code": "credits", "meters": [METER | {"meter": "spend"}]}
+    assert (await api.call(admin, "POST", "/plans", expect=201, json=spend)).json()["warnings"] == []
+    listed = (await api.call(admin, "GET", "/plans", expect=200)).json()["items"]
+    assert [(plan["code"], plan["warnings"]) for plan in listed] == [("credits", []), ("team", [UNEVEN])]
+    for act in ("withdraw", "offer"):
+        assert (await api.call(admin, "POST", f"/plans/team/1/{act}", expect=200)).json()["warnings"] == [UNEVEN]
+    offers = await api.http.get("/v1/billing/plans", headers=tenant.headers)
+    assert {offer["code"] for offer in offers.json()} == {"credits", "team"}
+    assert "warnings" not in offers.text, "only the operator sees them"
+
+
+async def test_a_price_counts_for_the_warning_once_it_is_in_force(api: Api) -> None:
+    admin = await api.platform_admin()
+    rates = ("input_rate", "output_rate", "cache_read_rate", "cache_write_5m_rate", "cache_write_1h_rate")
+    next_price = {
+        "model": "claude-sonnet-4-5-next",
+        "effective_from": "2099-01-01T00:00:00Z",
+        "bands": [{"over_prompt_tokens": 0, **dict.fromkeys(rates, 30_000)}],
+    }
+    await api.call(admin, "POST", "/prices", expect=201, json=next_price)
+    assert (await api.call(admin, "POST", "/plans", expect=201, json=GOOD)).json()["warnings"] == []
+    await api.call(admin, "POST", "/prices", expect=201, json=next_price | {"effective_from": "2024-01-01T00:00:00Z"})
+    (plan,) = (await api.call(admin, "GET", "/plans", expect=200)).json()["items"]
+    assert [("claude-sonnet-4-5-next costs 10 times" in warning) for warning in plan["warnings"]] == [True]
 
 
 async def test_without_razorpay_there_are_no_copies(api: Api) -> None:
