@@ -11,15 +11,14 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -34,7 +33,6 @@ from api.gateway.relay import Relay
 from api.gateway.usage_middleware import UsageTrackingMiddleware
 from api.http.body_admission import BodyAdmission
 from api.http.head import HeadMiddleware
-from api.http.parameters import refuse_unknown
 from api.http.problems import answer_with_problem
 from api.http.request_context import RequestContextMiddleware
 from api.http.turns import TurnsMiddleware
@@ -63,7 +61,6 @@ _SDK_HEADERS = (
     "x-stainless-raw-response",
 )
 """Headers that Anthropic's SDKs send from a browser."""
-_DEPENDENCIES = [Depends(refuse_unknown)]
 _STATIC = Path(__file__).parent / "pages" / "static"
 
 
@@ -171,8 +168,8 @@ def create_app(settings: Settings) -> Naka:
     """Returns the application; its lifespan starts and stops the runtime."""
     runtime = Runtime(settings)
     app = Naka(runtime)
-    app.router.routes.extend(_ROUTES)
-    app.include_router(metrics.build_router(runtime), dependencies=_DEPENDENCIES)
+    for router in (*_ROUTERS, metrics.build_router(runtime)):
+        app.router.routes.extend(router.routes)
     app.router.routes.append(Route(MCP_PATH, McpEndpoint(runtime), methods=["POST"], include_in_schema=False))
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     for path in ("/chat", UI_PATH, "/v1/messages", COUNT_PATH):
@@ -185,22 +182,12 @@ def create_app(settings: Settings) -> Naka:
     return app
 
 
-def _build_routes() -> list[BaseRoute]:
-    """Builds the routes that need no runtime, and has FastAPI work out the parameters of each.
-
-    It would do so during the first request, for 0.3 s in which no other request of the process goes on.
-    """
-    router = APIRouter(dependencies=_DEPENDENCIES)
-    for module in (usage, tokens, admin, billing, health, webhooks, anthropic):
-        router.include_router(module.router)
-    for page in (chat_page, sign_in, members, account, reports, operator, reference):
-        router.include_router(page.router)
-    list(iter_route_contexts(router.routes))
-    return router.routes
-
-
-_ROUTES = _build_routes()
-"""Shared by all applications of a process, and by processes forked from it."""
+_ROUTERS = (
+    *(usage.router, tokens.router, *admin.routers, *billing.routers, health.router, webhooks.router, anthropic.router),
+    *(chat_page.router, sign_in.router, *members.routers, *account.routers, *reports.routers, *operator.routers),
+    reference.router,
+)
+"""Of the routes that need no runtime: shared by all applications of a process, and by processes forked from it."""
 
 
 async def _post_only(_: Request) -> Response:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import APIRoute
 
 from api.auth.access import Access
 from api.http.parameters import ANYTHING, Reads
@@ -80,14 +80,11 @@ async def reference(request: Request) -> Response:
 
 def _scopes(app: FastAPI) -> Iterator[tuple[tuple[str, str], str]]:
     """The scope that each route requires, by (method, path)."""
-    for context in iter_route_contexts(app.routes):
-        route = context.original_route
-        direct = route.dependant.dependencies if isinstance(route, APIRoute) else []
+    for route in (one for one in app.routes if isinstance(one, APIRoute)):
+        direct = route.dependant.dependencies
         for wanted in (each.call for dependency in direct for each in (dependency, *dependency.dependencies)):
             if isinstance(wanted, Access):
-                yield from (
-                    ((method.lower(), context.path or ""), wanted.scope.value) for method in context.methods or ()
-                )
+                yield from (((method.lower(), route.path), wanted.scope.value) for method in route.methods or ())
 
 
 def _operation(

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import FormData
 
 from api.http.body import InvalidBody
+from api.http.parameters import refuse_unknown
 from api.pages.once import forget_taken
 from api.pages.site import refusal
 
@@ -43,5 +44,11 @@ class PageRoute(APIRoute):
 
 
 def page_router(prefix: str = "") -> APIRouter:
-    """A router of pages, which OpenAPI does not list."""
-    return APIRouter(prefix=prefix, include_in_schema=False, route_class=PageRoute, default_response_class=Response)
+    """A router of pages, which OpenAPI does not list; it has their whole path, as those of `api.routes.route`."""
+    return APIRouter(
+        prefix=prefix,
+        include_in_schema=False,
+        route_class=PageRoute,
+        default_response_class=Response,
+        dependencies=[Depends(refuse_unknown)],
+    )

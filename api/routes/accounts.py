@@ -5,10 +5,11 @@ Only the operator creates tenants. `docs/privacy.md` says what an erasure leaves
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
 from api.auth.access import PlatformContext, RuntimeDep, TenantContext
 from api.routes.parameters import Cursor, KeyId, PageSize, TenantId, TenantWanted, UserId
+from api.routes.route import admin_router
 from api.routes.streamed import StreamedAnswer
 from api.schemas.accounts.keys import KeyItem, KeyMade, NewKey, Rotation
 from api.schemas.accounts.limits import Limits, LimitsSet
@@ -18,7 +19,7 @@ from api.schemas.accounts.users import NewUser, UserItem, UserState
 from api.schemas.pages import DEFAULT_SIZE, Page
 from api.services.accounts import audit, keys, limits, privacy, tenants, users
 
-router = APIRouter()
+router = admin_router()
 
 
 @router.post("/tenants", status_code=201)

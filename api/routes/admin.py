@@ -1,13 +1,10 @@
-"""The router of the admin API, composed of the routes of accounts, billing and usage.
+"""The routers of the admin API: accounts, billing and usage.
 
 A tenant's admin sees its own tenant. An id of another tenant and an unknown id get the same answer, to the byte; the
 caller's scope is checked before any id is looked up.
 """
 
-from fastapi import APIRouter, Depends
-
 from api.routes import accounts, issuers, members
-from api.routes.answers import NO_TEXT, not_kept
 from api.routes.billing import (
     alerts,
     bills,
@@ -21,8 +18,7 @@ from api.routes.billing import (
 )
 from api.routes.usage import corrections, prices, reports, requests, tag_limits, tags
 
-router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(not_kept)], responses={400: NO_TEXT})
-for module in (
+_MODULES = (
     accounts,
     issuers,
     members,
@@ -41,5 +37,5 @@ for module in (
     money,
     wallets,
     ledger,
-):
-    router.include_router(module.router)
+)
+routers = tuple(module.router for module in _MODULES)

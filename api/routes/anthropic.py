@@ -12,12 +12,12 @@ from starlette.responses import Response
 
 from api.auth.access import RuntimeDep, acting_caller_of
 from api.gateway.messages.features import NotOffered
-from api.http.parameters import ANYTHING, Reads
+from api.http.parameters import ANYTHING, Reads, refuse_unknown
 from api.runtime import Runtime
 from core.errors import Invalid, NotFound
 from core.tenancy.principal import Principal, Scope
 
-_ANY = [Depends(Reads(ANYTHING))]  # clients add parameters of their own (`beta=true`)
+_ANY = [Depends(refuse_unknown), Depends(Reads(ANYTHING))]  # clients add parameters of their own (`beta=true`)
 _METHODS = ["GET", "POST", "DELETE"]
 _MAX_PAGE = 1000
 Model = dict[str, Any]

@@ -8,15 +8,16 @@ still served, so that a load balancer can turn to another process. It answers wi
 import asyncio
 from typing import Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel
 
 from api.auth.access import RuntimeDep
+from api.routes.route import api_router
 from api.runtime import Runtime
 from core.errors import Unavailable
 from metering.journal.readiness import UnreadyReason, unready_reason
 
-router = APIRouter(tags=["health"])
+router = api_router("health")
 _REDIS_S = 2
 
 

@@ -1,13 +1,12 @@
 """Routes of the issuers of JWTs that a tenant trusts for its own users, under `/v1/admin`."""
 
-from fastapi import APIRouter
-
 from api.auth.access import TenantContext
 from api.routes.parameters import IssuerId, TenantId
+from api.routes.route import admin_router
 from api.schemas.accounts.issuers import IssuerItem, NewIssuer
 from api.services.accounts import issuers
 
-router = APIRouter()
+router = admin_router()
 
 
 @router.post("/tenants/{tenant_id}/issuers", status_code=201)

@@ -3,16 +3,17 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 
 from api.auth.access import TenantContext
 from api.routes.parameters import Cursor, PageSize, TenantId
+from api.routes.route import admin_router
 from api.schemas.fields import EXAMPLE_ID
 from api.schemas.members import InvitationItem, InvitationMade, MemberItem, NewInvitation, RoleChoice
 from api.schemas.pages import DEFAULT_SIZE, Page
 from api.services.members import invitations, members
 
-router = APIRouter()
+router = admin_router()
 
 MemberId = Annotated[UUID, Path(examples=[EXAMPLE_ID])]
 Descendants = Annotated[bool, Query(description="Also end the keys that the member made for others, if affected alike")]

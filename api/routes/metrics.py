@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.routes.answers import PROBLEM
+from api.routes.route import api_router
 from api.runtime import Runtime
 from billing.webhooks.inbox import InboxGauges, read_inbox_gauges
 from core.errors import Unavailable
@@ -54,7 +55,7 @@ class _Snapshot(Collector):
 
 def build_router(runtime: Runtime) -> APIRouter:
     """The route, with its cache."""
-    router = APIRouter(tags=["health"])
+    router = api_router("health")
     cache: TtlCache[None, tuple[Gauges, InboxGauges]] = TtlCache(ttl_s=_TTL_S)
 
     async def read() -> tuple[Gauges, InboxGauges]:

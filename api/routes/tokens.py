@@ -2,16 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 
 from api.auth.access import Access, RuntimeDep, principal_of
-from api.routes.answers import NO_TEXT, not_kept
+from api.routes.route import uncached_router
 from api.schemas.accounts.tokens import NewToken, TokenMade
 from api.services.accounts import tokens
 from api.services.context import ServiceContext
 from core.tenancy.principal import Scope
 
-router = APIRouter(prefix="/v1", tags=["tokens"], dependencies=[Depends(not_kept)], responses={400: NO_TEXT})
+router = uncached_router("tokens", "/v1")
 BackendContext = Annotated[ServiceContext, Depends(Access(Scope.CHAT_AS_USER))]
 
 

@@ -7,17 +7,18 @@ end after 24 h: it is only seen when this server's clock is wrong, and then the 
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 
 from api.auth.access import RuntimeDep
 from api.http.body import read_body
 from api.http.parameters import ANYTHING, Reads
 from api.routes.answers import PROBLEM
+from api.routes.route import api_router
 from billing.webhooks.inbox import MAX_BYTES
 from core.tenancy.principal import Unauthenticated
 
-router = APIRouter(tags=["webhooks"], dependencies=[Depends(Reads(ANYTHING))])
+router = api_router("webhooks", dependencies=[Depends(Reads(ANYTHING))])
 
 _SAMPLE: dict[str, Any] = {
     "entity": "event",

@@ -13,8 +13,7 @@ from api.pages.account import (
     tags,
     wallet,
 )
-from api.pages.route import page_router
 
-router = page_router()
-for part in (overview, plan, mandate, profile, bills, wallet, keys, issuers, limits, tags, alerts):
-    router.include_router(part.router)
+routers = tuple(
+    part.router for part in (overview, plan, mandate, profile, bills, wallet, keys, issuers, limits, tags, alerts)
+)

@@ -12,8 +12,8 @@ from api.pages.operator import (
     wallets,
     webhooks,
 )
-from api.pages.route import page_router
 
-router = page_router()
-for part in (overview, tenants, wallets, money, mandates, coupons, webhooks, reconciliation, audit, catalogue):
-    router.include_router(part.router)
+routers = tuple(
+    part.router
+    for part in (overview, tenants, wallets, money, mandates, coupons, webhooks, reconciliation, audit, catalogue)
+)

@@ -4,11 +4,7 @@
 `router`: the operator's, under `/v1/admin` (`api.routes.admin`).
 """
 
-from fastapi import APIRouter, Depends
-
-from api.routes.answers import NO_TEXT, not_kept
 from api.routes.billing import alerts, bills, catalogue, mandates, standing, subscriptions, wallets
 
-router = APIRouter(prefix="/v1/billing", tags=["billing"], dependencies=[Depends(not_kept)], responses={400: NO_TEXT})
-for module in (standing, catalogue, subscriptions, mandates, bills, wallets, alerts):
-    router.include_router(module.own)
+_MODULES = (standing, catalogue, subscriptions, mandates, bills, wallets, alerts)
+routers = tuple(module.own for module in _MODULES)

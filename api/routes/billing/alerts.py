@@ -1,15 +1,14 @@
 """Routes of alerts: the operator's list; and a tenant's own, their endpoint and deliveries."""
 
-from fastapi import APIRouter
-
 from api.auth.access import TenantContext
 from api.routes.billing.parameters import ItemId, OwnContext
 from api.routes.parameters import Cursor, PageSize, TenantWanted
+from api.routes.route import admin_router, own_router
 from api.schemas.billing.alerts import AlertItem, DeliveryItem, EndpointItem, NewEndpoint, TenantAlert
 from api.schemas.pages import DEFAULT_SIZE, Page
 from api.services.billing import alerts
 
-router, own = APIRouter(), APIRouter(prefix="/alerts")
+router, own = admin_router(), own_router("/alerts")
 
 
 @router.get("/alerts")

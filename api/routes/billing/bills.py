@@ -1,16 +1,17 @@
 """Routes of bills and credit notes: JSON, HTML, PDF. The operator sees drafts too, and decides on held ones."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from api.auth.access import PlatformContext
 from api.routes.billing.parameters import HTML, PDF, BillStateWanted, Final, ItemId, OwnContext
 from api.routes.parameters import Cursor, PageSize, TenantId, TenantWanted
+from api.routes.route import admin_router, own_router
 from api.schemas.billing.bills import BillDetail, BillFile, BillItem, BillVoid, Closed, UpcomingItem
 from api.schemas.billing.decisions import Decision
 from api.schemas.pages import DEFAULT_SIZE, Page
 from api.services.billing import bills
 
-router, own = APIRouter(), APIRouter()
+router, own = admin_router(), own_router()
 
 
 @router.get("/bills")

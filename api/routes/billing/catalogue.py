@@ -1,17 +1,16 @@
 """Routes of plans, which the operator publishes and a tenant sees on offer, and of the two parties of every bill."""
 
-from fastapi import APIRouter
-
 from api.auth.access import PlatformContext, TenantContext
 from api.routes.billing.parameters import CodeWanted, OwnContext, PlanCursor
 from api.routes.parameters import PageSize, PlanCode, PlanVersion, TenantId
+from api.routes.route import admin_router, own_router
 from api.schemas.billing.plans import NewPlan, Offer, PlanItem, RazorpayCopy
 from api.schemas.billing.profiles import OperatorBody, OperatorItem, ProfileBody, ProfileItem
 from api.schemas.pages import DEFAULT_SIZE, Page
 from api.services.accounts.lookups import own_tenant
 from api.services.billing import plans, profiles
 
-router, own = APIRouter(), APIRouter()
+router, own = admin_router(), own_router()
 
 
 @router.get("/plans")

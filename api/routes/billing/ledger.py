@@ -2,15 +2,16 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
 from api.auth.access import PlatformContext, RuntimeDep
 from api.routes.parameters import TenantWanted
+from api.routes.route import admin_router
 from api.routes.streamed import StreamedAnswer
 from api.schemas.billing.ledger import MONTH, LedgerBalances, LedgerForm
 from api.services.billing import ledger
 
-router = APIRouter()
+router = admin_router()
 MonthWanted = Annotated[str, Query(description="The month of booking", pattern=MONTH, examples=["2026-11"])]
 FormWanted = Annotated[
     LedgerForm, Query(alias="format", description="`tally`: XML that Tally imports", examples=["csv"])

@@ -1,16 +1,15 @@
 """Routes of mandates: the operator's list and cancel, and a tenant's own."""
 
-from fastapi import APIRouter
-
 from api.auth.access import PlatformContext, TenantContext
 from api.routes.billing.parameters import OwnContext
 from api.routes.parameters import Cursor, PageSize, TenantId, TenantWanted
+from api.routes.route import admin_router, own_router
 from api.schemas.billing.decisions import Decision
 from api.schemas.billing.mandates import MandateView, NewMandate, TenantMandate
 from api.schemas.pages import DEFAULT_SIZE, Page
 from api.services.billing import mandates
 
-router, own = APIRouter(), APIRouter(prefix="/mandate")
+router, own = admin_router(), own_router("/mandate")
 
 
 @router.get("/mandates")

@@ -1,7 +1,5 @@
 """Routes of charges, refunds, findings about money, and Razorpay's stored events, for platform admins."""
 
-from fastapi import APIRouter
-
 from api.auth.access import PlatformContext
 from api.routes.billing.parameters import (
     BillWanted,
@@ -15,13 +13,14 @@ from api.routes.billing.parameters import (
     RefundStateWanted,
 )
 from api.routes.parameters import Cursor, PageSize, TenantWanted
+from api.routes.route import admin_router
 from api.schemas.billing.collection import ChargeItem, FindingClose, FindingItem, RefundItem
 from api.schemas.billing.decisions import Decision
 from api.schemas.billing.webhooks import EventDetail, EventItem
 from api.schemas.pages import DEFAULT_SIZE, Page
 from api.services.billing import collection, webhooks
 
-router = APIRouter()
+router = admin_router()
 
 
 @router.get("/charges")

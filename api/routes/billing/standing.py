@@ -1,14 +1,13 @@
 """Routes of the status of a tenant's money."""
 
-from fastapi import APIRouter
-
 from api.auth.access import TenantContext
 from api.routes.billing.parameters import OwnContext
 from api.routes.parameters import TenantId
+from api.routes.route import admin_router, own_router
 from api.schemas.billing.standing import AccountStatus
 from api.services.billing import standing
 
-router, own = APIRouter(), APIRouter()
+router, own = admin_router(), own_router()
 
 
 @router.get("/tenants/{tenant_id}/status")

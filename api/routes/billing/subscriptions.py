@@ -1,10 +1,9 @@
 """Routes of subscriptions: the operator's list, and a tenant's own."""
 
-from fastapi import APIRouter
-
 from api.auth.access import TenantContext
 from api.routes.billing.parameters import OwnContext
 from api.routes.parameters import Cursor, PageSize, TenantWanted
+from api.routes.route import admin_router, own_router
 from api.schemas.billing.subscriptions import (
     CheckoutAnswer,
     Ending,
@@ -15,7 +14,7 @@ from api.schemas.billing.subscriptions import (
 from api.schemas.pages import DEFAULT_SIZE, Page
 from api.services.billing import subscriptions
 
-router, own = APIRouter(), APIRouter(prefix="/subscription")
+router, own = admin_router(), own_router("/subscription")
 
 
 @router.get("/subscriptions")

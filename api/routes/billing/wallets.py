@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 
 from api.auth.access import PlatformContext
 from api.routes.billing.parameters import OwnContext
 from api.routes.parameters import Cursor, PageSize, TenantId
+from api.routes.route import admin_router, own_router
 from api.schemas.billing.bills import BillItem
 from api.schemas.billing.wallet import (
     CouponCode,
@@ -25,7 +26,7 @@ from api.schemas.billing.wallet import (
 from api.schemas.pages import DEFAULT_SIZE, Page
 from api.services.billing import wallets
 
-router, own = APIRouter(), APIRouter(prefix="/wallet")
+router, own = admin_router(), own_router("/wallet")
 
 Code = Annotated[CouponCode, Path(examples=["WELCOME-500"])]
 CouponCursor = Annotated[

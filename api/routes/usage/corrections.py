@@ -2,15 +2,16 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
 from api.auth.access import PlatformContext, TenantContext
 from api.routes.parameters import Cursor, PageSize, RequestId, Since, TenantWanted, Until, UserId, UserWanted
+from api.routes.route import admin_router
 from api.schemas.pages import DEFAULT_SIZE, Page
 from api.schemas.usage.corrections import EntryItem, EntryQuery, Kind, NewCorrection, NewCredit
 from api.services.usage import corrections
 
-router = APIRouter()
+router = admin_router()
 
 KindWanted = Annotated[Kind | None, Query(description="Only these", examples=["credit"])]
 _ONCE: dict[int | str, dict[str, Any]] = {

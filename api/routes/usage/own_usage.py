@@ -3,16 +3,17 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Path, Request
+from fastapi import Header, Path, Request
 
 from api.auth.access import ReaderContext, RuntimeDep, principal_of
 from api.routes.parameters import FromDay, ToDay
+from api.routes.route import api_router
 from api.schemas.fields import EXAMPLE_ID
 from api.schemas.usage.own_usage import LimitsAnswer, OwnRequest, UsageAnswer
 from api.services.usage import own_usage
 from metering.tags.tags import parse_header
 
-router = APIRouter(prefix="/v1", tags=["usage"])
+router = api_router("usage", "/v1")
 
 RequestId = Annotated[UUID, Path(description="`X-Request-Id` of the answer", examples=[EXAMPLE_ID])]
 

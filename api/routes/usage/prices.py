@@ -3,16 +3,17 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 
 from api.auth.access import PlatformContext
 from api.routes.parameters import PageSize
+from api.routes.route import admin_router
 from api.schemas.fields import EXAMPLE_ID
 from api.schemas.pages import DEFAULT_SIZE, Page
 from api.schemas.usage.prices import NewPrice, PriceItem
 from api.services.usage import prices
 
-router = APIRouter()
+router = admin_router()
 
 PriceId = Annotated[UUID, Path(examples=[EXAMPLE_ID])]
 PriceCursor = Annotated[

@@ -5,10 +5,11 @@ from contextlib import aclosing
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
 from api.auth.access import RuntimeDep, UsageContext
 from api.routes.parameters import Form, FromDay, KeyWanted, ModelWanted, TagWanted, TenantWanted, ToDay, UserWanted
+from api.routes.route import admin_router
 from api.routes.streamed import StreamedAnswer
 from api.schemas.csv_text import as_csv
 from api.schemas.usage.reports import RefusalsFound, Report, UsageQuery, UsageRows
@@ -17,7 +18,7 @@ from api.services.usage.tags import read_tag
 from metering.reports.refusals import REFUSAL_GROUPS
 from metering.reports.usage_report import GROUPS, ORDERS, TAG_GROUP
 
-router = APIRouter()
+router = admin_router()
 _GROUP = "|".join([*GROUPS, rf"{TAG_GROUP}(?:nk:token|[a-z0-9][a-z0-9_.-]{{0,39}})"])
 
 GroupBy = Annotated[

@@ -6,7 +6,7 @@ As JSON a page at a time; as CSV all of them, streamed in constant memory.
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from api.auth.access import RuntimeDep, UsageContext
 from api.routes.parameters import (
@@ -21,6 +21,7 @@ from api.routes.parameters import (
     Until,
     UserWanted,
 )
+from api.routes.route import admin_router
 from api.routes.streamed import StreamedAnswer
 from api.schemas.csv_text import as_csv
 from api.schemas.pages import DEFAULT_SIZE, Page
@@ -28,7 +29,7 @@ from api.schemas.usage.requests import CSV_COLUMNS, RequestItem, RequestQuery, S
 from api.services.usage import requests
 from api.services.usage.tags import read_tag
 
-router = APIRouter()
+router = admin_router()
 
 
 @router.get(

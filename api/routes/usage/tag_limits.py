@@ -2,15 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from api.auth.access import TenantContext
 from api.routes.parameters import PageSize, TagCursor, TenantId
+from api.routes.route import admin_router
 from api.schemas.accounts.tag_limits import NewTagLimits, TagKey, TagLimitItem, TagValue
 from api.schemas.pages import DEFAULT_SIZE, Page
 from api.services.accounts import tag_limits
 
-router = APIRouter(prefix="/tenants/{tenant_id}/tag-limits")
+router = admin_router("/tenants/{tenant_id}/tag-limits")
 
 Key = Annotated[TagKey, Query(description="The key of the tag", examples=["feature"])]
 Value = Annotated[TagValue, Query(description="Its value", examples=["search"])]

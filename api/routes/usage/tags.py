@@ -2,15 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 
 from api.auth.access import TenantContext
 from api.routes.parameters import TenantId
+from api.routes.route import admin_router
 from api.schemas.usage.tags import TagKeyBody, TagKeyItem, TagKeysFound
 from api.services.usage import tags
 from metering.tags.tags import KEY_PATTERN
 
-router = APIRouter()
+router = admin_router()
 TagKey = Annotated[str, Path(pattern=KEY_PATTERN, examples=["feature"])]
 
 
