@@ -56,16 +56,22 @@ clean: ## forget .venv and caches; the data of `make run` stays
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || \
 	  { echo "Naka needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is $$($(PYTHON) -V 2>&1): make install PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -m venv .venv || \
-	  { rm -rf .venv; echo "$(PYTHON) cannot make a venv (on Debian: apt install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -m venv --without-pip .venv
+
+# PYTHON's own pip, where it can install elsewhere (22.3): putting one into .venv takes five seconds.
+.venv/bin/pip: | .venv/bin/python
+	@if found=$$($(PYTHON) -c 'import pip, sys; assert [*map(int, pip.__version__.split(".")[:2])] >= [22, 3]; print(sys.executable)' 2>/dev/null); \
+	then printf '#!/bin/sh\nexec "%s" -m pip --python "%s" "$$@"\n' "$$found" "$(CURDIR)/$(BIN)/python" > $@ && chmod +x $@; \
+	else $(BIN)/python -m ensurepip --default-pip >/dev/null || \
+	  { echo "$(PYTHON) has no pip (on Debian: apt install python3-pip)" >&2; exit 1; }; fi
 
 # uv installs a lock in seconds. pip takes a minute, and does it where uv cannot run, or where pip has an index of its own:
 # uv does not read pip's configuration. pip's lines become a counter; bytecode is compiled when a module is first imported.
-PIP = PYTHONUNBUFFERED=1 $(BIN)/python -m pip install --disable-pip-version-check --no-compile
+PIP = PYTHONUNBUFFERED=1 $(BIN)/pip install --disable-pip-version-check --no-compile
 UV  = VIRTUAL_ENV=$(CURDIR)/.venv UV_NO_CONFIG=1 $(BIN)/uv pip install --quiet --system-certs
 define install_lock
 	@echo "installing $(1)"
-	@set -o pipefail; { ! $(BIN)/python -m pip config list | grep -q '\.index-url=' && \
+	@set -o pipefail; { ! $(BIN)/pip config list | grep '\.index-url=' >/dev/null && \
 	  awk '/^[^ ]/ {wanted = /^uv==/} wanted' requirements.lock > .venv/uv.lock && \
 	  $(PIP) --quiet --require-hashes -r .venv/uv.lock && $(UV) --require-hashes -r $(1); } || \
 	  $(PIP) --progress-bar off --require-hashes -r $(1) | awk '\
@@ -76,7 +82,7 @@ define install_naka
 	@$(UV) --no-deps --no-build-isolation -e . || $(PIP) --quiet --no-deps --no-build-isolation -e .
 endef
 
-.venv/.locked: requirements.lock | .venv/bin/python
+.venv/.locked: requirements.lock | .venv/bin/pip
 	$(call install_lock,requirements.lock)
 	@touch $@
 
@@ -84,7 +90,7 @@ endef
 	$(call install_naka)
 	@touch $@ .venv/.runnable
 
-.venv/.runnable: pyproject.toml requirements.run.lock | .venv/bin/python
+.venv/.runnable: pyproject.toml requirements.run.lock | .venv/bin/pip
 	$(call install_lock,requirements.run.lock)
 	$(call install_naka)
 	@touch $@
