@@ -63,9 +63,13 @@ def laptop(
     with ExitStack() as stack:
         _postgres(running, stack, home, configured, tell)
         _valkey(running, stack, home, configured, tell)
-        _anthropic(running, stack, home, configured, anthropic_key, tell)
-        _razorpay(running, stack, home, configured, api_url, start_s, tell)
-        _oidc(running, stack, home, configured, people, tell)
+        simulators = (
+            _anthropic(running, stack, home, configured, anthropic_key, tell),
+            _razorpay(running, stack, home, configured, api_url, start_s, tell),
+            _oidc(running, stack, home, configured, people, tell),
+        )
+        for await_ready in simulators:
+            await_ready()
         yield running
 
 
@@ -107,10 +111,9 @@ def _anthropic(
     configured: Mapping[str, str],
     key: str,
     tell: Callable[[str], None],
-) -> None:
+) -> Callable[[], None]:
     if configured.get("ANTHROPIC_API_KEY"):
-        running.parts.append(Part("Anthropic", real=True, where=configured["ANTHROPIC_BASE_URL"]))
-        return
+        return lambda: running.parts.append(Part("Anthropic", real=True, where=configured["ANTHROPIC_BASE_URL"]))
     tell("starting the Anthropic simulator")
     log = stack.enter_context((home / "anthropic.log").open("ab"))
     command = [sys.executable, "-m", "sandbox.anthropic", "--port", "0", "--api-key", key, "--pace-ms", str(_PACE_MS)]
@@ -118,15 +121,20 @@ def _anthropic(
     if not configured.get("RAZORPAY_KEY_ID"):
         command += ["--clock-file", str(home / _CLOCK)]
     command.append("--with-parent")
-    process, url = start_simulator("the Anthropic simulator", command, log)
+    process = _launch(command, log)
     stack.callback(stop_process, process)
-    running.children["the Anthropic simulator"] = process
-    running.environment |= {
-        "ANTHROPIC_API_KEY": key,
-        "ANTHROPIC_BASE_URL": url,
-        "ANTHROPIC_ADMIN_KEY": admin_key_of(key),
-    }
-    running.parts.append(Part("Anthropic", real=False, where=url))
+
+    def await_ready() -> None:
+        url = _address("the Anthropic simulator", process, log)
+        running.children["the Anthropic simulator"] = process
+        running.environment |= {
+            "ANTHROPIC_API_KEY": key,
+            "ANTHROPIC_BASE_URL": url,
+            "ANTHROPIC_ADMIN_KEY": admin_key_of(key),
+        }
+        running.parts.append(Part("Anthropic", real=False, where=url))
+
+    return await_ready
 
 
 def _razorpay(
@@ -137,11 +145,10 @@ def _razorpay(
     api_url: str,
     start_s: int | None,
     tell: Callable[[str], None],
-) -> None:
+) -> Callable[[], None]:
     """Starts the simulator; its state and port survive restarts, so that payment links stay valid."""
     if configured.get("RAZORPAY_KEY_ID"):
-        running.parts.append(Part("Razorpay", real=True, where=configured["RAZORPAY_BASE_URL"]))
-        return
+        return lambda: running.parts.append(Part("Razorpay", real=True, where=configured["RAZORPAY_BASE_URL"]))
     tell("starting the Razorpay simulator")
     log = stack.enter_context((home / "razorpay.log").open("ab"))
     port, clock = kept_port(home / "razorpay.port"), home / _CLOCK
@@ -161,17 +168,22 @@ def _razorpay(
         clock.unlink()  # a start in the past that was killed before it reached the present
     options = [word for option in wanted.items() for word in option]
     command = [sys.executable, "-m", "sandbox.razorpay", *options, "--with-parent"]
-    process, url = start_simulator("the Razorpay simulator", command, log)
+    process = _launch(command, log)
     stack.callback(stop_process, process)
-    running.children["the Razorpay simulator"] = process
-    running.environment |= {
-        "RAZORPAY_KEY_ID": SANDBOX_RAZORPAY_KEY_ID,
-        "RAZORPAY_KEY_SECRET": SANDBOX_RAZORPAY_KEY_SECRET,
-        "RAZORPAY_WEBHOOK_SECRET": SANDBOX_RAZORPAY_WEBHOOK_SECRET,
-        "RAZORPAY_BASE_URL": url,
-        "TEST_CLOCK_FILE": str(clock),
-    }
-    running.parts.append(Part("Razorpay", real=False, where=url))
+
+    def await_ready() -> None:
+        url = _address("the Razorpay simulator", process, log)
+        running.children["the Razorpay simulator"] = process
+        running.environment |= {
+            "RAZORPAY_KEY_ID": SANDBOX_RAZORPAY_KEY_ID,
+            "RAZORPAY_KEY_SECRET": SANDBOX_RAZORPAY_KEY_SECRET,
+            "RAZORPAY_WEBHOOK_SECRET": SANDBOX_RAZORPAY_WEBHOOK_SECRET,
+            "RAZORPAY_BASE_URL": url,
+            "TEST_CLOCK_FILE": str(clock),
+        }
+        running.parts.append(Part("Razorpay", real=False, where=url))
+
+    return await_ready
 
 
 def _oidc(
@@ -181,27 +193,31 @@ def _oidc(
     configured: Mapping[str, str],
     people: Mapping[str, str],
     tell: Callable[[str], None],
-) -> None:
+) -> Callable[[], None]:
     """Starts the identity provider; its port, which is part of its issuer, survives restarts."""
     if configured.get("OIDC_ISSUER"):
-        running.parts.append(Part("Sign-in", real=True, where=configured["OIDC_ISSUER"]))
-        return
+        return lambda: running.parts.append(Part("Sign-in", real=True, where=configured["OIDC_ISSUER"]))
     tell("starting the identity provider's simulator")
     log = stack.enter_context((home / "oidc.log").open("ab"))
     port = kept_port(home / "oidc.port")
     issuer = f"http://{HOST}:{port}"
     command = [sys.executable, "-m", "sandbox.oidc", "--port", str(port), "--issuer", issuer, "--with-parent"]
     command += [word for email, name in people.items() for word in ("--person", f"{email}={name}")]
-    process, url = start_simulator("the identity provider's simulator", command, log)
+    process = _launch(command, log)
     stack.callback(stop_process, process)
-    running.children["the identity provider's simulator"] = process
-    running.environment |= {
-        "OIDC_ISSUER": issuer,
-        "OIDC_CLIENT_ID": SANDBOX_OIDC_CLIENT_ID,
-        "OIDC_CLIENT_SECRET": SANDBOX_OIDC_CLIENT_SECRET,
-        "OIDC_NAME": "the simulator",
-    }
-    running.parts.append(Part("Sign-in", real=False, where=url))
+
+    def await_ready() -> None:
+        url = _address("the identity provider's simulator", process, log)
+        running.children["the identity provider's simulator"] = process
+        running.environment |= {
+            "OIDC_ISSUER": issuer,
+            "OIDC_CLIENT_ID": SANDBOX_OIDC_CLIENT_ID,
+            "OIDC_CLIENT_SECRET": SANDBOX_OIDC_CLIENT_SECRET,
+            "OIDC_NAME": "the simulator",
+        }
+        running.parts.append(Part("Sign-in", real=False, where=url))
+
+    return await_ready
 
 
 def _is_behind(clock: Path) -> bool:
@@ -210,17 +226,18 @@ def _is_behind(clock: Path) -> bool:
     return False
 
 
-def start_simulator(name: str, command: list[str], log: IO[bytes]) -> tuple[subprocess.Popen[bytes], str]:
-    """Starts a simulator in a session of its own, which ends with us; answers the process and the URL it prints."""
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
-    )
+def _launch(command: list[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
+    """Starts a simulator in a session of its own, which ends with us."""
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+
+
+def _address(name: str, process: "subprocess.Popen[bytes]", log: IO[bytes]) -> str:
+    """Waits for the URL that a simulator prints. Raises ServerUnavailable."""
     with cast("IO[bytes]", process.stdout) as out:
         line = out.readline().decode().strip()
     if not line.startswith("listening on "):
-        stop_process(process)
         raise ServerUnavailable(f"{name} did not start: see {log.name}")
-    return process, line.removeprefix("listening on ")
+    return line.removeprefix("listening on ")
 
 
 def stop_process(process: subprocess.Popen[bytes], *, within_s: float = _STOP_S) -> None:

@@ -3,6 +3,7 @@
 They end with this process. Their logs are in the home folder.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -10,10 +11,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from importlib.util import cache_from_source
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from threading import Thread
+from typing import IO, cast
 
 from sandbox.daemon import ServerUnavailable
 from sandbox.laptop import Laptop, stop_process
@@ -25,30 +25,30 @@ _NO_BALANCER = {"SHUTDOWN_DRAIN_S": "0", "SHUTDOWN_GRACE_S": "5"}
 """No load balancer has to notice the stop, and a person waits for it."""
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Opens our own loopback URL without the environment's proxies."""
-_MODULES = "import api.app, api.http.server, api.worker"
 
 
-def load_ahead(stack: ExitStack) -> None:
-    """Compiles the API's modules while the servers start, after an installation: nobody has imported them yet."""
-    if Path(cache_from_source(str(Path(__file__).parents[2] / "app.py"))).exists():
-        return
-    child = subprocess.Popen(
-        [sys.executable, "-c", _MODULES], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    stack.callback(stop_process, child)
-    Thread(target=child.wait, daemon=True).start()  # nobody else waits for its end
+def start_api(stack: ExitStack, home: Path, url: str) -> "subprocess.Popen[bytes]":
+    """Starts the API's process, which imports the application and then waits for `start_children`.
+
+    The imports take seconds, most of them at the first start after an installation: meanwhile the servers start.
+    """
+    host, port = url.removeprefix("http://").rsplit(":", 1)
+    api = _start(["serve", "--host", host, "--port", port], home / "api.log")
+    stack.callback(stop_process, api)
+    return api
 
 
 def start_children(
     stack: ExitStack,
     running: Laptop,
+    api: "subprocess.Popen[bytes]",
     home: Path,
     environment: Mapping[str, str],
     url: str,
     *,
     when_ready: Callable[[], None],
 ) -> None:
-    """Starts the API, calls `when_ready` once it answers, then starts the worker. Raises ServerUnavailable.
+    """Begins the API, calls `when_ready` once it answers, then starts the worker. Raises ServerUnavailable.
 
     The worker is stopped after the API, to finish what that leaves.
     """
@@ -59,26 +59,39 @@ def start_children(
 
     for name in (WORKER, API):
         stack.callback(stop, name)
-    host, port = url.removeprefix("http://").rsplit(":", 1)
-    api = _start(["serve", "--host", host, "--port", port], home / "api.log", environment)
     running.children[API] = api
+    _give(api, environment)
     _await_ready(url, api, home)
     when_ready()
-    running.children[WORKER] = _start(["worker"], home / "worker.log", environment)
+    running.children[WORKER] = worker = _start(["worker"], home / "worker.log")
+    _give(worker, environment)
 
 
-def _start(command: list[str], file: Path, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Starts a process in its own session, which ends when this process ends. It does not need the owner's URL."""
-    given = _NO_BALANCER | os.environ | dict(environment)
+def _start(command: list[str], file: Path) -> "subprocess.Popen[bytes]":
+    """Starts a process in its own session, which waits for its variables and ends when this process ends."""
     with file.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "api.cli", *command, "--with-parent"],
-            env={name: value for name, value in given.items() if name != "DATABASE_MIGRATION_URL"},
+            bufsize=0,  # after a failed write nothing is left for `close` to write
+            env=_without_owner(_NO_BALANCER | os.environ),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
+
+
+def _give(process: "subprocess.Popen[bytes]", environment: Mapping[str, str]) -> None:
+    """Passes a process the variables that it waits for. Its end, if it has ended, is found by those who wait for it."""
+    pipe = cast("IO[bytes]", process.stdin)
+    with suppress(BrokenPipeError):
+        pipe.write(json.dumps(_without_owner(environment)).encode() + b"\n")
+        pipe.flush()
+
+
+def _without_owner(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without the URL of the schema's owner, which neither process needs."""
+    return {name: value for name, value in environment.items() if name != "DATABASE_MIGRATION_URL"}
 
 
 def _await_ready(url: str, api: "subprocess.Popen[bytes]", home: Path) -> None:

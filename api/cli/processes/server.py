@@ -12,13 +12,20 @@ from api.cli.processes.start import check_start
 from api.cli.signals import ending_signals
 from core.descriptors import connections_that_fit, descriptors_needed, raise_limit, require_enough
 from core.logs import configure_logs, get_logger
-from core.parent_exit import end_with_parent
+from core.parent_exit import end_with_parent, take_variables
 from core.postgres.database import Database
 from core.postgres.url import PostgresUrl
 from core.settings import Settings
 
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
-WithParent = Annotated[bool, typer.Option("--with-parent", help="End when standard input ends.", hidden=True)]
+WithParent = Annotated[
+    bool,
+    typer.Option(
+        "--with-parent",
+        help="Take variables from the first line of standard input, and end when that ends.",
+        hidden=True,
+    ),
+]
 Fd = Annotated[
     int | None,
     typer.Option(
@@ -34,14 +41,15 @@ Port = Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen o
 
 def serve(host: Host = "127.0.0.1", port: Port = 8000, *, fd: Fd = None, with_parent: WithParent = False) -> None:
     """Serve the API and the pages until SIGTERM or Ctrl-C; a second signal cuts open answers."""
-    if with_parent:
-        end_with_parent()
     gc.disable()  # imports create few garbage objects: collecting takes a sixth of their time
     from api.app import create_app  # noqa: PLC0415
     from api.http import server  # noqa: PLC0415 - imports the whole application
 
     gc.freeze()
     gc.enable()
+    if with_parent:  # after the imports: `naka up` starts this process before the servers that the variables name
+        take_variables()
+        end_with_parent()
     settings = load_settings()
     settings.require_servers()
     descriptors = raise_limit()
@@ -74,6 +82,7 @@ def _max_connections(settings: Settings, descriptors: int) -> int:
 def work(*, with_parent: WithParent = False) -> None:
     """Run background jobs: partitions, recovery, billing, the nightly reconciliation."""
     if with_parent:
+        take_variables()
         end_with_parent()
     settings = load_settings()
     settings.require_servers()
