@@ -1,6 +1,6 @@
 """Time in integer milliseconds since 1970, UTC. Time zones matter only to `metering.quota.windows`.
 
-Development may use a test clock: a file with an offset in milliseconds, read by each process within 20 ms; without a
+Development may use a test clock: a file with an offset in milliseconds, read by each process within 5 ms; without a
 number in it the offset is 0. Cache ages, timeouts and heartbeats use real time.
 """
 
@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 DAY_MS = 86_400_000
-_READ_EVERY_S = 0.02
+_READ_EVERY_S = 0.005
 
 
 class _TestClock:
-    """The file, read at most every 20 ms."""
+    """The file, read at most every 5 ms."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -21,7 +21,7 @@ class _TestClock:
         self._offset_ms = 0
 
     def offset_ms(self) -> int:
-        """Returns the file's offset, at most 20 ms old."""
+        """Returns the file's offset, at most 5 ms old."""
         now_s = time.monotonic()
         if now_s - self._read_s >= _READ_EVERY_S:
             self._read_s = now_s

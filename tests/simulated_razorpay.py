@@ -18,7 +18,7 @@ KEY_ID, KEY_SECRET, WEBHOOK_SECRET = "rzp_test_abcdefghij0001", "key_secret_of_t
 CALL_S = 60
 DRAIN_S = 20
 STOP_S = 10
-FOLLOWED_S = 0.025  # `core.clock` reads every 20 ms
+FOLLOWED_S = 0.01  # `core.clock` reads every 5 ms
 Json = dict[str, Any]
 
 

@@ -163,7 +163,7 @@ def _ask(slug: str, person: Person, random: Random) -> Ask:
         "input_tokens": _about(person.input_tokens, random),
         "output_tokens": min(output, 2_000) if person.chats else output,
         "cache_read_input_tokens": _about(person.cache_read_tokens, random),
-        "words": 12,
+        "words": 4,
         "piece_delay_ms": 0,
     }
     question = random.choice(list(_QUESTIONS))

@@ -73,7 +73,7 @@ class Clock:
         self._file = file
 
     def ahead(self, by_ms: int) -> None:
-        """Sets the clock ahead; followers read it every 20 ms."""
+        """Sets the clock ahead; followers read it every 5 ms."""
         self._file.write_text(str(by_ms))
         time.sleep(0.03)
 
