@@ -6,7 +6,7 @@ process imports once, never runs a thread or an event loop, and forks on request
 process closes its end of the socket, however that process ends.
 
 Only Linux has a fork that is safe here; elsewhere `start` runs a new interpreter. So it does when a library reads the
-environment while it is imported (`READ_ON_IMPORT`).
+environment while it is imported (`READ_ON_IMPORT`), and for a simulator before the first API.
 """
 
 import atexit
@@ -105,13 +105,18 @@ def start(
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
     environment = inherited | dict(variables)
-    if sys.platform != "linux" or READ_ON_IMPORT & environment.keys():
+    if sys.platform != "linux" or READ_ON_IMPORT & environment.keys() or _starts_faster_alone(module):
         stderr = stdout if stdout != subprocess.PIPE else None
         command = [sys.executable, "-m", module, *arguments]
         return subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds
         )
     return _server(os.getpid()).fork([module, *arguments], environment, stdin, stdout, pass_fds)
+
+
+def _starts_faster_alone(module: str) -> bool:
+    """Whether it is a simulator, and no fork server is there yet, which would import the API first, for seconds."""
+    return module.startswith("sandbox.") and _server.cache_info().currsize == 0
 
 
 def listening(module: str, *arguments: str, stdin: int | None = subprocess.DEVNULL) -> tuple[Program, str]:

@@ -209,6 +209,7 @@ def test_a_flood_of_empty_frames_is_cut_off(kind: str, known: bool, monkeypatch:
         parse(self, frame)
 
     monkeypatch.setattr(ServerProtocol, "recv_frame", count)
+    monkeypatch.setattr(websocket, "LINGER_S", 0.3)
 
     async def story(server: RunningServer) -> None:
         async with dial(server, known=known) as socket:
