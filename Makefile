@@ -27,7 +27,7 @@ lint: install ## style, types, layers
 	$(BIN)/lint-imports
 
 check: lint ## lint, then the tests that start no server, without slow ones; ARGS="..." goes to pytest
-	@exec $(BIN)/pytest -q -n 2 --dist loadgroup -m "not server" --short $(ARGS)
+	@exec $(BIN)/pytest -q -n 2 --dist each --by-folder -o console_output_style=classic -m "not server" --short $(ARGS)
 
 TEST = $(BIN)/pytest -n $(WORKERS) --dist loadgroup --durations=15
 

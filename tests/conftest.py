@@ -4,6 +4,7 @@ With pytest-xdist the controller owns the run (`tests.servers.Run`) and tells th
 the one process is both.
 """
 
+import gc
 import os
 import re
 import secrets
@@ -40,6 +41,8 @@ FOLDER = pytest.StashKey[Path]()
 HERE = Path(__file__).parent
 PROCESSES = frozenset({"browser", "journeys", "sandbox"})
 """Folders whose tests start processes without a fixture of this file."""
+FIRST_HALF = frozenset({"api", "core", "pages"})
+"""Folders of one worker with `--by-folder`: those that import the API, which takes as long as half of the tests."""
 STARTS_A_SERVER = frozenset({"shared_servers", "run_folder", "razorpay_process", "private_postgres", "private_valkey"})
 
 
@@ -48,6 +51,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--short",
         action="store_true",
         help="without slow tests; of the cases of a test that needs a server, only the first",
+    )
+    parser.addoption(
+        "--by-folder",
+        action="store_true",
+        help="each of two workers collects its own folders, instead of everything; with `-n 2 --dist each`",
     )
 
 
@@ -76,9 +84,27 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Whether to pass over a folder: importing what is deselected anyway takes half of `make check`."""
-    is_passed_over = collection_path.parent == HERE and collection_path.name in PROCESSES
-    return True if is_passed_over and config.option.markexpr == "not server" else None
+    """Whether to pass over a folder: importing what does not run here takes half of `make check`."""
+    if collection_path.parent != HERE:
+        return None
+    name, worker = collection_path.name, getattr(config, "workerinput", {}).get("workerid")
+    is_deselected = name in PROCESSES and config.option.markexpr == "not server"
+    is_of_the_other = config.option.by_folder and worker is not None and (name in FIRST_HALF) != (worker == "gw0")
+    return True if is_deselected or is_of_the_other else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collects without the garbage collector: imports leave little garbage, and looking for it takes a sixth.
+
+    What they create stays: later passes, also that at the end of the process, leave it out.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
