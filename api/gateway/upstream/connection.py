@@ -39,6 +39,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._answer: Answer | None = None
         self._headers: dict[str, str] = {}
+        self._in_head = False
+        self._arrived: list[bytes] = []
+        """Pieces of the body in what is being parsed."""
         self._bare_bytes = 0
         self._is_sent = False
         self.is_paused = False
@@ -64,7 +67,8 @@ class UpstreamConnection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             raise ConnectionFault("the connection is closed", sent=False)
         answer = self._answer = Answer(self)
-        self._parser, self._headers, self._bare_bytes, self._is_sent = httptools.HttpResponseParser(self), {}, 0, False
+        self._parser, self._headers, self._in_head = httptools.HttpResponseParser(self), {}, True
+        self._bare_bytes, self._is_sent = 0, False
         try:
             await self._write(transport, head, parts, answer, on_sent)
             await answer.head()
@@ -164,6 +168,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._bare_bytes += len(data)
         try:
             parser.feed_data(data)
+            self._pass_on()
             if self._bare_bytes > MAX_HEAD_BYTES:
                 self._break("the head is too long")
         except httptools.HttpParserCallbackError:
@@ -173,7 +178,16 @@ class UpstreamConnection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._break("the answer changes the protocol")
 
+    def _pass_on(self) -> None:
+        """Passes on what arrived at once as one piece: each event of the provider is a chunk of its own."""
+        if not self._arrived:
+            return
+        pieces, self._arrived = self._arrived, []
+        if self._answer is not None:
+            self._answer.take(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
     def _break(self, reason: str) -> None:
+        self._pass_on()
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.on_end(self._fault(reason))
@@ -189,9 +203,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collects a header; of a repeated one the last counts. Those of a trailer mean nothing to us."""
-        if self._answer is None or self._answer.has_head:
-            return
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        if self._in_head:
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """Passes the head on, unless it is an interim one (1xx)."""
@@ -202,20 +215,21 @@ class UpstreamConnection(asyncio.Protocol):
         if status < _OK:
             self._headers = {}
             return
+        self._in_head = False
         answer.on_head(status, self._headers)
         self._continue_writing()
 
     def on_body(self, body: bytes) -> None:
-        """Passes a piece on."""
+        """Keeps a piece until everything that arrived with it is parsed."""
         self._bare_bytes = 0
-        if self._answer is not None:
-            self._answer.take(body)
+        self._arrived.append(body)
 
     def on_message_complete(self) -> None:
         """Ends the answer. The connection is free if both sides keep it and the request was sent whole."""
         answer, parser = self._answer, self._parser
         if answer is None or parser is None or not answer.has_head:
             return
+        self._pass_on()
         self._answer = None
         may_stay = self._is_sent and parser.should_keep_alive()
         answer.on_end()

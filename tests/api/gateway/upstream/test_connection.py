@@ -337,6 +337,37 @@ async def test_an_answer_that_nobody_takes_is_not_read_and_then_comes_whole(*, p
         assert not answer.is_paused
 
 
+@pytest.mark.parametrize(("end", "error"), [(b"0\r\n\r\n", None), (b"no chunk\r\n", ConnectionFault)])
+async def test_chunks_that_arrive_together_are_one_piece_before_the_end(
+    end: bytes, error: type[Exception] | None
+) -> None:
+    """The provider sends each event as a chunk: a write for each would cost as much as all else."""
+    heads = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await made.request(reader)
+        writer.write(CHUNKED)
+        await heads.wait()
+        writer.write(b"1\r\na\r\n" + b"2\r\nbc\r\n" + b"1\r\nd\r\n" + end)
+        await writer.drain()
+
+    seen: list[bytes | str] = []
+    over = asyncio.Event()
+
+    def end_it() -> None:
+        seen.append("the end")
+        over.set()
+
+    async with provider(talk) as made, pool_of(made) as pool:
+        answer = await pool.ask(ASK)
+        answer.pipe(seen.append, end_it)
+        heads.set()
+        async with asyncio.timeout(20):
+            await over.wait()
+    assert seen == [b"abcd", "the end"]
+    assert type(answer.error) is (error or type(None))
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-signed certificate of localhost, with its key."""
