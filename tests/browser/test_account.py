@@ -42,7 +42,7 @@ def test_an_admin_runs_the_account(tab: "Page", watch: Watch, stack: Stack) -> N
     makes_a_key_and_ends_it(tab, stack)
     with receiver() as (url, received):
         hears_an_alert(tab, stack, url)
-        assert b'"alerts.test"' in received[0]
+        assert any(b'"alerts.test"' in body for body in received)  # beside the alert of what was used
     tab.get_by_role("link", name="Billing profile").click()
     assert tab.get_by_label("Legal name").input_value() == "Nimbus Tools"
     assert axe(tab) == []
