@@ -27,7 +27,7 @@ lint: install ## style, types, layers
 	$(BIN)/lint-imports
 
 check: lint ## lint, then the tests that start no server, without slow ones; ARGS="..." goes to pytest
-	@exec $(BIN)/pytest -q -n 2 --dist each --by-folder -o console_output_style=classic -m "not server" --short $(ARGS)
+	@exec $(BIN)/pytest -q -n 2 --dist each --max-worker-restart 0 --by-folder -o console_output_style=classic -m "not server" --short $(ARGS)
 
 TEST = $(BIN)/pytest -n $(WORKERS) --dist loadgroup --durations=15
 
@@ -63,7 +63,7 @@ clean: ## forget .venv and caches; the data of `make run` stays
 	@if found=$$($(PYTHON) -c 'import pip, sys; assert [*map(int, pip.__version__.split(".")[:2])] >= [22, 3]; print(sys.executable)' 2>/dev/null); \
 	then printf '#!/bin/sh\nexec "%s" -m pip --python "%s" "$$@"\n' "$$found" "$(CURDIR)/$(BIN)/python" > $@ && chmod +x $@; \
 	else $(BIN)/python -m ensurepip --default-pip >/dev/null || \
-	  { echo "$(PYTHON) has no pip (on Debian: apt install python3-pip)" >&2; exit 1; }; fi
+	  { echo "$(PYTHON) has no pip of 22.3 or newer, and no ensurepip (on Debian: apt install python3-pip python3-venv)" >&2; exit 1; }; fi
 
 # uv installs a lock in seconds. pip takes a minute, and does it where uv cannot run, or where pip has an index of its own:
 # uv does not read pip's configuration. pip's lines become a counter; bytecode is compiled when a module is first imported.

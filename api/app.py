@@ -187,7 +187,7 @@ _ROUTERS = (
     *(chat_page.router, sign_in.router, *members.routers, *account.routers, *reports.routers, *operator.routers),
     reference.router,
 )
-"""Of the routes that need no runtime: shared by all applications of a process, and by processes forked from it."""
+"""The routers that need no runtime, shared by all applications of a process, and by processes forked from it."""
 
 
 async def _post_only(_: Request) -> Response:

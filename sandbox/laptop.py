@@ -121,8 +121,7 @@ def _anthropic(
     if not configured.get("RAZORPAY_KEY_ID"):
         command += ["--clock-file", str(home / _CLOCK)]
     command.append("--with-parent")
-    process = _launch(command, log)
-    stack.callback(stop_process, process)
+    process = _launch(stack, command, log)
 
     def await_ready() -> None:
         url = _address("the Anthropic simulator", process, log)
@@ -168,8 +167,7 @@ def _razorpay(
         clock.unlink()  # a start in the past that was killed before it reached the present
     options = [word for option in wanted.items() for word in option]
     command = [sys.executable, "-m", "sandbox.razorpay", *options, "--with-parent"]
-    process = _launch(command, log)
-    stack.callback(stop_process, process)
+    process = _launch(stack, command, log)
 
     def await_ready() -> None:
         url = _address("the Razorpay simulator", process, log)
@@ -203,8 +201,7 @@ def _oidc(
     issuer = f"http://{HOST}:{port}"
     command = [sys.executable, "-m", "sandbox.oidc", "--port", str(port), "--issuer", issuer, "--with-parent"]
     command += [word for email, name in people.items() for word in ("--person", f"{email}={name}")]
-    process = _launch(command, log)
-    stack.callback(stop_process, process)
+    process = _launch(stack, command, log)
 
     def await_ready() -> None:
         url = _address("the identity provider's simulator", process, log)
@@ -226,9 +223,14 @@ def _is_behind(clock: Path) -> bool:
     return False
 
 
-def _launch(command: list[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
+def _launch(stack: ExitStack, command: list[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
     """Starts a simulator in a session of its own, which ends with us."""
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+    )
+    stack.enter_context(cast("IO[bytes]", process.stdout))
+    stack.callback(stop_process, process)
+    return process
 
 
 def _address(name: str, process: "subprocess.Popen[bytes]", log: IO[bytes]) -> str:

@@ -87,17 +87,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Whether to pass over a folder: importing what does not run here takes half of `make check`."""
     if collection_path.parent != HERE:
         return None
-    name, worker = collection_path.name, getattr(config, "workerinput", {}).get("workerid")
+    name = collection_path.name
     is_deselected = name in PROCESSES and config.option.markexpr == "not server"
-    is_of_the_other = config.option.by_folder and worker is not None and (name in FIRST_HALF) != (worker == "gw0")
-    return True if is_deselected or is_of_the_other else None
+    return True if is_deselected or _is_of_the_other(name, config) else None
+
+
+def _is_of_the_other(name: str, config: pytest.Config) -> bool:
+    """Whether the other worker of `--by-folder` runs the tests of this folder, or file, of `tests`."""
+    worker = getattr(config, "workerinput", {}).get("workerid")
+    return config.option.by_folder and worker is not None and (name in FIRST_HALF) != (worker == "gw0")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
     """Collects without the garbage collector: imports leave little garbage, and looking for it takes a sixth.
 
-    What they create stays: later passes, also that at the end of the process, leave it out.
+    What they create stays, so the collector passes over it from then on.
     """
     gc.disable()
     try:
@@ -120,6 +125,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     xdist 3.8 writes the group where pytest 9.2 no longer reads it.
     """
+    items[:] = [item for item in items if not _is_of_the_other(item.path.relative_to(HERE).parts[0], config)]
     if config.option.short:
         deselected = _beyond_short(items)
         items[:] = [item for item in items if item not in deselected]

@@ -5,8 +5,8 @@ process imports once, never runs a thread or an event loop, and forks on request
 `python -m MODULE ARGUMENTS` with the given environment. The fork server ends, and kills its forks, when the test
 process closes its end of the socket, however that process ends.
 
-Only Linux has a fork that is safe here; elsewhere `start` runs a new interpreter. So it does when a library reads the
-environment while it is imported (`READ_ON_IMPORT`), and for a simulator before the first API.
+Only Linux has a fork that is safe here; elsewhere `start` runs a new interpreter. It also does when a library reads the
+environment while it is imported (`READ_ON_IMPORT`), and for a simulator that is needed before the first API.
 """
 
 import atexit

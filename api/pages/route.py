@@ -44,7 +44,7 @@ class PageRoute(APIRoute):
 
 
 def page_router(prefix: str = "") -> APIRouter:
-    """A router of pages, which OpenAPI does not list; it has their whole path, as those of `api.routes.route`."""
+    """A router of pages, which OpenAPI does not list. Like those of `api.routes.route`, it has their whole path."""
     return APIRouter(
         prefix=prefix,
         include_in_schema=False,

@@ -20,6 +20,7 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import (
     AskError,
     ClusterDownError,
+    DataError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
@@ -181,8 +182,7 @@ class RedisPipeline:
 
     async def _pipeline(self, batch: list[_Call]) -> None:
         connection = await self._connected()
-        commands = [(*call.command, self.run_id) if call.needs_run else call.command for call in batch]
-        await connection.send_packed_command(b"".join(map(pack_command, commands)))
+        await connection.send_packed_command(self._packed(batch))
         unknown = []
         for call in batch:
             try:
@@ -201,6 +201,14 @@ class RedisPipeline:
             for script in {call.script.digest: call.script for call in unknown if call.script}.values():
                 await _ask(connection, "SCRIPT", "LOAD", script.text)
             await self._pipeline(unknown)
+
+    def _packed(self, batch: list[_Call]) -> bytes:
+        """The bytes of the commands. Raises DataError, as the library does for what it cannot encode."""
+        commands = [(*call.command, self.run_id) if call.needs_run else call.command for call in batch]
+        try:
+            return b"".join(map(pack_command, commands))
+        except (TypeError, ValueError) as error:
+            raise DataError("an argument is neither text, bytes nor a number") from error
 
     async def _connected(self) -> AbstractConnection:
         if self._connection is None or not self._connection.is_connected:

@@ -81,9 +81,9 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """What a timeline and the calendar say of `from_ms <= t < until_ms`.
+    """The terms and windows of `from_ms <= t < until_ms`.
 
-    `period`: the counters' window; `segment`: its part that usage is metered in. `resumes`: as the function.
+    `period`: the counters' window; `segment`: its part that usage is metered in. `resumes`: see the function `resumes`.
     """
 
     from_ms: int
@@ -110,7 +110,7 @@ class Timeline:
         return self.stretches[max(0, bisect_right(self.stretches, at_ms, key=lambda one: one.from_ms) - 1)]
 
     def in_force(self, at_ms: int, calendar: Calendar) -> InForce:
-        """What applies at a moment, and how long. The calendar is always the operator's."""
+        """The terms and windows of a moment. The calendar is always the operator's."""
         if not (self._last and self._last[0].from_ms <= at_ms < self._last[0].until_ms):
             stretch, day, part = self.at(at_ms), calendar.day(at_ms), period_at(self.periods, at_ms, calendar)
             self._last[:] = [

@@ -48,7 +48,7 @@ def start_children(
     *,
     when_ready: Callable[[], None],
 ) -> None:
-    """Begins the API, calls `when_ready` once it answers, then starts the worker. Raises ServerUnavailable.
+    """Lets the API begin, calls `when_ready` once it answers, then starts the worker. Raises ServerUnavailable.
 
     The worker is stopped after the API, to finish what that leaves.
     """
@@ -82,7 +82,7 @@ def _start(command: list[str], file: Path) -> "subprocess.Popen[bytes]":
 
 
 def _give(process: "subprocess.Popen[bytes]", environment: Mapping[str, str]) -> None:
-    """Passes a process the variables that it waits for. Its end, if it has ended, is found by those who wait for it."""
+    """Passes a process the variables that it waits for. If it has ended, whoever awaits or watches it reports that."""
     pipe = cast("IO[bytes]", process.stdin)
     with suppress(BrokenPipeError):
         pipe.write(json.dumps(_without_owner(environment)).encode() + b"\n")

@@ -180,7 +180,7 @@ async def _ask(stage: _Stage, ask: Ask) -> None:
 
 
 async def _period_end_s(stage: _Stage) -> float:
-    """When the duties run that bill the next period: `_AFTER_S` behind its end."""
+    """Returns the time at which the duties bill the next period: `_AFTER_S` behind its end."""
     views = [
         await _call(stage, customer, "GET", "/v1/billing/subscription")
         for customer in CUSTOMERS

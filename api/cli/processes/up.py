@@ -26,8 +26,8 @@ _HOST = "127.0.0.1"
 _console = Console(stderr=True, highlight=False)
 
 
-class _Stopped(Exception):
-    """SIGINT, SIGTERM or SIGHUP."""
+class _Stopped(BaseException):
+    """SIGINT, SIGTERM or SIGHUP. No `except Exception` of a module that is being imported may swallow it."""
 
 
 def up(

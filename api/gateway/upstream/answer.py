@@ -130,6 +130,7 @@ class Answer:
         if not self._is_open:
             return
         self.error, self.has_ended = error, error is None
+        self.take = _drop  # nothing follows, and a method of its own would keep the answer for the garbage collector
         if not self._head.done() and error is not None:
             self._head.set_exception(error)
             self._head.exception()  # a request that was given up awaits it no longer

@@ -21,9 +21,9 @@ from api.gateway.upstream.events import (
 )
 
 MAX_FRAME_BYTES = 1 << 20
-_PLAIN = re.compile(rb"event: ([^\r\n]*)\ndata: ([^\r\n]*)\n\n")
+_PLAIN = re.compile(rb"event: ([^\r\n]*+)\ndata: ([^\r\n]*+)\n\n")
 """A frame of two lines, which is how Anthropic writes all of them."""
-_ONE_DELTA = re.compile(rb"event: content_block_delta\ndata: ([^\r\n]*)\n\n")
+_ONE_DELTA = re.compile(rb"event: content_block_delta\ndata: ([^\r\n]*+)\n\n")
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _BLANK_LINE_BYTES = 4
 _REPLACEMENT = "\ufffd"
@@ -70,7 +70,7 @@ class EventReader:
                 return
             data = bytes(rest)
         start = 0
-        while plain := _PLAIN.match(data, start):
+        while data.find(b"\n\n", start) >= 0 and (plain := _PLAIN.match(data, start)):
             start = plain.end()
             yield plain[0], self._events(read_event(plain[1], plain[2]))
         for end in _frame_ends(data, start):

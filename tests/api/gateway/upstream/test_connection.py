@@ -341,7 +341,7 @@ async def test_an_answer_that_nobody_takes_is_not_read_and_then_comes_whole(*, p
 async def test_chunks_that_arrive_together_are_one_piece_before_the_end(
     end: bytes, error: type[Exception] | None
 ) -> None:
-    """The provider sends each event as a chunk: a write for each would cost as much as all else."""
+    """The provider sends each event as a chunk: a write is a third of what a piece costs."""
     heads = asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
