@@ -20,7 +20,7 @@ ASK = st.tuples(ANY, ANY, SMALL, st.integers(1, 60), BLIND, ANY)
 BOUNDS = {
     Meter.TOKENS: st.integers(80, 600),
     Meter.REQUESTS: st.integers(1, 6),
-    Meter.SPEND: st.integers(300, 6_000),
+    Meter.SPEND: st.integers(300, 6_000) | st.integers(20_300, 46_000),  # without room for web searches, and with it
     Meter.OUTPUT: st.integers(20, 150),
     Meter.INPUT: st.integers(60, 400),
 }
@@ -58,7 +58,7 @@ def finish(asked: Asked, recorder: UsageRecorder, output: int) -> None:
         ReportedUsage(
             output_tokens=output,
             output_tokens_details=OutputDetails(output // 3),
-            server_tool_use=ServerToolUse(output % 3),
+            server_tool_use=ServerToolUse(min(output % 3, asked.request.held_web_searches)),
         ),
         True,
     )

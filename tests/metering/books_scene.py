@@ -174,7 +174,8 @@ class Scene:
                 return ("held", terms.entitlement.limits[verdict.limit])
             spent = latest_spent(query, terms, user, tenant, judged_ms, self._ends(judged_ms))
             return ("never", None) if verdict.cause == "never" else ("limit_reached", spent)
-        amounts = (query.prompt_bound, verdict.granted, 0, terms.nano_usd(query.prompt_bound, verdict.granted))
+        nano_usd = terms.nano_usd(query.prompt_bound, verdict.granted, query.web_searches)
+        amounts = (query.prompt_bound, verdict.granted, query.web_searches, nano_usd)
         for of in (user, tenant):
             of.hold("this", names, amounts)
         return ("granted", verdict.granted, room(terms.entitlement.limits, names, user, tenant))

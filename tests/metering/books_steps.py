@@ -103,7 +103,9 @@ class Steps(RuleBasedStateMachine):
         """A few users ask, one after the other, by way of some process, which may not see Redis; some answers begin."""
         for who, post, prompt, output, blind, progress in asks:
             account = self.scene.accounts[who % 4]
-            ask = replace(text_ask(output, prompt), tags=SOME_TAGS[progress % len(SOME_TAGS)])
+            searches = 2 if progress % 4 == 3 else 0
+            tags = SOME_TAGS[progress % len(SOME_TAGS)]
+            ask = replace(text_ask(output, prompt), tags=tags, web_searches=searches)
             asked = self.scene.admit(self.awake(post), account, ask, blind=blind)
             if asked and progress % 4:
                 start(asked, (prompt, progress, 7, 1))
