@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from api.pages.operator.frame import Act, Cell, Listing, Row, Said, money, show_list
 from api.pages.route import page_router
-from api.pages.site import Here, see_other, words
+from api.pages.site import Here, see_other, sentence, words
 from api.pages.visitor import Operator
 from api.routes.parameters import PlanCode, PlanVersion
 from api.schemas.billing.plans import PlanItem
@@ -47,11 +47,12 @@ async def plans(request: Request, visitor: Operator, said: Said = "") -> Respons
                     Cell(item.state, is_state=True),
                     money(item.base_paise),
                     Cell(_included(item)),
-                    Cell(_overage(item), note="; ".join(item.warnings)),
+                    Cell(_overage(item)),
                     Cell(", ".join(item.models or ["all models"]), note=", ".join(map(words, item.features))),
                     Cell(here.day(item.created_at)),
                 ],
                 _acts(item),
+                note=" ".join(map(sentence, item.warnings)),
             )
             for item in items
         ],

@@ -93,10 +93,11 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Cells; the first is the row's header."""
+    """Cells; the first is the row's header. `note` is a line below them, over the whole width."""
 
     cells: Sequence[Cell]
     acts: Sequence[Act] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
