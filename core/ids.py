@@ -4,13 +4,12 @@ A request's id contains the millisecond of its grant, by the clock of Redis (of 
 windows, day, price and partition. Layout (RFC 9562): 48 bits of milliseconds, version 7, 12 + 62 random bits.
 """
 
-import os
+import secrets
 from uuid import UUID
 
 from core.clock import now_ms
 
-_RANDOM_BYTES = 10
-_LOW_74 = (1 << 74) - 1
+_RANDOM_BITS = 74
 _LOW_62 = (1 << 62) - 1
 
 
@@ -18,7 +17,7 @@ def uuid7(at_ms: int | None = None) -> UUID:
     """Returns a new UUIDv7 of `at_ms`, milliseconds since 1970; by default of this process's clock."""
     if at_ms is None:
         at_ms = now_ms()
-    random = int.from_bytes(os.urandom(_RANDOM_BYTES)) & _LOW_74
+    random = secrets.randbits(_RANDOM_BITS)
     return UUID(int=(at_ms << 80) | (0x7 << 76) | ((random >> 62) << 64) | (0b10 << 62) | (random & _LOW_62))
 
 

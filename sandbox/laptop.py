@@ -114,26 +114,17 @@ def _anthropic(
 ) -> Callable[[], None]:
     if configured.get("ANTHROPIC_API_KEY"):
         return lambda: running.parts.append(Part("Anthropic", real=True, where=configured["ANTHROPIC_BASE_URL"]))
-    tell("starting the Anthropic simulator")
-    log = stack.enter_context((home / "anthropic.log").open("ab"))
-    command = [sys.executable, "-m", "sandbox.anthropic", "--port", "0", "--api-key", key, "--pace-ms", str(_PACE_MS)]
+    command = ["sandbox.anthropic", "--port", "0", "--api-key", key, "--pace-ms", str(_PACE_MS)]
     command += ["--rows-file", str(home / "anthropic.rows")]
     if not configured.get("RAZORPAY_KEY_ID"):
         command += ["--clock-file", str(home / _CLOCK)]
-    command.append("--with-parent")
-    process = _launch(stack, command, log)
 
-    def await_ready() -> None:
-        url = _address("the Anthropic simulator", process, log)
-        running.children["the Anthropic simulator"] = process
-        running.environment |= {
-            "ANTHROPIC_API_KEY": key,
-            "ANTHROPIC_BASE_URL": url,
-            "ANTHROPIC_ADMIN_KEY": admin_key_of(key),
-        }
-        running.parts.append(Part("Anthropic", real=False, where=url))
+    def variables(url: str) -> dict[str, str]:
+        return {"ANTHROPIC_API_KEY": key, "ANTHROPIC_BASE_URL": url, "ANTHROPIC_ADMIN_KEY": admin_key_of(key)}
 
-    return await_ready
+    tell("starting the Anthropic simulator")
+    names = "Anthropic", "the Anthropic simulator"
+    return _simulate(running, stack, names, command, home / "anthropic.log", variables)
 
 
 def _razorpay(
@@ -148,8 +139,6 @@ def _razorpay(
     """Starts the simulator; its state and port survive restarts, so that payment links stay valid."""
     if configured.get("RAZORPAY_KEY_ID"):
         return lambda: running.parts.append(Part("Razorpay", real=True, where=configured["RAZORPAY_BASE_URL"]))
-    tell("starting the Razorpay simulator")
-    log = stack.enter_context((home / "razorpay.log").open("ab"))
     port, clock = kept_port(home / "razorpay.port"), home / _CLOCK
     wanted = {
         "--port": str(port),
@@ -165,23 +154,20 @@ def _razorpay(
         wanted["--start"] = str(start_s)
     elif _is_behind(clock):
         clock.unlink()  # a start in the past that was killed before it reached the present
-    options = [word for option in wanted.items() for word in option]
-    command = [sys.executable, "-m", "sandbox.razorpay", *options, "--with-parent"]
-    process = _launch(stack, command, log)
+    command = ["sandbox.razorpay", *(word for option in wanted.items() for word in option)]
 
-    def await_ready() -> None:
-        url = _address("the Razorpay simulator", process, log)
-        running.children["the Razorpay simulator"] = process
-        running.environment |= {
+    def variables(url: str) -> dict[str, str]:
+        return {
             "RAZORPAY_KEY_ID": SANDBOX_RAZORPAY_KEY_ID,
             "RAZORPAY_KEY_SECRET": SANDBOX_RAZORPAY_KEY_SECRET,
             "RAZORPAY_WEBHOOK_SECRET": SANDBOX_RAZORPAY_WEBHOOK_SECRET,
             "RAZORPAY_BASE_URL": url,
             "TEST_CLOCK_FILE": str(clock),
         }
-        running.parts.append(Part("Razorpay", real=False, where=url))
 
-    return await_ready
+    tell("starting the Razorpay simulator")
+    names = "Razorpay", "the Razorpay simulator"
+    return _simulate(running, stack, names, command, home / "razorpay.log", variables)
 
 
 def _oidc(
@@ -195,26 +181,22 @@ def _oidc(
     """Starts the identity provider; its port, which is part of its issuer, survives restarts."""
     if configured.get("OIDC_ISSUER"):
         return lambda: running.parts.append(Part("Sign-in", real=True, where=configured["OIDC_ISSUER"]))
-    tell("starting the identity provider's simulator")
-    log = stack.enter_context((home / "oidc.log").open("ab"))
     port = kept_port(home / "oidc.port")
     issuer = f"http://{HOST}:{port}"
-    command = [sys.executable, "-m", "sandbox.oidc", "--port", str(port), "--issuer", issuer, "--with-parent"]
+    command = ["sandbox.oidc", "--port", str(port), "--issuer", issuer]
     command += [word for email, name in people.items() for word in ("--person", f"{email}={name}")]
-    process = _launch(stack, command, log)
 
-    def await_ready() -> None:
-        url = _address("the identity provider's simulator", process, log)
-        running.children["the identity provider's simulator"] = process
-        running.environment |= {
+    def variables(_: str) -> dict[str, str]:
+        return {
             "OIDC_ISSUER": issuer,
             "OIDC_CLIENT_ID": SANDBOX_OIDC_CLIENT_ID,
             "OIDC_CLIENT_SECRET": SANDBOX_OIDC_CLIENT_SECRET,
             "OIDC_NAME": "the simulator",
         }
-        running.parts.append(Part("Sign-in", real=False, where=url))
 
-    return await_ready
+    tell("starting the identity provider's simulator")
+    names = "Sign-in", "the identity provider's simulator"
+    return _simulate(running, stack, names, command, home / "oidc.log", variables)
 
 
 def _is_behind(clock: Path) -> bool:
@@ -223,23 +205,41 @@ def _is_behind(clock: Path) -> bool:
     return False
 
 
-def _launch(stack: ExitStack, command: list[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
-    """Starts a simulator in a session of its own, which ends with us."""
+def _simulate(
+    running: Laptop,
+    stack: ExitStack,
+    names: tuple[str, str],
+    command: list[str],
+    file: Path,
+    variables: Callable[[str], dict[str, str]],
+) -> Callable[[], None]:
+    """Starts a simulator in a session of its own, which ends with us. Returns what waits for it and notes where it is.
+
+    `names`: of its part and of its process. `variables`: the API's, by its URL. Waiting raises ServerUnavailable.
+    """
+    part, name = names
+    log = stack.enter_context(file.open("ab"))
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+        [sys.executable, "-m", *command, "--with-parent"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        start_new_session=True,
     )
-    stack.enter_context(cast("IO[bytes]", process.stdout))
+    out = stack.enter_context(cast("IO[bytes]", process.stdout))
     stack.callback(stop_process, process)
-    return process
 
+    def await_ready() -> None:
+        with out:
+            line = out.readline().decode().strip()
+        if not line.startswith("listening on "):
+            raise ServerUnavailable(f"{name} did not start: see {file}")
+        url = line.removeprefix("listening on ")
+        running.children[name] = process
+        running.environment |= variables(url)
+        running.parts.append(Part(part, real=False, where=url))
 
-def _address(name: str, process: "subprocess.Popen[bytes]", log: IO[bytes]) -> str:
-    """Waits for the URL that a simulator prints. Raises ServerUnavailable."""
-    with cast("IO[bytes]", process.stdout) as out:
-        line = out.readline().decode().strip()
-    if not line.startswith("listening on "):
-        raise ServerUnavailable(f"{name} did not start: see {log.name}")
-    return line.removeprefix("listening on ")
+    return await_ready
 
 
 def stop_process(process: subprocess.Popen[bytes], *, within_s: float = _STOP_S) -> None:

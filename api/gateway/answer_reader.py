@@ -26,19 +26,21 @@ from metering.journal.records import Outcome
 
 
 class AnswerReader:
-    """One answer. `has_ended`: `message_stop` arrived; `fault`: what ended the answer early.
+    """One answer. `has_ended`: `message_stop` arrived; `fault`: what ended the answer early."""
 
-    `is_decided`: one of them; what follows does not matter.
-    """
-
-    __slots__ = ("_codec", "_recorder", "fault", "has_ended", "is_decided", "span")
+    __slots__ = ("_codec", "_recorder", "fault", "has_ended", "span")
 
     def __init__(self, codec: Codec, recorder: UsageRecorder) -> None:
         self._codec = codec
         self._recorder = recorder
-        self.has_ended = self.is_decided = False
+        self.has_ended = False
         self.fault: BadStream | UpstreamFault | None = None
         self.span: Span = UNTRACED
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the end is known, so that what follows it does not matter."""
+        return self.has_ended or self.fault is not None
 
     def take(self, piece: bytes) -> bytes:
         """Returns what the client may receive of `piece`, and records all else, including a fault that follows it."""
@@ -74,7 +76,7 @@ class AnswerReader:
                     if self.has_ended:
                         break
         except (BadStream, UpstreamFault) as error:
-            self.fault, self.is_decided = error, True
+            self.fault = error
         return self._codec.taken()
 
     def _note_event(self, event: Event) -> None:
@@ -95,7 +97,7 @@ class AnswerReader:
             case MessageStop():
                 if recorder.started is None:
                     raise fault("upstream_broken")
-                self.has_ended = self.is_decided = True
+                self.has_ended = True
                 recorder.outcome = Outcome.COMPLETED
                 self._conclude()
             case UpstreamErrorEvent():

@@ -7,22 +7,23 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
 from api.auth.access import RuntimeDep, acting_caller_of
 from api.gateway.messages.features import NotOffered
-from api.http.parameters import ANYTHING, Reads, refuse_unknown
+from api.http.parameters import ANYTHING, Reads
+from api.routes.route import api_router
 from api.runtime import Runtime
 from core.errors import Invalid, NotFound
 from core.tenancy.principal import Principal, Scope
 
-_ANY = [Depends(refuse_unknown), Depends(Reads(ANYTHING))]  # clients add parameters of their own (`beta=true`)
+_ANY = [Depends(Reads(ANYTHING))]  # clients add parameters of their own (`beta=true`)
 _METHODS = ["GET", "POST", "DELETE"]
 _MAX_PAGE = 1000
 Model = dict[str, Any]
 
-router = APIRouter(include_in_schema=False, dependencies=_ANY)
+router = api_router("anthropic", dependencies=_ANY, is_described=False)
 
 
 @router.get("/api/hello")

@@ -5,6 +5,7 @@ first request.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from fastapi import APIRouter, Depends
 from fastapi.params import Depends as Dependency
@@ -13,15 +14,27 @@ from api.http.parameters import refuse_unknown
 from api.routes.answers import NO_TEXT, not_kept
 
 
-def api_router(tag: str, prefix: str = "", *, dependencies: Sequence[Dependency] = ()) -> APIRouter:
-    """A router whose routes refuse unknown parameters."""
-    return APIRouter(prefix=prefix, tags=[tag], dependencies=[Depends(refuse_unknown), *dependencies])
+def api_router(
+    tag: str,
+    prefix: str = "",
+    *,
+    dependencies: Sequence[Dependency] = (),
+    is_described: bool = True,
+    responses: dict[int | str, dict[str, Any]] | None = None,
+) -> APIRouter:
+    """A router whose routes refuse unknown parameters. `is_described`: OpenAPI lists them."""
+    return APIRouter(
+        prefix=prefix,
+        tags=[tag],
+        dependencies=[Depends(refuse_unknown), *dependencies],
+        include_in_schema=is_described,
+        responses=responses,
+    )
 
 
 def uncached_router(tag: str, prefix: str) -> APIRouter:
     """A router whose answers may hold a key, and are not kept."""
-    dependencies = [Depends(refuse_unknown), Depends(not_kept)]
-    return APIRouter(prefix=prefix, tags=[tag], dependencies=dependencies, responses={400: NO_TEXT})
+    return api_router(tag, prefix, dependencies=[Depends(not_kept)], responses={400: NO_TEXT})
 
 
 def admin_router(prefix: str = "") -> APIRouter:

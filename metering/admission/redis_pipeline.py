@@ -81,9 +81,10 @@ class RedisPipeline:
         """`probe_s`: how often Redis is probed, also while it answers."""
         self.breaker = breaker or Breaker()
         self._probe_s = probe_s
+        # A pipeline has one deadline: the library would set one for the request, and one for each answer.
         self._pool = ConnectionPool.from_url(
             url, socket_timeout=None, socket_connect_timeout=timeout_s, max_connections=1
-        )  # a pipeline has one deadline: the library would set one for the request, and one for each answer
+        )
         self._timeout_s = timeout_s
         self._connection: AbstractConnection | None = None
         self._waiting: list[_Call] = []

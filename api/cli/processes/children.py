@@ -82,7 +82,7 @@ def _start(command: list[str], file: Path) -> "subprocess.Popen[bytes]":
 
 
 def _give(process: "subprocess.Popen[bytes]", environment: Mapping[str, str]) -> None:
-    """Passes a process the variables that it waits for. If it has ended, whoever awaits or watches it reports that."""
+    """Passes a process the variables that it waits for. One that has ended is noticed where it is awaited."""
     pipe = cast("IO[bytes]", process.stdin)
     with suppress(BrokenPipeError):
         pipe.write(json.dumps(_without_owner(environment)).encode() + b"\n")

@@ -108,19 +108,19 @@ async def _play(stage: _Stage, tell: Tell) -> None:
     tell("demo data: the customers")
     await _begin(stage, zone)
     period_end_s = await _period_end_s(stage)
-    for day, times in groupby(moments(datetime.now(UTC), zone), datetime.date):
+    for day, group in groupby(moments(datetime.now(UTC), zone), datetime.date):
         tell(f"demo data: {day:%d %B}, {stage.done.answered} requests")
         stage.done.days += 1
-        *earlier, last = times
-        while period_end_s < (earlier or [last])[0].timestamp():
+        times = [*group]
+        while period_end_s < times[0].timestamp():
             await _advance(stage, period_end_s)
             await _turn(stage)
             await _settle_bills(stage)
             period_end_s = await _period_end_s(stage)
-        for at in earlier:
+        for at in times[:-1]:
             await _ask_all(stage, at)
         # As in a worker, these duties run beside the requests; most of the day's usage is there.
-        await _ask_all(stage, last, *(_LOOKS if stage.done.days % _LOOKS_EVERY == 0 else ()))
+        await _ask_all(stage, times[-1], *(_LOOKS if stage.done.days % _LOOKS_EVERY == 0 else ()))
     await _advance(stage, "now")
     await _turn(stage)
 
@@ -207,7 +207,8 @@ async def _turn(stage: _Stage) -> None:
     """Delivers Razorpay's webhooks and runs billing's duties, as a worker does every minute."""
     for _ in range(_ROUNDS):
         await _sim(stage, "webhooks/drain")
-        await _run(stage, *(duty.name for duty in stage.duties))
+        for duty in stage.duties:
+            await duty.run()
 
 
 async def _run(stage: _Stage, *names: str) -> None:

@@ -39,7 +39,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._answer: Answer | None = None
         self._headers: dict[str, str] = {}
-        self._in_head = False
         self._arrived: list[bytes] = []
         """Pieces of the body in what is being parsed."""
         self._bare_bytes = 0
@@ -67,8 +66,7 @@ class UpstreamConnection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             raise ConnectionFault("the connection is closed", sent=False)
         answer = self._answer = Answer(self)
-        self._parser, self._headers, self._in_head = httptools.HttpResponseParser(self), {}, True
-        self._bare_bytes, self._is_sent = 0, False
+        self._parser, self._headers, self._bare_bytes, self._is_sent = httptools.HttpResponseParser(self), {}, 0, False
         try:
             await self._write(transport, head, parts, answer, on_sent)
             await answer.head()
@@ -203,8 +201,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collects a header; of a repeated one the last counts. Those of a trailer mean nothing to us."""
-        if self._in_head:
-            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        if self._answer is None or self._answer.has_head:
+            return
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """Passes the head on, unless it is an interim one (1xx)."""
@@ -215,7 +214,6 @@ class UpstreamConnection(asyncio.Protocol):
         if status < _OK:
             self._headers = {}
             return
-        self._in_head = False
         answer.on_head(status, self._headers)
         self._continue_writing()
 
